@@ -1,0 +1,149 @@
+"""Checkpoints by orbax: trees of arrays, restored into the structure they must have.
+
+Each checkpoint holds a tree and a small JSON record, which includes the fingerprint of the tree. The
+fingerprint is checked when the tree is read.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from jaxunlearn.types import InputError
+
+# What orbax and the storage below it raise on files that are missing, cut short or altered.
+_UNREADABLE = (ValueError, OSError, KeyError, TypeError, AttributeError, EOFError)
+
+
+def fingerprint(tree: Any) -> str:
+    """The SHA-256 of all arrays of a tree: paths, shapes, dtypes and bytes.
+
+    Args:
+        tree: a tree of arrays.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2)})
+        True
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{_name(path)} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class Checkpointer:
+    """The checkpoints of one tree in one folder; the newest two are kept.
+
+    Args:
+        folder: where they are, or will be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+
+    def newest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        if not self.folder.exists():
+            return None
+        with self._manager() as manager:
+            return manager.latest_step()
+
+    def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
+        """Writes a tree and its record; either all of it is there afterwards, or nothing.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        record = record | {"fingerprint": fingerprint(tree)}
+        items = ocp.args.Composite(
+            tree=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)
+        )
+        try:
+            with self._manager() as manager:
+                manager.save(step, args=items)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be written ({error.strerror}); choose a folder with space that "
+                "you may write to."
+            ) from error
+
+    def restore(self, target: Any) -> tuple[Any, dict[str, Any]]:
+        """The newest tree, in the structure, shapes, dtypes and shardings of `target`.
+
+        Args:
+            target: a tree of arrays or of `jax.ShapeDtypeStruct`.
+
+        Returns:
+            The tree, and the record saved with it.
+
+        Raises:
+            InputError: no checkpoint, a damaged one, or one of another model.
+        """
+        step = self.newest_step()
+        if step is None:
+            raise InputError(
+                f"{self.folder} holds no complete checkpoint; run the stage that writes it first."
+            )
+        with self._manager() as manager:
+            self._check_shapes(manager, step, target)
+            items = ocp.args.Composite(
+                tree=ocp.args.StandardRestore(target), record=ocp.args.JsonRestore()
+            )
+            try:
+                restored = manager.restore(step, args=items)
+                tree, record = restored["tree"], restored["record"]
+                sound = record["fingerprint"] == fingerprint(tree)
+            except _UNREADABLE as error:
+                raise self._damaged(step, str(error)) from error
+        if not sound:
+            raise self._damaged(step, "its arrays do not match their fingerprint")
+        return tree, record
+
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        return ocp.CheckpointManager(
+            epath.Path(self.folder), options=options, item_handlers=handlers
+        )
+
+    def _check_shapes(self, manager: ocp.CheckpointManager, step: int, target: Any) -> None:
+        """Compares what the checkpoint says it holds with the target, leaf by leaf."""
+        try:
+            found = _shapes(manager.item_metadata(step)["tree"])
+        except _UNREADABLE as error:
+            raise self._damaged(step, str(error)) from error
+        if not found:
+            raise self._damaged(step, "its metadata is missing")
+        wanted = _shapes(target)
+        for path in sorted(found.keys() | wanted.keys()):
+            if found.get(path) != wanted.get(path):
+                raise InputError(
+                    f"the checkpoint in {self.folder} is of another model or method: {path} has shape "
+                    f"{found.get(path)} there, but {wanted.get(path)} here; use the configuration it "
+                    "was written with."
+                )
+
+    def _damaged(self, step: int, why: str) -> InputError:
+        reason = " ".join(why.split())[:200]
+        return InputError(
+            f"the checkpoint of step {step} in {self.folder} is damaged ({reason}); delete the folder "
+            f"{self.folder / str(step)} to go on from an older one, or run the stage anew."
+        )
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_name(path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}

@@ -1,0 +1,195 @@
+"""Configurations: plain dataclasses, read from TOML and JSON, strict about every field.
+
+A *problem* says what is learned (data, model, training); a *study* adds what is forgotten, by which
+methods, and how often. The same problem is written to every run folder, so that a run is never
+continued under another configuration.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn import methods
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.types import InputError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learned, before anything is forgotten.
+
+    Attributes:
+        data: name of the data set, such as digits, fashion_mnist or cifar10.
+        data_dir: where prepared data lies; a user cache folder by default.
+        folder: raw files of fashion_mnist or tiny_imagenet.
+        validation_fraction: share of the training split held out before anything else.
+        model: name of the model, such as mlp, resnet18 or vit-ti.
+        model_settings: fields of the model that differ from its preset.
+        training: settings of pretraining and retraining, as of the method "retrain".
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    folder: str | None = None
+    validation_fraction: float = 0.1
+    model: str = "mlp"
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def training_settings(self) -> dict[str, Any]:
+        """All settings of pretraining and retraining: one-cycle SGD unless told otherwise."""
+        defaults = {
+            "num_steps": 500,
+            "learning_rate": 0.1,
+            "learning_rate_schedule": "one_cycle",
+        }
+        return methods.settings("retrain", defaults | self.training)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A problem, what is forgotten of it, by which methods, and with how many pretraining seeds.
+
+    Attributes:
+        title: of the report.
+        problem: what is learned.
+        requests: what is forgotten, each by every method.
+        seeds: pretraining seeds; each has its own retrained models.
+        methods: settings by the name of a run. The run uses the method of that name, or the one named
+            by its setting `method`.
+        overrides: settings by the name of a request, then of a run, that replace those of `methods`.
+    """
+
+    title: str = "Machine unlearning study"
+    problem: Problem = field(default_factory=Problem)
+    requests: tuple[ForgetRequest, ...] = (ForgetRequest(fraction=0.1),)
+    seeds: tuple[int, ...] = (0,)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overrides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise InputError(
+                "the study names no methods, but needs at least one of "
+                f"{', '.join(methods.available())}."
+            )
+        for name, values in (("seeds", self.seeds), ("requests", self.requests)):
+            if not values:
+                raise InputError(f"the study has no {name}, but needs at least one.")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise InputError(f"seeds are {self.seeds}, but must be different and not negative.")
+        names = [request.name for request in self.requests]
+        if len(set(names)) < len(names):
+            raise InputError(f"the requests {', '.join(names)} are not all different; drop one.")
+        for name in self.methods:
+            if name in ("original", "retrain", "retrain-again") or not _is_plain(name):
+                raise InputError(
+                    f"a run cannot be named {name!r}; use letters, digits, dots, - and _, and leave "
+                    "original, retrain and retrain-again to the references."
+                )
+        for request, runs in self.overrides.items():
+            if request not in names:
+                raise InputError(
+                    f"overrides name the request {request!r}, but the study has {', '.join(names)}."
+                )
+            for name in runs:
+                if name not in self.methods:
+                    raise InputError(
+                        f"overrides of {request} name the run {name!r}, but the study has "
+                        f"{', '.join(self.methods)}."
+                    )
+        self.problem.training_settings()
+        for request in self.requests:
+            for name in self.methods:
+                self.run_settings(request, name)
+
+    def run_settings(self, request: ForgetRequest, name: str) -> tuple[str, dict[str, Any]]:
+        """The method of a run, and all its settings for a request."""
+        given = self.methods[name] | self.overrides.get(request.name, {}).get(name, {})
+        method = given.pop("method", name)
+        return method, methods.settings(method, given)
+
+
+def _is_plain(name: str) -> bool:
+    return name != "" and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
+
+
+def load_study(path: Path) -> Study:
+    """Reads a study from a TOML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The study, every field of it checked.
+
+    Raises:
+        InputError: the file is missing or no TOML, or a field is unknown or wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the configuration {path} cannot be read ({error}); give a TOML file."
+        ) from error
+    return from_dict(Study, values, "the study")
+
+
+def from_dict(cls: Any, values: Any, where: str) -> Any:
+    """Makes a dataclass from plain values, strictly.
+
+    Args:
+        cls: the dataclass.
+        values: a dictionary, as TOML or JSON has it.
+        where: how errors name it.
+
+    Returns:
+        An instance of `cls`.
+
+    Raises:
+        InputError: an unknown field, or a value of another type.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}, but must be a table of fields.")
+    hints = typing.get_type_hints(cls)
+    known = {entry.name: hints[entry.name] for entry in dataclasses.fields(cls)}
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise InputError(f"{where} has no field {name!r}, only {', '.join(known)}{hint}")
+    fields = {
+        name: _convert(known[name], value, f"{where}: {name}") for name, value in values.items()
+    }
+    return cls(**fields)
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(
+            _convert(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(value)
+        )
+    if origin is dict and isinstance(value, dict):
+        return {
+            key: _convert(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()
+        }
+    if kind is Any:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is kind:
+        return value
+    name = getattr(origin or kind, "__name__", str(kind))
+    raise InputError(f"{where} is {value!r}, but must be of type {name}.")

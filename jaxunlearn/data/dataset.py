@@ -1,0 +1,182 @@
+"""A whole data set: training and test examples, and what a task must know about them."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxunlearn.data.examples import Examples, integers
+from jaxunlearn.types import InputError
+
+AUGMENTATIONS = ("none", "crop", "flip_crop")
+
+_BLOCK = 1024  # images at a time, so that statistics in float64 need little memory
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set ready for unlearning: training and test examples, and what a task must know.
+
+    Some data sets name each image twice, by a fine and by a coarse class. `label` holds the one
+    that models learn; `coarse` always the coarse class; `fine` the fine class where `label` is
+    the coarse one.
+
+    Attributes:
+        name: the data set's name.
+        train: training examples, `index` 0 to N - 1 in this order.
+        test: test examples, likewise.
+        num_classes: number of classes in `label`.
+        class_names: one name a class.
+        mean: mean of each channel, on the scale where 255 is 1.
+        std: standard deviation of each channel, on the same scale.
+        augmentation: "none", "crop" (shifts) or "flip_crop" (shifts and mirror images).
+        coarse: int32 `[N_train]`, the coarse class of each training example, or None.
+        coarse_names: one name a coarse class.
+        fine: int32 `[N_train]`, the fine class of each training example, or None if `label` is it.
+        fine_test: int32 `[N_test]`, the same for the test examples.
+        fine_names: one name a fine class.
+
+    Raises:
+        InputError: an empty split, labels out of range, shapes that disagree, statistics that do
+            not match the channels, or an unknown augmentation.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> images = rng.integers(0, 256, (12, 8, 8, 1)).astype(np.uint8)
+        >>> train = Examples.from_arrays(images[:8], np.arange(8) % 2)
+        >>> test = Examples.from_arrays(images[8:], np.arange(4) % 2)
+        >>> mean, std = channel_statistics(train.image)
+        >>> Dataset("mine", train, test, 2, ("cat", "dog"), mean, std, "none").num_classes
+        2
+    """
+
+    name: str
+    train: Examples
+    test: Examples
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: str
+    coarse: np.ndarray | None = None
+    coarse_names: tuple[str, ...] = ()
+    fine: np.ndarray | None = None
+    fine_test: np.ndarray | None = None
+    fine_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split, examples in (("training", self.train), ("test", self.test)):
+            self._check_split(split, examples)
+        if self.train.image.shape[1:] != self.test.image.shape[1:]:
+            raise InputError(
+                f"training and test images of {self.name!r} must have one shape, got "
+                f"{self.train.image.shape[1:]} and {self.test.image.shape[1:]}"
+            )
+        if len(self.class_names) != self.num_classes:
+            raise InputError(
+                f"class_names of {self.name!r} must hold one name for each of the "
+                f"{self.num_classes} classes, got {len(self.class_names)}"
+            )
+        channels = self.train.image.shape[-1]
+        if not len(self.mean) == len(self.std) == channels or not min(self.std) > 0:
+            raise InputError(
+                f"mean and std of {self.name!r} must hold one number for each of the {channels} "
+                f"channels, std above 0, got mean {self.mean} and std {self.std}; "
+                "channel_statistics computes them"
+            )
+        if self.augmentation not in AUGMENTATIONS:
+            raise InputError(
+                f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}"
+            )
+        if (self.fine is None) != (self.fine_test is None):
+            raise InputError("fine and fine_test must be given together")
+        for field, count, names in (
+            ("coarse", len(self.train), self.coarse_names),
+            ("fine", len(self.train), self.fine_names),
+            ("fine_test", len(self.test), self.fine_names),
+        ):
+            values = getattr(self, field)
+            if values is not None:
+                values = integers(values, field, count)
+                self._check_range(values, field, len(names))
+                object.__setattr__(self, field, values)
+
+    def _check_split(self, split: str, examples: Examples) -> None:
+        if len(examples) == 0:
+            raise InputError(
+                f"the {split} split of {self.name!r} is empty; it must hold at least one example"
+            )
+        if not np.array_equal(examples.index, np.arange(len(examples))):
+            raise InputError(
+                f"the {split} examples of {self.name!r} must be numbered 0 to {len(examples) - 1} "
+                "in order; number them anew with Examples.from_arrays"
+            )
+        self._check_range(examples.label, f"{split} labels", self.num_classes)
+
+    def _check_range(self, values: np.ndarray, what: str, count: int) -> None:
+        outside = (values < 0) | (values >= count)
+        if outside.any():
+            position = int(np.argmax(outside))
+            raise InputError(
+                f"{what} of {self.name!r} must lie in 0 to {count - 1}, got {values[position]} at "
+                f"position {position}; correct the labels or the number of classes"
+            )
+
+    @property
+    def fine_labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """The fine class of every training example `[N_train]` and test example `[N_test]`."""
+        if self.fine is None or self.fine_test is None:
+            return self.train.label, self.test.label
+        return self.fine, self.fine_test
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over name, class names, shapes, types, every pixel and every label.
+
+        Equal fingerprints mean that saved indices name the same examples. Normalisation and
+        augmentation are settings, not data, and do not count.
+        """
+        digest = hashlib.sha256()
+        header = [self.name, self.num_classes, self.class_names, self.coarse_names, self.fine_names]
+        digest.update(repr(header).encode())
+        labels = [self.train.label, self.test.label, self.coarse, self.fine, self.fine_test]
+        for array in [self.train.image, self.test.image, *labels]:
+            if array is None:
+                digest.update(b"none")
+                continue
+            digest.update(repr((array.shape, array.dtype.name)).encode())
+            little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(np.ascontiguousarray(little_endian).data)
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.train.image.shape[1:])
+        return (
+            f"Dataset({self.name!r}, {len(self.train)} training and {len(self.test)} test images "
+            f"of {shape}, {self.num_classes} classes)"
+        )
+
+
+def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, on the scale where 255 is 1.
+
+    A constant channel gets standard deviation 1, so that normalising it gives zeros.
+
+    Args:
+        image: `[N, H, W, C]`, uint8 or floating point.
+
+    Returns:
+        mean and std, one number a channel.
+
+    Example:
+        >>> channel_statistics(np.array([0, 255], np.uint8).reshape(1, 2, 1, 1))
+        ((0.5,), (0.5,))
+    """
+    axes, pixels = (0, 1, 2), image[..., 0].size
+    blocks = [image[i : i + _BLOCK] for i in range(0, len(image), _BLOCK)]
+    mean = np.sum([b.sum(axes, dtype=np.float64) for b in blocks], axis=0) / pixels
+    variance = np.sum([((b - mean) ** 2).sum(axes) for b in blocks], axis=0) / pixels
+    constant = image.min(axes) == image.max(axes)
+    std = np.where(constant, 1.0, np.sqrt(variance) / 255)
+    return tuple((mean / 255).tolist()), tuple(std.tolist())

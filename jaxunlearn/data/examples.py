@@ -1,0 +1,117 @@
+"""Labelled images held in memory.
+
+Every example keeps its `index`, the position it has in its data set's split, wherever it is taken:
+that number is its identity in forget requests, saved runs and batches. Images stay as they were
+stored (uint8); the task normalises them, `(image / 255 - mean) / std`, inside the compiled step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxunlearn.types import InputError
+
+
+def _images(image: np.ndarray) -> np.ndarray:
+    """Read-only uint8 or float32 images, or an `InputError` that says why they are not."""
+    image = np.asarray(image)
+    if image.ndim != 4:
+        raise InputError(
+            f"images must have the four axes [N, H, W, C], got shape {image.shape}; add the "
+            "missing axis, image[..., None] for one channel"
+        )
+    if image.dtype == np.uint8:
+        return _frozen(image)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise InputError(
+            f"images must be uint8 or floating point, got {image.dtype}; convert them with "
+            ".astype(np.uint8) where they hold 0 to 255"
+        )
+    with np.errstate(over="ignore"):
+        image = image.astype(np.float32, copy=False)
+    bad = ~np.isfinite(image)
+    if bad.any():
+        raise InputError(
+            f"images must be finite, but {int(bad.any(axis=(1, 2, 3)).sum())} of {len(image)} hold "
+            f"NaN or infinity, the first at position {int(np.argwhere(bad)[0, 0])}; remove or "
+            "repair them"
+        )
+    return _frozen(image)
+
+
+def integers(values: np.ndarray, name: str, count: int) -> np.ndarray:
+    """Read-only int32 `[count]`, or an `InputError` that says why it is none."""
+    values = np.asarray(values)
+    if values.shape != (count,):
+        raise InputError(
+            f"{name} must hold one number for each of the {count} images, shape ({count},), got "
+            f"shape {values.shape}"
+        )
+    if not np.issubdtype(values.dtype, np.integer):
+        raise InputError(f"{name} must hold integers, got {values.dtype}; use .astype(np.int32)")
+    limits = np.iinfo(np.int32)
+    if values.size and (values.min() < limits.min or values.max() > limits.max):
+        raise InputError(f"{name} must fit in 32 bits, got {values.min()} to {values.max()}")
+    return _frozen(values.astype(np.int32, copy=False))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images with their labels and identities. The arrays are read-only.
+
+    Attributes:
+        image: uint8 or float32 `[N, H, W, C]`; other floating types become float32.
+        label: int32 `[N]`, the class of each image.
+        index: int32 `[N]`, the position of each example in its data set's split.
+
+    Raises:
+        InputError: images of another rank or type, or not finite; labels or indices that are not
+            one integer for each image.
+
+    Example:
+        >>> examples = Examples.from_arrays(np.zeros((3, 8, 8, 1), np.uint8), np.array([2, 0, 1]))
+        >>> examples.take([2, 0]).index.tolist()
+        [2, 0]
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    index: np.ndarray
+
+    def __post_init__(self) -> None:
+        image = _images(self.image)
+        object.__setattr__(self, "image", image)
+        object.__setattr__(self, "label", integers(self.label, "labels", len(image)))
+        object.__setattr__(self, "index", integers(self.index, "indices", len(image)))
+
+    @classmethod
+    def from_arrays(cls, image: np.ndarray, label: np.ndarray) -> "Examples":
+        """A whole split: the examples are numbered 0, 1, 2, ... in the order given."""
+        return cls(image, label, np.arange(len(image), dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, positions: np.ndarray | list[int]) -> "Examples":
+        """The examples at these positions, in this order, identities kept.
+
+        Args:
+            positions: int `[M]`, or a mask bool `[N]`.
+
+        Returns:
+            The chosen examples.
+        """
+        chosen = np.asarray(positions)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.intp)
+        return Examples(self.image[chosen], self.label[chosen], self.index[chosen])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by the names that batches use: "image", "label" and "index"."""
+        return {"image": self.image, "label": self.label, "index": self.index}

@@ -1,0 +1,298 @@
+"""What shall be forgotten: a fraction, classes, a subclass, or single examples.
+
+A request names examples of a data set's training split by their positions. A random choice is made
+by giving every position a 64-bit key and taking those with the smallest keys. The keys are the raw
+output of PCG64 (M. O'Neill, PCG: A Family of Simple Fast Space-Efficient Statistically Good
+Algorithms for Random Number Generation, 2014), whose stream NumPy keeps the same on every platform
+and in every version. So a larger fraction with the same seed contains the smaller one.
+"""
+
+import hashlib
+import json
+import numbers
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from jaxunlearn.data.dataset import Dataset
+from jaxunlearn.types import InputError
+
+VALIDATION_STREAM, FORGET_STREAM = 0, 1
+
+
+def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
+    """One random key for each position.
+
+    Args:
+        seed: not negative.
+        stream: keeps choices made for different ends with one seed apart.
+        count: number of positions.
+
+    Returns:
+        uint64 `[count]`.
+
+    Raises:
+        InputError: the seed is no integer or negative.
+
+    Example:
+        >>> random_keys(0, FORGET_STREAM, 2).tolist()
+        [12492077108140196533, 4482314363672241088]
+    """
+    if not _is_integer(seed) or seed < 0:
+        raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
+    return np.random.PCG64(np.random.SeedSequence(int(seed), spawn_key=(stream,))).random_raw(count)
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """A request to forget. Give exactly one of the fields.
+
+    Attributes:
+        fraction: share of the training examples (validation examples aside), chosen at random.
+        classes: all examples of these classes.
+        subclass: all examples of this fine class, in a data set that also has coarse classes; with
+            cifar20, whose models learn the coarse ones, it is forgotten inside its coarse class.
+        indices: positions in the data set's training split.
+        file: path of a file of such positions: a JSON list, or one number a line.
+
+    Raises:
+        InputError: none or several fields are given, or one of them cannot be right for any data
+            set.
+
+    Example:
+        >>> ForgetRequest(fraction=0.1).name, ForgetRequest(classes=(2, 1)).name
+        ('random-0.1', 'classes-1-2')
+    """
+
+    fraction: float | None = None
+    classes: tuple[int, ...] = ()
+    subclass: int | None = None
+    indices: tuple[int, ...] = ()
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", _checked(self.classes, "classes"))
+        object.__setattr__(self, "indices", _checked(self.indices, "indices"))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = [name for name, value in values.items() if value is not None and not _empty(value)]
+        if len(given) != 1:
+            raise InputError(
+                "a forget request must give exactly one of fraction, classes, subclass, indices "
+                f"and file, not empty, got {' and '.join(given) or 'none'}"
+            )
+        if self.fraction is not None:
+            if not is_real(self.fraction) or not 0 < self.fraction < 1:
+                raise InputError(
+                    f"fraction must lie between 0 and 1, both excluded, got {self.fraction!r}; "
+                    "0.1 forgets a tenth"
+                )
+            object.__setattr__(self, "fraction", float(self.fraction))
+        if self.subclass is not None:
+            _checked((self.subclass,), "subclass")
+            object.__setattr__(self, "subclass", int(self.subclass))
+        if self.file is not None:
+            object.__setattr__(self, "file", str(self.file))
+
+    @property
+    def name(self) -> str:
+        """A name for folders: equal for requests of the same examples, given the same seed.
+
+        "random-0.1", "class-3", "classes-1-2", "subclass-7", or "indices-2-" and the first eight
+        digits of a hash of the sorted indices (a file counts as the indices it holds).
+        """
+        if self.fraction is not None:
+            return f"random-{self.fraction!r}"
+        if len(self.classes) == 1:
+            return f"class-{self.classes[0]}"
+        if self.classes:
+            return "classes-" + "-".join(str(label) for label in sorted(self.classes))
+        if self.subclass is not None:
+            return f"subclass-{self.subclass}"
+        indices = sorted(self._explicit())
+        digest = hashlib.sha256(",".join(str(index) for index in indices).encode()).hexdigest()
+        return f"indices-{len(indices)}-{digest[:8]}"
+
+    def select(self, dataset: Dataset, eligible: np.ndarray, seed: int) -> np.ndarray:
+        """Positions of the examples to forget.
+
+        Args:
+            dataset: the data set that the request is about.
+            eligible: int `[M]`, the positions in `dataset.train` that are not validation data.
+            seed: decides which examples a random fraction takes; others do not depend on it.
+
+        Returns:
+            int64 `[F]`, sorted, at least one and fewer than all of `eligible`.
+
+        Raises:
+            InputError: a class, subclass or index that the data set does not have, an index that
+                is validation data, a file that cannot be read, or a forget set that holds nothing
+                or everything.
+        """
+        eligible = np.sort(np.asarray(eligible, np.int64))
+        if self.fraction is not None:
+            keys = random_keys(seed, FORGET_STREAM, len(dataset.train))
+            chosen = _random(self.fraction, eligible, keys)
+        elif self.classes or self.subclass is not None:
+            chosen = eligible[self.forgotten(dataset)[0][eligible]]
+        else:
+            chosen = self._listed(dataset, eligible)
+        if len(chosen) == 0:
+            raise InputError(
+                f"{self.name} holds none of the {len(eligible)} training examples of "
+                f"{dataset.name!r}; ask for more"
+            )
+        if len(chosen) == len(eligible):
+            raise InputError(
+                f"{self.name} would forget all {len(eligible)} training examples of "
+                f"{dataset.name!r}; leave some to retain"
+            )
+        return chosen
+
+    def forgotten(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Which examples belong to the forgotten classes, whether they can be chosen or not.
+
+        Args:
+            dataset: the data set that the request is about.
+
+        Returns:
+            Masks bool `[N_train]` and `[N_test]`; all False if the request names no class.
+
+        Raises:
+            InputError: the data set has no such class, or no coarse classes to hold a subclass.
+        """
+        if self.classes:
+            count = dataset.num_classes
+            for label in self.classes:
+                if not 0 <= label < count:
+                    raise InputError(
+                        f"class {label} does not exist: {dataset.name!r} has classes 0 to "
+                        f"{count - 1}"
+                    )
+            wanted = np.array(self.classes)
+            return np.isin(dataset.train.label, wanted), np.isin(dataset.test.label, wanted)
+        train, test = dataset.fine_labels
+        if self.subclass is None:
+            return np.zeros(len(train), bool), np.zeros(len(test), bool)
+        if dataset.coarse is None:
+            raise InputError(
+                f"subclass {self.subclass} needs a data set with coarse classes, such as cifar20, "
+                f"but {dataset.name!r} has none; forget a whole class with classes="
+            )
+        count = len(dataset.fine_names) or dataset.num_classes
+        if not 0 <= self.subclass < count:
+            raise InputError(
+                f"subclass {self.subclass} does not exist: {dataset.name!r} has fine classes 0 to "
+                f"{count - 1}"
+            )
+        return train == self.subclass, test == self.subclass
+
+    def _listed(self, dataset: Dataset, eligible: np.ndarray) -> np.ndarray:
+        total = len(dataset.train)
+        indices = self._explicit()
+        outside = [index for index in indices if not 0 <= index < total]
+        if outside:
+            raise InputError(
+                f"index {outside[0]} is out of range: the training split of {dataset.name!r} has "
+                f"positions 0 to {total - 1}"
+            )
+        chosen = np.sort(np.array(indices, np.int64))
+        held_out = chosen[~np.isin(chosen, eligible)]
+        if len(held_out):
+            raise InputError(
+                f"{len(held_out)} of the {len(chosen)} indices are validation data, which no model "
+                f"has seen, the first {held_out[0]}; leave them out, or choose another seed or a "
+                "smaller validation_fraction"
+            )
+        return chosen
+
+    def _explicit(self) -> tuple[int, ...]:
+        return self.indices if self.file is None else read_indices(self.file)
+
+
+def _random(fraction: float, eligible: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    count = int(fraction * len(eligible) + 0.5)
+    if count == 0:
+        raise InputError(
+            f"fraction {fraction} of {len(eligible)} training examples is less than one example; "
+            "ask for more"
+        )
+    return np.sort(eligible[np.argsort(keys[eligible], kind="stable")[:count]])
+
+
+def read_indices(path: str | Path) -> tuple[int, ...]:
+    """Read positions from a file that holds a JSON list, or one number a line.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The numbers in the file's order.
+
+    Raises:
+        InputError: the file is missing, unreadable or empty, or something in it is not a number,
+            is negative or stands there twice.
+    """
+    try:
+        text = Path(path).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"forget file {str(path)!r} cannot be read ({error}); give a JSON list or one number a "
+            "line"
+        ) from error
+    what = f"forget file {str(path)!r}"
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{what} is no valid JSON ({error}); give a list of numbers"
+            ) from error
+        if not isinstance(values, list):
+            raise InputError(
+                f"{what} must hold a JSON list of numbers, got {type(values).__name__}"
+            )
+    else:
+        values = []
+        for line_number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                try:
+                    values.append(int(line))
+                except ValueError as error:
+                    raise InputError(
+                        f"line {line_number} of {what} must be one number, got {line[:40]!r}"
+                    ) from error
+    if not values:
+        raise InputError(f"{what} is empty; it must hold at least one position")
+    return _checked(values, what)
+
+
+def is_real(value: object) -> bool:
+    """Whether a value is a number, of Python's or NumPy's, and not a truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _empty(value: object) -> bool:
+    return isinstance(value, tuple) and not value
+
+
+def _checked(values: Iterable[int], what: str) -> tuple[int, ...]:
+    """The values as plain integers, none of them negative or repeated."""
+    if not isinstance(values, Iterable):
+        raise InputError(f"{what} must be a list of integers, got {values!r}")
+    values = tuple(values)
+    seen: set[int] = set()
+    for value in values:
+        if not _is_integer(value):
+            raise InputError(f"{what} must hold integers, got {value!r}")
+        if value < 0:
+            raise InputError(f"{what} must hold numbers of at least 0, got {value}")
+        if int(value) in seen:
+            raise InputError(f"{what} must hold each number once, got {value} more than once")
+        seen.add(int(value))
+    return tuple(int(value) for value in values)

@@ -1,0 +1,114 @@
+"""One data set and one forget request become the five sets of examples of a study.
+
+Validation data is split off before anything else, by the seed alone. So all requests of a study
+share it, the model trained on the rest, forget and retain, is one and the same for all of them, and
+tuning on validation data never sees what an unlearned model is judged by.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn.data.dataset import Dataset
+from jaxunlearn.data.examples import Examples
+from jaxunlearn.data.forget import VALIDATION_STREAM, ForgetRequest, is_real, random_keys
+from jaxunlearn.types import InputError
+
+
+class Splits(NamedTuple):
+    """The five sets of examples. No example is in two of them.
+
+    Attributes:
+        forget: training examples to be forgotten.
+        retain: the other training examples; forget and retain together are what the original
+            model is trained on, retain is what the retrained model is trained on.
+        validation: examples held out of the training split. A class-wise request leaves out those
+            of the forgotten classes, which then belong to no set.
+        test: test examples, in a class-wise request without the forgotten classes.
+        test_forget: test examples of the forgotten classes; empty if the request names no class.
+    """
+
+    forget: Examples
+    retain: Examples
+    validation: Examples
+    test: Examples
+    test_forget: Examples
+
+
+def hold_out(
+    dataset: Dataset, *, validation_fraction: float = 0.1, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the training split into what models may learn from and validation data.
+
+    Args:
+        dataset: the data set.
+        validation_fraction: share held out, at least one example unless it is 0.
+        seed: decides which examples; nothing else does.
+
+    Returns:
+        Positions in `dataset.train`: those to learn from and those held out, int64, sorted.
+
+    Raises:
+        InputError: the fraction is outside [0, 1), or nothing is left to learn from.
+    """
+    if not is_real(validation_fraction) or not 0 <= validation_fraction < 1:
+        raise InputError(
+            f"validation_fraction must be at least 0 and below 1, got {validation_fraction!r}"
+        )
+    total = len(dataset.train)
+    count = int(validation_fraction * total + 0.5)
+    count = max(count, 1) if validation_fraction > 0 else 0
+    if count >= total:
+        raise InputError(
+            f"validation_fraction {validation_fraction} holds out all {total} training examples of "
+            f"{dataset.name!r}; choose a smaller one"
+        )
+    order = np.argsort(random_keys(seed, VALIDATION_STREAM, total), kind="stable")
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def split(
+    dataset: Dataset,
+    request: ForgetRequest,
+    *,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """Split a data set for one forget request.
+
+    Args:
+        dataset: the data set.
+        request: what shall be forgotten.
+        validation_fraction: share of the training split held out as validation data.
+        seed: decides the validation data and what a random request takes. Both are the same on
+            every platform.
+
+    Returns:
+        The five sets of examples.
+
+    Raises:
+        InputError: the fraction is outside [0, 1), the request does not fit the data set, or the
+            test split holds nothing but the forgotten classes.
+
+    Example:
+        >>> from jaxunlearn.data import channel_statistics
+        >>> examples = Examples.from_arrays(np.zeros((20, 8, 8, 1), np.uint8), np.arange(20) % 2)
+        >>> mean, std = channel_statistics(examples.image)
+        >>> toy = Dataset("toy", examples, examples, 2, ("cat", "dog"), mean, std, "none")
+        >>> [len(part) for part in split(toy, ForgetRequest(fraction=0.5))]
+        [9, 9, 2, 20, 0]
+    """
+    eligible, validation = hold_out(dataset, validation_fraction=validation_fraction, seed=seed)
+    forget = request.select(dataset, eligible, seed)
+    train_forgotten, test_forgotten = request.forgotten(dataset)
+    if test_forgotten.all():
+        raise InputError(
+            f"{request.name} leaves no test example of {dataset.name!r}; forget fewer classes"
+        )
+    return Splits(
+        forget=dataset.train.take(forget),
+        retain=dataset.train.take(np.setdiff1d(eligible, forget, assume_unique=True)),
+        validation=dataset.train.take(validation[~train_forgotten[validation]]),
+        test=dataset.test.take(np.flatnonzero(~test_forgotten)),
+        test_forget=dataset.test.take(np.flatnonzero(test_forgotten)),
+    )

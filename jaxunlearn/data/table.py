@@ -1,0 +1,56 @@
+"""The table of data sets: classes, normalisation, augmentation and splits of each.
+
+Statistics are those of all training pixels. Sets that are not in the table get theirs computed.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a data set needs before a model can learn it.
+
+    Attributes:
+        num_classes: number of classes that models learn.
+        mean: mean of each channel of the training images, on the scale where 255 is 1.
+        std: standard deviation of each channel, likewise.
+        augmentation: "none", "crop" or "flip_crop"; digits and house numbers are not mirrored.
+        train: name of the split that models learn from.
+        test: name of the split that they are tested on.
+        source: name of the set in tfds, where it is another one.
+        label: the feature that models learn.
+        coarse: the feature with coarse classes, or None.
+    """
+
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: str
+    train: str = "train"
+    test: str = "test"
+    source: str | None = None
+    label: str = "label"
+    coarse: str | None = None
+
+
+_CIFAR100_MEAN, _CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+TABLE: dict[str, Entry] = {
+    "digits": Entry(10, (0.3052,), (0.3760,), "none"),
+    "fashion_mnist": Entry(10, (0.2860,), (0.3530,), "flip_crop"),
+    "cifar10": Entry(10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "flip_crop"),
+    "cifar100": Entry(100, _CIFAR100_MEAN, _CIFAR100_STD, "flip_crop", coarse="coarse_label"),
+    "cifar20": Entry(
+        20,
+        _CIFAR100_MEAN,
+        _CIFAR100_STD,
+        "flip_crop",
+        source="cifar100",
+        label="coarse_label",
+        coarse="coarse_label",
+    ),
+    "svhn_cropped": Entry(10, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), "crop"),
+    "tiny_imagenet": Entry(
+        200, (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821), "flip_crop", test="val"
+    ),
+}

@@ -1,0 +1,46 @@
+"""How well a model forgot: accuracies, two attacks, divergences and gaps to the retrained model.
+
+Nothing here looks inside a model: everything is computed from `Predictions`.
+"""
+
+from jaxunlearn.evaluation.attacks import (
+    FEATURES,
+    attack_feature,
+    entropy_member_rate,
+    same_number,
+    svc_non_member_rate,
+)
+from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
+from jaxunlearn.evaluation.metrics import (
+    ATTACKS,
+    accuracy,
+    average_gap,
+    distances,
+    divergences,
+    evaluate,
+    tug_of_war,
+)
+from jaxunlearn.evaluation.predictions import Predictions, SplitPredictions, predict
+from jaxunlearn.evaluation.statistics import Summary, summarize
+
+__all__ = [
+    "ATTACKS",
+    "FEATURES",
+    "Predictions",
+    "SplitPredictions",
+    "Summary",
+    "accuracy",
+    "attack_feature",
+    "average_gap",
+    "distances",
+    "divergences",
+    "entropy_member_rate",
+    "evaluate",
+    "js_divergence",
+    "kl_divergence",
+    "predict",
+    "same_number",
+    "summarize",
+    "svc_non_member_rate",
+    "tug_of_war",
+]

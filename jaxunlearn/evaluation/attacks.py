@@ -1,0 +1,209 @@
+"""Two published membership attacks on forgotten data, each under its own name.
+
+An attacker is fitted to tell training examples (members: retain data) from unseen ones
+(non-members: test data) by what the model outputs, and is then asked about the forget data. The
+two attacks that unlearning papers report differ in the classifier, the feature, and the DIRECTION:
+
+- `svc_non_member_rate`: support vectors with a radial kernel (C 3, gamma one over the number of
+  features) on the confidence in the true class; the share of forget data called NON-member. Used
+  by Fan et al., "SalUn", ICLR 2024, and by those who compare with it.
+- `entropy_member_rate`: class-balanced logistic regression on the entropy of the prediction; the
+  share of forget data called MEMBER. Used by Huang et al., "Unified Gradient-Based Machine
+  Unlearning with Remain Geometry Enhancement", NeurIPS 2024.
+
+The two are not comparable, and neither has a good value of its own: the goal is the value of the
+model retrained without the forget data.
+
+Features, for a prediction p and the true class y:
+    correctness       1[argmax p = y]
+    confidence        p_y
+    entropy           -sum_i p_i log p_i
+    modified_entropy  -(1 - p_y) log p_y - sum_{i != y} p_i log(1 - p_i)
+    probability       all of p
+The modified entropy is that of Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine
+Learning Models", USENIX Security 2021: it is 0 for a confident right answer and large for a
+confident wrong one, where the entropy cannot tell the two apart.
+"""
+
+import difflib
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxunlearn.evaluation.predictions import Predictions, check_predictions
+from jaxunlearn.types import InputError
+
+_TINY = 1e-30
+
+
+def _true_class(predictions: Predictions) -> np.ndarray:
+    return predictions.probabilities[np.arange(len(predictions.labels)), predictions.labels]
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(values, _TINY))
+
+
+def _correctness(predictions: Predictions) -> np.ndarray:
+    return (predictions.probabilities.argmax(axis=1) == predictions.labels).astype(np.float64)
+
+
+def _entropy(predictions: Predictions) -> np.ndarray:
+    return -(predictions.probabilities * _log(predictions.probabilities)).sum(axis=1)
+
+
+def _modified_entropy(predictions: Predictions) -> np.ndarray:
+    true = _true_class(predictions)
+    others = predictions.probabilities.copy()
+    others[np.arange(len(true)), predictions.labels] = 0.0
+    return -(1.0 - true) * _log(true) - (others * _log(1.0 - others)).sum(axis=1)
+
+
+_FEATURES: dict[str, Callable[[Predictions], np.ndarray]] = {
+    "correctness": _correctness,
+    "confidence": _true_class,
+    "entropy": _entropy,
+    "modified_entropy": _modified_entropy,
+    "probability": lambda predictions: predictions.probabilities,
+}
+FEATURES: tuple[str, ...] = tuple(_FEATURES)
+
+
+def attack_feature(predictions: Predictions, feature: str) -> np.ndarray:
+    """Computes what an attacker looks at; the module's docstring has the formulas.
+
+    Args:
+        predictions: `probabilities [N, C]` and `labels [N]`.
+        feature: one of `FEATURES`.
+
+    Returns:
+        An array `[N, F]`; F is C for "probability" and 1 for the others.
+
+    Raises:
+        InputError: for an unknown feature or malformed predictions.
+
+    Example:
+        >>> right = Predictions(np.array([[0.9, 0.1]]), np.array([0]))
+        >>> wrong = Predictions(np.array([[0.9, 0.1]]), np.array([1]))
+        >>> for name in ("entropy", "modified_entropy"):
+        ...     print(name, *(round(attack_feature(p, name).item(), 3) for p in (right, wrong)))
+        entropy 0.325 0.325
+        modified_entropy 0.021 4.145
+    """
+    if feature not in _FEATURES:
+        close = difflib.get_close_matches(feature, FEATURES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise InputError(
+            f"Unknown feature {feature!r}: it must be one of {', '.join(FEATURES)}{hint}"
+        )
+    checked = check_predictions(predictions, "attacked")
+    return _FEATURES[feature](checked).reshape(len(checked.labels), -1)
+
+
+def _check_together(*named: tuple[str, Predictions]) -> list[Predictions]:
+    checked = [check_predictions(predictions, name) for name, predictions in named]
+    widths = {
+        name: predictions.probabilities.shape[1]
+        for (name, _), predictions in zip(named, checked, strict=True)
+    }
+    if len(set(widths.values())) != 1:
+        raise InputError(f"The prediction sets have {widths} classes, which must all be equal.")
+    return checked
+
+
+def svc_non_member_rate(
+    retain: Predictions, test: Predictions, forget: Predictions, feature: str = "confidence"
+) -> float:
+    """Share of the forget data that a support vector attack calls non-members.
+
+    The attack is fitted on EVERY retain example given, against every test example. Published values
+    use as many members as non-members: choose them first, as `evaluate` does with `same_number`.
+
+    Args:
+        retain: the members.
+        test: the non-members.
+        forget: the examples asked about.
+        feature: what the attack sees, one of `FEATURES`; published values use "confidence".
+
+    Returns:
+        A share from 0 (all called members) to 1 (all called non-members).
+
+    Raises:
+        InputError: for an unknown feature or malformed predictions.
+
+    Example:
+        >>> sure, unsure = np.tile([0.99, 0.01], (20, 1)), np.tile([0.6, 0.4], (20, 1))
+        >>> labels = np.zeros(20, int)
+        >>> member, other = Predictions(sure, labels), Predictions(unsure, labels)
+        >>> svc_non_member_rate(member, other, member), svc_non_member_rate(member, other, other)
+        (0.0, 1.0)
+    """
+    from sklearn.svm import SVC
+
+    checked = _check_together(("retain", retain), ("test", test), ("forget", forget))
+    members, others, asked = (attack_feature(each, feature) for each in checked)
+    classifier = SVC(C=3.0, gamma="auto", kernel="rbf")
+    classifier.fit(
+        np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
+    )
+    return float(np.mean(classifier.predict(asked) == 0))
+
+
+def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predictions) -> float:
+    """Share of the forget data that a logistic attack on the entropy calls members.
+
+    The attack is fitted on all retain against all test examples, weighted so that both count the
+    same.
+
+    Args:
+        retain: the members.
+        test: the non-members.
+        forget: the examples asked about.
+
+    Returns:
+        A share from 0 (all called non-members) to 1 (all called members).
+
+    Raises:
+        InputError: for malformed predictions.
+
+    Example:
+        >>> sure, unsure = np.tile([0.99, 0.01], (20, 1)), np.tile([0.6, 0.4], (20, 1))
+        >>> labels = np.zeros(20, int)
+        >>> member, other = Predictions(sure, labels), Predictions(unsure, labels)
+        >>> entropy_member_rate(member, other, member), entropy_member_rate(member, other, other)
+        (1.0, 0.0)
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    checked = _check_together(("retain", retain), ("test", test), ("forget", forget))
+    members, others, asked = (attack_feature(each, "entropy") for each in checked)
+    classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
+    classifier.fit(
+        np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
+    )
+    return float(np.mean(classifier.predict(asked) == 1))
+
+
+def same_number(members: Predictions, count: int) -> Predictions:
+    """Picks `count` members at random, always the same ones; all of them if there are fewer.
+
+    The released code takes the first ones, which is the same thing on shuffled data, but would see
+    only the first classes of data that is stored class by class.
+
+    Args:
+        members: predictions to choose from, N rows.
+        count: how many to choose.
+
+    Returns:
+        Predictions with `min(count, N)` rows, in their original order.
+
+    Example:
+        >>> members = Predictions(np.full((9, 2), 0.5), np.arange(9) % 2)
+        >>> same_number(members, 4).probabilities.shape
+        (4, 2)
+    """
+    total = len(members.labels)
+    chosen = np.sort(np.random.default_rng(0).permutation(total)[:count])
+    return Predictions(
+        np.asarray(members.probabilities)[chosen], np.asarray(members.labels)[chosen]
+    )

@@ -1,0 +1,189 @@
+"""Every number of the results table, from predictions alone.
+
+Write FA, RA and TA for the accuracy on forget, retain and test data, and d for the difference to
+the model retrained without the forget data (the oracle). Then
+    average gap by an attack = (|dFA| + |dRA| + |dTA| + |d attack|) / 4,  in percentage points,
+    ToW (tug of war)         = (1 - |dFA|)(1 - |dRA|)(1 - |dTA|),         accuracies from 0 to 1,
+so the gap is best at 0 and ToW at 1 (Zhao et al., "What makes unlearning hard and what to do about
+it", NeurIPS 2024). When whole classes are forgotten, TA leaves them out, and their test examples
+have an accuracy of their own.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxunlearn.evaluation.attacks import entropy_member_rate, same_number, svc_non_member_rate
+from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
+from jaxunlearn.evaluation.predictions import Predictions, SplitPredictions, check_predictions
+from jaxunlearn.types import InputError
+
+ATTACKS: tuple[str, ...] = ("svc_non_member_rate", "entropy_member_rate")
+_ACCURACIES = ("forget_accuracy", "retain_accuracy", "test_accuracy")
+
+
+def accuracy(predictions: Predictions) -> float:
+    """Share of examples whose most probable class is the true one, in percent.
+
+    Args:
+        predictions: `probabilities [N, C]` and `labels [N]`.
+
+    Returns:
+        A number from 0 to 100.
+
+    Raises:
+        InputError: for malformed predictions.
+
+    Example:
+        >>> accuracy(Predictions(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1])))
+        50.0
+    """
+    checked = check_predictions(predictions, "evaluated")
+    return 100.0 * float(np.mean(checked.probabilities.argmax(axis=1) == checked.labels))
+
+
+def _values(metrics: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray:
+    missing = [name for name in names if name not in metrics]
+    if missing:
+        raise InputError(
+            f"The metrics lack {', '.join(missing)}, which the comparison with the retrained "
+            "model needs: evaluate both models on all splits."
+        )
+    return np.array([metrics[name] for name in names], np.float64)
+
+
+def average_gap(metrics: Mapping[str, float], retrained: Mapping[str, float], attack: str) -> float:
+    """Mean distance to the retrained model over FA, RA, TA and one attack.
+
+    Args:
+        metrics: the model's numbers in percent, as `evaluate` returns them.
+        retrained: the retrained model's.
+        attack: "svc_non_member_rate" or "entropy_member_rate".
+
+    Returns:
+        A number of percentage points; 0 is best.
+
+    Raises:
+        InputError: for an unknown attack or missing numbers.
+
+    Example:
+        >>> model = {"forget_accuracy": 98.0, "retain_accuracy": 100.0, "test_accuracy": 94.0}
+        >>> oracle = {"forget_accuracy": 95.0, "retain_accuracy": 100.0, "test_accuracy": 95.0}
+        >>> model["svc_non_member_rate"], oracle["svc_non_member_rate"] = 9.0, 13.0
+        >>> average_gap(model, oracle, attack="svc_non_member_rate")
+        2.0
+    """
+    if attack not in ATTACKS:
+        raise InputError(f"Unknown attack {attack!r}: it must be one of {', '.join(ATTACKS)}.")
+    names = (*_ACCURACIES, attack)
+    return float(np.mean(np.abs(_values(metrics, names) - _values(retrained, names))))
+
+
+def tug_of_war(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
+    """ToW: the product of one minus each accuracy's distance to the retrained model.
+
+    Args:
+        metrics: the model's accuracies in percent, as `evaluate` returns them.
+        retrained: the retrained model's.
+
+    Returns:
+        A number from 0 to 1; 1 is best.
+
+    Raises:
+        InputError: for missing accuracies.
+
+    Example:
+        >>> oracle = {"forget_accuracy": 90.0, "retain_accuracy": 100.0, "test_accuracy": 90.0}
+        >>> model = {**oracle, "forget_accuracy": 100.0, "test_accuracy": 80.0}
+        >>> round(tug_of_war(model, oracle), 6)
+        0.81
+    """
+    distances = np.abs(_values(metrics, _ACCURACIES) - _values(retrained, _ACCURACIES)) / 100.0
+    return float(np.prod(1.0 - distances))
+
+
+def distances(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
+    """All distances that follow from two models' metrics: both average gaps and ToW.
+
+    Args:
+        metrics: the model's numbers in percent, as `evaluate` returns them.
+        retrained: the retrained model's.
+
+    Returns:
+        A dict with "average_gap_svc_non_member_rate", "average_gap_entropy_member_rate" and "tow".
+
+    Raises:
+        InputError: for missing numbers.
+    """
+    gaps = {f"average_gap_{attack}": average_gap(metrics, retrained, attack) for attack in ATTACKS}
+    return {**gaps, "tow": tug_of_war(metrics, retrained)}
+
+
+def divergences(model: SplitPredictions, retrained: SplitPredictions) -> dict[str, float]:
+    """Both divergences from the retrained model on the forget data.
+
+    Args:
+        model: the model's predictions.
+        retrained: the retrained model's, on the same examples.
+
+    Returns:
+        A dict with "kl_to_retrained" and "js_to_retrained", in nats.
+
+    Raises:
+        InputError: if the two were evaluated on different forget data.
+    """
+    if not np.array_equal(np.asarray(model.forget.labels), np.asarray(retrained.forget.labels)):
+        raise InputError(
+            f"The model has {len(model.forget.labels)} forget examples and the retrained model "
+            f"{len(retrained.forget.labels)} with other labels, but both must be evaluated on the "
+            "same ones: use the retrained model of the same forget request and seed."
+        )
+    p, q = retrained.forget.probabilities, model.forget.probabilities
+    return {"kl_to_retrained": kl_divergence(p, q), "js_to_retrained": js_divergence(p, q)}
+
+
+def evaluate(
+    model: SplitPredictions,
+    retrained: SplitPredictions | None = None,
+    retrained_metrics: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Computes all metrics of a model, and its distances to the retrained model if that is given.
+
+    `svc_non_member_rate` is fitted on as many retain examples as there are test examples (see
+    `same_number`) and on the confidence; `entropy_member_rate` on all retain examples.
+
+    Args:
+        model: the model's predictions on every split.
+        retrained: the retrained model's predictions on the same splits.
+        retrained_metrics: what `evaluate(retrained)` returned, if that is known already; it saves
+            fitting the attacks to the retrained model once more for every model compared with it.
+
+    Returns:
+        A dict, in percent from 0 to 100: "forget_accuracy", "retain_accuracy",
+        "validation_accuracy" (if there are validation examples), "test_accuracy",
+        "test_forget_accuracy" (if there are test examples of forgotten classes),
+        "svc_non_member_rate", "entropy_member_rate". With a retrained model also "kl_to_retrained"
+        and "js_to_retrained" (nats, on forget data), "average_gap_svc_non_member_rate" and
+        "average_gap_entropy_member_rate" (percentage points) and "tow" (0 to 1).
+
+    Raises:
+        InputError: for malformed predictions, an empty forget, retain or test split, or a retrained
+            model that was evaluated on other examples.
+    """
+    metrics = {}
+    for name in ("forget", "retain", "validation", "test", "test_forget"):
+        predictions = getattr(model, name)
+        if name in ("validation", "test_forget") and len(predictions.labels) == 0:
+            continue
+        metrics[f"{name}_accuracy"] = accuracy(check_predictions(predictions, name))
+    members = same_number(model.retain, len(model.test.labels))
+    metrics["svc_non_member_rate"] = 100.0 * svc_non_member_rate(members, model.test, model.forget)
+    metrics["entropy_member_rate"] = 100.0 * entropy_member_rate(
+        model.retain, model.test, model.forget
+    )
+    if retrained is not None:
+        if retrained_metrics is None:
+            retrained_metrics = evaluate(retrained)
+        metrics.update(divergences(model, retrained))
+        metrics.update(distances(metrics, retrained_metrics))
+    return metrics

@@ -1,0 +1,248 @@
+"""Class probabilities beside the true labels: computed once, checked once, kept in one file.
+
+Everything that is evaluated here, from accuracies to attacks, reads nothing of a model but
+`probabilities [N, C]` and `labels [N]`. So a model is run once over each split of the data
+(`predict`), and the result (`SplitPredictions`) can be saved and compared long after.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from jaxunlearn.types import InputError
+
+_SUM_TOLERANCE = 1e-3
+
+
+class Predictions(NamedTuple):
+    """What a model says about some examples, and what is true.
+
+    Attributes:
+        probabilities: class probabilities, every row sums to 1.  # shape=(N, C), dtype=float
+        labels: true classes, 0 to C - 1.                         # shape=(N,), dtype=int
+
+    Example:
+        >>> Predictions(np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0, 1])).labels.shape
+        (2,)
+    """
+
+    probabilities: Any
+    labels: Any
+
+
+def check_probabilities(probabilities: Any, name: str) -> np.ndarray:
+    """Returns a matrix of probabilities in double precision, or says what is wrong with it.
+
+    Args:
+        probabilities: class probabilities, `[N, C]`, in any float type.
+        name: how an error names them.
+
+    Returns:
+        A numpy array `[N, C]` of float64.
+
+    Raises:
+        InputError: for another shape, no rows, values that are not finite or negative, or a row
+            that does not sum to 1.
+    """
+    array = np.asarray(probabilities)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(
+            f"{name} has probabilities of shape {array.shape}, which must be [examples, classes]: "
+            "give one row of class probabilities for each example."
+        )
+    if array.shape[0] == 0:
+        raise InputError(f"{name} is empty, but at least one example is needed: check the split.")
+    array = array.astype(np.float64)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{name} has probabilities that are not finite in {int((~finite).sum())} of "
+            f"{len(array)} rows, but they must lie in [0, 1]: the model has probably diverged."
+        )
+    sums = array.sum(axis=1)
+    worst = int(np.argmax(np.abs(sums - 1.0)))
+    if abs(sums[worst] - 1.0) > _SUM_TOLERANCE or array.min() < 0.0:
+        raise InputError(
+            f"{name} has probabilities as small as {array.min():.6g}, and row {worst} sums to "
+            f"{sums[worst]:.6g}, but rows must be non-negative and sum to 1: apply a softmax to "
+            "logits first."
+        )
+    return array
+
+
+def check_predictions(predictions: Predictions, name: str) -> Predictions:
+    """Returns predictions as numpy arrays (float64, int64), or says what is wrong with them.
+
+    Args:
+        predictions: `probabilities [N, C]` and `labels [N]`.
+        name: how an error names them, such as "retain".
+
+    Returns:
+        The same predictions, on the host.
+
+    Raises:
+        InputError: for anything `check_probabilities` refuses, another number of labels than of
+            rows, or labels that are no whole numbers from 0 to C - 1.
+    """
+    name = f"The {name} prediction set"
+    probabilities = check_probabilities(predictions.probabilities, name)
+    labels = np.asarray(predictions.labels)
+    if labels.shape != probabilities.shape[:1]:
+        raise InputError(
+            f"{name} has labels of shape {labels.shape} for probabilities of shape "
+            f"{probabilities.shape}, but there must be one label for each row."
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{name} has labels of type {labels.dtype}, which must be integers.")
+    classes = probabilities.shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"{name} has labels from {labels.min()} to {labels.max()}, but with {classes} classes "
+            f"they must lie in 0 to {classes - 1}: check the number of classes of the model."
+        )
+    return Predictions(probabilities, labels.astype(np.int64))
+
+
+@jax.jit
+def _take(arrays: dict[str, jax.Array], positions: jax.Array) -> dict[str, jax.Array]:
+    return {name: array[positions] for name, array in arrays.items()}
+
+
+@jax.jit
+def _call(predict_fn: Partial, batch: dict[str, jax.Array]) -> jax.Array:
+    return predict_fn(batch)
+
+
+def predict(
+    predict_fn: Callable[[dict[str, jax.Array]], jax.Array],
+    arrays: Mapping[str, Any],
+    batch_size: int,
+) -> Predictions:
+    """Runs a model over a whole split in batches of one shape, so that it is compiled once.
+
+    The last batch is filled up with copies of the last example, whose results are dropped. Batches
+    are cut out on the device and results are fetched together at the end. To share the compiled
+    program between models of the same shape, and to keep weights out of it, give
+    `jax.tree_util.Partial(function, variables)` rather than a closure over the variables.
+
+    Args:
+        predict_fn: from a batch (a dict of arrays `[B, ...]`) to class probabilities `[B, C]`.
+        arrays: the split, with at least "label" `[N]`; every array has N rows, and N may be 0.
+        batch_size: B, the number of examples in a batch.
+
+    Returns:
+        `Predictions` on the host: `probabilities [N, C]` in float32, `labels [N]` in int32.
+
+    Raises:
+        InputError: for a batch size below 1, no labels, arrays of different lengths, or results
+            of another shape than `[B, C]`.
+
+    Example:
+        >>> split = {"image": jnp.eye(3), "label": jnp.array([0, 1, 2])}
+        >>> predictions = predict(lambda batch: jax.nn.softmax(batch["image"]), split, 2)
+        >>> predictions.probabilities.shape
+        (3, 3)
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, but it must be at least 1.")
+    if "label" not in arrays:
+        raise InputError(
+            f'The arrays to predict are {sorted(arrays)}, but "label" is needed among them.'
+        )
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise InputError(f"The arrays to predict have lengths {lengths}, which must all be equal.")
+    split = {name: jnp.asarray(array) for name, array in arrays.items()}
+    function = predict_fn if isinstance(predict_fn, Partial) else Partial(predict_fn)
+    specification = {
+        name: jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype)
+        for name, array in split.items()
+    }
+    result = jax.eval_shape(_call, function, specification)
+    if len(result.shape) != 2 or result.shape[0] != batch_size:
+        raise InputError(
+            f"predict_fn returned an array of shape {result.shape} for a batch of {batch_size}, "
+            f"but it must be [{batch_size}, classes]."
+        )
+    total = lengths["label"]
+    rows = []
+    for start in range(0, total, batch_size):
+        positions = np.minimum(np.arange(start, start + batch_size), total - 1)
+        rows.append(_call(function, _take(split, positions)).astype(jnp.float32))
+    rows = jax.device_get(rows) or [np.zeros((0, result.shape[1]), np.float32)]
+    return Predictions(
+        probabilities=np.concatenate(rows)[:total],
+        labels=np.asarray(split["label"]).astype(np.int32),
+    )
+
+
+class SplitPredictions(NamedTuple):
+    """A model's predictions on every split of an unlearning problem.
+
+    Attributes:
+        forget: the training examples to be forgotten.
+        retain: the training examples to be kept.
+        validation: examples held out of training; may have no rows.
+        test: test examples, without those of forgotten classes.
+        test_forget: test examples of forgotten classes; no rows unless classes are forgotten.
+    """
+
+    forget: Predictions
+    retain: Predictions
+    validation: Predictions
+    test: Predictions
+    test_forget: Predictions
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all splits into one npz file, which appears only when it is complete.
+
+        Args:
+            path: the file; its folder must exist. Entries are named "forget_probabilities"
+                (float32), "forget_labels" (int32), and so on.
+        """
+        arrays: dict[str, Any] = {}
+        for name, predictions in zip(self._fields, self, strict=True):
+            arrays[f"{name}_probabilities"] = np.asarray(predictions.probabilities, np.float32)
+            arrays[f"{name}_labels"] = np.asarray(predictions.labels, np.int32)
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "SplitPredictions":
+        """Reads what `save` wrote.
+
+        Args:
+            path: the npz file.
+
+        Returns:
+            The predictions on all splits, on the host.
+
+        Raises:
+            InputError: if the file is missing, cut short, or lacks a split.
+        """
+        try:
+            with open(path, "rb") as stream, np.load(stream) as file:
+                return cls(
+                    *(
+                        Predictions(file[f"{name}_probabilities"], file[f"{name}_labels"])
+                        for name in cls._fields
+                    )
+                )
+        except FileNotFoundError:
+            raise InputError(
+                f"There are no predictions at {path}: evaluate the model first."
+            ) from None
+        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+            raise InputError(
+                f"{path} holds no complete predictions ({error}): evaluate the model again."
+            ) from None

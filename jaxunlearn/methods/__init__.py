@@ -1,0 +1,196 @@
+"""Published unlearning methods: one per file, each a function from a task to a `Method`.
+
+    method = methods.eupmu(task, optax.sgd(1e-2, momentum=0.9), tolerance=0.01)
+    state = method.init(key, params, model_state, forget, retain)
+    state, metrics = method.step(state, forget_batch, retain_batches)
+
+Every constructor takes the task and an optax optimizer, then its own settings by keyword. For
+configurations, `build` makes a method from flat settings, the optimizer's included.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxunlearn.methods.eupmu import eupmu
+from jaxunlearn.methods.eupmu_sfron import eupmu_sfron
+from jaxunlearn.methods.gradient_ascent import gradient_ascent
+from jaxunlearn.methods.retrain import finetune, retrain
+from jaxunlearn.methods.salun import salun
+from jaxunlearn.methods.scalarization import neggrad_plus, random_labels, scalarization
+from jaxunlearn.methods.sfron import sfron, sfron_released
+from jaxunlearn.optimizers import optimizer, schedule
+from jaxunlearn.types import InputError, Method, Task
+
+_METHODS: dict[str, Callable[..., Method]] = {
+    "retrain": retrain,
+    "finetune": finetune,
+    "gradient_ascent": gradient_ascent,
+    "neggrad_plus": neggrad_plus,
+    "random_labels": random_labels,
+    "scalarization": scalarization,
+    "salun": salun,
+    "eupmu": eupmu,
+    "sfron": sfron,
+    "sfron_released": sfron_released,
+    "eupmu_sfron": eupmu_sfron,
+}
+
+# What every method can be told besides its own settings.
+COMMON_SETTINGS: dict[str, Any] = {
+    "num_steps": 100,
+    "forget_batch_size": 64,
+    "retain_batch_size": 128,
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "learning_rate_schedule": "cosine",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+}
+
+# The least and the largest value of each number, and whether the least itself is allowed.
+_POSITIVE = (0.0, float("inf"), False)
+_NOT_NEGATIVE = (0.0, float("inf"), True)
+_SHARE = (0.0, 1.0, True)
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "num_steps": _POSITIVE,
+    "forget_batch_size": _POSITIVE,
+    "retain_batch_size": _POSITIVE,
+    "mask_batch_size": _POSITIVE,
+    "num_fast_steps": _POSITIVE,
+    "slow_step_size": _POSITIVE,
+    "clip_norm": _POSITIVE,
+    "learning_rate": _NOT_NEGATIVE,
+    "forget_learning_rate": _NOT_NEGATIVE,
+    "multiplier_learning_rate": _NOT_NEGATIVE,
+    "multiplier_decay": _NOT_NEGATIVE,
+    "initial_multiplier": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "retain_weight": _NOT_NEGATIVE,
+    "alpha": _NOT_NEGATIVE,
+    "exponent": _NOT_NEGATIVE,
+    "threshold": _NOT_NEGATIVE,
+    "momentum": _SHARE,
+    "fraction": _SHARE,
+    "retain_share": _SHARE,
+}
+
+__all__ = ["available", "build", "settings", "summary", *_METHODS]
+
+
+def available() -> tuple[str, ...]:
+    """The names of all methods.
+
+    Example:
+        >>> "eupmu" in available() and "sfron" in available()
+        True
+    """
+    return tuple(_METHODS)
+
+
+def summary(name: str) -> str:
+    """The first line of what a method's documentation says.
+
+    Raises:
+        InputError: an unknown method.
+    """
+    return (inspect.getdoc(_constructor(name)) or "").splitlines()[0]
+
+
+def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All settings of a method: the defaults, with the given ones in their place.
+
+    Args:
+        name: of the method.
+        given: settings by name; numbers may be given as whole numbers.
+
+    Returns:
+        Every setting that the method and its optimizer have.
+
+    Raises:
+        InputError: an unknown method or setting, a value of another type, or one out of range.
+
+    Example:
+        >>> settings("eupmu", {"tolerance": 1})["tolerance"]
+        1.0
+    """
+    own = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(_constructor(name)).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "num_steps"
+    }
+    defaults = COMMON_SETTINGS | own
+    for key, value in (given or {}).items():
+        if key not in defaults:
+            close = difflib.get_close_matches(key, defaults, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise InputError(
+                f"method {name} has no setting {key!r}, only {', '.join(defaults)}{hint}"
+            )
+        defaults[key] = _checked(name, key, value, defaults[key])
+    return defaults
+
+
+def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
+    """The method of that name, with an optimizer made from the settings.
+
+    Args:
+        task: what is unlearned.
+        name: of the method.
+        chosen: all its settings, from `settings`; floating-point ones may be traced values.
+
+    Returns:
+        A `Method`.
+
+    Raises:
+        InputError: an unknown method, or an unknown choice of a setting.
+    """
+    constructor = _constructor(name)
+    parameters = inspect.signature(constructor).parameters
+    num_steps = chosen["num_steps"]
+    fast_steps = chosen.get("num_fast_steps", 1)  # the optimizer counts its own steps
+    if chosen.get("variant") == "R":
+        fast_steps = 1
+    rate = schedule(
+        chosen["learning_rate_schedule"], chosen["learning_rate"], num_steps * fast_steps
+    )
+    made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
+    own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
+    return constructor(task, made, **own)
+
+
+def _constructor(name: str) -> Callable[..., Method]:
+    if name not in _METHODS:
+        close = difflib.get_close_matches(name, _METHODS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        raise InputError(f"method is {name!r}, but must be one of {', '.join(_METHODS)}{hint}")
+    return _METHODS[name]
+
+
+def _checked(method: str, key: str, value: Any, default: Any) -> Any:
+    """The value in the type of the default, or an error that names the setting."""
+    kind = type(default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise InputError(
+            f"setting {key} of method {method} is {value!r}, but must be of type {kind.__name__}, "
+            f"such as {default!r}."
+        )
+    if isinstance(value, float) and value != value:
+        raise InputError(f"setting {key} of method {method} is not a number; give one.")
+    low, high, closed = _RANGES.get(key, (float("-inf"), float("inf"), True))
+    if isinstance(value, int | float) and not (
+        low <= value <= high and (closed or value > low) and abs(value) != float("inf")
+    ):
+        allowed = (
+            f"in [{low:g}, {high:g}]"
+            if high == 1.0
+            else ("finite" if low else ("0 or more" if closed else "positive"))
+        )
+        raise InputError(
+            f"setting {key} of method {method} is {value!r}, but must be {allowed}; "
+            f"the default is {default!r}."
+        )
+    return value

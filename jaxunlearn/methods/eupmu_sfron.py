@@ -1,0 +1,165 @@
+"""Both papers chained: surgery inside, remain geometry outside.
+
+Implicit surgery chooses the direction, fast and slow weights bend it by the curvature of the retain
+loss, and the multiplier then sees the *final* step: what the geometry already protects, the
+multiplier need not. Source of the parts: `eupmu.py` and `sfron.py`.
+"""
+
+import jax
+import optax
+
+from jaxunlearn import objectives
+from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._remain import remain_phase
+from jaxunlearn.methods._saliency import fisher_mask
+from jaxunlearn.methods.eupmu import (
+    MULTIPLIER_OPTIMIZER,
+    surgery_metrics,
+    with_multiplier_settings,
+)
+from jaxunlearn.objectives import loss_pair, retain_loss
+from jaxunlearn.optimizers import schedule
+from jaxunlearn.transforms import implicit_surgery, saliency_mask, surgery_value_and_grad
+from jaxunlearn.types import (
+    Arrays,
+    Batch,
+    InputError,
+    Method,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
+
+
+def eupmu_sfron(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    multiplier: str = "same_batch",
+    tolerance: float | jax.Array = 0.0,
+    multiplier_learning_rate: float | jax.Array = 1.0,
+    multiplier_decay: float | jax.Array = 0.01,
+    initial_multiplier: float | jax.Array = 0.0,
+    log_loss: bool = True,
+    objective: str = "random_labels",
+    exponent: float | jax.Array = 0.5,
+    saliency: bool = True,
+    threshold: float | jax.Array = 1.0,
+    alpha: float | jax.Array = 1.0,
+    alpha_schedule: str = "linear",
+    forget_learning_rate: float | jax.Array = 0.01,
+    clip_norm: float | jax.Array = 7.0,
+    num_fast_steps: int = 5,
+    slow_step_size: float | jax.Array = 1.0,
+    per_example_fisher: bool = True,
+    mask_batch_size: int = 32,
+) -> Method:
+    """Surgery of the forget step, then retain steps of the fast weights, then the multiplier.
+
+        d = grad (L_f + lambda L_r);   theta_0 = theta - forget_learning_rate clip(m * alpha_t d)
+        theta_{i+1} = theta_i - opt(grad L_r(theta_i));   theta <- theta + slow_step_size (theta_K - theta)
+        lambda <- max(lambda - Adam(phi(L_r before) - phi(L_r after) + tolerance), 0)
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer: the fast one.
+        num_steps: T, how many steps `alpha_t` decays over.
+        multiplier: "same_batch" or "next_batch".
+        tolerance: the permitted rise of `phi` of the retain loss per step; negative demands a fall.
+        multiplier_learning_rate: of the multiplier's Adam.
+        multiplier_decay: added to the dual gradient, times the multiplier.
+        initial_multiplier: where the multiplier starts.
+        log_loss: `phi = log(x + 1e-8)` rather than the identity.
+        objective: the forget objective: "random_labels", "ascent" or "adaptive_ascent".
+        exponent: of adaptive ascent.
+        saliency: mask the forget step by the Fisher ratio.
+        threshold: the least Fisher ratio to be salient.
+        alpha: the scale of the forget gradient at the start.
+        alpha_schedule: "linear", "cosine" or "constant".
+        forget_learning_rate: the rate of the forget step.
+        clip_norm: the largest norm of the masked direction.
+        num_fast_steps: K, retain steps per forget step.
+        slow_step_size: how much of the way the weights follow.
+        per_example_fisher: square the gradients of single examples; otherwise of batch means.
+        mask_batch_size: of the pass that computes the Fisher diagonals.
+
+    Returns:
+        A `Method` that uses K + 1 retain batches per step: one for the surgery, K for the fast weights.
+
+    Raises:
+        InputError: an unknown multiplier, objective or schedule, or no fast steps.
+    """
+    if num_fast_steps < 1:
+        raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
+    decay = schedule(alpha_schedule, alpha, num_steps)
+    losses_fn = loss_pair(task, objectives.named(objective, exponent))
+    losses_and_grads = surgery_value_and_grad(losses_fn, has_aux=True)
+    remain = remain_phase(
+        task, optimizer, num_fast_steps=num_fast_steps, slow_step_size=slow_step_size
+    )
+    surgery = implicit_surgery(
+        MULTIPLIER_OPTIMIZER,
+        tolerance=tolerance,
+        log_loss=log_loss,
+        estimator=multiplier,
+        initial_multiplier=initial_multiplier,
+    )
+
+    def forget_chain(mask: Params) -> optax.GradientTransformation:
+        salient = saliency_mask(mask) if saliency else optax.identity()
+        clip = optax.clip_by_global_norm(clip_norm)
+        scale = optax.scale(-forget_learning_rate)
+        return optax.chain(optax.scale_by_schedule(decay), salient, clip, scale)
+
+    # Steps read the mask from the state: the one given here is never used.
+    forget_transform = forget_chain(None)
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> TrainState:
+        mask = None
+        if saliency:
+            mask = fisher_mask(
+                task,
+                jax.random.wrap_key_data(key),
+                params,
+                model_state,
+                forget,
+                retain,
+                threshold=threshold,
+                per_example=per_example_fisher,
+                batch_size=mask_batch_size,
+            )
+        state = begin(forget_chain(mask), key, params, model_state)
+        surgery_state = with_multiplier_settings(
+            surgery.init(params), multiplier_learning_rate, multiplier_decay
+        )
+        remain_state = remain.init(state.params, state.model_state)
+        return state._replace(opt_state=(state.opt_state, remain_state, surgery_state))
+
+    def step(
+        state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key, batch = jax.random.wrap_key_data(state.key), first(retain)
+        forget_state, remain_state, surgery_state = state.opt_state
+        (losses, _), grads = losses_and_grads(
+            state.params, state.model_state, forget, batch, key, state=surgery_state
+        )
+        updates, forget_state = forget_transform.update(grads, forget_state, state.params)
+        rest = jax.tree.map(lambda x: x[1:], retain)
+        updates, remain_state, model_state, _ = remain.update(
+            updates, remain_state, state.params, state.model_state, rest, key
+        )
+        updates, surgery_state = surgery.update(
+            updates,
+            surgery_state,
+            state.params,
+            retain_value=losses.retain,
+            retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
+        )
+        opt_state = (forget_state, remain_state, surgery_state)
+        return advance(state, updates, opt_state, model_state), surgery_metrics(losses, opt_state)
+
+    return Method(init, step, num_fast_steps + 1)

@@ -1,0 +1,49 @@
+"""Learning from the retain data alone: retraining, the oracle of every comparison, and fine-tuning.
+
+Both are plain descent of the retain loss. Retraining starts from fresh weights; fine-tuning (FT) starts
+from the original model and hopes that it forgets.
+"""
+
+import jax
+import optax
+
+from jaxunlearn.methods._build import descend
+from jaxunlearn.objectives import retain_loss
+from jaxunlearn.types import Batch, Method, ModelState, Params, Task
+
+
+def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
+    """Descends the retain loss from whatever weights it is given: `theta <- theta - opt(grad L_r)`.
+
+    Fresh weights make the retrained model; fresh weights and all training data in the place of the
+    retain data make the original model.
+
+    Args:
+        task: what is learned.
+        optimizer: any optax optimizer.
+
+    Returns:
+        A `Method`.
+    """
+
+    def loss_fn(
+        params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
+        del forget
+        loss, model_state = retain_loss(task, params, model_state, retain, key)
+        return loss, (model_state, {"retain_loss": loss})
+
+    return descend(loss_fn, optimizer)
+
+
+def finetune(task: Task, optimizer: optax.GradientTransformation) -> Method:
+    """Fine-tuning (FT): goes on training the original model on the retain data.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+
+    Returns:
+        A `Method`.
+    """
+    return retrain(task, optimizer)

@@ -1,0 +1,64 @@
+"""SalUn (hard): random labels, moving only the parameters that matter most to the forget data."""
+
+import jax
+import optax
+
+from jaxunlearn import objectives
+from jaxunlearn.methods._build import begin, descend, weighted
+from jaxunlearn.methods._saliency import gradient_mask
+from jaxunlearn.transforms import saliency_mask
+from jaxunlearn.types import Arrays, LossPair, Method, ModelState, Params, Task, TrainState
+
+
+def salun(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    fraction: float | jax.Array = 0.5,
+    redraw: str = "every_epoch",
+    exclude_true_label: bool = False,
+    mask_batch_size: int = 32,
+) -> Method:
+    """Random labels with updates masked to the largest `|sum grad L_f|` of the original model.
+
+        theta <- theta - m * opt(grad (L_random labels + L_r)),   m = 1[|sum g_f| in the top fraction]
+
+    The mask stands last in the chain, so that masked weights stay bit-equal under momentum and decay.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+        fraction: the share of parameters that may move, in [0, 1].
+        redraw: draw the labels anew "every_epoch", or "once".
+        exclude_true_label: never draw the true label.
+        mask_batch_size: of the pass that computes the mask.
+
+    Returns:
+        A `Method`.
+
+    Reference: Fan et al., SalUn, ICLR 2024.
+    """
+
+    def chain(mask: Params) -> optax.GradientTransformation:
+        return optax.chain(optimizer, saliency_mask(mask))
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> TrainState:
+        del retain
+        mask = gradient_mask(
+            task,
+            jax.random.wrap_key_data(key),
+            params,
+            model_state,
+            forget,
+            fraction=fraction,
+            batch_size=mask_batch_size,
+        )
+        return begin(chain(mask), key, params, model_state)
+
+    losses = weighted(
+        task, objectives.random_labels(redraw, exclude_true_label), LossPair(1.0, 1.0)
+    )
+    # Steps read the mask from the state: the one given here is never used.
+    return descend(losses, chain(None), init)

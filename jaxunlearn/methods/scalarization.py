@@ -1,0 +1,78 @@
+"""Linear scalarisation: one fixed weight between forgetting and retaining.
+
+Two published baselines are this method with one objective each: NegGrad+ (ascent) and random labels.
+"""
+
+import jax
+import optax
+
+from jaxunlearn import objectives
+from jaxunlearn.methods._build import descend, weighted
+from jaxunlearn.types import LossPair, Method, Task
+
+
+def scalarization(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    retain_weight: float | jax.Array = 1.0,
+    objective: str = "random_labels",
+    exponent: float | jax.Array = 0.5,
+) -> Method:
+    """Descends `L_f + retain_weight L_r`: surgery with a multiplier that never moves.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+        retain_weight: the fixed multiplier of the retain loss.
+        objective: the forget objective: "ascent", "adaptive_ascent" or "random_labels".
+        exponent: of adaptive ascent.
+
+    Returns:
+        A `Method`.
+    """
+    forget = objectives.named(objective, exponent)
+    return descend(weighted(task, forget, LossPair(1.0, retain_weight)), optimizer)
+
+
+def neggrad_plus(
+    task: Task, optimizer: optax.GradientTransformation, *, retain_share: float | jax.Array = 0.95
+) -> Method:
+    """NegGrad+: descends `a L_r - (1 - a) L_f`.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+        retain_share: a, in [0, 1].
+
+    Returns:
+        A `Method`.
+
+    Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
+    """
+    weights = LossPair(1.0 - retain_share, retain_share)
+    return descend(weighted(task, objectives.ascent, weights), optimizer)
+
+
+def random_labels(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    redraw: str = "every_epoch",
+    exclude_true_label: bool = False,
+) -> Method:
+    """Random labels (RL): fits the forget data to random labels, and the retain data to its own.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+        redraw: draw the labels anew "every_epoch", or "once".
+        exclude_true_label: never draw the true label.
+
+    Returns:
+        A `Method`.
+
+    Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
+    """
+    forget = objectives.random_labels(redraw, exclude_true_label)
+    return descend(weighted(task, forget, LossPair(1.0, 1.0)), optimizer)

@@ -1,0 +1,230 @@
+"""SFR-on: saliency-masked, adaptively weighted forgetting, bent by the remaining data's curvature.
+
+Source: Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement
+(arXiv 2409.19732), NeurIPS 2024.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._remain import remain_phase
+from jaxunlearn.methods._saliency import fisher_mask
+from jaxunlearn.objectives import Objective, adaptive_ascent, retain_loss
+from jaxunlearn.optimizers import schedule
+from jaxunlearn.transforms import saliency_mask
+from jaxunlearn.types import (
+    Arrays,
+    Batch,
+    InputError,
+    Method,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
+
+VARIANTS = ("SFR-on", "FR-on", "R-on", "R")
+
+
+def sfron(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    variant: str = "SFR-on",
+    alpha: float | jax.Array = 1.0,
+    alpha_schedule: str = "linear",
+    forget_learning_rate: float | jax.Array = 0.01,
+    clip_norm: float | jax.Array = 7.0,
+    exponent: float | jax.Array = 0.5,
+    threshold: float | jax.Array = 1.0,
+    num_fast_steps: int = 5,
+    slow_step_size: float | jax.Array = 1.0,
+    share_optimizer: bool = False,
+    per_example_fisher: bool = True,
+    mask_batch_size: int = 32,
+) -> Method:
+    """One masked forget step, then retain steps of the fast weights, which the weights follow.
+
+        g = clip(m * alpha_t grad L_u),   L_u = -mean_i c_i l_i,   m = 1[F_f / F_r >= threshold]
+        theta_0 = theta - forget_learning_rate g;   theta_{i+1} = theta_i - opt(grad L_r(theta_i))
+        theta <- theta + slow_step_size (theta_K - theta)
+
+    The ablations leave parts out: "FR-on" the saliency mask, "R-on" the adaptive weights too, and "R"
+    the geometry too: one descent step of `alpha_t L_u + L_r` at a time.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer: the fast one.
+        num_steps: T, how many steps `alpha_t` decays over.
+        variant: "SFR-on", "FR-on", "R-on" or "R".
+        alpha: the scale of the forget gradient at the start.
+        alpha_schedule: "linear" `alpha (1 - t / T)` (the paper), "cosine" (the released code) or
+            "constant".
+        forget_learning_rate: the rate of the forget step, unless the optimizer is shared.
+        clip_norm: the largest norm of the masked forget gradient.
+        exponent: of the adaptive weights.
+        threshold: the least Fisher ratio to be salient.
+        num_fast_steps: K, retain steps per forget step.
+        slow_step_size: how much of the way the weights follow.
+        share_optimizer: step the forget gradient by `optimizer` too, with one momentum for both
+            phases (the released code).
+        per_example_fisher: square the gradients of single examples; otherwise of batch means.
+        mask_batch_size: of the pass that computes the Fisher diagonals.
+
+    Returns:
+        A `Method` that uses K retain batches per step.
+
+    Raises:
+        InputError: an unknown variant or schedule, or no fast steps.
+    """
+    if variant not in VARIANTS:
+        raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")
+    if num_fast_steps < 1:
+        raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
+    objective = adaptive_ascent(exponent if variant in ("SFR-on", "FR-on") else 0.0)
+    decay = schedule(alpha_schedule, alpha, num_steps)
+    if variant == "R":
+        return _joint(task, optimizer, objective, decay, clip_norm)
+
+    forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
+    remain = remain_phase(
+        task,
+        optimizer,
+        num_fast_steps=num_fast_steps,
+        slow_step_size=slow_step_size,
+        share_optimizer=share_optimizer,
+    )
+
+    def forget_chain(mask: Params) -> optax.GradientTransformation:
+        salient = saliency_mask(mask) if variant == "SFR-on" else optax.identity()
+        clip = optax.clip_by_global_norm(clip_norm)
+        return optax.chain(optax.scale_by_schedule(decay), salient, clip, forget_step)
+
+    # Steps read the mask from the state: the one given here is never used.
+    forget_transform = forget_chain(None)
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> TrainState:
+        mask = None
+        if variant == "SFR-on":
+            mask = fisher_mask(
+                task,
+                jax.random.wrap_key_data(key),
+                params,
+                model_state,
+                forget,
+                retain,
+                threshold=threshold,
+                per_example=per_example_fisher,
+                batch_size=mask_batch_size,
+            )
+        state = begin(forget_chain(mask), key, params, model_state)
+        remain_state = remain.init(state.params, state.model_state)
+        return state._replace(opt_state=(state.opt_state, remain_state))
+
+    def step(
+        state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.wrap_key_data(state.key)
+        forget_state, remain_state = state.opt_state
+        forget_loss, grads = jax.value_and_grad(
+            lambda p: objective(task, p, state.model_state, forget, key)
+        )(state.params)
+        updates, forget_state = forget_transform.update(grads, forget_state, state.params)
+        updates, remain_state, model_state, retain_value = remain.update(
+            updates, remain_state, state.params, state.model_state, retain, key
+        )
+        metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
+        return advance(state, updates, (forget_state, remain_state), model_state), metrics
+
+    return Method(init, step, num_fast_steps)
+
+
+def sfron_released(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    alpha: float | jax.Array = 25.0,
+    clip_norm: float | jax.Array = 7.0,
+    exponent: float | jax.Array = 0.5,
+    threshold: float | jax.Array = 1.0,
+    num_fast_steps: int = 5,
+    mask_batch_size: int = 128,
+) -> Method:
+    """SFR-on as its released code does it, where that differs from the paper.
+
+    One momentum serves both phases, the slow weights follow all the way, the Fisher diagonal squares
+    batch means, and alpha decays along a cosine.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer, shared by both phases.
+        num_steps: how many steps alpha decays over.
+        alpha: the scale of the forget gradient at the start.
+        clip_norm: the largest norm of the masked forget gradient.
+        exponent: of the adaptive weights.
+        threshold: the least Fisher ratio to be salient.
+        num_fast_steps: retain steps per forget step.
+        mask_batch_size: of the pass that computes the Fisher diagonals.
+
+    Returns:
+        A `Method` that uses `num_fast_steps` retain batches per step.
+    """
+    return sfron(
+        task,
+        optimizer,
+        num_steps=num_steps,
+        alpha=alpha,
+        alpha_schedule="cosine",
+        clip_norm=clip_norm,
+        exponent=exponent,
+        threshold=threshold,
+        num_fast_steps=num_fast_steps,
+        share_optimizer=True,
+        per_example_fisher=False,
+        mask_batch_size=mask_batch_size,
+    )
+
+
+def _joint(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    decay: optax.Schedule,
+    clip_norm: float | jax.Array,
+) -> Method:
+    """The ablation without geometry: both gradients at the same weights, in one optimizer step."""
+    forget_transform = optax.chain(
+        optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm)
+    )
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> TrainState:
+        del forget, retain
+        state = begin(optimizer, key, params, model_state)
+        return state._replace(opt_state=(forget_transform.init(params), state.opt_state))
+
+    def step(
+        state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key, batch = jax.random.wrap_key_data(state.key), first(retain)
+        forget_state, optimizer_state = state.opt_state
+        forget_loss, forget_grads = jax.value_and_grad(
+            lambda p: objective(task, p, state.model_state, forget, key)
+        )(state.params)
+        (retain_value, model_state), retain_grads = jax.value_and_grad(
+            lambda p: retain_loss(task, p, state.model_state, batch, key), has_aux=True
+        )(state.params)
+        forget_grads, forget_state = forget_transform.update(forget_grads, forget_state)
+        grads = jax.tree.map(jnp.add, forget_grads, retain_grads)
+        updates, optimizer_state = optimizer.update(grads, optimizer_state, state.params)
+        metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
+        return advance(state, updates, (forget_state, optimizer_state), model_state), metrics
+
+    return Method(init, step)

@@ -1,0 +1,134 @@
+"""Image classifiers in flax.linen, from tiny to the published sizes, made by name.
+
+Every model maps normalised images `[B, H, W, C]` to float32 logits `[B, num_classes]`:
+
+    model = create("resnet18", num_classes=10)
+    variables = model.init(key, images)
+    logits = model.apply(variables, images, train=False)
+    logits, state = model.apply(variables, images, train=True, mutable=["batch_stats"])
+
+`variables["params"]` is a nested dict of float32 arrays. Only models with `norm="batch"` have a
+second collection, `batch_stats`. No model draws random numbers after `init`.
+
+| name            | parameters  | counted for                                      |
+| --------------- | ----------- | ------------------------------------------------ |
+| mlp             | 855,050     | 10 classes, 32x32x3; hidden widths 256, 256      |
+| mlp-tiny        | 98,666      | 10 classes, 32x32x3; hidden width 32             |
+| resnet-tiny     | 5,266       | 10 classes; for tests                            |
+| resnet10-narrow | 308,826     | 10 classes; stem stride 2, widths 16 to 128      |
+| resnet18        | 11,173,962  | 10 classes                                       |
+| resnet34        | 21,282,122  | 10 classes                                       |
+| resnet50        | 23,520,842  | 10 classes                                       |
+| vgg-tiny        | 6,474       | 10 classes; for tests                            |
+| vgg16           | 14,728,266  | 10 classes; conv biases included                 |
+| vit-tiny-test   | 29,482      | 10 classes, 32x32, patches of 4x4                |
+| vit-ti          | 5,717,416   | 1000 classes, 224x224, patches of 16x16          |
+| vit-s           | 22,050,664  | 1000 classes, 224x224, patches of 16x16          |
+| vit-b           | 86,567,656  | 1000 classes, 224x224, patches of 16x16          |
+| swin-tiny-test  | 34,886      | 10 classes, 32x32, patches and windows of 2x2    |
+| swin-t          | 28,288,354  | 1000 classes, 224x224, patches of 4x4, window 7  |
+"""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import flax.linen as nn
+
+from jaxunlearn.models.mlp import MLP
+from jaxunlearn.models.resnet import ResNet
+from jaxunlearn.models.swin import Swin
+from jaxunlearn.models.vgg import VGG
+from jaxunlearn.models.vit import ViT
+from jaxunlearn.types import InputError
+
+__all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create"]
+
+_PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "mlp": (MLP, {"hidden": (256, 256)}),
+    "mlp-tiny": (MLP, {"hidden": (32,)}),
+    "resnet-tiny": (
+        ResNet,
+        {"stem_width": 8, "widths": (8, 16), "blocks": (1, 1), "strides": (1, 2)},
+    ),
+    "resnet10-narrow": (
+        ResNet,
+        {"stem_width": 16, "stem_stride": 2, "widths": (16, 32, 64, 128), "blocks": (1, 1, 1, 1)},
+    ),
+    "resnet18": (ResNet, {"blocks": (2, 2, 2, 2)}),
+    "resnet34": (ResNet, {"blocks": (3, 4, 6, 3)}),
+    "resnet50": (ResNet, {"blocks": (3, 4, 6, 3), "block": "bottleneck"}),
+    "vgg-tiny": (VGG, {"widths": (8, 16, 32), "convs": (1, 1, 1)}),
+    "vgg16": (VGG, {}),
+    "vit-tiny-test": (ViT, {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}),
+    "vit-ti": (ViT, {"width": 192, "heads": 3}),
+    "vit-s": (ViT, {"width": 384, "heads": 6}),
+    "vit-b": (ViT, {"width": 768, "heads": 12}),
+    "swin-tiny-test": (
+        Swin,
+        {"patch_size": 2, "window": 2, "width": 16, "depths": (2, 2), "heads": (2, 4)},
+    ),
+    "swin-t": (Swin, {}),
+}
+
+
+def available() -> tuple[str, ...]:
+    """Names that `create` knows.
+
+    Returns:
+        The names, sorted.
+
+    Example:
+        >>> "resnet18" in available()
+        True
+    """
+    return tuple(sorted(_PRESETS))
+
+
+def _closest(word: str, known: tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, as JSON has them, become tuples: modules must be hashable."""
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list | tuple) else value
+
+
+def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:
+    """Make a model by name.
+
+    Args:
+        name: one of `available()`.
+        num_classes: number of logits.
+        **overrides: fields of the model that shall differ from the named configuration. Lists
+            count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
+
+    Returns:
+        A flax module; see the module's docstring for how to call it.
+
+    Raises:
+        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+
+    Example:
+        >>> create("resnet18", num_classes=10, norm="group").norm
+        'group'
+        >>> create("vit-s", num_classes=100, patch_size=4).width
+        384
+    """
+    if name not in _PRESETS:
+        raise InputError(
+            f"unknown model {name!r}{_closest(str(name), available())}; known models are "
+            f"{', '.join(available())}"
+        )
+    module, preset = _PRESETS[name]
+    reserved = {"num_classes", "parent", "name"}
+    allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in reserved)
+    for field in overrides:
+        if field not in allowed:
+            raise InputError(
+                f"model {name!r} has no field {field!r}{_closest(field, allowed)}; its fields are "
+                f"{', '.join(allowed)}"
+            )
+    fields = preset | {field: _tuples(value) for field, value in overrides.items()}
+    return module(num_classes=num_classes, **fields)

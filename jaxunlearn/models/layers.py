@@ -1,0 +1,111 @@
+"""Layers that several models share: normalisation, the feed-forward block and the linear head.
+
+Parameters are always float32; `dtype` is the type computed in. Heads compute in float32, so logits
+are float32 whatever the rest of the model uses.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+he_init = nn.initializers.he_normal()
+transformer_init = nn.initializers.truncated_normal(stddev=0.02)
+
+_MAX_GROUPS = 32
+_MIN_CHANNELS_PER_GROUP = 4
+
+
+def group_count(features: int) -> int:
+    """How many groups GroupNorm splits `features` channels into.
+
+    The largest power of two up to 32 that divides the channels and leaves at least 4 in a group
+    (a group of one channel at 1x1 resolution would be normalised to a constant); otherwise 1.
+
+    Args:
+        features: number of channels.
+
+    Returns:
+        The number of groups.
+
+    Example:
+        >>> [group_count(features) for features in (8, 64, 512, 6)]
+        [2, 16, 32, 1]
+    """
+    groups = _MAX_GROUPS
+    while groups > 1 and (features % groups or features // groups < _MIN_CHANNELS_PER_GROUP):
+        groups //= 2
+    return groups
+
+
+class Norm(nn.Module):
+    """BatchNorm or GroupNorm over the channels of `[B, H, W, C]`.
+
+    BatchNorm keeps running statistics in the collection `batch_stats`, `m <- .9 m + .1 batch`; they
+    are read when `train` is false and written only when it is true and the collection is mutable.
+    GroupNorm has no state and treats every example alone.
+
+    Attributes:
+        kind: "batch" or "group".
+        axis_name: mapped axis over which BatchNorm averages its statistics.
+        dtype: type computed in; statistics are float32.
+    """
+
+    kind: str
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalise `[B, H, W, C]`; the shape stays."""
+        if self.kind == "group":
+            groups = group_count(x.shape[-1])
+            return nn.GroupNorm(groups, epsilon=1e-5, dtype=self.dtype, name="group")(x)
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name="batch",
+        )(x)
+
+
+class FeedForward(nn.Module):
+    """The transformer's two-layer block: `W2 gelu(W1 x)` with the exact GELU.
+
+    Attributes:
+        hidden: width between the two layers.
+        dtype: type computed in.
+    """
+
+    hidden: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[..., width]` to `[..., width]`."""
+        width = x.shape[-1]
+        x = nn.Dense(self.hidden, kernel_init=transformer_init, dtype=self.dtype, name="up")(x)
+        x = nn.gelu(x, approximate=False)
+        return nn.Dense(width, kernel_init=transformer_init, dtype=self.dtype, name="down")(x)
+
+
+class Head(nn.Module):
+    """Mean over all positions, then a linear layer, both in float32.
+
+    Attributes:
+        num_classes: number of logits.
+        kernel_init: initialiser of the linear layer.
+    """
+
+    num_classes: int
+    kernel_init: Any = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, ..., C]` to float32 logits `[B, num_classes]`."""
+        x = x.astype(jnp.float32)
+        x = x.mean(axis=tuple(range(1, x.ndim - 1)))
+        return nn.Dense(self.num_classes, kernel_init=self.kernel_init, name="linear")(x)

@@ -1,0 +1,162 @@
+"""Vision transformer.
+
+    tokens = patches W + position;   x <- x + attention(norm(x));   x <- x + feed_forward(norm(x))
+
+then a final norm, the class token (or the mean over the tokens) and a linear head.
+
+Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; the sizes Ti and S are
+Touvron et al., "Training data-efficient image transformers", ICML 2021. There is no dropout.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.checks import (
+    check_choice,
+    check_common,
+    check_images,
+    check_positive,
+    check_whole,
+)
+from jaxunlearn.models.layers import FeedForward, Head, transformer_init
+from jaxunlearn.types import InputError
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of every token to every token.
+
+    Attributes:
+        heads: number of heads; divides the width.
+        dtype: type computed in; the softmax is float32.
+    """
+
+    heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, tokens, width]` to the same shape."""
+        batch, tokens, width = x.shape
+        qkv = nn.Dense(3 * width, kernel_init=transformer_init, dtype=self.dtype, name="qkv")(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
+        x = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        x = x.reshape(batch, tokens, width)
+        return nn.Dense(width, kernel_init=transformer_init, dtype=self.dtype, name="out")(x)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block.
+
+    Attributes:
+        heads: number of attention heads.
+        hidden: width inside the feed-forward block.
+        dtype: type computed in.
+    """
+
+    heads: int
+    hidden: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, tokens, width]` to the same shape."""
+        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
+        x = x + SelfAttention(self.heads, self.dtype, name="attention")(y)
+        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
+        return x + FeedForward(self.hidden, self.dtype, name="feed_forward")(y)
+
+
+class ViT(nn.Module):
+    """Vision transformer with learned positions. The defaults are ViT-B/16.
+
+    Attributes:
+        num_classes: number of logits.
+        patch_size: side of a square patch; divides the image's sides.
+        width: size of a token.
+        depth: number of blocks.
+        heads: number of attention heads; divides the width.
+        mlp_ratio: width inside the feed-forward block over the width of a token.
+        pooling: "cls", a learned class token, or "mean" over the tokens.
+        dtype: type computed in, float32 or bfloat16.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = ViT(num_classes=3, patch_size=4, width=8, depth=1, heads=2)
+        >>> images = jnp.zeros((2, 8, 8, 1))
+        >>> logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+        >>> logits.shape, logits.dtype
+        ((2, 3), dtype('float32'))
+    """
+
+    num_classes: int
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    pooling: str = "cls"
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_common(self)
+        check_whole(self, "patch_size", "width", "depth", "heads")
+        check_positive(self, "mlp_ratio")
+        check_choice(self, "pooling", ("cls", "mean"))
+        if self.width % self.heads:
+            raise InputError(
+                f"ViT.width is {self.width}, which does not divide into {self.heads} heads; choose "
+                "a multiple of heads"
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Logits of a batch.
+
+        Args:
+            images: `[B, H, W, C]`, floating-point; H and W multiples of `patch_size`, and the
+                same as when the parameters were made.
+            train: accepted for the interface; the model behaves the same either way.
+
+        Returns:
+            Logits `[B, num_classes]`, float32.
+
+        Raises:
+            InputError: the images are not floating-point `[B, H, W, C]`, or do not divide into
+                patches.
+        """
+        del train
+        check_images(self, images)
+        batch, height, width = images.shape[:3]
+        if height % self.patch_size or width % self.patch_size:
+            raise InputError(
+                f"ViT with patch_size {self.patch_size} cannot cut {height}x{width} images; choose "
+                "a patch_size that divides both sides"
+            )
+        x = nn.Conv(
+            self.width,
+            (self.patch_size, self.patch_size),
+            strides=self.patch_size,
+            padding="VALID",
+            kernel_init=transformer_init,
+            dtype=self.dtype,
+            name="patches",
+        )(images)
+        x = x.reshape(batch, -1, self.width)
+        if self.pooling == "cls":
+            token = self.param("cls", nn.initializers.zeros, (1, 1, self.width))
+            token = jnp.broadcast_to(token, (batch, 1, self.width))
+            x = jnp.concatenate([token.astype(x.dtype), x], axis=1)
+        position = self.param("position", transformer_init, (1, x.shape[1], self.width))
+        x = x + position.astype(x.dtype)
+        hidden = max(1, round(self.width * self.mlp_ratio))
+        for i in range(1, self.depth + 1):
+            x = Block(self.heads, hidden, self.dtype, name=f"block{i}")(x)
+        x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+        if self.pooling == "cls":
+            x = x[:, 0]
+        return Head(self.num_classes, kernel_init=transformer_init, name="head")(x)

@@ -1,0 +1,49 @@
+"""From a study folder to something people read: Markdown, one HTML page, JSON, a terminal table.
+
+Reading needs only files that the commands wrote; no model is run here.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from jaxunlearn.report.aggregate import make_table, to_json
+from jaxunlearn.report.markdown import render_markdown
+from jaxunlearn.report.page import render_page
+from jaxunlearn.report.study import Study, read_study
+from jaxunlearn.report.terminal import render_table
+
+__all__ = ["Study", "read_study", "render_table", "write_report"]
+
+
+def write_report(study_folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Writes `report.md`, `report.html` and `results.json` into a study folder.
+
+    Finished runs are reported, runs under way are listed. The three files are replaced only when
+    all of them could be made.
+
+    Args:
+        study_folder: the folder with `study.json` and the runs.
+
+    Returns:
+        The paths written, by "markdown", "html" and "json".
+
+    Raises:
+        InputError: if `study.json` is missing, or a file is malformed, naming it.
+    """
+    study = read_study(Path(study_folder))
+    tables = [make_table(study, request) for request in study.requests]
+    written = time.time()
+    texts = {
+        "markdown": ("report.md", render_markdown(study, tables, written)),
+        "html": ("report.html", render_page(study, tables, written)),
+        "json": ("results.json", json.dumps(to_json(study, tables), indent=2) + "\n"),
+    }
+    paths = {}
+    for kind, (name, text) in texts.items():
+        paths[kind] = study.folder / name
+        partial = study.folder / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, paths[kind])
+    return paths

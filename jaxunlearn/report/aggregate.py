@@ -1,0 +1,167 @@
+"""From single runs to rows: means over seeds, paired differences, and which gap is the smallest.
+
+Differences are taken seed by seed, each run against the retrained model of its own seed, and only
+then averaged. The smallest mean gap is marked among methods only: reference rows take no part.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxunlearn.evaluation import Summary, summarize
+from jaxunlearn.report.columns import COLUMNS, REFERENCES, Column
+from jaxunlearn.report.study import Study
+
+_COMPARED = {column.key for column in COLUMNS if column.direction == "near"}
+_COMPARED.add("validation_accuracy")
+_DISTANCES = {column.key for column in COLUMNS if column.direction in ("low", "high")}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table.
+
+    Attributes:
+        value: mean over seeds.
+        difference: mean over seeds of the signed difference to the retrained model of the same
+            seed, or None where there is none or it makes no sense.
+        best: whether it is the best value of its column among the methods.
+    """
+
+    value: Summary
+    difference: Summary | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+        name: "original", "retrain", "retrain-again" or a method.
+        reference: whether it is one of the three models to compare with.
+        seeds: over how many seeds.
+        cells: by the key of a column; a column without a number is absent.
+    """
+
+    name: str
+    reference: bool
+    seeds: int
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows for one request, and the columns that any of them fills."""
+
+    request: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    counts: dict[str, int]
+
+    @property
+    def has_retrained(self) -> bool:
+        """Whether there is a retrained model to compare with."""
+        return any(row.name == "retrain" for row in self.rows)
+
+
+def _summaries(study: Study, request: str, name: str) -> dict[str, Cell]:
+    runs = study.select(request, name)
+    oracle = {run.seed: run.metrics for run in study.select(request, "retrain")}
+    cells = {}
+    for key in dict.fromkeys(key for run in runs for key in run.metrics):
+        if key in _DISTANCES and name == "retrain":
+            continue
+        values = [run.metrics[key] for run in runs if key in run.metrics]
+        pairs = [
+            run.metrics[key] - oracle[run.seed][key]
+            for run in runs
+            if key in run.metrics and key in oracle.get(run.seed, {})
+        ]
+        compared = key in _COMPARED and name != "retrain" and pairs
+        cells[key] = Cell(summarize(values), summarize(pairs) if compared else None)
+    return cells
+
+
+def _mark_best(rows: list[Row], column: Column) -> None:
+    cells = [row.cells[column.key] for row in rows if column.key in row.cells]
+    if column.key not in _DISTANCES or len(cells) < 2:
+        return
+    rounded = [round(cell.value.mean, column.decimals) for cell in cells]
+    best = min(rounded) if column.direction == "low" else max(rounded)
+    for row in rows:
+        cell = row.cells.get(column.key)
+        if cell and round(cell.value.mean, column.decimals) == best:
+            row.cells[column.key] = Cell(cell.value, cell.difference, best=True)
+
+
+def make_table(study: Study, request: str) -> Table:
+    """Collects one request's rows: references first, then methods in the study's order.
+
+    Args:
+        study: the study.
+        request: one of its requests.
+
+    Returns:
+        The table, with the best distance of each column marked among the methods (ties included).
+    """
+    rows = []
+    for name in (*REFERENCES, *study.methods):
+        runs = study.select(request, name)
+        if runs:
+            cells = _summaries(study, request, name)
+            rows.append(Row(name, name in REFERENCES, len(runs), cells))
+    methods = [row for row in rows if not row.reference]
+    for column in COLUMNS:
+        _mark_best(methods, column)
+    columns = tuple(column for column in COLUMNS if any(column.key in row.cells for row in rows))
+    counts = next((dict(run.counts) for run in study.runs if run.request == request), {})
+    return Table(request, columns, tuple(rows), counts)
+
+
+def shown_columns(tables: list[Table]) -> list[Column]:
+    """The columns that at least one table shows, in their order."""
+    return [column for column in COLUMNS if any(column in table.columns for table in tables)]
+
+
+def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
+    """The aggregated results as plain objects.
+
+    Args:
+        study: the study.
+        tables: one for each request.
+
+    Returns:
+        A dict that `json.dumps` accepts: for each request and run the number of seeds and, for
+        every metric, mean, half-width of the 95% interval (null for one seed), n, and the same
+        three of the difference to the retrained model (null where it has none).
+    """
+
+    def plain(summary: Summary | None) -> dict[str, float | int | None] | None:
+        return None if summary is None else summary._asdict()
+
+    requests = {}
+    for table in tables:
+        runs = {}
+        for row in table.rows:
+            runs[row.name] = {
+                "reference": row.reference,
+                "seeds": row.seeds,
+                "metrics": {
+                    key: {**cell.value._asdict(), "difference": plain(cell.difference)}
+                    for key, cell in row.cells.items()
+                },
+            }
+        requests[table.request] = {"counts": table.counts, "runs": runs}
+    return {
+        "title": study.title,
+        "dataset": study.dataset,
+        "model": study.model,
+        "seeds": list(study.seeds),
+        "machine": dict(study.machine),
+        "interval": "95% t-interval over seeds, mean +- half_width",
+        "requests": requests,
+        "unfinished": [
+            {"seed": run.seed, "request": run.request, "run": run.name, "step": run.step}
+            for run in study.unfinished
+        ],
+    }

@@ -1,0 +1,189 @@
+"""The columns of the results table: name, meaning in plain words, and what a good value is."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["near", "low", "high", "cost"]
+
+DIRECTIONS: dict[Direction, str] = {
+    "near": "near retrained",
+    "low": "lower is better",
+    "high": "higher is better",
+    "cost": "lower is cheaper",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table.
+
+    Attributes:
+        key: the name in results.json.
+        group: the heading it shares with its neighbours.
+        title: its own heading, to be read below the group's.
+        short: a heading for narrow terminals.
+        decimals: digits after the point.
+        direction: what a good value is: near the retrained model's, low, high, or a mere cost.
+        meaning: what it measures, for the legend.
+    """
+
+    key: str
+    group: str
+    title: str
+    short: str
+    decimals: int
+    direction: Direction
+    meaning: str
+
+
+ACCURACY, ATTACK, DISTANCE, COST = (
+    "Accuracy, %",
+    "Attacks on forget data, %",
+    "Distance to the retrained model",
+    "Cost",
+)
+
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        "forget_accuracy",
+        ACCURACY,
+        "Forget (FA)",
+        "FA",
+        2,
+        "near",
+        "Share of the forget data classified correctly. The retrained model never saw these "
+        "examples, yet gets many of them right: going below it is forgetting too much, staying "
+        "above it too little.",
+    ),
+    Column(
+        "retain_accuracy",
+        ACCURACY,
+        "Retain (RA)",
+        "RA",
+        2,
+        "near",
+        "Share of the training data that was to be kept which is classified correctly.",
+    ),
+    Column(
+        "test_accuracy",
+        ACCURACY,
+        "Test (TA)",
+        "TA",
+        2,
+        "near",
+        "Share of the test data classified correctly; forgotten classes are left out of it.",
+    ),
+    Column(
+        "test_forget_accuracy",
+        ACCURACY,
+        "Test, forgotten classes",
+        "TA\nforgot.",
+        2,
+        "near",
+        "Share of the test examples of the forgotten classes classified correctly. A model that "
+        "never saw the class has about 0.",
+    ),
+    Column(
+        "svc_non_member_rate",
+        ATTACK,
+        "svc_non_member_rate",
+        "svc\nnon-\nmember",
+        2,
+        "near",
+        "Share of the forget data that a support vector attacker calls NON-members. It is trained "
+        "to tell retain data from test data by the confidence in the true class, on equal numbers "
+        "of both. Higher means more looks forgotten.",
+    ),
+    Column(
+        "entropy_member_rate",
+        ATTACK,
+        "entropy_member_rate",
+        "entropy\nmember",
+        2,
+        "near",
+        "Share of the forget data that a logistic attacker calls MEMBERS. It is trained to tell "
+        "all retain data from test data by the entropy of the prediction. Higher means more looks "
+        "remembered: the opposite direction of svc_non_member_rate, with which it cannot be "
+        "compared.",
+    ),
+    Column(
+        "kl_to_retrained",
+        DISTANCE,
+        "KL, nats",
+        "KL",
+        3,
+        "low",
+        "Kullback-Leibler divergence of the predictions on forget data, with the retrained model's "
+        "prediction first, mean over examples.",
+    ),
+    Column(
+        "js_to_retrained",
+        DISTANCE,
+        "JS, nats",
+        "JS",
+        3,
+        "low",
+        "Jensen-Shannon divergence of the same predictions: symmetric, at most 0.693.",
+    ),
+    Column(
+        "average_gap_svc_non_member_rate",
+        DISTANCE,
+        "Average gap by svc_non_member_rate",
+        "gap\nby svc",
+        2,
+        "low",
+        "Mean absolute difference to the retrained model, in percentage points, over forget, "
+        "retain and test accuracy and svc_non_member_rate.",
+    ),
+    Column(
+        "average_gap_entropy_member_rate",
+        DISTANCE,
+        "Average gap by entropy_member_rate",
+        "gap by\nentropy",
+        2,
+        "low",
+        "The same mean with entropy_member_rate as its fourth part.",
+    ),
+    Column(
+        "tow",
+        DISTANCE,
+        "Tug of war (ToW)",
+        "ToW",
+        3,
+        "high",
+        "Product of one minus the difference to the retrained model in forget, retain and test "
+        "accuracy: 1 where all three are equal.",
+    ),
+    Column(
+        "seconds",
+        COST,
+        "Seconds",
+        "s",
+        1,
+        "cost",
+        "Wall-clock time of the whole run, masks and Fisher information included.",
+    ),
+    Column(
+        "share_of_retraining",
+        COST,
+        "% of retraining",
+        "% of\nretrain",
+        1,
+        "cost",
+        "The same time as a share of the time it took to retrain from scratch.",
+    ),
+)
+
+REFERENCES: dict[str, tuple[str, str]] = {
+    "original": ("Original", "before unlearning"),
+    "retrain": ("Retrained", "the goal"),
+    "retrain-again": ("Retrained again", "other seed: the floor"),
+}
+
+REFERENCE_MEANINGS: dict[str, str] = {
+    "original": "The model trained on everything, before anything was forgotten.",
+    "retrain": "The model trained from scratch without the forget data: what unlearning tries to "
+    "equal.",
+    "retrain-again": "The same training from another seed. Its distance to the retrained model is "
+    "chance alone, and so the floor below which differences between methods say nothing.",
+}

@@ -1,0 +1,247 @@
+"""The report as one HTML page that needs no other file: style, tables and pictures are inside it.
+
+Everything that comes from data goes through `html.escape`; the page has no scripts.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby
+
+import numpy as np
+
+from jaxunlearn.evaluation import Predictions
+from jaxunlearn.report.aggregate import Cell, Row, Table, shown_columns
+from jaxunlearn.report.charts import confidence_shares, draw_confidence, draw_history
+from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES, Column
+from jaxunlearn.report.study import Study
+from jaxunlearn.report.style import STYLE
+from jaxunlearn.report.wording import (
+    describe_counts,
+    describe_request,
+    facts,
+    headline,
+    interval_note,
+    parts,
+    row_name,
+    row_note,
+    unfinished_lines,
+)
+
+_CONFIDENCE_KEY = (
+    ("forget", "forget data", ""),
+    ("retain", "retain data", "5 1.5"),
+    ("test", "test data", "2 1.6"),
+    ("ink", "forget data, retrained model", "1 2"),
+)
+_HISTORY_KEY = (
+    ("forget", "forget loss", ""),
+    ("retain", "retain loss", "5 1.5"),
+    ("multiplier", "multiplier", ""),
+)
+
+
+def _breakable(name: str) -> str:
+    """An escaped name that may break after underscores."""
+    return escape(name).replace("_", "_<wbr>")
+
+
+def _heading(title: str) -> str:
+    """An escaped column title; a metric's name breaks in one place only."""
+    return escape(title).replace("_member", "_<wbr>member")
+
+
+def _key(entries: Sequence[tuple[str, str, str]]) -> str:
+    items = "".join(
+        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><line x1="1" y1="5" x2="29" y2="5" '
+        f'stroke="var(--{color})" stroke-width="2" stroke-dasharray="{dashes or "none"}"/></svg>'
+        f"{escape(words)}</li>"
+        for color, words, dashes in entries
+    )
+    return f'<ul class="key">{items}</ul>'
+
+
+def _heading_cells(columns: Sequence[Column]) -> tuple[str, str, set[str]]:
+    """Both heading rows, and the keys of the columns that begin a group."""
+    groups, names, first = "", "", set()
+    for group, members in groupby(columns, key=lambda column: column.group):
+        inside = list(members)
+        first.add(inside[0].key)
+        groups += f'<th class="first" colspan="{len(inside)}" scope="colgroup">{escape(group)}</th>'
+    for column in columns:
+        mark = ' class="first"' if column.key in first else ""
+        names += (
+            f'<th{mark} scope="col" title="{escape(column.meaning)}">{_heading(column.title)}'
+            f'<span class="aim">{DIRECTIONS[column.direction]}</span></th>'
+        )
+    return groups, names, first
+
+
+def _cell(cell: Cell | None, column: Column, first: set[str]) -> str:
+    mean, width, difference = parts(cell, column)
+    if cell is not None and cell.best:
+        mean = f'<span class="best">{mean}<span class="hidden"> (best)</span></span>'
+    small = "".join(f"<small>{text}</small>" for text in (width, difference) if text)
+    mark = ' class="first"' if column.key in first else ""
+    return f"<td{mark}>{mean}{small}</td>"
+
+
+def _row(row: Row, table: Table, study: Study, first: set[str]) -> str:
+    note = row_note(row, study)
+    small = f"<small>{escape(note)}</small>" if note else ""
+    cells = "".join(_cell(row.cells.get(column.key), column, first) for column in table.columns)
+    return f'<tr><th scope="row">{_breakable(row_name(row))}{small}</th>{cells}</tr>'
+
+
+def _table(table: Table, study: Study) -> str:
+    groups, names, first = _heading_cells(table.columns)
+    bodies = ""
+    for kind, is_reference in (("references", True), ("methods", False)):
+        rows = [row for row in table.rows if row.reference == is_reference]
+        if rows:
+            inside = "".join(_row(row, table, study, first) for row in rows)
+            bodies += f'<tbody class="{kind}">{inside}</tbody>'
+    label = escape(f"Results for {table.request}")
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><thead>'
+        f'<tr class="group"><th></th>{groups}</tr><tr class="names"><th scope="col"></th>{names}'
+        f"</tr></thead>{bodies}</table></div>"
+    )
+
+
+def _pooled(study: Study, request: str, name: str) -> dict[str, np.ndarray]:
+    """Confidence histograms of one model over all seeds, by split."""
+    found = [run.predictions() for run in study.select(request, name)]
+    kept = [predictions for predictions in found if predictions is not None]
+    shares = {}
+    for split in ("forget", "retain", "test"):
+        sets: list[Predictions] = [getattr(predictions, split) for predictions in kept]
+        sets = [predictions for predictions in sets if len(predictions.labels)]
+        if sets:
+            shares[split] = np.mean([confidence_shares(each) for each in sets], axis=0)
+    return shares
+
+
+def _figure(row: Row, picture: str) -> str:
+    note = f"<small>{escape(REFERENCES[row.name][1])}</small>" if row.reference else ""
+    return f"<figure><figcaption>{_breakable(row_name(row))}{note}</figcaption>{picture}</figure>"
+
+
+def _confidence(table: Table, study: Study) -> str:
+    goal = _pooled(study, table.request, "retrain").get("forget")
+    rows = [row for row in table.rows if row.name != "retrain-again"]
+    rows.sort(key=lambda row: (row.name == "retrain", not row.reference))
+    figures = ""
+    for row in rows:
+        if shares := _pooled(study, table.request, row.name):
+            dotted = None if row.name == "retrain" else goal
+            figures += _figure(row, draw_confidence(shares, dotted))
+    if not figures:
+        return ""
+    key = _CONFIDENCE_KEY if goal is not None else _CONFIDENCE_KEY[:3]
+    return (
+        "<h3>Confidence in the true class</h3><p>Before, after each method, and retrained without "
+        "the forget data. Share of examples, on a square-root scale so that small shares can be "
+        "seen. Where unlearning has worked, the filled forget histogram follows the dotted line of "
+        "the retrained model.</p>"
+        f'{_key(key)}<div class="charts">{figures}</div>'
+    )
+
+
+def _histories(table: Table, study: Study) -> str:
+    figures, has_multiplier = "", False
+    for row in table.rows:
+        histories = [run.history() for run in study.select(table.request, row.name)]
+        picture = None if row.reference else draw_history(histories)
+        if picture is not None:
+            figures += _figure(row, picture)
+            has_multiplier |= "var(--multiplier)" in picture
+    if not figures:
+        return ""
+    bold = " Thin lines are single seeds, bold ones their mean." if len(study.seeds) > 1 else ""
+    return (
+        "<h3>Losses and multiplier while unlearning</h3><p>As logged at each step; long runs are "
+        f"averaged over neighbouring steps.{bold}</p>"
+        f'{_key(_HISTORY_KEY[: 3 if has_multiplier else 2])}<div class="charts">{figures}</div>'
+    )
+
+
+def _section(table: Table, study: Study, anchor: str) -> str:
+    words = describe_request(table.request)
+    extra = f' <span class="words">{escape(words)}</span>' if words else ""
+    parts_of_section = [f'<section id="{anchor}"><h2>{escape(table.request)}{extra}</h2>']
+    if table.counts:
+        counts = escape(describe_counts(table.counts))
+        parts_of_section.append(f'<p class="muted">Examples: {counts}.</p>')
+    if not table.rows:
+        return "".join([*parts_of_section, "<p>No run has finished yet.</p></section>"])
+    if not table.has_retrained:
+        sentence = "There is no retrained model yet, so no distances to it."
+    else:
+        sentence = headline(table)
+    if sentence:
+        parts_of_section.append(f'<p class="finding">{_heading(sentence)}</p>')
+    parts_of_section += [
+        _table(table, study),
+        f'<p class="note">{escape(interval_note(study))}</p>',
+        _confidence(table, study),
+        _histories(table, study),
+        "</section>",
+    ]
+    return "".join(parts_of_section)
+
+
+def _legend(tables: list[Table]) -> str:
+    entries = [(*REFERENCES[name], text) for name, text in REFERENCE_MEANINGS.items()]
+    entries += [
+        (column.title, DIRECTIONS[column.direction], column.meaning)
+        for column in shown_columns(tables)
+    ]
+    items = "".join(
+        f"<dt>{_breakable(title)}<small>{aim}</small></dt><dd>{escape(text)}</dd>"
+        for title, aim, text in entries
+    )
+    return (
+        '<section id="legend"><h2>What the rows and columns mean</h2>'
+        "<p>The goal is the model retrained without the forget data. Most columns are therefore "
+        "best where they equal its row, and the signed difference stands in brackets. The best "
+        "distance among the methods is highlighted; the reference rows take no part.</p>"
+        f'<dl class="legend">{items}</dl></section>'
+    )
+
+
+def render_page(study: Study, tables: list[Table], written: float) -> str:
+    """Writes the report as one HTML page.
+
+    Args:
+        study: the study.
+        tables: one for each request.
+        written: when the report is written, in seconds since 1970.
+
+    Returns:
+        The page's text.
+    """
+    pairs = "".join(
+        f"<div{' class=wide' if len(text) > 30 else ''}><dt>{escape(name)}</dt>"
+        f"<dd>{escape(text)}</dd></div>"
+        for name, text in facts(study, written)
+    )
+    links = "".join(
+        f'<a href="#request-{number}">{escape(table.request)}</a>'
+        for number, table in enumerate(tables, start=1)
+    )
+    warning = ""
+    if study.unfinished:
+        items = "".join(f"<li>{escape(line)}</li>" for line in unfinished_lines(study))
+        warning = f'<div class="warning"><strong>Not finished</strong><ul>{items}</ul></div>'
+    sections = "".join(
+        _section(table, study, f"request-{number}") for number, table in enumerate(tables, start=1)
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(study.title)}</title><style>{STYLE}</style></head><body><main>"
+        f'<header><p class="overline">Machine unlearning study</p><h1>{escape(study.title)}</h1>'
+        f'<dl class="facts">{pairs}</dl><nav aria-label="Sections">{links}'
+        f'<a href="#legend">What the columns mean</a></nav>{warning}</header>'
+        f"{sections}{_legend(tables)}</main></body></html>\n"
+    )

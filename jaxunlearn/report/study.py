@@ -1,0 +1,257 @@
+"""A study folder, read back: what was planned, what has finished, what is still under way.
+
+The layout is `STUDY/study.json` and `STUDY/seed-<n>/<request>/<run>/`, where a run is "original",
+"retrain", "retrain-again" or a method. A run has finished once its `results.json` exists; beside it
+stand `predictions.npz` and `metrics.jsonl`, both optional for reading.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn.evaluation import SplitPredictions, distances, divergences
+from jaxunlearn.report.columns import REFERENCES
+from jaxunlearn.types import InputError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run of one seed.
+
+    Attributes:
+        seed: the pretraining seed it belongs to.
+        request: the forget request, by its folder's name.
+        name: "original", "retrain", "retrain-again" or a method.
+        folder: where it lies.
+        metrics: all its numbers: those of `evaluate`, "seconds", and "share_of_retraining" in
+            percent.
+        counts: how many examples each split has.
+        finished: when its results were written, in seconds since 1970.
+    """
+
+    seed: int
+    request: str
+    name: str
+    folder: Path
+    metrics: Mapping[str, float]
+    counts: Mapping[str, int]
+    finished: float
+
+    def predictions(self) -> SplitPredictions | None:
+        """Its predictions, or None if they were not kept."""
+        path = self.folder / "predictions.npz"
+        return SplitPredictions.load(path) if path.exists() else None
+
+    def history(self) -> list[dict[str, Any]]:
+        """Its logged steps, each a dict with "step" and whatever was logged."""
+        return read_lines(self.folder / "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that has been started and has no results yet: in progress, or interrupted."""
+
+    seed: int
+    request: str
+    name: str
+    step: int | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report needs to know about a study folder.
+
+    Attributes:
+        folder: the study's folder.
+        title: a headline.
+        dataset: the name of the data set.
+        model: the name of the model.
+        machine: facts on the machine, as they were recorded.
+        seeds: pretraining seeds, ascending.
+        requests: forget requests by name, in the study's order.
+        methods: methods by name, in the study's order, references left out.
+        runs: all finished runs.
+        unfinished: all started runs without results.
+    """
+
+    folder: Path
+    title: str
+    dataset: str
+    model: str
+    machine: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    requests: tuple[str, ...]
+    methods: tuple[str, ...]
+    runs: tuple[Run, ...]
+    unfinished: tuple[Unfinished, ...] = field(default=())
+
+    def select(self, request: str, name: str) -> list[Run]:
+        """All seeds' runs of one method (or reference) on one request, by ascending seed."""
+        return [run for run in self.runs if (run.request, run.name) == (request, name)]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The object as a dict.
+
+    Raises:
+        InputError: if the file is missing, no JSON, or no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: give the folder of a study.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}): delete it and run again.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
+    return content
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Reads a file of JSON objects, one a line; a last line that was cut short is left out.
+
+    Args:
+        path: the file, which may be missing.
+
+    Returns:
+        The objects in order.
+
+    Raises:
+        InputError: for a broken line other than the last, naming file and line.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines) and not text.endswith("\n"):
+                break
+            raise InputError(f"{path}, line {number} is not a JSON object ({error}).") from None
+        entries.append(entry)
+    return entries
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read_run(folder: Path, seed: int, request: str) -> Run:
+    path = folder / "results.json"
+    results = read_json(path)
+    metrics = results.get("metrics")
+    if not isinstance(metrics, dict):
+        raise InputError(f'{path} has no "metrics", which must be an object of numbers.')
+    numbers = dict(metrics)
+    for key in ("seconds", "share_of_retraining"):
+        if results.get(key) is not None:
+            numbers[key] = results[key]
+    bad = {key: value for key, value in numbers.items() if not is_number(value)}
+    if bad:
+        key, value = next(iter(bad.items()))
+        raise InputError(f"{path} has {key} = {value!r}, which must be a finite number.")
+    if "share_of_retraining" in numbers:
+        numbers["share_of_retraining"] *= 100.0
+    counts = results.get("counts") or {}
+    if not isinstance(counts, dict) or not all(is_number(value) for value in counts.values()):
+        raise InputError(f'{path} has "counts" = {counts!r}, which must be an object of numbers.')
+    return Run(seed, request, folder.name, folder, numbers, counts, path.stat().st_mtime)
+
+
+def _complete(run: Run, retrained: Run) -> Run:
+    """Adds the distances to the retrained model that the run's results do not hold yet."""
+    numbers: dict[str, float] = dict(run.metrics)
+    try:
+        derived = distances(numbers, retrained.metrics)
+        if "kl_to_retrained" not in numbers:
+            ours, theirs = run.predictions(), retrained.predictions()
+            if ours is not None and theirs is not None:
+                derived.update(divergences(ours, theirs))
+    except InputError as error:
+        raise InputError(f"{run.folder} cannot be compared: {error}") from None
+    if "seconds" in numbers and retrained.metrics.get("seconds"):
+        derived["share_of_retraining"] = 100.0 * numbers["seconds"] / retrained.metrics["seconds"]
+    return replace(run, metrics={**derived, **numbers})
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _ordered(planned: Any, found: Iterable[str]) -> tuple[str, ...]:
+    names = sorted(set(found))
+    first = [name for name in planned if name in names] if isinstance(planned, list) else []
+    return tuple(dict.fromkeys([*first, *names]))
+
+
+def read_study(folder: str | Path) -> Study:
+    """Reads a study folder, finished or not.
+
+    Args:
+        folder: the folder with `study.json`.
+
+    Returns:
+        The study. Where a retrained model of the same seed and request has finished, runs carry
+        their distances to it even if they were evaluated before it existed.
+
+    Raises:
+        InputError: if `study.json` is missing, or any file that exists is malformed, naming it.
+    """
+    folder = Path(folder)
+    plan = read_json(folder / "study.json")
+    machine = plan.get("machine") or {}
+    if not isinstance(machine, dict):
+        raise InputError(f'{folder / "study.json"} has "machine" = {machine!r}, not an object.')
+    runs: list[Run] = []
+    unfinished: list[Unfinished] = []
+    for seed_folder in _folders(folder):
+        match = re.fullmatch(r"seed-(\d+)", seed_folder.name)
+        if match is None:
+            continue
+        seed = int(match[1])
+        for request_folder in _folders(seed_folder):
+            if request_folder.name == "pretrain":
+                continue
+            group = []
+            for path in _folders(request_folder):
+                if (path / "results.json").exists():
+                    group.append(_read_run(path, seed, request_folder.name))
+                else:
+                    steps = [entry.get("step") for entry in read_lines(path / "metrics.jsonl")]
+                    last = steps[-1] if steps and is_number(steps[-1]) else None
+                    unfinished.append(Unfinished(seed, request_folder.name, path.name, last))
+            retrained = next((run for run in group if run.name == "retrain"), None)
+            if retrained is not None:
+                group = [run if run is retrained else _complete(run, retrained) for run in group]
+            runs.extend(group)
+    runs.sort(key=lambda run: run.seed)
+    everything: list[Run | Unfinished] = [*runs, *unfinished]
+    names = {each.name for each in everything} - set(REFERENCES)
+    return Study(
+        folder=folder,
+        title=str(plan.get("title") or folder.resolve().name),
+        dataset=str(plan.get("dataset") or "not recorded"),
+        model=str(plan.get("model") or "not recorded"),
+        machine=machine,
+        seeds=tuple(sorted({each.seed for each in everything})),
+        requests=_ordered(plan.get("requests"), (each.request for each in everything)),
+        methods=_ordered(plan.get("methods"), names),
+        runs=tuple(runs),
+        unfinished=tuple(unfinished),
+    )

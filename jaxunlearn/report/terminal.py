@@ -1,0 +1,80 @@
+"""The results table for a terminal of 100 to 120 columns."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jaxunlearn.report.aggregate import Row, make_table, shown_columns
+from jaxunlearn.report.columns import Column
+from jaxunlearn.report.study import Study, read_study
+from jaxunlearn.report.wording import parts, row_name
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+_LEFT_OUT = ("js_to_retrained", "share_of_retraining")
+
+
+def _texts(row: Row, columns: list[Column]) -> "list[Text]":
+    from rich.text import Text
+
+    texts = [Text(row_name(row), style="dim" if row.reference else "")]
+    for column in columns:
+        cell = row.cells.get(column.key)
+        mean, _, difference = parts(cell, column)
+        if cell is not None and cell.best:
+            text = Text(f"*{mean}", style="bold green")
+        else:
+            text = Text(mean, style="dim" if row.reference else "")
+        if difference:
+            text.append(f"\n{difference}", style="dim not bold")
+        texts.append(text)
+    return texts
+
+
+def render_table(study: Study | str) -> "RichTable":
+    """Renders all requests of a study as one table, a section for each.
+
+    A cell has the mean over seeds and, below it in brackets, the signed difference to the retrained
+    model. Intervals, the JS divergence and the share of retraining are left to the written report.
+
+    Args:
+        study: a study, or the path of its folder.
+
+    Returns:
+        A `rich.table.Table`; print it with `rich.console.Console().print(table)`.
+
+    Raises:
+        InputError: if the study cannot be read.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not isinstance(study, Study):
+        study = read_study(study)
+    tables = [make_table(study, request) for request in study.requests]
+    columns = [
+        replace(column, decimals=min(column.decimals, 1) if column.decimals < 3 else 3)
+        for column in shown_columns(tables)
+        if column.key not in _LEFT_OUT
+    ]
+    seeds = f"means over {len(study.seeds)} seeds" if len(study.seeds) > 1 else "one seed"
+    rendered = Table(
+        title=Text(study.title, style="bold"),
+        caption=f"{seeds}; in brackets the difference to the retrained model; * best among methods",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    rendered.add_column("")
+    height = max((column.short.count("\n") for column in columns), default=0)
+    for column in columns:
+        heading = "\n" * (height - column.short.count("\n")) + column.short
+        rendered.add_column(Text(heading), justify="right")
+    for table in tables:
+        rendered.add_row(Text(table.request, style="bold underline"), *[""] * len(columns))
+        for index, row in enumerate(table.rows):
+            is_last = index + 1 == len(table.rows)
+            rendered.add_row(*_texts(row, columns), end_section=is_last)
+    return rendered

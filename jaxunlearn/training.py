@@ -1,0 +1,328 @@
+"""Pretrain, retrain and unlearn: one compiled program per method, run in chunks.
+
+A `Program` compiles a method once: `init`, and a chunk of many steps that draws its own batches. All
+numbers that a sweep varies are arguments of the compiled functions, so other numbers, seeds and chunk
+lengths compile nothing anew. Between chunks the host looks at the losses, saves, and shows progress.
+
+Data order: the examples are visited in an endless stream of permutations, one per epoch, all derived
+from the run's key; a batch is the next stretch of the stream. The position in the stream follows from
+the step alone, so a resumed run sees exactly what an undisturbed one would.
+"""
+
+import functools
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.files import write_text
+from jaxunlearn.parallel import check_divides, replicate, split_batch
+from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
+
+Numbers = dict[str, Any]
+
+
+class Diverged(RuntimeError):
+    """A loss became NaN or infinite; the last checkpoint before it is intact."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop; it has saved its state and can be continued."""
+
+
+class Progress(NamedTuple):
+    """What a run reports after each chunk: steps done and in all, seconds, and the last metrics."""
+
+    step: int
+    num_steps: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+class Program(NamedTuple):
+    """A method, compiled.
+
+    Attributes:
+        init: `init(numbers, key, params, model_state, forget, retain) -> TrainState`.
+        chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps until
+            `stop`, or until a loss is not finite. `state` is donated. `history` has one array
+            `[chunk_steps]` per metric.
+        chunk_steps: the largest number of steps of one chunk.
+        mesh: the devices.
+    """
+
+    init: Callable[..., TrainState]
+    chunk: Callable[..., tuple[TrainState, dict[str, jax.Array], jax.Array]]
+    chunk_steps: int
+    mesh: Mesh
+
+
+class Outcome(NamedTuple):
+    """A finished run: its state, and the seconds it took without and for compilation."""
+
+    state: TrainState
+    seconds: float
+    compile_seconds: float
+
+
+def compile_program(
+    build: Callable[[Numbers], Method],
+    *,
+    forget_batch_size: int,
+    retain_batch_size: int,
+    chunk_steps: int,
+    mesh: Mesh,
+) -> Program:
+    """The compiled form of the method that `build` makes from (traced) numbers.
+
+    Args:
+        build: `build(numbers) -> Method`.
+        forget_batch_size: examples in the forget batch of a step.
+        retain_batch_size: examples in each retain batch of a step.
+        chunk_steps: the largest number of steps between two looks at the run.
+        mesh: the devices, from `parallel.make_mesh`.
+
+    Returns:
+        A `Program`.
+
+    Raises:
+        InputError: a batch that does not divide over the devices.
+    """
+    check_divides(mesh, forget_batch_size=forget_batch_size, retain_batch_size=retain_batch_size)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def init(
+        numbers: Numbers,
+        key: jax.Array,
+        params: Params,
+        model_state: ModelState,
+        forget: Arrays,
+        retain: Arrays,
+    ) -> TrainState:
+        return build(numbers).init(key, params, model_state, forget, retain)
+
+    @functools.partial(jax.jit, donate_argnums=1, out_shardings=everywhere)
+    def chunk(
+        numbers: Numbers, state: TrainState, forget: Arrays, retain: Arrays, stop: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
+        method = build(numbers)
+        first_step, key = state.step, jax.random.wrap_key_data(state.key)
+        per_step = method.retain_batches * retain_batch_size
+        forget_order = visits(
+            jax.random.fold_in(key, 2), forget, first_step, forget_batch_size, chunk_steps
+        )
+        retain_order = visits(jax.random.fold_in(key, 3), retain, first_step, per_step, chunk_steps)
+
+        def one_step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+            i = state.step - first_step
+            forget_batch = split_batch(take(forget, forget_order, i), mesh)
+            retain_batches = jax.tree.map(
+                lambda x: x.reshape(method.retain_batches, retain_batch_size, *x.shape[1:]),
+                take(retain, retain_order, i),
+            )
+            return method.step(state, forget_batch, split_batch(retain_batches, mesh, axis=1))
+
+        def go_on(carry: tuple[TrainState, Any, jax.Array]) -> jax.Array:
+            state, _, finite = carry
+            return finite & (state.step < stop)
+
+        def advance(carry: tuple[TrainState, Any, jax.Array]) -> tuple[TrainState, Any, jax.Array]:
+            state, history, _ = carry
+            i = state.step - first_step
+            state, metrics = one_step(state)
+            history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+            finite = jnp.all(jnp.isfinite(jnp.stack([*map(jnp.float32, metrics.values())])))
+            return state, history, finite
+
+        _, shapes = jax.eval_shape(one_step, state)
+        history = jax.tree.map(lambda m: jnp.zeros((chunk_steps,), m.dtype), shapes)
+        return jax.lax.while_loop(go_on, advance, (state, history, jnp.array(True)))
+
+    return Program(init, chunk, chunk_steps, mesh)
+
+
+def visits(
+    key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
+) -> dict[str, jax.Array]:
+    """Which examples the next steps visit: a stretch of the endless stream of permutations.
+
+    Args:
+        key: the key of this stream.
+        arrays: the examples, N of them.
+        first_step: the step the stretch begins with (traced).
+        per_step: how many examples a step takes.
+        num_steps: how many steps the stretch spans.
+
+    Returns:
+        `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
+    """
+    size = arrays["index"].shape[0]
+    places = first_step * per_step + jnp.arange(num_steps * per_step).reshape(num_steps, per_step)
+    epochs = places // size
+    num_epochs = (num_steps * per_step - 1) // size + 2  # a stretch may begin amid an epoch
+    permutations = jax.vmap(
+        lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), size)
+    )(epochs[0, 0] + jnp.arange(num_epochs))
+    return {"position": permutations[epochs - epochs[0, 0], places % size], "epoch": epochs}
+
+
+def take(arrays: Arrays, order: dict[str, jax.Array], i: jax.Array) -> Batch:
+    """The batch of the i-th step of a stretch."""
+    batch = {name: values[order["position"][i]] for name, values in arrays.items()}
+    return batch | {"epoch": order["epoch"][i]}
+
+
+def run(
+    program: Program,
+    numbers: Numbers,
+    start: tuple[Params, ModelState],
+    forget: Arrays,
+    retain: Arrays,
+    *,
+    num_steps: int,
+    seed: int,
+    checkpointer: Checkpointer | None = None,
+    checkpoint_every: int = 1000,
+    metrics_file: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """Runs a program to its end, from its newest checkpoint if there is one.
+
+    Args:
+        program: from `compile_program`.
+        numbers: the numbers of the method.
+        start: parameters and model state to begin with; not modified.
+        forget: all forget examples.
+        retain: all retain examples.
+        num_steps: how many steps in all.
+        seed: of the run's key: data order, augmentation, random labels.
+        checkpointer: where to save and resume; None keeps nothing.
+        checkpoint_every: the least number of steps between two checkpoints.
+        metrics_file: a JSON-lines file that receives the metrics of each step.
+        on_progress: called after each chunk.
+
+    Returns:
+        An `Outcome`.
+
+    Raises:
+        Diverged: a loss became NaN or infinite.
+        Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
+        InputError: a damaged or foreign checkpoint.
+    """
+    mesh = program.mesh
+    forget, retain = replicate((forget, retain), mesh)
+    params, model_state = replicate(start, mesh)
+    key = replicate(jax.random.key_data(jax.random.key(seed)), mesh)
+    numbers = replicate({name: jnp.float32(value) for name, value in numbers.items()}, mesh)
+    inputs = (numbers, key, params, model_state, forget, retain)
+
+    init, compile_seconds = _compiled(program.init, *inputs)
+    clock = time.perf_counter()
+    state = jax.block_until_ready(init(*inputs))
+    seconds = time.perf_counter() - clock
+    if checkpointer and checkpointer.newest_step() is not None:
+        state, record = checkpointer.restore(state)
+        seconds = record["seconds"]
+    _truncate_metrics(metrics_file, int(state.step))
+    limit = replicate(jnp.int32(num_steps), mesh)
+    chunk, more_seconds = _compiled(program.chunk, numbers, state, forget, retain, limit)
+    compile_seconds += more_seconds
+
+    step = saved = int(state.step)
+    with _stop_signals() as stop_requested:
+        while step < num_steps:
+            clock = time.perf_counter()
+            limit = replicate(jnp.int32(min(step + program.chunk_steps, num_steps)), mesh)
+            state, history, finite = chunk(numbers, state, forget, retain, limit)
+            history = jax.device_get(history)
+            done = int(state.step) - step
+            seconds += time.perf_counter() - clock
+            _append_metrics(metrics_file, history, step, done)
+            step += done
+            if not finite:
+                raise Diverged(
+                    f"a loss became NaN or infinite at step {step} of {num_steps}; the last good "
+                    f"checkpoint is of step {saved}. Lower the learning rate or the forget scale."
+                )
+            last = {name: float(values[done - 1]) for name, values in history.items()}
+            on_progress(Progress(step, num_steps, seconds, last))
+            due = step - saved >= checkpoint_every or step == num_steps
+            if checkpointer and (due or stop_requested.is_set()):
+                checkpointer.save(step, state, {"seconds": seconds})
+                saved = step
+            if stop_requested.is_set() and step < num_steps:
+                raise Interrupted(
+                    f"stopped at step {step} of {num_steps}; the same command continues from step {saved}."
+                )
+    return Outcome(state, seconds, compile_seconds)
+
+
+_executables: dict[Any, Any] = {}
+
+
+def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
+    """The executable for these arguments and the seconds it took to compile, 0 if it was at hand."""
+    leaves, structure = jax.tree.flatten(args)
+    signature = (function, structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
+    if signature in _executables:
+        return _executables[signature], 0.0
+    clock = time.perf_counter()
+    _executables[signature] = function.lower(*args).compile()
+    return _executables[signature], time.perf_counter() - clock
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turns Ctrl-C and SIGTERM into an event, so that a chunk can end and be saved."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: requested.set()) for number in signals]
+    try:
+        yield requested
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _append_metrics(
+    path: Path | None, history: dict[str, np.ndarray], first_step: int, count: int
+) -> None:
+    if path is None:
+        return
+    with path.open("a") as file:
+        for i in range(count):
+            values = {name: float(values[i]) for name, values in history.items()}
+            line = {"step": first_step + i + 1} | {
+                name: value if np.isfinite(value) else str(value) for name, value in values.items()
+            }
+            file.write(json.dumps(line) + "\n")
+
+
+def _truncate_metrics(path: Path | None, step: int) -> None:
+    """Drops the lines of steps after `step`, which a resumed run writes again."""
+    if path is None or not path.exists():
+        return
+    lines = path.read_text().splitlines()
+    kept = []
+    for line in lines:
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except ValueError:
+            break  # the run was killed while it wrote this line
+        kept.append(line + "\n")
+    write_text(path, "".join(kept))

@@ -1,0 +1,122 @@
+"""The words every floor of the library shares.
+
+A *task* says what is being unlearned: a loss per example, and predictions. A *method* says how: it
+makes a training state and steps it with one forget batch and some retain batches. Neither knows the
+other's insides, so one method drives a classifier and a diffusion model alike.
+
+Two kinds of plain dictionaries travel between them:
+
+- `Arrays`: a whole set of examples on the device, `{"image": [N, ...], "label": [N], "index": [N]}`;
+- `Batch`: some of them, with `"epoch": [B]` added: how often the example has been visited before.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Arrays = dict[str, jax.Array]
+Batch = dict[str, jax.Array]
+Params = Any
+ModelState = Any
+
+
+class LossPair(NamedTuple):
+    """What is forgotten and what is retained, side by side. Both are minimised.
+
+    Attributes:
+        forget: the forget objective: a scalar loss, or a tree of gradients of it.
+        retain: the retain loss: a scalar loss, or a tree of gradients of it.
+
+    Example:
+        >>> LossPair(forget=0.5, retain=0.1).retain
+        0.1
+    """
+
+    forget: Any
+    retain: Any
+
+
+class Task(NamedTuple):
+    """What is being unlearned, as pure functions.
+
+    Attributes:
+        init: `init(key) -> (params, model_state)`. The model state is whatever the model keeps besides
+            parameters (running statistics of BatchNorm), or an empty dictionary.
+        losses: `losses(params, model_state, batch, key, train) -> (losses [B], model_state)`, the
+            ordinary training loss of each example. `key` is the key of the whole run; randomness is
+            drawn per example from it (`example_keys`).
+        predict: `predict(params, model_state, batch) -> probabilities [B, C]`.
+        num_classes: C.
+    """
+
+    init: Callable[[jax.Array], tuple[Params, ModelState]]
+    losses: Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]]
+    predict: Callable[[Params, ModelState, Batch], jax.Array]
+    num_classes: int
+
+
+class TrainState(NamedTuple):
+    """Everything a run needs to go on: what a checkpoint holds.
+
+    Attributes:
+        step: the number of finished steps; with `key` it also is the position in the data.
+        params: the parameters.
+        model_state: running statistics and the like, written from retain data only.
+        opt_state: the optimizer's state: momentum, multiplier, masks, fast weights' momentum.
+        key: the key of the run, as raw data `[2]` (uint32); it never changes.
+    """
+
+    step: jax.Array  # shape=(), dtype=jnp.int32
+    params: Params
+    model_state: ModelState
+    opt_state: Any
+    key: jax.Array
+
+
+class Method(NamedTuple):
+    """How to unlearn, as pure functions.
+
+    Attributes:
+        init: `init(key, params, model_state, forget, retain) -> TrainState`, with all forget and retain
+            examples as `Arrays` at hand (for saliency masks).
+        step: `step(state, forget_batch, retain_batches) -> (state, metrics)`. The leaves of
+            `retain_batches` are `[retain_batches, B, ...]`; `metrics` is a flat dictionary of scalars
+            with at least `forget_loss` or `retain_loss`.
+        retain_batches: how many retain batches one step uses.
+    """
+
+    init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], TrainState]
+    step: Callable[[TrainState, Batch, Batch], tuple[TrainState, dict[str, jax.Array]]]
+    retain_batches: int = 1
+
+
+def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
+    """One key per example and visit: the same whatever the batch size or the number of devices.
+
+    Args:
+        key: the key of the run.
+        batch: a batch with `"index"` and `"epoch"`, `[B]` each.
+
+    Returns:
+        Keys `[B]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> batch = {"index": jnp.array([3, 4]), "epoch": jnp.array([0, 1])}
+        >>> example_keys(jax.random.key(0), batch).shape
+        (2,)
+    """
+
+    def fold(index: jax.Array, epoch: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(key, index), epoch)
+
+    return jax.vmap(fold)(batch["index"], batch["epoch"])
+
+
+class InputError(ValueError):
+    """A bad argument, configuration, file, checkpoint, forget request, data set or device count.
+
+    Its message is one sentence: what was wrong, what is allowed, and the likely mend. The commands
+    print the message alone and exit with status 2.
+    """

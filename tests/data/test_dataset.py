@@ -1,0 +1,133 @@
+"""Dataset: bad data is refused at the door, and the fingerprint sees every pixel and label."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxunlearn.data import Dataset, Examples, channel_statistics
+from jaxunlearn.types import InputError
+from tests.data.toys import (
+    toy,
+    toy_arrays,
+    toy_of_coarse_classes,
+    toy_with_coarse_classes,
+)
+
+
+def changed(examples: Examples, field: str, position: int, value: int) -> Examples:
+    array = getattr(examples, field).copy()
+    array.flat[position] = value
+    return dataclasses.replace(examples, **{field: array})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_split(split):
+    with pytest.raises(InputError, match="split of 'toy' is empty"):
+        toy(**{split: Examples.from_arrays(np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, int))})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("value", [-1, 5])
+def test_labels_out_of_range(split, value):
+    bad = changed(getattr(toy(), split), "label", 7, value)
+    with pytest.raises(InputError, match=f"must lie in 0 to 4, got {value} at position 7"):
+        toy(**{split: bad})
+
+
+def test_examples_that_are_not_numbered_in_order():
+    with pytest.raises(InputError, match="numbered 0 to 2 in order.*Examples.from_arrays"):
+        toy(train=toy().train.take([0, 1, 3]))
+
+
+def test_splits_of_different_shapes():
+    with pytest.raises(InputError, match=r"one shape, got \(4, 4, 1\) and \(4, 5, 1\)"):
+        toy(test=Examples.from_arrays(*toy_arrays(10, shape=(4, 5, 1))))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"class_names": ("a",)}, "one name for each of the 5 classes, got 1"),
+        ({"mean": (0.5, 0.5)}, "one number for each of the 1 channels"),
+        ({"std": (0.0,)}, "std above 0"),
+        ({"std": (float("nan"),)}, "std above 0"),
+        ({"augmentation": "flip"}, "one of none, crop, flip_crop, got 'flip'"),
+        ({"coarse": np.zeros(59, int), "coarse_names": ("a",)}, "coarse must hold one number"),
+        (
+            {"coarse": np.full(60, 2), "coarse_names": ("a", "b")},
+            "coarse of 'toy' must lie in",
+        ),
+        ({"fine": np.zeros(60, int), "fine_names": ("a",)}, "must be given together"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data(fields, message):
+    with pytest.raises(InputError, match=message):
+        toy(**fields)
+
+
+def test_fine_labels_whichever_classes_are_learned():
+    fine, coarse = toy_with_coarse_classes(), toy_of_coarse_classes()
+    assert (fine.num_classes, coarse.num_classes) == (10, 5)
+    for ours, other in zip(fine.fine_labels, coarse.fine_labels, strict=True):
+        np.testing.assert_array_equal(ours, other)
+    np.testing.assert_array_equal(coarse.train.label, coarse.coarse)
+
+
+def test_repr_is_one_line():
+    assert repr(toy()) == "Dataset('toy', 60 training and 20 test images of 4x4x1, 5 classes)"
+
+
+def test_fingerprint_is_the_same_for_the_same_data_only():
+    data = toy()
+    prints = [data.fingerprint]
+    assert toy().fingerprint == data.fingerprint
+    assert len(data.fingerprint) == 64
+    for split in ("train", "test"):
+        examples = getattr(data, split)
+        pixel = int(examples.image.flat[100]) ^ 1
+        label = (int(examples.label[3]) + 1) % 5
+        prints.append(toy(**{split: changed(examples, "image", 100, pixel)}).fingerprint)
+        prints.append(toy(**{split: changed(examples, "label", 3, label)}).fingerprint)
+    reordered = Examples.from_arrays(data.train.image[::-1], data.train.label[::-1])
+    prints.append(toy(train=reordered).fingerprint)
+    as_float = Examples.from_arrays(data.train.image.astype(np.float32), data.train.label)
+    prints.append(toy(train=as_float).fingerprint)
+    prints.append(toy(name="other").fingerprint)
+    prints.append(toy(class_names=tuple("abcde")).fingerprint)
+    prints.append(toy(coarse=np.zeros(60, int), coarse_names=("a",)).fingerprint)
+    assert len(set(prints)) == len(prints) == 10
+
+
+def test_fingerprint_ignores_settings_and_memory_layout():
+    data = toy()
+    scattered = Examples.from_arrays(
+        np.asfortranarray(data.train.image), data.train.label.astype(np.int64)
+    )
+    other = toy(train=scattered, mean=(0.1,), std=(0.2,), augmentation="crop")
+    assert other.fingerprint == data.fingerprint
+
+
+def test_fingerprint_golden():
+    image = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)
+    examples = Examples.from_arrays(image, np.array([0, 1]))
+    data = Dataset("golden", examples, examples, 2, ("a", "b"), (0.5,), (0.5,), "none")
+    assert data.fingerprint == "e63c42e0a41562438f2ee4f96d172876afbf992f37507288e87ace5d0948936c"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_channel_statistics_against_numpy(dtype):
+    image = toy_arrays(1500, shape=(4, 4, 3))[0].astype(dtype)
+    mean, std = channel_statistics(image)
+    exact = image.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, exact.std((0, 1, 2)), rtol=1e-12)
+
+
+def test_channel_statistics_of_a_constant_channel():
+    image = np.full((3, 4, 4, 2), 51, np.uint8)
+    image[0, 0, 0, 1] = 0
+    mean, std = channel_statistics(image)
+    assert mean[0] == pytest.approx(0.2)
+    assert std[0] == 1.0
+    assert 0 < std[1] < 0.1

@@ -1,0 +1,114 @@
+"""Fashion-MNIST from IDX files, gzipped or plain, in any folder."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from jaxunlearn.data import fashion_mnist, load
+from jaxunlearn.types import InputError
+from tests.data.toys import idx_bytes, toy_arrays, write_fashion_mnist
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    write_fashion_mnist(folder)
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_round_trip(tmp_path, zipped):
+    write_fashion_mnist(tmp_path / "files", zipped=zipped)
+    data = load("fashion_mnist", data_dir=tmp_path / "data", folder=tmp_path / "files")
+    for split, count, seed in ((data.train, 20, 2), (data.test, 10, 3)):
+        images, labels = toy_arrays(count, 10, seed, (28, 28, 1))
+        np.testing.assert_array_equal(split.image, images)
+        np.testing.assert_array_equal(split.label, labels)
+    assert data.class_names[9] == "Ankle boot"
+    assert (data.mean, data.std, data.augmentation) == ((0.2860,), (0.3530,), "flip_crop")
+
+
+def test_prepared_data_needs_the_files_no_more(files, tmp_path, monkeypatch):
+    first = load("fashion_mnist", data_dir=tmp_path / "data", folder=files)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "none")
+    assert load("fashion_mnist", data_dir=tmp_path / "data").fingerprint == first.fingerprint
+
+
+def test_the_place_of_the_debian_package_is_the_default(files, tmp_path, monkeypatch):
+    assert str(fashion_mnist.DEBIAN_FOLDER) == "/usr/share/datasets/fashion-mnist"
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", files)
+    assert len(load("fashion_mnist", data_dir=tmp_path / "data").train) == 20
+
+
+def refused(tmp_path, files, message):
+    """Loading fails with this message and writes nothing."""
+    with pytest.raises(InputError, match=message) as caught:
+        load("fashion_mnist", data_dir=tmp_path / "data", folder=files)
+    assert "dataset-fashion-mnist" in str(caught.value)
+    assert "folder=" in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_files_absent(tmp_path):
+    refused(tmp_path, tmp_path / "none", "needs train-images-idx3-ubyte or .*gz in .*none")
+
+
+def test_one_file_absent(tmp_path, files):
+    (files / "t10k-labels-idx1-ubyte.gz").unlink()
+    refused(tmp_path, files, "needs t10k-labels-idx1-ubyte")
+
+
+def test_files_absent_in_the_default_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "none")
+    refused(tmp_path, None, "needs train-images-idx3-ubyte")
+
+
+def test_wrong_magic(tmp_path, files):
+    path = files / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(b"\x00\x00\x09\x01" + bytes(24)))
+    refused(tmp_path, files, "train-labels.* must begin with the IDX bytes 00 00 08 01")
+
+
+def test_images_and_labels_exchanged(tmp_path, files):
+    (files / "train-labels-idx1-ubyte.gz").write_bytes(
+        (files / "train-images-idx3-ubyte.gz").read_bytes()
+    )
+    refused(tmp_path, files, "must begin with the IDX bytes 00 00 08 01 .* got 00 00 08 03")
+
+
+def test_truncated(tmp_path, files):
+    path = files / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(tmp_path, files, "t10k-images.* is damaged or cannot be read")
+
+
+def test_wrong_length(tmp_path, files):
+    path = files / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
+    refused(tmp_path, files, "must hold 15680 bytes after its header.* got 15679")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("train-labels-idx1-ubyte", np.zeros(19), "20 images but .* holds 19 labels"),
+        ("train-labels-idx1-ubyte", np.full(20, 10), "must lie in 0 to 9, got 10"),
+        ("train-images-idx3-ubyte", np.zeros((20, 28, 27)), "28x28 pixels, got 28x27"),
+    ],
+)
+def test_mismatched(tmp_path, files, name, array, message):
+    (files / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array)))
+    refused(tmp_path, files, message)
+
+
+def test_empty(tmp_path):
+    write_fashion_mnist(tmp_path / "files", train=0)
+    refused(tmp_path, tmp_path / "files", "holds no image")
+
+
+def test_data_prepared_from_other_files(tmp_path, files):
+    load("fashion_mnist", data_dir=tmp_path / "data", folder=files)
+    write_fashion_mnist(tmp_path / "others", train=21)
+    with pytest.raises(InputError, match="was prepared from other files than those in .*others"):
+        load("fashion_mnist", data_dir=tmp_path / "data", folder=tmp_path / "others")

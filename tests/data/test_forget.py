@@ -1,0 +1,219 @@
+"""Forget requests: what they choose, what they are called, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data.forget import random_keys, read_indices
+from jaxunlearn.types import InputError
+from tests.data.toys import toy, toy_of_coarse_classes, toy_with_coarse_classes
+
+ALL = np.arange(60)
+
+
+def chosen(request, data=None, eligible=ALL, seed=0):
+    return request.select(data or toy(), eligible, seed).tolist()
+
+
+def test_random_keys_are_the_same_for_ever():
+    assert random_keys(0, 1, 2).tolist() == [12492077108140196533, 4482314363672241088]
+    assert random_keys(7, 0, 3).tolist()[:2] == random_keys(7, 0, 2).tolist()
+    assert random_keys(7, 0, 2).tolist() != random_keys(7, 1, 2).tolist()
+    assert random_keys(np.int64(7), 0, 2).tolist() == random_keys(7, 0, 2).tolist()
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True, "0", None])
+def test_seeds_that_cannot_be(seed):
+    with pytest.raises(InputError, match="seed must be an integer of at least 0, got"):
+        random_keys(seed, 0, 2)
+
+
+def test_a_random_fraction_golden():
+    assert chosen(ForgetRequest(fraction=0.1)) == [14, 15, 34, 54, 55, 59]
+
+
+def test_a_random_fraction_depends_on_the_seed_and_nothing_else():
+    request = ForgetRequest(fraction=0.3)
+    assert len(chosen(request)) == 18
+    assert chosen(request) == chosen(request) == sorted(chosen(request))
+    assert chosen(request) != chosen(request, seed=1)
+    assert chosen(request, eligible=ALL[::-1]) == chosen(request)
+
+
+def test_a_larger_fraction_contains_a_smaller_one():
+    small, large = chosen(ForgetRequest(fraction=0.1)), chosen(ForgetRequest(fraction=0.5))
+    assert set(small) < set(large)
+
+
+def test_a_random_fraction_takes_no_class_sooner_than_another():
+    data = toy(train=4000)
+    labels = data.train.label[chosen(ForgetRequest(fraction=0.5), data, np.arange(4000))]
+    # Five standard deviations of a fair draw.
+    assert np.all(np.abs(np.bincount(labels) - 400) < 5 * np.sqrt(4000 * 0.25 * 0.2))
+
+
+def test_classes_take_all_their_examples():
+    data = toy()
+    assert chosen(ForgetRequest(classes=(3,))) == np.flatnonzero(data.train.label == 3).tolist()
+    both = chosen(ForgetRequest(classes=[4, 1]), eligible=ALL[:30], seed=9)
+    assert both == [1, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 29]
+
+
+@pytest.mark.parametrize("make", [toy_with_coarse_classes, toy_of_coarse_classes])
+def test_a_subclass_is_part_of_its_coarse_class(make):
+    data = make()
+    positions = chosen(ForgetRequest(subclass=7), data, np.arange(100))
+    assert positions == list(range(7, 100, 10))
+    assert set(data.coarse[positions]) == {3}
+    assert np.sum(data.coarse == 3) == 20
+
+
+def test_indices_and_files(tmp_path):
+    assert chosen(ForgetRequest(indices=(9, 2, 5))) == [2, 5, 9]
+    (tmp_path / "a.json").write_text("[9, 2,\n 5]\n")
+    (tmp_path / "a.txt").write_text("9\r\n2\n\n 5 \n")
+    for name in ("a.json", "a.txt"):
+        assert chosen(ForgetRequest(file=tmp_path / name)) == [2, 5, 9]
+
+
+def test_names(tmp_path):
+    assert ForgetRequest(fraction=0.1).name == "random-0.1"
+    assert ForgetRequest(fraction=np.float64(0.25)).name == "random-0.25"
+    assert ForgetRequest(classes=(3,)).name == "class-3"
+    assert ForgetRequest(classes=(2, 1)).name == "classes-1-2"
+    assert ForgetRequest(subclass=7).name == "subclass-7"
+    name = ForgetRequest(indices=(9, 2, 5)).name
+    assert name == "indices-3-f5e1d39f"
+    (tmp_path / "a").write_text("5\n9\n2\n")
+    assert ForgetRequest(file=str(tmp_path / "a")).name == name
+    assert ForgetRequest(indices=(9, 2, 6)).name != name
+    assert ForgetRequest(indices=(92, 5, 0)).name != ForgetRequest(indices=(9, 25, 0)).name
+
+
+def test_requests_compare_and_hash_by_value():
+    assert ForgetRequest(classes=[1, 2]) == ForgetRequest(classes=np.array([1, 2]))
+    assert len({ForgetRequest(fraction=0.1), ForgetRequest(fraction=0.1)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "got"),
+    [
+        ({}, "none"),
+        ({"classes": (), "indices": []}, "none"),
+        ({"fraction": 0.1, "classes": (1,)}, "fraction and classes"),
+        ({"subclass": 0, "file": "a", "indices": (1,)}, "subclass and indices and file"),
+    ],
+)
+def test_exactly_one_kind(fields, got):
+    with pytest.raises(InputError, match=f"exactly one of fraction, classes.*got {got}$"):
+        ForgetRequest(**fields)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.0, 1, 1.0, -0.1, 1.5, float("nan"), "0.1", True])
+def test_fractions_outside_zero_to_one(fraction):
+    with pytest.raises(InputError, match="fraction must lie between 0 and 1, both excluded, got"):
+        ForgetRequest(fraction=fraction)
+
+
+@pytest.mark.parametrize("kind", ["classes", "indices"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((1, 2, 1), "hold each number once, got 1 more than once"),
+        ((1, -2), "hold numbers of at least 0, got -2"),
+        ((1.0,), "hold integers, got 1.0"),
+        ((True,), "hold integers, got True"),
+        ("12", "hold integers, got '1'"),
+        (3, "be a list of integers, got 3"),
+        (None, "be a list of integers, got None"),
+    ],
+)
+def test_lists_that_cannot_be_right(kind, values, message):
+    with pytest.raises(InputError, match=f"{kind} must {message}"):
+        ForgetRequest(**{kind: values})
+
+
+@pytest.mark.parametrize("subclass", [-1, 1.5, "7"])
+def test_subclasses_that_cannot_be_right(subclass):
+    with pytest.raises(InputError, match="subclass must hold"):
+        ForgetRequest(subclass=subclass)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ForgetRequest(classes=(1, 5)), "class 5 does not exist: 'toy' has classes 0 to 4"),
+        (ForgetRequest(subclass=1), "subclass 1 needs a data set with coarse classes"),
+        (ForgetRequest(indices=(3, 60)), "index 60 is out of range: .* positions 0 to 59"),
+        (ForgetRequest(indices=(2**80,)), "out of range"),
+        (ForgetRequest(fraction=0.001), "fraction 0.001 of 60 .* less than one example"),
+        (ForgetRequest(fraction=0.999), "random-0.999 would forget all 60 training examples"),
+        (ForgetRequest(classes=range(5)), "classes-0-1-2-3-4 would forget all 60"),
+        (ForgetRequest(indices=range(60)), "would forget all 60 .*leave some to retain"),
+    ],
+)
+def test_requests_that_do_not_fit_the_data(request_, message):
+    with pytest.raises(InputError, match=message):
+        chosen(request_)
+
+
+def test_a_subclass_that_does_not_exist():
+    for data in (toy_with_coarse_classes(), toy_of_coarse_classes()):
+        with pytest.raises(InputError, match="subclass 10 does not exist: .* fine classes 0 to 9"):
+            chosen(ForgetRequest(subclass=10), data, np.arange(100))
+
+
+def test_a_class_without_training_examples():
+    with pytest.raises(InputError, match="class-4 holds none of the 4 training examples of 'toy'"):
+        chosen(ForgetRequest(classes=(4,)), eligible=np.arange(4))
+
+
+def test_everything_that_is_eligible_is_everything():
+    with pytest.raises(InputError, match="would forget all 3"):
+        chosen(ForgetRequest(indices=(1, 2, 3)), eligible=np.array([1, 2, 3]))
+
+
+def test_indices_in_validation_data():
+    with pytest.raises(InputError, match="2 of the 3 indices are validation data.*the first 7"):
+        chosen(ForgetRequest(indices=(8, 7, 2)), eligible=np.array([0, 1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ("[]", "is empty"),
+        ("[1, 2", "is no valid JSON"),
+        ('{"indices": [1]}', "must hold a JSON list of numbers, got dict"),
+        ("[1, 2.5]", "must hold integers, got 2.5"),
+        ("[1, NaN]", "must hold integers, got nan"),
+        ('[1, "2"]', "must hold integers, got '2'"),
+        ("[1, true]", "must hold integers, got True"),
+        ("[1, [2]]", r"must hold integers, got \[2\]"),
+        ("1\n2\nthree\n", "line 3 of forget file .* must be one number, got 'three'"),
+        ("1, 2\n", "line 1"),
+        ("1\n-4\n", "at least 0, got -4"),
+        ("1\n2\n1\n", "each number once, got 1"),
+    ],
+)
+def test_malformed_files(tmp_path, text, message):
+    path = tmp_path / "indices"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        chosen(ForgetRequest(file=str(path)))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name in ("missing", "binary", "."):
+        with pytest.raises(InputError, match="forget file .* cannot be read"):
+            read_indices(tmp_path / name)
+
+
+def test_a_file_out_of_range(tmp_path):
+    (tmp_path / "a").write_text(json.dumps([1, 60]))
+    with pytest.raises(InputError, match="index 60 is out of range"):
+        chosen(ForgetRequest(file=str(tmp_path / "a")))

@@ -1,0 +1,198 @@
+"""Sets of tfds: those of the table on tfds's mock, others on small builders made here."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from jaxunlearn.data import ForgetRequest, channel_statistics, load, split
+from jaxunlearn.data.table import TABLE
+from jaxunlearn.types import InputError
+from tests.data.toys import make_builder
+
+IMAGE = tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8)
+
+
+def records(count, *, image=(4, 4, 3), dtype=np.uint8, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        {"image": rng.integers(0, 256, image).astype(dtype), "label": position % classes}
+        for position in range(count)
+    ]
+
+
+def prepared(name, place, features, splits):
+    make_builder(name, features, splits)(data_dir=place).download_and_prepare(
+        file_format="array_record"
+    )
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar20", "svhn_cropped"])
+def test_sets_of_the_table(tmp_path, name):
+    with tfds.testing.mock_data(num_examples=30):
+        data = load(name, data_dir=tmp_path)
+    entry = TABLE[name]
+    assert data.train.image.shape == data.test.image.shape == (30, 32, 32, 3)
+    assert data.train.image.dtype == np.uint8
+    assert (data.mean, data.std) == (entry.mean, entry.std)
+    assert data.num_classes == len(data.class_names) == entry.num_classes
+    assert data.augmentation == ("crop" if name == "svhn_cropped" else "flip_crop")
+    assert (data.coarse is None) == (name in ("cifar10", "svhn_cropped"))
+
+
+def test_cifar20_is_cifar100_by_its_coarse_classes(tmp_path):
+    with tfds.testing.mock_data(num_examples=40):
+        fine, coarse = load("cifar100", data_dir=tmp_path), load("cifar20", data_dir=tmp_path)
+    np.testing.assert_array_equal(fine.train.image, coarse.train.image)
+    np.testing.assert_array_equal(coarse.train.label, fine.coarse)
+    np.testing.assert_array_equal(coarse.fine, fine.train.label)
+    np.testing.assert_array_equal(coarse.fine_test, fine.test.label)
+    assert len(fine.coarse_names) == len(coarse.class_names) == 20
+    assert len(coarse.fine_names) == 100
+    request = ForgetRequest(subclass=int(fine.train.label[0]))
+    chosen = [split(data, request, validation_fraction=0.0).forget for data in (fine, coarse)]
+    np.testing.assert_array_equal(chosen[0].index, chosen[1].index)
+    assert 0 in chosen[0].index
+
+
+def test_the_mock_of_a_set_outside_the_table(tmp_path):
+    with tfds.testing.mock_data(num_examples=12):
+        data = load("mnist", data_dir=tmp_path)
+    assert data.train.image.shape == (12, 28, 28, 1)
+    assert data.num_classes == 10
+    assert (data.mean, data.std) == channel_statistics(data.train.image)
+    assert data.augmentation == "none"
+
+
+def test_another_set_takes_its_settings_from_features_and_images(tmp_path):
+    features = {"image": IMAGE, "label": tfds.features.ClassLabel(names=["cat", "dog", "eel"])}
+    train, test = records(2100), records(7, seed=1)
+    prepared("standin_plain", tmp_path, features, {"train": train, "validation": test})
+    data = load("standin_plain", data_dir=tmp_path)
+    assert (len(data.train), len(data.test)) == (2100, 7)
+    np.testing.assert_array_equal(data.train.image, np.stack([r["image"] for r in train]))
+    np.testing.assert_array_equal(data.test.image, np.stack([r["image"] for r in test]))
+    np.testing.assert_array_equal(data.train.label, np.arange(2100) % 3)
+    assert data.class_names == ("cat", "dog", "eel")
+    assert data.mean == channel_statistics(data.train.image)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "spoil", "message"),
+    [
+        (
+            "standin_nan",
+            np.float32,
+            {"image": np.full((4, 4, 3), np.nan, np.float32)},
+            "1 of 6 hold NaN or infinity, the first at position 2",
+        ),
+        ("standin_unlabelled", np.uint8, {"label": -1}, "test labels of .* got -1 at position 2"),
+    ],
+)
+def test_bad_values_in_prepared_data(tmp_path, name, dtype, spoil, message):
+    features = {
+        "image": tfds.features.Tensor(shape=(4, 4, 3), dtype=dtype),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    test = records(6, dtype=dtype)
+    test[2] |= spoil
+    prepared(name, tmp_path, features, {"train": records(6, dtype=dtype), "test": test})
+    with pytest.raises(InputError, match=message):
+        load(name, data_dir=tmp_path)
+
+
+def test_images_of_different_sizes(tmp_path):
+    features = {
+        "image": tfds.features.Tensor(shape=(None, 4, 3), dtype=np.uint8),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    mixed = records(3) + records(3, image=(5, 4, 3))
+    prepared("standin_sizes", tmp_path, features, {"train": mixed, "test": mixed})
+    with pytest.raises(InputError, match=r"one shape, got \(4, 4, 3\) and \(5, 4, 3\); resize"):
+        load("standin_sizes", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "message"),
+    [
+        ("standin_text", {"text": tfds.features.Text()}, "not for image classification"),
+        (
+            "standin_flat",
+            {"image": tfds.features.Tensor(shape=(16,), dtype=np.uint8)},
+            "not for image classification",
+        ),
+        ("standin_real", {"image": IMAGE, "label": np.float32}, "must be a class label"),
+        (
+            "standin_open",
+            {"image": IMAGE, "label": tfds.features.ClassLabel()},
+            "known number of classes",
+        ),
+    ],
+)
+def test_sets_that_are_not_for_classification(tmp_path, name, features, message):
+    features = {"label": tfds.features.ClassLabel(num_classes=3)} | features
+    make_builder(name, features, {})
+    with pytest.raises(InputError, match=message):
+        load(name, data_dir=tmp_path)
+
+
+def test_a_set_without_a_test_split(tmp_path):
+    features = {"image": IMAGE, "label": tfds.features.ClassLabel(num_classes=3)}
+    prepared("standin_untested", tmp_path, features, {"train": records(3), "extra": records(3)})
+    with pytest.raises(InputError, match="must have a train split and a test or validation split"):
+        load("standin_untested", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn_cropped", "kmnist"])
+def test_not_prepared(tmp_path, monkeypatch, name):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == "tensorflow" else find_spec(n, *a)
+    )
+    with pytest.raises(InputError) as caught:
+        load(name, data_dir=tmp_path)
+    message = str(caught.value)
+    assert f"data set {name!r} is not prepared in {tmp_path}" in message
+    assert "TensorFlow is not installed" in message
+    assert "pip install 'jaxunlearn[tfds-prepare]'" in message
+    assert f"tfds build {name} --data_dir={tmp_path} --file_format=array_record" in message
+    assert "\n" not in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def with_tensorflow(monkeypatch):
+    """A machine on which TensorFlow seems to be installed."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: True if n == "tensorflow" else find_spec(n, *a)
+    )
+
+
+def test_prepared_on_the_way_where_tensorflow_is_installed(tmp_path, with_tensorflow):
+    features = {"image": IMAGE, "label": tfds.features.ClassLabel(num_classes=3)}
+    make_builder("standin_fetched", features, {"train": records(6), "test": records(3)})
+    assert len(load("standin_fetched", data_dir=tmp_path).train) == 6
+    assert (tmp_path / "standin_fetched" / "1.0.0").is_dir()
+
+
+def test_no_network(tmp_path, with_tensorflow):
+    class Offline(dict):
+        def items(self):
+            raise ConnectionError("name or service not known")
+
+    features = {"image": IMAGE, "label": tfds.features.ClassLabel(num_classes=3)}
+    make_builder("standin_offline", features, Offline())
+    with pytest.raises(InputError, match="cannot be prepared here .ConnectionError.*tfds build"):
+        load("standin_offline", data_dir=tmp_path)
+    assert not list(tmp_path.glob("standin_offline/*"))
+
+
+def test_prepared_in_a_format_without_random_access(tmp_path):
+    features = {"image": IMAGE, "label": tfds.features.ClassLabel(num_classes=3)}
+    prepared("standin_format", tmp_path, features, {"train": records(6), "test": records(3)})
+    info = tmp_path / "standin_format/1.0.0/dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(InputError, match="cannot be read .*in the format array_record"):
+        load("standin_format", data_dir=tmp_path)
