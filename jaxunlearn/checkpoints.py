@@ -1,7 +1,7 @@
 """Checkpoints by orbax: trees of arrays, restored into the structure they must have.
 
-Each checkpoint holds a tree and a small JSON record, which includes the fingerprint of the tree. The
-fingerprint is checked when the tree is read.
+Each checkpoint holds a tree and a small JSON record, which includes the fingerprint of the tree.
+The fingerprint is checked when the tree is read.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from jaxunlearn.files import unwritable
 from jaxunlearn.types import InputError
 
 # What orbax and the storage below it raise on files that are missing, cut short or altered.
@@ -60,6 +61,13 @@ class Checkpointer:
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         """Writes a tree and its record; either all of it is there afterwards, or nothing.
 
+        A checkpoint of the same step is replaced.
+
+        Args:
+            step: of the tree; not below that of an earlier checkpoint.
+            tree: a tree of arrays.
+            record: what goes with it, as JSON has it; "fingerprint" is added.
+
         Raises:
             InputError: the folder cannot be written to.
         """
@@ -69,12 +77,11 @@ class Checkpointer:
         )
         try:
             with self._manager() as manager:
+                if step in manager.all_steps():
+                    manager.delete(step)
                 manager.save(step, args=items)
         except OSError as error:
-            raise InputError(
-                f"{self.folder} cannot be written ({error.strerror}); choose a folder with space that "
-                "you may write to."
-            ) from error
+            raise unwritable(self.folder, error) from error
 
     def restore(self, target: Any) -> tuple[Any, dict[str, Any]]:
         """The newest tree, in the structure, shapes, dtypes and shardings of `target`.
@@ -127,16 +134,17 @@ class Checkpointer:
         for path in sorted(found.keys() | wanted.keys()):
             if found.get(path) != wanted.get(path):
                 raise InputError(
-                    f"the checkpoint in {self.folder} is of another model or method: {path} has shape "
-                    f"{found.get(path)} there, but {wanted.get(path)} here; use the configuration it "
-                    "was written with."
+                    f"the checkpoint in {self.folder} is of another model or method: {path} has "
+                    f"shape {found.get(path)} there, but {wanted.get(path)} here; use the "
+                    "configuration it was written with."
                 )
 
     def _damaged(self, step: int, why: str) -> InputError:
         reason = " ".join(why.split())[:200]
         return InputError(
-            f"the checkpoint of step {step} in {self.folder} is damaged ({reason}); delete the folder "
-            f"{self.folder / str(step)} to go on from an older one, or run the stage anew."
+            f"the checkpoint of step {step} in {self.folder} is damaged ({reason}); delete the "
+            f"folder {self.folder / str(step)} and run the command that wrote it again: it goes on "
+            "from what is left."
         )
 
 

@@ -1,55 +1,70 @@
-"""The command `jaxunlearn`: pretrain, retrain, unlearn, evaluate, compare, report, list.
+"""Make a trained model forget, and measure how well it did.
 
-A bad input ends with one sentence and status 2, a run whose loss diverged with status 1, and one that
-was stopped by Ctrl-C or SIGTERM with status 130: the same command then continues it.
+    jaxunlearn pretrain RUN                                            the original model
+    jaxunlearn retrain RUN --pretrained RUN --fraction 0.1             the oracle
+    jaxunlearn unlearn RUN --pretrained RUN --method eupmu --fraction 0.1
+    jaxunlearn evaluate RUN --retrained RUN                            accuracies, attacks, gaps
+    jaxunlearn compare STUDY --config FILE                             all of it, and a report
+
+Every command can be stopped and given again: it goes on where it stopped, and what is done is not
+done again. Exit status: 0 done, 1 a loss diverged, 2 bad input, 130 stopped by Ctrl-C or SIGTERM.
 """
 
-import json
-import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
-from jaxunlearn.types import InputError
+if TYPE_CHECKING:
+    from jaxunlearn.data import ForgetRequest
 
-RunFolder = Annotated[Path, tyro.conf.Positional]
+# JAX takes a second to import: the commands do so, and asking for help does not.
+_Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+_Needed = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+_File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+_Oracle = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+_Text = Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+_Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
+_Share = Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")]
+_Pairs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
 class Forget:
-    """What to forget: give exactly one.
+    """What to forget.
 
     Attributes:
-        fraction: a random share of the training data, such as 0.1.
+        fraction: a random share of the training data, such as 0.1. Give exactly one of this and
+            the next four.
         classes: all examples of these classes.
         subclass: all examples of a fine class, in a data set with coarse classes.
-        indices: positions in the training split.
-        file: a file of positions: a JSON list, or one number a line.
+        indices: the examples at these positions of the training split.
+        file: the positions in a file: a JSON list, or one number a line.
     """
 
-    fraction: float | None = None
-    classes: tuple[int, ...] = ()
-    subclass: int | None = None
-    indices: tuple[int, ...] = ()
-    file: str | None = None
+    fraction: _Share = None
+    classes: _Numbers = ()
+    subclass: _Number = None
+    indices: _Numbers = ()
+    file: _Text = None
 
 
-ForgetFlags = Annotated[Forget, tyro.conf.arg(name="")]
+_Forget = Annotated[Forget, tyro.conf.arg(name="")]
 
 
 def pretrain(
-    run: RunFolder,
+    run: _Folder,
     /,
     data: str = "digits",
     model: str = "mlp",
-    data_dir: str | None = None,
-    folder: str | None = None,
+    data_dir: _Text = None,
+    folder: _Text = None,
     validation_fraction: float = 0.1,
-    model_settings: tuple[str, ...] = (),
-    training: tuple[str, ...] = (),
+    model_settings: _Pairs = (),
+    training: _Pairs = (),
     seed: int = 0,
     devices: int = 1,
 ) -> None:
@@ -59,16 +74,17 @@ def pretrain(
         run: a new folder for this run; the same command continues it.
         data: a data set: see `jaxunlearn list data`, or any image set of tfds.
         model: a model: see `jaxunlearn list models`.
-        data_dir: where prepared data lies (default: a cache folder of yours).
+        data_dir: where prepared data lies, by default in your cache folder.
         folder: raw files of fashion_mnist or tiny_imagenet.
         validation_fraction: share of the training data held out before anything else.
-        model_settings: fields of the model as name=value, such as norm=group.
-        training: settings as name=value, such as num_steps=500 learning_rate=0.1.
+        model_settings: fields of the model, such as norm=group.
+        training: settings of the training, such as num_steps=500 learning_rate=0.1: see
+            `jaxunlearn list retrain`.
         seed: decides the held-out data, the initial weights and the order of the data.
         devices: how many devices share each batch.
     """
-    from jaxunlearn import stages
-    from jaxunlearn.config import Problem
+    from jaxunlearn import runs, stages
+    from jaxunlearn.config import Problem, parse_settings
 
     problem = Problem(
         data,
@@ -79,12 +95,13 @@ def pretrain(
         parse_settings(model_settings, "--model-settings"),
         parse_settings(training, "--training"),
     )
+    before = runs.is_finished(run)
     stages.pretrain(run, problem, seed, devices)
-    print(f"original model: {run / 'weights'}")
+    _trained("original", run, before)
 
 
 def retrain(
-    run: RunFolder, /, pretrained: Path, forget: ForgetFlags = Forget(), devices: int = 1
+    run: _Folder, /, pretrained: _Needed, forget: _Forget = Forget(), devices: int = 1
 ) -> None:
     """Train the oracle: a new model that never sees the forget data.
 
@@ -94,20 +111,21 @@ def retrain(
         forget: what to leave out.
         devices: how many devices share each batch.
     """
-    from jaxunlearn import stages
+    from jaxunlearn import runs, stages
 
-    problem, seed = stages.read_pretrained(pretrained)
-    stages.retrain(run, problem, seed, _request(forget), devices=devices)
-    print(f"retrained model: {run / 'weights'}")
+    request, before = _request(forget), runs.is_finished(run)
+    original = runs.read_pretrained(pretrained)
+    stages.retrain(run, original.problem, original.seed, request, devices=devices)
+    _trained("retrained", run, before)
 
 
 def unlearn(
-    run: RunFolder,
+    run: _Folder,
     /,
-    pretrained: Path,
+    pretrained: _Needed,
     method: str,
-    forget: ForgetFlags = Forget(),
-    settings: tuple[str, ...] = (),
+    forget: _Forget = Forget(),
+    settings: _Pairs = (),
     devices: int = 1,
 ) -> None:
     """Make the original model forget.
@@ -117,34 +135,34 @@ def unlearn(
         pretrained: the folder of `jaxunlearn pretrain`.
         method: a method: see `jaxunlearn list methods`.
         forget: what to forget.
-        settings: settings of the method as name=value: see `jaxunlearn list METHOD`.
+        settings: settings of the method, such as num_steps=100: see `jaxunlearn list METHOD`.
         devices: how many devices share each batch.
     """
-    from jaxunlearn import stages
+    from jaxunlearn import runs, stages
+    from jaxunlearn.config import parse_settings
 
     given = parse_settings(settings, "--settings")
-    stages.unlearn(run, pretrained, _request(forget), method, given, devices)
-    print(f"unlearned model: {run / 'weights'}")
+    request, before = _request(forget), runs.is_finished(run)
+    stages.unlearn(run, pretrained, request, method, given, devices)
+    _trained("unlearned", run, before)
 
 
-def evaluate(run: RunFolder, /, retrained: Path | None = None) -> None:
+def evaluate(run: _Folder, /, retrained: _Oracle = None) -> None:
     """Compute accuracies, attacks and the distances to the retrained model.
 
     Args:
         run: the folder of a finished retrain or unlearn.
         retrained: the folder of the retrained model, itself evaluated before.
     """
-    from jaxunlearn import stages
+    from jaxunlearn import results
 
-    metrics = stages.evaluate_run(run, retrained)
-    for name, value in metrics.items():
-        print(f"{name:40s} {value:10.4f}")
+    metrics = results.evaluate_run(run, retrained)
+    oracle = results.read_metrics(retrained) if retrained else {}
+    print(results.render(metrics, oracle))
     print(f"results: {run / 'results.json'}")
 
 
-def compare(
-    study: RunFolder, /, config: Path, seeds: tuple[int, ...] = (), devices: int = 1
-) -> None:
+def compare(study: _Folder, /, config: _File, seeds: _Numbers = (), devices: int = 1) -> None:
     """Run a whole study, skipping what is done, and write its report.
 
     Args:
@@ -153,19 +171,22 @@ def compare(
         seeds: other pretraining seeds than the file's.
         devices: how many devices share each batch.
     """
-    import dataclasses
-
     from jaxunlearn.compare import compare as run_study
     from jaxunlearn.config import load_study
+    from jaxunlearn.training import Diverged
 
     planned = load_study(config)
     if seeds:
-        planned = dataclasses.replace(planned, seeds=seeds)
-    run_study(study, planned, devices)
+        planned = replace(planned, seeds=seeds)
+    try:
+        run_study(study, planned, devices)
+    except Diverged:
+        _show(study)
+        raise
     _show(study)
 
 
-def report(study: RunFolder, /) -> None:
+def report(study: _Folder, /) -> None:
     """Write the Markdown and HTML report of a study anew.
 
     Args:
@@ -183,48 +204,18 @@ def list_(what: Annotated[str, tyro.conf.Positional] = "methods", /) -> None:
     Args:
         what: methods, models, data, or the name of a method.
     """
-    from jaxunlearn import data, methods, models
+    from jaxunlearn.listing import describe
 
-    if what == "models":
-        print("\n".join(models.available()))
-    elif what == "data":
-        print("\n".join((*data.available(), "(and the image-classification sets of tfds by name)")))
-    elif what == "methods":
-        for name in methods.available():
-            print(f"{name:18s} {methods.summary(name)}")
-    else:
-        for name, value in methods.settings(what).items():
-            print(f"{name} = {json.dumps(value)}")
-
-
-def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:
-    """Settings from "name=value": numbers, true, false and JSON lists as such, the rest as text.
-
-    Raises:
-        InputError: something that is not name=value, or a name given twice.
-
-    Example:
-        >>> parse_settings(("num_steps=5", "objective=ascent"), "--settings")
-        {'num_steps': 5, 'objective': 'ascent'}
-    """
-    parsed: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name or name in parsed:
-            raise InputError(
-                f"{flag} got {pair!r}, but takes each setting once, as name=value, such as "
-                "learning_rate=0.01."
-            )
-        try:
-            parsed[name] = json.loads(text)
-        except ValueError:
-            parsed[name] = text
-    return parsed
+    print(describe(what))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; ends the process with status 0, 1, 2 or 130."""
-    commands = {
+    """Runs the command line; ends the process with status 0, 1, 2 or 130.
+
+    Args:
+        arguments: those of the process by default.
+    """
+    commands: dict[str, Any] = {
         "pretrain": pretrain,
         "retrain": retrain,
         "unlearn": unlearn,
@@ -233,46 +224,51 @@ def main(arguments: list[str] | None = None) -> None:
         "report": report,
         "list": list_,
     }
-    _prepare_environment()
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands, prog="jaxunlearn", description=__doc__, args=arguments
         )
-    except InputError as error:
-        sys.exit(_fail(str(error), 2))
     except KeyboardInterrupt:
-        sys.exit(_fail("stopped; the same command continues.", 130))
-    except RuntimeError as error:
+        _fail("stopped; the same command continues.", 130)
+    except (ValueError, RuntimeError, OSError) as error:
         from jaxunlearn.training import Diverged, Interrupted
+        from jaxunlearn.types import InputError
 
-        if isinstance(error, Diverged | Interrupted):
-            sys.exit(_fail(str(error), 1 if isinstance(error, Diverged) else 130))
+        if isinstance(error, InputError):
+            _fail(str(error), 2)
+        if isinstance(error, Diverged):
+            _fail(str(error), 1)
+        if isinstance(error, Interrupted):
+            _fail(str(error), 130)
+        if isinstance(error, OSError) and error.filename is not None:
+            _fail(f"{error.filename} cannot be read or written ({error.strerror}).", 2)
         raise
 
 
-def _prepare_environment() -> None:
-    """Quiet libraries, and a compilation cache, so that the second start of a command is fast."""
-    import absl.logging
-    import jax
-
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxunlearn" / "xla"
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _fail(sentence: str, status: Literal[1, 2, 130]) -> int:
+def _fail(sentence: str, status: int) -> NoReturn:
     print(f"jaxunlearn: {sentence}", file=sys.stderr)
-    return status
+    sys.exit(status)
 
 
-def _request(forget: Forget) -> Any:
-    from dataclasses import asdict
-
+def _request(forget: Forget) -> "ForgetRequest":
     from jaxunlearn.data import ForgetRequest
 
     return ForgetRequest(**asdict(forget))
+
+
+def _trained(kind: str, run: Path, before: bool) -> None:
+    """Says what a training command has done."""
+    from jaxunlearn import runs
+
+    done = runs.read_done(run)
+    if before:
+        print(f"{run} was finished already: nothing to do")
+    else:
+        print(
+            f"{done['steps']} steps in {done['seconds']:.1f} s, after "
+            f"{done['compile_seconds']:.1f} s of compilation"
+        )
+    print(f"{kind} model: {run / 'weights'}")
 
 
 def _show(study: Path) -> None:

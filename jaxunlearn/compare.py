@@ -1,20 +1,51 @@
 """A whole study: every method, request and seed, each against its own retrained model.
 
 What is done is not done again, so a study that was stopped goes on where it stopped, and one that
-gains a method or a seed computes what is new.
+gains a method or a seed computes what is new. A run that diverges stops nothing but what needs it.
 """
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-from jaxunlearn import stages
+from jaxunlearn import results, runs, stages
 from jaxunlearn.config import Study
-from jaxunlearn.console import console
+from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import write_json
 from jaxunlearn.report import write_report
-from jaxunlearn.stages import Weights
+from jaxunlearn.runs import RunConfig
+from jaxunlearn.setting import machine
 from jaxunlearn.training import Diverged
+from jaxunlearn.types import InputError
+
+
+class Cell(NamedTuple):
+    """All that is computed for one seed and one request.
+
+    Attributes:
+        folder: where its runs lie.
+        pretrained: the run folder of the original model.
+        seed: the pretraining seed.
+        request: what is forgotten.
+        references: the two retrained models by name, the oracle first.
+        methods: the unlearning runs by name.
+    """
+
+    folder: Path
+    pretrained: Path
+    seed: int
+    request: ForgetRequest
+    references: dict[str, RunConfig]
+    methods: dict[str, RunConfig]
+
+    @property
+    def runs(self) -> dict[str, RunConfig]:
+        """All runs by name, the references first."""
+        return self.references | self.methods
 
 
 def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
@@ -29,87 +60,153 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
         The report's files by kind: "markdown", "html" and "json".
 
     Raises:
-        InputError: anything wrong with the study, the data, or what the folder holds.
+        InputError: anything wrong with the study, the data, or what the folder holds; all but
+            damaged checkpoints is found before any work is done.
         Diverged: some runs did; all others are done, and the report is written.
+        Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    for request in study.requests:
-        for seed in study.seeds:
-            stages.load_splits(study.problem, seed, request)  # every request fits, before any work
-    write_json(
-        folder / "study.json",
-        {
-            "title": study.title,
-            "dataset": study.problem.data,
-            "model": study.problem.model,
-            "requests": [request.name for request in study.requests],
-            "seeds": list(study.seeds),
-            "methods": list(study.methods),
-            "machine": stages.machine(),
-            "configuration": asdict(study),
-        },
-    )
+    cells = {seed: [_plan(folder, study, seed, r) for r in study.requests] for seed in study.seeds}
+    everything = [cell for seed in study.seeds for cell in cells[seed]]
+    _check_folder(folder)
+    for seed in study.seeds:
+        stages.check(_pretrained(folder, seed), stages.pretraining(study.problem, seed), devices)
+    for cell in everything:
+        for name, config in cell.runs.items():
+            stages.check(cell.folder / name, config, devices)
+    write_json(folder / "study.json", _description(study))
+    paths = [cell.folder / name for cell in everything for name in cell.runs]
+    finished = sum(_is_evaluated(path) for path in paths)
+    say(f"{len(paths)} runs beside the pretraining, {finished} of them finished already")
+
     diverged: list[str] = []
     for seed in study.seeds:
-        pretrained = folder / f"seed-{seed}" / "pretrain"
-        original = stages.pretrain(pretrained, study.problem, seed, devices)
-        for request in study.requests:
-            diverged += _compare_one(folder, study, seed, request, pretrained, original, devices)
+        pretrained = _pretrained(folder, seed)
+        with _noting(diverged, pretrained):
+            stages.pretrain(pretrained, study.problem, seed, devices)
+            for cell in cells[seed]:
+                _compare_one(cell, diverged, devices)
     written = write_report(folder)
     if diverged:
-        raise Diverged(f"{len(diverged)} runs diverged and have no results: {'; '.join(diverged)}")
+        raise Diverged(
+            f"diverged, and so without results: {', '.join(diverged)}. All other runs are in the "
+            "report; lower a learning rate or a forget scale, and delete the folder of that run."
+        )
     return written
 
 
-def _compare_one(
-    folder: Path,
-    study: Study,
-    seed: int,
-    request: ForgetRequest,
-    pretrained: Path,
-    original: Weights,
-    devices: int,
-) -> list[str]:
-    """All models of one seed and request, the references first; returns which runs diverged."""
-    cell = folder / f"seed-{seed}" / request.name
-    problem, oracle = study.problem, cell / "retrain"
+def _pretrained(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}" / "pretrain"
 
-    def finish(name: str, weights: Weights, trained_in: Path | None, against: Path | None) -> None:
-        if (cell / name / "results.json").exists():
-            return
-        cost = stages.read_cost(trained_in) if trained_in else {}
-        metrics = stages.evaluate(
-            cell / name,
-            weights,
-            problem,
-            seed,
-            request,
-            method=name,
-            cost=cost,
-            retrained=against,
-        )
-        seconds = f"{cost['seconds']:6.1f} s" if cost else " " * 8
-        console.print(
-            f"seed {seed}  {request.name}  {name:16s} {seconds}  "
-            f"forget {metrics['forget_accuracy']:6.2f}  retain {metrics['retain_accuracy']:6.2f}  "
-            f"test {metrics['test_accuracy']:6.2f}",
-            highlight=False,
-            soft_wrap=True,
-        )
 
-    weights = stages.retrain(oracle, problem, seed, request, devices=devices)
-    finish("retrain", weights, oracle, None)
-    again = cell / "retrain-again"
-    weights = stages.retrain(again, problem, seed, request, again=True, devices=devices)
-    finish("retrain-again", weights, again, oracle)
-    finish("original", original, None, oracle)
-    diverged = []
-    for name in study.methods:
-        method, settings = study.run_settings(request, name)
-        try:
-            weights = stages.unlearn(cell / name, pretrained, request, method, settings, devices)
-        except Diverged as error:
-            diverged.append(f"seed {seed} {request.name} {name}: {error}")
-            console.print(diverged[-1], style="red", highlight=False, soft_wrap=True)
-            continue
-        finish(name, weights, cell / name, oracle)
-    return diverged
+def _plan(folder: Path, study: Study, seed: int, request: ForgetRequest) -> Cell:
+    problem = study.problem
+    return Cell(
+        folder=folder / f"seed-{seed}" / request.name,
+        pretrained=_pretrained(folder, seed),
+        seed=seed,
+        request=request,
+        references={
+            "retrain": stages.retraining(problem, seed, request),
+            "retrain-again": stages.retraining(problem, seed, request, again=True),
+        },
+        methods={
+            name: stages.unlearning(problem, seed, request, *study.run_settings(request, name))
+            for name in study.methods
+        },
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, but a study needs a folder; give another name.")
+    if folder.exists() and not (folder / "study.json").exists():
+        if any(entry.name[0] != "." for entry in folder.iterdir()):
+            raise InputError(
+                f"{folder} is not empty and holds no study; name a new folder, or empty this one."
+            )
+
+
+def _description(study: Study) -> dict[str, object]:
+    """What `study.json` says: what was planned, for the report and for people."""
+    return {
+        "title": study.title,
+        "dataset": study.problem.data,
+        "model": study.problem.model,
+        "requests": [request.name for request in study.requests],
+        "seeds": list(study.seeds),
+        "methods": list(study.methods),
+        "machine": machine(),
+        "configuration": asdict(study),
+    }
+
+
+@contextmanager
+def _noting(diverged: list[str], run: Path) -> Iterator[None]:
+    """Notes that a run diverged, and goes on after what depends on it."""
+    try:
+        yield
+    except Diverged as error:
+        diverged.append(run_label(run))
+        say(f"{run_label(run)}: {error}", style="red")
+
+
+def _compare_one(cell: Cell, diverged: list[str], devices: int) -> None:
+    """All models of one seed and request. Without the retrained model there is no comparison."""
+    original, oracle = cell.folder / "original", cell.folder / "retrain"
+    with _noting(diverged, oracle):
+        _finish(cell, "retrain", devices)
+        if not _is_evaluated(original):
+            problem = cell.references["retrain"].problem
+            weights = runs.load_weights(cell.pretrained, problem)
+            metrics = results.evaluate(
+                original,
+                weights,
+                problem,
+                cell.seed,
+                cell.request,
+                method="original",
+                retrained=oracle,
+            )
+            _announce(original, metrics)
+        for name in cell.runs:
+            with _noting(diverged, cell.folder / name):
+                _finish(cell, name, devices)
+
+
+def _finish(cell: Cell, name: str, devices: int) -> None:
+    """Trains and evaluates one run, unless that is done."""
+    run, config = cell.folder / name, cell.runs[name]
+    pretrained = None
+    if name in cell.methods:
+        pretrained = cell.pretrained
+        config = dataclasses.replace(config, start=runs.read_done(pretrained)["weights"])
+    if _is_evaluated(run):
+        stages.check(run, config, devices)
+        return
+    weights = stages.train(run, config, devices, pretrained)
+    cost = results.read_cost(run)
+    metrics = results.evaluate(
+        run,
+        weights,
+        config.problem,
+        cell.seed,
+        cell.request,
+        method=name,
+        cost=cost,
+        retrained=None if name == "retrain" else cell.folder / "retrain",
+    )
+    _announce(run, metrics, cost["seconds"])
+
+
+def _is_evaluated(run: Path) -> bool:
+    return (run / "results.json").exists()
+
+
+def _announce(run: Path, metrics: dict[str, float], seconds: float | None = None) -> None:
+    """One line on a finished run."""
+    took = " " * 8 if seconds is None else f"{seconds:6.1f} s"
+    accuracies = "  ".join(
+        f"{name} {metrics[f'{name}_accuracy']:6.2f}" for name in ("forget", "retain", "test")
+    )
+    seed, request, name = run.parts[-3:]
+    say(f"{seed}  {request}  {name:16s} {took}  accuracy: {accuracies} %")

@@ -7,6 +7,7 @@ continued under another configuration.
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -41,6 +42,14 @@ class Problem:
     model_settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("name", "num_classes"):
+            if name in self.model_settings:
+                raise InputError(
+                    f"model_settings give {name}, but the name of the model is given by model and "
+                    "its number of classes by the data; leave it out."
+                )
+
     def training_settings(self) -> dict[str, Any]:
         """All settings of pretraining and retraining: one-cycle SGD unless told otherwise."""
         defaults = {
@@ -60,9 +69,10 @@ class Study:
         problem: what is learned.
         requests: what is forgotten, each by every method.
         seeds: pretraining seeds; each has its own retrained models.
-        methods: settings by the name of a run. The run uses the method of that name, or the one named
-            by its setting `method`.
-        overrides: settings by the name of a request, then of a run, that replace those of `methods`.
+        methods: settings by the name of a run. The run uses the method of that name, or the one
+            named by its setting `method`.
+        overrides: settings by the name of a request, then of a run, in place of those of
+            `methods`.
     """
 
     title: str = "Machine unlearning study"
@@ -89,13 +99,15 @@ class Study:
         for name in self.methods:
             if name in ("original", "retrain", "retrain-again") or not _is_plain(name):
                 raise InputError(
-                    f"a run cannot be named {name!r}; use letters, digits, dots, - and _, and leave "
-                    "original, retrain and retrain-again to the references."
+                    f"a run cannot be named {name!r}; use letters, digits, dots, - and _, and "
+                    "leave original, retrain and retrain-again to the references."
                 )
         for request, runs in self.overrides.items():
             if request not in names:
                 raise InputError(
-                    f"overrides name the request {request!r}, but the study has {', '.join(names)}."
+                    f"overrides name the request {request!r}, but the study has "
+                    f"{', '.join(names)}; in TOML a name with a dot stands in quotes, as in "
+                    '[overrides."random-0.1".eupmu].'
                 )
             for name in runs:
                 if name not in self.methods:
@@ -104,15 +116,31 @@ class Study:
                         f"{', '.join(self.methods)}."
                     )
         self.problem.training_settings()
-        for request in self.requests:
+        for each in self.requests:
             for name in self.methods:
-                self.run_settings(request, name)
+                self.run_settings(each, name)
 
     def run_settings(self, request: ForgetRequest, name: str) -> tuple[str, dict[str, Any]]:
         """The method of a run, and all its settings for a request."""
         given = self.methods[name] | self.overrides.get(request.name, {}).get(name, {})
         method = given.pop("method", name)
+        if not isinstance(method, str) or method == "retrain":
+            raise InputError(
+                f"the method of run {name} is {method!r}, but must be one of "
+                f"{', '.join(m for m in methods.available() if m != 'retrain')}."
+            )
         return method, methods.settings(method, given)
+
+
+# How errors name types to people who write TOML.
+_IN_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+    dict: "a table",
+}
 
 
 def _is_plain(name: str) -> bool:
@@ -133,11 +161,48 @@ def load_study(path: Path) -> Study:
     """
     try:
         values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InputError(
-            f"the configuration {path} cannot be read ({error}); give a TOML file."
+            f"the configuration {path} cannot be read ({error.strerror or error}); give a TOML "
+            "file, such as those in experiments/configs."
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"the configuration {path} is no TOML ({error}); mend the file."
         ) from error
     return from_dict(Study, values, "the study")
+
+
+def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:
+    """Settings from "name=value": numbers, true, false and JSON lists as such, the rest as text.
+
+    Args:
+        pairs: as they stand on the command line.
+        flag: how errors name it.
+
+    Returns:
+        The values by name.
+
+    Raises:
+        InputError: something that is not name=value, or a name given twice.
+
+    Example:
+        >>> parse_settings(("num_steps=5", "objective=ascent"), "--settings")
+        {'num_steps': 5, 'objective': 'ascent'}
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name or name in parsed:
+            raise InputError(
+                f"{flag} got {pair!r}, but takes each setting once, as name=value, such as "
+                "learning_rate=0.01."
+            )
+        try:
+            parsed[name] = json.loads(text)
+        except ValueError:
+            parsed[name] = text
+    return parsed
 
 
 def from_dict(cls: Any, values: Any, where: str) -> Any:
@@ -152,7 +217,7 @@ def from_dict(cls: Any, values: Any, where: str) -> Any:
         An instance of `cls`.
 
     Raises:
-        InputError: an unknown field, or a value of another type.
+        InputError: an unknown or missing field, or a value of another type.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where} is {values!r}, but must be a table of fields.")
@@ -163,6 +228,10 @@ def from_dict(cls: Any, values: Any, where: str) -> Any:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "."
             raise InputError(f"{where} has no field {name!r}, only {', '.join(known)}{hint}")
+    for entry in dataclasses.fields(cls):
+        required = (entry.default, entry.default_factory) == (dataclasses.MISSING,) * 2
+        if required and entry.name not in values:
+            raise InputError(f"{where} has no {entry.name}, but needs one; add it.")
     fields = {
         name: _convert(known[name], value, f"{where}: {name}") for name, value in values.items()
     }
@@ -191,5 +260,4 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if origin is None and type(value) is kind:
         return value
-    name = getattr(origin or kind, "__name__", str(kind))
-    raise InputError(f"{where} is {value!r}, but must be of type {name}.")
+    raise InputError(f"{where} is {value!r}, but must be {_IN_WORDS[origin or kind]}.")

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from jaxunlearn.training import Progress
 
@@ -13,27 +15,38 @@ console = Console()
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def _figures(progress: Progress) -> str:
-    rate = progress.step / max(progress.seconds, 1e-9)
-    values = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
-    return f"{rate:.0f} steps/s  {values}"
+def say(text: str, style: str | None = None) -> None:
+    """Prints a line as it is: no markup, no colours of numbers, no line breaks."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def run_label(run: Path) -> str:
+    """A short name of a run folder: its last three parts, which in a study say all."""
+    return str(run) if len(run.parts) <= 3 else "/".join(("...", *run.parts[-3:]))
 
 
 @contextmanager
-def show_progress(label: str) -> Iterator["Reporter"]:
-    """Shows the progress of one run under a label; use the yielded object as `on_progress`."""
+def show_progress(run: Path) -> Iterator["Reporter"]:
+    """Shows the progress of one run; use the yielded object as `on_progress`.
+
+    Args:
+        run: the run folder.
+
+    Yields:
+        A `Reporter`.
+    """
     if not console.is_terminal:
-        yield Reporter(label, None)
+        yield Reporter(run_label(run), None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[steps]}"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim"),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        yield Reporter(label, bar)
+        yield Reporter(run_label(run), bar)
 
 
 class Reporter:
@@ -41,23 +54,29 @@ class Reporter:
 
     def __init__(self, label: str, bar: Bar | None) -> None:
         self.label, self.bar = label, bar
-        self.task = bar.add_task(label, total=None, figures="compiling") if bar else None
+        self.task = bar.add_task(label, total=None, steps="", figures="compiling") if bar else None
         self.last_line = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         """Updates the bar, or prints a line if the last one is some seconds old."""
+        steps = f"{progress.step}/{progress.num_steps}"
         if self.bar is not None and self.task is not None:
             self.bar.update(
                 self.task,
                 completed=progress.step,
                 total=progress.num_steps,
+                steps=steps,
                 figures=_figures(progress),
             )
-        elif time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
+            return
+        is_due = time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES
+        if is_due and progress.step < progress.num_steps:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (progress.num_steps - progress.step)
-            console.print(
-                f"{self.label}: step {progress.step}/{progress.num_steps}, {left:.0f} s left, "
-                f"{_figures(progress)}",
-                soft_wrap=True,
-            )
+            say(f"{self.label}: step {steps}, {left:.0f} s left, {_figures(progress)}")
+
+
+def _figures(progress: Progress) -> str:
+    rate = progress.step / max(progress.seconds, 1e-9)
+    values = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
+    return f"{rate:.3g} steps/s  {values}"

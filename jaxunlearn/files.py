@@ -1,7 +1,9 @@
 """Files that are there in full or not at all, and that say what is wrong with them when read."""
 
+import contextlib
 import json
 import os
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +13,64 @@ from jaxunlearn.types import InputError
 def write_text(path: Path, text: str) -> None:
     """Writes a file through a temporary one beside it, so that a kill leaves the old or the new.
 
+    Args:
+        path: the file; its folder is made.
+        text: what it will hold.
+
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}); choose a folder with space that you may "
-            "write to."
-        ) from error
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise unwritable(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, atomically."""
+    """Writes a value as indented JSON, atomically.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The object.
 
     Raises:
-        InputError: the file is missing, or is not JSON.
+        InputError: the file is missing, is not JSON, or holds something else than an object.
     """
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} is not readable JSON ({error}); delete it and run anew."
+            f"{path} is not readable JSON ({error}); restore it, or delete it and run anew."
         ) from error
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path} holds {reprlib.repr(value)}, but must hold a JSON object; restore it, or "
+            "delete it and run anew."
+        )
+    return value
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """What to say when a file or folder cannot be written."""
+    return InputError(
+        f"{path} cannot be written ({error.strerror or error}); choose a folder with space that "
+        "you may write to."
+    )

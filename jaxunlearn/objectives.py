@@ -37,7 +37,7 @@ def ascent(
 
 
 def adaptive_ascent(exponent: float | jax.Array = 0.5, axis_name: str | None = None) -> Objective:
-    """Ascent that spares what is forgotten already: `-mean_i c_i l_i`, `c_i ~ 1 / sg(l_i)^exponent`.
+    """Ascent that spares what is forgotten: `-mean_i c_i l_i`, `c_i ~ 1 / sg(l_i)^exponent`.
 
     Args:
         exponent: 0 is plain ascent.
@@ -109,7 +109,7 @@ def named(name: str, exponent: float | jax.Array = 0.5) -> Objective:
 def retain_loss(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, ModelState]:
-    """The mean ordinary loss on a retain batch, and the model state that the batch leaves behind."""
+    """The mean ordinary loss on a retain batch, and the model state that it leaves behind."""
     losses, model_state = task.losses(params, model_state, batch, key, True)
     return jnp.mean(losses), model_state
 
@@ -122,8 +122,8 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
         objective: the forget objective.
 
     Returns:
-        `losses_fn(params, model_state, forget, retain, key) -> (LossPair, model_state)`, the model state
-        as the *retain* batch leaves it: forget data never writes running statistics.
+        `losses_fn(params, model_state, forget, retain, key) -> (LossPair, model_state)`, the model
+        state as the *retain* batch leaves it: forget data never writes running statistics.
     """
 
     def losses_fn(

@@ -1,4 +1,4 @@
-"""Optimizers and schedules by name, for configurations: any number in them may be a traced value."""
+"""Optimizers and schedules by name, for configurations; any number in them may be traced."""
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,15 @@ def optimizer(
 ) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay, or AdamW (decoupled), by name.
 
+    Args:
+        name: "sgd" or "adamw".
+        learning_rate: by the optimizer's own count of steps.
+        momentum: of SGD; the decay of AdamW's first moment.
+        weight_decay: as a gradient `weight_decay * params` for SGD, beside the gradient for AdamW.
+
+    Returns:
+        An optax optimizer.
+
     Raises:
         InputError: an unknown name.
     """
@@ -61,5 +70,5 @@ def optimizer(
             optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum)
         )
     if name == "adamw":
-        return optax.adamw(learning_rate, weight_decay=weight_decay)
-    raise InputError(f"optimizer is {name!r}, but must be one of sgd, adamw.")
+        return optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay)
+    raise InputError(f"optimizer is {name!r}, but must be one of {', '.join(OPTIMIZERS)}.")

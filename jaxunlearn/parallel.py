@@ -1,4 +1,4 @@
-"""Data parallelism by sharded jit: one mesh axis, batches split over it, everything else replicated.
+"""Data parallelism by sharded jit: one mesh axis splits the batches, everything else is replicated.
 
 The compiled program works on the global batch; XLA inserts the reductions. So one device and eight
 compute the same numbers, and nothing else in the library knows about devices.
@@ -34,8 +34,8 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     count = len(present) if num_devices is None else num_devices
     if not 1 <= count <= len(present):
         raise InputError(
-            f"devices is {count}, but this machine has {len(present)} ({present[0].platform}); ask for "
-            f"1 to {len(present)}, or set JAX_NUM_CPU_DEVICES for more CPU devices."
+            f"devices is {count}, but this machine has {len(present)} ({present[0].platform}); ask "
+            f"for 1 to {len(present)}, or set JAX_NUM_CPU_DEVICES for more CPU devices."
         )
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=present[:count])
 

@@ -1,12 +1,13 @@
 """Pretrain, retrain and unlearn: one compiled program per method, run in chunks.
 
-A `Program` compiles a method once: `init`, and a chunk of many steps that draws its own batches. All
-numbers that a sweep varies are arguments of the compiled functions, so other numbers, seeds and chunk
-lengths compile nothing anew. Between chunks the host looks at the losses, saves, and shows progress.
+A `Program` compiles a method once: `init`, and a chunk of many steps that draws its own batches.
+All numbers that a sweep varies are arguments of the compiled functions, so other numbers, seeds and
+chunk lengths compile nothing anew. Between chunks the host looks at the losses, saves, and shows
+progress.
 
-Data order: the examples are visited in an endless stream of permutations, one per epoch, all derived
-from the run's key; a batch is the next stretch of the stream. The position in the stream follows from
-the step alone, so a resumed run sees exactly what an undisturbed one would.
+Data order: the examples are visited in an endless stream of permutations, one per epoch, all
+derived from the run's key; a batch is the next stretch of the stream. The position in the stream
+follows from the step alone, so a resumed run sees exactly what an undisturbed one would.
 """
 
 import functools
@@ -33,7 +34,7 @@ Numbers = dict[str, Any]
 
 
 class Diverged(RuntimeError):
-    """A loss became NaN or infinite; the last checkpoint before it is intact."""
+    """A loss or a weight became NaN or infinite; the last checkpoint before it is intact."""
 
 
 class Interrupted(RuntimeError):
@@ -54,9 +55,9 @@ class Program(NamedTuple):
 
     Attributes:
         init: `init(numbers, key, params, model_state, forget, retain) -> TrainState`.
-        chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps until
-            `stop`, or until a loss is not finite. `state` is donated. `history` has one array
-            `[chunk_steps]` per metric.
+        chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps
+            until `stop`, or until a loss is not finite; `finite` says whether all losses and the
+            weights are. `state` is donated. `history` has one array `[chunk_steps]` per metric.
         chunk_steps: the largest number of steps of one chunk.
         mesh: the devices.
     """
@@ -142,14 +143,19 @@ def compile_program(
             i = state.step - first_step
             state, metrics = one_step(state)
             history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
-            finite = jnp.all(jnp.isfinite(jnp.stack([*map(jnp.float32, metrics.values())])))
-            return state, history, finite
+            return state, history, _all_finite(metrics)
 
         _, shapes = jax.eval_shape(one_step, state)
         history = jax.tree.map(lambda m: jnp.zeros((chunk_steps,), m.dtype), shapes)
-        return jax.lax.while_loop(go_on, advance, (state, history, jnp.array(True)))
+        start = (state, history, jnp.array(True))
+        state, history, finite = jax.lax.while_loop(go_on, advance, start)
+        return state, history, finite & _all_finite((state.params, state.model_state))
 
     return Program(init, chunk, chunk_steps, mesh)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def visits(
@@ -216,24 +222,24 @@ def run(
         An `Outcome`.
 
     Raises:
-        Diverged: a loss became NaN or infinite.
+        Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
         InputError: a damaged or foreign checkpoint.
     """
     mesh = program.mesh
     forget, retain = replicate((forget, retain), mesh)
-    params, model_state = replicate(start, mesh)
-    key = replicate(jax.random.key_data(jax.random.key(seed)), mesh)
     numbers = replicate({name: jnp.float32(value) for name, value in numbers.items()}, mesh)
-    inputs = (numbers, key, params, model_state, forget, retain)
-
-    init, compile_seconds = _compiled(program.init, *inputs)
-    clock = time.perf_counter()
-    state = jax.block_until_ready(init(*inputs))
-    seconds = time.perf_counter() - clock
+    inputs = (numbers, *replicate((jax.random.key(seed), *start), mesh), forget, retain)
+    compile_seconds = 0.0
     if checkpointer and checkpointer.newest_step() is not None:
-        state, record = checkpointer.restore(state)
+        state, record = checkpointer.restore(jax.eval_shape(program.init, *inputs))
         seconds = record["seconds"]
+    else:
+        init, compile_seconds = _compiled(program.init, *inputs)
+        clock = time.perf_counter()
+        state = jax.block_until_ready(init(*inputs))
+        seconds = time.perf_counter() - clock
+    del inputs  # the state has its own copy of the weights
     _truncate_metrics(metrics_file, int(state.step))
     limit = replicate(jnp.int32(num_steps), mesh)
     chunk, more_seconds = _compiled(program.chunk, numbers, state, forget, retain, limit)
@@ -251,9 +257,10 @@ def run(
             _append_metrics(metrics_file, history, step, done)
             step += done
             if not finite:
+                kept = f"the last good checkpoint is of step {saved}" if saved else "none was saved"
                 raise Diverged(
-                    f"a loss became NaN or infinite at step {step} of {num_steps}; the last good "
-                    f"checkpoint is of step {saved}. Lower the learning rate or the forget scale."
+                    f"a loss or a weight became NaN or infinite at step {step} of {num_steps}; "
+                    f"{kept}. Lower the learning rate or the forget scale."
                 )
             last = {name: float(values[done - 1]) for name, values in history.items()}
             on_progress(Progress(step, num_steps, seconds, last))
@@ -261,9 +268,10 @@ def run(
             if checkpointer and (due or stop_requested.is_set()):
                 checkpointer.save(step, state, {"seconds": seconds})
                 saved = step
-            if stop_requested.is_set() and step < num_steps:
+            if stop_requested.is_set():
                 raise Interrupted(
-                    f"stopped at step {step} of {num_steps}; the same command continues from step {saved}."
+                    f"stopped at step {step} of {num_steps}; the same command continues from step "
+                    f"{saved}."
                 )
     return Outcome(state, seconds, compile_seconds)
 
@@ -272,7 +280,7 @@ _executables: dict[Any, Any] = {}
 
 
 def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
-    """The executable for these arguments and the seconds it took to compile, 0 if it was at hand."""
+    """The executable for these arguments, and the seconds it took to compile: 0 if at hand."""
     leaves, structure = jax.tree.flatten(args)
     signature = (function, structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
     if signature in _executables:

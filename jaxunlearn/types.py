@@ -6,7 +6,8 @@ other's insides, so one method drives a classifier and a diffusion model alike.
 
 Two kinds of plain dictionaries travel between them:
 
-- `Arrays`: a whole set of examples on the device, `{"image": [N, ...], "label": [N], "index": [N]}`;
+- `Arrays`: a whole set of N examples on the device, with the leaves "image" `[N, ...]`, "label" and
+  "index" `[N]`;
 - `Batch`: some of them, with `"epoch": [B]` added: how often the example has been visited before.
 """
 
@@ -41,8 +42,8 @@ class Task(NamedTuple):
     """What is being unlearned, as pure functions.
 
     Attributes:
-        init: `init(key) -> (params, model_state)`. The model state is whatever the model keeps besides
-            parameters (running statistics of BatchNorm), or an empty dictionary.
+        init: `init(key) -> (params, model_state)`. The model state is whatever the model keeps
+            besides parameters (running statistics of BatchNorm), or an empty dictionary.
         losses: `losses(params, model_state, batch, key, train) -> (losses [B], model_state)`, the
             ordinary training loss of each example. `key` is the key of the whole run; randomness is
             drawn per example from it (`example_keys`).
@@ -78,11 +79,11 @@ class Method(NamedTuple):
     """How to unlearn, as pure functions.
 
     Attributes:
-        init: `init(key, params, model_state, forget, retain) -> TrainState`, with all forget and retain
-            examples as `Arrays` at hand (for saliency masks).
+        init: `init(key, params, model_state, forget, retain) -> TrainState`, with `key` the key of
+            the run and all forget and retain examples as `Arrays` at hand (for saliency masks).
         step: `step(state, forget_batch, retain_batches) -> (state, metrics)`. The leaves of
-            `retain_batches` are `[retain_batches, B, ...]`; `metrics` is a flat dictionary of scalars
-            with at least `forget_loss` or `retain_loss`.
+            `retain_batches` are `[retain_batches, B, ...]`; `metrics` is a flat dictionary of
+            scalars with at least `forget_loss` or `retain_loss`.
         retain_batches: how many retain batches one step uses.
     """
 
@@ -93,6 +94,9 @@ class Method(NamedTuple):
 
 def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
     """One key per example and visit: the same whatever the batch size or the number of devices.
+
+    They descend from child 0 of `key`; its other children give independent randomness (1 draws
+    labels, 2 and 3 order the data).
 
     Args:
         key: the key of the run.
@@ -107,9 +111,10 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
         >>> example_keys(jax.random.key(0), batch).shape
         (2,)
     """
+    child = jax.random.fold_in(key, 0)
 
     def fold(index: jax.Array, epoch: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(key, index), epoch)
+        return jax.random.fold_in(jax.random.fold_in(child, index), epoch)
 
     return jax.vmap(fold)(batch["index"], batch["epoch"])
 

@@ -1,8 +1,10 @@
 """Tiny problems and comparisons that several test files share.
 
 - `quadratic`: a retain loss with a known Hessian, whose forget gradient is constant.
-- `tiny_network`: the two-layer network of the golden numbers, as a bare dict of arrays.
-- `two_batches`: a forget and a retain batch for it.
+- `network` and `example_losses`: the two-layer network of the golden numbers, as a bare dict of arrays.
+- `examples`: inputs and labels for it.
+
+Random numbers come from numpy: they cost no compilation.
 """
 
 from typing import Any, NamedTuple
@@ -114,3 +116,23 @@ def example_losses(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array
     """Cross-entropy of the golden network on `(inputs, labels)`, `[B]`."""
     inputs, labels = batch
     return cross_entropy(logits_fn(params, inputs), labels)
+
+
+def network(seed: int = 0, hidden: int = 8) -> dict[str, jax.Array]:
+    """Random parameters of the golden network."""
+    rng = np.random.default_rng(seed)
+    return {
+        "fc1_weight": jnp.asarray(0.4 * rng.normal(size=(hidden, 6)), jnp.float32),
+        "fc1_bias": jnp.zeros(hidden),
+        "fc2_weight": jnp.asarray(0.4 * rng.normal(size=(4, hidden)), jnp.float32),
+        "fc2_bias": jnp.zeros(4),
+    }
+
+
+def examples(seed: int, *leading: int) -> tuple[jax.Array, jax.Array]:
+    """Inputs `[*leading, 6]`, and labels by a linear teacher with some noise, `[*leading]`."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(*leading, 6))
+    teacher = np.random.default_rng(1234).normal(size=(6, 4))
+    labels = np.argmax(inputs @ teacher + 0.5 * rng.normal(size=(*leading, 4)), axis=-1)
+    return jnp.asarray(inputs, jnp.float32), jnp.asarray(labels, jnp.int32)

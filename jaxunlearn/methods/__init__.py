@@ -5,7 +5,8 @@
     state, metrics = method.step(state, forget_batch, retain_batches)
 
 Every constructor takes the task and an optax optimizer, then its own settings by keyword. For
-configurations, `build` makes a method from flat settings, the optimizer's included.
+configurations, `build` makes a method from flat settings, the optimizer's included. An own method
+is made known by `register`, and is then like any of these.
 """
 
 import difflib
@@ -76,7 +77,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "retain_share": _SHARE,
 }
 
-__all__ = ["available", "build", "settings", "summary", *_METHODS]
+__all__ = ["available", "build", "register", "settings", "summary", *_METHODS]
 
 
 def available() -> tuple[str, ...]:
@@ -115,11 +116,7 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
         >>> settings("eupmu", {"tolerance": 1})["tolerance"]
         1.0
     """
-    own = {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(_constructor(name)).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "num_steps"
-    }
+    own = {parameter.name: parameter.default for parameter in _settings_of(_constructor(name))}
     defaults = COMMON_SETTINGS | own
     for key, value in (given or {}).items():
         if key not in defaults:
@@ -130,6 +127,37 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
             )
         defaults[key] = _checked(name, key, value, defaults[key])
     return defaults
+
+
+def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
+    """Makes an own method known by its name, to `build` and to every command; a decorator.
+
+    Args:
+        constructor: `constructor(task, optimizer, *, setting=default, ...) -> Method`. It is called
+            with traced values for floating-point settings. One named `num_steps` needs no default.
+
+    Returns:
+        The constructor.
+
+    Raises:
+        InputError: the name of a method of this library, or a setting without a default.
+
+    Example:
+        >>> import optax
+        >>> @register
+        ... def halved(task, optimizer, *, factor: float = 0.5):
+        ...     return finetune(task, optax.chain(optimizer, optax.scale(factor)))
+        >>> settings("halved")["factor"]
+        0.5
+    """
+    name = constructor.__name__
+    if name in _METHODS and _METHODS[name].__module__.startswith(__name__):
+        raise InputError(f"a method named {name} exists already; choose another name.")
+    for parameter in _settings_of(constructor):
+        if parameter.default is parameter.empty:
+            raise InputError(f"setting {parameter.name} of method {name} has no default; give one.")
+    _METHODS[name] = constructor
+    return constructor
 
 
 def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
@@ -148,16 +176,28 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     """
     constructor = _constructor(name)
     parameters = inspect.signature(constructor).parameters
-    num_steps = chosen["num_steps"]
-    fast_steps = chosen.get("num_fast_steps", 1)  # the optimizer counts its own steps
-    if chosen.get("variant") == "R":
-        fast_steps = 1
-    rate = schedule(
-        chosen["learning_rate_schedule"], chosen["learning_rate"], num_steps * fast_steps
-    )
+    optimizer_steps = chosen["num_steps"] * _optimizer_steps(name, chosen)
+    rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], optimizer_steps)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
     own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
     return constructor(task, made, **own)
+
+
+def _settings_of(constructor: Callable[..., Method]) -> list[inspect.Parameter]:
+    """The settings that only this method has."""
+    return [
+        parameter
+        for parameter in inspect.signature(constructor).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "num_steps"
+    ]
+
+
+def _optimizer_steps(name: str, chosen: Mapping[str, Any]) -> int:
+    """How often one step of a method calls the optimizer, whose schedule counts its own steps."""
+    if "num_fast_steps" not in chosen or chosen.get("variant") == "R":
+        return 1
+    shared = chosen.get("share_optimizer", name == "sfron_released")
+    return chosen["num_fast_steps"] + int(shared)  # a shared optimizer takes the forget step too
 
 
 def _constructor(name: str) -> Callable[..., Method]:

@@ -1,4 +1,4 @@
-"""What several methods share: how a state begins and advances, and the method that descends one loss."""
+"""What several methods share: how a state begins and advances, and the descent of one loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,8 +29,9 @@ def begin(
     params: Params,
     model_state: ModelState,
 ) -> TrainState:
-    """The state before the first step, with its own copy of the parameters."""
-    params, model_state = jax.tree.map(jnp.copy, (params, model_state))
+    """The state before the first step, with its own copies of the parameters and the key."""
+    key = jax.random.key_data(key)
+    params, model_state, key = jax.tree.map(jnp.copy, (params, model_state, key))
     step = jnp.zeros([], jnp.int32)
     return TrainState(step, params, model_state, transform.init(params), key)
 
@@ -88,7 +89,7 @@ def descend(
 
 
 def weighted(task: Task, objective: Objective, weights: LossPair) -> LossFn:
-    """`weights.forget * objective + weights.retain * retain loss`, with running statistics from retain."""
+    """`weights.forget * objective + weights.retain * retain loss`; retain data writes the state."""
 
     def loss_fn(
         params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array

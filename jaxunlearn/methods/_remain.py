@@ -1,8 +1,8 @@
 """The remain phase: fast weights that descend the retain loss, with running statistics on board.
 
 `fast_slow` moves one tree by gradients. What else a retain batch leaves behind, the model state and
-the value of the loss, travels in that tree as passengers: a passenger's "gradient" is minus its drift,
-and its optimizer takes that drift as it is.
+the value of the loss, travels in that tree as passengers: a passenger's "gradient" is minus its
+drift, and its optimizer takes that drift as it is.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class RemainPhase(NamedTuple):
 
     Attributes:
         init: `init(params, model_state) -> state`.
-        update: `update(updates, state, params, model_state, retain_batches, key) -> (updates, state,
-            model_state, retain loss of the last fast batch)`.
+        update: `update(updates, state, params, model_state, retain_batches, key) -> (updates,
+            state, model_state, retain loss of the last fast batch)`.
     """
 
     init: Callable[[Params, ModelState], Any]

@@ -21,7 +21,7 @@ def _stacked_indices(arrays: Arrays, batch_size: int) -> jax.Array:
 def _plain_losses(
     task: Task, model_state: ModelState, arrays: Arrays, key: jax.Array
 ) -> Callable[[Params, jax.Array], jax.Array]:
-    """`(params, positions [B]) -> losses [B]`, in evaluation mode: no augmentation or batch statistics."""
+    """`(params, positions [B]) -> losses [B]`, without augmentation or batch statistics."""
 
     def losses_fn(params: Params, positions: jax.Array) -> jax.Array:
         batch = {name: values[positions] for name, values in arrays.items()}

@@ -1,22 +1,19 @@
 """EUPMU: unlearn under a bounded rise of the retain loss, by implicit (or exact) gradient surgery.
 
-Source: Zhang et al., EUPMU (arXiv 2510.22124), NeurIPS 2025.
+Source: Zhou et al., Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery
+(EUPMU, arXiv 2510.22124), NeurIPS 2025.
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from jaxunlearn import objectives
+from jaxunlearn import objectives, transforms
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.objectives import Objective, loss_pair, retain_loss
-from jaxunlearn.transforms import (
-    implicit_surgery,
-    multiplier as multiplier_of,
-    surgery_value_and_grad,
-    unilateral_surgery,
-)
+from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad, unilateral_surgery
 from jaxunlearn.types import (
     Arrays,
     Batch,
@@ -40,7 +37,7 @@ def _decayed_adam(
     )
 
 
-# One object for all runs, with its numbers in the state: a run with other numbers compiles nothing anew.
+# One object for all runs, its numbers in the state: a run with other numbers compiles nothing anew.
 MULTIPLIER_OPTIMIZER = optax.inject_hyperparams(_decayed_adam)(1.0, 0.0)
 
 
@@ -60,7 +57,8 @@ def eupmu(
 ) -> Method:
     """Descends `L_f + lambda L_r`, with lambda moved by what each step does to the retain loss.
 
-        dtilde = phi(L_r(theta_t)) - phi(L_r(theta_{t+1})) + tolerance,   lambda <- max(lambda - Adam(dtilde), 0)
+        dtilde = phi(L_r(theta_t)) - phi(L_r(theta_{t+1})) + tolerance
+        lambda <- max(lambda - Adam(dtilde), 0)
 
     Args:
         task: what is unlearned.
@@ -68,7 +66,8 @@ def eupmu(
         multiplier: "same_batch" (one extra forward pass), "next_batch" (none), or "exact" (two
             gradients and the closed form `lambda = max(0, (-<g_r, g_f> - tolerance) / |g_r|^2)`).
         tolerance: the permitted rise per step: of `phi` of the retain loss for the implicit
-            multipliers, of the retain loss per unit step for the exact one. Negative demands a fall.
+            multipliers, of the retain loss per unit step for the exact one. Negative demands a
+            fall.
         multiplier_learning_rate: of the multiplier's Adam.
         multiplier_decay: added to the dual gradient, times the multiplier.
         initial_multiplier: where the multiplier starts.
@@ -135,7 +134,8 @@ def with_multiplier_settings(
     opt_state: Any, learning_rate: float | jax.Array, decay: float | jax.Array
 ) -> Any:
     """The state with the multiplier's Adam set to the given numbers."""
-    return optax.tree.set(opt_state, multiplier_learning_rate=learning_rate, multiplier_decay=decay)
+    rate, decay = jnp.array(learning_rate, jnp.float32), jnp.array(decay, jnp.float32)
+    return optax.tree.set(opt_state, multiplier_learning_rate=rate, multiplier_decay=decay)
 
 
 def surgery_metrics(losses: LossPair, opt_state: Any) -> dict[str, jax.Array]:
@@ -143,7 +143,7 @@ def surgery_metrics(losses: LossPair, opt_state: Any) -> dict[str, jax.Array]:
     return {
         "forget_loss": losses.forget,
         "retain_loss": losses.retain,
-        "multiplier": multiplier_of(opt_state),
+        "multiplier": transforms.multiplier(opt_state),
     }
 
 

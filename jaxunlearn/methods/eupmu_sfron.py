@@ -59,7 +59,8 @@ def eupmu_sfron(
     """Surgery of the forget step, then retain steps of the fast weights, then the multiplier.
 
         d = grad (L_f + lambda L_r);   theta_0 = theta - forget_learning_rate clip(m * alpha_t d)
-        theta_{i+1} = theta_i - opt(grad L_r(theta_i));   theta <- theta + slow_step_size (theta_K - theta)
+        theta_{i+1} = theta_i - opt(grad L_r(theta_i))
+        theta <- theta + slow_step_size (theta_K - theta)
         lambda <- max(lambda - Adam(phi(L_r before) - phi(L_r after) + tolerance), 0)
 
     Args:
@@ -86,7 +87,8 @@ def eupmu_sfron(
         mask_batch_size: of the pass that computes the Fisher diagonals.
 
     Returns:
-        A `Method` that uses K + 1 retain batches per step: one for the surgery, K for the fast weights.
+        A `Method` that uses K + 1 retain batches per step: one for the surgery, K for the fast
+        weights.
 
     Raises:
         InputError: an unknown multiplier, objective or schedule, or no fast steps.
@@ -123,7 +125,7 @@ def eupmu_sfron(
         if saliency:
             mask = fisher_mask(
                 task,
-                jax.random.wrap_key_data(key),
+                key,
                 params,
                 model_state,
                 forget,

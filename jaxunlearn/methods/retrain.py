@@ -1,7 +1,7 @@
 """Learning from the retain data alone: retraining, the oracle of every comparison, and fine-tuning.
 
-Both are plain descent of the retain loss. Retraining starts from fresh weights; fine-tuning (FT) starts
-from the original model and hopes that it forgets.
+Both are plain descent of the retain loss. Retraining starts from fresh weights; fine-tuning (FT)
+starts from the original model and hopes that it forgets.
 """
 
 import jax

@@ -21,9 +21,11 @@ def salun(
 ) -> Method:
     """Random labels with updates masked to the largest `|sum grad L_f|` of the original model.
 
-        theta <- theta - m * opt(grad (L_random labels + L_r)),   m = 1[|sum g_f| in the top fraction]
+        theta <- theta - m * opt(grad (L_random labels + L_r))
+        m = 1[|sum g_f| in the top fraction]
 
-    The mask stands last in the chain, so that masked weights stay bit-equal under momentum and decay.
+    The mask stands last in the chain, so that masked weights stay bit-equal under momentum and
+    weight decay.
 
     Args:
         task: what is unlearned.
@@ -48,7 +50,7 @@ def salun(
         del retain
         mask = gradient_mask(
             task,
-            jax.random.wrap_key_data(key),
+            key,
             params,
             model_state,
             forget,

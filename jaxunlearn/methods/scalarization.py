@@ -1,6 +1,7 @@
 """Linear scalarisation: one fixed weight between forgetting and retaining.
 
-Two published baselines are this method with one objective each: NegGrad+ (ascent) and random labels.
+Two published baselines are this method with one objective each: NegGrad+ (ascent) and random
+labels.
 """
 
 import jax

@@ -52,8 +52,8 @@ def sfron(
         theta_0 = theta - forget_learning_rate g;   theta_{i+1} = theta_i - opt(grad L_r(theta_i))
         theta <- theta + slow_step_size (theta_K - theta)
 
-    The ablations leave parts out: "FR-on" the saliency mask, "R-on" the adaptive weights too, and "R"
-    the geometry too: one descent step of `alpha_t L_u + L_r` at a time.
+    The ablations leave parts out: "FR-on" the saliency mask, "R-on" the adaptive weights too, and
+    "R" the geometry too: one descent step of `alpha_t L_u + L_r` at a time.
 
     Args:
         task: what is unlearned.
@@ -113,7 +113,7 @@ def sfron(
         if variant == "SFR-on":
             mask = fisher_mask(
                 task,
-                jax.random.wrap_key_data(key),
+                key,
                 params,
                 model_state,
                 forget,
@@ -158,8 +158,8 @@ def sfron_released(
 ) -> Method:
     """SFR-on as its released code does it, where that differs from the paper.
 
-    One momentum serves both phases, the slow weights follow all the way, the Fisher diagonal squares
-    batch means, and alpha decays along a cosine.
+    One momentum serves both phases, the slow weights follow all the way, the Fisher diagonal
+    squares batch means, and alpha decays along a cosine.
 
     Args:
         task: what is unlearned.

@@ -23,6 +23,7 @@ from jaxunlearn.models.checks import (
     check_whole,
     check_wholes,
 )
+from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import Head, Norm, he_init
 
 
@@ -45,8 +46,8 @@ class Block(nn.Module):
     axis_name: str | None
     dtype: Any
 
-    def _conv(self, features: int, size: int, stride: int, name: str) -> nn.Conv:
-        return nn.Conv(
+    def _conv(self, features: int, size: int, stride: int, name: str) -> nn.Module:
+        return Conv(
             features,
             (size, size),
             strides=stride,
@@ -150,7 +151,7 @@ class ResNet(nn.Module):
             InputError: the images are not floating-point `[B, H, W, C]`.
         """
         check_images(self, images)
-        x = nn.Conv(
+        x = Conv(
             self.stem_width,
             (3, 3),
             strides=self.stem_stride,

@@ -1,7 +1,8 @@
 """Image classification as a task: cross-entropy per example, and class probabilities.
 
-Images arrive raw (uint8 or floating point) and are normalised and augmented inside the compiled step.
-Augmentation draws from one key per example and visit, so it does not depend on batch size or devices.
+Images arrive raw (uint8 or floating point) and are normalised and augmented inside the compiled
+step. Augmentation draws from one key per example and visit, so it does not depend on batch size or
+devices.
 """
 
 import jax
@@ -27,13 +28,14 @@ def classification(
     """The task of classifying images with a Flax linen model.
 
     Args:
-        model: `model.apply(variables, images [B, H, W, C], train) -> logits [B, num_classes]`; what it
-            keeps besides `params` (such as `batch_stats`) becomes the model state.
+        model: `model.apply(variables, images [B, H, W, C], train) -> logits [B, num_classes]`; what
+            it keeps besides `params` (such as `batch_stats`) becomes the model state.
         image_shape: `(H, W, C)` of the images.
         num_classes: how many classes the labels range over.
         mean: mean of the pixels (in [0, 1]) by channel, or one for all.
         std: standard deviation of the pixels by channel, or one for all.
-        augmentation: "none", "crop" (shifts by up to 4 pixels) or "flip_crop" (mirrored at random too).
+        augmentation: "none", "crop" (shifts by up to 4 pixels) or "flip_crop" (mirrored at random
+            too).
 
     Returns:
         A `Task`.
@@ -108,11 +110,10 @@ def augmented(images: jax.Array, keys: jax.Array, flip: bool) -> jax.Array:
     """
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
-        crop_key, flip_key = jax.random.split(key)
+        draws = jax.random.uniform(key, (3,))
         padded = jnp.pad(image, ((_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
-        shift = jax.random.randint(crop_key, (2,), 0, 2 * _PADDING + 1)
-        image = jax.lax.dynamic_slice(padded, (shift[0], shift[1], 0), image.shape)
-        mirrored = jax.random.bernoulli(flip_key) & flip
-        return jnp.where(mirrored, image[:, ::-1], image)
+        top, left = jnp.int32((2 * _PADDING + 1) * draws[:2])
+        image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+        return jnp.where(flip & (draws[2] < 0.5), image[:, ::-1], image)
 
     return jax.vmap(one)(images, keys)

@@ -53,7 +53,7 @@ def unilateral_surgery(tolerance: ScalarOrSchedule = 0.0) -> optax.GradientTrans
     Raises:
         InputError: in `update`, updates that are not a `LossPair` of trees of one structure.
 
-    Reference: Zhang et al., EUPMU (arXiv 2510.22124), 2025.
+    Reference: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU, arXiv 2510.22124), 2025.
 
     Example:
         >>> tx = unilateral_surgery()
@@ -331,7 +331,9 @@ def famo(
     def init_fn(params: optax.Params) -> FamoState:
         del params
         logits = jnp.zeros([2], jnp.float32)
-        return FamoState(jnp.zeros([], jnp.int32), logits, optimizer.init(logits), logits)
+        # Every field is an array of its own: a state is donated buffer by buffer.
+        log_losses = jnp.zeros([2], jnp.float32)
+        return FamoState(jnp.zeros([], jnp.int32), logits, optimizer.init(logits), log_losses)
 
     def update_fn(
         updates: optax.Updates,

@@ -213,9 +213,12 @@ def adaptive_weights(
         raise InputError(
             f"losses has shape {jnp.shape(losses)}, but must be one loss per example, [B]."
         )
-    coefficients = 1.0 / (jax.lax.stop_gradient(losses) ** exponent + 1e-15)
+    losses = jnp.asarray(losses)
+    wide = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))  # float16 has no 1e-15
+    coefficients = 1.0 / (jax.lax.stop_gradient(wide) ** exponent + 1e-15)
     mean = jnp.mean(coefficients)
-    return coefficients / (mean if axis_name is None else jax.lax.pmean(mean, axis_name))
+    weights = coefficients / (mean if axis_name is None else jax.lax.pmean(mean, axis_name))
+    return weights.astype(losses.dtype)
 
 
 def _check_like(

@@ -16,7 +16,7 @@ last step did to the retain loss. One backward pass of `l_f + lambda l_r` is the
 by that much per unit step. The released code's `error` has the opposite sign, it *demands* a fall;
 `tolerance=-error` reproduces it.
 
-Source: Zhang et al., EUPMU (arXiv 2510.22124), 2025, Equation 8.
+Source: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU, arXiv 2510.22124), 2025, Equation 8.
 """
 
 import functools
@@ -133,7 +133,7 @@ def _state_type(rule: _Rule) -> type[ImplicitSurgeryState]:
 
 def _value(scalar_or_schedule: ScalarOrSchedule, count: jax.Array) -> jax.Array:
     value = scalar_or_schedule(count) if callable(scalar_or_schedule) else scalar_or_schedule
-    return jnp.asarray(value, jnp.float32)
+    return jnp.array(value, jnp.float32)  # a copy: states are donated, the caller's arrays are not
 
 
 def _scalar(value: Any, name: str) -> jax.Array:
@@ -143,7 +143,7 @@ def _scalar(value: Any, name: str) -> jax.Array:
             f"{name} has shape {array.shape} and dtype {array.dtype}, but must be one "
             "floating-point scalar; take the mean over the batch first."
         )
-    return array.astype(jnp.float32)
+    return jnp.array(array, jnp.float32)  # a copy, see `_value`
 
 
 def implicit_surgery(
@@ -166,8 +166,9 @@ def implicit_surgery(
         multiplier      descends d by `multiplier_optimizer`, clipped at 0
 
     where `phi` is the identity, or `log(x + 1e-8)` if `log_loss`. With fixed gradients, plain SGD of
-    rate beta and a learning rate folded into `step_size`, lambda converges to the closed form for
-    `beta |g_r|^2 < 1` (same_batch, one step of lag) or `< 2` (refreshed before the pullback).
+    rate beta and the learning rate as `step_size`, lambda converges to the closed form for
+    `beta |g_r|^2 < 2`, under either estimator with `surgery_value_and_grad`. Gradients weighed by the
+    *stored* multiplier of "next_batch" lag by one step, which halves the bound.
 
     Args:
         multiplier_optimizer: any optax optimizer, over one float32 scalar.

@@ -36,7 +36,7 @@ def test_labels_out_of_range(split, value):
 
 
 def test_examples_that_are_not_numbered_in_order():
-    with pytest.raises(InputError, match="numbered 0 to 2 in order.*Examples.from_arrays"):
+    with pytest.raises(InputError, match=r"numbered 0 to 2 in order.*Examples.from_arrays"):
         toy(train=toy().train.take([0, 1, 3]))
 
 

@@ -110,5 +110,5 @@ def test_empty(tmp_path):
 def test_data_prepared_from_other_files(tmp_path, files):
     load("fashion_mnist", data_dir=tmp_path / "data", folder=files)
     write_fashion_mnist(tmp_path / "others", train=21)
-    with pytest.raises(InputError, match="was prepared from other files than those in .*others"):
+    with pytest.raises(InputError, match=r"was prepared from other files than those in .*others"):
         load("fashion_mnist", data_dir=tmp_path / "data", folder=tmp_path / "others")

@@ -161,7 +161,7 @@ def test_requests_that_do_not_fit_the_data(request_, message):
 
 def test_a_subclass_that_does_not_exist():
     for data in (toy_with_coarse_classes(), toy_of_coarse_classes()):
-        with pytest.raises(InputError, match="subclass 10 does not exist: .* fine classes 0 to 9"):
+        with pytest.raises(InputError, match=r"subclass 10 does not exist: .* fine classes 0 to 9"):
             chosen(ForgetRequest(subclass=10), data, np.arange(100))
 
 
@@ -176,7 +176,7 @@ def test_everything_that_is_eligible_is_everything():
 
 
 def test_indices_in_validation_data():
-    with pytest.raises(InputError, match="2 of the 3 indices are validation data.*the first 7"):
+    with pytest.raises(InputError, match=r"2 of the 3 indices are validation data.*the first 7"):
         chosen(ForgetRequest(indices=(8, 7, 2)), eligible=np.array([0, 1, 2, 3]))
 
 
@@ -209,7 +209,7 @@ def test_malformed_files(tmp_path, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name in ("missing", "binary", "."):
-        with pytest.raises(InputError, match="forget file .* cannot be read"):
+        with pytest.raises(InputError, match=r"forget file .* cannot be read"):
             read_indices(tmp_path / name)
 
 

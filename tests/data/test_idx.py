@@ -48,7 +48,7 @@ def test_truncated_garbled_and_false_gzip(tmp_path):
     garbled = packed[:14] + bytes(255 - byte for byte in packed[14:])
     for data in (packed[:-9], garbled, WHOLE, packed[:5]):
         path.write_bytes(data)
-        with pytest.raises(InputError, match="a.gz is damaged or cannot be read|must begin with"):
+        with pytest.raises(InputError, match=r"a.gz is damaged or cannot be read|must begin with"):
             read_idx(path, 3)
 
 

@@ -58,5 +58,5 @@ def test_a_folder_for_a_set_that_takes_none(tmp_path, name):
 
 
 def test_a_known_set_that_tfds_cannot_open(tmp_path):
-    with pytest.raises(InputError, match="tfds cannot open the data set 'eurosat/none'.*none"):
+    with pytest.raises(InputError, match=r"tfds cannot open the data set 'eurosat/none'.*none"):
         load("eurosat/none", data_dir=tmp_path)

@@ -87,14 +87,14 @@ def test_a_write_that_fails_keeps_the_old_file(saved, monkeypatch):
 
 
 def test_another_data_set(saved):
-    with pytest.raises(InputError, match="belongs to other data: data set 'toy'.*'other' has"):
+    with pytest.raises(InputError, match=r"belongs to other data: data set 'toy'.*'other' has"):
         load_request(saved, toy(name="other"))
     with pytest.raises(InputError, match="load the data it was saved for"):
         load_request(saved, toy(train=61))
 
 
 def test_missing(tmp_path):
-    with pytest.raises(InputError, match="saved forget request .*none.json' cannot be read"):
+    with pytest.raises(InputError, match=r"saved forget request .*none.json' cannot be read"):
         load_request(tmp_path / "none.json", DATA)
 
 

@@ -100,7 +100,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_can_be_repeated(monkeypat
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot prepare the data set in .*data_dir="):
+    with pytest.raises(InputError, match=r"cannot prepare the data set in .*data_dir="):
         load("digits", data_dir=tmp_path / "file")
 
 
@@ -113,7 +113,7 @@ def test_a_folder_that_holds_something_else(place):
 @pytest.mark.parametrize("text", ["{}", '{"a":'])
 def test_a_damaged_description(place, text):
     (place / "jaxunlearn_digits/1.0.0/dataset_info.json").write_text(text)
-    with pytest.raises(InputError, match="description of the data in .* is damaged"):
+    with pytest.raises(InputError, match=r"description of the data in .* is damaged"):
         load("digits", data_dir=place)
 
 

@@ -1,10 +1,12 @@
 """Sets of tfds: those of the table on tfds's mock, others on small builders made here."""
 
 import importlib.util
+import io
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from jaxunlearn.data import ForgetRequest, channel_statistics, load, split
 from jaxunlearn.data.table import TABLE
@@ -56,6 +58,39 @@ def test_cifar20_is_cifar100_by_its_coarse_classes(tmp_path):
     assert 0 in chosen[0].index
 
 
+def test_cifar100_from_records_on_disk(tmp_path, monkeypatch):
+    """Encoded pictures, decoded without TensorFlow, and the class names that were prepared."""
+    cifar100 = tfds.image_classification.Cifar100
+    pictures = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
+
+    def generate(positions):
+        for position in positions:
+            file = io.BytesIO()
+            Image.fromarray(pictures[position]).save(file, "PNG")
+            file.seek(0)
+            labels = {"label": position % 100, "coarse_label": position % 20}
+            yield position, {"id": str(position), "image": file} | labels
+
+    def generators(self, dl_manager):
+        self.info.features["label"].names = [f"fine {label}" for label in range(100)]
+        self.info.features["coarse_label"].names = [f"coarse {label}" for label in range(20)]
+        return {"train": generate(range(20)), "test": generate(range(20, 30))}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar100, "_split_generators", generators)
+        cifar100(data_dir=tmp_path).download_and_prepare(file_format="array_record")
+    data = load("cifar100", data_dir=tmp_path)
+    # tfds shuffles the records of a split once, when it prepares them.
+    order = data.train.label
+    assert sorted(order) == list(range(20))
+    np.testing.assert_array_equal(data.train.image, pictures[order])
+    np.testing.assert_array_equal(data.test.image, pictures[data.test.label])
+    np.testing.assert_array_equal(data.coarse, order)
+    assert data.class_names[99] == "fine 99"
+    assert data.coarse_names[19] == "coarse 19"
+    assert load("cifar20", data_dir=tmp_path).class_names == data.coarse_names
+
+
 def test_the_mock_of_a_set_outside_the_table(tmp_path):
     with tfds.testing.mock_data(num_examples=12):
         data = load("mnist", data_dir=tmp_path)
@@ -63,6 +98,15 @@ def test_the_mock_of_a_set_outside_the_table(tmp_path):
     assert data.num_classes == 10
     assert (data.mean, data.std) == channel_statistics(data.train.image)
     assert data.augmentation == "none"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_an_empty_split(tmp_path, name):
+    with (
+        tfds.testing.mock_data(num_examples=0),
+        pytest.raises(InputError, match=f"the training split of '{name}' is empty"),
+    ):
+        load(name, data_dir=tmp_path)
 
 
 def test_another_set_takes_its_settings_from_features_and_images(tmp_path):
@@ -184,7 +228,7 @@ def test_no_network(tmp_path, with_tensorflow):
 
     features = {"image": IMAGE, "label": tfds.features.ClassLabel(num_classes=3)}
     make_builder("standin_offline", features, Offline())
-    with pytest.raises(InputError, match="cannot be prepared here .ConnectionError.*tfds build"):
+    with pytest.raises(InputError, match=r"cannot be prepared here .ConnectionError.*tfds build"):
         load("standin_offline", data_dir=tmp_path)
     assert not list(tmp_path.glob("standin_offline/*"))
 
@@ -194,5 +238,5 @@ def test_prepared_in_a_format_without_random_access(tmp_path):
     prepared("standin_format", tmp_path, features, {"train": records(6), "test": records(3)})
     info = tmp_path / "standin_format/1.0.0/dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(InputError, match="cannot be read .*in the format array_record"):
+    with pytest.raises(InputError, match=r"cannot be read .*in the format array_record"):
         load("standin_format", data_dir=tmp_path)

@@ -20,7 +20,7 @@ from jaxunlearn import (
 )
 from tests.helpers import assert_trees_equal, cosine, dot, flat
 
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 def gradients(seed: int, conflict: bool | None = None) -> LossPair:
@@ -43,7 +43,7 @@ def direction(tx: optax.GradientTransformationExtraArgs, pair: LossPair) -> np.n
     return flat(combined)
 
 
-def on_circle(pair: LossPair, count: int = 200_001) -> np.ndarray:
+def on_circle(pair: LossPair, count: int = 20_001) -> np.ndarray:
     """Unit vectors of the plane of the two gradients, `[count, 7]`."""
     basis, _ = np.linalg.qr(np.stack([flat(pair.forget), flat(pair.retain)], axis=1))
     angles = np.linspace(0.0, 2.0 * np.pi, count)
@@ -129,7 +129,7 @@ def test_pcgrad_adds_gradients_that_agree() -> None:
 def test_mgda_is_the_point_of_least_norm(seed: int, scale: float) -> None:
     pair = gradients(seed)
     pair = LossPair(pair.forget, jax.tree.map(lambda g: scale * g, pair.retain))
-    shares = np.linspace(0.0, 1.0, 100_001)[:, None]
+    shares = np.linspace(0.0, 1.0, 20_001)[:, None]
     points = shares * flat(pair.forget) + (1.0 - shares) * flat(pair.retain)
     best = points[np.argmin(np.sum(points**2, axis=1))]
     np.testing.assert_allclose(direction(mgda(), pair), best, atol=1e-4)

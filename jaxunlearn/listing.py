@@ -1,0 +1,104 @@
+"""What `jaxunlearn list` prints: names with what the documentation says of them."""
+
+import inspect
+import json
+import re
+import shutil
+import textwrap
+from typing import Any
+
+from jaxunlearn import data, methods, models
+from jaxunlearn.methods import _constructor
+from jaxunlearn.optimizers import OPTIMIZERS, SCHEDULES
+from jaxunlearn.types import InputError
+
+# What the common settings mean; the others are documented by their method.
+_COMMON = {
+    "num_steps": "how many steps.",
+    "forget_batch_size": "forget examples in a step.",
+    "retain_batch_size": "examples in each retain batch of a step.",
+    "optimizer": f"{' or '.join(OPTIMIZERS)}.",
+    "learning_rate": "of the optimizer, at its largest.",
+    "learning_rate_schedule": f"{', '.join(SCHEDULES)}.",
+    "momentum": "of sgd.",
+    "weight_decay": "of the optimizer: coupled in sgd, decoupled in adamw.",
+}
+
+
+def describe(what: str) -> str:
+    """The text that `jaxunlearn list WHAT` prints.
+
+    Args:
+        what: "methods", "models", "data", or the name of a method.
+
+    Returns:
+        Lines.
+
+    Raises:
+        InputError: something else.
+
+    Example:
+        >>> describe("models").splitlines()[0].split()[:2]
+        ['mlp', '855,050']
+    """
+    if what == "methods":
+        return _columns({name: methods.summary(name) for name in methods.available()})
+    if what == "models":
+        return _columns(_table(models))
+    if what == "data":
+        return _columns(_table(data))
+    if what not in methods.available():
+        raise InputError(
+            f"there is no list of {what!r}; list methods, models, data, or the settings of a "
+            f"method: {', '.join(methods.available())}."
+        )
+    return _settings(what)
+
+
+def _settings(method: str) -> str:
+    """A method's equations, and its settings with their defaults and meanings."""
+    about = (inspect.getdoc(_constructor(method)) or "").partition("\nArgs:")[0]
+    meanings = _meanings(method)
+    rows = {
+        f"{name} = {json.dumps(value)}": meanings.get(name, "")
+        for name, value in methods.settings(method).items()
+    }
+    return f"{about.rstrip()}\n\n{_columns(rows)}"
+
+
+def _meanings(method: str) -> dict[str, str]:
+    """What the section "Args" of a method's documentation says of each setting."""
+    text = inspect.getdoc(_constructor(method)) or ""
+    match = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", text, re.DOTALL)
+    found: dict[str, str] = {}
+    name = ""
+    for line in match[1].splitlines() if match else ():
+        entry = re.fullmatch(r"    (\w+): (.*)", line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2]
+        elif line.strip():
+            found[name] += " " + line.strip()
+    return _COMMON | {key: text for key, text in found.items() if key != "optimizer"}
+
+
+def _table(module: Any) -> dict[str, str]:
+    """The rows of the table in a module's documentation, by their first column."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in module.__doc__.splitlines()
+        if line.startswith("|")
+    ][2:]
+    width = max(len(row[1]) for row in rows)
+    return {row[0]: f"{row[1]:>{width}}  {row[2]}" for row in rows}
+
+
+def _columns(rows: dict[str, str]) -> str:
+    """Names on the left, texts on the right, broken to the width of the terminal."""
+    left = max(map(len, rows)) + 2
+    right = max(shutil.get_terminal_size((120, 24)).columns - left, 30)
+    lines = []
+    for name, text in rows.items():
+        first, *others = textwrap.wrap(text, right, drop_whitespace=True) or [""]
+        lines += [f"{name:{left}}{first}".rstrip(), *(" " * left + other for other in others)]
+    return "\n".join(lines)

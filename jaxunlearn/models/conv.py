@@ -1,0 +1,173 @@
+"""Convolutions whose gradients stay fast inside compiled loops on CPUs.
+
+XLA's CPU compiler brings convolutions into the layout of its fast kernels only outside of loops. The
+forward pass of a channels-last convolution is in that layout anyway; its two gradients are not, and
+run tens of times slower in the body of a `scan` or a `while_loop`, which is where training happens
+here. So on CPUs the gradients are written as channels-last convolutions of transposed arrays:
+
+    grad of the images    g (dilated by the stride) * flipped kernel
+    grad of the kernel    images * g (dilated by the stride), summed over the batch as if over channels
+
+On other platforms, and for convolutions with dilation or groups, JAX's own gradients are used.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+Pairs = tuple[tuple[int, int], ...]
+
+
+def conv_general_dilated(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` for images, in the form that `flax.linen.Conv` calls.
+
+    Args:
+        images: `[N, H, W, C]`.
+        kernel: `[h, w, C, F]`.
+        strides: of rows and columns.
+        padding: "SAME", "VALID", or pairs for rows and columns.
+        lhs_dilation: of the images.
+        rhs_dilation: of the kernel.
+        dimension_numbers: must mean channels last.
+        feature_group_count: groups of channels.
+        precision: of the products.
+
+    Returns:
+        `[N, H', W', F]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> conv_general_dilated(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), (2, 2), "SAME").shape
+        (1, 2, 2, 5)
+    """
+    dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    if images.ndim != 4 or dilated or feature_group_count != 1:
+        return jax.lax.conv_general_dilated(
+            images,
+            kernel,
+            strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            dimension_numbers=dimension_numbers,
+            feature_group_count=feature_group_count,
+            precision=precision,
+        )
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
+    pairs = tuple((int(low), int(high)) for low, high in padding)
+    return _conv(images, kernel, tuple(strides), pairs, precision)
+
+
+Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(
+    images: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pairs, precision: Any
+) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        images, kernel, strides, padding, dimension_numbers=_LAYOUT, precision=precision
+    )
+
+
+def _forward(
+    images: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pairs, precision: Any
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv(images, kernel, strides, padding, precision), (images, kernel)
+
+
+def _backward(
+    strides: tuple[int, ...],
+    padding: Pairs,
+    precision: Any,
+    residuals: tuple[jax.Array, jax.Array],
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    def channels_last(
+        images: jax.Array, kernel: jax.Array, gradient: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return (
+            _images_gradient(images, kernel, gradient, strides, padding, precision),
+            _kernel_gradient(images, kernel, gradient, strides, padding, precision),
+        )
+
+    def native(
+        images: jax.Array, kernel: jax.Array, gradient: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        def plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jax.lax.conv_general_dilated(
+                images, kernel, strides, padding, dimension_numbers=_LAYOUT, precision=precision
+            )
+
+        return jax.vjp(plain, images, kernel)[1](gradient)
+
+    return jax.lax.platform_dependent(*residuals, gradient, cpu=channels_last, default=native)
+
+
+_conv.defvjp(_forward, _backward)
+
+
+def _images_gradient(
+    images: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    strides: tuple[int, ...],
+    padding: Pairs,
+    precision: Any,
+) -> jax.Array:
+    """`[N, H, W, C]`: the gradient, dilated by the stride, meets the kernel turned around."""
+    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    pads = []
+    for size, window, out, stride, (low, _) in zip(
+        images.shape[1:3], kernel.shape[:2], gradient.shape[1:3], strides, padding, strict=True
+    ):
+        before = window - 1 - low
+        pads.append((before, size + low - (out - 1) * stride - 1))
+    return jax.lax.conv_general_dilated(
+        gradient,
+        turned,
+        (1, 1),
+        pads,
+        lhs_dilation=strides,
+        dimension_numbers=_LAYOUT,
+        precision=precision,
+    )
+
+
+def _kernel_gradient(
+    images: jax.Array,
+    kernel: jax.Array,
+    gradient: jax.Array,
+    strides: tuple[int, ...],
+    padding: Pairs,
+    precision: Any,
+) -> jax.Array:
+    """`[h, w, C, F]`: images meet the gradient as a kernel, with batch and channels exchanged."""
+    exchanged = jax.lax.conv_general_dilated(
+        images.transpose(3, 1, 2, 0),
+        gradient.transpose(1, 2, 0, 3),
+        (1, 1),
+        padding,
+        rhs_dilation=strides,
+        dimension_numbers=_LAYOUT,
+        precision=precision,
+    )
+    # A stride that does not divide leaves positions that no window of the forward pass began at.
+    rows, columns = kernel.shape[:2]
+    return exchanged[:, :rows, :columns].transpose(1, 2, 0, 3)

@@ -1,0 +1,181 @@
+"""The stage that evaluates: predictions and metrics of a run, written to its folder.
+
+`predictions.npz` holds the class probabilities on every split, `results.json` all metrics, what the
+run cost, and how many examples each split has.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxunlearn import data, evaluation
+from jaxunlearn.config import Problem
+from jaxunlearn.data import Examples, ForgetRequest
+from jaxunlearn.evaluation import Predictions, SplitPredictions
+from jaxunlearn.files import read_json, write_json
+from jaxunlearn.runs import load_weights, read_config, read_done
+from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
+from jaxunlearn.types import InputError
+
+_PREDICTION_BATCH = 500
+# All other metrics are in percent.
+_UNITS = {
+    "kl_to_retrained": "nats",
+    "js_to_retrained": "nats",
+    "average_gap_svc_non_member_rate": "percentage points",
+    "average_gap_entropy_member_rate": "percentage points",
+    "tow": "best at 1",
+}
+
+
+def evaluate(
+    run: Path,
+    weights: Weights,
+    problem: Problem,
+    seed: int,
+    request: ForgetRequest,
+    *,
+    method: str,
+    cost: dict[str, Any] | None = None,
+    retrained: Path | None = None,
+) -> dict[str, float]:
+    """Computes the predictions and all metrics of a model, and writes them to its run folder.
+
+    Args:
+        run: the run folder, which receives `predictions.npz` and `results.json`.
+        weights: of the model.
+        problem: what it learned.
+        seed: the pretraining seed.
+        request: what was forgotten.
+        method: how the results name the model.
+        cost: steps and seconds of the run, from `read_cost`, if it trained at all.
+        retrained: the evaluated run folder of the retrained model, for all distances.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        InputError: `retrained` was not evaluated, or on other data.
+    """
+    splits, task, cost = load_splits(problem, seed, request), load_task(problem), cost or {}
+    oracle, oracle_results = None, {}
+    if retrained is not None:
+        oracle_results = read_json(retrained / "results.json")
+        oracle = SplitPredictions.load(retrained / "predictions.npz")
+    # A Partial over the weights: models of one task share the compiled program.
+    predict_fn = jax.tree_util.Partial(task.predict, *weights)
+    predictions = SplitPredictions(
+        *(_predict(predict_fn, examples, task.num_classes) for examples in splits)
+    )
+    metrics = evaluation.evaluate(predictions, oracle, oracle_results.get("metrics"))
+    results = {
+        "method": method,
+        "request": request.name,
+        "seed": seed,
+        "dataset": problem.data,
+        "model": problem.model,
+        "counts": {name: len(examples) for name, examples in splits._asdict().items()},
+        "metrics": metrics,
+        **cost,
+    }
+    if cost and oracle_results.get("seconds"):
+        results["retrain_seconds"] = oracle_results["seconds"]
+        results["share_of_retraining"] = cost["seconds"] / oracle_results["seconds"]
+    run.mkdir(parents=True, exist_ok=True)
+    predictions.save(run / "predictions.npz")
+    write_json(run / "results.json", results)
+    return metrics
+
+
+def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
+    """Evaluates a finished run of `retrain` or `unlearn` by what its folder says of itself.
+
+    Args:
+        run: the run folder.
+        retrained: the evaluated run folder of the retrained model, for all distances.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        InputError: the folder holds no such run, an unfinished one, or one of other data; or
+            `retrained` is not that of the same problem, seed and request, or was not evaluated.
+    """
+    config = read_config(run, "retrain", "unlearn")
+    forgotten = data.load_request(run / "forget_request.json", load_dataset(config.problem))
+    request = config.request
+    if request is None or request.file is not None:  # the file may have gone since
+        request = ForgetRequest(indices=tuple(forgotten.tolist()))
+    if retrained is not None:
+        oracle = read_config(retrained, "retrain")
+        theirs = data.load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
+        same = (oracle.problem, oracle.seed) == (config.problem, config.seed)
+        if not same or theirs.tolist() != forgotten.tolist():
+            raise InputError(
+                f"{retrained} is the retrained model of another problem, seed or forget request "
+                f"than {run}; retrain with the same ones."
+            )
+        if not (retrained / "results.json").exists():
+            raise InputError(
+                f"{retrained} is not evaluated yet; run jaxunlearn evaluate {retrained} first."
+            )
+    return evaluate(
+        run,
+        load_weights(run, config.problem),
+        config.problem,
+        config.seed,
+        request,
+        method="retrain-again" if config.again else config.method,
+        cost=read_cost(run),
+        retrained=retrained,
+    )
+
+
+def read_cost(run: Path) -> dict[str, Any]:
+    """What a finished run cost: steps and seconds."""
+    done = read_done(run)
+    return {key: done[key] for key in ("steps", "seconds", "compile_seconds")}
+
+
+def read_metrics(run: Path) -> dict[str, float]:
+    """All metrics of an evaluated run.
+
+    Raises:
+        InputError: the run was not evaluated.
+    """
+    return read_json(run / "results.json")["metrics"]
+
+
+def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
+    """Metrics as lines of text, beside those of the retrained model where it has them.
+
+    Args:
+        metrics: of the model.
+        retrained: of the retrained model, or an empty dictionary.
+
+    Returns:
+        One line a metric, below a heading if there are retrained ones.
+
+    Example:
+        >>> print(render({"forget_accuracy": 97.5, "tow": 0.9876}, {"forget_accuracy": 98.0}))
+                                             model  retrained  difference
+        forget_accuracy                      97.50      98.00       -0.50  %
+        tow                                  0.988                         best at 1
+    """
+    lines = [f"{'':32}{'model':>10}{'retrained':>11}{'difference':>12}"] if retrained else []
+    for name, value in metrics.items():
+        unit = _UNITS.get(name, "%")
+        digits = 3 if unit in ("nats", "best at 1") else 2
+        line = f"{name:32}{value:10.{digits}f}"
+        if name in retrained and unit == "%":
+            line += f"{retrained[name]:11.{digits}f}{value - retrained[name]:+12.{digits}f}"
+        lines.append(f"{line:{len(lines[0]) if retrained else 0}}  {unit}")
+    return "\n".join(lines)
+
+
+def _predict(predict_fn: Any, examples: Examples, num_classes: int) -> Predictions:
+    if len(examples) == 0:
+        return Predictions(np.zeros((0, num_classes), np.float32), np.zeros(0, np.int32))
+    return evaluation.predict(predict_fn, examples.arrays(), _PREDICTION_BATCH)

@@ -1,0 +1,220 @@
+"""Run folders: what a run is for, whether it is finished, and what it leaves behind.
+
+A run folder holds `config.json` (what the run is for), `fingerprints.json` (of the data),
+`forget_request.json` (which examples), `metrics.jsonl`, `checkpoints/` (to resume), `weights/` (the
+result), `done.json` (what it cost), and after evaluation `results.json` and `predictions.npz`. A
+folder belongs to one configuration and to one data set for good.
+"""
+
+import dataclasses
+import json
+import reprlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxunlearn import data
+from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.config import Problem, from_dict
+from jaxunlearn.data import Dataset, ForgetRequest, Splits
+from jaxunlearn.files import read_json, write_json
+from jaxunlearn.setting import Weights, load_dataset, load_shapes
+from jaxunlearn.types import InputError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is for: the content of `config.json`.
+
+    Attributes:
+        stage: "pretrain", "retrain" or "unlearn".
+        problem: what is learned.
+        seed: the pretraining seed.
+        request: what is forgotten, or left out; None in pretraining.
+        again: the second retrained model, whose distance to the first is the floor.
+        method: the name of the method.
+        settings: all its settings.
+        start: the fingerprint of the weights that unlearning starts from.
+    """
+
+    stage: str
+    problem: Problem
+    seed: int
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    request: ForgetRequest | None = None
+    again: bool = False
+    start: str | None = None
+
+
+def read_config(run: Path, *stages: str) -> RunConfig:
+    """What a finished run was for.
+
+    Args:
+        run: the run folder.
+        *stages: those that will do.
+
+    Returns:
+        Its configuration.
+
+    Raises:
+        InputError: the folder holds no run, one of another stage, or an unfinished one.
+    """
+    wanted = " or ".join(stages)
+    if not (run / "config.json").is_file():
+        raise InputError(f"{run} holds no run; give the folder of a finished {wanted}.")
+    config = from_dict(RunConfig, read_json(run / "config.json"), f"{run / 'config.json'}")
+    if config.stage not in stages:
+        raise InputError(
+            f"{run} is the folder of a run of {config.stage}, but one of {wanted} is needed here."
+        )
+    if not is_finished(run):
+        raise InputError(
+            f"the run of {config.stage} in {run} is not finished; run the command that started it "
+            "again, and it goes on where it stopped."
+        )
+    return config
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has its result. Weights that were deleted are made again from a checkpoint."""
+    return (run / "done.json").exists() and Checkpointer(run / "weights").newest_step() is not None
+
+
+def read_done(run: Path) -> dict[str, Any]:
+    """What a finished run left on record: "steps", "seconds", "compile_seconds", "weights".
+
+    Raises:
+        InputError: the run is not finished, or the record is damaged.
+    """
+    done = read_json(run / "done.json")
+    for key, kind in {
+        "steps": int,
+        "seconds": float,
+        "compile_seconds": float,
+        "weights": str,
+    }.items():
+        if not isinstance(done.get(key), kind):
+            raise InputError(
+                f"{run / 'done.json'} has {key} = {done.get(key)!r}, which must be of type "
+                f"{kind.__name__}; delete the file and run the same command again."
+            )
+    return done
+
+
+def read_pretrained(run: Path) -> RunConfig:
+    """The configuration of a finished pretraining run, whose data must be the same still.
+
+    Raises:
+        InputError: the folder holds no such run, or one of other data.
+    """
+    config = read_config(run, "pretrain")
+    _check_data(run, load_dataset(config.problem))
+    return config
+
+
+def load_weights(run: Path, problem: Problem) -> Weights:
+    """The final weights of a finished run, checked against the model of the problem.
+
+    Raises:
+        InputError: no weights, damaged ones, or those of another run or model.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        load_shapes(problem),
+    )
+    weights, record = Checkpointer(run / "weights").restore(target)
+    if record["fingerprint"] != read_done(run)["weights"]:
+        raise InputError(
+            f"the weights in {run / 'weights'} are those of another run; restore them, or delete "
+            "that folder and run the same command again."
+        )
+    return weights
+
+
+def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
+    """Raises unless a folder is free for a run, or holds that very run on the same data.
+
+    Nothing is written.
+
+    Args:
+        run: the run folder.
+        config: what the run is for; a `start` of None is one not known yet.
+        dataset: the data set.
+        splits: what the request chose, if there is one.
+
+    Raises:
+        InputError: it is not free.
+    """
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run} is a file, but a run needs a folder; give another name.")
+    if not (run / "config.json").exists():
+        if run.exists() and any(entry.name[0] != "." for entry in run.iterdir()):
+            raise InputError(
+                f"{run} is not empty and holds no run; name a new folder, or empty this one."
+            )
+        return
+    present, wanted = read_json(run / "config.json"), _plain(config)
+    if config.start is None:
+        present = present | {"start": None}
+    difference = _difference(present, wanted)
+    if difference is not None:
+        name, there, here = difference
+        raise InputError(
+            f"{run} was written by another configuration: {name} is {there} there, but {here} now; "
+            "name a new folder, or delete this one."
+        )
+    if (run / "fingerprints.json").exists():
+        _check_data(run, dataset)
+    path = run / "forget_request.json"
+    if splits is not None and path.exists():
+        if data.load_request(path, dataset).tolist() != splits.forget.index.tolist():
+            raise InputError(
+                f"{path} names other examples than the request does now; name a new folder, or "
+                "delete this one."
+            )
+
+
+def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
+    """Makes a folder that of a run, unless it is already. Call `check` before.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    if not (run / "config.json").exists():
+        write_json(run / "config.json", _plain(config))
+    if not (run / "fingerprints.json").exists():
+        write_json(run / "fingerprints.json", {"data": dataset.fingerprint})
+    path = run / "forget_request.json"
+    if config.request is not None and splits is not None and not path.exists():
+        data.save_request(path, config.request, dataset, splits)
+
+
+def _check_data(run: Path, dataset: Dataset) -> None:
+    saved, present = read_json(run / "fingerprints.json").get("data"), dataset.fingerprint
+    if saved != present:
+        raise InputError(
+            f"{run} was trained on other data: {dataset.name} had the fingerprint "
+            f"{str(saved)[:12]}, but now has {present[:12]}; restore the data, or begin anew in "
+            "another folder."
+        )
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """The configuration as JSON has it: tuples are lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _difference(there: Any, here: Any, name: str = "") -> tuple[str, str, str] | None:
+    """The first entry in which two trees of plain values differ: its name, and both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            inner = f"{name}.{key}" if name else key
+            found = _difference(there.get(key, "not given"), here.get(key, "not given"), inner)
+            if found is not None:
+                return found
+        return None
+    return None if there == here else (name, reprlib.repr(there), reprlib.repr(here))
