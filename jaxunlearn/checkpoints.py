@@ -1,7 +1,7 @@
 """Checkpoints by orbax: trees of arrays, restored into the structure they must have.
 
-Each checkpoint holds a tree and a small JSON record, which includes the fingerprint of the tree.
-The fingerprint is checked when the tree is read.
+Each checkpoint holds a tree, a small JSON record with the fingerprint of the tree, and the digests
+of its own files. The digests are checked before orbax reads it, the fingerprint after.
 """
 
 import hashlib
@@ -13,11 +13,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxunlearn.files import unwritable
+from jaxunlearn.files import read_json, unwritable, write_json
 from jaxunlearn.types import InputError
 
-# What orbax and the storage below it raise on files that are missing, cut short or altered.
-_UNREADABLE = (ValueError, OSError, KeyError, TypeError, AttributeError, EOFError)
+_CONTENTS = "contents.json"
 
 
 def fingerprint(tree: Any) -> str:
@@ -80,6 +79,8 @@ class Checkpointer:
                 if step in manager.all_steps():
                     manager.delete(step)
                 manager.save(step, args=items)
+            place = self.folder / str(step)
+            write_json(place / _CONTENTS, _digests(place))
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -100,6 +101,7 @@ class Checkpointer:
             raise InputError(
                 f"{self.folder} holds no complete checkpoint; run the stage that writes it first."
             )
+        self._check_files(step)
         with self._manager() as manager:
             self._check_shapes(manager, step, target)
             items = ocp.args.Composite(
@@ -109,7 +111,7 @@ class Checkpointer:
                 restored = manager.restore(step, args=items)
                 tree, record = restored["tree"], restored["record"]
                 sound = record["fingerprint"] == fingerprint(tree)
-            except _UNREADABLE as error:
+            except Exception as error:  # orbax and the storage below it raise all kinds
                 raise self._damaged(step, str(error)) from error
         if not sound:
             raise self._damaged(step, "its arrays do not match their fingerprint")
@@ -122,11 +124,23 @@ class Checkpointer:
             epath.Path(self.folder), options=options, item_handlers=handlers
         )
 
+    def _check_files(self, step: int) -> None:
+        """Compares the files with the digests that were taken of them, if the run got that far."""
+        place = self.folder / str(step)
+        if not (place / _CONTENTS).exists():
+            return
+        wanted, found = read_json(place / _CONTENTS), _digests(place)
+        for name, digest in wanted.items():
+            if name not in found:
+                raise self._damaged(step, f"its file {name} is missing")
+            if found[name] != digest:
+                raise self._damaged(step, f"its file {name} was cut short or altered")
+
     def _check_shapes(self, manager: ocp.CheckpointManager, step: int, target: Any) -> None:
         """Compares what the checkpoint says it holds with the target, leaf by leaf."""
         try:
             found = _shapes(manager.item_metadata(step)["tree"])
-        except _UNREADABLE as error:
+        except Exception as error:
             raise self._damaged(step, str(error)) from error
         if not found:
             raise self._damaged(step, "its metadata is missing")
@@ -146,6 +160,17 @@ class Checkpointer:
             f"folder {self.folder / str(step)} and run the command that wrote it again: it goes on "
             "from what is left."
         )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file in a folder, by its path in there."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _CONTENTS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[path.relative_to(folder).as_posix()] = digest
+    return digests
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -78,8 +78,8 @@ def pretrain(
         folder: raw files of fashion_mnist or tiny_imagenet.
         validation_fraction: share of the training data held out before anything else.
         model_settings: fields of the model, such as norm=group.
-        training: settings of the training, such as num_steps=500 learning_rate=0.1: see
-            `jaxunlearn list retrain`.
+        training: settings of the training, in place of num_steps=500 learning_rate=0.1
+            learning_rate_schedule=one_cycle: see `jaxunlearn list retrain`.
         seed: decides the held-out data, the initial weights and the order of the data.
         devices: how many devices share each batch.
     """
@@ -272,8 +272,8 @@ def _trained(kind: str, run: Path, before: bool) -> None:
 
 
 def _show(study: Path) -> None:
-    from jaxunlearn.console import console
+    from jaxunlearn.console import show
     from jaxunlearn.report import read_study, render_table
 
-    console.print(render_table(read_study(study)))
+    show(render_table(read_study(study)))
     print(f"report: {study / 'report.html'}")

@@ -209,4 +209,4 @@ def _announce(run: Path, metrics: dict[str, float], seconds: float | None = None
         f"{name} {metrics[f'{name}_accuracy']:6.2f}" for name in ("forget", "retain", "test")
     )
     seed, request, name = run.parts[-3:]
-    say(f"{seed}  {request}  {name:16s} {took}  accuracy: {accuracies} %")
+    say(f"{seed}  {request:12}  {name:16} {took}  accuracy: {accuracies} %")

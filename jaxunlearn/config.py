@@ -43,11 +43,11 @@ class Problem:
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("name", "num_classes"):
+        for name in ("name", "num_classes", "axis_name"):
             if name in self.model_settings:
                 raise InputError(
-                    f"model_settings give {name}, but the name of the model is given by model and "
-                    "its number of classes by the data; leave it out."
+                    f"model_settings give {name}, which the model, the data and the devices "
+                    "decide; leave it out."
                 )
 
     def training_settings(self) -> dict[str, Any]:

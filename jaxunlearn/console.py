@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from jaxunlearn.training import Progress
 
@@ -18,6 +19,11 @@ _SECONDS_BETWEEN_LINES = 10.0
 def say(text: str, style: str | None = None) -> None:
     """Prints a line as it is: no markup, no colours of numbers, no line breaks."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(table: Table) -> None:
+    """Prints a table: as wide as the terminal, or 120 columns wide where there is none."""
+    (console if console.is_terminal else Console(width=120)).print(table)
 
 
 def run_label(run: Path) -> str:
@@ -79,4 +85,4 @@ class Reporter:
 def _figures(progress: Progress) -> str:
     rate = progress.step / max(progress.seconds, 1e-9)
     values = "  ".join(f"{name} {value:.4g}" for name, value in sorted(progress.metrics.items()))
-    return f"{rate:.3g} steps/s  {values}"
+    return f"{rate:,.{0 if rate >= 10 else 2}f} steps/s  {values}"

@@ -20,7 +20,7 @@ _COMMON = {
     "optimizer": f"{' or '.join(OPTIMIZERS)}.",
     "learning_rate": "of the optimizer, at its largest.",
     "learning_rate_schedule": f"{', '.join(SCHEDULES)}.",
-    "momentum": "of sgd.",
+    "momentum": "of sgd; of adamw, the decay of its first moment.",
     "weight_decay": "of the optimizer: coupled in sgd, decoupled in adamw.",
 }
 
@@ -99,6 +99,6 @@ def _columns(rows: dict[str, str]) -> str:
     right = max(shutil.get_terminal_size((120, 24)).columns - left, 30)
     lines = []
     for name, text in rows.items():
-        first, *others = textwrap.wrap(text, right, drop_whitespace=True) or [""]
+        first, *others = textwrap.wrap(text, right, break_on_hyphens=False) or [""]
         lines += [f"{name:{left}}{first}".rstrip(), *(" " * left + other for other in others)]
     return "\n".join(lines)

@@ -56,8 +56,8 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """A copy of `tree` on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+    """`tree` on every device of the mesh; what is there already may be shared rather than copied."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def split_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:

@@ -261,11 +261,15 @@ def _program(
     def build(numbers: dict[str, Any]) -> Method:
         return methods.build(task, method, fixed | numbers)
 
-    build({key: value for key, value in methods.settings(method).items() if key not in fixed})
-    return training.compile_program(
-        build,
-        forget_batch_size=fixed["forget_batch_size"],
-        retain_batch_size=fixed["retain_batch_size"],
-        chunk_steps=min(_CHUNK_STEPS, fixed["num_steps"]),
-        mesh=parallel.make_mesh(devices),
-    )
+    mesh = parallel.make_mesh(devices)
+    try:
+        build({key: value for key, value in methods.settings(method).items() if key not in fixed})
+        return training.compile_program(
+            build,
+            forget_batch_size=fixed["forget_batch_size"],
+            retain_batch_size=fixed["retain_batch_size"],
+            chunk_steps=min(_CHUNK_STEPS, fixed["num_steps"]),
+            mesh=mesh,
+        )
+    except InputError as error:
+        raise InputError(f"among the settings of method {method}, {error}") from error

@@ -1,7 +1,7 @@
 """Tiny problems and comparisons that several test files share.
 
 - `quadratic`: a retain loss with a known Hessian, whose forget gradient is constant.
-- `network` and `example_losses`: the two-layer network of the golden numbers, as a bare dict of arrays.
+- `network` and `example_losses`: the two-layer network of the golden numbers, a dict of arrays.
 - `examples`: inputs and labels for it.
 
 Random numbers come from numpy: they cost no compilation.
@@ -92,9 +92,7 @@ def quadratic(seed: int = 0, largest_curvature: float = 2.0) -> Quadratic:
     basis, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     hessian = basis @ np.diag(np.geomspace(0.02, largest_curvature, 6)) @ basis.T
     empty = Quadratic(hessian, {}, {})
-    return Quadratic(
-        hessian, empty.tree(rng.normal(size=6)), empty.tree(rng.normal(size=6))
-    )
+    return Quadratic(hessian, empty.tree(rng.normal(size=6)), empty.tree(rng.normal(size=6)))
 
 
 def logits_fn(params: dict[str, jax.Array], inputs: jax.Array) -> jax.Array:
@@ -106,8 +104,8 @@ def logits_fn(params: dict[str, jax.Array], inputs: jax.Array) -> jax.Array:
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """One loss per example, `[B]`.
 
-    By `log_softmax`: the difference `logsumexp - logit` of two numbers of the size of the logits would
-    round small losses away, and the adaptive weights `1 / l^2` would blow that up.
+    By `log_softmax`: the difference `logsumexp - logit` of two numbers of the size of the logits
+    would round small losses away, and the adaptive weights `1 / l^2` would blow that up.
     """
     return -jnp.take_along_axis(jax.nn.log_softmax(logits, axis=1), labels[:, None], axis=1)[:, 0]
 

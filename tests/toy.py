@@ -109,15 +109,25 @@ def nth_retain_batches(arrays: Arrays, n: int, count: int) -> Batch:
 
 
 class Run(NamedTuple):
-    """What a few steps did, all of it on the host."""
+    """What a few steps did, all of it on the host: the state before each and after the last."""
 
-    start: TrainState
-    end: TrainState
+    states: list[TrainState]
     metrics: list[dict[str, float]]
+
+    @property
+    def start(self) -> TrainState:
+        return self.states[0]
+
+    @property
+    def end(self) -> TrainState:
+        return self.states[-1]
 
 
 class Runner:
-    """A method compiled once, with every number an argument, as `training.Program` does it."""
+    """A method whose step is compiled once, with every number an argument.
+
+    `training.Program` does the same for many steps; this goes one by one, on batches chosen here.
+    """
 
     def __init__(self, name: str, static: dict[str, Any], task: Task = TASK) -> None:
         small = {
@@ -134,6 +144,7 @@ class Runner:
         def build(numbers: dict[str, Any]) -> methods.Method:
             return methods.build(task, name, fixed | numbers)
 
+        self.build = build
         self.retain_batches = build(self.numbers).retain_batches
         self.init = jax.jit(lambda numbers, *args: build(numbers).init(*args))
         self.step = jax.jit(lambda numbers, *args: build(numbers).step(*args), donate_argnums=1)
@@ -148,13 +159,14 @@ class Runner:
     ) -> Run:
         """Some steps on consecutive batches; `forget` are other forget data than the usual."""
         state = self.start(seed, **numbers)
-        start, history = jax.device_get(state), []
+        states, history = [jax.device_get(state)], []
         for n in range(num_steps):
             forget_batch = nth_batch(forget or problem().forget, n, FORGET_BATCH)
             retain = nth_retain_batches(problem().retain, n, self.retain_batches)
             state, metrics = self.step(self._all(numbers), state, forget_batch, retain)
+            states.append(jax.device_get(state))
             history.append({name: float(value) for name, value in metrics.items()})
-        return Run(start, jax.device_get(state), history)
+        return Run(states, history)
 
     def _all(self, numbers: dict[str, float]) -> dict[str, jax.Array]:
         assert numbers.keys() <= self.numbers.keys()

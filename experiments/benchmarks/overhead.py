@@ -2,10 +2,11 @@
 
     make bench        (about 5 minutes on two cores)
 
-For an MLP, a ViT and a ResNet: FLOPs of the compiled step from XLA's cost analysis, and wall time, each
-as a ratio to the plain step `grad (L_f + L_r)` with the same optimizer. `fast_slow` with K fast steps is
-compared with K + 1 plain steps on one batch. Wall time is paired: the two programs take turns, and the
-ratio is taken pair by pair. Writes `results/overhead.json` and `results/overhead.md` beside this file.
+For an MLP, a ViT and a ResNet: FLOPs of the compiled step from XLA's cost analysis, and wall time,
+each as a ratio to the plain step `grad (L_f + L_r)` with the same optimizer. `fast_slow` with K fast
+steps is compared with K + 1 plain steps on one batch. Wall time is paired: the two programs take
+turns, and the ratio is taken pair by pair. Writes `results/overhead.json` and
+`results/overhead.md` beside this file.
 """
 
 import json
@@ -69,7 +70,7 @@ def make_problem(name: str, model: str, image: tuple[int, int, int], **fields: A
 
 
 def plain_steps(problem: Problem) -> dict[str, Any]:
-    """The plain step on forget + retain, and the plain step on one batch, as `step(params, state)`."""
+    """The plain step on forget + retain, and the plain step on one batch, with arguments."""
     tx = optax.sgd(1e-3, momentum=0.9)
     one = jax.tree.map(lambda x: x[0], problem.retain)
 
@@ -166,9 +167,7 @@ def paired_times(program: Any, plain: Any, plain_count: int = 1) -> list[float]:
         seconds(function, arguments, 2)
     once = max(seconds(*plain, plain_count), 1e-4)
     repeat = max(1, round(0.05 / once))  # at least 50 ms a measurement
-    return [
-        seconds(*program, repeat) / seconds(*plain, plain_count * repeat) for _ in range(PAIRS)
-    ]
+    return [seconds(*program, repeat) / seconds(*plain, plain_count * repeat) for _ in range(PAIRS)]
 
 
 def measure(problem: Problem) -> list[dict[str, Any]]:

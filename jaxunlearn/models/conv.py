@@ -1,12 +1,13 @@
 """Convolutions whose gradients stay fast inside compiled loops on CPUs.
 
-XLA's CPU compiler brings convolutions into the layout of its fast kernels only outside of loops. The
-forward pass of a channels-last convolution is in that layout anyway; its two gradients are not, and
-run tens of times slower in the body of a `scan` or a `while_loop`, which is where training happens
-here. So on CPUs the gradients are written as channels-last convolutions of transposed arrays:
+XLA's CPU compiler brings convolutions into the layout of its fast kernels only outside of loops.
+The forward pass of a channels-last convolution is in that layout anyway; its two gradients are not,
+and run tens of times slower in the body of a `scan` or a `while_loop`, which is where training
+happens here. So on CPUs the gradients are written as channels-last convolutions of transposed
+arrays:
 
     grad of the images    g (dilated by the stride) * flipped kernel
-    grad of the kernel    images * g (dilated by the stride), summed over the batch as if over channels
+    grad of the kernel    images * g (dilated by the stride), summed over the batch like channels
 
 On other platforms, and for convolutions with dilation or groups, JAX's own gradients are used.
 """
@@ -52,7 +53,8 @@ def conv_general_dilated(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> conv_general_dilated(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5)), (2, 2), "SAME").shape
+        >>> images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5))
+        >>> conv_general_dilated(images, kernel, (2, 2), "SAME").shape
         (1, 2, 2, 5)
     """
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))

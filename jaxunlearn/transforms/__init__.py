@@ -1,4 +1,4 @@
-"""The core: both papers' update rules as optax gradient transformations. Imports jax and optax only.
+"""The core: both papers' update rules as optax transformations. Imports jax and optax only.
 
 Two ideas, and what goes with them:
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.transforms._checks import check_like
 from jaxunlearn.transforms.surgery import ScalarOrSchedule, _scalar, _value
 from jaxunlearn.types import InputError, LossPair
 
@@ -31,7 +32,7 @@ class UnilateralSurgeryState(NamedTuple):
         multiplier: the exact multiplier of the last update, for `multiplier(opt_state)`.
     """
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
     multiplier: jax.Array  # shape=(), dtype=jnp.float32
 
 
@@ -51,9 +52,11 @@ def unilateral_surgery(tolerance: ScalarOrSchedule = 0.0) -> optax.GradientTrans
         reads the last multiplier.
 
     Raises:
-        InputError: in `update`, updates that are not a `LossPair` of trees of one structure.
+        InputError: in `update`, updates that are not a `LossPair` of trees of the same structure
+            and shapes.
 
-    Reference: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU, arXiv 2510.22124), 2025.
+    Reference: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU,
+    arXiv 2510.22124), 2025.
 
     Example:
         >>> tx = unilateral_surgery()
@@ -183,7 +186,8 @@ def cagrad(c: float | jax.Array = 0.4) -> optax.GradientTransformationExtraArgs:
 def nash() -> optax.GradientTransformationExtraArgs:
     """The Nash bargaining solution between the two losses, in closed form.
 
-        d = w_f g_f + w_r g_r,   w_r = (a + c sqrt(a / b))^(-1/2),   w_f = (b + c sqrt(b / a))^(-1/2)
+        d = w_f g_f + w_r g_r
+        w_r = (a + c sqrt(a / b))^(-1/2),   w_f = (b + c sqrt(b / a))^(-1/2)
 
     It solves `G G^T w = 1 / w`: both losses gain the same in proportion, whatever their scale.
 
@@ -215,7 +219,7 @@ class GdrGmaState(NamedTuple):
         bank: the last forget gradients, one leading axis added to every leaf.
     """
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
     bank: optax.Updates  # leaves [bank_size, ...], dtype of the parameters
 
 
@@ -225,7 +229,7 @@ def gdr_gma(
     """Rectifies both directions and weighs forgetting down as the retain loss rises.
 
         g_f' = g_f - [<g_f, g_r> < 0] <g_f, g_r> / |g_r|^2 g_r
-        g_r' = g_r - [<g_r, m> < 0]   <g_r, m>   / |m|^2   m,     m = mean of the last forget gradients
+        g_r' = g_r - [<g_r, m> < 0] <g_r, m> / |m|^2 m,   m = mean of the last forget gradients
         d = w g_f' + (1 - w) g_r',   w = 1 / (1 + exp(sharpness (l_r - threshold)))
 
     Args:
@@ -289,7 +293,7 @@ class FamoState(NamedTuple):
         log_losses: the logarithms of the two losses at the previous update.
     """
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
     logits: jax.Array  # shape=(2,), dtype=jnp.float32
     optimizer_state: optax.OptState
     log_losses: jax.Array  # shape=(2,), dtype=jnp.float32
@@ -311,8 +315,8 @@ def famo(
         weight_decay: the decay added to the logits' gradient.
 
     Returns:
-        A transformation from a `LossPair` of gradient trees to one tree, whose `update` takes the two
-        losses as `forget_value` and `retain_value`.
+        A transformation from a `LossPair` of gradient trees to one tree, whose `update` takes the
+        two losses as `forget_value` and `retain_value`.
 
     Raises:
         InputError: in `update`, a missing `forget_value` or `retain_value`.
@@ -428,12 +432,7 @@ def _checked(updates: Any) -> LossPair:
             f"updates is a {type(updates).__name__}, but must be "
             "LossPair(forget=gradients, retain=gradients); an aggregator stands first in its chain."
         )
-    structures = [jax.tree.structure(tree) for tree in updates]
-    if structures[0] != structures[1]:
-        raise InputError(
-            f"the forget and retain gradients have different structures, {structures[0]} and "
-            f"{structures[1]}; take both with respect to the same parameters."
-        )
+    check_like(updates.retain, updates.forget, "the retain gradient", "the forget gradient")
     return updates
 
 

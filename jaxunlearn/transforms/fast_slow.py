@@ -1,17 +1,17 @@
 """Fast and slow weights: any step, bent by the curvature of the retain loss.
 
 Steepest descent in the metric of the remaining outputs multiplies a forget step by the inverse
-Hessian of the retain loss. Fast and slow weights approximate that product online: take the step with
-the fast weights, let them descend the retain loss for a few steps, and move the slow weights towards
-where they came to rest:
+Hessian of the retain loss. Fast and slow weights approximate that product online: take the step
+with the fast weights, let them descend the retain loss for a few steps, and move the slow weights
+towards where they came to rest:
 
     fast_0 = params + updates
     fast_{i+1} = fast_i + fast_optimizer(grad_fn(fast_i, i))        i = 0 ... K - 1
     returns  slow_step_size * (fast_K - params)
 
-For a quadratic retain loss with Hessian H, `params` at its minimum, and SGD of rate eta, the returned
-step is exactly `slow_step_size * (I - eta H)^K updates`: directions that matter for the retained data
-are forgotten less.
+For a quadratic retain loss with Hessian H, `params` at its minimum, and SGD of rate eta, the
+returned step is exactly `slow_step_size * (I - eta H)^K updates`: directions that matter for the
+retained data are forgotten less.
 
 Source: Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement
 (SFR-on, arXiv 2409.19732), NeurIPS 2024.
@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxunlearn.types import InputError
@@ -56,12 +55,12 @@ def fast_slow(
 
     Returns:
         A transformation whose `update(updates, state, params, *, grad_fn, **extra)` takes
-        `grad_fn(params, i)`, the gradient of the retain loss of the i-th fast batch (`i` is a traced
-        int32 scalar). Other keywords are forwarded to `fast_optimizer`.
+        `grad_fn(params, i)`, the gradient of the retain loss of the i-th fast batch (`i` is a
+        traced int32 scalar). Other keywords are forwarded to `fast_optimizer`.
 
     Raises:
-        InputError: a `fast_optimizer` that is none, a negative number of steps, a slow step size that
-            is not positive; in `update`, a missing `grad_fn` or `params`.
+        InputError: a `fast_optimizer` that is none, a negative or fractional number of steps, a
+            slow step size that is not positive; in `update`, a missing `grad_fn` or `params`.
 
     Example:
         >>> H = jnp.array([1.0, 0.1])
@@ -76,8 +75,11 @@ def fast_slow(
             f"fast_optimizer is {fast_optimizer!r}, but must be an optax gradient transformation "
             "such as optax.sgd(1e-2)."
         )
-    if isinstance(num_fast_steps, int) and num_fast_steps < 0:
-        raise InputError(f"num_fast_steps is {num_fast_steps}, but must be 0 or more.")
+    fractional = isinstance(num_fast_steps, float)
+    if fractional or (isinstance(num_fast_steps, int) and num_fast_steps < 0):
+        raise InputError(
+            f"num_fast_steps is {num_fast_steps}, but must be a whole number, 0 or more."
+        )
     if isinstance(slow_step_size, int | float) and not slow_step_size > 0:
         raise InputError(
             f"slow_step_size is {slow_step_size}, but must be positive; 1.0 follows all the way."
@@ -104,8 +106,8 @@ def fast_slow(
         fast_state = state.fast_optimizer_state
         if share_optimizer:
             updates, fast_state = optimizer.update(updates, fast_state, params, **extra)
-        # The fast weights are kept as their offset from `params`: that difference is the result, and
-        # it is not rounded to the precision of the weights themselves.
+        # The fast weights are kept as their offset from `params`: that difference is the result,
+        # and it is not rounded to the precision of the weights themselves.
         dtypes = jax.tree.map(lambda u: u.dtype, updates)
 
         def fast_step(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.transforms._checks import check_like
 from jaxunlearn.types import InputError
 
 
@@ -32,8 +33,8 @@ def saliency_mask(mask: Any) -> optax.GradientTransformationExtraArgs:
 
     The mask is copied into the state: it is an argument of the compiled step rather than a constant
     in it, is saved in checkpoints, and survives the donation of the state. Stand it last in a chain
-    to keep masked parameters bit-equal under momentum and weight decay; before the optimizer it masks
-    gradients only.
+    to keep masked parameters bit-equal under momentum and weight decay; before the optimizer it
+    masks gradients only.
 
     Args:
         mask: a tree like the parameters with leaves of the same shapes, boolean or 0/1.
@@ -52,7 +53,7 @@ def saliency_mask(mask: Any) -> optax.GradientTransformationExtraArgs:
     """
 
     def init_fn(params: optax.Params) -> SaliencyMaskState:
-        _check_like(mask, params)
+        check_like(mask, params, "the mask", "the parameter tree")
         return SaliencyMaskState(jax.tree.map(lambda m: jnp.array(m, bool, copy=True), mask))
 
     def update_fn(
@@ -79,8 +80,8 @@ def fisher_diagonal(
     Args:
         loss_fn: `loss_fn(params, batch) -> losses`, `[B]`, without randomness or batch statistics.
         params: the parameters, any tree of floating-point arrays.
-        batches: a tree of arrays `[N, B, ...]`: N stacked batches of B examples. Index arrays do, if
-            `loss_fn` looks the examples up.
+        batches: a tree of arrays `[N, B, ...]`: N stacked batches of B examples. Index arrays do,
+            if `loss_fn` looks the examples up.
         per_example: square each example's gradient; otherwise each batch's mean gradient.
 
     Returns:
@@ -107,8 +108,8 @@ def fisher_diagonal(
         losses = loss_fn(p, batch)
         if jnp.ndim(losses) != 1:
             raise InputError(
-                f"loss_fn returned shape {jnp.shape(losses)}, but must return one loss per example, "
-                "[B]; leave the mean to fisher_diagonal."
+                f"loss_fn returned shape {jnp.shape(losses)}, but must return one loss per "
+                "example, [B]; leave the mean to fisher_diagonal."
             )
         return jnp.mean(losses)
 
@@ -134,7 +135,7 @@ def fisher_diagonal(
 def fisher_ratio_mask(
     forget_fisher: Any, retain_fisher: Any, threshold: float = 1.0, epsilon: float = 1e-15
 ) -> Any:
-    """Marks the parameters that matter more to the forget data: `F_f / (F_r + epsilon) >= threshold`.
+    """Marks what matters more to the forget data: `F_f / (F_r + epsilon) >= threshold`.
 
     Args:
         forget_fisher: a tree of Fisher diagonals on the forget data.
@@ -152,7 +153,7 @@ def fisher_ratio_mask(
         >>> fisher_ratio_mask(jnp.array([2.0, 1.0]), jnp.array([1.0, 2.0])).tolist()
         [True, False]
     """
-    _check_like(forget_fisher, retain_fisher, "forget_fisher", "retain_fisher")
+    check_like(forget_fisher, retain_fisher, "forget_fisher", "retain_fisher")
     return jax.tree.map(lambda f, r: f / (r + epsilon) >= threshold, forget_fisher, retain_fisher)
 
 
@@ -191,13 +192,15 @@ def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
 def adaptive_weights(
     losses: jax.Array, exponent: float | jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-    """Weighs examples that are already forgotten down: `c_i = 1 / (sg(l_i)^exponent + 1e-15)`, mean 1.
+    """Weighs examples that are already forgotten down.
+
+        c_i = 1 / (stop_gradient(l_i)^exponent + 1e-15), scaled to mean 1
 
     Args:
         losses: non-negative losses of single examples, `[B]`.
         exponent: 0 weighs all alike; larger values leave examples with a large loss alone.
-        axis_name: the mapped axis that the batch is split over in `pmap` or `shard_map`, so that the
-            mean is 1 over the whole batch.
+        axis_name: the mapped axis that the batch is split over in `pmap` or `shard_map`, so that
+            the mean is 1 over the whole batch.
 
     Returns:
         Weights `[B]` without gradient.
@@ -219,22 +222,3 @@ def adaptive_weights(
     mean = jnp.mean(coefficients)
     weights = coefficients / (mean if axis_name is None else jax.lax.pmean(mean, axis_name))
     return weights.astype(losses.dtype)
-
-
-def _check_like(
-    tree: Any, like: Any, name: str = "mask", like_name: str = "the parameters"
-) -> None:
-    found, wanted = jax.tree.structure(tree), jax.tree.structure(like)
-    if found != wanted:
-        raise InputError(
-            f"{name} has the structure {found}, but {like_name} have {wanted}; build one from the "
-            "other with jax.tree.map."
-        )
-    for (path, leaf), other in zip(
-        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True
-    ):
-        if jnp.shape(leaf) != jnp.shape(other):
-            raise InputError(
-                f"{name}{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, but in {like_name} "
-                f"it has {jnp.shape(other)}."
-            )

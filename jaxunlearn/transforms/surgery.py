@@ -16,7 +16,8 @@ last step did to the retain loss. One backward pass of `l_f + lambda l_r` is the
 by that much per unit step. The released code's `error` has the opposite sign, it *demands* a fall;
 `tolerance=-error` reproduces it.
 
-Source: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU, arXiv 2510.22124), 2025, Equation 8.
+Source: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU, arXiv 2510.22124),
+2025, Equation 8.
 """
 
 import functools
@@ -43,7 +44,8 @@ def dual_gradient(
 ) -> jax.Array:
     """How far the last step stayed inside what the tolerance permits: positive means inside.
 
-    `(phi(before) - phi(after)) / step_size + tolerance`, with `phi` the identity or `log(x + 1e-8)`.
+    `(phi(before) - phi(after)) / step_size + tolerance`, where `phi` is the identity or
+    `log(x + 1e-8)`.
 
     Args:
         before: the retain loss before the step, `[]`.
@@ -79,7 +81,7 @@ class ImplicitSurgeryState(NamedTuple):
         step_size: the step size in force at the previous update.
     """
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
     multiplier: jax.Array  # shape=(), dtype=jnp.float32
     optimizer_state: optax.OptState
     retain_value: jax.Array  # shape=(), dtype=jnp.float32
@@ -165,16 +167,17 @@ def implicit_surgery(
         dual gradient   d = (phi(before) - phi(after)) / step_size + tolerance
         multiplier      descends d by `multiplier_optimizer`, clipped at 0
 
-    where `phi` is the identity, or `log(x + 1e-8)` if `log_loss`. With fixed gradients, plain SGD of
-    rate beta and the learning rate as `step_size`, lambda converges to the closed form for
-    `beta |g_r|^2 < 2`, under either estimator with `surgery_value_and_grad`. Gradients weighed by the
-    *stored* multiplier of "next_batch" lag by one step, which halves the bound.
+    where `phi` is the identity, or `log(x + 1e-8)` if `log_loss`. With fixed gradients, plain SGD
+    of rate beta and the learning rate as `step_size`, lambda converges to the closed form for
+    `beta |g_r|^2 < 2`, under either estimator with `surgery_value_and_grad`. Gradients weighed by
+    the *stored* multiplier of "next_batch" lag by one step, which halves the bound.
 
     Args:
         multiplier_optimizer: any optax optimizer, over one float32 scalar.
-        tolerance: the rise of `phi` of the retain loss permitted per unit step (>= 0 permits a rise,
-            < 0 demands a fall); a number or a schedule.
-        step_size: the unit of the step, normally the learning rate; a positive number or a schedule.
+        tolerance: the rise of `phi` of the retain loss permitted per unit step (>= 0 permits a
+            rise, < 0 demands a fall); a number or a schedule.
+        step_size: the unit of the step, normally the learning rate; a positive number or a
+            schedule.
         log_loss: compare logarithms of the losses.
         convex: weigh the losses `(1, lambda) / (1 + lambda)` rather than `(1, lambda)`.
         estimator: "same_batch" compares the retain loss of one batch before and after the step (one
@@ -190,8 +193,9 @@ def implicit_surgery(
 
     Raises:
         InputError: an unknown estimator, a `multiplier_optimizer` that is none, a step size that is
-            not positive; in `update`, a missing or non-scalar `retain_value`, or a missing
-            `retain_value_fn` or `params` for "same_batch".
+            not positive, a negative `initial_multiplier` that would be projected; in `update`, a
+            missing or non-scalar `retain_value`, or a missing `retain_value_fn` or `params` for
+            "same_batch".
 
     Example:
         >>> tx = optax.chain(optax.sgd(0.1), implicit_surgery(optax.sgd(1.0), step_size=0.1))
@@ -212,7 +216,12 @@ def implicit_surgery(
         raise InputError(f"estimator is {estimator!r}, but must be one of {', '.join(ESTIMATORS)}.")
     if isinstance(step_size, int | float) and not step_size > 0:
         raise InputError(
-            f"step_size is {step_size}, but must be positive; the learning rate is the usual choice."
+            f"step_size is {step_size}, but must be positive; the usual one is the learning rate."
+        )
+    if project and isinstance(initial_multiplier, int | float) and not initial_multiplier >= 0:
+        raise InputError(
+            f"initial_multiplier is {initial_multiplier}, but must be 0 or more; only "
+            "project=False stores negative values."
         )
     rule = _Rule(multiplier_optimizer, log_loss, convex, estimator, project)
     state_type = _state_type(rule)
@@ -224,7 +233,7 @@ def implicit_surgery(
         return state_type(
             count=count,
             multiplier=start,
-            optimizer_state=multiplier_optimizer.init(start),
+            optimizer_state=multiplier_optimizer.init(jnp.array(start)),  # some store it: a copy
             retain_value=jnp.zeros([], jnp.float32),
             tolerance=_value(tolerance, count),
             step_size=_value(step_size, count),
@@ -251,8 +260,8 @@ def implicit_surgery(
                 missing = "retain_value_fn" if retain_value_fn is None else "params"
                 raise InputError(
                     f"implicit_surgery with estimator='same_batch' got no {missing}; pass "
-                    "tx.update(grads, state, params, retain_value=..., retain_value_fn=...), or use "
-                    "estimator='next_batch', which needs neither."
+                    "tx.update(grads, state, params, retain_value=..., retain_value_fn=...), or "
+                    "use estimator='next_batch', which needs neither."
                 )
             value_after = retain_value_fn(optax.apply_updates(params, updates))
             after = _scalar(value_after, "the value of retain_value_fn")
@@ -337,7 +346,8 @@ def surgery_value_and_grad(
             floating-point scalars.
 
     Example:
-        >>> tx = optax.chain(optax.sgd(0.1), implicit_surgery(optax.sgd(1.0), initial_multiplier=2.0))
+        >>> surgery = implicit_surgery(optax.sgd(1.0), initial_multiplier=2.0)
+        >>> tx = optax.chain(optax.sgd(0.1), surgery)
         >>> vg = surgery_value_and_grad(lambda p: LossPair(forget=-p, retain=p**2))
         >>> losses, grads = vg(1.0, state=tx.init(1.0))
         >>> float(grads)  # -1 + 2 * 2
@@ -396,7 +406,7 @@ def _find(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> Any:
         count = "no" if not found else str(len(found))
         raise InputError(
             f"the optimizer state holds {count} implicit_surgery, but must hold exactly one; pass "
-            "the state of a chain that ends with implicit_surgery(...), with its NamedTuples intact "
-            "(a restored checkpoint must be restored into the structure of tx.init(params))."
+            "the state of a chain that ends with implicit_surgery(...), with its NamedTuples "
+            "intact (a restored checkpoint must be restored into the structure of tx.init(params))."
         )
     return found[0]

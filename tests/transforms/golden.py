@@ -1,7 +1,7 @@
 """The golden numbers, recomputed with this library, and how far each is from the released code.
 
-Every function takes the number of a case and returns pairs `name: (ours, reference)`; `overrides` change
-settings of the transformation, for tests that the golden numbers reject other settings.
+Every function takes the number of a case and returns pairs `name: (ours, reference)`; `overrides`
+change settings of the transformation, for tests that the golden numbers reject other settings.
 `python -m tests.transforms.golden` prints the largest relative error of every file.
 
 Where the released code behaves differently from our defaults, these settings reproduce it:
@@ -9,8 +9,9 @@ Where the released code behaves differently from our defaults, these settings re
 - the multiplier: `log_loss=True`, `project=False`, `tolerance=-error`, and Adam preceded by
   `optax.add_decayed_weights` (its decay is added to the gradient);
 - EUPMU's fast form: `estimator="next_batch"`, `convex=True`, `initial_multiplier=1`;
-- SFR-on: `share_optimizer=True` and `num_fast_steps=forget_every` (one momentum for both phases, slow
-  step 1), Fisher information with `per_example=False`, and a mask before the clipping rather than last.
+- SFR-on: `share_optimizer=True` and `num_fast_steps=forget_every` (one momentum for both phases,
+  slow step 1), Fisher information with `per_example=False`, and a mask before the clipping rather
+  than last.
 """
 
 import ast
@@ -84,9 +85,7 @@ def multiplier(case: int, **overrides: Any) -> Pairs:
     golden = load("multiplier")
     rate, decay, error, initial = map(float, golden[f"case{case}_config"])
     settings = {"tolerance": -error, "log_loss": True, "project": False} | overrides
-    tx = implicit_surgery(
-        multiplier_optimizer(rate, decay), initial_multiplier=initial, **settings
-    )
+    tx = implicit_surgery(multiplier_optimizer(rate, decay), initial_multiplier=initial, **settings)
 
     def step(state: Any, losses: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         before, after = losses
@@ -110,10 +109,10 @@ def unilateral(case: int) -> Pairs:
 
 
 def adaptive_loss(case: int) -> Pairs:
-    """The gradient is taken by the losses, `c_i / B`, and pulled back to the logits as `c_i / B (p - y)`.
+    """The gradient by the losses, `c_i / B`, is pulled back to the logits as `c_i / B (p - y)`.
 
-    Where p is near 1 that difference cancels. Left to `jax.grad`, the two products are rounded before
-    they are subtracted, which costs 1e-5, as much as separates the reference from float64.
+    Where p is near 1 that difference cancels. Left to `jax.grad`, the two products are rounded
+    before they are subtracted, which costs 1e-5, as much as separates the reference from float64.
     """
     golden = load("adaptive_loss")
     labels = jnp.asarray(golden["labels"].astype(np.int32))
@@ -135,6 +134,7 @@ def adaptive_loss(case: int) -> Pairs:
 
 def salun_mask(case: int) -> Pairs:
     golden = load("salun_mask")
+
     def summed(params: Any) -> jax.Array:
         return jnp.sum(jax.vmap(lambda b: jnp.mean(example_losses(params, b)))(forget))
 
@@ -268,7 +268,7 @@ def eupmu_trajectory(case: int, **overrides: Any) -> Pairs:
 
 
 def deviations() -> dict[str, float]:
-    """The largest relative error of every file and quantity, over all its cases (masks are exact)."""
+    """The largest relative error of every file and quantity, over all cases (masks are exact)."""
     functions: dict[str, tuple[Callable[..., Pairs], range]] = {
         "multiplier": (multiplier, cases("multiplier", "config")),
         "unilateral_surgery": (unilateral, range(16)),

@@ -1,4 +1,4 @@
-"""Exact surgery and the other aggregators against quadratic programs, brute force and hand arithmetic."""
+"""The aggregators against quadratic programs, brute force and hand arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,11 @@ def test_unilateral_surgery_solves_the_quadratic_program(seed: int, tolerance: f
         lambda d: 0.5 * np.sum((d - forget) ** 2),
         np.zeros(7),
         jac=lambda d: d - forget,
-        constraints={"type": "ineq", "fun": lambda d: retain @ d + tolerance, "jac": lambda _: retain},
+        constraints={
+            "type": "ineq",
+            "fun": lambda d: retain @ d + tolerance,
+            "jac": lambda _: retain,
+        },
         method="SLSQP",
         options={"ftol": 1e-14},
     )
@@ -72,7 +76,7 @@ def test_unilateral_surgery_solves_the_quadratic_program(seed: int, tolerance: f
 
 @pytest.mark.parametrize("tolerance", [-0.5, 0.0, 0.3])
 def test_unilateral_surgery_stops_at_the_tolerance(tolerance: float) -> None:
-    """`<g_r, d> = -tolerance` when active: a tolerance permits a rise, a negative one demands a fall."""
+    """`<g_r, d> = -tolerance` when active: positive permits a rise, negative demands a fall."""
     pair = gradients(0, conflict=True)
     assert dot(pair.retain, pair.forget) < -tolerance  # active
     d = direction(unilateral_surgery(tolerance), pair)
@@ -153,7 +157,7 @@ def test_nash_maximises_the_product_of_gains(seed: int) -> None:
 @pytest.mark.parametrize("radius", [0.2, 0.4, 0.9])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_cagrad_maximises_the_worse_gain_in_a_ball(seed: int, radius: float) -> None:
-    """`max_d min(<g_f, d>, <g_r, d>)` subject to `|d - g_0| <= c |g_0|`, by trying the whole circle."""
+    """`max_d min(<g_f, d>, <g_r, d>)` where `|d - g_0| <= c |g_0|`, by trying the whole circle."""
     pair = gradients(seed)
     mean = 0.5 * (flat(pair.forget) + flat(pair.retain))
     candidates = mean + radius * np.linalg.norm(mean) * on_circle(pair)

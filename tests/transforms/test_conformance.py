@@ -1,4 +1,4 @@
-"""Every transformation by every property that optax users rely on. One table, one test a property."""
+"""Every transformation by every property optax users rely on. One table, one test a property."""
 
 import pathlib
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from jaxunlearn import (
     gdr_gma,
     implicit_surgery,
     mgda,
+    multiplier,
     nash,
     pcgrad,
     saliency_mask,
@@ -27,7 +28,10 @@ from jaxunlearn import (
 )
 from tests.helpers import assert_trees_close, assert_trees_equal
 
-MASK = {"w": np.array([[True, False, True], [False, True, True]]), "b": np.array([False, True, True])}
+MASK = {
+    "w": np.array([[True, False, True], [False, True, True]]),
+    "b": np.array([False, True, True]),
+}
 
 
 class Case(NamedTuple):
@@ -161,9 +165,7 @@ def test_jit_equals_eager_without_recompilation(case: Case) -> None:
 
     state = tx.init(PARAMS)
     eager, eager_state = three_updates(case, tx, state)
-    compiled, compiled_state = three_updates(
-        case, tx, state, jax.jit(counted, static_argnums=0)
-    )
+    compiled, compiled_state = three_updates(case, tx, state, jax.jit(counted, static_argnums=0))
     assert len(traces) == 1
     assert types(state) == types(eager_state) == types(compiled_state)
     assert_trees_close(compiled, eager)
@@ -319,7 +321,7 @@ def test_donating_the_state_spares_the_callers_arrays(case: Case) -> None:
 
 
 def test_init_under_eval_shape_and_jit(case: Case) -> None:
-    """The abstract state has the real one's structure, and the real one holds nothing but arrays."""
+    """The abstract state has the real one's types, and the real one holds arrays only."""
     tx = case.make(VALUE)
     state = tx.init(PARAMS)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
@@ -341,3 +343,21 @@ def test_checkpoint_round_trips(case: Case, tmp_path: pathlib.Path) -> None:
     assert_trees_equal(copied, state)
     expected = jitted(tx, updates_for(case, 2), state, PARAMS)
     assert_trees_equal(jitted(tx, updates_for(case, 2), restored, PARAMS), expected)
+
+
+def test_a_sweep_over_the_rate_of_the_multiplier() -> None:
+    """The multiplier's optimizer may be made from a traced rate; each run is the single run."""
+
+    def run(rate: jax.Array) -> jax.Array:
+        tx = implicit_surgery(optax.adam(rate), tolerance=-0.1)
+
+        def step(state: Any, _: Any) -> tuple[Any, jax.Array]:
+            _, state = apply(tx, PARAMS, state, PARAMS)
+            return state, multiplier(state)
+
+        return jax.lax.scan(step, tx.init(PARAMS), length=3)[1]
+
+    rates = jnp.array([0.1, 0.5])
+    mapped = jax.jit(jax.vmap(run))(rates)
+    assert_trees_close(mapped, jnp.stack([jax.jit(run)(rate) for rate in rates]))
+    assert np.all(mapped[1] > mapped[0])

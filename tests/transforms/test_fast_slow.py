@@ -27,9 +27,7 @@ def test_a_quadratic_bends_the_step_by_powers_of_its_hessian(
     """From the optimum: `-slow_step_size beta (I - eta H)^K g`, to 1e-6 of the longest entry."""
     tx = optax.chain(
         optax.sgd(BETA),
-        fast_slow(
-            optax.sgd(ETA), num_fast_steps=num_fast_steps, slow_step_size=slow_step_size
-        ),
+        fast_slow(optax.sgd(ETA), num_fast_steps=num_fast_steps, slow_step_size=slow_step_size),
     )
     # At the origin, where parameters of the size of the step round no more than the step itself.
     problem = PROBLEM._replace(optimum=jax.tree.map(jnp.zeros_like, PROBLEM.optimum))
@@ -67,11 +65,9 @@ def test_grad_fn_gets_the_fast_weights_and_the_number_of_the_fast_batch() -> Non
 
 @pytest.mark.parametrize("share", [False, True])
 def test_momentum_persists_between_updates_and_is_shared_only_if_asked(share: bool) -> None:
-    """Two updates against the released loop: one buffer for both phases, or for retain steps only."""
+    """Two updates, written out: one buffer for both phases, or one for the retain steps only."""
     rate, momentum, params = 0.1, 0.9, PROBLEM.optimum
-    tx = fast_slow(
-        optax.sgd(rate, momentum=momentum), num_fast_steps=2, share_optimizer=share
-    )
+    tx = fast_slow(optax.sgd(rate, momentum=momentum), num_fast_steps=2, share_optimizer=share)
     state, buffer, expected = tx.init(params), np.zeros(6), flat(params)
     update = jax.jit(lambda *args: tx.update(*args, grad_fn=PROBLEM.retain_grad))
     given = jax.tree.map(lambda g: g if share else -rate * g, PROBLEM.gradient)

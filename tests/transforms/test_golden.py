@@ -70,7 +70,7 @@ def test_sfron_mask(case: int) -> None:
 
 @pytest.mark.parametrize("case", golden.cases("sfron_trajectory", "config"))
 def test_sfron_trajectory(case: int) -> None:
-    """One momentum through forget and retain steps, masked, then clipped gradients, cosine rates."""
+    """One momentum through both phases; masked, then clipped gradients; cosine rates."""
     assert_close(golden.sfron_trajectory(case))
 
 
@@ -93,7 +93,7 @@ def test_eupmu_trajectory(case: int) -> None:
     ],
 )
 def test_other_settings_are_rejected(function: Any, case: int, override: dict[str, Any]) -> None:
-    """The golden numbers tell our settings apart: with one of them changed they are missed by far."""
+    """The golden numbers tell our settings apart: one of them changed misses by far."""
     errors = [relative_error(*pair) for pair in function(case, **override).values()]
     assert max(errors) > 1e-2 and np.all(np.isfinite(errors))
 

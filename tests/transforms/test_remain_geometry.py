@@ -4,15 +4,15 @@ On a small trained network, at the optimum of its retain loss, the exact directi
 `-(H + mu I)^-1 g` is found by conjugate gradients over Hessian-vector products, and compared by its
 cosine with what the transformations return and with the plain step `-g`.
 
-*Fast and slow weights, one update.* `(I - eta H)^K = 1 - K eta H + ...`, as is `mu (H + mu I)^-1 =
-1 - H / mu + ...` with `mu = 1 / (eta K)`: that is the damping one update stands for.
+*Fast and slow weights, one update.* `(I - eta H)^K = I - K eta H + ...` begins like
+`mu (H + mu I)^-1 = I - H / mu + ...` with `mu = 1 / (eta K)`: the damping one update stands for.
 
-*Surgery, many steps.* At the optimum itself the retain gradient vanishes and surgery is the plain step.
-It bends the path that follows: with tolerance 0 the step runs along the level set of the retain loss,
-an ellipsoid of H, and comes to rest where `g + lambda H delta = 0`: the whole displacement delta is
-along `-H^-1 g`. The multiplier of implicit surgery sums the rises of the retain loss, which comes to
-rest in the same direction. Damping is a proximal term `mu / 2 |p - p_0|^2` in the retain loss, whose
-Hessian then is `H + mu I`.
+*Surgery, many steps.* At the optimum itself the retain gradient vanishes and surgery is the plain
+step. It bends the path that follows: with tolerance 0 the step runs along the level set of the
+retain loss, an ellipsoid of H, and comes to rest where `g + lambda H delta = 0`: the whole
+displacement delta is along `-H^-1 g`. The multiplier of implicit surgery sums the rises of the
+retain loss, which comes to rest in the same direction. Damping is a proximal term
+`mu / 2 |p - p_0|^2` in the retain loss, whose Hessian then is `H + mu I`.
 """
 
 from collections.abc import Callable
@@ -167,9 +167,7 @@ EXACT = {
     ),
 }
 IMPLICIT = {
-    estimator: optax.chain(
-        STEP, implicit_surgery(MULTIPLIER, step_size=RATE, estimator=estimator)
-    )
+    estimator: optax.chain(STEP, implicit_surgery(MULTIPLIER, step_size=RATE, estimator=estimator))
     for estimator in ("same_batch", "next_batch")
 }
 
@@ -181,6 +179,6 @@ def test_surgery_turns_the_path_towards_the_exact_direction(
     wanted = exact(DAMPING)
     plain = cosine(negative(trained.forget_gradient()), wanted)
     path = displacements(trained, (EXACT | IMPLICIT)[name], name in EXACT, steps=60)
-    after_10, after_60 = (cosine(jax.tree.map(lambda d: d[t], path), wanted) for t in (9, 59))
+    after_10, after_60 = (cosine(jax.tree.map(lambda d, t=t: d[t], path), wanted) for t in (9, 59))
     assert plain < 0.9 < after_10 < after_60
     assert after_60 > 0.99

@@ -45,9 +45,11 @@ def test_fisher_diagonal_per_example_does_not_depend_on_the_batch_size(per_examp
 
 
 def test_fisher_diagonal_takes_indices_and_half_precision() -> None:
-    """Batches may be positions that the loss looks up; the sum is float32 whatever the parameters."""
+    """Batches may be positions that the loss looks up; the sum is always float32."""
     data = jnp.arange(6.0)
-    looked_up = fisher_diagonal(lambda w, i: w * data[i], jnp.ones([], jnp.bfloat16), jnp.arange(6)[None])
+    looked_up = fisher_diagonal(
+        lambda w, i: w * data[i], jnp.ones([], jnp.bfloat16), jnp.arange(6)[None]
+    )
     assert looked_up.dtype == jnp.float32
     assert float(looked_up) == pytest.approx(float(jnp.mean(data**2)), rel=1e-2)
 
@@ -120,7 +122,7 @@ def test_masked_out_non_finite_updates_are_stopped() -> None:
 
 
 def test_a_mask_costs_one_byte_per_parameter_and_is_an_argument() -> None:
-    """It lives in the state as booleans, and the compiled step holds no copy of it as a constant."""
+    """It lives in the state as booleans; the compiled step holds no copy of it as a constant."""
     params = {"w": jnp.ones((300, 200))}
     mask = np.random.default_rng(0).integers(0, 2, (300, 200))
     tx = saliency_mask({"w": mask.astype(np.float32)})

@@ -1,4 +1,4 @@
-"""Implicit surgery: the rule of the multiplier, its convergence, and one forward with one backward."""
+"""Implicit surgery: the multiplier's rule and its convergence, one forward and one backward."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ def test_next_batch_by_hand() -> None:
 
 
 def test_schedules_follow_the_step_they_belong_to() -> None:
-    """same_batch: those of this call. next_batch: those of the step that moved the loss, the last."""
+    """same_batch: those of this call. next_batch: those of the last, whose step is judged."""
     schedules = {
         "tolerance": lambda count: jnp.array([0.1, 0.2, 0.3])[count],
         "step_size": lambda count: jnp.array([1.0, 2.0, 4.0])[count],
@@ -118,7 +118,7 @@ def test_schedules_follow_the_step_they_belong_to() -> None:
 
 
 def test_same_batch_sees_the_final_step() -> None:
-    """Last in a chain, `retain_value_fn` gets the parameters as they will be, in their own dtype."""
+    """`retain_value_fn` gets the parameters as they will be after the chain, in their own dtype."""
     seen = []
 
     def retain_value_fn(params: Any) -> jax.Array:
@@ -141,7 +141,9 @@ def test_same_batch_sees_the_final_step() -> None:
 def test_loss_weights_plain_and_convex() -> None:
     for value in (0.0, 0.25, 3.0):
         plain = implicit_surgery(optax.sgd(1.0), initial_multiplier=value).init(PARAMS)
-        convex = implicit_surgery(optax.sgd(1.0), initial_multiplier=value, convex=True).init(PARAMS)
+        convex = implicit_surgery(optax.sgd(1.0), initial_multiplier=value, convex=True).init(
+            PARAMS
+        )
         assert tuple(map(float, loss_weights(plain))) == (1.0, value)
         expected = (1.0 / (1.0 + value), value / (1.0 + value))
         assert tuple(map(float, loss_weights(convex))) == pytest.approx(expected)
@@ -155,7 +157,9 @@ def test_loss_weights_plain_and_convex() -> None:
         lambda tx: optax.MultiSteps(tx, 2),
         lambda tx: optax.named_chain(("step", optax.sgd(0.1)), ("surgery", tx)),
         lambda tx: optax.apply_if_finite(optax.chain(optax.sgd(0.1), tx), 3),
-        lambda tx: optax.inject_hyperparams(lambda rate: optax.chain(optax.sgd(rate), tx))(rate=0.1),
+        lambda tx: optax.inject_hyperparams(lambda rate: optax.chain(optax.sgd(rate), tx))(
+            rate=0.1
+        ),
     ],
 )
 def test_multiplier_is_found_anywhere(wrap: Any) -> None:
@@ -304,7 +308,7 @@ def test_one_forward_and_one_backward(estimator: str) -> None:
 
 
 def test_next_batch_refreshes_by_the_rule_that_update_stores() -> None:
-    """The weights inside the gradient are those of the state after `update`, from the second call."""
+    """The weights inside the gradient are those that the state holds after `update`."""
     problem = quadratic()
     tx = optax.chain(
         optax.sgd(0.05),

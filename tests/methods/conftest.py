@@ -1,0 +1,68 @@
+"""What the tests of single methods compute by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxunlearn.types import Batch
+from tests import toy
+
+# (params, model_state, batch, seed) -> (value, gradient), on the host
+ValueAndGrad = Callable[[Any, Any, Batch, int], tuple[float, Any]]
+
+
+@pytest.fixture(scope="session")
+def retain_by_hand() -> Callable[..., tuple[float, Any, Any]]:
+    """`(params, model_state, batch, seed=0) -> (mean loss, new model state, gradient)`."""
+
+    @jax.jit
+    def compute(params: Any, model_state: Any, batch: Batch, key: jax.Array) -> Any:
+        def mean_loss(p: Any) -> Any:
+            losses, new_state = toy.TASK.losses(p, model_state, batch, key, True)
+            return jnp.mean(losses), new_state
+
+        return jax.value_and_grad(mean_loss, has_aux=True)(params)
+
+    def call(params: Any, model_state: Any, batch: Batch, seed: int = 0) -> tuple[float, Any, Any]:
+        (loss, new_state), grads = jax.device_get(
+            compute(params, model_state, batch, jax.random.key(seed))
+        )
+        return float(loss), new_state, grads
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def weighted_ascent_by_hand() -> Callable[..., tuple[float, Any]]:
+    """`(params, model_state, batch, exponent) -> (-mean c l, gradient)`, `c = l^-exponent`, mean 1."""
+
+    @jax.jit
+    def compute(params: Any, model_state: Any, batch: Batch, exponent: jax.Array) -> Any:
+        def losses_fn(p: Any) -> jax.Array:
+            return toy.TASK.losses(p, model_state, batch, jax.random.key(0), True)[0]
+
+        losses, pullback = jax.vjp(losses_fn, params)
+        weights = losses**-exponent
+        weights = weights / jnp.mean(weights)
+        return -jnp.mean(weights * losses), pullback(-weights / losses.size)[0]
+
+    def call(params: Any, model_state: Any, batch: Batch, exponent: float) -> tuple[float, Any]:
+        loss, grads = jax.device_get(compute(params, model_state, batch, jnp.float32(exponent)))
+        return float(loss), grads
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def example_gradients() -> Callable[..., Any]:
+    """`(params, model_state, arrays) -> gradients [N, ...]` of single examples, in evaluation mode."""
+
+    def one(params: Any, model_state: Any, example: Batch) -> jax.Array:
+        batch = jax.tree.map(lambda x: x[None], example) | {"epoch": jnp.zeros(1, jnp.int32)}
+        return toy.TASK.losses(params, model_state, batch, jax.random.key(0), False)[0][0]
+
+    compute = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, None, 0)))
+    return lambda *args: jax.device_get(compute(*args))

@@ -1,0 +1,156 @@
+"""EUPMU: the multiplier and the weights of every step, recomputed from the published equations."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxunlearn import methods, objectives
+from jaxunlearn.types import InputError
+from tests import toy
+from tests.helpers import assert_trees_close, dot
+from tests.methods.cases import runner
+
+PLAIN = {"learning_rate": 0.3, "momentum": 0.0, "weight_decay": 0.0}
+MULTIPLIER = {
+    "tolerance": 0.02,
+    "multiplier_learning_rate": 0.5,
+    "multiplier_decay": 0.1,
+    "initial_multiplier": 1.5,
+}
+
+
+def retain_batch(n: int) -> Any:
+    return toy.nth_batch(toy.problem().retain, n, toy.RETAIN_BATCH)
+
+
+@pytest.fixture(scope="module")
+def forget_gradient() -> Any:
+    """`(params, model_state, n) -> gradient` of the n-th random-label loss."""
+    objective = objectives.random_labels()
+    compute = jax.jit(
+        jax.grad(lambda p, s, batch: objective(toy.TASK, p, s, batch, jax.random.key(0)))
+    )
+
+    def call(params: Any, model_state: Any, n: int) -> Any:
+        batch = toy.nth_batch(toy.problem().forget, n, toy.FORGET_BATCH)
+        return jax.device_get(compute(params, model_state, batch))
+
+    return call
+
+
+def multipliers_by_hand(duals: list[float]) -> list[float]:
+    """Adam with L2 on the multiplier, clipped at 0 after each step."""
+    optimizer = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.5))
+    value, values = jnp.float32(1.5), [1.5]
+    state = optimizer.init(value)
+    for dual in duals:
+        step, state = optimizer.update(jnp.float32(dual), state, value)
+        value = jnp.maximum(value + step, 0.0)
+        values.append(float(value))
+    return values
+
+
+def test_same_batch_by_hand(retain_by_hand: Any, forget_gradient: Any) -> None:
+    """The multiplier sees the retain loss of one batch before and after each step."""
+    run, duals = runner("eupmu").run(4, **PLAIN, **MULTIPLIER), []
+    for n, (before, after) in enumerate(zip(run.states[:-1], run.states[1:], strict=True)):
+        loss, _, _ = retain_by_hand(before.params, before.model_state, retain_batch(n))
+        loss_after, _, _ = retain_by_hand(after.params, before.model_state, retain_batch(n))
+        duals.append(np.log(loss) - np.log(loss_after) + 0.02)
+    values = multipliers_by_hand(duals)
+    np.testing.assert_allclose([m["multiplier"] for m in run.metrics], values[1:], rtol=1e-3)
+    assert min(values) < 1.2  # it moved
+    for n, (before, after) in enumerate(zip(run.states[:-1], run.states[1:], strict=True)):
+        _, new_state, retain = retain_by_hand(before.params, before.model_state, retain_batch(n))
+        forget = forget_gradient(before.params, before.model_state, n)
+        weight = values[n]  # as it was before the step
+        step = jax.tree.map(lambda f, r, w=weight: -0.3 * (f + w * r), forget, retain)
+        assert_trees_close(after.params, optax.apply_updates(before.params, step), rtol=1e-4)
+        assert_trees_close(after.model_state, new_state)
+
+
+def test_next_batch_by_hand(retain_by_hand: Any, forget_gradient: Any) -> None:
+    """Each batch's loss is compared with the previous one's, and weighs the very same step."""
+    run = runner("eupmu, next batch").run(4, **PLAIN, **MULTIPLIER)
+    losses = np.log([metrics["retain_loss"] for metrics in run.metrics])
+    values = multipliers_by_hand(list(losses[:-1] - losses[1:] + 0.02))
+    np.testing.assert_allclose([m["multiplier"] for m in run.metrics], values, rtol=1e-3)
+    for n, (before, after) in enumerate(zip(run.states[:-1], run.states[1:], strict=True)):
+        _, _, retain = retain_by_hand(before.params, before.model_state, retain_batch(n))
+        forget = forget_gradient(before.params, before.model_state, n)
+        step = jax.tree.map(lambda f, r, w=values[n]: -0.3 * (f + w * r), forget, retain)
+        assert_trees_close(after.params, optax.apply_updates(before.params, step), rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["eupmu", "eupmu, next batch"])
+def test_the_sign_of_the_tolerance(case: str) -> None:
+    """A permitted rise lets the multiplier go, a demanded fall makes it grow."""
+    generous, strict = (runner(case).run(4, tolerance=sign * 10.0) for sign in (1, -1))
+    assert generous.metrics[-1]["multiplier"] == 0.0
+    assert strict.metrics[-1]["multiplier"] > 2.0
+
+
+def test_exact_with_an_inactive_constraint_only_forgets() -> None:
+    ours = runner("eupmu, exact").run(tolerance=100.0)
+    plain = runner("scalarization").run(retain_weight=0.0)
+    assert [metrics["multiplier"] for metrics in ours.metrics] == [0.0] * 3
+    assert_trees_close(ours.end.params, plain.end.params)
+    assert_trees_close(ours.end.model_state, plain.end.model_state)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -0.5])
+def test_exact_by_hand(tolerance: float, retain_by_hand: Any, forget_gradient: Any) -> None:
+    """Where the constraint is active, the step takes the retain loss exactly to the tolerance."""
+    run, active = runner("eupmu, exact").run(4, tolerance=tolerance, **PLAIN), 0
+    for n, (before, after) in enumerate(zip(run.states[:-1], run.states[1:], strict=True)):
+        _, _, retain = retain_by_hand(before.params, before.model_state, retain_batch(n))
+        forget = forget_gradient(before.params, before.model_state, n)
+        expected = max((-dot(retain, forget) - tolerance) / dot(retain, retain), 0.0)
+        multiplier = run.metrics[n]["multiplier"]
+        assert np.isclose(multiplier, expected, rtol=1e-4, atol=1e-6)
+        direction = jax.tree.map(lambda p, q: (p - q) / 0.3, before.params, after.params)
+        active += multiplier > 0
+        if multiplier > 0:
+            assert np.isclose(dot(retain, direction), -tolerance, atol=1e-4)
+    assert active > 0
+
+
+def test_convex_weights(retain_by_hand: Any, forget_gradient: Any) -> None:
+    run = toy.runner("eupmu", convex=True).run(1, **PLAIN, **MULTIPLIER)
+    params, model_state = run.start.params, run.start.model_state
+    _, _, retain = retain_by_hand(params, model_state, retain_batch(0))
+    forget = forget_gradient(params, model_state, 0)
+    step = jax.tree.map(lambda f, r: -0.3 * (f + 1.5 * r) / 2.5, forget, retain)
+    assert_trees_close(run.end.params, optax.apply_updates(params, step), rtol=1e-5)
+
+
+def test_many_tolerances_in_one_vmap() -> None:
+    """A sweep is one program: numbers and seeds are values like any other."""
+    tolerances, seeds = np.array([-1.0, 0.0, 10.0], np.float32), [0, 0, 5]
+    problem, single = toy.problem(), runner("eupmu")
+    forget = toy.nth_batch(problem.forget, 0, toy.FORGET_BATCH)
+    retain = toy.nth_retain_batches(problem.retain, 0, 1)
+
+    def two_steps(tolerance: jax.Array, key: jax.Array) -> Any:
+        method = methods.eupmu(toy.TASK, optax.sgd(0.3), tolerance=tolerance)
+        step = lambda state, _: method.step(state, forget, retain)  # noqa: E731
+        return jax.lax.scan(step, method.init(key, *problem), length=2)
+
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    states, metrics = jax.jit(jax.vmap(two_steps))(jnp.asarray(tolerances), keys)
+    assert metrics["multiplier"].shape == (3, 2)
+    for i, (tolerance, seed) in enumerate(zip(tolerances, seeds, strict=True)):
+        run = single.run(1, seed=seed, tolerance=float(tolerance), **PLAIN)
+        assert np.isclose(metrics["multiplier"][i, 0], run.metrics[0]["multiplier"], rtol=1e-4)
+        assert np.isclose(metrics["forget_loss"][i, 0], run.metrics[0]["forget_loss"], rtol=1e-5)
+    assert metrics["multiplier"][0, -1] > metrics["multiplier"][2, -1]
+    assert np.all(np.isfinite(states.params["kernel"]))
+
+
+def test_unknown_multipliers_are_refused() -> None:
+    with pytest.raises(InputError, match="'other', but must be one of same_batch, next_batch, exac"):
+        toy.runner("eupmu", multiplier="other")

@@ -1,0 +1,103 @@
+"""A few tiny runs, made once, for all tests of the command line.
+
+A test module that uses them says `pytest_plugins = ["tests.shell.fixtures"]`. They are not to be
+written to: take a `copy` first.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from jaxunlearn import data
+from tests.shell.commands import QUICK, done, problem_words
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """A folder that holds prepared digits."""
+    place = tmp_path_factory.mktemp("data")
+    data.load("digits", data_dir=place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory, data_dir) -> Path:
+    """A pretraining run."""
+    run = tmp_path_factory.mktemp("runs") / "pretrained"
+    done("pretrain", run, *problem_words(data_dir))
+    return run
+
+
+@pytest.fixture(scope="session")
+def retrained(tmp_path_factory, pretrained) -> Path:
+    """The retrained model without a random tenth, evaluated."""
+    run = tmp_path_factory.mktemp("runs") / "retrained"
+    done("retrain", run, "--pretrained", pretrained, "--fraction", 0.1)
+    done("evaluate", run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def unlearned(tmp_path_factory, pretrained) -> Path:
+    """The original model, made to forget that tenth by a few steps of fine-tuning."""
+    run = tmp_path_factory.mktemp("runs") / "unlearned"
+    words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
+    done("unlearn", run, *words, "--settings", *QUICK)
+    return run
+
+
+STUDY = """
+title = "Tiny study"
+seeds = [0, 1]
+
+[problem]
+data_dir = "{data_dir}"
+model = "mlp-tiny"
+[problem.training]
+num_steps = 200
+retain_batch_size = 64
+
+[[requests]]
+fraction = 0.1
+[[requests]]
+classes = [8]
+
+[methods.finetune]
+num_steps = 4
+forget_batch_size = 32
+retain_batch_size = 32
+[methods.tight]
+method = "eupmu"
+num_steps = 4
+forget_batch_size = 32
+retain_batch_size = 32
+multiplier = "next_batch"
+tolerance = -0.1
+
+[overrides."random-0.1".finetune]
+learning_rate = 0.02
+"""
+
+
+@pytest.fixture(scope="session")
+def study_text(data_dir) -> str:
+    """The configuration of a study of two requests, two seeds and two methods."""
+    return STUDY.format(data_dir=data_dir)
+
+
+class Finished(NamedTuple):
+    """A study that ran to its end: its folder, its configuration, and what was printed."""
+
+    folder: Path
+    config: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, study_text) -> Finished:
+    """The study, run."""
+    place = tmp_path_factory.mktemp("study")
+    config = place / "study.toml"
+    config.write_text(study_text)
+    return Finished(place / "study", config, done("compare", place / "study", "--config", config))

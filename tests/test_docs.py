@@ -1,0 +1,52 @@
+"""The code in README and docs runs, and does what the text around it says."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(path: Path) -> list[str]:
+    """The Python blocks of a Markdown file."""
+    return re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+
+
+def test_the_ten_lines_of_the_readme_forget_within_the_tolerance():
+    code = blocks(ROOT / "README.md")[0]
+    body = code[code.index("    tx =") :].strip().splitlines()
+    assert len([line for line in body if "return params, ju" not in line]) <= 14
+    names: dict = {}
+    exec(code, names)
+    # The forget loss pulls to (3, 1); the retain loss holds the first coordinate near 0.
+    params, multiplier = names["unlearn"](
+        jnp.array([0.1, 0.0]),
+        lambda p, batch: jnp.sum((p - batch) ** 2),
+        lambda p, batch: (p[0] - batch) ** 2 + 0.01,
+        [(jnp.array([3.0, 1.0]), jnp.array(0.0))] * 100,
+    )
+    assert abs(params[1] - 1.0) < 0.02  # forgotten where it costs nothing
+    assert params[0] < 0.25 * 3.0  # held where it would cost retain loss
+    assert multiplier > 0
+
+
+def test_the_readme_example_with_own_model_and_data_runs(capsys):
+    names: dict = {}
+    exec(blocks(ROOT / "README.md")[1], names)
+    assert float(capsys.readouterr().out) >= 0
+    assert int(names["state"].step) == 1
+
+
+def test_links_and_names_in_the_documents_exist():
+    import jaxunlearn
+    from jaxunlearn import methods
+
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    table = (ROOT / "README.md").read_text("utf-8").split("## What is implemented")[1]
+    row = next(line for line in table.splitlines() if line.startswith("| transformations"))
+    assert all(hasattr(jaxunlearn, name) for name in re.findall(r"`(\w+)`", row))
+    row = next(line for line in table.splitlines() if line.startswith("| methods"))
+    assert set(re.findall(r"`(\w+)`", row)) == set(methods.available())

@@ -1,0 +1,405 @@
+"""Runs: the stream of examples, resuming to the bit, stopping, and what one compiled program promises.
+
+The program is EUPMU with the next-batch multiplier on the toy task, in chunks of four steps.
+"""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxunlearn import models, multiplier, tasks, training
+from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.parallel import make_mesh, replicate
+from jaxunlearn.training import Diverged, Interrupted, Outcome, Program, compile_program
+from jaxunlearn.types import InputError, Method, TrainState
+from tests import toy
+from tests.helpers import assert_trees_equal, flat, relative_error
+
+KEY = jax.random.key(0)
+STEPS = 10
+
+
+def program_of(runner: toy.Runner, devices: int = 1, **sizes: int) -> Program:
+    sizes = {"forget_batch_size": toy.FORGET_BATCH, "retain_batch_size": toy.RETAIN_BATCH} | sizes
+    return compile_program(runner.build, chunk_steps=4, mesh=make_mesh(devices), **sizes)
+
+
+@pytest.fixture(scope="module")
+def runner() -> toy.Runner:
+    return toy.runner("eupmu", multiplier="next_batch")
+
+
+@pytest.fixture(scope="module")
+def program(runner: toy.Runner) -> Program:
+    return program_of(runner)
+
+
+@pytest.fixture(scope="module")
+def go(program: Program, runner: toy.Runner) -> Callable[..., Outcome]:
+    """Runs the program; in a folder, with checkpoints and metrics there."""
+
+    def run(
+        folder: Path | None = None, num_steps: int = STEPS, seed: int = 0, **rest: Any
+    ) -> Outcome:
+        problem, numbers = toy.problem(), runner.numbers | rest.pop("numbers", {})
+        if folder is not None:
+            rest |= {
+                "checkpointer": Checkpointer(folder / "checkpoints"),
+                "metrics_file": folder / "metrics.jsonl",
+                "checkpoint_every": rest.get("checkpoint_every", 4),
+            }
+        return training.run(
+            program,
+            numbers,
+            (problem.params, problem.model_state),
+            problem.forget,
+            problem.retain,
+            num_steps=num_steps,
+            seed=seed,
+            **rest,
+        )
+
+    return run
+
+
+class Finished:
+    """What a run left behind: its state and its metrics file."""
+
+    def __init__(self, outcome: Outcome, folder: Path) -> None:
+        self.state = jax.device_get(outcome.state)
+        self.metrics = (folder / "metrics.jsonl").read_bytes()
+
+    def assert_same(self, other: "Finished") -> None:
+        assert_trees_equal(self.state, other.state)
+        assert self.metrics == other.metrics
+
+
+@pytest.fixture(scope="module")
+def undisturbed(go: Any, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return Finished(go(folder), folder)
+
+
+# The stream of examples.
+
+
+@pytest.mark.parametrize("per_step", [3, 7, 10, 20])
+def test_the_stream_is_one_permutation_after_another(per_step: int) -> None:
+    """Every example once per epoch, in another order each time."""
+    arrays = {"index": jnp.arange(7)}
+    order = training.visits(KEY, arrays, jnp.int32(0), per_step, 14)
+    positions = np.asarray(order["position"]).ravel()
+    places = np.arange(positions.size)
+    np.testing.assert_array_equal(np.asarray(order["epoch"]).ravel(), places // 7)
+    epochs = positions[: positions.size // 7 * 7].reshape(-1, 7)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(7), (len(epochs), 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (5, 4), (13, 1)])
+def test_stretches_of_the_stream_fit_together(first: int, count: int) -> None:
+    """Wherever a chunk begins and however long it is, it sees the same stream."""
+    arrays = {"index": jnp.arange(7)}
+    whole = training.visits(KEY, arrays, jnp.int32(0), 5, 14)
+    part = training.visits(KEY, arrays, jnp.int32(first), 5, count)
+    for name in ("position", "epoch"):
+        np.testing.assert_array_equal(part[name], whole[name][first : first + count])
+
+
+def test_a_batch_is_the_examples_of_its_step() -> None:
+    arrays = {"index": jnp.array([50, 60, 70]), "label": jnp.array([5, 6, 7])}
+    order = {"position": jnp.array([[0, 1], [2, 0]]), "epoch": jnp.array([[0, 0], [0, 1]])}
+    batch = training.take(arrays, order, jnp.int32(1))
+    assert {name: values.tolist() for name, values in batch.items()} == {
+        "index": [70, 50],
+        "label": [7, 5],
+        "epoch": [0, 1],
+    }
+
+
+def test_a_run_is_the_steps_of_the_method(undisturbed: Finished, runner: toy.Runner) -> None:
+    """One by one, on batches of the stream, by the keys that the run derives from its seed."""
+    problem, numbers = toy.problem(), {k: jnp.float32(v) for k, v in runner.numbers.items()}
+    forget, retain = (
+        training.visits(jax.random.fold_in(KEY, child), arrays, jnp.int32(0), size, 4)
+        for child, arrays, size in ((2, problem.forget, 4), (3, problem.retain, 6))
+    )
+    state = runner.start(seed=0)
+    lines = undisturbed.metrics.decode().splitlines()
+    for n in range(4):
+        batch = training.take(problem.retain, retain, jnp.int32(n))
+        stacked = jax.tree.map(lambda x: x[None], batch)
+        batch = training.take(problem.forget, forget, jnp.int32(n))
+        state, metrics = runner.step(numbers, state, batch, stacked)
+        line = json.loads(lines[n])
+        assert line.pop("step") == n + 1
+        assert line.keys() == {"forget_loss", "retain_loss", "multiplier"}
+        for name, value in line.items():
+            assert np.isclose(value, metrics[name], rtol=1e-5)
+    assert len(lines) == STEPS and int(undisturbed.state.step) == STEPS
+
+
+# Stopping and going on.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [4, STEPS])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    number: int, at: int, go: Any, undisturbed: Finished, tmp_path: Path
+) -> None:
+    """Weights, multiplier and metrics are the same to the bit. It stops even in its last chunk."""
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+
+    def stop(progress: training.Progress) -> None:
+        if progress.step == at:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match=f"stopped at step {at} of 10; .* from step {at}"):
+        go(tmp_path, on_progress=stop, checkpoint_every=1000)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert Checkpointer(tmp_path / "checkpoints").newest_step() == at
+    Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    go: Any, undisturbed: Finished, tmp_path: Path
+) -> None:
+    """Metrics after the checkpoint, and the line that was being written, are written again."""
+
+    def kill(progress: training.Progress) -> None:
+        if progress.step == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, on_progress=kill)
+    assert Checkpointer(tmp_path / "checkpoints").newest_step() == 4
+    path = tmp_path / "metrics.jsonl"
+    assert len(path.read_text().splitlines()) == 8
+    path.write_text(path.read_text() + '{"step": 9, "forget_l')
+    Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
+
+
+def test_chunks_may_end_anywhere(go: Any, undisturbed: Finished, tmp_path: Path) -> None:
+    """Three steps, then three and four more, are ten; a finished run is left as it is."""
+    for steps in (3, STEPS, STEPS):
+        outcome = go(tmp_path, num_steps=steps)
+    assert outcome.compile_seconds == 0.0
+    Finished(outcome, tmp_path).assert_same(undisturbed)
+
+
+def test_seconds_add_up_over_interruptions(go: Any, tmp_path: Path) -> None:
+    first = go(tmp_path, num_steps=4).seconds
+    assert go(tmp_path).seconds > first > 0
+
+
+def test_old_metrics_of_a_run_without_checkpoints_are_dropped(go: Any, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    go(metrics_file=path, num_steps=3)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3] and "retain_loss" in lines[0]
+
+
+def test_a_run_in_another_thread_needs_no_signals(go: Any, undisturbed: Finished) -> None:
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(go()))
+    thread.start()
+    thread.join()
+    assert_trees_equal(jax.device_get(outcomes[0].state), undisturbed.state)
+
+
+# Runs that fail.
+
+WILD = {"learning_rate": 1e38, "weight_decay": 1e38}
+
+
+@pytest.mark.parametrize("steps", [5, STEPS])
+def test_divergence_keeps_the_last_good_checkpoint(
+    steps: int, go: Any, undisturbed: Finished, tmp_path: Path
+) -> None:
+    """Also where the chunk ends before a loss can show what the weights have become."""
+    go(tmp_path, num_steps=4)
+    with pytest.raises(Diverged, match=r"at step [56] of .* checkpoint is of step 4\. Lower the"):
+        go(tmp_path, num_steps=steps, numbers=WILD)
+    assert Checkpointer(tmp_path / "checkpoints").newest_step() == 4
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert steps == 5 or "nan" in last.values()
+    Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
+
+
+def test_divergence_without_checkpoints(go: Any) -> None:
+    seen: list[training.Progress] = []
+    with pytest.raises(Diverged, match="at step 2 of 10; none was saved"):
+        go(numbers=WILD, on_progress=seen.append)
+    assert seen == []
+
+
+@pytest.mark.parametrize("name", ["forget_batch_size", "retain_batch_size"])
+def test_batches_must_divide_over_the_devices(name: str, runner: toy.Runner) -> None:
+    sizes = {"forget_batch_size": 8, "retain_batch_size": 8} | {name: 12}
+    with pytest.raises(InputError, match=f"{name} is 12, .* multiple of the 8 devices; .* 16"):
+        program_of(runner, devices=8, **sizes)
+
+
+# What one program promises.
+
+
+def test_progress_is_told_after_each_chunk(go: Any, undisturbed: Finished) -> None:
+    seen: list[training.Progress] = []
+    go(on_progress=seen.append)
+    assert [progress.step for progress in seen] == [4, 8, 10]
+    assert all(progress.num_steps == STEPS for progress in seen)
+    assert 0 < seen[0].seconds < seen[1].seconds < seen[2].seconds
+    line = json.loads(undisturbed.metrics.decode().splitlines()[-1])
+    assert seen[-1].metrics == {name: line[name] for name in line if name != "step"}
+
+
+def test_another_seed_is_another_run(go: Any, undisturbed: Finished) -> None:
+    assert np.any(flat(go(seed=1).state.params) != flat(undisturbed.state.params))
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """The events of compilation while the test runs."""
+    events: list[str] = []
+
+    def listen(event: str, duration: float, **rest: Any) -> None:
+        if "compile" in event:
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_other_numbers_seeds_and_lengths_compile_nothing(
+    go: Any, undisturbed: Finished, compilations: list[str], tmp_path: Path
+) -> None:
+    """Neither does another chunk, nor going on from a checkpoint."""
+    first = go(tmp_path, numbers={"tolerance": 0.5}, seed=3, num_steps=6)
+    again = go(tmp_path, numbers={"tolerance": 0.5}, seed=3, num_steps=11)
+    assert compilations == [] and first.compile_seconds == again.compile_seconds == 0.0
+    jax.jit(lambda x: x * 1.2345)(jnp.ones(3))
+    assert compilations != []
+
+
+@pytest.fixture
+def chunk(program: Program, runner: toy.Runner) -> tuple[Any, tuple[Any, ...]]:
+    """The executable of a chunk, and its arguments."""
+    problem = toy.problem()
+    numbers = replicate({k: jnp.float32(v) for k, v in runner.numbers.items()}, program.mesh)
+    state = program.init(numbers, KEY, *problem)
+    stop = replicate(jnp.int32(4), program.mesh)
+    args = (numbers, state, problem.forget, problem.retain, stop)
+    args = (args[0], args[1], *replicate(args[2:], program.mesh))
+    return training._compiled(program.chunk, *args)[0], args
+
+
+def test_nothing_moves_to_or_from_the_host_within_a_chunk(chunk: Any) -> None:
+    executable, args = chunk
+    with jax.transfer_guard("disallow"):
+        state, _, finite = executable(*args)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            jnp.add(state.step, np.int32(1))
+    assert int(state.step) == 4 and finite
+
+
+def test_the_state_is_donated(chunk: Any) -> None:
+    """Its buffers become those of the new state, so that memory does not double."""
+    executable, args = chunk
+    state = args[1]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert executable.memory_analysis().alias_size_in_bytes >= size
+    executable(*args)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(toy.problem()))
+
+
+def test_a_chunk_stops_where_it_is_told_and_where_a_loss_is_not_finite(chunk: Any) -> None:
+    executable, (numbers, state, *data, _) = chunk
+    numbers = numbers | {"tolerance": jnp.float32(np.nan)}
+    state, history, finite = executable(numbers, state, *data, jnp.int32(4))
+    assert int(state.step) == 2 and not finite  # the first call of "next_batch" only remembers
+    assert np.isnan(history["multiplier"][1]) and history["multiplier"][2] == 0.0
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_start_survives_even_a_method_that_copies_nothing(devices: int) -> None:
+    """Its init hands the caller's arrays through; the run donates its state all the same."""
+
+    def build(numbers: Any) -> Method:
+        def init(key: Any, params: Any, model_state: Any, forget: Any, retain: Any) -> TrainState:
+            return TrainState(
+                jnp.zeros([], jnp.int32), params, model_state, (), jax.random.key_data(key)
+            )
+
+        def step(state: TrainState, forget: Any, retain: Any) -> Any:
+            state = state._replace(step=state.step + 1, params=state.params + numbers["rate"])
+            return state, {"retain_loss": jnp.sum(state.params)}
+
+        return Method(init, step)
+
+    mesh = make_mesh(devices)
+    program = compile_program(
+        build, forget_batch_size=2, retain_batch_size=2, chunk_steps=2, mesh=mesh
+    )
+    problem, start = toy.problem(), (replicate(jnp.zeros(2), mesh), {"m": np.zeros(3)})
+    for _ in range(2):
+        outcome = training.run(
+            program, {"rate": 0.5}, start, problem.forget, problem.retain, num_steps=3, seed=0
+        )
+        assert outcome.state.params.tolist() == [1.5, 1.5]
+    assert start[0].tolist() == [0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    everything = {
+        "image": rng.integers(0, 256, (48, 6, 6, 1)).astype(np.uint8),
+        "label": rng.integers(0, 3, 48).astype(np.int32),
+        "index": np.arange(48, dtype=np.int32),
+    }
+    return tuple({k: v[part] for k, v in everything.items()} for part in np.split(np.arange(48), [16]))
+
+
+@pytest.mark.parametrize("name", ["eupmu", "sfron"])
+def test_one_device_and_eight_compute_the_same(name: str, images: Any) -> None:
+    """With BatchNorm, augmentation and random labels: weights, statistics, multiplier, losses."""
+    model = models.create(
+        "resnet-tiny", 3, stem_width=4, widths=(4,), blocks=(1,), strides=(1,)
+    )
+    task = tasks.classification(
+        model, image_shape=(6, 6, 1), num_classes=3, augmentation="flip_crop"
+    )
+    runner = toy.Runner(name, {}, task)
+    start = jax.jit(task.init)(KEY)
+    states = []
+    for devices in (1, 8):
+        outcome = training.run(
+            program_of(runner, devices, forget_batch_size=8, retain_batch_size=8),
+            runner.numbers | {"learning_rate": 0.05},
+            start,
+            *images,
+            num_steps=3,
+            seed=0,
+        )
+        assert len(outcome.state.step.sharding.device_set) == devices
+        states.append(jax.device_get(outcome.state))
+    assert relative_error(states[1].params, states[0].params) < 1e-6
+    assert relative_error(states[1].model_state, states[0].model_state) < 1e-6
+    assert relative_error(states[0].params, jax.device_get(start[0])) > 1e-3
+    if name == "eupmu":
+        one, eight = (float(multiplier(state.opt_state)) for state in states)
+        assert one > 0 and np.isclose(one, eight, rtol=1e-6)
+
+

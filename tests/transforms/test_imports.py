@@ -1,0 +1,69 @@
+"""The core needs jax and optax, and nothing else."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import jaxunlearn
+
+PACKAGE = pathlib.Path(jaxunlearn.__file__).parent
+CORE = [
+    PACKAGE / "__init__.py",
+    PACKAGE / "types.py",
+    *sorted((PACKAGE / "transforms").glob("*.py")),
+]
+ALLOWED = {"jax", "jaxlib", "optax", "jaxunlearn"}
+
+SCRIPT = """
+import sys
+import jax, optax
+before = set(sys.modules)
+import jaxunlearn
+added = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(" ".join(sorted(added - set(sys.stdlib_module_names))))
+print(" ".join(sorted(jaxunlearn.__all__)))
+"""
+
+
+def test_importing_the_library_adds_nothing_to_jax_and_optax() -> None:
+    """In a fresh interpreter; flax, tfds, sklearn, matplotlib, orbax and chex would show here."""
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PACKAGE.parent,
+    )
+    added, names = result.stdout.splitlines()
+    assert set(added.split()) <= ALLOWED
+    assert "jaxunlearn" in added.split()
+    assert set(names.split()) == set(jaxunlearn.__all__)
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
+def test_the_core_is_written_with_jax_and_optax_only(path: pathlib.Path) -> None:
+    """Also inside functions, where an import would not show above."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add((node.module or "").partition(".")[0])
+    assert imported - set(sys.stdlib_module_names) <= ALLOWED
+
+
+PUBLIC = """
+LossPair InputError implicit_surgery multiplier loss_weights surgery_value_and_grad
+unilateral_surgery pcgrad mgda cagrad nash gdr_gma famo fast_slow saliency_mask fisher_diagonal
+fisher_ratio_mask top_fraction_mask adaptive_weights
+"""
+
+
+@pytest.mark.parametrize("name", PUBLIC.split())
+def test_public_names_are_there_and_documented(name: str) -> None:
+    assert name in jaxunlearn.__all__
+    assert ">>>" in getattr(jaxunlearn, name).__doc__ or name == "InputError"
