@@ -11,7 +11,7 @@ never seen,
 
 in percentage points, averaged over the seeds, where 0 marks the original model. All trials of a
 method run one compiled program. Writes `<name>_result.json` beside the search file, and prints the
-best settings as TOML for a study's configuration.
+best settings as TOML for a study's configuration. What was searched before is not searched again.
 """
 
 import json
@@ -105,22 +105,25 @@ def main(path: Path) -> None:
     originals = {
         seed: stages.pretrain(folder / f"seed-{seed}", problem, seed) for seed in plan["seeds"]
     }
-    found: dict[str, Any] = {}
-    for request in (from_dict(ForgetRequest, entry, "request") for entry in plan["requests"]):
-        for name, ranges in plan["search"].items():
-            results = search(task, request, problem, originals, name, ranges, plan["trials"])
-            found.setdefault(request.name, {})[name] = results
-            best = results[0]
-            values = "\n".join(f"{k} = {json.dumps(v)}" for k, v in best["settings"].items())
-            print(
-                f"# target {best['target']:.2f} (median {results[len(results) // 2]['target']:.2f})"
-                f'\n[overrides."{request.name}".{name}]\n{values}\n',
-                flush=True,
-            )
-    protocol = {key: plan[key] for key in ("seeds", "trials", "problem", "search")}
-    result = {"machine": machine(), "protocol": protocol, "found": found}
     output = path.with_name(f"{path.stem}_result.json")
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    protocol = {key: plan[key] for key in ("seeds", "trials", "problem")}
+    result: dict[str, Any] = {"machine": machine(), "protocol": protocol, "found": {}}
+    if output.exists() and json.loads(output.read_text())["protocol"] == protocol:
+        result = json.loads(output.read_text())
+    for request in (from_dict(ForgetRequest, entry, "request") for entry in plan["requests"]):
+        found = result["found"].setdefault(request.name, {})
+        for name, ranges in plan["search"].items():
+            if found.get(name, {}).get("ranges") != ranges:  # else it was searched before
+                trials = search(task, request, problem, originals, name, ranges, plan["trials"])
+                found[name] = {"ranges": ranges, "trials": trials}
+                output.write_text(json.dumps(result, indent=1) + "\n")
+            trials = found[name]["trials"]
+            median = trials[len(trials) // 2]["target"]
+            print(f"# target {trials[0]['target']:.2f} (median {median:.2f})")
+            print(f'[overrides."{request.name}".{name}]')
+            for key, value in trials[0]["settings"].items():
+                print(f"{key} = {json.dumps(value)}")
+            print(flush=True)
 
 
 if __name__ == "__main__":
