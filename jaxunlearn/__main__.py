@@ -1,14 +1,18 @@
 """`python -m jaxunlearn`, and the `jaxunlearn` command: the process around the command line."""
 
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 
 def main() -> None:
     """Runs the command line, or says what to install."""
-    _prepare_environment()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    _keep_compiled_programs()
     try:
         from jaxunlearn.cli import main as command_line
 
@@ -20,17 +24,23 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("jaxunlearn: stopped; the same command continues.", file=sys.stderr)
-        sys.exit(130)
 
 
-def _prepare_environment() -> None:
-    """SIGTERM stops like Ctrl-C, and a cache of compiled programs makes the second start fast.
+def _stop(number: int, frame: Any) -> NoReturn:
+    """Ends the process at once. While it trains, training handles these signals instead.
 
-    The cache is chosen by environment variables, which JAX reads if and when it is imported.
+    Every file survives a kill at any moment, so nothing needs to be unwound; and unwinding the
+    import of a compiled module can crash.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar may have hidden it
+    os.write(2, f"{cursor}jaxunlearn: stopped; the same command continues.\n".encode())
+    os._exit(130)
+
+
+def _keep_compiled_programs() -> None:
+    """A cache on disk makes the second start of a command fast. JAX reads this when imported."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxunlearn" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

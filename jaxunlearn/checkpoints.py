@@ -54,7 +54,7 @@ class Checkpointer:
         """The step of the newest complete checkpoint, or None."""
         if not self.folder.exists():
             return None
-        with self._manager() as manager:
+        with self._manager(read_only=True) as manager:
             return manager.latest_step()
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
@@ -102,8 +102,8 @@ class Checkpointer:
                 f"{self.folder} holds no complete checkpoint; run the stage that writes it first."
             )
         self._check_files(step)
-        with self._manager() as manager:
-            self._check_shapes(manager, step, target)
+        with self._manager(read_only=True) as manager:
+            self._check_kinds(manager, step, target)
             items = ocp.args.Composite(
                 tree=ocp.args.StandardRestore(target), record=ocp.args.JsonRestore()
             )
@@ -117,8 +117,13 @@ class Checkpointer:
             raise self._damaged(step, "its arrays do not match their fingerprint")
         return tree, record
 
-    def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    def _manager(self, read_only: bool = False) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else 2,
+            create=not read_only,
+            read_only=read_only,
+            enable_async_checkpointing=False,
+        )
         handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
         return ocp.CheckpointManager(
             epath.Path(self.folder), options=options, item_handlers=handlers
@@ -136,21 +141,21 @@ class Checkpointer:
             if found[name] != digest:
                 raise self._damaged(step, f"its file {name} was cut short or altered")
 
-    def _check_shapes(self, manager: ocp.CheckpointManager, step: int, target: Any) -> None:
+    def _check_kinds(self, manager: ocp.CheckpointManager, step: int, target: Any) -> None:
         """Compares what the checkpoint says it holds with the target, leaf by leaf."""
         try:
-            found = _shapes(manager.item_metadata(step)["tree"])
+            found = _kinds(manager.item_metadata(step)["tree"])
         except Exception as error:
             raise self._damaged(step, str(error)) from error
         if not found:
             raise self._damaged(step, "its metadata is missing")
-        wanted = _shapes(target)
+        wanted = _kinds(target)
         for path in sorted(found.keys() | wanted.keys()):
             if found.get(path) != wanted.get(path):
                 raise InputError(
-                    f"the checkpoint in {self.folder} is of another model or method: {path} has "
-                    f"shape {found.get(path)} there, but {wanted.get(path)} here; use the "
-                    "configuration it was written with."
+                    f"the checkpoint in {self.folder} is of another model or method: {path} is "
+                    f"{found.get(path, 'absent')} there, but {wanted.get(path, 'absent')} here; "
+                    "use the configuration it was written with."
                 )
 
     def _damaged(self, step: int, why: str) -> InputError:
@@ -177,6 +182,11 @@ def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _kinds(tree: Any) -> dict[str, str]:
+    """The type and shape of each array, in words, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}
+    return {
+        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }

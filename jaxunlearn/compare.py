@@ -76,7 +76,7 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
     write_json(folder / "study.json", _description(study))
     paths = [cell.folder / name for cell in everything for name in cell.runs]
     finished = sum(_is_evaluated(path) for path in paths)
-    say(f"{len(paths)} runs beside the pretraining, {finished} of them finished already")
+    say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
 
     diverged: list[str] = []
     for seed in study.seeds:
@@ -204,7 +204,7 @@ def _is_evaluated(run: Path) -> bool:
 
 def _announce(run: Path, metrics: dict[str, float], seconds: float | None = None) -> None:
     """One line on a finished run."""
-    took = " " * 8 if seconds is None else f"{seconds:6.1f} s"
+    took = " " * 8 if seconds is None else f"{seconds:6.2f} s"
     accuracies = "  ".join(
         f"{name} {metrics[f'{name}_accuracy']:6.2f}" for name in ("forget", "retain", "test")
     )

@@ -15,7 +15,7 @@ from jaxunlearn.config import Problem
 from jaxunlearn.data import Examples, ForgetRequest
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.files import read_json, write_json
-from jaxunlearn.runs import load_weights, read_config, read_done
+from jaxunlearn.runs import check, load_weights, read_config, read_done
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
 from jaxunlearn.types import InputError
 
@@ -104,10 +104,12 @@ def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
             `retrained` is not that of the same problem, seed and request, or was not evaluated.
     """
     config = read_config(run, "retrain", "unlearn")
-    forgotten = data.load_request(run / "forget_request.json", load_dataset(config.problem))
+    dataset = load_dataset(config.problem)
+    forgotten = data.load_request(run / "forget_request.json", dataset)
     request = config.request
     if request is None or request.file is not None:  # the file may have gone since
         request = ForgetRequest(indices=tuple(forgotten.tolist()))
+    check(run, config, dataset, load_splits(config.problem, config.seed, request))
     if retrained is not None:
         oracle = read_config(retrained, "retrain")
         theirs = data.load_request(retrained / "forget_request.json", load_dataset(oracle.problem))

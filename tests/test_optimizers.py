@@ -55,7 +55,10 @@ def test_sgd_couples_weight_decay_and_momentum() -> None:
 
 def test_adamw_takes_its_momentum_and_decouples_weight_decay() -> None:
     rate = schedule("constant", 0.1, 4)
-    ours, reference = optimizer("adamw", rate, 0.5, 0.01), optax.adamw(0.1, b1=0.5, weight_decay=0.01)
+    ours, reference = (
+        optimizer("adamw", rate, 0.5, 0.01),
+        optax.adamw(0.1, b1=0.5, weight_decay=0.01),
+    )
     params, other = jnp.array([1.0, -2.0]), optimizer("adamw", rate, 0.9, 0.01)
     states = [tx.init(params) for tx in (ours, reference, other)]
     for n in range(3):

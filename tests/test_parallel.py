@@ -23,7 +23,9 @@ def test_devices_that_are_not_there(count: int) -> None:
 
 @pytest.mark.parametrize(("size", "nearest"), [(7, 8), (3, 4), (0, 4), (-4, 4), (18, 16)])
 def test_batches_that_do_not_divide(size: int, nearest: int) -> None:
-    with pytest.raises(InputError, match=rf"forget is {size}, .* 4 devices; the nearest is {nearest}\."):
+    with pytest.raises(
+        InputError, match=rf"forget is {size}, .* 4 devices; the nearest is {nearest}\."
+    ):
         check_divides(make_mesh(4), retain=8, forget=size)
 
 

@@ -1,8 +1,9 @@
 """A task so small that compiling it costs little, with everything that a method may trip over.
 
-`logits = tanh(x W - mean) V + c` of 6, 8 and 3 units. In training, `x` is shifted by a random amount
-that hangs on the key, the example and the visit, and `mean` is that of the batch, which also moves the
-running mean in the model state, as BatchNorm does. In evaluation there is neither noise nor writing.
+`logits = tanh(x W - mean) V + c` of 6, 8 and 3 units. In training, `x` is shifted by a random
+amount that hangs on the key, the example and the visit, and `mean` is that of the batch, which also
+moves the running mean in the model state, as BatchNorm does. In evaluation there is neither noise
+nor writing.
 """
 
 import functools
@@ -26,7 +27,9 @@ def _losses(
     inputs = batch["image"]
     if train:
         bits = jax.random.key_data(example_keys(key, batch))  # random enough, and quick to compile
-        inputs = inputs + 0.2 * jnp.mean(bits / 2.0**32, axis=1, keepdims=True) * jnp.ones((1, INPUTS))
+        inputs = inputs + 0.2 * jnp.mean(bits / 2.0**32, axis=1, keepdims=True) * jnp.ones(
+            (1, INPUTS)
+        )
     logits, model_state = _forward(params, model_state, inputs, train)
     log_probabilities = jax.nn.log_softmax(logits)
     losses = -jnp.take_along_axis(log_probabilities, batch["label"][:, None], axis=1)[:, 0]

@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods.eupmu import eupmu
 from jaxunlearn.methods.eupmu_sfron import eupmu_sfron
 from jaxunlearn.methods.gradient_ascent import gradient_ascent
@@ -77,7 +78,17 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "retain_share": _SHARE,
 }
 
-__all__ = ["available", "build", "register", "settings", "summary", *_METHODS]
+__all__ = [
+    "advance",
+    "available",
+    "begin",
+    "build",
+    "first",
+    "register",
+    "settings",
+    "summary",
+    *_METHODS,
+]
 
 
 def available() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Every method in every form that has code of its own, by the settings that are part of the program."""
+"""Every method in every form that has code of its own."""
 
 from typing import Any
 

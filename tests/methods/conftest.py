@@ -37,7 +37,7 @@ def retain_by_hand() -> Callable[..., tuple[float, Any, Any]]:
 
 @pytest.fixture(scope="session")
 def weighted_ascent_by_hand() -> Callable[..., tuple[float, Any]]:
-    """`(params, model_state, batch, exponent) -> (-mean c l, gradient)`, `c = l^-exponent`, mean 1."""
+    """`(params, model_state, batch, exponent) -> (-mean c l, gradient)`, `c ~ l^-exponent`."""
 
     @jax.jit
     def compute(params: Any, model_state: Any, batch: Batch, exponent: jax.Array) -> Any:
@@ -58,7 +58,7 @@ def weighted_ascent_by_hand() -> Callable[..., tuple[float, Any]]:
 
 @pytest.fixture(scope="session")
 def example_gradients() -> Callable[..., Any]:
-    """`(params, model_state, arrays) -> gradients [N, ...]` of single examples, in evaluation mode."""
+    """`(params, model_state, arrays) -> gradients [N, ...]` of examples, in evaluation mode."""
 
     def one(params: Any, model_state: Any, example: Batch) -> jax.Array:
         batch = jax.tree.map(lambda x: x[None], example) | {"epoch": jnp.zeros(1, jnp.int32)}

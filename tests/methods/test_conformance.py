@@ -79,6 +79,9 @@ def test_forget_data_never_writes_the_model_state(case: str) -> None:
 @every_method
 def test_the_learning_rate_ends_with_the_run(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The schedule spans just as many steps as the optimizer takes in the whole run."""
+    opt_state = runner(case).run(num_steps=3).end.opt_state
+    nodes = jax.tree.leaves(opt_state, is_leaf=_is_schedule_state)
+    counts = [int(node.count) for node in nodes if _is_schedule_state(node)]
     spans: list[int] = []
 
     def spy(name: str, peak: Any, num_steps: int) -> optax.Schedule:
@@ -90,13 +93,6 @@ def test_the_learning_rate_ends_with_the_run(case: str, monkeypatch: pytest.Monk
     known = methods.settings(name)
     small = {"num_steps": 3} | ({"num_fast_steps": 2} if "num_fast_steps" in known else {})
     methods.build(toy.TASK, name, methods.settings(name, small | static))
-    counts = [
-        int(node.count)
-        for node in jax.tree.leaves(
-            runner(case).run(num_steps=3).end.opt_state, is_leaf=_is_schedule_state
-        )
-        if _is_schedule_state(node)
-    ]
     assert spans == [max(counts)]
 
 

@@ -152,5 +152,7 @@ def test_many_tolerances_in_one_vmap() -> None:
 
 
 def test_unknown_multipliers_are_refused() -> None:
-    with pytest.raises(InputError, match="'other', but must be one of same_batch, next_batch, exac"):
+    with pytest.raises(
+        InputError, match="'other', but must be one of same_batch, next_batch, exac"
+    ):
         toy.runner("eupmu", multiplier="other")

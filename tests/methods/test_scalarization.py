@@ -34,7 +34,9 @@ def test_neggrad_plus_weighs_both_losses() -> None:
         return jax.tree.map(np.subtract, run.end.params, run.start.params)
 
     expected = jax.tree.map(
-        lambda retain, forget: 0.7 * retain + 0.3 * forget, step("finetune"), step("gradient_ascent")
+        lambda retain, forget: 0.7 * retain + 0.3 * forget,
+        step("finetune"),
+        step("gradient_ascent"),
     )
     assert_trees_close(step("neggrad_plus", retain_share=0.7), expected)
 

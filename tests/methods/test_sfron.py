@@ -1,4 +1,4 @@
-"""SFR-on and its ablations, recomputed step by step; and the released recipe against its numbers."""
+"""SFR-on and its ablations, recomputed step by step; the released recipe against its numbers."""
 
 import ast
 import math
@@ -78,7 +78,7 @@ def test_every_step_by_hand(case: str, retain_by_hand: Any, weighted_ascent_by_h
 
 
 def test_the_joint_ablation_by_hand(retain_by_hand: Any, weighted_ascent_by_hand: Any) -> None:
-    """"R": one momentum step along both gradients at the same weights; the forget part is clipped."""
+    """One momentum step along both gradients at the same weights; the forget part is clipped."""
     run = runner("sfron, R").run(4, **NUMBERS)
     params, model_state = run.start.params, run.start.model_state
     buffer = jax.tree.map(np.zeros_like, params)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxunlearn import cli, runs
@@ -97,7 +98,7 @@ def weights(run: Path) -> list[np.ndarray]:
     """The final weights of a run."""
     config = runs.read_config(run, "pretrain", "retrain", "unlearn")
     tree = runs.load_weights(run, config.problem)
-    return [np.asarray(leaf) for layer in tree.params.values() for leaf in layer.values()]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -74,7 +74,7 @@ def test_pixels_are_normalised_by_channel(dtype: Any, mean: Any, std: Any) -> No
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_augmentation_shifts_and_mirrors(flip: bool) -> None:
-    """Every image is one of the 81 shifts, each equally likely, mirrored half of the time or never."""
+    """Every image is one of 81 shifts, all equally likely, mirrored half of the time or never."""
     image = np.asarray(batch_of(1)["image"][0])
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
     shifts = [padded[top : top + 6, left : left + 6] for top in range(9) for left in range(9)]

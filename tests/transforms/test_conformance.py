@@ -213,6 +213,8 @@ def test_inject_hyperparams(case: Case) -> None:
     state = injected.init(PARAMS)
     ours, ours_state = three_updates(case, injected, state, jitted)
     assert types(state) == types(ours_state)
+    # Every call makes the transformation anew: its states must have one type all the same.
+    assert types(jax.eval_shape(injected.init, PARAMS)) == types(state)
     expected, _ = three_updates(case, plain, plain.init(PARAMS), jitted)
     assert_trees_close(ours, expected)
 
@@ -253,7 +255,8 @@ def test_inject_hyperparams_takes_the_constructors_themselves(
 
 
 def test_bfloat16_in_is_bfloat16_out(case: Case) -> None:
-    tx = case.make(VALUE)
+    """Even if the hyperparameter is a float32 array, as in a sweep."""
+    tx = case.make(jnp.float32(VALUE))
     params = optax.tree.cast(PARAMS, jnp.bfloat16)
     updates = optax.tree.cast(updates_for(case, 1), jnp.bfloat16)
     state = tx.init(params)

@@ -138,6 +138,26 @@ def test_same_batch_sees_the_final_step() -> None:
         assert_trees_equal(seen[-1], optax.apply_updates(params, updates))
 
 
+def test_extra_keywords_reach_the_optimizer_of_the_multiplier() -> None:
+    """Such as `scale` here, or the `value` of an optimizer with a line search."""
+
+    def update(gradient: Any, state: Any, params: Any = None, *, scale: Any, **extra: Any) -> Any:
+        del params, extra
+        return -scale * gradient, state
+
+    reader = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    tx = implicit_surgery(reader)
+    _, state = tx.update(
+        GRADS,
+        tx.init(PARAMS),
+        PARAMS,
+        retain_value=jnp.array(1.0),
+        retain_value_fn=lambda _: jnp.array(1.5),
+        scale=4.0,
+    )
+    assert float(multiplier(state)) == 2.0
+
+
 def test_loss_weights_plain_and_convex() -> None:
     for value in (0.0, 0.25, 3.0):
         plain = implicit_surgery(optax.sgd(1.0), initial_multiplier=value).init(PARAMS)

@@ -1,0 +1,232 @@
+"""A whole study: what it computes, what it skips, and what a diverging run does to the others."""
+
+import json
+import shutil
+
+import pytest
+
+from jaxunlearn import training
+from jaxunlearn.report.study import read_lines
+from tests.shell.commands import assert_refused, call, copy, done, snapshot, weights
+
+pytest_plugins = ["tests.shell.fixtures"]
+
+NAMES = ["original", "retrain", "retrain-again", "finetune", "tight"]
+CELLS = [f"seed-{seed}/{request}" for seed in (0, 1) for request in ("random-0.1", "class-8")]
+
+
+@pytest.fixture
+def study(finished, tmp_path):
+    """A copy of the finished study, to be written to."""
+    return copy(finished.folder, tmp_path / "study")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The names of the runs that were trained since, in order."""
+    names = []
+    run = training.run
+
+    def noting(*args, **keywords):
+        names.append(keywords["metrics_file"].parent.name)
+        return run(*args, **keywords)
+
+    monkeypatch.setattr(training, "run", noting)
+    return names
+
+
+def results(folder, cell, name):
+    return json.loads((folder / cell / name / "results.json").read_text())
+
+
+def test_what_the_folder_holds(finished, study_text):
+    folder = finished.folder
+    plan = json.loads((folder / "study.json").read_text())
+    assert (plan["title"], plan["dataset"], plan["model"]) == ("Tiny study", "digits", "mlp-tiny")
+    assert plan["requests"] == ["random-0.1", "class-8"]
+    assert (plan["seeds"], plan["methods"]) == ([0, 1], ["finetune", "tight"])
+    assert plan["machine"]["platform"] == "cpu"
+    assert plan["configuration"]["problem"]["training"]["num_steps"] == 200
+    assert {path.name for path in folder.iterdir()} == {
+        *["seed-0", "seed-1", "study.json", "report.md", "report.html", "results.json"]
+    }
+    for seed in (0, 1):
+        inside = {path.name for path in (folder / f"seed-{seed}").iterdir()}
+        assert inside == {"pretrain", "random-0.1", "class-8"}
+    for cell in CELLS:
+        assert sorted(path.name for path in (folder / cell).iterdir()) == sorted(NAMES)
+        for name in NAMES:
+            files = {path.name for path in (folder / cell / name).iterdir()}
+            own = {"results.json", "predictions.npz"}
+            trained = {"config.json", "done.json", "metrics.jsonl", "checkpoints", "weights"}
+            trained |= {"fingerprints.json", "forget_request.json"}
+            assert files == (own if name == "original" else own | trained)
+
+
+def test_every_run_is_measured_against_the_retrained_model_of_its_own_seed(finished):
+    folder = finished.folder
+    for cell in CELLS:
+        oracle = results(folder, cell, "retrain")
+        assert "kl_to_retrained" not in oracle["metrics"] and "tow" not in oracle["metrics"]
+        for name in NAMES[2:] + NAMES[:1]:
+            found = results(folder, cell, name)
+            assert found["method"] == name
+            assert (f"seed-{found['seed']}", found["request"]) == tuple(cell.split("/"))
+            metrics = found["metrics"]
+            accuracies = ("forget_accuracy", "retain_accuracy", "test_accuracy")
+            gaps = [
+                abs(metrics[key] - oracle["metrics"][key])
+                for key in (*accuracies, "entropy_member_rate")
+            ]
+            average = metrics["average_gap_entropy_member_rate"]
+            assert average == pytest.approx(sum(gaps) / 4)
+            assert metrics["kl_to_retrained"] > 0
+            assert ("seconds" in found) == (name != "original")
+        if "class" in cell:
+            assert oracle["metrics"]["forget_accuracy"] == 0  # it has never seen an 8
+            assert oracle["counts"]["test_forget"] > 0
+    first, again = (weights(folder / CELLS[0] / name) for name in NAMES[1:3])
+    assert all((a != b).any() for a, b in zip(first, again, strict=True))
+
+
+def test_methods_settings_and_overrides(finished):
+    configs = {
+        (cell, name): json.loads((finished.folder / cell / name / "config.json").read_text())
+        for cell in CELLS
+        for name in ("finetune", "tight")
+    }
+    for (cell, name), config in configs.items():
+        assert config["method"] == {"finetune": "finetune", "tight": "eupmu"}[name]
+        rate = 0.02 if (name == "finetune" and "random" in cell) else 0.01
+        assert config["settings"]["learning_rate"] == rate
+        done_there = finished.folder / cell.split("/")[0] / "pretrain" / "done.json"
+        assert config["start"] == json.loads(done_there.read_text())["weights"]
+    lines = read_lines(finished.folder / CELLS[0] / "tight" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["multiplier"] >= 0 for line in lines) and lines[-1]["multiplier"] > 0
+
+
+def test_what_is_printed(finished):
+    lines = finished.printed.splitlines()
+    assert lines[0] == "16 runs besides the pretraining, 0 of them finished already"
+    for cell in CELLS:
+        seed, request = cell.split("/")
+        named = [line.split()[2] for line in lines if line.split()[:2] == [seed, request]]
+        assert sorted(named) == sorted(NAMES)
+    retrained = next(line for line in lines if line.split()[:3] == ["seed-0", "class-8", "retrain"])
+    assert " s  accuracy: forget   0.00  retain" in retrained
+    table = finished.printed.split("Tiny study")[1]
+    for name in ("Original", "Retrained", "Retrained again", "finetune", "tight", "class-8"):
+        assert name in table
+    assert "…" not in table and max(map(len, table.splitlines())) <= 120
+    assert lines[-1] == f"report: {finished.folder / 'report.html'}"
+
+
+def test_again_nothing_is_computed(finished, study, trained):
+    before = snapshot(study)
+    printed = done("compare", study, "--config", finished.config)
+    assert trained == []
+    assert printed.startswith("16 runs besides the pretraining, 16 of them finished already\n")
+    assert "accuracy:" not in printed and "Tiny study" in printed
+    after = snapshot(study)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert after.keys() == before.keys()
+    assert changed <= {"study.json", "report.md", "report.html", "results.json"}
+
+
+def test_a_new_method_is_all_that_is_computed(finished, study, study_text, trained, tmp_path):
+    before = snapshot(study)
+    more = "\n[methods.quick]\nmethod = 'finetune'\nnum_steps = 4\nforget_batch_size = 32\n"
+    config = tmp_path / "more.toml"
+    config.write_text(study_text + more + "retain_batch_size = 32\nlearning_rate = 0.1\n")
+    printed = done("compare", study, "--config", config)
+    assert trained == ["quick"] * 4
+    assert printed.startswith("20 runs besides the pretraining, 16 of them finished already\n")
+    after = snapshot(study)
+    reports = {"study.json", "report.md", "report.html", "results.json"}
+    assert all(after[name] == before[name] for name in before.keys() - reports)
+    table = json.loads((study / "results.json").read_text())
+    assert table["requests"]["class-8"]["runs"]["quick"]["seeds"] == 2
+
+
+def test_a_lost_result_is_all_that_is_computed(finished, study, trained):
+    folder = study / CELLS[1] / "tight"
+    before = snapshot(folder)
+    (folder / "results.json").unlink()
+    shutil.rmtree(study / CELLS[2] / "finetune")
+    done("compare", study, "--config", finished.config)
+    assert trained == ["finetune"]
+    after = snapshot(folder)
+    assert after["predictions.npz"] == before["predictions.npz"]
+    assert after["results.json"] == before["results.json"]
+
+
+def test_other_seeds_than_those_of_the_file(finished, study, trained):
+    printed = done("compare", study, "--config", finished.config, "--seeds", 1)
+    assert printed.startswith("8 runs besides the pretraining, 8 of them finished already\n")
+    assert trained == []
+    assert json.loads((study / "study.json").read_text())["seeds"] == [1]
+
+
+def test_a_diverging_method_does_not_stop_the_others(
+    finished, study, study_text, trained, tmp_path
+):
+    """It diverges on one request only; the method after it is computed all the same."""
+    shutil.rmtree(study / CELLS[0] / "tight")
+    wild = "num_steps = 4\nforget_batch_size = 32\nretain_batch_size = 32\n"
+    config = tmp_path / "wild.toml"
+    config.write_text(
+        study_text.replace(
+            "[methods.tight]", f"[methods.wild]\nmethod = 'finetune'\n{wild}[methods.tight]"
+        )
+        + '[overrides."random-0.1".wild]\nlearning_rate = 1e30\n'
+    )
+    result = call("compare", study, "--config", config)
+    assert result.status == 1
+    assert trained == ["wild", "tight", "wild", "wild", "wild"]
+    assert result.err.startswith("jaxunlearn: diverged, and so without results: ")
+    assert result.err.count("\n") == 1
+    for seed in (0, 1):
+        assert f"seed-{seed}/random-0.1/wild" in result.err
+        assert f"seed-{seed}/random-0.1/wild: a loss or a weight became NaN" in result.out
+    assert "class-8/wild" not in result.err
+    assert "Tiny study" in result.out and "report.html" in result.out
+    table = json.loads((study / "results.json").read_text())
+    assert table["requests"]["random-0.1"]["runs"]["tight"]["seeds"] == 2
+    assert "wild" not in table["requests"]["random-0.1"]["runs"]
+    assert table["requests"]["class-8"]["runs"]["wild"]["seeds"] == 2
+    unfinished = [(run["seed"], run["request"], run["run"]) for run in table["unfinished"]]
+    assert unfinished == [(0, "random-0.1", "wild"), (1, "random-0.1", "wild")]
+    assert "wild" in (study / "report.md").read_text()
+
+    # The mend that the message names: a lower rate, and the folders deleted.
+    config.write_text(config.read_text().replace("1e30", "0.03"))
+    assert_refused(call("compare", study, "--config", config), "learning_rate is 1e+30 there")
+    for seed in (0, 1):
+        shutil.rmtree(study / f"seed-{seed}" / "random-0.1" / "wild")
+    done("compare", study, "--config", config)
+    assert json.loads((study / "results.json").read_text())["unfinished"] == []
+
+
+def test_nothing_follows_a_diverging_original_model(study_text, tmp_path, trained):
+    """It is the same for a retrained model: what needs it is left out, and the rest goes on."""
+    config, folder = tmp_path / "study.toml", tmp_path / "study"
+    config.write_text(
+        study_text.replace("[problem.training]", "[problem.training]\nlearning_rate = 1e30")
+    )
+    result = call("compare", folder, "--config", config)
+    assert result.status == 1
+    assert trained == ["pretrain", "pretrain"]
+    assert "seed-0/pretrain, " in result.err and "seed-1/pretrain. " in result.err
+    assert json.loads((folder / "results.json").read_text())["requests"] == {}
+
+
+def test_report_anew(finished, study):
+    for name in ("report.md", "report.html", "results.json"):
+        (study / name).unlink()
+    printed = done("report", study)
+    assert printed.splitlines()[-1] == f"report: {study / 'report.html'}"
+    assert "Tiny study" in printed
+    theirs = json.loads((finished.folder / "results.json").read_text())
+    assert json.loads((study / "results.json").read_text()) == theirs
+    assert "<html" in (study / "report.html").read_text()

@@ -1,0 +1,160 @@
+"""Configurations: what may stand in them, and what is said of what may not."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxunlearn.config import Problem, Study, from_dict, load_study, parse_settings
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.types import InputError
+
+CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"
+STUDIES = [path for path in sorted(CONFIGS.glob("*.toml")) if not path.stem.endswith("_search")]
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    rate: float = 1.0
+    on: bool = False
+    limit: int | None = None
+    extra: dict[str, dict[str, Any]] | None = None
+
+
+def test_from_dict_makes_what_was_written():
+    values = {
+        "inner": {"name": "x", "sizes": [1, 2]},
+        "rate": 3,
+        "on": True,
+        "limit": None,
+        "extra": {"a": {"b": [1]}},
+    }
+    made = from_dict(Outer, values, "it")
+    assert made == Outer(Inner("x", (1, 2)), 3.0, True, None, {"a": {"b": [1]}})
+    assert type(made.rate) is float
+    assert from_dict(Outer, asdict(made), "it") == made
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], r"it is \[\], but must be a table of fields"),
+        ({}, "it has no inner, but needs one; add it"),
+        ({"inner": {}}, "it: inner has no name"),
+        ({"inner": 3}, "it: inner is 3, but must be a table"),
+        ({"iner": {}}, "no field 'iner', only inner, rate, on, limit, extra; did you mean inner?"),
+        ({"zzz": {}}, "no field 'zzz', only inner, rate, on, limit, extra."),
+        ({"inner": {"name": 3}}, "inner: name is 3, but must be text"),
+        ({"inner": {"name": "x", "sizes": 3}}, "sizes is 3, but must be a list"),
+        (
+            {"inner": {"name": "x", "sizes": [1, "2"]}},
+            r"sizes\[1\] is '2', but must be a whole num",
+        ),
+        ({"inner": {"name": "x", "sizes": [1.0]}}, r"sizes\[0\] is 1.0, but must be a whole num"),
+        ({"inner": {"name": "x"}, "rate": True}, "rate is True, but must be a number"),
+        ({"inner": {"name": "x"}, "rate": "1"}, "rate is '1', but must be a number"),
+        ({"inner": {"name": "x"}, "on": 1}, "on is 1, but must be true or false"),
+        ({"inner": {"name": "x"}, "limit": True}, "limit is True, but must be a whole number"),
+        ({"inner": {"name": "x"}, "extra": {"a": 1}}, "extra.a is 1, but must be a table"),
+    ],
+)
+def test_from_dict_refuses(values, message):
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        from_dict(Outer, values, "it")
+
+
+def test_parse_settings():
+    given = ("a=1", "b=1.5", "c=true", "d=[32, 16]", "e=text", "f=x=y", "g=", "h=1e-3", 'i="3"')
+    parsed = parse_settings(given, "--settings")
+    expected = {"a": 1, "b": 1.5, "c": True, "d": [32, 16], "e": "text", "f": "x=y", "g": ""}
+    assert parsed == expected | {"h": 0.001, "i": "3"}
+    assert [type(parsed[key]) for key in "abc"] == [int, float, bool]
+
+
+@pytest.mark.parametrize("pairs", [("a",), ("=1",), ("a=1", "a=2"), ("",)])
+def test_parse_settings_refuses(pairs):
+    with pytest.raises(
+        InputError, match="--training got .* takes each setting once, as name=value"
+    ):
+        parse_settings(pairs, "--training")
+
+
+def test_a_problem_has_all_training_settings():
+    settings = Problem(training={"num_steps": 7, "momentum": 0}).training_settings()
+    assert settings["num_steps"] == 7
+    assert settings["momentum"] == 0.0 and type(settings["momentum"]) is float
+    assert settings["learning_rate_schedule"] == "one_cycle"
+    assert settings["learning_rate"] == 0.1
+
+
+def test_overrides_apply_to_their_request_only():
+    random, three = ForgetRequest(fraction=0.1), ForgetRequest(classes=(3,))
+    study = Study(
+        requests=(random, three),
+        methods={"eupmu": {"tolerance": 1}, "mine": {"method": "eupmu", "convex": True}},
+        overrides={"class-3": {"eupmu": {"tolerance": 2.0}}},
+    )
+    assert study.run_settings(random, "eupmu")[1]["tolerance"] == 1.0
+    assert study.run_settings(three, "eupmu")[1]["tolerance"] == 2.0
+    method, settings = study.run_settings(three, "mine")
+    assert (method, settings["convex"], settings["tolerance"]) == ("eupmu", True, 0.0)
+    assert "method" not in settings
+    assert study.methods["mine"]["method"] == "eupmu"  # and asking has changed nothing
+    with pytest.raises(InputError, match="method salun has no setting 'convex'"):
+        replace(study, overrides={"class-3": {"mine": {"method": "salun"}}})
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-x", "a/b", "a b", "retrain", "retrain-again"])
+def test_names_that_cannot_be_folders_or_are_taken(name):
+    with pytest.raises(InputError, match="a run cannot be named"):
+        Study(methods={name: {"method": "salun"}})
+
+
+@pytest.mark.parametrize("name", ["num_classes", "name", "axis_name"])
+def test_fields_of_the_model_that_are_not_to_choose(name):
+    with pytest.raises(InputError, match=f"model_settings give {name}, which"):
+        Problem(model_settings={name: 3})
+
+
+def test_a_study_file(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        """
+        title = "Größe"
+        seeds = [3, 1]
+        [problem]
+        data = "cifar10"
+        model_settings = {norm = "group"}
+        [[requests]]
+        classes = [1, 2]
+        [[requests]]
+        indices = [5]
+        [methods.salun]
+        fraction = 1
+        """,
+        encoding="utf-8",
+    )
+    study = load_study(path)
+    assert study.title == "Größe"
+    assert study.seeds == (3, 1)
+    assert study.problem == Problem(data="cifar10", model_settings={"norm": "group"})
+    assert [request.name for request in study.requests] == ["classes-1-2", "indices-1-ef2d127d"]
+    assert study.methods == {"salun": {"fraction": 1}}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_the_shipped_configurations_are_sound(path):
+    study = load_study(path)
+    assert study.methods
+    for request in study.requests:
+        for name in study.methods:
+            method, settings = study.run_settings(request, name)
+            assert method and settings["num_steps"] > 0

@@ -1,0 +1,200 @@
+"""The stages that train, as functions: what they check, skip, share and leave behind."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxunlearn import methods, runs, setting, stages, training
+from jaxunlearn.config import Problem
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.results import render
+from jaxunlearn.types import InputError
+from tests.shell.commands import (
+    QUICK,
+    TRAINING,
+    assert_same_run,
+    call,
+    copy,
+    done,
+    snapshot,
+    weights,
+)
+
+pytest_plugins = ["tests.shell.fixtures"]
+
+TENTH = ForgetRequest(fraction=0.1)
+FEW_STEPS = {"num_steps": 4, "forget_batch_size": 32, "retain_batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def problem(data_dir):
+    return Problem(data_dir=str(data_dir), model="mlp-tiny", training=TRAINING)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Fails the test if anything is trained."""
+
+    def refuse(*args, **keywords):
+        raise AssertionError("something is trained")
+
+    monkeypatch.setattr(training, "run", refuse)
+
+
+def test_the_commands_are_these_functions(problem, pretrained, tmp_path, untrained):
+    """A run that a command has made is finished for the function, and the weights are those."""
+    before = snapshot(pretrained)
+    result = stages.pretrain(pretrained, problem, 0)
+    assert snapshot(pretrained) == before
+    for ours, theirs in zip(jax.tree.leaves(result), weights(pretrained), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_check_writes_nothing(problem, pretrained, retrained, unlearned, tmp_path, untrained):
+    config = stages.pretraining(problem, 0)
+    for run in (tmp_path / "new", pretrained):
+        stages.check(run, config)
+    assert not (tmp_path / "new").exists()
+    stages.check(retrained, stages.retraining(problem, 0, TENTH))
+    config = stages.unlearning(problem, 0, TENTH, "finetune", FEW_STEPS)
+    stages.check(unlearned, config)  # the original weights may not be known yet,
+    start = runs.read_done(pretrained)["weights"]
+    stages.check(unlearned, replace(config, start=start))
+    with pytest.raises(InputError, match="start is .* there"):  # but they matter once they are
+        stages.check(unlearned, replace(config, start=start[::-1]))
+    with pytest.raises(InputError, match="again is False there, but True now"):
+        stages.check(retrained, stages.retraining(problem, 0, TENTH, again=True))
+
+
+def test_weights_that_were_deleted_are_made_again_from_the_checkpoint(problem, unlearned, tmp_path):
+    run = copy(unlearned, tmp_path / "run")
+    cost = json.loads((run / "done.json").read_text())
+    shutil.rmtree(run / "weights")
+    assert not runs.is_finished(run)
+    stages.train(run, runs_config(run))
+    assert_same_run(run, unlearned)
+    again = json.loads((run / "done.json").read_text())
+    assert again["seconds"] == cost["seconds"]  # no step was taken
+
+
+def runs_config(run):
+    """What a run is for, finished or not."""
+    values = json.loads((run / "config.json").read_text())
+    values["request"] = ForgetRequest(**values["request"])
+    values["problem"] = Problem(**values["problem"])
+    return runs.RunConfig(**values)
+
+
+def test_original_and_retrained_models_begin_with_weights_of_their_own(problem, tmp_path):
+    """With one step of rate 0, the weights are those of the beginning."""
+    frozen = {"num_steps": 1, "learning_rate": 0.0, "weight_decay": 0.0, "retain_batch_size": 64}
+    problem = replace(problem, training=frozen)
+    made = [
+        stages.pretrain(tmp_path / "pretrain", problem, 0),
+        stages.pretrain(tmp_path / "other", problem, 1),
+        stages.retrain(tmp_path / "retrain", problem, 0, TENTH),
+        stages.retrain(tmp_path / "again", problem, 0, TENTH, again=True),
+    ]
+    kernels = [max(map(np.asarray, jax.tree.leaves(tree)), key=np.size) for tree in made]
+    for i, kernel in enumerate(kernels):
+        assert all((kernel != other).any() for other in kernels[:i])
+    stages.unlearn(tmp_path / "same", tmp_path / "pretrain", TENTH, "finetune", frozen)
+    for ours, theirs in zip(
+        weights(tmp_path / "same"), weights(tmp_path / "pretrain"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_unlearning_twice_gives_the_same_bits_and_leaves_the_original_alone(
+    pretrained, unlearned, tmp_path
+):
+    before = snapshot(pretrained)
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS)
+    assert_same_run(tmp_path / "run", unlearned)
+    assert snapshot(pretrained) == before
+    moved = [
+        (ours != theirs).any()
+        for ours, theirs in zip(weights(unlearned), weights(pretrained), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_other_numbers_compile_nothing(pretrained, unlearned, tmp_path):
+    settings = FEW_STEPS | {"learning_rate": 0.07, "momentum": 0.5}
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", settings)
+    assert runs.read_done(tmp_path / "run")["compile_seconds"] == 0.0
+    assert (weights(tmp_path / "run")[0] != weights(unlearned)[0]).any()
+
+
+def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path):
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, devices=2)
+    for ours, theirs in zip(weights(tmp_path / "run"), weights(unlearned), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    # It is the same run all the same: a study may go on with other devices.
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, devices=1)
+
+
+def test_an_own_method_runs_like_any_other(pretrained, tmp_path):
+    def reversed_ascent(task, optimizer, *, factor: float = 2.0):
+        """Moves `factor` times as far as fine-tuning.
+
+        Args:
+            task: what is unlearned.
+            optimizer: any optax optimizer.
+            factor: how many times.
+        """
+        return methods.finetune(task, optax.chain(optimizer, optax.scale(factor)))
+
+    methods.register(reversed_ascent)
+    try:
+        assert "factor = 2.0" in done("list", "reversed_ascent")
+        assert "how many times." in done("list", "reversed_ascent")
+        words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "reversed_ascent"]
+        done("unlearn", tmp_path / "run", *words, "--settings", *QUICK, "factor=0")
+        for ours, theirs in zip(weights(tmp_path / "run"), weights(pretrained), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    finally:
+        del methods._METHODS["reversed_ascent"]
+
+
+def test_the_task_of_a_problem_is_made_once(problem):
+    same = replace(problem, training={}, validation_fraction=0.2)
+    assert setting.load_task(same) is setting.load_task(problem)
+    assert setting.load_dataset(same) is setting.load_dataset(problem)
+    other = replace(problem, model_settings={"hidden": [8]})
+    assert setting.load_task(other) is not setting.load_task(problem)
+    shapes = setting.load_shapes(other)
+    params, model_state = setting.load_task(other).init(jax.random.key(0))
+    assert jax.tree.map(lambda x: x.shape, shapes.params) == jax.tree.map(lambda x: x.shape, params)
+    assert shapes.model_state == model_state == {}
+
+
+def test_a_record_that_was_damaged(pretrained, unlearned, tmp_path):
+    run = copy(unlearned, tmp_path / "run")
+    record = json.loads((run / "done.json").read_text())
+    (run / "done.json").write_text(json.dumps(record | {"seconds": None}))
+    with pytest.raises(InputError, match="seconds = None, which must be of type float; delete"):
+        runs.read_done(run)
+    assert call("evaluate", run).status == 2
+    (run / "done.json").unlink()  # the mend that it names
+    words = ["--pretrained", pretrained, "--fraction", 0.1]
+    done("unlearn", run, *words, "--method", "finetune", "--settings", *QUICK)
+    assert_same_run(run, unlearned)
+
+
+def test_results_as_lines():
+    metrics = {"forget_accuracy": 95.0, "kl_to_retrained": 0.12345, "tow": 1.0}
+    assert render(metrics, {}).splitlines() == [
+        "forget_accuracy                      95.00  %",
+        "kl_to_retrained                      0.123  nats",
+        "tow                                  1.000  best at 1",
+    ]
+    rows = render(metrics, {"forget_accuracy": 97.5, "tow": 0.5}).splitlines()
+    assert rows[0].split() == ["model", "retrained", "difference"]
+    assert rows[1].split() == ["forget_accuracy", "95.00", "97.50", "-2.50", "%"]
+    assert rows[3].split() == ["tow", "1.000", "best", "at", "1"]
