@@ -74,14 +74,15 @@ __all__ = [
 
 _FLOORS = ("transforms", "types")
 
+if not TYPE_CHECKING:  # type checkers see the imports above, and so every misspelt name
 
-def __getattr__(name: str) -> Any:
-    if name in _FLOORS:
-        return importlib.import_module(f"jaxunlearn.{name}")
-    if name in __all__:
-        home = "types" if name in ("InputError", "LossPair") else "transforms"
-        return getattr(importlib.import_module(f"jaxunlearn.{home}"), name)
-    raise AttributeError(f"module 'jaxunlearn' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _FLOORS:
+            return importlib.import_module(f"jaxunlearn.{name}")
+        if name in __all__:
+            home = "types" if name in ("InputError", "LossPair") else "transforms"
+            return getattr(importlib.import_module(f"jaxunlearn.{home}"), name)
+        raise AttributeError(f"module 'jaxunlearn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

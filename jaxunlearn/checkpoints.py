@@ -5,12 +5,15 @@ of its own files. The digests are checked before orbax reads it, the fingerprint
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 
 from jaxunlearn.files import read_json, unwritable, write_json
@@ -117,17 +120,25 @@ class Checkpointer:
             raise self._damaged(step, "its arrays do not match their fingerprint")
         return tree, record
 
-    def _manager(self, read_only: bool = False) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else 2,
-            create=not read_only,
-            read_only=read_only,
-            enable_async_checkpointing=False,
-        )
+    @contextmanager
+    def _manager(self, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+        """Orbax's manager of the folder; it warns of nothing that `InputError` does not say."""
         handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
-        return ocp.CheckpointManager(
-            epath.Path(self.folder), options=options, item_handlers=handlers
-        )
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)
+        try:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else 2,
+                create=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=False,
+            )
+            with ocp.CheckpointManager(
+                epath.Path(self.folder), options=options, item_handlers=handlers
+            ) as manager:
+                yield manager
+        finally:
+            logging.set_verbosity(verbosity)
 
     def _check_files(self, step: int) -> None:
         """Compares the files with the digests that were taken of them, if the run got that far."""

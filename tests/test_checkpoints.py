@@ -80,6 +80,22 @@ def test_what_a_kill_leaves_behind_is_no_checkpoint(saved, tmp_path):
     assert_equal(Checkpointer(folder).restore(make_state())[0], make_state(1.0))
 
 
+def test_reading_writes_nothing(saved, tmp_path, capfd):
+    """So a run can be read where it cannot be written, and while another process writes it."""
+    folder = tmp_path / "copy"
+    shutil.copytree(saved, folder)
+    (folder / "6.orbax-checkpoint-tmp").mkdir()
+
+    def times():
+        return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+
+    before = times()
+    assert Checkpointer(folder).newest_step() == 5
+    Checkpointer(folder).restore(make_state())
+    assert times() == before
+    assert capfd.readouterr() == ("", "")
+
+
 def test_one_device_and_several(saved):
     mesh = parallel.make_mesh(4)
     target = parallel.replicate(make_state(), mesh)

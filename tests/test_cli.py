@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxunlearn
-from jaxunlearn import data, methods, models, transforms
+from jaxunlearn import data, transforms
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.report.study import read_lines
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, problem_words, start, wait
@@ -60,15 +60,15 @@ def test_help_imports_neither_jax_nor_anything_else_that_is_slow():
         "slow = {'jax', 'numpy', 'optax', 'flax', 'orbax', 'scipy', 'sklearn', 'matplotlib'}\n"
         "sys.exit(' '.join(slow & set(sys.modules)) or 0)\n"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = []
+    seconds = {"help": [], "jax": []}
     for _ in range(3):
-        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime - before.ru_utime)
-        before = after
-    assert min(seconds) < 0.5
+        for name, program in (("help", code), ("jax", "import jax")):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+            assert ended.returncode == 0, ended.stderr
+            after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            seconds[name].append(after - before)
+    assert min(seconds["help"]) < 0.6 * min(seconds["jax"])
 
 
 def test_the_package_is_lazy_and_complete():
@@ -92,29 +92,6 @@ def test_a_missing_package_is_named(tmp_path):
         "jaxunlearn: the command line needs the package tyro, which is not installed; install "
         "jaxunlearn[pipeline].\n"
     )
-
-
-def test_lists():
-    for what, names in (
-        ("methods", methods.available()),
-        ("models", models.available()),
-        ("data", data.available()),
-    ):
-        lines = done("list", what).splitlines()
-        assert {line.split()[0] for line in lines if line[0] != " "} >= set(names)
-        assert all(len(line) > 20 for line in lines if line[0] != " ")
-    assert done("list") == done("list", "methods")
-
-
-@pytest.mark.parametrize("method", methods.available())
-def test_the_list_of_a_method_explains_every_setting(method):
-    text = done("list", method)
-    for name, value in methods.settings(method).items():
-        line = next(line for line in text.splitlines() if line.startswith(f"{name} = "))
-        given = f"{name} = {json.dumps(value)}"
-        assert line.startswith(given)
-        assert len(line.removeprefix(given).strip()) > 5, line
-    assert methods.summary(method) in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -49,4 +49,5 @@ def test_links_and_names_in_the_documents_exist():
     row = next(line for line in table.splitlines() if line.startswith("| transformations"))
     assert all(hasattr(jaxunlearn, name) for name in re.findall(r"`(\w+)`", row))
     row = next(line for line in table.splitlines() if line.startswith("| methods"))
-    assert set(re.findall(r"`(\w+)`", row)) == set(methods.available())
+    shipped = {name for name in methods.available() if hasattr(methods, name)}
+    assert set(re.findall(r"`(\w+)`", row)) == shipped

@@ -9,16 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxunlearn import methods, runs, setting, stages, training
+from jaxunlearn import methods, runs, stages, training
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.results import render
 from jaxunlearn.types import InputError
 from tests.shell.commands import (
     QUICK,
     TRAINING,
     assert_same_run,
-    call,
     copy,
     done,
     snapshot,
@@ -160,41 +158,3 @@ def test_an_own_method_runs_like_any_other(pretrained, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
     finally:
         del methods._METHODS["reversed_ascent"]
-
-
-def test_the_task_of_a_problem_is_made_once(problem):
-    same = replace(problem, training={}, validation_fraction=0.2)
-    assert setting.load_task(same) is setting.load_task(problem)
-    assert setting.load_dataset(same) is setting.load_dataset(problem)
-    other = replace(problem, model_settings={"hidden": [8]})
-    assert setting.load_task(other) is not setting.load_task(problem)
-    shapes = setting.load_shapes(other)
-    params, model_state = setting.load_task(other).init(jax.random.key(0))
-    assert jax.tree.map(lambda x: x.shape, shapes.params) == jax.tree.map(lambda x: x.shape, params)
-    assert shapes.model_state == model_state == {}
-
-
-def test_a_record_that_was_damaged(pretrained, unlearned, tmp_path):
-    run = copy(unlearned, tmp_path / "run")
-    record = json.loads((run / "done.json").read_text())
-    (run / "done.json").write_text(json.dumps(record | {"seconds": None}))
-    with pytest.raises(InputError, match="seconds = None, which must be of type float; delete"):
-        runs.read_done(run)
-    assert call("evaluate", run).status == 2
-    (run / "done.json").unlink()  # the mend that it names
-    words = ["--pretrained", pretrained, "--fraction", 0.1]
-    done("unlearn", run, *words, "--method", "finetune", "--settings", *QUICK)
-    assert_same_run(run, unlearned)
-
-
-def test_results_as_lines():
-    metrics = {"forget_accuracy": 95.0, "kl_to_retrained": 0.12345, "tow": 1.0}
-    assert render(metrics, {}).splitlines() == [
-        "forget_accuracy                      95.00  %",
-        "kl_to_retrained                      0.123  nats",
-        "tow                                  1.000  best at 1",
-    ]
-    rows = render(metrics, {"forget_accuracy": 97.5, "tow": 0.5}).splitlines()
-    assert rows[0].split() == ["model", "retrained", "difference"]
-    assert rows[1].split() == ["forget_accuracy", "95.00", "97.50", "-2.50", "%"]
-    assert rows[3].split() == ["tow", "1.000", "best", "at", "1"]

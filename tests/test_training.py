@@ -293,6 +293,12 @@ def test_other_numbers_seeds_and_lengths_compile_nothing(
     assert compilations != []
 
 
+def executable_of(program: Program) -> Any:
+    """The chunk of a program that has run once."""
+    (found,) = [run for key, run in training._executables.items() if key[0] is program.chunk]
+    return found
+
+
 @pytest.fixture
 def chunk(program: Program, runner: toy.Runner) -> tuple[Any, tuple[Any, ...]]:
     """The executable of a chunk, and its arguments."""
@@ -392,10 +398,11 @@ def test_one_device_and_eight_compute_the_same(name: str) -> None:
         task, start, data = resnet()
         numbers |= {"tolerance": -0.5}
     runner = toy.Runner(name, {}, task)
-    states = []
+    states, work = [], []
     for devices in (1, 8):
+        program = program_of(runner, devices, forget_batch_size=8, retain_batch_size=8)
         outcome = training.run(
-            program_of(runner, devices, forget_batch_size=8, retain_batch_size=8),
+            program,
             runner.numbers | numbers,
             start,
             *data,
@@ -404,6 +411,7 @@ def test_one_device_and_eight_compute_the_same(name: str) -> None:
         )
         assert len(outcome.state.step.sharding.device_set) == devices
         states.append(jax.device_get(outcome.state))
+        work.append(executable_of(program).cost_analysis()["flops"])
     assert relative_error(states[1].params, states[0].params) < 1e-6
     assert relative_error(states[1].model_state, states[0].model_state) < 1e-6
     assert relative_error(states[1].opt_state, states[0].opt_state) < 1e-6
@@ -411,3 +419,4 @@ def test_one_device_and_eight_compute_the_same(name: str) -> None:
     if name == "eupmu":
         one, eight = (float(multiplier(state.opt_state)) for state in states)
         assert one > 0 and np.isclose(one, eight, rtol=1e-6)
+        assert work[1] < 0.2 * work[0]  # each device does its share of both batches only

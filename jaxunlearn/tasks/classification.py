@@ -5,6 +5,8 @@ step. Augmentation draws from one key per example and visit, so it does not depe
 devices.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -89,9 +91,8 @@ def classification(
         return losses, new_state
 
     def predict(params: Params, model_state: ModelState, batch: Batch) -> jax.Array:
-        logits = model.apply(
-            {"params": params, **model_state}, normalised(batch["image"]), train=False
-        )
+        variables = {"params": params, **model_state}
+        logits: Any = model.apply(variables, normalised(batch["image"]), train=False)
         return jax.nn.softmax(logits)
 
     return Task(init, losses, predict, num_classes)

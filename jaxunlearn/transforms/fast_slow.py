@@ -63,6 +63,7 @@ def fast_slow(
             slow step size that is not positive; in `update`, a missing `grad_fn` or `params`.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> H = jnp.array([1.0, 0.1])
         >>> tx = fast_slow(optax.sgd(0.5), num_fast_steps=2)
         >>> params = jnp.zeros(2)

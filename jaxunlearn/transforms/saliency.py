@@ -117,18 +117,35 @@ def fisher_diagonal(
         gradient = jax.grad(mean_loss)(p, batch)
         return jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), gradient)
 
+    zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.float32), params)
+
+    def all_at_once(p: Any, ones: Any) -> Any:
+        return jax.tree.map(
+            lambda s: jnp.sum(s, axis=0), jax.vmap(squared, in_axes=(None, 0))(p, ones)
+        )
+
+    def one_by_one(p: Any, ones: Any) -> Any:
+        return jax.lax.fori_loop(
+            0,
+            batch_size,
+            lambda i, total: jax.tree.map(
+                jnp.add, total, squared(p, jax.tree.map(lambda x: x[i], ones))
+            ),
+            zeros,
+        )
+
     def of_batch(batch: Any) -> Any:
         if not per_example:
             return squared(params, batch)
         ones = jax.tree.map(lambda x: x[:, None], batch)  # B batches of one example
-        total = jax.vmap(squared, in_axes=(None, 0))(params, ones)
-        return jax.tree.map(lambda s: jnp.sum(s, axis=0) / batch_size, total)
+        # On CPUs the products of single examples are slow when batched, by tens of times.
+        total = jax.lax.platform_dependent(params, ones, cpu=one_by_one, default=all_at_once)
+        return jax.tree.map(lambda s: s / batch_size, total)
 
     def add(total: Any, batch: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, of_batch(batch)), None
 
-    start = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.float32), params)
-    total, _ = jax.lax.scan(add, start, batches)
+    total, _ = jax.lax.scan(add, zeros, batches)
     return jax.tree.map(lambda t: t / num_batches, total)
 
 

@@ -4,13 +4,15 @@ A test module that uses them says `pytest_plugins = ["tests.shell.fixtures"]`. T
 written to: take a `copy` first.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from jaxunlearn import data
-from tests.shell.commands import QUICK, done, problem_words
+from tests.data.toys import write_fashion_mnist
+from tests.shell.commands import QUICK, done, problem_words, snapshot
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +103,37 @@ def finished(tmp_path_factory, study_text) -> Finished:
     config = place / "study.toml"
     config.write_text(study_text)
     return Finished(place / "study", config, done("compare", place / "study", "--config", config))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory with a few files in it, compared before and after."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").write_text("text")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("text")
+    for name, text in {
+        "empty.txt": "",
+        "twice.json": "[3, 4, 3]",
+        "words.txt": "3\nfour\n",
+        "far.txt": "7\n1442\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    before = snapshot(tmp_path)
+    yield tmp_path
+    assert snapshot(tmp_path) == before
+
+
+@pytest.fixture
+def unwritable(tmp_path_factory):
+    """A folder in which nothing can be made, not even by root."""
+    folder = tmp_path_factory.mktemp("unwritable")
+    folder.chmod(0o500)
+    return Path("/proc/self") if os.access(folder, os.W_OK) else folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A prepared fashion_mnist of 20 random pictures, and the folder of its files."""
+    write_fashion_mnist(tmp_path / "files")
+    return tmp_path / "prepared", tmp_path / "files"

@@ -1,0 +1,43 @@
+"""The lists: every name and every setting with its meaning."""
+
+import json
+
+import pytest
+
+from jaxunlearn import data, listing, methods, models
+from tests.shell.commands import done
+
+
+def test_lists():
+    for what, names in (
+        ("methods", methods.available()),
+        ("models", models.available()),
+        ("data", data.available()),
+    ):
+        lines = done("list", what).splitlines()
+        assert {line.split()[0] for line in lines if line[0] != " "} >= set(names)
+        assert all(len(line) > 20 for line in lines if line[0] != " ")
+    assert done("list") == done("list", "methods")
+
+
+@pytest.mark.parametrize("method", methods.available())
+def test_the_list_of_a_method_explains_every_setting(method):
+    text = done("list", method)
+    for name, value in methods.settings(method).items():
+        line = next(line for line in text.splitlines() if line.startswith(f"{name} = "))
+        given = f"{name} = {json.dumps(value)}"
+        assert line.startswith(given)
+        assert len(line.removeprefix(given).strip()) > 5, line
+    assert methods.summary(method) in " ".join(text.split())
+
+
+def test_long_texts_are_broken_to_the_width_of_the_terminal(monkeypatch):
+    texts = {}
+    for columns in (60, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        texts[columns] = listing.describe("data")
+        assert max(map(len, texts[columns].splitlines())) <= columns
+    narrow, wide = (texts[columns].splitlines() for columns in (60, 200))
+    assert len(narrow) > len(wide)
+    assert any(line.startswith(" " * 15) for line in narrow)
+    assert texts[60].split() == texts[200].split()

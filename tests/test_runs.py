@@ -1,0 +1,81 @@
+"""Run folders: what they say of themselves, and what is said of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from jaxunlearn import runs, setting, stages
+from jaxunlearn.config import from_dict
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.types import InputError
+from tests.shell.commands import QUICK, assert_same_run, call, copy, done, snapshot
+
+pytest_plugins = ["tests.shell.fixtures"]
+
+
+def test_a_configuration_survives_the_file(unlearned):
+    config = runs.read_config(unlearned, "unlearn")
+    assert config.request == ForgetRequest(fraction=0.1)
+    assert config.settings["num_steps"] == 4
+    plain = json.loads((unlearned / "config.json").read_text())
+    assert from_dict(runs.RunConfig, plain, "it") == config
+
+
+def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
+    problem = runs.read_config(pretrained, "pretrain").problem
+    request = ForgetRequest(indices=(1, 2))
+    config = stages.retraining(problem, 0, ForgetRequest(classes=(3,)))
+    dataset = setting.load_dataset(problem)
+    splits = setting.load_splits(problem, 0, ForgetRequest(classes=(3,)))
+    run = tmp_path / "run"
+    runs.check(run, config, dataset, splits)
+    assert not run.exists()
+    runs.claim(run, config, dataset, splits)
+    before = snapshot(run)
+    assert before.keys() == {"config.json", "fingerprints.json", "forget_request.json"}
+    runs.check(run, config, dataset, splits)
+    runs.claim(run, config, dataset, splits)
+    assert snapshot(run) == before
+    assert not runs.is_finished(run)
+
+    for other, name in (
+        (replace(config, seed=1), "seed is 0 there, but 1 now"),
+        (replace(config, request=request), r"request.classes is \[3\] there, but \[\] now"),
+        (replace(config, settings=config.settings | {"momentum": 0.5}), "settings.momentum is 0.9"),
+        (
+            replace(config, problem=replace(problem, training={"num_steps": 3})),
+            "problem.training.num_steps is 200 there, but 3 now",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"another configuration: {name}"):
+            runs.check(run, other, dataset, splits)
+    with pytest.raises(InputError, match="names other examples"):
+        runs.check(run, config, dataset, setting.load_splits(problem, 0, request))
+    (run / "fingerprints.json").write_text('{"data": "0123"}')
+    with pytest.raises(InputError, match="had the fingerprint 0123, but now has"):
+        runs.check(run, config, dataset, splits)
+
+
+def test_long_values_are_cut_short_in_messages(pretrained, tmp_path):
+    problem = runs.read_config(pretrained, "pretrain").problem
+    dataset = setting.load_dataset(problem)
+    config = stages.retraining(problem, 0, ForgetRequest(indices=tuple(range(1000))))
+    runs.claim(tmp_path / "run", config, dataset, None)
+    other = replace(config, request=ForgetRequest(indices=tuple(range(1, 1000))))
+    with pytest.raises(InputError, match=r"request.indices is \[0, 1, .*\.\.\.\] there") as caught:
+        runs.check(tmp_path / "run", other, dataset, None)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_record_that_was_damaged(pretrained, unlearned, tmp_path):
+    run = copy(unlearned, tmp_path / "run")
+    record = json.loads((run / "done.json").read_text())
+    (run / "done.json").write_text(json.dumps(record | {"seconds": None}))
+    with pytest.raises(InputError, match="seconds = None, which must be of type float; delete"):
+        runs.read_done(run)
+    assert call("evaluate", run).status == 2
+    (run / "done.json").unlink()  # the mend that it names
+    words = ["--pretrained", pretrained, "--fraction", 0.1]
+    done("unlearn", run, *words, "--method", "finetune", "--settings", *QUICK)
+    assert_same_run(run, unlearned)
