@@ -56,7 +56,7 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """`tree` on every device of the mesh; what is there already may be shared rather than copied."""
+    """`tree` on every device of the mesh; what is there already may be shared, not copied."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 

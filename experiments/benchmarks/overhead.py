@@ -4,8 +4,8 @@
 
 For an MLP, a ViT and a ResNet: FLOPs of the compiled step from the cost analysis, and wall time,
 each as a ratio to the plain step `grad (L_f + L_r)` with the same optimizer. `fast_slow` with K
-fast steps is compared with K + 1 plain steps on one batch. Wall time is paired: the two programs take
-turns, and the ratio is taken pair by pair. Writes `results/overhead.json` and
+fast steps is compared with K + 1 plain steps on one batch. Wall time is paired: the two programs
+take turns, and the ratio is taken pair by pair. Writes `results/overhead.json` and
 `results/overhead.md` beside this file.
 """
 

@@ -150,7 +150,10 @@ def fisher_diagonal(
 
 
 def fisher_ratio_mask(
-    forget_fisher: Any, retain_fisher: Any, threshold: float = 1.0, epsilon: float = 1e-15
+    forget_fisher: Any,
+    retain_fisher: Any,
+    threshold: float | jax.Array = 1.0,
+    epsilon: float = 1e-15,
 ) -> Any:
     """Marks what matters more to the forget data: `F_f / (F_r + epsilon) >= threshold`.
 

@@ -101,7 +101,7 @@ def test_one_seed_has_no_interval_and_says_so(small_study):
     study = read_study(small_study)
     cell = find_row(make_table(study, "random-0.1"), "eupmu").cells["forget_accuracy"]
     assert cell.value.half_width is None
-    mean, width, difference = parts(cell, COLUMNS[0])
+    _mean, width, difference = parts(cell, COLUMNS[0])
     assert width == ""
     assert difference.startswith("(")
     assert interval_note(study).startswith("One seed: no intervals")
