@@ -30,7 +30,7 @@ from jaxunlearn import (
 )
 from jaxunlearn.stages import machine
 
-BATCH, NUM_FAST_STEPS, PAIRS = 64, 3, 40
+BATCH, NUM_FAST_STEPS, PAIRS = 64, 3, 20
 RESULTS = Path(__file__).parent / "results"
 # The largest ratios that are meant to hold: FLOPs, and time where one is set.
 TARGETS = {

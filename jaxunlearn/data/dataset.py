@@ -176,7 +176,8 @@ def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[floa
     axes, pixels = (0, 1, 2), image[..., 0].size
     blocks = [image[i : i + _BLOCK] for i in range(0, len(image), _BLOCK)]
     mean = np.sum([b.sum(axes, dtype=np.float64) for b in blocks], axis=0) / pixels
-    variance = np.sum([((b - mean) ** 2).sum(axes) for b in blocks], axis=0) / pixels
+    with np.errstate(invalid="ignore"):  # infinite pixels: `Dataset` refuses them in a sentence
+        variance = np.sum([((b - mean) ** 2).sum(axes) for b in blocks], axis=0) / pixels
     constant = image.min(axes) == image.max(axes)
     std = np.where(constant, 1.0, np.sqrt(variance) / 255)
     return tuple((mean / 255).tolist()), tuple(std.tolist())

@@ -64,6 +64,7 @@ def fast_slow(
 
     Example:
         >>> import jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> H = jnp.array([1.0, 0.1])
         >>> tx = fast_slow(optax.sgd(0.5), num_fast_steps=2)
         >>> params = jnp.zeros(2)
