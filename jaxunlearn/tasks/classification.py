@@ -86,7 +86,7 @@ def classification(
             train=train,
             mutable=list(model_state),
         )
-        # Not logsumexp minus logit, which rounds small losses to 0; adaptive weights divide by them.
+        # Not logsumexp minus logit, which rounds small losses to 0: adaptive weights divide by one.
         log_probabilities = jax.nn.log_softmax(logits)
         losses = -jnp.take_along_axis(log_probabilities, batch["label"][:, None], axis=1)[:, 0]
         return losses, new_state
