@@ -77,7 +77,8 @@ def _to_svg(figure: "Figure", label: str) -> str:
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    # Two decimals are enough for coordinates, which stand inside tags; labels stand between them.
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)
     for stand_in, variable in _VARIABLES.items():
         text = text.replace(stand_in, variable)
     head = re.search(r'viewBox="[^"]*"', text)

@@ -73,3 +73,12 @@ def test_seeds_of_different_length_are_drawn_without_a_mean():
     assert picture.count("var(--forget)") == 2
     picture = draw_history([history(30, forget_loss=1.0), history(30, forget_loss=2.0)])
     assert picture.count("var(--forget)") == 3
+
+
+def test_tick_labels_of_tiny_losses_keep_their_digits():
+    history = [{"step": step, "retain_loss": 0.0002 * step} for step in range(1, 6)]
+    svg = draw_history([history])
+    labels = [float(text) for text in re.findall(r">([\d.]+)</text>", svg)]
+    ticks = [label for label in labels if 0 < label < 0.01]
+    assert len(set(ticks)) >= 2  # not all rounded to 0.00
+    assert re.search(r"<[^>]*\d\.\d{3}", svg) is None  # while coordinates are short
