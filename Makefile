@@ -14,7 +14,7 @@ test: $(INSTALLED)  ## all tests, doctests included
 	$(BIN)/python -m pytest
 
 docs-test: $(INSTALLED)  ## only the examples in docstrings, README and docs
-	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py
+	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py tests/test_new_method.py
 
 lint: $(INSTALLED)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
