@@ -10,8 +10,8 @@ import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._remain import remain_phase
-from jaxunlearn.methods._saliency import fisher_mask
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
     surgery_metrics,
@@ -19,7 +19,7 @@ from jaxunlearn.methods.eupmu import (
 )
 from jaxunlearn.objectives import loss_pair, retain_loss
 from jaxunlearn.optimizers import schedule
-from jaxunlearn.transforms import implicit_surgery, saliency_mask, surgery_value_and_grad
+from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
 from jaxunlearn.types import (
     Arrays,
     Batch,
@@ -109,37 +109,27 @@ def eupmu_sfron(
         initial_multiplier=initial_multiplier,
     )
 
-    def forget_chain(mask: Params) -> optax.GradientTransformation:
-        salient = saliency_mask(mask) if saliency else optax.identity()
-        clip = optax.clip_by_global_norm(clip_norm)
-        scale = optax.scale(-forget_learning_rate)
-        return optax.chain(optax.scale_by_schedule(decay), salient, clip, scale)
-
-    # Steps read the mask from the state: the one given here is never used.
-    forget_transform = forget_chain(None)
+    forgetting = forget_phase(
+        task,
+        decay,
+        optax.scale(-forget_learning_rate),
+        clip_norm=clip_norm,
+        saliency=saliency,
+        threshold=threshold,
+        per_example=per_example_fisher,
+        mask_batch_size=mask_batch_size,
+    )
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> TrainState:
-        mask = None
-        if saliency:
-            mask = fisher_mask(
-                task,
-                key,
-                params,
-                model_state,
-                forget,
-                retain,
-                threshold=threshold,
-                per_example=per_example_fisher,
-                batch_size=mask_batch_size,
-            )
-        state = begin(forget_chain(mask), key, params, model_state)
+        state = begin(optax.identity(), key, params, model_state)
+        forget_state = forgetting.init(key, params, model_state, forget, retain)
         surgery_state = with_multiplier_settings(
             surgery.init(params), multiplier_learning_rate, multiplier_decay
         )
         remain_state = remain.init(state.params, state.model_state)
-        return state._replace(opt_state=(state.opt_state, remain_state, surgery_state))
+        return state._replace(opt_state=(forget_state, remain_state, surgery_state))
 
     def step(
         state: TrainState, forget: Batch, retain: Batch
@@ -149,7 +139,7 @@ def eupmu_sfron(
         (losses, _), grads = losses_and_grads(
             state.params, state.model_state, forget, batch, key, state=surgery_state
         )
-        updates, forget_state = forget_transform.update(grads, forget_state, state.params)
+        updates, forget_state = forgetting.update(grads, forget_state, state.params)
         rest = jax.tree.map(lambda x: x[1:], retain)
         updates, remain_state, model_state, _ = remain.update(
             updates, remain_state, state.params, state.model_state, rest, key

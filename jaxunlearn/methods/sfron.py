@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._remain import remain_phase
-from jaxunlearn.methods._saliency import fisher_mask
 from jaxunlearn.objectives import Objective, adaptive_ascent, retain_loss
 from jaxunlearn.optimizers import schedule
-from jaxunlearn.transforms import saliency_mask
 from jaxunlearn.types import (
     Arrays,
     Batch,
@@ -98,33 +97,24 @@ def sfron(
         share_optimizer=share_optimizer,
     )
 
-    def forget_chain(mask: Params) -> optax.GradientTransformation:
-        salient = saliency_mask(mask) if variant == "SFR-on" else optax.identity()
-        clip = optax.clip_by_global_norm(clip_norm)
-        return optax.chain(optax.scale_by_schedule(decay), salient, clip, forget_step)
-
-    # Steps read the mask from the state: the one given here is never used.
-    forget_transform = forget_chain(None)
+    forgetting = forget_phase(
+        task,
+        decay,
+        forget_step,
+        clip_norm=clip_norm,
+        saliency=variant == "SFR-on",
+        threshold=threshold,
+        per_example=per_example_fisher,
+        mask_batch_size=mask_batch_size,
+    )
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> TrainState:
-        mask = None
-        if variant == "SFR-on":
-            mask = fisher_mask(
-                task,
-                key,
-                params,
-                model_state,
-                forget,
-                retain,
-                threshold=threshold,
-                per_example=per_example_fisher,
-                batch_size=mask_batch_size,
-            )
-        state = begin(forget_chain(mask), key, params, model_state)
+        state = begin(optax.identity(), key, params, model_state)
+        forget_state = forgetting.init(key, params, model_state, forget, retain)
         remain_state = remain.init(state.params, state.model_state)
-        return state._replace(opt_state=(state.opt_state, remain_state))
+        return state._replace(opt_state=(forget_state, remain_state))
 
     def step(
         state: TrainState, forget: Batch, retain: Batch
@@ -134,7 +124,7 @@ def sfron(
         forget_loss, grads = jax.value_and_grad(
             lambda p: objective(task, p, state.model_state, forget, key)
         )(state.params)
-        updates, forget_state = forget_transform.update(grads, forget_state, state.params)
+        updates, forget_state = forgetting.update(grads, forget_state, state.params)
         updates, remain_state, model_state, retain_value = remain.update(
             updates, remain_state, state.params, state.model_state, retain, key
         )

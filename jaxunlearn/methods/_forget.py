@@ -1,0 +1,63 @@
+"""The forget phase of SFR-on: a decaying, masked and clipped gradient, ready to be stepped."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from jaxunlearn.methods._saliency import fisher_mask
+from jaxunlearn.transforms import saliency_mask
+from jaxunlearn.types import Arrays, ModelState, Params, Task
+
+
+class ForgetPhase(NamedTuple):
+    """A gradient transformation whose mask is made from the data.
+
+    Attributes:
+        init: `init(key, params, model_state, forget, retain) -> state`.
+        update: `update(grads, state, params) -> (updates, state)`.
+    """
+
+    init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], Any]
+    update: Callable[..., tuple[optax.Updates, Any]]
+
+
+def forget_phase(
+    task: Task,
+    decay: optax.Schedule,
+    finish: optax.GradientTransformation,
+    *,
+    clip_norm: float | jax.Array,
+    saliency: bool,
+    threshold: float | jax.Array,
+    per_example: bool,
+    mask_batch_size: int,
+) -> ForgetPhase:
+    """Scales by `decay`, masks by the Fisher ratio if `saliency`, clips, and then does `finish`."""
+
+    def chain(mask: Params) -> optax.GradientTransformation:
+        salient = saliency_mask(mask) if saliency else optax.identity()
+        clip = optax.clip_by_global_norm(clip_norm)
+        return optax.chain(optax.scale_by_schedule(decay), salient, clip, finish)
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> Any:
+        mask = None
+        if saliency:
+            mask = fisher_mask(
+                task,
+                key,
+                params,
+                model_state,
+                forget,
+                retain,
+                threshold=threshold,
+                per_example=per_example,
+                batch_size=mask_batch_size,
+            )
+        return chain(mask).init(params)
+
+    # Steps read the mask from the state: the one given here is never used.
+    return ForgetPhase(init, chain(None).update)
