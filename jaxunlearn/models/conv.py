@@ -79,13 +79,15 @@ def conv_general_dilated(
 Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(
+def _plain(
     images: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pairs, precision: Any
 ) -> jax.Array:
     return jax.lax.conv_general_dilated(
         images, kernel, strides, padding, dimension_numbers=_LAYOUT, precision=precision
     )
+
+
+_conv = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4))
 
 
 def _forward(
@@ -113,9 +115,7 @@ def _backward(
         images: jax.Array, kernel: jax.Array, gradient: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         def plain(images: jax.Array, kernel: jax.Array) -> jax.Array:
-            return jax.lax.conv_general_dilated(
-                images, kernel, strides, padding, dimension_numbers=_LAYOUT, precision=precision
-            )
+            return _plain(images, kernel, strides, padding, precision)
 
         return jax.vjp(plain, images, kernel)[1](gradient)
 
