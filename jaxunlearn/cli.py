@@ -2,9 +2,14 @@
 
     jaxunlearn pretrain RUN                                            the original model
     jaxunlearn retrain RUN --pretrained RUN --fraction 0.1             the oracle
+    jaxunlearn select FILE --pretrained RUN --by influence             a worst-case request
     jaxunlearn unlearn RUN --pretrained RUN --method eupmu --fraction 0.1
     jaxunlearn evaluate RUN --retrained RUN                            accuracies, attacks, gaps
     jaxunlearn compare STUDY --config FILE                             all of it, and a report
+    jaxunlearn evidence STUDY                                          relearning, probes, damage
+    jaxunlearn ulira SHADOWS --config FILE                             attack with shadow models
+    jaxunlearn sweep SWEEP --pretrained RUN --method eupmu --fraction 0.1 --vary tolerance=0.01,0.1
+    jaxunlearn tune SEARCH --config FILE                               settings, chosen blind
 
 Every command can be stopped and given again: it goes on where it stopped, and what is done is not
 done again. Exit status: 0 done, 1 a loss diverged, 2 bad input, 130 stopped by Ctrl-C or SIGTERM.
@@ -23,11 +28,13 @@ if TYPE_CHECKING:
 # JAX takes a second to import: the commands do so, and asking for help does not.
 _Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
 _Needed = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+_NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 _File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
 _Oracle = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 _Text = Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 _Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
+_Rates = Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...")]
 _Share = Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")]
 _Pairs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")]
 
@@ -63,6 +70,8 @@ def pretrain(
     data_dir: _Text = None,
     folder: _Text = None,
     validation_fraction: float = 0.1,
+    train_size: _Number = None,
+    augmentation: _Text = None,
     model_settings: _Pairs = (),
     training: _Pairs = (),
     seed: int = 0,
@@ -77,6 +86,8 @@ def pretrain(
         data_dir: where prepared data lies, by default in your cache folder.
         folder: raw files of fashion_mnist or tiny_imagenet.
         validation_fraction: share of the training data held out before anything else.
+        train_size: how many of the other training examples to learn from; all by default.
+        augmentation: none, crop or flip_crop in training; that of the data set by default.
         model_settings: fields of the model, such as norm=group.
         training: settings of the training, in place of num_steps=500 learning_rate=0.1
             learning_rate_schedule=one_cycle: see `jaxunlearn list retrain`.
@@ -91,6 +102,8 @@ def pretrain(
         data_dir,
         folder,
         validation_fraction,
+        train_size,
+        augmentation,
         model,
         parse_settings(model_settings, "--model-settings"),
         parse_settings(training, "--training"),
@@ -117,6 +130,29 @@ def retrain(
     original = runs.read_pretrained(pretrained)
     stages.retrain(run, original.problem, original.seed, request, devices=devices)
     _trained("retrained", run, before)
+
+
+def select(file: _NewFile, /, pretrained: _Needed, by: str, fraction: float = 0.1) -> None:
+    """Choose the examples that are hardest to forget, for a worst-case request with --file.
+
+    Args:
+        file: the file to write: a JSON list of positions.
+        pretrained: the folder of `jaxunlearn pretrain`.
+        by: memorisation (trains 16 models on halves of the data), gradient_norm, influence (on
+            validation data), or nearest (to what is retained).
+        fraction: the share of the training examples to choose.
+    """
+    from statistics import median
+
+    from jaxunlearn import entanglement
+
+    found = entanglement.select(pretrained, by, fraction, file)
+    print(
+        f"{len(found.indices)} of {len(found.scores)} training examples; median {by} "
+        f"{median(found.scores[found.chosen]):.4g}, of the others "
+        f"{median(found.scores[~found.chosen]):.4g}"
+    )
+    print(f"request: --file {file}")
 
 
 def unlearn(
@@ -186,15 +222,126 @@ def compare(study: _Folder, /, config: _File, seeds: _Numbers = (), devices: int
     _show(study)
 
 
-def report(study: _Folder, /) -> None:
+def tune(search: _Folder, /, config: _File) -> None:
+    """Choose settings blind, from training and validation data, by random search.
+
+    Args:
+        search: a new folder for this search; the same command continues it.
+        config: a TOML file: see experiments/configs/digits_demo_search.toml.
+    """
+    from jaxunlearn import tuning
+    from jaxunlearn.console import show
+    from jaxunlearn.report.tuning import render_tuning
+
+    tuning.tune(search, tuning.load_search(config))
+    show(render_tuning(search))
+    print(f"chosen settings: {search / 'tuned.toml'}")
+
+
+def ulira(
+    folder: _Folder,
+    /,
+    config: _File,
+    shadows: int = 16,
+    group_size: int = 16,
+    fpr: _Rates = (0.01, 0.001),
+    epsilon: bool = False,
+) -> None:
+    """Attack every method of a study example by example, with shadow models (U-LiRA).
+
+    Args:
+        folder: a new folder for the shadow models; the same command continues it.
+        config: the TOML file of a study with a random request: see experiments/configs.
+        shadows: how many shadow models; 16, 64 or 256 by the size of the model.
+        group_size: how many are trained at once; 1 is fastest for convolutions on CPUs.
+        fpr: false-positive rates at which the true-positive rate is reported.
+        epsilon: also bound epsilon from below; needs jaxunlearn[audit].
+    """
+    from jaxunlearn import ulira as attack
+    from jaxunlearn.config import load_study
+
+    attack.ulira(
+        folder,
+        load_study(config),
+        num_shadows=shadows,
+        group_size=group_size,
+        false_positive_rates=fpr,
+        epsilon=epsilon,
+    )
+    print((folder / "ulira.md").read_text("utf-8"))
+    print(f"results: {folder / 'ulira.json'}")
+
+
+def sweep(
+    folder: _Folder,
+    /,
+    pretrained: _Needed,
+    method: str,
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES ...")],
+    forget: _Forget = Forget(),
+    settings: _Pairs = (),
+    trials: _Number = None,
+    seeds: _Numbers = (),
+    retrained: _Oracle = None,
+    group_size: int = 16,
+    shard: str = "1/1",
+) -> None:
+    """Try many settings of one method, many at once, and draw what they keep against forgetting.
+
+    Args:
+        folder: a new folder for this sweep; the same command continues it.
+        pretrained: the folder of `jaxunlearn pretrain`.
+        method: a method: see `jaxunlearn list methods`.
+        vary: floating-point settings and their values: name=a,b,c, or name=low:high to draw from.
+        forget: what to forget.
+        settings: fixed settings of the method, such as num_steps=100: see `jaxunlearn list METHOD`.
+        trials: how many random settings to draw; without it, every one of the grid is tried.
+        seeds: of the runs' data order; that of the pretraining by default.
+        retrained: the folder of the retrained model, itself evaluated before, for the distances.
+        group_size: how many runs share one compiled program and run at once.
+        shard: i/n runs the i-th of n shares, for job arrays.
+    """
+    from jaxunlearn import sweep as sweeps
+    from jaxunlearn.config import parse_settings
+    from jaxunlearn.search_space import parse_space
+
+    plan = sweeps.Sweep(
+        pretrained,
+        _request(forget),
+        method,
+        parse_space(vary, "--vary"),
+        parse_settings(settings, "--settings"),
+        trials,
+        seeds,
+    )
+    paths = sweeps.sweep(folder, plan, retrained=retrained, group_size=group_size, shard=shard)
+    print(f"report: {paths['markdown']}, picture: {paths['picture']}")
+
+
+def evidence(study: _Folder, /) -> None:
+    """Gather evidence of forgetting: relearning, probes, calibration, damage, disagreement.
+
+    Args:
+        study: the folder of a study that jaxunlearn compare has run.
+    """
+    from jaxunlearn.evidence import gather
+
+    gather(study)
+    print((study / "evidence.md").read_text("utf-8"))
+    print(f"results: {study / 'evidence.json'}")
+
+
+def report(study: _Folder, /, rank_by: _Text = None) -> None:
     """Write the Markdown and HTML report of a study anew.
 
     Args:
         study: the folder of the study.
+        rank_by: the metric of its results to rank the methods by, such as js_to_retrained; the
+            five-part gap by default, where there are two seeds or more.
     """
     from jaxunlearn.report import write_report
 
-    write_report(study)
+    write_report(study, rank_by)
     _show(study)
 
 
@@ -218,9 +365,14 @@ def main(arguments: list[str] | None = None) -> None:
     commands: dict[str, Any] = {
         "pretrain": pretrain,
         "retrain": retrain,
+        "select": select,
         "unlearn": unlearn,
         "evaluate": evaluate,
         "compare": compare,
+        "sweep": sweep,
+        "tune": tune,
+        "ulira": ulira,
+        "evidence": evidence,
         "report": report,
         "list": list_,
     }

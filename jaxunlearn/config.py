@@ -29,6 +29,9 @@ class Problem:
         data_dir: where prepared data lies; a user cache folder by default.
         folder: raw files of fashion_mnist or tiny_imagenet.
         validation_fraction: share of the training split held out before anything else.
+        train_size: how many of the other training examples to learn from, drawn by the seed; all
+            of them by default.
+        augmentation: "none", "crop" or "flip_crop" in training; that of the data set by default.
         model: name of the model, such as mlp, resnet18 or vit-ti.
         model_settings: fields of the model that differ from its preset.
         training: settings of pretraining and retraining, as of the method "retrain".
@@ -38,6 +41,8 @@ class Problem:
     data_dir: str | None = None
     folder: str | None = None
     validation_fraction: float = 0.1
+    train_size: int | None = None
+    augmentation: str | None = None
     model: str = "mlp"
     model_settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -159,8 +164,17 @@ def load_study(path: Path) -> Study:
     Raises:
         InputError: the file is missing or no TOML, or a field is unknown or wrong.
     """
+    return from_dict(Study, read_toml(path), "the study")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        InputError: the file is missing or no TOML.
+    """
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(
             f"the configuration {path} cannot be read ({error.strerror or error}); give a TOML "
@@ -170,7 +184,6 @@ def load_study(path: Path) -> Study:
         raise InputError(
             f"the configuration {path} is no TOML ({error}); mend the file."
         ) from error
-    return from_dict(Study, values, "the study")
 
 
 def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:

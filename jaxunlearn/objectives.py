@@ -6,6 +6,10 @@ retain loss by `loss_pair`, and hand the pair to any surgery, aggregator or weig
     ascent             -mean_i l_i
     adaptive ascent    -mean_i c_i l_i,  c_i proportional to 1 / sg(l_i)^exponent    (SFR-on)
     random labels      mean_i l_i against labels drawn anew                           (SalUn, EUPMU)
+    match unseen       mean_i |phi(l_(i)) - phi(u_(i))|, u the losses of unseen examples
+
+The last one ends by itself: its gradient vanishes when forget examples look like unseen ones. The
+others end there too under `until_unseen`.
 """
 
 from collections.abc import Callable
@@ -90,8 +94,106 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
     return objective
 
 
+def match_unseen(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Forget examples shall be as confident as unseen ones: `mean_i |phi(l_(i)) - phi(u_(i))|`.
+
+    `phi(l) = log(p / (1 - p))` with `p = exp(-l)`, the logit of the confidence in the true label;
+    (i) orders the losses of the batch and, apart from them, the unseen losses that the batch brings
+    along. This is the Wasserstein-1 distance between both distributions. Which example takes which
+    place is left to the model, so the easiest way to match them is taken.
+
+    Needs:
+        `batch["unseen_loss"]`, `[B]`, from `with_unseen_losses`.
+
+    Raises:
+        InputError: the batch has none.
+    """
+    unseen = _unseen_losses(batch)
+    losses, _ = task.losses(params, model_state, batch, key, True)
+    difference = jnp.sort(_logit(losses)) - jnp.sort(_logit(unseen))
+    # Not jnp.abs, whose derivative at 0 is not 0.
+    return jnp.mean(jax.lax.stop_gradient(jnp.sign(difference)) * difference)
+
+
+def until_unseen(objective: Objective) -> Objective:
+    """An objective that rests while the batch is no more confident than unseen examples.
+
+    `s L_u` with `s = 1[mean_i exp(-l_i) > mean_i exp(-u_i)]`: the mean confidence in the true
+    labels, against that of the unseen losses which the batch brings along.
+
+    Args:
+        objective: what to do until then.
+
+    Returns:
+        An objective that needs `batch["unseen_loss"]`, from `with_unseen_losses`.
+
+    Raises:
+        InputError: on a batch without it.
+    """
+
+    def resting(
+        task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+    ) -> jax.Array:
+        unseen = _unseen_losses(batch)
+        losses = task.losses(params, model_state, batch, key, True)[0]
+        goes_on = jnp.mean(jnp.exp(-losses)) > jnp.mean(jnp.exp(-unseen))
+        value = objective(task, params, model_state, batch, key)
+        return jax.lax.stop_gradient(goes_on.astype(value.dtype)) * value
+
+    return resting
+
+
+def with_unseen_losses(forget_losses: jax.Array, unseen_losses: jax.Array) -> jax.Array:
+    """One unseen loss for each forget example: the same place in the order of losses.
+
+    The i-th of N forget examples, in the order of their losses, gets the `(i + 1/2) / N` quantile
+    of the unseen losses, so that any share of the forget data carries a fair share of them.
+
+    Args:
+        forget_losses: of the original model, `[N]`.
+        unseen_losses: of the original model on examples that it was not trained on, `[M]`.
+
+    Returns:
+        The leaf "unseen_loss" of the forget data, `[N]`.
+
+    Example:
+        >>> with_unseen_losses(jnp.array([0.3, 0.1, 0.2]), jnp.array([1.0, 3.0, 2.0])).tolist()
+        [3.0, 1.0, 2.0]
+    """
+    size, count = forget_losses.shape[0], unseen_losses.shape[0]
+    places = jnp.argsort(jnp.argsort(forget_losses))
+    return jnp.sort(unseen_losses)[((2 * places + 1) * count) // (2 * size)]
+
+
+def _unseen_losses(batch: Batch) -> jax.Array:
+    if "unseen_loss" not in batch:
+        raise InputError(
+            "this objective compares forget data with unseen data, but the forget data have no "
+            'leaf "unseen_loss"; add it by objectives.with_unseen_losses from validation data.'
+        )
+    return batch["unseen_loss"]
+
+
+def _logit(losses: jax.Array) -> jax.Array:
+    """`log(p / (1 - p))` of `p = exp(-l)`, for p up to 1 - 1e-6."""
+    losses = jnp.maximum(losses, 1e-6)
+    return -losses - jnp.log(-jnp.expm1(-losses))
+
+
+_UNTIL = "_until_unseen"
+
+
+def needs_unseen(name: str) -> bool:
+    """Whether the objective of that name needs forget data with unseen losses."""
+    return name == "match_unseen" or name.endswith(_UNTIL)
+
+
 def named(name: str, exponent: float | jax.Array = 0.5) -> Objective:
-    """The objective of that name: ascent, adaptive_ascent or random_labels.
+    """The objective of that name: ascent, adaptive_ascent, random_labels or match_unseen.
+
+    The first three may end in "_until_unseen".
 
     Raises:
         InputError: an unknown name.
@@ -101,6 +203,8 @@ def named(name: str, exponent: float | jax.Array = 0.5) -> Objective:
         "adaptive_ascent": adaptive_ascent(exponent),
         "random_labels": random_labels(),
     }
+    objectives |= {name + _UNTIL: until_unseen(objective) for name, objective in objectives.items()}
+    objectives["match_unseen"] = match_unseen
     if name not in objectives:
         raise InputError(f"objective is {name!r}, but must be one of {', '.join(objectives)}.")
     return objectives[name]

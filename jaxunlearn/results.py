@@ -12,12 +12,12 @@ import numpy as np
 
 from jaxunlearn import data, evaluation
 from jaxunlearn.config import Problem
-from jaxunlearn.data import Examples, ForgetRequest
+from jaxunlearn.data import Examples, ForgetRequest, Splits
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.runs import check, load_weights, read_config, read_done
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Task
 
 _PREDICTION_BATCH = 500
 # All other metrics are in percent.
@@ -26,6 +26,7 @@ _UNITS = {
     "js_to_retrained": "nats",
     "average_gap_svc_non_member_rate": "percentage points",
     "average_gap_entropy_member_rate": "percentage points",
+    "five_part_gap": "percentage points",
     "tow": "best at 1",
 }
 
@@ -64,11 +65,7 @@ def evaluate(
     if retrained is not None:
         oracle_results = read_json(retrained / "results.json")
         oracle = SplitPredictions.load(retrained / "predictions.npz")
-    # A Partial over the weights: models of one task share the compiled program.
-    predict_fn = jax.tree_util.Partial(task.predict, *weights)
-    predictions = SplitPredictions(
-        *(_predict(predict_fn, examples, task.num_classes) for examples in splits)
-    )
+    predictions = predict_splits(task, weights, splits)
     metrics = evaluation.evaluate(predictions, oracle, oracle_results.get("metrics"))
     results = {
         "method": method,
@@ -87,6 +84,15 @@ def evaluate(
     predictions.save(run / "predictions.npz")
     write_json(run / "results.json", results)
     return metrics
+
+
+def predict_splits(task: Task, weights: Weights, splits: Splits) -> SplitPredictions:
+    """The predictions of a model on every split."""
+    # A Partial over the weights: models of one task share the compiled program.
+    predict_fn = jax.tree_util.Partial(task.predict, *weights)
+    return SplitPredictions(
+        *(_predict(predict_fn, examples, task.num_classes) for examples in splits)
+    )
 
 
 def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
@@ -111,18 +117,7 @@ def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
         request = ForgetRequest(indices=tuple(forgotten.tolist()))
     check(run, config, dataset, load_splits(config.problem, config.seed, request))
     if retrained is not None:
-        oracle = read_config(retrained, "retrain")
-        theirs = data.load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
-        same = (oracle.problem, oracle.seed) == (config.problem, config.seed)
-        if not same or theirs.tolist() != forgotten.tolist():
-            raise InputError(
-                f"{retrained} is the retrained model of another problem, seed or forget request "
-                f"than {run}; retrain with the same ones."
-            )
-        if not (retrained / "results.json").exists():
-            raise InputError(
-                f"{retrained} is not evaluated yet; run jaxunlearn evaluate {retrained} first."
-            )
+        check_retrained(retrained, run, config.problem, config.seed, forgotten.tolist())
     return evaluate(
         run,
         load_weights(run, config.problem),
@@ -133,6 +128,34 @@ def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
         cost=read_cost(run),
         retrained=retrained,
     )
+
+
+def check_retrained(
+    retrained: Path, run: Path, problem: Problem, seed: int, forgotten: list[int]
+) -> None:
+    """Raises unless a folder holds the evaluated retrained model that a run is compared with.
+
+    Args:
+        retrained: the run folder of the retrained model.
+        run: what is compared with it, for the error.
+        problem: of the run.
+        seed: the pretraining seed of the run.
+        forgotten: the positions of the run's forget examples.
+
+    Raises:
+        InputError: it holds another one, or one that is not evaluated.
+    """
+    oracle = read_config(retrained, "retrain")
+    theirs = data.load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
+    if (oracle.problem, oracle.seed) != (problem, seed) or theirs.tolist() != forgotten:
+        raise InputError(
+            f"{retrained} is the retrained model of another problem, seed or forget request "
+            f"than {run}; retrain with the same ones."
+        )
+    if not (retrained / "results.json").exists():
+        raise InputError(
+            f"{retrained} is not evaluated yet; run jaxunlearn evaluate {retrained} first."
+        )
 
 
 def read_cost(run: Path) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
     present, wanted = read_json(run / "config.json"), _plain(config)
     if config.start is None:
         present = present | {"start": None}
-    difference = _difference(present, wanted)
+    difference = first_difference(present, wanted)
     if difference is not None:
         name, there, here = difference
         raise InputError(
@@ -208,12 +208,12 @@ def _plain(config: RunConfig) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _difference(there: Any, here: Any, name: str = "") -> tuple[str, str, str] | None:
+def first_difference(there: Any, here: Any, name: str = "") -> tuple[str, str, str] | None:
     """The first entry in which two trees of plain values differ: its name, and both values."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
             inner = f"{name}.{key}" if name else key
-            found = _difference(there.get(key, "not given"), here.get(key, "not given"), inner)
+            found = first_difference(there.get(key, "not given"), here.get(key, "not given"), inner)
             if found is not None:
                 return found
         return None

@@ -13,7 +13,7 @@ import jax
 
 from jaxunlearn import data, models
 from jaxunlearn.config import Problem
-from jaxunlearn.data import Dataset, ForgetRequest, Splits
+from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import ModelState, Params, Task
 
@@ -40,9 +40,28 @@ def load_task(problem: Problem) -> Task:
     """The task of a problem.
 
     Raises:
-        InputError: the model is unknown, has no such field, or does not fit the images.
+        InputError: the model or augmentation is unknown, or the model has no such field or does
+            not fit the images.
     """
-    return _task(_data_key(problem), problem.model, _text(problem.model_settings))
+    return _task(
+        _data_key(problem), problem.augmentation, problem.model, _text(problem.model_settings)
+    )
+
+
+def load_training(problem: Problem, seed: int) -> Examples:
+    """All examples that the original model learns from.
+
+    Raises:
+        InputError: the share held out, or the size, does not fit the data.
+    """
+    dataset = load_dataset(problem)
+    learned, _ = data.hold_out(
+        dataset,
+        validation_fraction=problem.validation_fraction,
+        train_size=problem.train_size,
+        seed=seed,
+    )
+    return dataset.train.take(learned)
 
 
 def load_splits(problem: Problem, seed: int, request: ForgetRequest) -> Splits:
@@ -51,7 +70,9 @@ def load_splits(problem: Problem, seed: int, request: ForgetRequest) -> Splits:
     Raises:
         InputError: the request does not fit the data.
     """
-    return _splits(_data_key(problem), problem.validation_fraction, seed, request)
+    return _splits(
+        _data_key(problem), problem.validation_fraction, problem.train_size, seed, request
+    )
 
 
 def load_shapes(problem: Problem) -> Weights:
@@ -88,7 +109,7 @@ def _dataset(key: _DataKey) -> Dataset:
 
 
 @functools.lru_cache
-def _task(key: _DataKey, model: str, settings: str) -> Task:
+def _task(key: _DataKey, augmentation: str | None, model: str, settings: str) -> Task:
     dataset = _dataset(key)
     module = models.create(model, dataset.num_classes, **json.loads(settings))
     task = classification(
@@ -97,7 +118,7 @@ def _task(key: _DataKey, model: str, settings: str) -> Task:
         num_classes=dataset.num_classes,
         mean=dataset.mean,
         std=dataset.std,
-        augmentation=dataset.augmentation,
+        augmentation=dataset.augmentation if augmentation is None else augmentation,
     )
     _shapes(task)  # a model that does not fit the images is refused here
     return task
@@ -109,5 +130,17 @@ def _shapes(task: Task) -> Weights:
 
 
 @functools.lru_cache(maxsize=1)  # the images are copies: runs ask request by request
-def _splits(key: _DataKey, validation_fraction: float, seed: int, request: ForgetRequest) -> Splits:
-    return data.split(_dataset(key), request, validation_fraction=validation_fraction, seed=seed)
+def _splits(
+    key: _DataKey,
+    validation_fraction: float,
+    train_size: int | None,
+    seed: int,
+    request: ForgetRequest,
+) -> Splits:
+    return data.split(
+        _dataset(key),
+        request,
+        validation_fraction=validation_fraction,
+        train_size=train_size,
+        seed=seed,
+    )

@@ -9,22 +9,26 @@ compiled or written. `results.py` has the stage that evaluates, `runs.py` the fo
 """
 
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn import data, methods, parallel, runs, training
+from jaxunlearn import methods, parallel, runs, training
 from jaxunlearn.checkpoints import Checkpointer, fingerprint
 from jaxunlearn.config import Problem
 from jaxunlearn.console import show_progress
 from jaxunlearn.data import Examples, ForgetRequest, Splits
 from jaxunlearn.files import write_json
+from jaxunlearn.methods.eupmu_budget import check_budget
+from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.runs import RunConfig
-from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task, machine
+from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task, load_training, machine
 from jaxunlearn.training import Program
 from jaxunlearn.types import Arrays, InputError, Method, Task
+from jaxunlearn.unseen import check_unseen, unseen_losses
 
 _CHUNK_STEPS = 100
 _RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000
@@ -156,9 +160,12 @@ def check(run: Path, config: RunConfig, devices: int = 1) -> None:
     """
     problem = config.problem
     dataset = load_dataset(problem)
-    data.hold_out(dataset, validation_fraction=problem.validation_fraction, seed=config.seed)
-    _program(load_task(problem), config.method, _static(config.settings), devices)
-    runs.check(run, config, dataset, _splits(config))
+    load_training(problem, config.seed)
+    program(load_task(problem), config.method, config.settings, devices)
+    splits = _splits(config)
+    if splits is not None and needs_unseen(config.settings.get("objective", "")):
+        check_unseen(splits)
+    runs.check(run, config, dataset, splits)
 
 
 def train(
@@ -190,12 +197,14 @@ def train(
     else:
         start = runs.load_weights(pretrained, problem)
     runs.claim(run, config, load_dataset(problem), _splits(config))
+    forget, retain, preparation = _prepared(config, task, start)
     with show_progress(run) as on_progress:
         outcome = training.run(
-            _program(task, config.method, _static(settings), devices),
-            {key: value for key, value in settings.items() if isinstance(value, float)},
+            program(task, config.method, settings, devices),
+            numbers(settings),
             start,
-            *_examples(config),
+            forget,
+            retain,
             num_steps=settings["num_steps"],
             seed=seed,
             checkpointer=Checkpointer(run / "checkpoints"),
@@ -206,7 +215,7 @@ def train(
     Checkpointer(run / "weights").save(settings["num_steps"], weights, {})
     done = {
         "steps": settings["num_steps"],
-        "seconds": outcome.seconds,
+        "seconds": outcome.seconds + preparation,
         "compile_seconds": outcome.compile_seconds,
         "weights": fingerprint(weights),
         "machine": machine(),
@@ -232,23 +241,52 @@ def _examples(config: RunConfig) -> tuple[Arrays, Arrays]:
     """Forget and retain data on the device; in pretraining, all training data for both."""
     splits = _splits(config)
     if splits is not None:
-        return _arrays(splits.forget), _arrays(splits.retain)
-    problem = config.problem
-    dataset = load_dataset(problem)
-    eligible, _ = data.hold_out(
-        dataset, validation_fraction=problem.validation_fraction, seed=config.seed
-    )
-    everything = _arrays(dataset.train.take(eligible))
+        return to_device(splits.forget), to_device(splits.retain)
+    everything = to_device(load_training(config.problem, config.seed))
     return everything, everything
 
 
-def _arrays(examples: Examples) -> Arrays:
+def _prepared(config: RunConfig, task: Task, start: Weights) -> tuple[Arrays, Arrays, float]:
+    """Forget and retain data as the method needs them, and the seconds that took."""
+    forget, retain = _examples(config)
+    splits = _splits(config)
+    if config.method == "eupmu_budget":
+        check_budget(task, *start, retain, config.settings["budget"])
+    if splits is None or not needs_unseen(config.settings.get("objective", "")):
+        return forget, retain, 0.0
+    clock = time.perf_counter()
+    losses = jax.block_until_ready(unseen_losses(task, start, splits))
+    return forget | {"unseen_loss": losses}, retain, time.perf_counter() - clock
+
+
+def to_device(examples: Examples) -> Arrays:
+    """The arrays of some examples, as methods take them."""
     return {name: jnp.asarray(values) for name, values in examples.arrays().items()}
 
 
-def _static(settings: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """The settings that are part of the program; floating-point ones are its arguments."""
-    return tuple((key, value) for key, value in settings.items() if not isinstance(value, float))
+def numbers(settings: dict[str, Any]) -> dict[str, float]:
+    """The settings that are arguments of a method's program: the floating-point ones."""
+    return {key: value for key, value in settings.items() if isinstance(value, float)}
+
+
+def program(task: Task, method: str, settings: dict[str, Any], devices: int = 1) -> Program:
+    """The program of a method: one and the same for settings that differ in numbers only.
+
+    Args:
+        task: what is unlearned.
+        method: the name of the method.
+        settings: all its settings.
+        devices: how many devices share each batch.
+
+    Returns:
+        A `Program`, compiled when it is first run.
+
+    Raises:
+        InputError: an unknown choice of a setting, or a batch that does not divide over the
+            devices.
+    """
+    fixed = tuple((key, value) for key, value in settings.items() if not isinstance(value, float))
+    return _program(task, method, fixed, devices)
 
 
 @functools.lru_cache

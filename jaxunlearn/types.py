@@ -49,12 +49,21 @@ class Task(NamedTuple):
             drawn per example from it (`example_keys`).
         predict: `predict(params, model_state, batch) -> probabilities [B, C]`.
         num_classes: C.
+        outputs: `outputs(params, model_state, batch, key, train) -> (outputs [B, ...],
+            model_state)`: what the model says of each example (logits), with the augmentation and
+            noise that `losses` would draw. Methods with a teacher need it.
+        divergence: `divergence(teacher outputs, outputs) -> [B]`: how far the second are from the
+            first, 0 where they agree (for logits, the KL divergence).
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
     losses: Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]]
     predict: Callable[[Params, ModelState, Batch], jax.Array]
     num_classes: int
+    outputs: (
+        Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
+    ) = None
+    divergence: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 class TrainState(NamedTuple):
@@ -96,7 +105,7 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
     """One key per example and visit: the same whatever the batch size or the number of devices.
 
     They descend from child 0 of `key`; its other children give independent randomness (1 draws
-    labels, 2 and 3 order the data).
+    labels, 2 and 3 order the data, later ones are for what single methods draw).
 
     Args:
         key: the key of the run.

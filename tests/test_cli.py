@@ -22,13 +22,19 @@ FORGET = ["--fraction", "--classes", "--subclass", "--indices", "--file"]
 FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
+        *["--train-size", "--augmentation"],
         *["--model-settings", "--training", "--seed", "--devices"],
     ],
     "retrain": ["--pretrained", *FORGET, "--devices"],
     "unlearn": ["--pretrained", "--method", *FORGET, "--settings", "--devices"],
     "evaluate": ["--retrained"],
     "compare": ["--config", "--seeds", "--devices"],
-    "report": [],
+    "sweep": [
+        *["--pretrained", "--method", "--vary", *FORGET, "--settings", "--trials", "--seeds"],
+        *["--retrained", "--group-size", "--shard"],
+    ],
+    "tune": ["--config"],
+    "report": ["--rank-by"],
     "list": [],
 }
 

@@ -51,3 +51,22 @@ def test_links_and_names_in_the_documents_exist():
     row = next(line for line in table.splitlines() if line.startswith("| methods"))
     shipped = {name for name in methods.available() if hasattr(methods, name)}
     assert set(re.findall(r"`(\w+)`", row)) == shipped
+
+
+def test_every_method_has_a_row_in_the_catalogue():
+    """With an equation, a source, and settings that it has, at the defaults that they have."""
+    from jaxunlearn import methods
+
+    page = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if re.match(r"\| `\w+` \|", line)]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    names = [row[0].strip("`") for row in cells]
+    assert names == [name for name in methods.available() if hasattr(methods, name)]
+    kinds = re.findall(r"^- \*(\w+)\*:", page, re.MULTILINE)
+    for name, (_, equation, source, task, shown) in zip(names, cells, strict=True):
+        assert equation and source and task in kinds
+        defaults = methods.settings(name)
+        for setting, value in re.findall(r"`(\w+)` ([^\s,]+)", shown):
+            default = defaults[setting]
+            close = isinstance(default, float) and float(value) == default
+            assert close or value == str(default), f"{name}: {setting} is {default} by default"

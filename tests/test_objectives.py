@@ -170,3 +170,63 @@ def test_unknown_choices_are_refused() -> None:
         objectives.random_labels("daily")
     with pytest.raises(InputError, match="objective is 'forget', but must be one of ascent, adap"):
         objectives.named("forget")
+
+
+UNSEEN = jnp.array([3.0, 0.2, 0.7])
+
+
+def logit(losses: Any) -> np.ndarray:
+    confidence = np.exp(-np.asarray(losses, np.float64))
+    return np.log(confidence / (1.0 - confidence))
+
+
+def test_match_unseen_is_the_distance_between_sorted_logits() -> None:
+    batch = BATCH | {"unseen_loss": UNSEEN}
+    value = objectives.match_unseen(LINEAR, jnp.float32(2.0), {}, batch, KEY)
+    ours, theirs = logit(2.0 * BATCH["image"]), logit(UNSEEN)
+    assert np.isclose(value, np.mean(np.abs(np.sort(ours) - np.sort(theirs))), rtol=1e-5)
+
+
+def test_match_unseen_ends_where_the_confidences_are_alike_in_any_order() -> None:
+    batch = BATCH | {"unseen_loss": 2.0 * BATCH["image"][jnp.array([2, 0, 1])]}
+    value, slope = jax.value_and_grad(
+        lambda p: objectives.match_unseen(LINEAR, p, {}, batch, KEY)
+    )(2.0)
+    assert value == 0.0 and slope == 0.0
+
+
+def test_match_unseen_moves_confident_examples_up_and_hopeless_ones_down() -> None:
+    batch = BATCH | {"unseen_loss": jnp.full(3, 2.0)}  # the losses are 1, 2 and 8
+
+    def value(offsets: jax.Array) -> jax.Array:
+        task = task_of(lambda params, batch: 2.0 * batch["image"] + params)
+        return objectives.match_unseen(task, offsets, {}, batch, KEY)
+
+    slopes = jax.grad(value)(jnp.zeros(3))
+    assert slopes[0] < 0.0 and slopes[2] > 0.0
+
+
+@pytest.mark.parametrize(("unseen", "rests"), [(10.0, False), (0.1, True)])
+def test_until_unseen_rests_once_forget_data_are_no_more_confident(
+    unseen: float, rests: bool
+) -> None:
+    batch = BATCH | {"unseen_loss": jnp.full(3, unseen)}
+    objective = objectives.named("ascent_until_unseen")
+    value, slope = jax.value_and_grad(lambda p: objective(LINEAR, p, {}, batch, KEY))(2.0)
+    wanted = (0.0, 0.0) if rests else value_and_slope(objectives.ascent)
+    assert np.allclose((value, slope), wanted)
+
+
+def test_unseen_losses_keep_the_order_and_the_distribution() -> None:
+    forget = jax.random.uniform(jax.random.key(1), (50,))
+    unseen = jax.random.exponential(jax.random.key(2), (200,))
+    given = objectives.with_unseen_losses(forget, unseen)
+    assert np.array_equal(np.argsort(given), np.argsort(forget))
+    assert np.array_equal(np.sort(given), np.sort(unseen)[2::4])
+
+
+@pytest.mark.parametrize("name", ["match_unseen", "random_labels_until_unseen"])
+def test_objectives_that_compare_need_unseen_losses(name: str) -> None:
+    assert objectives.needs_unseen(name) and not objectives.needs_unseen("random_labels")
+    with pytest.raises(InputError, match="unseen_loss"):
+        objectives.named(name)(LINEAR, jnp.float32(1.0), {}, BATCH, KEY)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods
+from jaxunlearn.tasks.classification import kl_divergence
 from jaxunlearn.types import Arrays, Batch, Task, TrainState, example_keys
 
 INPUTS, HIDDEN, CLASSES = 6, 8, 3
@@ -21,7 +22,7 @@ NUM_FORGET, NUM_RETAIN = 12, 36
 FORGET_BATCH, RETAIN_BATCH = 4, 6
 
 
-def _losses(
+def _outputs(
     params: Any, model_state: Any, batch: Batch, key: jax.Array, train: bool
 ) -> tuple[jax.Array, Any]:
     inputs = batch["image"]
@@ -30,7 +31,13 @@ def _losses(
         inputs = inputs + 0.2 * jnp.mean(bits / 2.0**32, axis=1, keepdims=True) * jnp.ones(
             (1, INPUTS)
         )
-    logits, model_state = _forward(params, model_state, inputs, train)
+    return _forward(params, model_state, inputs, train)
+
+
+def _losses(
+    params: Any, model_state: Any, batch: Batch, key: jax.Array, train: bool
+) -> tuple[jax.Array, Any]:
+    logits, model_state = _outputs(params, model_state, batch, key, train)
     log_probabilities = jax.nn.log_softmax(logits)
     losses = -jnp.take_along_axis(log_probabilities, batch["label"][:, None], axis=1)[:, 0]
     return losses, model_state
@@ -62,7 +69,7 @@ def _init(key: jax.Array) -> tuple[Any, Any]:
     return params, {"mean": jnp.zeros(HIDDEN)}
 
 
-TASK = Task(_init, _losses, _predict, CLASSES)
+TASK = Task(_init, _losses, _predict, CLASSES, _outputs, kl_divergence)
 
 
 class Problem(NamedTuple):

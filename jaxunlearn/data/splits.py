@@ -36,20 +36,26 @@ class Splits(NamedTuple):
 
 
 def hold_out(
-    dataset: Dataset, *, validation_fraction: float = 0.1, seed: int = 0
+    dataset: Dataset,
+    *,
+    validation_fraction: float = 0.1,
+    train_size: int | None = None,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the training split into what models may learn from and validation data.
 
     Args:
         dataset: the data set.
         validation_fraction: share held out, at least one example unless it is 0.
+        train_size: how many of the other examples to learn from; all of them by default.
         seed: decides which examples; nothing else does.
 
     Returns:
         Positions in `dataset.train`: those to learn from and those held out, int64, sorted.
 
     Raises:
-        InputError: the fraction is outside [0, 1), or nothing is left to learn from.
+        InputError: the fraction is outside [0, 1), nothing is left to learn from, or fewer
+            examples than `train_size`.
     """
     if not is_real(validation_fraction) or not 0 <= validation_fraction < 1:
         raise InputError(
@@ -64,7 +70,14 @@ def hold_out(
             f"{dataset.name!r}; choose a smaller one"
         )
     order = np.argsort(random_keys(seed, VALIDATION_STREAM, total), kind="stable")
-    return np.sort(order[count:]), np.sort(order[:count])
+    left = total - count
+    if train_size is not None and not 1 <= train_size <= left:
+        raise InputError(
+            f"train_size is {train_size}, but {dataset.name!r} has {left} training examples beside "
+            f"the validation data; choose from 1 to {left}"
+        )
+    learned = order[count:] if train_size is None else order[count : count + train_size]
+    return np.sort(learned), np.sort(order[:count])
 
 
 def split(
@@ -72,6 +85,7 @@ def split(
     request: ForgetRequest,
     *,
     validation_fraction: float = 0.1,
+    train_size: int | None = None,
     seed: int = 0,
 ) -> Splits:
     """Split a data set for one forget request.
@@ -80,15 +94,17 @@ def split(
         dataset: the data set.
         request: what shall be forgotten.
         validation_fraction: share of the training split held out as validation data.
-        seed: decides the validation data and what a random request takes. Both are the same on
+        train_size: how many of the other training examples to learn from; all by default.
+        seed: decides the validation data, the examples to learn from, and what a random request
+            takes. Both are the same on
             every platform.
 
     Returns:
         The five sets of examples.
 
     Raises:
-        InputError: the fraction is outside [0, 1), the request does not fit the data set, or the
-            test split holds nothing but the forgotten classes.
+        InputError: the fraction or the size is out of range, the request does not fit the data set,
+            or the test split holds nothing but the forgotten classes.
 
     Example:
         >>> from jaxunlearn.data import channel_statistics
@@ -98,7 +114,9 @@ def split(
         >>> [len(part) for part in split(toy, ForgetRequest(fraction=0.5))]
         [9, 9, 2, 20, 0]
     """
-    eligible, validation = hold_out(dataset, validation_fraction=validation_fraction, seed=seed)
+    eligible, validation = hold_out(
+        dataset, validation_fraction=validation_fraction, train_size=train_size, seed=seed
+    )
     forget = request.select(dataset, eligible, seed)
     train_forgotten, test_forgotten = request.forgotten(dataset)
     if test_forgotten.all():

@@ -10,6 +10,7 @@ from jaxunlearn.evaluation.attacks import (
     same_number,
     svc_non_member_rate,
 )
+from jaxunlearn.evaluation.comparison import PairedDifference, Ranked, holm, paired_difference, rank
 from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
 from jaxunlearn.evaluation.metrics import (
     ATTACKS,
@@ -18,27 +19,37 @@ from jaxunlearn.evaluation.metrics import (
     distances,
     divergences,
     evaluate,
+    five_part_gap,
     tug_of_war,
 )
+from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
 from jaxunlearn.evaluation.predictions import Predictions, SplitPredictions, predict
 from jaxunlearn.evaluation.statistics import Summary, summarize
 
 __all__ = [
     "ATTACKS",
     "FEATURES",
+    "PairedDifference",
     "Predictions",
+    "Ranked",
     "SplitPredictions",
     "Summary",
     "accuracy",
     "attack_feature",
     "average_gap",
+    "five_part_gap",
     "distances",
     "divergences",
     "entropy_member_rate",
     "evaluate",
+    "holm",
+    "hypervolume",
     "js_divergence",
     "kl_divergence",
+    "paired_difference",
+    "pareto_front",
     "predict",
+    "rank",
     "same_number",
     "summarize",
     "svc_non_member_rate",

@@ -79,6 +79,31 @@ def average_gap(metrics: Mapping[str, float], retrained: Mapping[str, float], at
     return float(np.mean(np.abs(_values(metrics, names) - _values(retrained, names))))
 
 
+def five_part_gap(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
+    """Mean distance to the retrained model over FA, RA, TA and both attacks.
+
+    The two attacks see different things, and a model may look retrained to one of them alone.
+
+    Args:
+        metrics: the model's numbers in percent, as `evaluate` returns them.
+        retrained: the retrained model's.
+
+    Returns:
+        A number of percentage points; 0 is best.
+
+    Raises:
+        InputError: for missing numbers.
+
+    Example:
+        >>> oracle = {"forget_accuracy": 95.0, "retain_accuracy": 100.0, "test_accuracy": 95.0}
+        >>> oracle |= {"svc_non_member_rate": 13.0, "entropy_member_rate": 75.0}
+        >>> five_part_gap(oracle | {"forget_accuracy": 98.0, "entropy_member_rate": 68.0}, oracle)
+        2.0
+    """
+    names = (*_ACCURACIES, *ATTACKS)
+    return float(np.mean(np.abs(_values(metrics, names) - _values(retrained, names))))
+
+
 def tug_of_war(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
     """ToW: the product of one minus each accuracy's distance to the retrained model.
 
@@ -103,19 +128,21 @@ def tug_of_war(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> 
 
 
 def distances(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
-    """All distances that follow from two models' metrics: both average gaps and ToW.
+    """All distances that follow from two models' metrics: the gaps and ToW.
 
     Args:
         metrics: the model's numbers in percent, as `evaluate` returns them.
         retrained: the retrained model's.
 
     Returns:
-        A dict with "average_gap_svc_non_member_rate", "average_gap_entropy_member_rate" and "tow".
+        A dict with "average_gap_svc_non_member_rate", "average_gap_entropy_member_rate",
+        "five_part_gap" and "tow".
 
     Raises:
         InputError: for missing numbers.
     """
     gaps = {f"average_gap_{attack}": average_gap(metrics, retrained, attack) for attack in ATTACKS}
+    gaps["five_part_gap"] = five_part_gap(metrics, retrained)
     return {**gaps, "tow": tug_of_war(metrics, retrained)}
 
 
@@ -163,8 +190,9 @@ def evaluate(
         "validation_accuracy" (if there are validation examples), "test_accuracy",
         "test_forget_accuracy" (if there are test examples of forgotten classes),
         "svc_non_member_rate", "entropy_member_rate". With a retrained model also "kl_to_retrained"
-        and "js_to_retrained" (nats, on forget data), "average_gap_svc_non_member_rate" and
-        "average_gap_entropy_member_rate" (percentage points) and "tow" (0 to 1).
+        and "js_to_retrained" (nats, on forget data), "average_gap_svc_non_member_rate",
+        "average_gap_entropy_member_rate" and "five_part_gap" (percentage points) and "tow" (0 to
+        1).
 
     Raises:
         InputError: for malformed predictions, an empty forget, retain or test split, or a retrained

@@ -15,13 +15,33 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods.bad_teacher import bad_teacher
+from jaxunlearn.methods.boundary_expanding import boundary_expanding
+from jaxunlearn.methods.boundary_shrinking import boundary_shrinking
+from jaxunlearn.methods.cagrad import cagrad
+from jaxunlearn.methods.cf_k import cf_k
+from jaxunlearn.methods.eu_k import eu_k
 from jaxunlearn.methods.eupmu import eupmu
+from jaxunlearn.methods.eupmu_budget import eupmu_budget
 from jaxunlearn.methods.eupmu_sfron import eupmu_sfron
+from jaxunlearn.methods.famo import famo
+from jaxunlearn.methods.fisher_forgetting import fisher_forgetting
+from jaxunlearn.methods.gdr_gma import gdr_gma
 from jaxunlearn.methods.gradient_ascent import gradient_ascent
+from jaxunlearn.methods.influence import influence
+from jaxunlearn.methods.l1_sparse import l1_sparse
+from jaxunlearn.methods.mgda import mgda
+from jaxunlearn.methods.nash import nash
+from jaxunlearn.methods.pcgrad import pcgrad
 from jaxunlearn.methods.retrain import finetune, retrain
 from jaxunlearn.methods.salun import salun
+from jaxunlearn.methods.salun_soft import salun_soft
 from jaxunlearn.methods.scalarization import neggrad_plus, random_labels, scalarization
+from jaxunlearn.methods.scrub import scrub
+from jaxunlearn.methods.scrub_r import scrub_r
 from jaxunlearn.methods.sfron import sfron, sfron_released
+from jaxunlearn.methods.ssd import ssd
+from jaxunlearn.methods.unsir import unsir
 from jaxunlearn.optimizers import optimizer, schedule
 from jaxunlearn.types import InputError, Method, Task
 
@@ -33,7 +53,27 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "random_labels": random_labels,
     "scalarization": scalarization,
     "salun": salun,
+    "salun_soft": salun_soft,
+    "l1_sparse": l1_sparse,
+    "cf_k": cf_k,
+    "eu_k": eu_k,
+    "pcgrad": pcgrad,
+    "mgda": mgda,
+    "cagrad": cagrad,
+    "nash": nash,
+    "gdr_gma": gdr_gma,
+    "famo": famo,
+    "scrub": scrub,
+    "scrub_r": scrub_r,
+    "bad_teacher": bad_teacher,
+    "boundary_shrinking": boundary_shrinking,
+    "boundary_expanding": boundary_expanding,
+    "unsir": unsir,
+    "influence": influence,
+    "ssd": ssd,
+    "fisher_forgetting": fisher_forgetting,
     "eupmu": eupmu,
+    "eupmu_budget": eupmu_budget,
     "sfron": sfron,
     "sfron_released": sfron_released,
     "eupmu_sfron": eupmu_sfron,
@@ -61,21 +101,48 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "retain_batch_size": _POSITIVE,
     "mask_batch_size": _POSITIVE,
     "num_fast_steps": _POSITIVE,
+    "num_layers": _POSITIVE,
+    "bank_size": _POSITIVE,
+    "num_max_steps": _POSITIVE,
+    "num_min_steps": _POSITIVE,
+    "num_noise": _POSITIVE,
+    "num_noise_steps": _POSITIVE,
+    "num_fisher_batches": _POSITIVE,
+    "fisher_batch_size": _POSITIVE,
+    "damping": _POSITIVE,
     "slow_step_size": _POSITIVE,
     "clip_norm": _POSITIVE,
     "learning_rate": _NOT_NEGATIVE,
     "forget_learning_rate": _NOT_NEGATIVE,
     "multiplier_learning_rate": _NOT_NEGATIVE,
     "multiplier_decay": _NOT_NEGATIVE,
+    "logit_learning_rate": _NOT_NEGATIVE,
+    "logit_decay": _NOT_NEGATIVE,
+    "penalty": _NOT_NEGATIVE,
+    "radius": _NOT_NEGATIVE,
+    "sharpness": _NOT_NEGATIVE,
+    "noise_learning_rate": _NOT_NEGATIVE,
+    "noise_penalty": _NOT_NEGATIVE,
+    "attack_size": _NOT_NEGATIVE,
+    "max_variance": _NOT_NEGATIVE,
+    "selection": _NOT_NEGATIVE,
+    "dampening": _NOT_NEGATIVE,
+    "distillation_weight": _NOT_NEGATIVE,
+    "task_weight": _NOT_NEGATIVE,
     "initial_multiplier": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,
     "retain_weight": _NOT_NEGATIVE,
     "alpha": _NOT_NEGATIVE,
     "exponent": _NOT_NEGATIVE,
     "threshold": _NOT_NEGATIVE,
+    "budget": (0.0, 100.0, False),  # percentage points
+    "memory": _SHARE,
     "momentum": _SHARE,
     "fraction": _SHARE,
     "retain_share": _SHARE,
+    "max_share": _SHARE,
+    "impair_share": _SHARE,
+    "target_accuracy": (0.0, 100.0, True),  # percent
 }
 
 __all__ = [
@@ -195,11 +262,12 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
 
 
 def _settings_of(constructor: Callable[..., Method]) -> list[inspect.Parameter]:
-    """The settings that only this method has."""
+    """The settings that only this method has, and its own default of `num_steps`, if any."""
     return [
         parameter
         for parameter in inspect.signature(constructor).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "num_steps"
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and (parameter.name != "num_steps" or parameter.default is not parameter.empty)
     ]
 
 
@@ -237,7 +305,7 @@ def _checked(method: str, key: str, value: Any, default: Any) -> Any:
     ):
         allowed = (
             f"in [{low:g}, {high:g}]"
-            if high == 1.0
+            if high < float("inf")
             else ("finite" if low else ("0 or more" if closed else "positive"))
         )
         raise InputError(

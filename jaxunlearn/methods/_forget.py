@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxunlearn.methods._saliency import fisher_mask
+from jaxunlearn.methods._saliency import arranged, fisher_mask
 from jaxunlearn.transforms import saliency_mask
 from jaxunlearn.types import Arrays, ModelState, Params, Task
 
@@ -30,23 +30,25 @@ def forget_phase(
     *,
     clip_norm: float | jax.Array,
     saliency: bool,
+    mask: str,
     threshold: float | jax.Array,
     per_example: bool,
     mask_batch_size: int,
 ) -> ForgetPhase:
     """Scales by `decay`, masks by the Fisher ratio if `saliency`, clips, and then does `finish`."""
+    arrange = arranged(mask)
 
-    def chain(mask: Params) -> optax.GradientTransformation:
-        salient = saliency_mask(mask) if saliency else optax.identity()
+    def chain(movable: Params) -> optax.GradientTransformation:
+        masked = saliency_mask(movable) if saliency else optax.identity()
         clip = optax.clip_by_global_norm(clip_norm)
-        return optax.chain(optax.scale_by_schedule(decay), salient, clip, finish)
+        return optax.chain(optax.scale_by_schedule(decay), masked, clip, finish)
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> Any:
-        mask = None
+        movable = None
         if saliency:
-            mask = fisher_mask(
+            salient = fisher_mask(
                 task,
                 key,
                 params,
@@ -57,7 +59,8 @@ def forget_phase(
                 per_example=per_example,
                 batch_size=mask_batch_size,
             )
-        return chain(mask).init(params)
+            movable = arrange(salient, key)
+        return chain(movable).init(params)
 
     # Steps read the mask from the state: the one given here is never used.
     return ForgetPhase(init, chain(None).update)

@@ -12,7 +12,8 @@ import optax
 
 from jaxunlearn import objectives, transforms
 from jaxunlearn.methods._build import advance, begin, first
-from jaxunlearn.objectives import Objective, loss_pair, retain_loss
+from jaxunlearn.methods._two_gradients import two_gradients
+from jaxunlearn.objectives import loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad, unilateral_surgery
 from jaxunlearn.types import (
     Arrays,
@@ -73,7 +74,7 @@ def eupmu(
         initial_multiplier: where the multiplier starts.
         log_loss: `phi = log(x + 1e-8)` rather than the identity.
         convex: weigh the losses by `(1, lambda) / (1 + lambda)`.
-        objective: the forget objective: "random_labels", "ascent" or "adaptive_ascent".
+        objective: the forget objective, a name of `objectives.named`.
         exponent: of adaptive ascent.
 
     Returns:
@@ -84,7 +85,8 @@ def eupmu(
     """
     forget_objective = objectives.named(objective, exponent)
     if multiplier == "exact":
-        return _exact(task, optimizer, forget_objective, tolerance)
+        exact = unilateral_surgery(tolerance)
+        return two_gradients(task, exact, optimizer, forget_objective, surgery_metrics)
     if multiplier not in MULTIPLIERS:
         raise InputError(
             f"multiplier is {multiplier!r}, but must be one of {', '.join(MULTIPLIERS)}."
@@ -145,37 +147,3 @@ def surgery_metrics(losses: LossPair, opt_state: Any) -> dict[str, jax.Array]:
         "retain_loss": losses.retain,
         "multiplier": transforms.multiplier(opt_state),
     }
-
-
-def _exact(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    objective: Objective,
-    tolerance: float | jax.Array,
-) -> Method:
-    """EUPMU with the closed-form multiplier, from one gradient of each loss on its own batch."""
-    transform = optax.chain(unilateral_surgery(tolerance), optimizer)
-
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del forget, retain
-        return begin(transform, key, params, model_state)
-
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch = jax.random.wrap_key_data(state.key), first(retain)
-        forget_value, forget_grads = jax.value_and_grad(
-            lambda p: objective(task, p, state.model_state, forget, key)
-        )(state.params)
-        (retain_value, model_state), retain_grads = jax.value_and_grad(
-            lambda p: retain_loss(task, p, state.model_state, batch, key), has_aux=True
-        )(state.params)
-        updates, opt_state = transform.update(
-            LossPair(forget_grads, retain_grads), state.opt_state, state.params
-        )
-        metrics = surgery_metrics(LossPair(forget_value, retain_value), opt_state)
-        return advance(state, updates, opt_state, model_state), metrics
-
-    return Method(init, step)

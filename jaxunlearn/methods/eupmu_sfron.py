@@ -46,6 +46,7 @@ def eupmu_sfron(
     objective: str = "random_labels",
     exponent: float | jax.Array = 0.5,
     saliency: bool = True,
+    mask: str = "saliency",
     threshold: float | jax.Array = 1.0,
     alpha: float | jax.Array = 1.0,
     alpha_schedule: str = "linear",
@@ -73,9 +74,10 @@ def eupmu_sfron(
         multiplier_decay: added to the dual gradient, times the multiplier.
         initial_multiplier: where the multiplier starts.
         log_loss: `phi = log(x + 1e-8)` rather than the identity.
-        objective: the forget objective: "random_labels", "ascent" or "adaptive_ascent".
+        objective: the forget objective, a name of `objectives.named`.
         exponent: of adaptive ascent.
         saliency: mask the forget step by the Fisher ratio.
+        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
         threshold: the least Fisher ratio to be salient.
         alpha: the scale of the forget gradient at the start.
         alpha_schedule: "linear", "cosine" or "constant".
@@ -91,7 +93,7 @@ def eupmu_sfron(
         weights.
 
     Raises:
-        InputError: an unknown multiplier, objective or schedule, or no fast steps.
+        InputError: an unknown multiplier, objective, mask or schedule, or no fast steps.
     """
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
@@ -115,6 +117,7 @@ def eupmu_sfron(
         optax.scale(-forget_learning_rate),
         clip_norm=clip_norm,
         saliency=saliency,
+        mask=mask,
         threshold=threshold,
         per_example=per_example_fisher,
         mask_batch_size=mask_batch_size,

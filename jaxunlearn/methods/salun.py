@@ -5,7 +5,7 @@ import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import begin, descend, weighted
-from jaxunlearn.methods._saliency import gradient_mask
+from jaxunlearn.methods._saliency import arranged, gradient_mask
 from jaxunlearn.transforms import saliency_mask
 from jaxunlearn.types import Arrays, LossPair, Method, ModelState, Params, Task, TrainState
 
@@ -14,6 +14,7 @@ def salun(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
+    mask: str = "saliency",
     fraction: float | jax.Array = 0.5,
     redraw: str = "every_epoch",
     exclude_true_label: bool = False,
@@ -30,6 +31,7 @@ def salun(
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
+        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
         fraction: the share of parameters that may move, in [0, 1].
         redraw: draw the labels anew "every_epoch", or "once".
         exclude_true_label: never draw the true label.
@@ -38,17 +40,21 @@ def salun(
     Returns:
         A `Method`.
 
+    Raises:
+        InputError: an unknown mask or `redraw`.
+
     Reference: Fan et al., SalUn, ICLR 2024.
     """
+    arrange = arranged(mask)
 
-    def chain(mask: Params) -> optax.GradientTransformation:
-        return optax.chain(optimizer, saliency_mask(mask))
+    def chain(movable: Params) -> optax.GradientTransformation:
+        return optax.chain(optimizer, saliency_mask(movable))
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> TrainState:
         del retain
-        mask = gradient_mask(
+        salient = gradient_mask(
             task,
             key,
             params,
@@ -57,7 +63,7 @@ def salun(
             fraction=fraction,
             batch_size=mask_batch_size,
         )
-        return begin(chain(mask), key, params, model_state)
+        return begin(chain(arrange(salient, key)), key, params, model_state)
 
     losses = weighted(
         task, objectives.random_labels(redraw, exclude_true_label), LossPair(1.0, 1.0)

@@ -11,7 +11,7 @@ import optax
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._remain import remain_phase
-from jaxunlearn.objectives import Objective, adaptive_ascent, retain_loss
+from jaxunlearn.objectives import Objective, named, retain_loss
 from jaxunlearn.optimizers import schedule
 from jaxunlearn.types import (
     Arrays,
@@ -37,7 +37,9 @@ def sfron(
     alpha_schedule: str = "linear",
     forget_learning_rate: float | jax.Array = 0.01,
     clip_norm: float | jax.Array = 7.0,
+    objective: str = "adaptive_ascent",
     exponent: float | jax.Array = 0.5,
+    mask: str = "saliency",
     threshold: float | jax.Array = 1.0,
     num_fast_steps: int = 5,
     slow_step_size: float | jax.Array = 1.0,
@@ -64,7 +66,9 @@ def sfron(
             "constant".
         forget_learning_rate: the rate of the forget step, unless the optimizer is shared.
         clip_norm: the largest norm of the masked forget gradient.
+        objective: L_u: "adaptive_ascent" (the paper) or another name of `objectives.named`.
         exponent: of the adaptive weights.
+        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
         threshold: the least Fisher ratio to be salient.
         num_fast_steps: K, retain steps per forget step.
         slow_step_size: how much of the way the weights follow.
@@ -77,16 +81,16 @@ def sfron(
         A `Method` that uses K retain batches per step.
 
     Raises:
-        InputError: an unknown variant or schedule, or no fast steps.
+        InputError: an unknown variant, objective, mask or schedule, or no fast steps.
     """
     if variant not in VARIANTS:
         raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
-    objective = adaptive_ascent(exponent if variant in ("SFR-on", "FR-on") else 0.0)
+    forget_objective = named(objective, exponent if variant in ("SFR-on", "FR-on") else 0.0)
     decay = schedule(alpha_schedule, alpha, num_steps)
     if variant == "R":
-        return _joint(task, optimizer, objective, decay, clip_norm)
+        return _joint(task, optimizer, forget_objective, decay, clip_norm)
 
     forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
     remain = remain_phase(
@@ -103,6 +107,7 @@ def sfron(
         forget_step,
         clip_norm=clip_norm,
         saliency=variant == "SFR-on",
+        mask=mask,
         threshold=threshold,
         per_example=per_example_fisher,
         mask_batch_size=mask_batch_size,
@@ -122,7 +127,7 @@ def sfron(
         key = jax.random.wrap_key_data(state.key)
         forget_state, remain_state = state.opt_state
         forget_loss, grads = jax.value_and_grad(
-            lambda p: objective(task, p, state.model_state, forget, key)
+            lambda p: forget_objective(task, p, state.model_state, forget, key)
         )(state.params)
         updates, forget_state = forgetting.update(grads, forget_state, state.params)
         updates, remain_state, model_state, retain_value = remain.update(
@@ -142,6 +147,7 @@ def sfron_released(
     alpha: float | jax.Array = 25.0,
     clip_norm: float | jax.Array = 7.0,
     exponent: float | jax.Array = 0.5,
+    mask: str = "saliency",
     threshold: float | jax.Array = 1.0,
     num_fast_steps: int = 5,
     mask_batch_size: int = 128,
@@ -158,12 +164,16 @@ def sfron_released(
         alpha: the scale of the forget gradient at the start.
         clip_norm: the largest norm of the masked forget gradient.
         exponent: of the adaptive weights.
+        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
         threshold: the least Fisher ratio to be salient.
         num_fast_steps: retain steps per forget step.
         mask_batch_size: of the pass that computes the Fisher diagonals.
 
     Returns:
         A `Method` that uses `num_fast_steps` retain batches per step.
+
+    Raises:
+        InputError: an unknown mask, or no fast steps.
     """
     return sfron(
         task,
@@ -173,6 +183,7 @@ def sfron_released(
         alpha_schedule="cosine",
         clip_norm=clip_norm,
         exponent=exponent,
+        mask=mask,
         threshold=threshold,
         num_fast_steps=num_fast_steps,
         share_optimizer=True,

@@ -1,15 +1,18 @@
-"""Convolutions whose gradients stay fast inside compiled loops on CPUs.
+"""Convolutions that stay fast inside compiled loops on CPUs.
 
-XLA's CPU compiler brings convolutions into the layout of its fast kernels only outside of loops.
-The forward pass of a channels-last convolution is in that layout anyway; its two gradients are not,
-and run tens of times slower in the body of a `scan` or a `while_loop`, which is where training
-happens here. So on CPUs the gradients are written as channels-last convolutions of transposed
-arrays:
+XLA's CPU compiler brings convolutions into the layout of its fast kernels only outside of loops,
+and training happens in one. So on CPUs a convolution takes one of two other forms:
 
-    grad of the images    g (dilated by the stride) * flipped kernel
-    grad of the kernel    images * g (dilated by the stride), summed over the batch like channels
+- Small outputs, up to 14 x 14 pixels, as one matrix product of patches: the shifted images side by
+  side `[N H' W', h w C]`, times the kernel `[h w C, F]`.
+- Large ones, whose patches would not fit the caches, as a convolution with gradients of its own.
+  The forward pass of a channels-last convolution is in the fast layout anyway; its gradients are
+  not, and are written here as channels-last convolutions of transposed arrays:
 
-On other platforms, and for convolutions with dilation or groups, JAX's own gradients are used.
+      grad of the images    g (dilated by the stride) * flipped kernel
+      grad of the kernel    images * g (dilated by the stride), summed over the batch like channels
+
+On other platforms, and for convolutions with dilation or groups, JAX's own form is used.
 """
 
 import functools
@@ -17,9 +20,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_MOST_PIXELS, _MOST_SHIFTS = 14 * 14, 9  # of the output and of the kernel, for the patch form
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -73,10 +78,48 @@ def conv_general_dilated(
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
     pairs = tuple((int(low), int(high)) for low, high in padding)
-    return _conv(images, kernel, tuple(strides), pairs, precision)
+    strides = (int(strides[0]), int(strides[1]))
+    rows, columns = _output_shape(images, kernel, strides, pairs)
+    if rows * columns > _MOST_PIXELS or kernel.shape[0] * kernel.shape[1] > _MOST_SHIFTS:
+        return _conv(images, kernel, strides, pairs, precision)
+    return jax.lax.platform_dependent(
+        images,
+        kernel,
+        cpu=lambda i, k: _by_patches(i, k, strides, pairs, precision),
+        default=lambda i, k: _plain(i, k, strides, pairs, precision),
+    )
 
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+
+
+def _output_shape(
+    images: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pairs
+) -> tuple[int, int]:
+    rows, columns = (
+        (size + low + high - window) // stride + 1
+        for size, window, stride, (low, high) in zip(
+            images.shape[1:3], kernel.shape[:2], strides, padding, strict=True
+        )
+    )
+    return rows, columns
+
+
+def _by_patches(
+    images: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Pairs, precision: Any
+) -> jax.Array:
+    height, width, channels, features = kernel.shape
+    rows, columns = _output_shape(images, kernel, strides, padding)
+    down, across = strides
+    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+    shifted = [
+        padded[:, i : i + down * (rows - 1) + 1 : down, j : j + across * (columns - 1) + 1 : across]
+        for i in range(height)
+        for j in range(width)
+    ]
+    patches = jnp.concatenate(shifted, axis=-1).reshape(-1, height * width * channels)
+    product = jnp.matmul(patches, kernel.reshape(-1, features), precision=precision)
+    return product.reshape(images.shape[0], rows, columns, features)
 
 
 def _plain(

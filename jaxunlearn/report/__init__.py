@@ -17,7 +17,9 @@ from jaxunlearn.report.terminal import render_table
 __all__ = ["Study", "read_study", "render_table", "write_report"]
 
 
-def write_report(study_folder: str | os.PathLike[str]) -> dict[str, Path]:
+def write_report(
+    study_folder: str | os.PathLike[str], rank_by: str | None = None
+) -> dict[str, Path]:
     """Writes `report.md`, `report.html` and `results.json` into a study folder.
 
     Finished runs are reported, runs under way are listed. The three files are replaced only when
@@ -25,15 +27,18 @@ def write_report(study_folder: str | os.PathLike[str]) -> dict[str, Path]:
 
     Args:
         study_folder: the folder with `study.json` and the runs.
+        rank_by: the metric to rank the methods by; by default the five-part gap, where there are
+            enough seeds.
 
     Returns:
         The paths written, by "markdown", "html" and "json".
 
     Raises:
-        InputError: if `study.json` is missing, or a file is malformed, naming it.
+        InputError: if `study.json` is missing, a file is malformed (it is named), runs come from
+            different protocols, or the ranking that was asked for cannot be made.
     """
     study = read_study(Path(study_folder))
-    tables = [make_table(study, request) for request in study.requests]
+    tables = [make_table(study, request, rank_by) for request in study.requests]
     written = time.time()
     texts = {
         "markdown": ("report.md", render_markdown(study, tables, written)),

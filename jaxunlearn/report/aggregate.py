@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxunlearn.evaluation import Summary, summarize
 from jaxunlearn.report.columns import COLUMNS, REFERENCES, Column
+from jaxunlearn.report.ranking import METRIC, Ranking, can_rank, make_ranking
 from jaxunlearn.report.study import Study
 
 _COMPARED = {column.key for column in COLUMNS if column.direction == "near"}
@@ -51,12 +52,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows for one request, and the columns that any of them fills."""
+    """All rows for one request, the columns that any of them fills, and the ranking, if any."""
 
     request: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     counts: dict[str, int]
+    ranking: Ranking | None = None
 
     @property
     def has_retrained(self) -> bool:
@@ -94,15 +96,20 @@ def _mark_best(rows: list[Row], column: Column) -> None:
             row.cells[column.key] = Cell(cell.value, cell.difference, best=True)
 
 
-def make_table(study: Study, request: str) -> Table:
+def make_table(study: Study, request: str, rank_by: str | None = None) -> Table:
     """Collects one request's rows: references first, then methods in the study's order.
 
     Args:
         study: the study.
         request: one of its requests.
+        rank_by: the key of the column to rank by; by default the five-part gap, where there are two
+            methods and enough seeds for intervals.
 
     Returns:
         The table, with the best distance of each column marked among the methods (ties included).
+
+    Raises:
+        InputError: what was asked to be ranked by cannot be, or there are too few seeds for it.
     """
     rows = []
     for name in (*REFERENCES, *study.methods):
@@ -115,7 +122,25 @@ def make_table(study: Study, request: str) -> Table:
         _mark_best(methods, column)
     columns = tuple(column for column in COLUMNS if any(column.key in row.cells for row in rows))
     counts = next((dict(run.counts) for run in study.runs if run.request == request), {})
-    return Table(request, columns, tuple(rows), counts)
+    ranking = None
+    if rank_by is not None or can_rank(study, request):
+        ranking = make_ranking(study, request, rank_by or METRIC)
+    return Table(request, columns, tuple(rows), counts, ranking)
+
+
+def _plain_ranking(ranking: Ranking) -> dict[str, Any]:
+    places = [
+        {
+            "method": place.name,
+            **place.value._asdict(),
+            "to_first": None if place.to_best is None else place.to_best._asdict(),
+            "p_holm": place.p_adjusted,
+            "letters": place.letters,
+            "cannot_be_told_apart_from": list(place.like),
+        }
+        for place in ranking.places
+    ]
+    return {"metric": ranking.column.key, "places": places}
 
 
 def shown_columns(tables: list[Table]) -> list[Column]:
@@ -133,7 +158,8 @@ def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
     Returns:
         A dict that `json.dumps` accepts: for each request and run the number of seeds and, for
         every metric, mean, half-width of the 95% interval (null for one seed), n, and the same
-        three of the difference to the retrained model (null where it has none).
+        three of the difference to the retrained model (null where it has none); and the ranking,
+        if there is one.
     """
 
     def plain(summary: Summary | None) -> dict[str, float | int | None] | None:
@@ -152,6 +178,8 @@ def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
                 },
             }
         requests[table.request] = {"counts": table.counts, "runs": runs}
+        if table.ranking is not None:
+            requests[table.request]["ranking"] = _plain_ranking(table.ranking)
     return {
         "title": study.title,
         "dataset": study.dataset,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BINS = 20
 POINTS = 120
 
-# Stand-ins that the drawing uses and `_to_svg` replaces by the page's variables.
+# Stand-ins that the drawing uses and `to_svg` replaces by the page's variables.
 INK, MUTED, GRID, FORGET, RETAIN, TEST, MULTIPLIER = (
     "#010101",
     "#020202",
@@ -41,7 +41,7 @@ _VARIABLES = {
     TEST: "var(--test)",
     MULTIPLIER: "var(--multiplier)",
 }
-_SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxunlearn",
     "font.size": 9.0,
@@ -64,7 +64,7 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-def _to_svg(figure: "Figure", label: str) -> str:
+def to_svg(figure: "Figure", label: str) -> str:
     """A figure as an SVG element without fixed size, identifiers, metadata or its own font."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -88,7 +88,8 @@ def _to_svg(figure: "Figure", label: str) -> str:
     return re.sub(r"\n\s*", "\n", text)
 
 
-def _new_figure(height: float) -> "Figure":
+def new_figure(height: float) -> "Figure":
+    """An empty figure of the width that all pictures have; the height is in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(3.6, height), layout="constrained")
@@ -128,8 +129,8 @@ def draw_confidence(shares: Mapping[str, np.ndarray], goal: np.ndarray | None) -
         "test": {"color": TEST, "linestyle": (0, (1.5, 1.2)), "linewidth": 1.4},
         "forget": {"color": FORGET, "linewidth": 1.8},
     }
-    with rc_context(_SETTINGS):
-        figure = _new_figure(2.25)
+    with rc_context(SETTINGS):
+        figure = new_figure(2.25)
         axes = figure.subplots()
         if "forget" in shares:
             axes.stairs(shares["forget"], edges, fill=True, color=FORGET, alpha=0.16, lw=0)
@@ -144,7 +145,7 @@ def draw_confidence(shares: Mapping[str, np.ndarray], goal: np.ndarray | None) -
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("confidence in the true class")
-        return _to_svg(figure, "Histogram of the confidence in the true class")
+        return to_svg(figure, "Histogram of the confidence in the true class")
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -201,8 +202,8 @@ def draw_history(histories: Sequence[Sequence[Mapping[str, Any]]]) -> str | None
 
     if not has("forget_loss") and not has("retain_loss"):
         return None
-    with rc_context(_SETTINGS):
-        figure = _new_figure(2.7)
+    with rc_context(SETTINGS):
+        figure = new_figure(2.7)
         if has("multiplier"):
             losses, below = figure.subplots(2, sharex=True, height_ratios=(1.7, 1))
             _draw_seeds(below, histories, "multiplier", color=MULTIPLIER)
@@ -221,4 +222,4 @@ def draw_history(histories: Sequence[Sequence[Mapping[str, Any]]]) -> str | None
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.margins(x=0.01)
         figure.align_ylabels()
-        return _to_svg(figure, "Losses and multiplier over the steps")
+        return to_svg(figure, "Losses and multiplier over the steps")

@@ -126,6 +126,16 @@ COLUMNS: tuple[Column, ...] = (
         "Jensen-Shannon divergence of the same predictions: symmetric, at most 0.693.",
     ),
     Column(
+        "five_part_gap",
+        DISTANCE,
+        "Five-part gap",
+        "5-part\ngap",
+        2,
+        "low",
+        "Mean absolute difference to the retrained model, in percentage points, over forget, "
+        "retain and test accuracy, svc_non_member_rate and entropy_member_rate.",
+    ),
+    Column(
         "average_gap_svc_non_member_rate",
         DISTANCE,
         "Average gap by svc_non_member_rate",

@@ -2,17 +2,22 @@
 
 from jaxunlearn.report.aggregate import Table, shown_columns
 from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES
+from jaxunlearn.report.ranking import Ranking
 from jaxunlearn.report.study import Study
 from jaxunlearn.report.wording import (
+    RANKING_NOTE,
     describe_counts,
     describe_request,
     facts,
     headline,
     interval_note,
     parts,
+    ranking_cells,
+    ranking_headings,
     row_name,
     row_note,
     unfinished_lines,
+    verdict,
 )
 
 
@@ -36,6 +41,14 @@ def _table(table: Table, study: Study) -> list[str]:
             texts.append(f"**{text}**" if cell is not None and cell.best else text)
         lines.append("| " + " | ".join(texts) + " |")
     return lines
+
+
+def _ranking(ranking: Ranking) -> list[str]:
+    titles = ranking_headings(ranking)
+    lines = ["| " + " | ".join(titles) + " |", "| ---: | --- |" + " ---: |" * (len(titles) - 2)]
+    return lines + [
+        "| " + " | ".join(_escape(text) for text in row) + " |" for row in ranking_cells(ranking)
+    ]
 
 
 def render_markdown(study: Study, tables: list[Table], written: float) -> str:
@@ -66,7 +79,11 @@ def render_markdown(study: Study, tables: list[Table], written: float) -> str:
             lines += ["There is no retrained model yet, so no distances to it.", ""]
         elif sentence := headline(table):
             lines += [_escape(sentence), ""]
-        lines += [*_table(table, study), "", interval_note(study)]
+        lines += [*_table(table, study), "", interval_note(study, table)]
+        if table.ranking is not None:
+            lines += ["", f"### Ranking: {_escape(table.ranking.column.title)}", ""]
+            lines += [_escape(verdict(table.ranking)), "", *_ranking(table.ranking), ""]
+            lines += [_escape(RANKING_NOTE)]
     lines += ["", "## What the rows and columns mean", ""]
     lines += [
         f"- **{REFERENCES[name][0]}:** {meaning}" for name, meaning in REFERENCE_MEANINGS.items()

@@ -13,18 +13,23 @@ from jaxunlearn.evaluation import Predictions
 from jaxunlearn.report.aggregate import Cell, Row, Table, shown_columns
 from jaxunlearn.report.charts import confidence_shares, draw_confidence, draw_history
 from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES, Column
+from jaxunlearn.report.ranking import Ranking
 from jaxunlearn.report.study import Study
 from jaxunlearn.report.style import STYLE
 from jaxunlearn.report.wording import (
+    RANKING_NOTE,
     describe_counts,
     describe_request,
     facts,
     headline,
     interval_note,
     parts,
+    ranking_cells,
+    ranking_headings,
     row_name,
     row_note,
     unfinished_lines,
+    verdict,
 )
 
 _CONFIDENCE_KEY = (
@@ -108,6 +113,21 @@ def _table(table: Table, study: Study) -> str:
     )
 
 
+def _ranking(ranking: Ranking) -> str:
+    titles = "".join(f'<th scope="col">{escape(text)}</th>' for text in ranking_headings(ranking))
+    rows = ""
+    for place, name, *texts in ranking_cells(ranking):
+        cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
+        rows += f'<tr><td>{place}</td><th scope="row">{_breakable(name)}</th>{cells}</tr>'
+    title = f"Ranking: {ranking.column.title}"
+    return (
+        f"<h3>{escape(title)}</h3><p>{escape(verdict(ranking))}</p>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">'
+        f'<table class="ranking"><thead><tr class="names">{titles}</tr></thead>'
+        f'<tbody>{rows}</tbody></table></div><p class="note">{escape(RANKING_NOTE)}</p>'
+    )
+
+
 def _pooled(study: Study, request: str, name: str) -> dict[str, np.ndarray]:
     """Confidence histograms of one model over all seeds, by split."""
     found = [run.predictions() for run in study.select(request, name)]
@@ -182,7 +202,8 @@ def _section(table: Table, study: Study, anchor: str) -> str:
         parts_of_section.append(f'<p class="finding">{_heading(sentence)}</p>')
     parts_of_section += [
         _table(table, study),
-        f'<p class="note">{escape(interval_note(study))}</p>',
+        f'<p class="note">{escape(interval_note(study, table))}</p>',
+        "" if table.ranking is None else _ranking(table.ranking),
         _confidence(table, study),
         _histories(table, study),
         "</section>",

@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxunlearn.evaluation import SplitPredictions, distances, divergences
 from jaxunlearn.report.columns import REFERENCES
+from jaxunlearn.runs import first_difference
 from jaxunlearn.types import InputError
 
 
@@ -194,6 +195,26 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
+def _check_protocols(folder: Path) -> None:
+    """Raises unless all runs learned the same problem, and the runs of a method are all alike."""
+    first: dict[tuple[str, ...], tuple[Path, dict[str, Any]]] = {}
+    paths = [*folder.glob("seed-*/pretrain/config.json"), *folder.glob("seed-*/*/*/config.json")]
+    for path in sorted(paths):
+        config, parts = read_json(path), path.relative_to(folder).parts
+        of_problem = {"problem": config.get("problem")}
+        of_method = {key: config.get(key) for key in ("method", "settings")}
+        for key, present in (((), of_problem), (parts[1:-1], of_method)):
+            other, expected = first.setdefault(key, (path.parent, present))
+            difference = first_difference(expected, present)
+            if difference is not None:
+                name, there, here = difference
+                raise InputError(
+                    f"{other} and {path.parent} come from different protocols, and cannot be in "
+                    f"one report: {name} is {there} in the first, but {here} in the second; move "
+                    "one of them out of the study."
+                )
+
+
 def _ordered(planned: Any, found: Iterable[str]) -> tuple[str, ...]:
     names = sorted(set(found))
     first = [name for name in planned if name in names] if isinstance(planned, list) else []
@@ -211,13 +232,15 @@ def read_study(folder: str | Path) -> Study:
         their distances to it even if they were evaluated before it existed.
 
     Raises:
-        InputError: if `study.json` is missing, or any file that exists is malformed, naming it.
+        InputError: if `study.json` is missing, any file that exists is malformed, naming it, or two
+            runs come from different protocols, naming both and the field.
     """
     folder = Path(folder)
     plan = read_json(folder / "study.json")
     machine = plan.get("machine") or {}
     if not isinstance(machine, dict):
         raise InputError(f'{folder / "study.json"} has "machine" = {machine!r}, not an object.')
+    _check_protocols(folder)
     runs: list[Run] = []
     unfinished: list[Unfinished] = []
     for seed_folder in _folders(folder):

@@ -53,7 +53,7 @@ nav { margin: 16px 0 0; display: flex; flex-wrap: wrap; gap: 6px 20px; font-size
 }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 0.875rem; }
-th, td { padding: 9px 7px; text-align: right; vertical-align: top; }
+th, td { padding: 9px 5px; text-align: right; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; }
 thead th { font-weight: 600; font-size: 0.77rem; line-height: 1.3; vertical-align: bottom; }
 thead .group th {
@@ -61,6 +61,9 @@ thead .group th {
 }
 thead .names th { border-bottom: 1px solid var(--ink); padding-top: 2px; }
 thead .aim { display: block; font-weight: 400; font-size: 0.7rem; color: var(--muted); }
+.scroll:has(.ranking) { width: fit-content; max-width: 100%; }
+.ranking th { text-align: left; }
+.ranking th + th + th { text-align: right; }
 .first { border-left: 1px solid var(--line); }
 tr > :first-child { border-right: 1px solid var(--line); }
 tr > :nth-child(2) { border-left: 0; }

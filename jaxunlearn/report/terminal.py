@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-_LEFT_OUT = ("js_to_retrained", "share_of_retraining")
+_LEFT_OUT = (
+    "js_to_retrained",
+    "average_gap_svc_non_member_rate",
+    "average_gap_entropy_member_rate",
+    "share_of_retraining",
+)
 
 
 def _texts(row: Row, columns: list[Column]) -> "list[Text]":
@@ -36,7 +41,8 @@ def render_table(study: Study | str) -> "RichTable":
     """Renders all requests of a study as one table, a section for each.
 
     A cell has the mean over seeds and, below it in brackets, the signed difference to the retrained
-    model. Intervals, the JS divergence and the share of retraining are left to the written report.
+    model. Intervals, the ranking, the JS divergence, the average gaps by one attack and the share
+    of retraining are left to the written report.
 
     Args:
         study: a study, or the path of its folder.

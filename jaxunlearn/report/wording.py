@@ -5,11 +5,19 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from jaxunlearn.evaluation.comparison import LEVEL
 from jaxunlearn.report.aggregate import Cell, Row, Table
 from jaxunlearn.report.columns import REFERENCES, Column
+from jaxunlearn.report.ranking import Ranking
 from jaxunlearn.report.study import Study
 
 MISSING = "–"
+RANKING_NOTE = (
+    "Paired over pretraining seeds: means ± half the width of the 95% t-interval. Methods that "
+    "share a letter cannot be told apart: the paired t-test of their difference gives "
+    f"{LEVEL:g} or more after Holm's correction over all pairs. That does not prove them equal; "
+    "more seeds may tell."
+)
 
 
 def number(value: float, decimals: int, signed: bool = False) -> str:
@@ -133,25 +141,28 @@ def plain(value: Any) -> str:
 
 
 def headline(table: Table) -> str:
-    """A sentence on which method came closest to the retrained model, by either average gap."""
+    """A sentence on which method came closest to the retrained model, by each of the gaps."""
     winners: dict[str, list[str]] = {}
     floor = next((row for row in table.rows if row.name == "retrain-again"), None)
     for column in table.columns:
         best = [row for row in table.rows if column.key in row.cells and row.cells[column.key].best]
-        if not column.key.startswith("average_gap_") or not best:
+        if "gap" not in column.key or not best:
             continue
         mean, width, _ = parts(best[0].cells[column.key], column)
-        text = f"{mean} {width}".strip() + f" points by {column.key.removeprefix('average_gap_')}"
+        by = (
+            column.key.removeprefix("average_gap_") if "average" in column.key else "all five parts"
+        )
+        text = f"{mean} {width}".strip() + f" points by {by}"
         if floor is not None and column.key in floor.cells:
             text += f" (retraining twice differs by {parts(floor.cells[column.key], column)[0]})"
         winners.setdefault(" and ".join(row_name(row) for row in best), []).append(text)
     return " ".join(
-        f"Smallest average gap to the retrained model: {name}, {' and '.join(texts)}."
+        f"Smallest gap to the retrained model: {name}, {' and '.join(texts)}."
         for name, texts in winners.items()
     )
 
 
-def interval_note(study: Study) -> str:
+def interval_note(study: Study, table: Table) -> str:
     """What the numbers behind ± are, or why there are none."""
     if len(study.seeds) < 2:
         return (
@@ -161,8 +172,43 @@ def interval_note(study: Study) -> str:
     return (
         f"Means over {len(study.seeds)} seeds, ± half the width of the 95% t-interval. "
         "In brackets: the signed difference to the retrained model of the same seed. "
-        "Where intervals overlap, the order of methods is not settled."
+        + (
+            "Where intervals overlap, the order of methods is not settled."
+            if table.ranking is None
+            else "What of the order of methods is settled, the ranking below says."
+        )
     )
+
+
+def ranking_headings(ranking: Ranking) -> list[str]:
+    """The headings of the ranking's columns."""
+    return ["Rank", "Method", ranking.column.title, "Behind the first by", "p (Holm)", "Alike"]
+
+
+def ranking_cells(ranking: Ranking) -> list[list[str]]:
+    """The ranking's rows as texts, in the order of `ranking_headings`."""
+    digits, rows = ranking.column.decimals, []
+    for index, place in enumerate(ranking.places, start=1):
+        width = place.value.half_width
+        mean = number(place.value.mean, digits)
+        behind = p_value = ""
+        if place.to_best is not None and place.p_adjusted is not None:
+            behind = f"{number(abs(place.to_best.mean), digits)} ± "
+            behind += number(place.to_best.half_width, digits)
+            p_value = "< 0.001" if place.p_adjusted < 0.001 else f"{place.p_adjusted:.3f}"
+        value = mean if width is None else f"{mean} ± {number(width, digits)}"
+        rows.append([str(index), place.name, value, behind, p_value, place.letters])
+    return rows
+
+
+def verdict(ranking: Ranking) -> str:
+    """A sentence on what of the ranking's top is settled."""
+    first, *others = ranking.places
+    if not first.like:
+        return f"The first, {first.name}, can be told apart from every other method."
+    if len(first.like) == len(others):
+        return f"No method can be told apart from the first, {first.name}: the order may be chance."
+    return f"The first, {first.name}, cannot be told apart from {', '.join(first.like)}."
 
 
 def unfinished_lines(study: Study) -> list[str]:

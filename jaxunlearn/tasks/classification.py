@@ -74,18 +74,23 @@ def classification(
         variables = dict(model.init(key, jnp.zeros((1, *image_shape)), train=False))
         return variables.pop("params"), variables
 
-    def losses(
+    def outputs(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[jax.Array, ModelState]:
         images = batch["image"]
         if train and augmentation != "none":
             images = augmented(images, example_keys(key, batch), flip=augmentation == "flip_crop")
-        logits, new_state = model.apply(
+        return model.apply(
             {"params": params, **model_state},
             normalised(images),
             train=train,
             mutable=list(model_state),
         )
+
+    def losses(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, ModelState]:
+        logits, new_state = outputs(params, model_state, batch, key, train)
         # Not logsumexp minus logit, which rounds small losses to 0: adaptive weights divide by one.
         log_probabilities = jax.nn.log_softmax(logits)
         losses = -jnp.take_along_axis(log_probabilities, batch["label"][:, None], axis=1)[:, 0]
@@ -96,7 +101,25 @@ def classification(
         logits: Any = model.apply(variables, normalised(batch["image"]), train=False)
         return jax.nn.softmax(logits)
 
-    return Task(init, losses, predict, num_classes)
+    return Task(init, losses, predict, num_classes, outputs, kl_divergence)
+
+
+def kl_divergence(teacher: jax.Array, outputs: jax.Array) -> jax.Array:
+    """`KL(softmax(teacher) || softmax(outputs))` of each example.
+
+    Args:
+        teacher: logits `[B, C]`.
+        outputs: logits `[B, C]`.
+
+    Returns:
+        Nats, `[B]`.
+
+    Example:
+        >>> kl_divergence(jnp.zeros((1, 2)), jnp.zeros((1, 2))).tolist()
+        [0.0]
+    """
+    target = jax.nn.log_softmax(teacher)
+    return jnp.sum(jnp.exp(target) * (target - jax.nn.log_softmax(outputs)), axis=-1)
 
 
 def augmented(images: jax.Array, keys: jax.Array, flip: bool) -> jax.Array:

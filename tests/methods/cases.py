@@ -12,9 +12,29 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "random_labels": ("random_labels", {}),
     "scalarization": ("scalarization", {}),
     "salun": ("salun", {}),
+    "salun_soft": ("salun_soft", {}),
+    "l1_sparse": ("l1_sparse", {}),
+    "cf_k": ("cf_k", {}),
+    "eu_k": ("eu_k", {}),
+    "pcgrad": ("pcgrad", {}),
+    "mgda": ("mgda", {}),
+    "cagrad": ("cagrad", {}),
+    "nash": ("nash", {}),
+    "gdr_gma": ("gdr_gma", {"bank_size": 2}),
+    "famo": ("famo", {}),
+    "scrub": ("scrub", {"num_max_steps": 1, "num_min_steps": 1}),
+    "scrub_r": ("scrub_r", {"num_max_steps": 1, "num_min_steps": 1}),
+    "bad_teacher": ("bad_teacher", {}),
+    "boundary_shrinking": ("boundary_shrinking", {}),
+    "boundary_expanding": ("boundary_expanding", {}),
+    "unsir": ("unsir", {"num_noise": 5, "num_noise_steps": 3}),
+    "influence": ("influence", {"num_fisher_batches": 6, "fisher_batch_size": 4}),
+    "ssd": ("ssd", {"fisher_batch_size": 4}),
+    "fisher_forgetting": ("fisher_forgetting", {"fisher_batch_size": 4}),
     "eupmu": ("eupmu", {}),
     "eupmu, next batch": ("eupmu", {"multiplier": "next_batch"}),
     "eupmu, exact": ("eupmu", {"multiplier": "exact"}),
+    "eupmu_budget": ("eupmu_budget", {}),
     "sfron": ("sfron", {}),
     "sfron, FR-on": ("sfron", {"variant": "FR-on"}),
     "sfron, R-on": ("sfron", {"variant": "R-on"}),
@@ -23,6 +43,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "eupmu_sfron": ("eupmu_sfron", {"objective": "adaptive_ascent"}),
     "eupmu_sfron, next batch": ("eupmu_sfron", {"multiplier": "next_batch", "saliency": False}),
 }
+
+# These learn from forget data alone, which never write running statistics.
+FORGET_ONLY = ("gradient_ascent", "boundary_shrinking", "boundary_expanding")
+
+# These edit the weights in `init`, and then only measure. The first draws no random number.
+ONE_SHOT = ("ssd", "influence", "fisher_forgetting")
 
 
 def runner(case: str) -> toy.Runner:

@@ -1,14 +1,17 @@
 """What the tests of single methods compute by hand."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from jaxunlearn import objectives
 from jaxunlearn.types import Batch
 from tests import toy
+from tests.helpers import flat
 
 # (params, model_state, batch, seed) -> (value, gradient), on the host
 ValueAndGrad = Callable[[Any, Any, Batch, int], tuple[float, Any]]
@@ -31,6 +34,50 @@ def retain_by_hand() -> Callable[..., tuple[float, Any, Any]]:
             compute(params, model_state, batch, jax.random.key(seed))
         )
         return float(loss), new_state, grads
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def forget_gradient() -> Callable[..., Any]:
+    """`(params, model_state, n) -> gradient` of the random-label loss on the n-th forget batch."""
+    objective = objectives.random_labels()
+    compute = jax.jit(
+        jax.grad(lambda p, s, batch: objective(toy.TASK, p, s, batch, jax.random.key(0)))
+    )
+
+    def call(params: Any, model_state: Any, n: int) -> Any:
+        batch = toy.nth_batch(toy.problem().forget, n, toy.FORGET_BATCH)
+        return jax.device_get(compute(params, model_state, batch))
+
+    return call
+
+
+class Aggregated(NamedTuple):
+    """One step of a method with two gradients, along which each of them is computed anew."""
+
+    forget: np.ndarray  # the gradient on the forget batch
+    retain: np.ndarray  # the gradient on the retain batch
+    direction: np.ndarray  # what the weights moved against
+    metrics: dict[str, float]
+
+
+@pytest.fixture(scope="session")
+def aggregated(
+    retain_by_hand: Callable[..., Any], forget_gradient: Callable[..., Any]
+) -> Callable[..., list[Aggregated]]:
+    """`(runner, num_steps=4, **numbers) -> [Aggregated]`, under plain SGD, all of it flat."""
+
+    def call(runner: toy.Runner, num_steps: int = 4, **numbers: float) -> list[Aggregated]:
+        plain = {"learning_rate": 0.3, "momentum": 0.0, "weight_decay": 0.0}
+        run, steps = runner.run(num_steps, **plain, **numbers), []
+        for n, (before, after) in enumerate(zip(run.states[:-1], run.states[1:], strict=True)):
+            batch = toy.nth_batch(toy.problem().retain, n, toy.RETAIN_BATCH)
+            _, _, retain = retain_by_hand(before.params, before.model_state, batch)
+            forget = forget_gradient(before.params, before.model_state, n)
+            direction = (flat(before.params) - flat(after.params)) / 0.3
+            steps.append(Aggregated(flat(forget), flat(retain), direction, run.metrics[n]))
+        return steps
 
     return call
 

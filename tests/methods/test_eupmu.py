@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxunlearn import methods, objectives
+from jaxunlearn import methods
 from jaxunlearn.types import InputError
 from tests import toy
 from tests.helpers import assert_trees_close, dot
@@ -25,21 +25,6 @@ MULTIPLIER = {
 
 def retain_batch(n: int) -> Any:
     return toy.nth_batch(toy.problem().retain, n, toy.RETAIN_BATCH)
-
-
-@pytest.fixture(scope="module")
-def forget_gradient() -> Any:
-    """`(params, model_state, n) -> gradient` of the n-th random-label loss."""
-    objective = objectives.random_labels()
-    compute = jax.jit(
-        jax.grad(lambda p, s, batch: objective(toy.TASK, p, s, batch, jax.random.key(0)))
-    )
-
-    def call(params: Any, model_state: Any, n: int) -> Any:
-        batch = toy.nth_batch(toy.problem().forget, n, toy.FORGET_BATCH)
-        return jax.device_get(compute(params, model_state, batch))
-
-    return call
 
 
 def multipliers_by_hand(duals: list[float]) -> list[float]:

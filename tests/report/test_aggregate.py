@@ -99,12 +99,13 @@ def test_the_json_form_is_strict_and_complete(finished_study):
 
 def test_one_seed_has_no_interval_and_says_so(small_study):
     study = read_study(small_study)
-    cell = find_row(make_table(study, "random-0.1"), "eupmu").cells["forget_accuracy"]
-    assert cell.value.half_width is None
+    table = make_table(study, "random-0.1")
+    cell = find_row(table, "eupmu").cells["forget_accuracy"]
+    assert cell.value.half_width is None and table.ranking is None
     _mean, width, difference = parts(cell, COLUMNS[0])
     assert width == ""
     assert difference.startswith("(")
-    assert interval_note(study).startswith("One seed: no intervals")
+    assert interval_note(study, table).startswith("One seed: no intervals")
 
 
 def test_the_headline_names_the_method_both_attacks_and_the_floor(finished_study):
@@ -112,7 +113,8 @@ def test_the_headline_names_the_method_both_attacks_and_the_floor(finished_study
     assert "eupmu" in sentence
     assert "svc_non_member_rate" in sentence
     assert "entropy_member_rate" in sentence
-    assert sentence.count("retraining twice differs by") == 2
+    assert "points by all five parts" in sentence
+    assert sentence.count("retraining twice differs by") == 3
 
 
 def test_numbers_are_written_with_sign_and_fixed_digits():

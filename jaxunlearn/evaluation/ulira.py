@@ -1,0 +1,276 @@
+"""U-LiRA: can the best test of single examples tell unlearned from retrained models?
+
+For one example z, write `o = log p_y - log(1 - p_y)`, the logit-scaled confidence in its true
+class. Over many *shadow models* o follows one distribution where the model learned z and then
+unlearned it, and another where it was retrained without z. Both are taken to be Gaussian, and the
+attacker scores a new model by the logarithm of their ratio at its o:
+
+    score = log N(o; mean_u, var_u) - log N(o; mean_r, var_r)
+
+Every shadow model is scored by Gaussians that were fitted without it. If unlearning were perfect,
+the two distributions would be one, and the attack would do no better than a coin: an AUC of 50.
+
+Source: Hayes et al., Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of
+Privacy (U-LiRA, arXiv 2403.01218), 2024, after Carlini et al., Membership Inference Attacks From
+First Principles (LiRA), 2022, who share the variance over examples where models are few.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn.evaluation.predictions import Predictions, check_predictions
+from jaxunlearn.types import InputError
+
+VARIANCES = ("example", "shared")
+_TINY = 1e-38  # the least probability: logit-scaled confidences lie within 88
+_LEAST_VARIANCE = 1e-6
+_LEAST_MODELS = 3
+
+
+class Scores(NamedTuple):
+    """What the attacker says of each pair of a model and an example; large means "unlearned".
+
+    Attributes:
+        unlearned: of models that unlearned the example.          # shape=(M, N)
+        retrained: of models that were retrained without it.      # shape=(M, N)
+    """
+
+    unlearned: np.ndarray
+    retrained: np.ndarray
+
+
+class Estimate(NamedTuple):
+    """A number and its 95% bootstrap interval, in percent."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Attack(NamedTuple):
+    """How well the attacker does.
+
+    Attributes:
+        auc: the area under the ROC curve, in percent; 50 is a coin.
+        tpr: the true-positive rate in percent, by the false-positive rate (a share).
+    """
+
+    auc: Estimate
+    tpr: dict[float, Estimate]
+
+
+def logit_confidence(predictions: Predictions) -> np.ndarray:
+    """`log p_y - log(sum of all other probabilities)`, which is nearly Gaussian over models.
+
+    Args:
+        predictions: `probabilities [N, C]` and `labels [N]`.
+
+    Returns:
+        float64 `[N]`, from -88 to 88.
+
+    Raises:
+        InputError: for malformed predictions.
+
+    Example:
+        >>> predictions = Predictions(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1]))
+        >>> logit_confidence(predictions).round(3).tolist()
+        [2.197, 0.0]
+    """
+    probabilities, labels = check_predictions(predictions, "scored")
+    places = (np.arange(len(labels)), labels)
+    others = probabilities.copy()
+    others[places] = 0.0  # not 1 - p, which is 0 for a sure model
+    true, rest = np.maximum(probabilities[places], _TINY), np.maximum(others.sum(axis=1), _TINY)
+    return np.log(true) - np.log(rest)
+
+
+def ulira_scores(unlearned: Any, retrained: Any, variance: str = "example") -> Scores:
+    """Scores every model on every example, by Gaussians fitted to the other models.
+
+    The m-th unlearned and the m-th retrained model are left out together, so that both Gaussians
+    rest on as many models and neither side gains by it.
+
+    Args:
+        unlearned: `o` of models that learned and unlearned the example, `[M, N]`: M models for
+            each of N examples.
+        retrained: `o` of models retrained without the example, `[M, N]`.
+        variance: "example" estimates it for each example and side; "shared" takes its mean over
+            examples, which is steadier where models are few.
+
+    Returns:
+        The `Scores`.
+
+    Raises:
+        InputError: other shapes, fewer than three models, values that are not finite, or another
+            `variance`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> scores = ulira_scores(rng.normal(2, 1, (8, 50)), rng.normal(0, 1, (8, 50)), "shared")
+        >>> bool(scores.unlearned.mean() > scores.retrained.mean())
+        True
+    """
+    first, second = np.asarray(unlearned, np.float64), np.asarray(retrained, np.float64)
+    if variance not in VARIANCES:
+        raise InputError(f"variance is {variance!r}, but must be one of {', '.join(VARIANCES)}.")
+    if first.ndim != 2 or first.shape != second.shape or first.size == 0:
+        raise InputError(
+            f"unlearned has shape {first.shape} and retrained {second.shape}, but both must be "
+            "[models, examples] and equal."
+        )
+    if len(first) < _LEAST_MODELS:
+        raise InputError(
+            f"there are {len(first)} models on each side, but at least {_LEAST_MODELS} are needed "
+            "to fit a Gaussian to all but one; train more shadow models."
+        )
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise InputError(
+            "the confidences of the shadow models are not all finite, but must be; a shadow model "
+            "has probably diverged."
+        )
+    scores = Scores(np.empty_like(first), np.empty_like(second))
+    for m in range(len(first)):
+        fits = [_fit(np.delete(side, m, axis=0), variance) for side in (first, second)]
+        for side, values in zip(scores, (first[m], second[m]), strict=True):
+            side[m] = _log_density(values, *fits[0]) - _log_density(values, *fits[1])
+    return scores
+
+
+def _fit(values: np.ndarray, variance: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance over models, `[N]` each."""
+    spread = values.var(axis=0, ddof=1)
+    if variance == "shared":
+        spread = np.full_like(spread, spread.mean())
+    return values.mean(axis=0), np.maximum(spread, _LEAST_VARIANCE)
+
+
+def _log_density(values: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    return -0.5 * ((values - mean) ** 2 / variance + np.log(2 * np.pi * variance))
+
+
+def roc_curve(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC curve of the attack, over all models and examples.
+
+    Args:
+        scores: from `ulira_scores`.
+
+    Returns:
+        False- and true-positive rates from (0, 0) to (1, 1), shares, at each distinct score.
+
+    Example:
+        >>> fpr, tpr = roc_curve(Scores(np.array([[3.0, 1.0]]), np.array([[2.0, 0.0]])))
+        >>> fpr.tolist(), tpr.tolist()
+        ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
+    """
+    ranks, size = _ranks(scores)
+    ones = np.ones(scores.unlearned.size)
+    return _curve(ranks, size, ones, ones)
+
+
+def needed_scores(false_positive_rate: float) -> int:
+    """How many scores of retrained models it takes to see a false-positive rate at all.
+
+    Args:
+        false_positive_rate: a share.
+
+    Returns:
+        `ceil(1 / false_positive_rate)`.
+
+    Raises:
+        InputError: a rate that is not between 0 and 1.
+
+    Example:
+        >>> needed_scores(0.001)
+        1000
+    """
+    if not 0 < false_positive_rate < 1:
+        raise InputError(
+            f"a false-positive rate is {false_positive_rate}, but must lie between 0 and 1, such "
+            "as 0.01."
+        )
+    return int(np.ceil(1 / false_positive_rate - 1e-9))
+
+
+def attack(
+    scores: Scores,
+    false_positive_rates: Sequence[float] = (0.01, 0.001),
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Attack:
+    """AUC and true-positive rates at low false-positive rates, with bootstrap intervals.
+
+    Models and examples are both drawn anew with replacement, since the scores of one model hang
+    together, and so do those of one example. The rate at a false-positive rate is that of the
+    lowest threshold which keeps to it: nothing is interpolated.
+
+    Args:
+        scores: from `ulira_scores`.
+        false_positive_rates: shares.
+        num_resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        An `Attack`, in percent.
+
+    Raises:
+        InputError: a rate outside (0, 1), or lower than the number of scores can show.
+
+    Example:
+        >>> scores = Scores(np.full((4, 50), 1.0), np.full((4, 50), 0.0))
+        >>> attack(scores, (0.01,)).tpr[0.01].value
+        100.0
+    """
+    count = scores.retrained.size
+    for rate in false_positive_rates:
+        if count < needed_scores(rate):
+            raise InputError(
+                f"there are {count} scores of retrained models, too few for a false-positive rate "
+                f"of {rate:g}, which needs {needed_scores(rate)}; use more shadow models or target "
+                "examples, or ask for a higher rate."
+            )
+    ranks, size = _ranks(scores)
+    shape, rng = scores.unlearned.shape, np.random.default_rng(seed)
+    ones = np.ones(shape)
+    resampled = (_resampled(shape, rng) for _ in range(num_resamples))
+    rows = [
+        _summary(ranks, size, weights.ravel(), false_positive_rates)
+        for weights in (ones, *resampled)
+    ]
+    table = 100.0 * np.array(rows)
+    low, high = np.quantile(table[1:], (0.025, 0.975), axis=0) if num_resamples else table[[0, 0]]
+    estimates = [Estimate(*map(float, each)) for each in zip(table[0], low, high, strict=True)]
+    return Attack(estimates[0], dict(zip(false_positive_rates, estimates[1:], strict=True)))
+
+
+def _resampled(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """How often each pair of a model and an example is drawn."""
+    models, examples = (np.bincount(rng.integers(0, n, n), minlength=n) for n in shape)
+    return np.outer(models, examples).astype(np.float64)
+
+
+def _ranks(scores: Scores) -> tuple[np.ndarray, int]:
+    """The rank of each score among the distinct ones, highest first: unlearned, then retrained."""
+    values = np.concatenate([scores.unlearned.ravel(), scores.retrained.ravel()])
+    distinct, ranks = np.unique(-values, return_inverse=True)
+    return ranks.reshape(2, -1), len(distinct)
+
+
+def _curve(
+    ranks: np.ndarray, size: int, positive: np.ndarray, negative: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """False- and true-positive rates where each score counts as often as its weight says."""
+    tpr, fpr = (
+        np.concatenate([[0.0], np.cumsum(np.bincount(rank, weight, size))]) / weight.sum()
+        for rank, weight in zip(ranks, (positive, negative), strict=True)
+    )
+    return fpr, tpr
+
+
+def _summary(
+    ranks: np.ndarray, size: int, weights: np.ndarray, rates: Sequence[float]
+) -> list[float]:
+    """The AUC (ties count half: trapezoids) and the rates, as shares."""
+    fpr, tpr = _curve(ranks, size, weights, weights)
+    return [float(np.trapezoid(tpr, fpr)), *(float(tpr[fpr <= r + 1e-12].max()) for r in rates)]

@@ -1,0 +1,119 @@
+"""Many runs of one method at once: training's program under `vmap` over the numbers and the key.
+
+The members of a group share weights to start from, data and all settings but the floating-point
+ones; each has numbers and a seed of its own, and ends where it would have ended alone. One that
+diverges stands still from there on, and its neighbours go on.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.parallel import replicate
+from jaxunlearn.setting import Weights
+from jaxunlearn.training import Numbers, Program, Progress, _compiled
+from jaxunlearn.types import Arrays
+
+
+class Group(NamedTuple):
+    """A finished group.
+
+    Attributes:
+        weights: of each member, or None if it diverged.
+        diverged: the step at which a loss or a weight of each member became NaN or infinite, or
+            None.
+        seconds: what the whole group took, without compilation.
+        compile_seconds: what its compilation took.
+    """
+
+    weights: list[Weights | None]
+    diverged: list[int | None]
+    seconds: float
+    compile_seconds: float
+
+
+def run_group(
+    program: Program,
+    numbers: Sequence[Numbers],
+    seeds: Sequence[int],
+    start: Weights,
+    forget: Arrays,
+    retain: Arrays,
+    *,
+    num_steps: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Group:
+    """Runs all members of a group to their ends, in one compiled program.
+
+    Args:
+        program: from `training.compile_program`.
+        numbers: the floating-point settings of each member, G of them.
+        seeds: of the key of each member, G of them.
+        start: the weights that all members begin with; not modified.
+        forget: all forget examples.
+        retain: all retain examples.
+        num_steps: how many steps in all.
+        on_progress: called after each chunk, with the means over the members that still run.
+
+    Returns:
+        The group.
+    """
+    init, chunk = _vmapped(program)
+    size = len(numbers)
+    stacked = {
+        name: jnp.asarray([member[name] for member in numbers], jnp.float32) for name in numbers[0]
+    }
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+    mesh = program.mesh
+    stacked, keys, start, forget, retain = replicate((stacked, keys, start, forget, retain), mesh)
+
+    inputs = (stacked, keys, *start, forget, retain)
+    begin, compile_seconds = _compiled(init, *inputs)
+    clock = time.perf_counter()
+    state = jax.block_until_ready(begin(*inputs))
+    seconds = time.perf_counter() - clock
+    diverged: list[int | None] = [None] * size
+    advance, more = _compiled(chunk, stacked, state, forget, retain, _limits(diverged, 0, mesh))
+    compile_seconds += more
+
+    step = 0
+    while step < num_steps and None in diverged:
+        clock = time.perf_counter()
+        step = min(step + program.chunk_steps, num_steps)
+        limits = _limits(diverged, step, mesh)
+        state, history, finite = advance(stacked, state, forget, retain, limits)
+        reached, finite = np.asarray(state.step), np.asarray(finite)
+        seconds += time.perf_counter() - clock
+        for i in range(size):
+            if diverged[i] is None and not finite[i]:
+                diverged[i] = int(reached[i])
+        alive = np.array([at is None for at in diverged])
+        if alive.any():
+            last = (step - 1) % program.chunk_steps
+            means = {k: float(np.asarray(h)[alive, last].mean()) for k, h in history.items()}
+            on_progress(Progress(step, num_steps, seconds, means))
+    members = jax.device_get((state.params, state.model_state))
+    weights = [
+        None if diverged[i] is not None else Weights(*jax.tree.map(itemgetter(i), members))
+        for i in range(size)
+    ]
+    return Group(weights, diverged, seconds, compile_seconds)
+
+
+def _limits(diverged: list[int | None], step: int, mesh: Any) -> jax.Array:
+    """Where each member shall stop: those that diverged take no more steps."""
+    return replicate(jnp.asarray([step if at is None else 0 for at in diverged], jnp.int32), mesh)
+
+
+@functools.lru_cache
+def _vmapped(program: Program) -> tuple[Any, Any]:
+    """Both functions of a program for a whole group. Weights and data are shared in the first."""
+    init = jax.jit(jax.vmap(program.init, in_axes=(0, 0, None, None, None, None)))
+    chunk = jax.vmap(program.chunk, in_axes=(0, 0, None, None, 0))
+    return init, jax.jit(chunk, donate_argnums=1)

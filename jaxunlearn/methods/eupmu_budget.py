@@ -1,0 +1,175 @@
+"""EUPMU with an automatic tolerance, from a budget of retain accuracy stated in plain words.
+
+The first paper leaves the choice of the tolerance open. Here it follows from what the user can say:
+"the retain accuracy may fall by 0.5 points".
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn import objectives
+from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods.eupmu import (
+    MULTIPLIER_OPTIMIZER,
+    surgery_metrics,
+    with_multiplier_settings,
+)
+from jaxunlearn.objectives import loss_pair, retain_loss
+from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
+from jaxunlearn.types import (
+    Arrays,
+    Batch,
+    InputError,
+    LossPair,
+    Method,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
+
+_BATCH = 256
+
+
+def eupmu_budget(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    budget: float | jax.Array = 0.5,
+    memory: float | jax.Array = 0.8,
+    multiplier_learning_rate: float | jax.Array = 1.0,
+    multiplier_decay: float | jax.Array = 0.01,
+    initial_multiplier: float | jax.Array = 0.0,
+    objective: str = "random_labels",
+    exponent: float | jax.Array = 0.5,
+) -> Method:
+    """EUPMU whose tolerance is what is left of a budget, spread over the steps that are left.
+
+        L_max = ln 2 (e_0 + budget / 100),    e_0 the retain error of the original model
+        tolerance_t = (L_max - M_t) / (T - t),    M_t a moving average of the retain loss
+
+    A wrong answer costs at least ln 2, so the share of errors is at most `L_r / ln 2`: a retain
+    loss of at most `L_max` means that the retain accuracy has fallen by no more than the budget.
+    While `M_t` is above `L_max`, the forget loss rests and the step repairs. `check_budget` refuses
+    a budget that the original model already breaks.
+
+    Args:
+        task: what is unlearned; its loss must be the cross-entropy, in nats.
+        optimizer: any optax optimizer.
+        num_steps: T.
+        budget: by how many percentage points the retain accuracy may fall.
+        memory: of the moving average, in [0, 1]: 0 is the last batch.
+        multiplier_learning_rate: of the multiplier's Adam.
+        multiplier_decay: added to the dual gradient, times the multiplier.
+        initial_multiplier: where the multiplier starts.
+        objective: the forget objective, a name of `objectives.named`.
+        exponent: of adaptive ascent.
+
+    Returns:
+        A `Method`, whose metrics hold the multiplier and the tolerance.
+
+    Raises:
+        InputError: an unknown objective.
+
+    Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025, for the multiplier; the choice
+    of the tolerance is this library's.
+    """
+    losses_fn = loss_pair(task, objectives.named(objective, exponent))
+
+    def surgery(tolerance: float | jax.Array) -> optax.GradientTransformationExtraArgs:
+        return implicit_surgery(
+            MULTIPLIER_OPTIMIZER, tolerance=tolerance, initial_multiplier=initial_multiplier
+        )
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> TrainState:
+        del forget
+        error, loss = _error_and_loss(task, params, model_state, retain, key)
+        state = begin(optimizer, key, params, model_state)
+        multiplier_state = with_multiplier_settings(
+            surgery(0.0).init(params), multiplier_learning_rate, multiplier_decay
+        )
+        limit = jnp.log(2.0) * (error + budget / 100.0)
+        return state._replace(opt_state=(state.opt_state, multiplier_state, limit, loss))
+
+    def step(
+        state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key, batch = jax.random.wrap_key_data(state.key), first(retain)
+        optimizer_state, multiplier_state, limit, average = state.opt_state
+        going_on = (average <= limit).astype(average.dtype)
+        tolerance = (limit - average) / jnp.maximum(num_steps - state.step, 1)
+
+        def gated(params: Params) -> tuple[LossPair, ModelState]:
+            losses, model_state = losses_fn(params, state.model_state, forget, batch, key)
+            return losses._replace(forget=going_on * losses.forget), model_state
+
+        (losses, model_state), grads = surgery_value_and_grad(gated, has_aux=True)(
+            state.params, state=multiplier_state
+        )
+        updates, optimizer_state = optimizer.update(grads, optimizer_state, state.params)
+        updates, multiplier_state = surgery(tolerance).update(
+            updates,
+            multiplier_state,
+            state.params,
+            retain_value=losses.retain,
+            retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
+        )
+        average = memory * average + (1.0 - memory) * losses.retain
+        opt_state = (optimizer_state, multiplier_state, limit, average)
+        metrics = surgery_metrics(losses, multiplier_state) | {"tolerance": tolerance}
+        return advance(state, updates, opt_state, model_state), metrics
+
+    return Method(init, step)
+
+
+def check_budget(
+    task: Task, params: Params, model_state: ModelState, retain: Arrays, budget: float
+) -> None:
+    """Raises if the original model breaks a budget before anything is forgotten.
+
+    Args:
+        task: what is unlearned.
+        params: of the original model.
+        model_state: of the original model.
+        retain: all retain examples.
+        budget: in percentage points of retain accuracy.
+
+    Raises:
+        InputError: its retain loss is above `ln 2 (e_0 + budget / 100)` already.
+    """
+    error, loss = jax.jit(_error_and_loss, static_argnums=0)(
+        task, params, model_state, retain, jax.random.key(0)
+    )
+    needed = 100.0 * (float(loss) / math.log(2.0) - float(error))
+    if needed > budget:
+        raise InputError(
+            f"the budget of {budget:g} points of retain accuracy is broken by the original model "
+            f"already, whose retain loss of {float(loss):.3g} is only compatible with budgets "
+            f"above {needed:.3g}; allow more, or use the method eupmu with a tolerance of your own."
+        )
+
+
+def _error_and_loss(
+    task: Task, params: Params, model_state: ModelState, arrays: Arrays, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Share of wrong answers and mean loss, in evaluation mode, over all full batches."""
+    size = arrays["label"].shape[0]
+    batch_size = min(_BATCH, size)
+    count = size // batch_size
+
+    def one(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        batch = {name: values[positions] for name, values in arrays.items()}
+        batch["epoch"] = jnp.zeros_like(batch["index"])
+        answers = jnp.argmax(task.predict(params, model_state, batch), axis=-1)
+        losses, _ = task.losses(params, model_state, batch, key, False)
+        return jnp.mean(answers != batch["label"]), jnp.mean(losses)
+
+    places = jnp.arange(count * batch_size).reshape(count, batch_size)
+    errors, losses = jax.lax.map(one, places)
+    return jnp.mean(errors), jnp.mean(losses)

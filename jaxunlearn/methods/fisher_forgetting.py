@@ -1,0 +1,100 @@
+"""Fisher forgetting: noise where the retain data do not care, so that nothing else can be read."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn.methods._one_shot import one_shot
+from jaxunlearn.methods._saliency import fisher_of
+from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
+
+_NOISE_CHILD = 7  # of the run's key
+
+
+def noise_variance(
+    retain_fisher: Any, alpha: float | jax.Array, max_variance: float | jax.Array
+) -> Any:
+    """`min(alpha F^(-1/2), max_variance)`, entry by entry.
+
+    Args:
+        retain_fisher: a Fisher diagonal, a tree.
+        alpha: the variance where F is 1.
+        max_variance: the variance where F is 0.
+
+    Returns:
+        A tree of variances.
+
+    Example:
+        >>> noise_variance(jnp.array([0.0, 4.0]), 1.0, 100.0).tolist()
+        [100.0, 0.5]
+    """
+    return jax.tree.map(
+        lambda f: jnp.minimum(alpha * jax.lax.rsqrt(f), max_variance), retain_fisher
+    )
+
+
+def fisher_forgetting(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int = 1,
+    alpha: float | jax.Array = 1e-6,
+    max_variance: float | jax.Array = 1e-2,
+    fisher_batch_size: int = 32,
+) -> Method:
+    """`theta + noise`, with the variance `min(alpha F_r^(-1/2), max_variance)`, in one shot.
+
+        theta' = theta + (lambda sigma^2)^(1/4) F_r^(-1/4) n,   n ~ N(0, I)
+
+    in the paper, so `alpha = (lambda sigma^2)^(1/2)`; F_r is the diagonal of the Fisher information
+    of the retain data, from the gradients of single examples at their own labels, in evaluation
+    mode. The forget data are not looked at.
+
+    Args:
+        task: what is unlearned.
+        optimizer: not used.
+        num_steps: not used: all is done before the first step, and later ones only measure.
+        alpha: the strength of the noise.
+        max_variance: of the noise on parameters that the retain data do not depend on.
+        fisher_batch_size: of the pass that computes the Fisher diagonal.
+
+    Returns:
+        A `Method`.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = fisher_forgetting(task, optax.identity(), alpha=1e-7)
+
+    Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
+    """
+    del optimizer, num_steps
+
+    def edit(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> Params:
+        del forget
+        fisher = fisher_of(
+            task,
+            key,
+            params,
+            model_state,
+            retain,
+            per_example=True,
+            batch_size=fisher_batch_size,
+        )
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.fold_in(key, _NOISE_CHILD), len(leaves))
+        variances = jax.tree.leaves(noise_variance(fisher, alpha, max_variance))
+        noisy = [
+            leaf
+            + jnp.sqrt(variance).astype(leaf.dtype) * jax.random.normal(k, leaf.shape, leaf.dtype)
+            for leaf, variance, k in zip(leaves, variances, keys, strict=True)
+        ]
+        return jax.tree.unflatten(structure, noisy)
+
+    return one_shot(task, edit)

@@ -1,0 +1,55 @@
+"""GDR-GMA: rectified gradient directions, weighed by how far the retain loss has risen."""
+
+import jax
+import optax
+
+from jaxunlearn import objectives, transforms
+from jaxunlearn.methods._two_gradients import two_gradients
+from jaxunlearn.types import Method, Task
+
+
+def gdr_gma(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    bank_size: int = 4,
+    sharpness: float | jax.Array = 10.0,
+    threshold: float | jax.Array = 0.1,
+    objective: str = "random_labels",
+    exponent: float | jax.Array = 0.5,
+) -> Method:
+    """Rectifies both directions, and weighs forgetting down as the retain loss rises.
+
+        g_f' = g_f without its part against g_r;   g_r' = g_r without its part against m
+        d = w g_f' + (1 - w) g_r',   w = 1 / (1 + exp(sharpness (L_r - threshold)))
+        theta <- theta - opt(d),   m = mean of the last `bank_size` forget gradients
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+        bank_size: how many forget gradients the memory bank holds, at least 1; each takes as much
+            memory as the parameters.
+        sharpness: how fast the weight moves from forgetting to retaining.
+        threshold: the retain loss, in nats, at which both weigh the same.
+        objective: the forget objective: "random_labels", "ascent" (the paper's) or
+            "adaptive_ascent".
+        exponent: of adaptive ascent.
+
+    Returns:
+        A `Method`.
+
+    Raises:
+        InputError: an unknown objective, or a bank without room.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = gdr_gma(task, optax.sgd(0.01), bank_size=2)
+
+    Reference: Lin et al., GDR-GMA, ACM Multimedia 2024.
+    """
+    forget = objectives.named(objective, exponent)
+    aggregator = transforms.gdr_gma(bank_size, sharpness, threshold)
+    return two_gradients(task, aggregator, optimizer, forget)

@@ -1,0 +1,154 @@
+"""Influence unlearning (IU): one Newton step that takes the forget examples' influence back.
+
+    theta' = theta + alpha / n (F + damping I)^-1 sum_{i in forget} grad l_i(theta)
+
+F, the Fisher information of the retain data, stands for the Hessian of their mean loss; n is their
+number. Its inverse is never formed: WoodFisher adds one gradient after the other to it by the
+Sherman-Morrison formula,
+
+    F_j = F_{j-1} + g_j g_j^T / m,   F_0 = damping I,   o_j = F_{j-1}^-1 g_j,
+    F_j^-1 v = F_{j-1}^-1 v - o_j <o_j, v> / (m + <g_j, o_j>),
+
+so the m vectors `o_j` and their denominators are all that is kept.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from jaxunlearn.methods._one_shot import one_shot
+from jaxunlearn.methods._saliency import _plain_losses, _stacked_indices
+from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
+
+_ORDER_CHILD = 6  # of the run's key
+
+
+class InverseFisher(NamedTuple):
+    """`(damping I + 1/m sum_j g_j g_j^T)^-1`, in the form in which WoodFisher leaves it.
+
+    Attributes:
+        damping: the smallest eigenvalue of what is inverted.
+        directions: `o_j`, `[m, P]`; zeros where no gradient was added yet.
+        denominators: `m + <g_j, o_j>`, `[m]`.
+    """
+
+    damping: float | jax.Array
+    directions: jax.Array  # shape=(m, P), dtype=jnp.float32
+    denominators: jax.Array  # shape=(m,), dtype=jnp.float32
+
+    def times(self, vector: jax.Array) -> jax.Array:
+        """The inverse times a vector `[P]`."""
+        along = jnp.matmul(self.directions, vector, precision="highest") / self.denominators
+        return vector / self.damping - jnp.matmul(along, self.directions, precision="highest")
+
+
+def woodfisher(
+    gradient: Callable[[jax.Array], jax.Array],
+    batches: jax.Array,
+    size: int,
+    damping: float | jax.Array,
+) -> InverseFisher:
+    """The damped inverse of the mean outer product of gradients.
+
+    Args:
+        gradient: `gradient(batch) -> [P]`.
+        batches: `[m, ...]`, what `gradient` is called with, one after the other.
+        size: P.
+        damping: what is added to the diagonal, positive.
+
+    Returns:
+        An `InverseFisher`. It takes m P numbers of memory.
+
+    Example:
+        >>> inverse = woodfisher(lambda g: g, jnp.array([[1.0, 0.0], [0.0, 2.0]]), 2, 0.5)
+        >>> inverse.times(jnp.array([1.0, 2.5])).tolist()  # diag(0.5 + 1 / 2, 0.5 + 4 / 2)
+        [1.0, 1.0]
+    """
+    count = len(batches)
+
+    def add(inverse: InverseFisher, j: jax.Array) -> tuple[InverseFisher, None]:
+        g = gradient(batches[j])
+        o = inverse.times(g)
+        return inverse._replace(
+            directions=inverse.directions.at[j].set(o),
+            denominators=inverse.denominators.at[j].set(count + jnp.sum(g * o)),
+        ), None
+
+    damping = jnp.asarray(damping, jnp.float32)
+    start = InverseFisher(damping, jnp.zeros((count, size)), jnp.ones(count))
+    return jax.lax.scan(add, start, jnp.arange(count))[0]
+
+
+def influence(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int = 1,
+    alpha: float | jax.Array = 1.0,
+    damping: float | jax.Array = 0.01,
+    num_fisher_batches: int = 64,
+    fisher_batch_size: int = 32,
+) -> Method:
+    """`theta + alpha / n (F + damping I)^-1 sum_f grad l`, by WoodFisher's recursion, in one shot.
+
+        F = 1/m sum_j g_j g_j^T,   g_j the gradient of the mean loss of a batch of retain data
+
+    Gradients are taken in evaluation mode, without augmentation. The batches are drawn from the
+    retain data without replacement by the run's key. Batches of one example give the empirical
+    Fisher information; larger ones see more of the data but shrink F, by up to their size.
+
+    Args:
+        task: what is unlearned.
+        optimizer: not used.
+        num_steps: not used: all is done before the first step, and later ones only measure.
+        alpha: 1 is the Newton step of influence functions.
+        damping: what is added to the diagonal of F, positive.
+        num_fisher_batches: m, at most; fewer if the retain data do not suffice. That many times the
+            size of the parameters is the memory it takes.
+        fisher_batch_size: examples per batch.
+
+    Returns:
+        A `Method`.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = influence(task, optax.identity(), alpha=2.0)
+
+    Reference: Izzo et al., Approximate Data Deletion from Machine Learning Models, AISTATS 2021;
+    Singh and Alistarh, WoodFisher, NeurIPS 2020; as a baseline in Jia et al., Model Sparsity Can
+    Simplify Machine Unlearning, NeurIPS 2023.
+    """
+    del optimizer, num_steps
+
+    def edit(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> Params:
+        flat, unravel = ravel_pytree(params)
+
+        def gradient_on(arrays: Arrays) -> Callable[[jax.Array], jax.Array]:
+            losses_fn = _plain_losses(task, model_state, arrays, key)
+            gradient = jax.grad(lambda p, positions: jnp.mean(losses_fn(unravel(p), positions)))
+            return lambda positions: gradient(flat, positions)
+
+        num_forget, num_retain = len(forget["label"]), len(retain["label"])
+        order = jax.random.permutation(jax.random.fold_in(key, _ORDER_CHILD), num_retain)
+        batches = order[_stacked_indices(retain, fisher_batch_size)[:num_fisher_batches]]
+        inverse = woodfisher(gradient_on(retain), batches, flat.size, damping)
+        total = num_forget * _mean(gradient_on(forget), _stacked_indices(forget, fisher_batch_size))
+        return unravel(flat + alpha / num_retain * inverse.times(total))
+
+    return one_shot(task, edit)
+
+
+def _mean(function: Callable[[jax.Array], jax.Array], batches: jax.Array) -> jax.Array:
+    """The mean of a function over batches, one after the other."""
+    start = jnp.zeros(jax.eval_shape(function, batches[0]).shape)
+    total, _ = jax.lax.scan(lambda t, batch: (t + function(batch), None), start, batches)
+    return total / len(batches)

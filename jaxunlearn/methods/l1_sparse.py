@@ -1,0 +1,64 @@
+"""l1-sparse: fine-tuning under a penalty that prunes weights at first, and then fades away."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn.methods.retrain import finetune
+from jaxunlearn.optimizers import schedule
+from jaxunlearn.types import Method, Task
+
+
+def l1_sparse(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    penalty: float | jax.Array = 1e-4,
+) -> Method:
+    """Descends `L_r + gamma_t |theta|_1`, with `gamma_t = penalty (1 - t / T)`.
+
+    Small weights, which hold what only a few examples need, are pulled to 0; the last steps are
+    plain fine-tuning. The reported loss is `L_r` alone.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+        num_steps: T, how many steps `gamma_t` decays over.
+        penalty: `gamma_0`, 0 or more; 0 is fine-tuning.
+
+    Returns:
+        A `Method`.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = l1_sparse(task, optax.sgd(0.01), num_steps=100, penalty=1e-3)
+
+    Reference: Jia et al., Model Sparsity Can Simplify Machine Unlearning, NeurIPS 2023.
+    """
+    decay = schedule("linear", penalty, num_steps)
+    return finetune(task, optax.chain(_add_signs(decay), optimizer))
+
+
+def _add_signs(weight: optax.Schedule) -> optax.GradientTransformation:
+    """Adds the gradient of `weight(t) |theta|_1`, which is `weight(t) sign(theta)`."""
+
+    def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, Any]:
+        gamma = weight(state.count)
+        updates = jax.tree.map(
+            lambda g, p: g + gamma.astype(g.dtype) * jnp.sign(p), updates, params
+        )
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init_fn, update_fn)

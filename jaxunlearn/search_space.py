@@ -1,0 +1,181 @@
+"""Which settings a search varies, and over which values: log-uniform ranges and lists of choices.
+
+Only floating-point settings can be varied: they are arguments of a method's compiled program, so
+that any number of values shares one program, and many of them run at once under `vmap`.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import methods
+from jaxunlearn.types import InputError
+
+
+class Range(NamedTuple):
+    """All numbers from low to high, each factor between them as likely as the next."""
+
+    low: float
+    high: float
+
+
+class Choices(NamedTuple):
+    """Some numbers, each as likely as the next."""
+
+    values: tuple[float, ...]
+
+
+Space = Mapping[str, Range | Choices]
+
+
+def traceable(method: str) -> tuple[str, ...]:
+    """The settings of a method that can be varied: the floating-point ones.
+
+    Raises:
+        InputError: an unknown method.
+
+    Example:
+        >>> "tolerance" in traceable("eupmu"), "num_steps" in traceable("eupmu")
+        (True, False)
+    """
+    return tuple(k for k, value in methods.settings(method).items() if isinstance(value, float))
+
+
+def check_space(method: str, space: Space) -> None:
+    """Raises unless a method can be run with every value of a space.
+
+    Args:
+        method: its name.
+        space: values by the name of a setting.
+
+    Raises:
+        InputError: an unknown method or setting, one that cannot be varied, a value out of its
+            range, or a range that is none.
+    """
+    known = methods.settings(method)
+    for name, values in space.items():
+        methods.settings(method, {name: known.get(name)})  # refuses an unknown name
+        if name not in traceable(method):
+            raise InputError(
+                f"setting {name} of method {method} cannot be varied, because it is part of the "
+                f"compiled program; what can be varied is {', '.join(traceable(method))}. Give "
+                f"{name} one value, and search once for each."
+            )
+        if isinstance(values, Range) and not 0 < values.low < values.high < math.inf:
+            raise InputError(
+                f"the range of {name} is {values.low:g} to {values.high:g}, but must begin above 0 "
+                "and end higher, since its numbers are drawn log-uniformly; list the values for "
+                "anything else."
+            )
+        if isinstance(values, Choices) and not values.values:
+            raise InputError(f"{name} has no values to choose from; give at least one.")
+        for value in values if isinstance(values, Range) else values.values:
+            methods.settings(method, {name: value})
+
+
+def draw(space: Space, generator: np.random.Generator) -> dict[str, float]:
+    """One random point of a space. Numbers of a range are rounded to three digits.
+
+    Args:
+        space: values by the name of a setting.
+        generator: where the randomness comes from; each setting takes one number, in order.
+
+    Returns:
+        A value for each setting.
+
+    Example:
+        >>> draw({"learning_rate": Range(0.001, 1.0)}, np.random.default_rng(0))
+        {'learning_rate': 0.0814}
+    """
+    point = {}
+    for name, values in space.items():
+        if isinstance(values, Range):
+            exact = math.exp(generator.uniform(math.log(values.low), math.log(values.high)))
+            point[name] = min(max(float(f"{exact:.3g}"), values.low), values.high)
+        else:
+            point[name] = values.values[generator.integers(len(values.values))]
+    return point
+
+
+def grid(space: Space) -> list[dict[str, float]]:
+    """Every combination of the choices of a space, the last setting varying fastest.
+
+    Raises:
+        InputError: a range, which has no end of values.
+
+    Example:
+        >>> grid({"alpha": Choices((1.0, 2.0)), "momentum": Choices((0.9,))})
+        [{'alpha': 1.0, 'momentum': 0.9}, {'alpha': 2.0, 'momentum': 0.9}]
+    """
+    lists: list[tuple[float, ...]] = []
+    for name, values in space.items():
+        if isinstance(values, Range):
+            raise InputError(
+                f"{name} is a range, of which a grid cannot try all numbers; list its values, such "
+                f"as {name}={values.low:g},{values.high:g}, or say how many trials to draw."
+            )
+        lists.append(values.values)
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*lists)]
+
+
+def parse_space(pairs: tuple[str, ...], flag: str) -> dict[str, Range | Choices]:
+    """A space from "name=low:high" and "name=a,b,c".
+
+    Args:
+        pairs: as they stand on the command line.
+        flag: how errors name it.
+
+    Returns:
+        Values by the name of a setting.
+
+    Raises:
+        InputError: something else, or a name given twice.
+
+    Example:
+        >>> parse_space(("alpha=1:10", "momentum=0,0.9"), "--vary")
+        {'alpha': Range(low=1.0, high=10.0), 'momentum': Choices(values=(0.0, 0.9))}
+    """
+    space: dict[str, Range | Choices] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        try:
+            if not equals or not name or name in space:
+                raise ValueError
+            if ":" in text:
+                low, high = map(float, text.split(":"))
+                space[name] = Range(low, high)
+            else:
+                space[name] = Choices(tuple(float(part) for part in text.split(",")))
+        except ValueError:
+            raise InputError(
+                f"{flag} got {pair!r}, but takes each setting once, as name=low:high for random "
+                "numbers of a range or name=a,b,c for some values, such as learning_rate=0.001:0.1."
+            ) from None
+    return space
+
+
+def from_lists(entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Range]]:
+    """Splits a table of a search file into fixed settings and ranges, which are lists of two.
+
+    Raises:
+        InputError: a list that is not [low, high].
+
+    Example:
+        >>> from_lists({"num_steps": 100, "alpha": [1, 10.0]})
+        ({'num_steps': 100}, {'alpha': Range(low=1.0, high=10.0)})
+    """
+    fixed, ranges = {}, {}
+    for name, value in entries.items():
+        if not isinstance(value, list):
+            fixed[name] = value
+        elif len(value) == 2 and all(type(end) in (int, float) for end in value):
+            ranges[name] = Range(float(value[0]), float(value[1]))
+        else:
+            raise InputError(
+                f"{name} is {value!r}, but must be one value, or a range [low, high] of two "
+                "numbers."
+            )
+    return fixed, ranges

@@ -1,0 +1,248 @@
+"""Groups of shadow models in a folder: trained once, what they say kept in files.
+
+    FOLDER/config.json               what the shadow models are of
+    FOLDER/group-000/original/       weights of the group's original models
+    FOLDER/group-000/NAME.npz        what the models of that name say, NAME one of original,
+                                     retrain and the study's methods
+
+What is there is not computed again. `shadows.py` has the program that trains a group.
+"""
+
+import dataclasses
+import json
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import runs, shadows, stages
+from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.config import Problem
+from jaxunlearn.console import say
+from jaxunlearn.evaluation import Predictions
+from jaxunlearn.evaluation.ulira import logit_confidence
+from jaxunlearn.files import read_json, unwritable, write_json
+from jaxunlearn.setting import Weights
+from jaxunlearn.shadows import Plan
+from jaxunlearn.training import Diverged
+from jaxunlearn.types import Arrays, InputError, Task
+
+_ORIGINAL, _RETRAINED, _UNLEARNED = range(3)  # children of a shadow model's key
+KEYS = ("confidence", "correct", "retain_accuracy", "test_accuracy")
+Said = dict[str, np.ndarray]
+
+
+class Setting(NamedTuple):
+    """What all groups share.
+
+    Attributes:
+        folder: of the results.
+        problem: what is learned.
+        task: the task.
+        pool: the examples to learn from.
+        test: the test examples.
+        plan: who sees what.
+        seed: of the shadow models' keys.
+    """
+
+    folder: Path
+    problem: Problem
+    task: Task
+    pool: Arrays
+    test: Arrays
+    plan: Plan
+    seed: int
+
+
+def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> None:
+    """Makes the folder that of these shadow models, or refuses one of others.
+
+    Args:
+        setting: what all groups share.
+        fingerprint: of the data set.
+        fraction: of what a model learns, to be forgotten.
+        group_size: how many models are trained at once.
+
+    Raises:
+        InputError: the folder holds something else, or cannot be written.
+    """
+    folder = setting.folder
+    wanted = {
+        "problem": dataclasses.asdict(setting.problem),
+        "data": fingerprint,
+        "shadows": len(setting.plan.forgotten),
+        "group_size": group_size,
+        "fraction": fraction,
+        "seed": setting.seed,
+    }
+    wanted = json.loads(json.dumps(wanted))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, but shadow models need a folder; give another name.")
+    if not (folder / "config.json").exists():
+        if folder.exists() and any(entry.name[0] != "." for entry in folder.iterdir()):
+            raise InputError(
+                f"{folder} is not empty and holds no shadow models; name a new folder, or empty "
+                "this one."
+            )
+        write_json(folder / "config.json", wanted)
+        return
+    difference = runs.first_difference(read_json(folder / "config.json"), wanted)
+    if difference is not None:
+        name, there, here = difference
+        raise InputError(
+            f"{folder} holds other shadow models: {name} is {there} there, but {here} now; name a "
+            "new folder, or delete this one."
+        )
+
+
+class Group:
+    """Some shadow models that are trained at once.
+
+    Args:
+        setting: what all groups share.
+        members: which shadow models.
+    """
+
+    def __init__(self, setting: Setting, members: slice) -> None:
+        self.setting, self.members = setting, members
+        self.folder = setting.folder / f"group-{members.start:03d}"
+        self.label = f"shadow models {members.start} to {members.stop - 1}"
+
+    def original(self) -> Said:
+        """What the original models say; their weights are kept for unlearning."""
+        plan = self.setting.plan
+
+        def train() -> Weights:
+            weights = self._from_scratch(_ORIGINAL, self._with_forget(plan.retain))
+            Checkpointer(self.folder / "original").save(0, weights, {})
+            return weights
+
+        return self._say("original", self.setting.problem.training_settings(), train)
+
+    def retrained(self) -> Said:
+        """What the retrained models say."""
+        settings = self.setting.problem.training_settings()
+        retain = self.setting.plan.retain
+        return self._say("retrain", settings, lambda: self._from_scratch(_RETRAINED, retain))
+
+    def unlearned(self, name: str, method: str, settings: dict[str, Any]) -> Said:
+        """What the original models say after unlearning by a method."""
+        plan, task = self.setting.plan, self.setting.task
+
+        def train() -> Weights:
+            keys = self.keys(_UNLEARNED)
+            shapes = jax.eval_shape(lambda k: Weights(*shadows.new_weights(task, k)), keys)
+            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            target = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
+            )
+            start, _ = Checkpointer(self.folder / "original").restore(target)
+            return self._run(method, settings, keys, start, plan.retain)
+
+        return self._say(name, {"method": method} | settings, train)
+
+    def _from_scratch(self, child: int, learned: np.ndarray) -> Weights:
+        keys = self.keys(child)
+        start = Weights(*shadows.new_weights(self.setting.task, keys))
+        settings = self.setting.problem.training_settings()
+        return self._run("retrain", settings, keys, start, learned)
+
+    def _run(
+        self,
+        method: str,
+        settings: dict[str, Any],
+        keys: jax.Array,
+        start: Weights,
+        retain: np.ndarray,
+    ) -> Weights:
+        program = shadows.train(self.setting.task, method, settings)
+        numbers = {name: jnp.float32(value) for name, value in stages.numbers(settings).items()}
+        forget = jnp.asarray(self.setting.plan.forget(self.members))
+        positions = jnp.asarray(retain)
+        return Weights(*program(numbers, keys, *start, self.setting.pool, forget, positions))
+
+    def keys(self, child: int) -> jax.Array:
+        """One key a model `[G]`, the same in groups of any size; `child` tells its runs apart."""
+        root = jax.random.key(self.setting.seed)
+        numbers = jnp.arange(self.members.start, self.members.stop)
+        return jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(root, k), child))(numbers)
+
+    def _with_forget(self, retain: np.ndarray) -> np.ndarray:
+        forget = self.setting.plan.forget(self.members)
+        return np.concatenate([np.stack([retain] * len(forget)), forget], axis=1)
+
+    def _say(self, name: str, settings: dict[str, Any], train: Callable[[], Weights]) -> Said:
+        """What the group's models of a name say, from its file or by training them."""
+        path, wanted = self.folder / f"{name}.npz", json.dumps(settings, sort_keys=True)
+        kept = _load(path)
+        if kept is not None:
+            if str(kept.pop("settings")) != wanted:
+                raise InputError(
+                    f"{path} was computed with other settings than {name} has now; delete the "
+                    f"files {name}.npz of all groups, or name a new folder."
+                )
+            return kept
+        clock = time.perf_counter()
+        said = self._judge(name, train())
+        _save(path, said | {"settings": np.array(wanted)})
+        say(f"{self.label}: {name} in {time.perf_counter() - clock:.1f} s")
+        return said
+
+    def _judge(self, name: str, weights: Weights) -> Said:
+        task, pool, plan = self.setting.task, self.setting.pool, self.setting.plan
+        parts = {
+            part: {key: values[positions] for key, values in pool.items()}
+            for part, positions in (("targets", plan.targets), ("retain", plan.retain))
+        } | {"test": self.setting.test}
+        says = {
+            part: shadows.predict_group(task, *weights, arrays) for part, arrays in parts.items()
+        }
+        lost = np.flatnonzero(~np.asarray(says["test"][1]))
+        if len(lost):
+            raise Diverged(
+                f"{name}: {len(lost)} of {self.label} have weights that are NaN or infinite, the "
+                f"first of them model {self.members.start + lost[0]}."
+            )
+        labels = {part: np.asarray(arrays["label"]) for part, arrays in parts.items()}
+        correct = {
+            part: np.asarray(probabilities).argmax(axis=2) == labels[part]
+            for part, (probabilities, _) in says.items()
+        }
+        confidence = [
+            logit_confidence(Predictions(rows, labels["targets"]))
+            for rows in np.asarray(says["targets"][0])
+        ]
+        return {
+            "confidence": np.stack(confidence),
+            "correct": correct["targets"],
+            "retain_accuracy": 100.0 * correct["retain"].mean(axis=1),
+            "test_accuracy": 100.0 * correct["test"].mean(axis=1),
+        }
+
+
+def _save(path: Path, arrays: Said) -> None:
+    partial = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        partial.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _load(path: Path) -> Said | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as file:
+            return {key: file[key] for key in (*KEYS, "settings")}
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); delete it, and the same command computes it anew."
+        ) from error

@@ -1,0 +1,267 @@
+"""Sweeps: one method with many settings and seeds, as groups of runs that share one program.
+
+    setting 1 2 3 ... x seed  ->  cells  ->  groups under vmap  ->  one file a cell  ->  a front
+
+The settings are a grid, or points drawn at random, always the same ones; more trials begin with the
+fewer ones. A cell that is finished is not run again, a run that diverges is a finished cell without
+metrics, and the shards of a job array share the cells of one folder among them.
+
+The folder holds `sweep.json` (what is swept), `cells/` (one JSON file each), and what is made of
+them: `report.md`, `results.json` and `front.svg`.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import methods, results, runs, search_space, stages
+from jaxunlearn.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn.config import Problem
+from jaxunlearn.console import say, show_progress
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import read_json, write_json
+from jaxunlearn.groups import run_group
+from jaxunlearn.report.sweep import cell_file, write_sweep_report
+from jaxunlearn.search_space import Space
+from jaxunlearn.setting import load_splits, load_task, machine
+from jaxunlearn.types import InputError
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is swept.
+
+    Attributes:
+        pretrained: the run folder of the original model.
+        request: what is forgotten.
+        method: the name of the method.
+        settings: those of its settings that differ from the defaults and do not vary.
+        space: the values of those that vary.
+        trials: how many points of the space are drawn; None tries every one of a grid.
+        seeds: of the runs: data order and random labels; that of the pretraining by default.
+    """
+
+    pretrained: Path
+    request: ForgetRequest
+    method: str
+    space: Space
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trials: int | None = None
+    seeds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.space:
+            raise InputError(
+                "nothing varies, so the grid is empty; name a setting and its values, as in --vary "
+                "learning_rate=0.01,0.1."
+            )
+        if self.method == "retrain":
+            raise InputError("the method retrain has nothing to unlearn; sweep another.")
+        search_space.check_space(self.method, self.space)
+        for name in self.space:
+            if name in self.settings:
+                raise InputError(
+                    f"{name} is given a fixed value and varied; leave one of them out."
+                )
+        if self.trials is not None and self.trials < 1:
+            raise InputError(f"trials is {self.trials}, but must be 1 or more.")
+        if len(set(self.seeds)) < len(self.seeds) or any(seed < 0 for seed in self.seeds):
+            raise InputError(f"seeds are {self.seeds}, but must be different and not negative.")
+        methods.settings(self.method, self.settings | self.points()[0])
+
+    def points(self) -> list[dict[str, float]]:
+        """The settings to try, each once."""
+        if self.trials is None:
+            found = search_space.grid(self.space)
+        else:
+            generator = np.random.default_rng(0)
+            found = [search_space.draw(self.space, generator) for _ in range(self.trials)]
+        return list({json.dumps(point): point for point in found}.values())
+
+
+class Cell(NamedTuple):
+    """One run of a sweep: its file, the varied settings, and the seed."""
+
+    path: Path
+    point: dict[str, float]
+    seed: int
+
+
+def sweep(
+    folder: Path,
+    plan: Sweep,
+    *,
+    retrained: Path | None = None,
+    group_size: int = 16,
+    shard: str = "1/1",
+) -> dict[str, Path]:
+    """Runs a sweep, or what is left of it, and writes its report.
+
+    Args:
+        folder: of the sweep; the same sweep continues it.
+        plan: what is swept.
+        retrained: the evaluated run folder of the retrained model, if distances are wanted.
+        group_size: how many cells run at once.
+        shard: "i/n" runs the i-th of n shares of the cells.
+
+    Returns:
+        The report's files by kind: "markdown", "json" and "picture".
+
+    Raises:
+        InputError: anything wrong with the plan, the data, or what the folders hold; it is found
+            before anything is compiled or written.
+    """
+    if group_size < 1:
+        raise InputError(f"group_size is {group_size}, but must be 1 or more.")
+    share, shares = _parse_shard(shard)
+    original = runs.read_pretrained(plan.pretrained)
+    problem, seed = original.problem, original.seed
+    settings = methods.settings(plan.method, plan.settings | plan.points()[0])
+    program = stages.program(load_task(problem), plan.method, settings)
+    splits = load_splits(problem, seed, plan.request)
+    if len(splits.validation) == 0:
+        raise InputError(
+            f"{plan.request.name} leaves no validation data, which the front needs; pretrain with "
+            f"a larger validation_fraction than {problem.validation_fraction:g}."
+        )
+    if retrained is not None:
+        results.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
+    identity = _identity(plan, problem, seed, retrained)
+    _check_folder(folder, identity)
+
+    weights = runs.load_weights(plan.pretrained, problem)
+    case = load_case(problem, seed, plan.request, weights, retrained)
+    cells = [
+        Cell(folder / "cells" / cell_file(number, run_seed), point, run_seed)
+        for number, point in enumerate(plan.points(), start=1)
+        for run_seed in plan.seeds or (seed,)
+    ]
+    _describe(folder, plan, identity, case, cells)
+    mine = [cell for i, cell in enumerate(cells) if i % shares == share - 1]
+    waiting = [cell for cell in mine if not cell.path.exists()]
+    say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
+    size = min(group_size, len(waiting)) or 1
+    for first in range(0, len(waiting), size):
+        _run(folder, program, settings, case, waiting[first : first + size], size)
+    return write_sweep_report(folder)
+
+
+def _parse_shard(shard: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(
+            f"shard is {shard!r}, but must be i/n with i from 1 to n, such as 1/4 for the first of "
+            "four jobs."
+        )
+    return int(match[1]), int(match[2])
+
+
+def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) -> dict[str, Any]:
+    """What all cells of a folder have in common. Trials and seeds may be added."""
+    varied = {
+        name: {"low": values.low, "high": values.high}
+        if isinstance(values, search_space.Range)
+        else list(values.values)
+        for name, values in plan.space.items()
+    }
+    identity = {
+        "problem": dataclasses.asdict(problem),
+        "seed": seed,
+        "pretrained": runs.read_done(plan.pretrained)["weights"],
+        "retrained": None if retrained is None else runs.read_done(retrained)["weights"],
+        "request": dataclasses.asdict(plan.request),
+        "method": plan.method,
+        "settings": methods.settings(plan.method, plan.settings),
+        "varied": varied,
+        "search": "grid" if plan.trials is None else "random",
+    }
+    return json.loads(json.dumps(identity))
+
+
+def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, but a sweep needs a folder; give another name.")
+    if (folder / "sweep.json").exists():
+        theirs = read_json(folder / "sweep.json").get("identity", {})
+        difference = runs.first_difference(theirs, identity)
+        if difference is not None:
+            name, there, here = difference
+            raise InputError(
+                f"{folder} holds another sweep: {name} is {there} there, but {here} now; name a "
+                "new folder, or delete this one."
+            )
+    elif folder.exists() and any(entry.name[0] != "." for entry in folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and holds no sweep; name a new folder, or empty this one."
+        )
+
+
+def _describe(
+    folder: Path, plan: Sweep, identity: dict[str, Any], case: Case, cells: list[Cell]
+) -> None:
+    """Writes `sweep.json`: what is swept, and the models to compare with."""
+    before = blind_metrics(case, case.original)
+    description = {
+        "identity": identity,
+        "request": plan.request.name,
+        "unseen_accuracy": 0.0 if plan.request.classes else before["validation_accuracy"],
+        "original": before,
+        "retrained": None if case.retrained is None else case.retrained[1],
+        "counts": {name: len(examples) for name, examples in case.splits._asdict().items()},
+        "cells": [cell.path.name for cell in cells],
+        "machine": machine(),
+    }
+    write_json(folder / "sweep.json", description)
+
+
+def _run(
+    folder: Path,
+    program: Any,
+    settings: dict[str, Any],
+    case: Case,
+    cells: list[Cell],
+    size: int,
+) -> None:
+    """Runs one group. The last one is filled up with copies, so that all share one program."""
+    members = [cells[i % len(cells)] for i in range(size)]
+    label = folder / f"{cells[0].path.stem} and {len(cells) - 1} more"
+    with show_progress(label) as on_progress:
+        group = run_group(
+            program,
+            [stages.numbers(settings | cell.point) for cell in members],
+            [cell.seed for cell in members],
+            case.original,
+            case.forget,
+            case.retain,
+            num_steps=settings["num_steps"],
+            on_progress=on_progress,
+        )
+    for cell, weights, diverged in zip(cells, group.weights, group.diverged, strict=False):
+        entry: dict[str, Any] = {
+            "settings": cell.point,
+            "seed": cell.seed,
+            "seconds": group.seconds / size,
+            "group_size": size,
+        }
+        name = ", ".join(f"{key}={value:g}" for key, value in cell.point.items())
+        name = f"{cell.path.stem} ({name})"
+        if weights is None:
+            entry["diverged"] = diverged
+            say(
+                f"{name}: a loss or a weight became NaN or infinite at step {diverged} of "
+                f"{settings['num_steps']}",
+                style="red",
+            )
+        else:
+            entry["metrics"] = metrics = all_metrics(case, weights)
+            accuracies = "  ".join(
+                f"{split} {metrics[f'{split}_accuracy']:6.2f}"
+                for split in ("forget", "retain", "validation")
+            )
+            say(f"{name}: accuracy: {accuracies} %")
+        write_json(cell.path, entry)

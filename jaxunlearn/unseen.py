@@ -1,0 +1,63 @@
+"""What unseen examples look like to the original model, told to every forget example.
+
+Objectives that end when forget data look like data that was never seen (`objectives.match_unseen`
+and `objectives.until_unseen`) read it off a leaf of the forget batch, "unseen_loss". It comes from
+validation data, which no model was trained on and no result is reported on.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import evaluation, objectives
+from jaxunlearn.data import Examples, Splits
+from jaxunlearn.setting import Weights
+from jaxunlearn.types import InputError, Task
+
+_BATCH = 500
+
+
+def check_unseen(splits: Splits) -> None:
+    """Raises unless there are validation examples like those that are forgotten.
+
+    Args:
+        splits: the data of the request.
+
+    Raises:
+        InputError: there are none.
+    """
+    if len(splits.validation) == 0:
+        raise InputError(
+            "the objective compares forget data with validation data, but there are none; raise "
+            "validation_fraction, or choose another objective, such as random_labels."
+        )
+    if len(splits.test_forget) > 0:
+        raise InputError(
+            "the objective compares forget data with unseen data of the same kind, but where whole "
+            "classes are forgotten there are none; choose another objective, such as "
+            "adaptive_ascent."
+        )
+
+
+def unseen_losses(task: Task, original: Weights, splits: Splits) -> jax.Array:
+    """One loss of an unseen example for each forget example, by the order of losses.
+
+    Args:
+        task: what is unlearned.
+        original: the original model.
+        splits: the data of the request, of which validation data is the unseen part.
+
+    Returns:
+        Nats, `[N]` for N forget examples: see `objectives.with_unseen_losses`.
+    """
+    forget, unseen = (
+        jnp.asarray(_losses(task, original, part)) for part in (splits.forget, splits.validation)
+    )
+    return objectives.with_unseen_losses(forget, unseen)
+
+
+def _losses(task: Task, weights: Weights, examples: Examples) -> np.ndarray:
+    predict_fn = jax.tree_util.Partial(task.predict, *weights)
+    probabilities, labels = evaluation.predict(predict_fn, examples.arrays(), _BATCH)
+    confidence = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(confidence, 1e-12)).astype(np.float32)

@@ -1,0 +1,56 @@
+"""The random mask: the control of every method that has a saliency mask."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn.types import InputError
+from tests import toy
+from tests.helpers import assert_trees_equal, flat
+from tests.methods.test_salun import STRONG, mask_of
+
+EVERY_METHOD = ("salun", "sfron", "sfron_released", "eupmu_sfron")
+
+
+def entries(opt_state: Any) -> np.ndarray:
+    return flat(mask_of(opt_state)).astype(bool)
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_the_random_mask_has_as_many_ones_elsewhere(method: str) -> None:
+    salient = entries(toy.runner(method).start().opt_state)
+    control = toy.runner(method, mask="random")
+    drawn, again, other = (entries(control.start(seed).opt_state) for seed in (0, 0, 1))
+    assert 0 < salient.sum() < salient.size
+    assert drawn.sum() == salient.sum() == other.sum()
+    assert np.any(drawn != salient) and np.any(drawn != other)
+    np.testing.assert_array_equal(drawn, again)
+
+
+def test_the_random_mask_falls_anywhere_in_the_tree() -> None:
+    """Over many draws each entry is as likely as any other, and no leaf has a fixed number."""
+    control = toy.runner("salun", mask="random")
+    draws = [mask_of(control.start(seed, fraction=0.5).opt_state) for seed in range(60)]
+    counts = np.sum([flat(mask) for mask in draws], axis=0)
+    assert np.all(np.abs(counts - 30.0) < 5 * np.sqrt(60 * 0.25))
+    for leaves in zip(*map(jax.tree.leaves, draws), strict=True):
+        assert len({int(leaf.sum()) for leaf in leaves}) > 1
+
+
+def test_weights_outside_the_random_mask_stay_bit_equal() -> None:
+    """Under momentum and weight decay, over several steps."""
+    run = toy.runner("salun", mask="random").run(5, fraction=0.25, **STRONG)
+    mask = entries(run.start.opt_state)
+    assert mask.sum() == int(0.25 * mask.size)
+    before, after = flat(run.start.params), flat(run.end.params)
+    np.testing.assert_array_equal(after[~mask], before[~mask])
+    assert np.all(after[mask] != before[mask])
+    assert_trees_equal(mask_of(run.start.opt_state), mask_of(run.end.opt_state))
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_other_masks_are_refused(method: str) -> None:
+    with pytest.raises(InputError, match="mask is 'none', but must be one of saliency, random"):
+        toy.runner(method, mask="none")

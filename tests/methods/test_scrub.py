@@ -1,0 +1,96 @@
+"""SCRUB: away from the teacher on forget data, toward it on retain data, each in its own steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import toy
+from tests.helpers import assert_trees_close, assert_trees_equal, flat
+from tests.methods.cases import runner
+
+PLAIN = {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+
+
+@pytest.fixture(scope="module")
+def from_teacher() -> Callable[..., Any]:
+    """`(params, model_state, batch) -> (mean KL from the original model, gradient)`."""
+    original = toy.problem()
+
+    @jax.jit
+    def compute(params: Any, model_state: Any, batch: Any) -> Any:
+        assert toy.TASK.outputs is not None
+        key = jax.random.key(0)
+        teacher, _ = toy.TASK.outputs(original.params, original.model_state, batch, key, False)
+        p = jax.nn.softmax(teacher)
+
+        def mean_kl(params: Any) -> jax.Array:
+            logits, _ = toy.TASK.outputs(params, model_state, batch, key, True)
+            return jnp.mean(jnp.sum(p * (jnp.log(p) - jnp.log(jax.nn.softmax(logits))), axis=1))
+
+        return jax.value_and_grad(mean_kl)(params)
+
+    return compute
+
+
+def moved(run: toy.Run, n: int) -> Any:
+    """What step n added to the weights, over the learning rate."""
+    before, after = run.states[n].params, run.states[n + 1].params
+    return jax.tree.map(lambda x, y: (y - x) / 0.1, before, after)
+
+
+def test_a_max_step_climbs_the_divergence_on_forget_data(from_teacher: Callable[..., Any]) -> None:
+    """It climbs, rather than descends, and writes no running statistics."""
+    run = runner("scrub").run(1, **PLAIN)
+    batch = toy.nth_batch(toy.problem().forget, 0, toy.FORGET_BATCH)
+    kl, gradient = from_teacher(run.start.params, run.start.model_state, batch)
+    assert_trees_close(moved(run, 0), gradient, atol=3e-6)
+    assert np.isclose(run.metrics[0]["forget_loss"], -kl, rtol=1e-4)
+    assert run.metrics[0]["retain_loss"] == 0.0
+    assert_trees_equal(run.end.model_state, run.start.model_state)
+    assert from_teacher(run.end.params, run.start.model_state, batch)[0] > kl
+
+
+def test_a_min_step_descends_divergence_and_loss_on_retain_data(
+    from_teacher: Callable[..., Any], retain_by_hand: Callable[..., Any]
+) -> None:
+    run = runner("scrub").run(2, distillation_weight=0.7, task_weight=0.3, **PLAIN)
+    before = run.states[1]
+    batch = toy.nth_batch(toy.problem().retain, 1, toy.RETAIN_BATCH)
+    kl, toward = from_teacher(before.params, before.model_state, batch)
+    loss, model_state, fitting = retain_by_hand(before.params, before.model_state, batch)
+    expected = jax.tree.map(lambda a, b: -(0.7 * a + 0.3 * b), toward, fitting)
+    assert_trees_close(moved(run, 1), expected, atol=3e-6)
+    assert_trees_close(run.end.model_state, model_state)
+    assert np.isclose(run.metrics[1]["retain_loss"], 0.7 * kl + 0.3 * loss, rtol=1e-4)
+    assert run.metrics[1]["forget_loss"] == run.metrics[0]["forget_loss"]
+
+
+def test_rounds_begin_with_max_steps_and_end_past_their_share() -> None:
+    """Of eight steps, with rounds of 1 + 2 and a share of one half: 0 and 3 are max steps."""
+    run = toy.runner("scrub", num_max_steps=1, num_min_steps=2, num_steps=8).run(8, max_share=0.5)
+    wrote = [
+        bool(np.any(flat(before.model_state) != flat(after.model_state)))
+        for before, after in zip(run.states[:-1], run.states[1:], strict=True)
+    ]
+    assert wrote == [False, True, True, False, True, True, True, True]
+
+
+def test_min_steps_without_distillation_are_finetuning() -> None:
+    """And then the forget data do not matter by one bit."""
+    settings = {"max_share": 0.0, "distillation_weight": 0.0}
+    ours, reference = runner("scrub").run(**settings), runner("finetune").run()
+    assert_trees_close(ours.end.params, reference.end.params)
+    assert_trees_close(ours.end.model_state, reference.end.model_state)
+    forget = toy.problem().forget
+    other = runner("scrub").run(forget=forget | {"image": -forget["image"]}, **settings)
+    assert_trees_equal(other.end.params, ours.end.params)
+
+
+def test_the_teacher_stays_the_original_model() -> None:
+    teacher = runner("scrub").run().end.opt_state.teacher
+    assert_trees_equal(teacher.params, toy.problem().params)
+    assert_trees_equal(teacher.model_state, toy.problem().model_state)

@@ -1,0 +1,182 @@
+"""Sweeps: cells that equal single runs, shards, resumption, divergence, and all refusals."""
+
+import json
+
+import pytest
+
+from jaxunlearn import sweep as sweeps
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.search_space import Choices, Range
+from jaxunlearn.types import InputError
+from tests.shell.commands import QUICK, assert_refused, call, copy, done, snapshot
+
+pytest_plugins = ["tests.shell.fixtures"]
+
+RATES = "learning_rate=0.001,0.1,1e30"
+
+
+@pytest.fixture(scope="module")
+def words(pretrained):
+    given = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
+    return [*given, "--settings", *QUICK]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, words, retrained):
+    """A finished sweep of three rates, one of which diverges, and two seeds: groups of four."""
+    folder = tmp_path_factory.mktemp("sweep") / "swept"
+    more = ["--vary", RATES, "--seeds", 0, 7, "--retrained", retrained, "--group-size", 4]
+    printed = done("sweep", folder, *words, *more)
+    return folder, printed
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """The seeds and rates of the groups that were run since."""
+    seen = []
+    run = sweeps.run_group
+
+    def noting(program, numbers, seeds, *args, **keywords):
+        rates = [member["learning_rate"] for member in numbers]
+        seen.append(list(zip(rates, seeds, strict=True)))
+        return run(program, numbers, seeds, *args, **keywords)
+
+    monkeypatch.setattr(sweeps, "run_group", noting)
+    return seen
+
+
+def read(folder, number, seed):
+    return json.loads((folder / "cells" / f"setting-{number:04d}-seed-{seed}.json").read_text())
+
+
+def test_a_cell_is_the_run_that_the_commands_would_make(swept, words, retrained, tmp_path):
+    folder, _ = swept
+    for number, rate in ((1, 0.001), (2, 0.1)):
+        run = tmp_path / str(number)
+        done("unlearn", run, *words, f"learning_rate={rate}")  # of the pretraining's seed, 0
+        done("evaluate", run, "--retrained", retrained)
+        expected = json.loads((run / "results.json").read_text())["metrics"]
+        cell = read(folder, number, 0)
+        assert cell["settings"] == {"learning_rate": rate} and cell["seed"] == 0
+        assert cell["metrics"] == pytest.approx(expected, abs=1e-3)
+        assert {"five_part_gap", "kl_to_retrained", "validation_accuracy"} <= expected.keys()
+        assert cell["metrics"] != read(folder, number, 7)["metrics"]
+    assert read(folder, 1, 0)["metrics"] != read(folder, 2, 0)["metrics"]
+
+
+def test_a_diverged_cell_names_itself_and_stops_nobody(swept):
+    folder, printed = swept
+    assert printed.startswith("6 cells, 0 of them finished already\n")
+    for seed in (0, 7):
+        assert "metrics" not in read(folder, 3, seed) and read(folder, 3, seed)["diverged"] <= 4
+        assert f"setting-0003-seed-{seed} (learning_rate=1e+30): a loss or a weight" in printed
+        assert f"setting-0002-seed-{seed} (learning_rate=0.1): accuracy: forget" in printed
+    found = json.loads((folder / "results.json").read_text())
+    assert [row["settings"]["learning_rate"] for row in found["settings"]] != []
+    assert {row["settings"]["learning_rate"] for row in found["settings"]} == {0.001, 0.1}
+    assert all(row["seeds"] == 2 for row in found["settings"])
+    assert len(found["diverged"]) == 2 and (found["cells"], found["finished"]) == (6, 6)
+    assert "setting-0003-seed-7 (learning_rate=1e+30)" in (folder / "report.md").read_text()
+    assert (folder / "front.svg").read_text().startswith("<svg")
+
+
+def test_finished_cells_never_run_twice(swept, words, retrained, groups, tmp_path):
+    folder = copy(swept[0], tmp_path / "sweep")
+    given = ["--vary", RATES, "--retrained", retrained, "--group-size", 4]
+    again = done("sweep", folder, *words, *given, "--seeds", 0, 7)
+    assert again.startswith("6 cells, 6 of them finished already\n") and groups == []
+    before = snapshot(folder / "cells")
+    (folder / "cells" / "setting-0002-seed-0.json").unlink()
+    done("sweep", folder, *words, *given, "--seeds", 0, 7, 8)
+    # Of four cells at most, all of one size: the lost one and those of the new seed.
+    assert groups == [[(0.001, 8), (0.1, 0), (0.1, 8), (1e30, 8)]]
+    after = snapshot(folder / "cells")
+    lost = "setting-0002-seed-0.json"
+    assert all(after[name] == before[name] for name in before if name != lost)
+    metrics = json.loads(after[lost])["metrics"]
+    assert metrics == pytest.approx(json.loads(before[lost])["metrics"], abs=1e-3)
+
+
+def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained, groups, tmp_path):
+    folder = tmp_path / "sweep"
+    given = [*words, "--vary", RATES, "--seeds", 0, 7, "--retrained", retrained]
+    for i in (1, 2, 3):
+        done("sweep", folder, *given, "--group-size", 4, "--shard", f"{i}/3")
+        assert json.loads((folder / "results.json").read_text())["finished"] == 2 * i
+    cells = [cell for group in groups for cell in group]
+    assert sorted(cells) == sorted((r, s) for r in (0.001, 0.1, 1e30) for s in (0, 7))
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (folder, swept[0]))
+    for one, other in zip(ours["settings"], theirs["settings"], strict=True):
+        assert one["forget_accuracy"] == pytest.approx(other["forget_accuracy"], abs=1e-3)
+
+
+def test_the_last_group_is_filled_up_and_its_copies_are_dropped(words, groups, tmp_path):
+    given = ["--vary", "learning_rate=0.01:1", "--trials", 3, "--group-size", 2]
+    done("sweep", tmp_path / "sweep", *words, *given)
+    assert [len(group) for group in groups] == [2, 2] and groups[1][0] == groups[1][1]
+    assert len(list((tmp_path / "sweep" / "cells").iterdir())) == 3
+    more = [*given[:2], "--trials", 4, *given[4:]]
+    done("sweep", tmp_path / "sweep", *words, *more)  # more trials begin with the fewer ones
+    assert len(groups) == 3 and len(groups[2]) == 1
+
+
+def test_points_are_drawn_always_the_same_and_once(tmp_path):
+    space = {"alpha": Choices((1.0, 2.0)), "momentum": Choices((0.0, 0.9))}
+    request = ForgetRequest(fraction=0.1)
+    drawn = sweeps.Sweep(tmp_path, request, "sfron", space, trials=50)
+    assert sorted(p["alpha"] for p in drawn.points()) == [1.0, 1.0, 2.0, 2.0]
+    wide = {"alpha": Range(1.0, 100.0)}
+    few, many = (sweeps.Sweep(tmp_path, request, "sfron", wide, trials=n).points() for n in (3, 9))
+    assert many[:3] == few and len(many) == 9
+
+
+def test_an_empty_grid_is_refused(tmp_path):
+    with pytest.raises(InputError, match="nothing varies, so the grid is empty"):
+        sweeps.Sweep(tmp_path, ForgetRequest(fraction=0.1), "finetune", {})
+
+
+BAD = {
+    "static": (["--vary", "num_steps=3,4"], "cannot be varied", "what can be varied is learning"),
+    "unknown": (["--vary", "rate=3,4"], "no setting 'rate'"),
+    "malformed": (["--vary", "learning_rate=1:2:3"], "--vary got 'learning_rate=1:2:3'"),
+    "empty": (["--vary", "learning_rate="], "--vary got 'learning_rate='"),
+    "backwards": (["--vary", "learning_rate=2:1", "--trials", 3], "is 2 to 1", "end higher"),
+    "value": (["--vary", "learning_rate=-1"], "learning_rate of method finetune is -1.0"),
+    "no end": (["--vary", "learning_rate=1:2"], "a grid cannot try all", "how many trials"),
+    "fixed": (["--vary", "learning_rate=1", "momentum=0.5"], "momentum is given a fixed value"),
+    "trials": (["--vary", "learning_rate=1:2", "--trials", 0], "trials is 0"),
+    "seeds": (["--vary", "learning_rate=1", "--seeds", 1, 1], "must be different"),
+    "shard": (["--vary", "learning_rate=1", "--shard", "3/2"], "shard is '3/2'", "i from 1 to n"),
+    "shards": (["--vary", "learning_rate=1", "--shard", "half"], "shard is 'half'"),
+    "group": (["--vary", "learning_rate=1", "--group-size", 0], "group_size is 0"),
+    "batch": (["--vary", "learning_rate=1", "--method", "retrain"], "nothing to unlearn"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_sweeps_are_refused_before_anything_is_written(here, words, case):
+    given, *fragments = BAD[case]
+    extra = ["momentum=0.9"] if case == "fixed" else []
+    assert_refused(call("sweep", "new", *words, *extra, *given), *fragments)
+
+
+def test_folders_of_anything_else_are_refused(here, words, swept, pretrained, retrained, unlearned):
+    vary = ["--vary", RATES]
+    assert_refused(call("sweep", "full", *words, *vary), "full is not empty and holds no sweep")
+    assert_refused(call("sweep", "a-file", *words, *vary), "a-file is a file")
+    assert_refused(call("sweep", pretrained, *words, *vary), "holds no sweep")
+    result = call("sweep", "new", *words, *vary, "--retrained", unlearned)
+    assert_refused(result, "but one of retrain is needed")
+    result = call("sweep", "new", *words, *vary, "--retrained", retrained, "--fraction", 0.2)
+    assert_refused(result, "of another problem, seed or forget request than new")
+    folder = swept[0]
+    before = snapshot(folder)
+    given = ["--retrained", retrained, "--group-size", 4]
+    for change, reason in (
+        (["--vary", "learning_rate=0.001,0.2"], "varied.learning_rate is"),
+        ([*vary, "--fraction", 0.2], "retrained model of another"),
+    ):
+        assert_refused(call("sweep", folder, *words, *given, *change), reason)
+    assert_refused(call("sweep", folder, *words, *vary), "retrained is")
+    assert_refused(call("sweep", folder, *words, "momentum=0.5", *vary, *given), "momentum is 0.9")
+    assert snapshot(folder) == before
