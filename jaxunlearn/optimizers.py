@@ -6,16 +6,17 @@ import optax
 
 from jaxunlearn.types import InputError
 
-SCHEDULES = ("constant", "cosine", "linear", "one_cycle")
+SCHEDULES = ("constant", "cosine", "linear", "quadratic", "one_cycle")
 OPTIMIZERS = ("sgd", "adamw")
 
 
 def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedule:
-    """The value of a schedule at a step count: constant, cosine or linear to 0, or one-cycle.
+    """The value of a schedule at a step count: constant, a decay to 0, or one-cycle.
 
     Args:
-        name: "constant", "cosine" `peak (1 + cos(pi t / T)) / 2`, "linear" `peak (1 - t / T)`, or
-            "one_cycle" (up over 15% of the steps, then down to 0, both along cosines).
+        name: "constant", "cosine" `peak (1 + cos(pi t / T)) / 2`, "linear" `peak (1 - t / T)`,
+            "quadratic" `peak (1 - t / T)^2`, or "one_cycle" (up over 15% of the steps, then down to
+            0, both along cosines).
         peak: the largest value.
         num_steps: T.
 
@@ -36,6 +37,8 @@ def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedu
             share = 0.5 * (1.0 + jnp.cos(jnp.pi * t))
         elif name == "linear":
             share = 1.0 - t
+        elif name == "quadratic":
+            share = (1.0 - t) ** 2
         else:
             rise = 0.5 * (1.0 - jnp.cos(jnp.pi * jnp.clip(t / 0.15, 0.0, 1.0)))
             fall = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip((t - 0.15) / 0.85, 0.0, 1.0)))

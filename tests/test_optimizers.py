@@ -16,6 +16,7 @@ from jaxunlearn.types import InputError
     [
         ("constant", [1.0, 1.0, 1.0, 1.0]),
         ("linear", [1.0, 0.75, 0.5, 0.0]),
+        ("quadratic", [1.0, 0.5625, 0.25, 0.0]),
         ("cosine", [1.0, 0.5 * (1 + math.cos(math.pi / 4)), 0.5, 0.0]),
         ("one_cycle", [0.0, 0.5 * (1 + math.cos(math.pi * 0.1 / 0.85)), None, 0.0]),
     ],
@@ -37,7 +38,7 @@ def test_one_cycle_rises_to_its_peak_and_falls() -> None:
 
 
 def test_every_schedule_is_tested() -> None:
-    assert set(SCHEDULES) == {"constant", "linear", "cosine", "one_cycle"}
+    assert set(SCHEDULES) == {"constant", "linear", "cosine", "quadratic", "one_cycle"}
 
 
 def test_sgd_couples_weight_decay_and_momentum() -> None:

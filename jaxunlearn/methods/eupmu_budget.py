@@ -105,11 +105,12 @@ def eupmu_budget(
         going_on = (average <= limit).astype(average.dtype)
         tolerance = (limit - average) / jnp.maximum(num_steps - state.step, 1)
 
-        def gated(params: Params) -> tuple[LossPair, ModelState]:
+        def gated(params: Params) -> tuple[LossPair, tuple[ModelState, jax.Array]]:
             losses, model_state = losses_fn(params, state.model_state, forget, batch, key)
-            return losses._replace(forget=going_on * losses.forget), model_state
+            gated_losses = LossPair(going_on * losses.forget, losses.retain)
+            return gated_losses, (model_state, losses.forget)
 
-        (losses, model_state), grads = surgery_value_and_grad(gated, has_aux=True)(
+        (losses, (model_state, forget_loss)), grads = surgery_value_and_grad(gated, has_aux=True)(
             state.params, state=multiplier_state
         )
         updates, optimizer_state = optimizer.update(grads, optimizer_state, state.params)
@@ -122,6 +123,7 @@ def eupmu_budget(
         )
         average = memory * average + (1.0 - memory) * losses.retain
         opt_state = (optimizer_state, multiplier_state, limit, average)
+        losses = losses._replace(forget=forget_loss)
         metrics = surgery_metrics(losses, multiplier_state) | {"tolerance": tolerance}
         return advance(state, updates, opt_state, model_state), metrics
 
