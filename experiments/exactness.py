@@ -23,6 +23,13 @@ To first order in H the direction is that of (H + mu I)^-1 u with
 On a network of 226 weights, at the minimum of the retain loss, the angle between the two is
 measured with the exact Hessian, in double precision, beside that of the plain step u.
 
+Found (two x86-64 cores, JAX 0.10.2): over the second half of the steps the same-batch multiplier is
+within 3.5% of lambda* and the next-batch one within 4.6% of lambda_all (medians). The first lets
+the loss of all retain data rise by 0.11 per unit step where 0.05 is permitted, since a step helps
+the batch that it saw more than others; the second keeps to it (0.03). The angle is at most 22
+degrees for any K up to 50, and at most 14 over 40 slow steps of K = 5, where that of the plain step
+grows to 57 and 54.
+
 Writes `experiments/results/exactness.json`, `exactness_multiplier.png` and `exactness_angle.png`;
 about two minutes on two cores.
 """

@@ -133,7 +133,7 @@ def retrain(
 
 
 def select(file: _NewFile, /, pretrained: _Needed, by: str, fraction: float = 0.1) -> None:
-    """Choose the examples that are hardest to forget, for a worst-case request with --file.
+    """Choose the examples that are hardest to forget: the file of a worst-case request.
 
     Args:
         file: the file to write: a JSON list of positions.

@@ -111,7 +111,9 @@ class Group:
     def __init__(self, setting: Setting, members: slice) -> None:
         self.setting, self.members = setting, members
         self.folder = setting.folder / f"group-{members.start:03d}"
-        self.label = f"shadow models {members.start} to {members.stop - 1}"
+        last = members.stop - 1
+        many = f"shadow models {members.start} to {last}"
+        self.label = many if last > members.start else f"shadow model {last}"
 
     def original(self) -> Said:
         """What the original models say; their weights are kept for unlearning."""

@@ -11,7 +11,7 @@ from jaxunlearn.files import write_text
 
 _NAMES = {"retrain": "Retrained", "original": "Original"}
 _TARGETS = {"retrain": "never seen, too", "original": "learned"}
-_COLUMNS, _BINS = 3, 60
+_COLUMNS, _BINS, _ENOUGH_SHADOWS = 3, 60, 16
 
 
 def write_ulira_report(
@@ -82,6 +82,8 @@ def render_markdown(report: dict[str, Any]) -> str:
         "FA, RA, TA: accuracy on what was forgotten, on the retain and on the test data, in "
         "percent, mean over the shadow models.",
     ]
+    if report["shadows"] < _ENOUGH_SHADOWS:
+        lines += ["", "With so few shadow models the intervals are too narrow."]
     if bound:
         lines += [
             "",

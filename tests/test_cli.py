@@ -29,6 +29,9 @@ FLAGS = {
     "unlearn": ["--pretrained", "--method", *FORGET, "--settings", "--devices"],
     "evaluate": ["--retrained"],
     "compare": ["--config", "--seeds", "--devices"],
+    "select": ["--pretrained", "--by", "--fraction"],
+    "evidence": [],
+    "ulira": ["--config", "--shadows", "--group-size", "--fpr", "--epsilon", "--no-epsilon"],
     "sweep": [
         *["--pretrained", "--method", "--vary", *FORGET, "--settings", "--trials", "--seeds"],
         *["--retrained", "--group-size", "--shard"],

@@ -49,6 +49,7 @@ def test_results_name_the_protocol_and_every_model(attacked):
         assert 0 <= found["tpr"]["0.05"]["value"] <= 100
         assert 50 < found["test_accuracy"] < 100
     text = (folder / "ulira.md").read_text()
+    assert "intervals are too narrow" in text
     assert "| *Retrained* |" in text and "| finetune |" in text and "5% FPR" in text
     assert f"{report['models']['original']['auc']['value']:.1f}" in text
 

@@ -203,7 +203,8 @@ def attack(
 
     Models and examples are both drawn anew with replacement, since the scores of one model hang
     together, and so do those of one example. The rate at a false-positive rate is that of the
-    lowest threshold which keeps to it: nothing is interpolated.
+    lowest threshold which keeps to it: nothing is interpolated. With few models intervals are too
+    narrow: three pairs do not show how models vary.
 
     Args:
         scores: from `ulira_scores`.
