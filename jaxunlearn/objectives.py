@@ -6,7 +6,7 @@ retain loss by `loss_pair`, and hand the pair to any surgery, aggregator or weig
     ascent             -mean_i l_i
     adaptive ascent    -mean_i c_i l_i,  c_i proportional to 1 / sg(l_i)^exponent    (SFR-on)
     random labels      mean_i l_i against labels drawn anew                           (SalUn, EUPMU)
-    match unseen       mean_i |phi(l_(i)) - phi(u_(i))|, u the losses of unseen examples
+    match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
 
 The last one ends by itself: its gradient vanishes when forget examples look like unseen ones. The
 others end there too under `until_unseen`.
@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxunlearn.transforms import adaptive_weights
 from jaxunlearn.types import (
@@ -28,6 +29,8 @@ from jaxunlearn.types import (
     Task,
     example_keys,
 )
+
+_HUBER_DELTA = 2.0
 
 Objective = Callable[[Task, Params, ModelState, Batch, jax.Array], jax.Array]
 
@@ -97,12 +100,15 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
 def match_unseen(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Forget examples shall be as confident as unseen ones: `mean_i |phi(l_(i)) - phi(u_(i))|`.
+    """Forget examples shall be as confident as unseen ones.
 
-    `phi(l) = log(p / (1 - p))` with `p = exp(-l)`, the logit of the confidence in the true label;
-    (i) orders the losses of the batch and, apart from them, the unseen losses that the batch brings
-    along. This is the Wasserstein-1 distance between both distributions. Which example takes which
-    place is left to the model, so the easiest way to match them is taken.
+        mean_i huber(phi(l_(i)) - phi(u_(i))),    phi(l) = log(p / (1 - p)),    p = exp(-l)
+
+    phi is the logit of the confidence in the true label; (i) orders the losses of the batch and,
+    apart from them, the unseen losses u that the batch brings along; the Huber loss is quadratic up
+    to 2. It is a transport distance between both distributions, and which example takes which place
+    is left to the model: the easiest way to match them is taken. The gradient of a matched example
+    is 0.
 
     Needs:
         `batch["unseen_loss"]`, `[B]`, from `with_unseen_losses`.
@@ -113,8 +119,7 @@ def match_unseen(
     unseen = _unseen_losses(batch)
     losses, _ = task.losses(params, model_state, batch, key, True)
     difference = jnp.sort(_logit(losses)) - jnp.sort(_logit(unseen))
-    # Not jnp.abs, whose derivative at 0 is not 0.
-    return jnp.mean(jax.lax.stop_gradient(jnp.sign(difference)) * difference)
+    return jnp.mean(optax.huber_loss(difference, delta=_HUBER_DELTA))
 
 
 def until_unseen(objective: Objective) -> Objective:

@@ -45,6 +45,7 @@ class Setting(NamedTuple):
         problem: what is learned.
         task: the task.
         pool: the examples to learn from.
+        unseen: validation examples, which objectives that end at unseen data look at.
         test: the test examples.
         plan: who sees what.
         seed: of the shadow models' keys.
@@ -54,6 +55,7 @@ class Setting(NamedTuple):
     problem: Problem
     task: Task
     pool: Arrays
+    unseen: Arrays
     test: Arrays
     plan: Plan
     seed: int
@@ -166,7 +168,8 @@ class Group:
         numbers = {name: jnp.float32(value) for name, value in stages.numbers(settings).items()}
         forget = jnp.asarray(self.setting.plan.forget(self.members))
         positions = jnp.asarray(retain)
-        return Weights(*program(numbers, keys, *start, self.setting.pool, forget, positions))
+        pool, unseen = self.setting.pool, self.setting.unseen
+        return Weights(*program(numbers, keys, *start, pool, unseen, forget, positions))
 
     def keys(self, child: int) -> jax.Array:
         """One key a model `[G]`, the same in groups of any size; `child` tells its runs apart."""

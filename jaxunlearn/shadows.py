@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods
+from jaxunlearn.objectives import needs_unseen, with_unseen_losses
 from jaxunlearn.training import take, visits
 from jaxunlearn.types import Arrays, InputError, Method, ModelState, Params, Task
 
@@ -112,7 +113,7 @@ def sides(plan: Plan, values: np.ndarray, forgotten: bool) -> np.ndarray:
     return np.where(first, values[0::2], values[1::2])
 
 
-# (numbers, keys [G], params [G, ...], model_state [G, ...], pool, forget [G, F], retain) -> weights
+# (numbers, keys, params, model_state, pool, unseen, forget, retain) -> weights, as in `train`
 Train = Callable[..., tuple[Params, ModelState]]
 
 
@@ -128,9 +129,11 @@ def train(task: Task, method: str, settings: dict[str, Any]) -> Train:
         settings: all its settings; floating-point ones are replaced by the program's arguments.
 
     Returns:
-        `run(numbers, keys, params, model_state, pool, forget, retain) -> (params, model_state)`:
-        `pool` are all examples; `forget [G, F]` and `retain` (`[R]` for all models, or `[G, R]`)
-        are positions in it. One and the same for settings that differ in numbers only.
+        `run(numbers, keys, params, model_state, pool, unseen, forget, retain) -> (params,
+        model_state)`, with keys `[G]` and weights `[G, ...]`: `pool` are all examples to learn
+        from, `unseen` some that no model learns; `forget [G, F]` and `retain` (`[R]` for all
+        models, or `[G, R]`) are positions in the pool. One and the same for settings that differ in
+        numbers only.
 
     Raises:
         InputError: an unknown method, or an unknown choice of a setting.
@@ -156,29 +159,33 @@ def _train(task: Task, method: str, fixed_settings: tuple[tuple[str, Any], ...])
         params: Params,
         model_state: ModelState,
         pool: Arrays,
+        unseen: Arrays,
         forget: jax.Array,
         retain: jax.Array,
     ) -> tuple[Params, ModelState]:
         made = build(numbers)
-        parts = [_chosen(pool, positions) for positions in (forget, retain)]
+        forget_arrays, retain_arrays = (_chosen(pool, chosen) for chosen in (forget, retain))
+        if needs_unseen(fixed.get("objective", "")):
+            forget_arrays["unseen_loss"] = with_unseen_losses(
+                *(_losses(task, params, model_state, part) for part in (forget_arrays, unseen))
+            )
         per_step = made.retain_batches * fixed["retain_batch_size"]
 
-        def order(child: int, positions: jax.Array, size: int) -> dict[str, jax.Array]:
-            child_key = jax.random.fold_in(key, child)
-            visited = visits(child_key, {"index": positions}, jnp.int32(0), size, num_steps)
-            return visited | {"position": positions[visited["position"]]}
+        def order(child: int, arrays: Arrays, size: int) -> dict[str, jax.Array]:
+            return visits(jax.random.fold_in(key, child), arrays, jnp.int32(0), size, num_steps)
 
-        forget_order = order(2, forget, fixed["forget_batch_size"])
-        retain_order = order(3, retain, per_step)
+        forget_order = order(2, forget_arrays, fixed["forget_batch_size"])
+        retain_order = order(3, retain_arrays, per_step)
+        retain_order |= {"position": retain[retain_order["position"]]}
 
         def step(i: jax.Array, state: Any) -> Any:
             stacked = jax.tree.map(
                 lambda x: x.reshape(made.retain_batches, -1, *x.shape[1:]),
                 take(pool, retain_order, i),
             )
-            return made.step(state, take(pool, forget_order, i), stacked)[0]
+            return made.step(state, take(forget_arrays, forget_order, i), stacked)[0]
 
-        start = made.init(key, params, model_state, *parts)
+        start = made.init(key, params, model_state, forget_arrays, retain_arrays)
         end = jax.lax.fori_loop(0, num_steps, step, start)
         return end.params, end.model_state
 
@@ -189,12 +196,14 @@ def _train(task: Task, method: str, fixed_settings: tuple[tuple[str, Any], ...])
         params: Params,
         model_state: ModelState,
         pool: Arrays,
+        unseen: Arrays,
         forget: jax.Array,
         retain: jax.Array,
     ) -> tuple[Params, ModelState]:
         own = None if retain.ndim == 1 else 0
-        axes = (None, 0, 0, 0, None, 0, own)
-        return over_group(one, axes, numbers, keys, params, model_state, pool, forget, retain)
+        axes = (None, 0, 0, 0, None, None, 0, own)
+        everything = (numbers, keys, params, model_state, pool, unseen, forget, retain)
+        return over_group(one, axes, *everything)
 
     return run
 
@@ -236,13 +245,27 @@ def predict_group(
     Returns:
         Class probabilities `[G, N, C]`, and whether the weights of each model are finite, `[G]`.
     """
+
+    def one(params: Params, model_state: ModelState) -> tuple[jax.Array, jax.Array]:
+        finite = [jnp.isfinite(x).all() for x in jax.tree.leaves((params, model_state))]
+        return _probabilities(task, params, model_state, arrays), jnp.stack(finite).all()
+
+    return over_group(one, (0, 0), params, model_state)
+
+
+def _probabilities(
+    task: Task, params: Params, model_state: ModelState, arrays: Arrays
+) -> jax.Array:
+    """What one model says, `[N, C]`, batch by batch."""
     size = arrays["label"].shape[0]
     batch = min(_PREDICTION_BATCH, size)
     places = jnp.minimum(jnp.arange(-(-size // batch) * batch).reshape(-1, batch), size - 1)
+    rows = jax.lax.map(lambda p: task.predict(params, model_state, _chosen(arrays, p)), places)
+    return rows.reshape(-1, rows.shape[-1])[:size]
 
-    def one(params: Params, model_state: ModelState) -> tuple[jax.Array, jax.Array]:
-        rows = jax.lax.map(lambda p: task.predict(params, model_state, _chosen(arrays, p)), places)
-        finite = [jnp.isfinite(x).all() for x in jax.tree.leaves((params, model_state))]
-        return rows.reshape(-1, rows.shape[-1])[:size], jnp.stack(finite).all()
 
-    return over_group(one, (0, 0), params, model_state)
+def _losses(task: Task, params: Params, model_state: ModelState, arrays: Arrays) -> jax.Array:
+    """Cross-entropies of one model, `[N]`."""
+    rows = _probabilities(task, params, model_state, arrays)
+    confidence = jnp.take_along_axis(rows, arrays["label"][:, None], axis=1)[:, 0]
+    return -jnp.log(jnp.maximum(confidence, 1e-12))

@@ -20,16 +20,19 @@ from jaxunlearn.config import Study
 from jaxunlearn.console import say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation.audit import epsilon_lower_bound
-from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, ulira_scores
+from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
 from jaxunlearn.files import write_json
-from jaxunlearn.setting import load_dataset, load_task, load_training, machine
+from jaxunlearn.objectives import needs_unseen
+from jaxunlearn.setting import load_dataset, load_splits, load_task, load_training, machine
 from jaxunlearn.shadow_groups import KEYS, Group, Said, Setting, claim
 from jaxunlearn.shadows import Plan, plan_shadows
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from jaxunlearn.ulira_report import write_ulira_report
+from jaxunlearn.unseen import check_unseen
 
 _PAIRS_FOR_OWN_VARIANCES = 32
+_ROC_POINTS = 100
 
 
 def ulira(
@@ -67,9 +70,11 @@ def ulira(
     plan = plan_shadows(len(pool), num_shadows, request.fraction, seed)
     _check_numbers(plan, group_size, false_positive_rates)
     chosen = {name: study.run_settings(request, name) for name in study.methods}
-    task = load_task(problem)
+    task, splits = load_task(problem), load_splits(problem, seed, request)
     for method, settings in chosen.values():
         shadows.train(task, method, settings)
+        if needs_unseen(settings.get("objective", "")):
+            check_unseen(splits)
     if epsilon:
         epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?
     setting = Setting(
@@ -77,6 +82,7 @@ def ulira(
         problem,
         task,
         stages.to_device(pool),
+        stages.to_device(splits.validation),
         {name: jnp.asarray(values) for name, values in dataset.test.arrays().items()},
         plan,
         seed,
@@ -188,6 +194,7 @@ def _attack_all(
         results[name] = {
             "auc": success.auc._asdict(),
             "tpr": {f"{rate:g}": value._asdict() for rate, value in success.tpr.items()},
+            "roc": _thin_roc(scores[name]),
             "forget_accuracy": 100.0 * float(said["correct"][plan.forgotten].mean()),
             "retain_accuracy": float(said["retain_accuracy"].mean()),
             "test_accuracy": float(said["test_accuracy"].mean()),
@@ -195,3 +202,11 @@ def _attack_all(
         if epsilon:
             results[name]["epsilon_lower_bound"] = epsilon_lower_bound(scores[name])
     return results, scores
+
+
+def _thin_roc(scores: Scores) -> dict[str, list[float]]:
+    """The ROC curve as shares, at false-positive rates that are equally far apart as logarithms."""
+    fpr, tpr = roc_curve(scores)
+    rates = np.geomspace(1.0 / scores.retrained.size, 1.0, _ROC_POINTS)
+    reached = tpr[np.searchsorted(fpr, rates + 1e-12, side="right") - 1]
+    return {"fpr": rates.tolist(), "tpr": reached.tolist()}

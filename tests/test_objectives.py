@@ -184,7 +184,10 @@ def test_match_unseen_is_the_distance_between_sorted_logits() -> None:
     batch = BATCH | {"unseen_loss": UNSEEN}
     value = objectives.match_unseen(LINEAR, jnp.float32(2.0), {}, batch, KEY)
     ours, theirs = logit(2.0 * BATCH["image"]), logit(UNSEEN)
-    assert np.isclose(value, np.mean(np.abs(np.sort(ours) - np.sort(theirs))), rtol=1e-5)
+    difference = np.abs(np.sort(ours) - np.sort(theirs))
+    assert np.min(difference) < 2.0 < np.max(difference)  # both parts of the Huber loss
+    huber = np.where(difference < 2.0, 0.5 * difference**2, 2.0 * (difference - 1.0))
+    assert np.isclose(value, np.mean(huber), rtol=1e-5)
 
 
 def test_match_unseen_ends_where_the_confidences_are_alike_in_any_order() -> None:

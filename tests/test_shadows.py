@@ -32,7 +32,8 @@ def train(method, keys, forget, retain, weights, **settings):
     chosen = methods.settings(method, QUICK | settings)
     numbers = {name: v for name, v in chosen.items() if isinstance(v, float)}
     run = shadows.train(toy.TASK, method, chosen)
-    return run(numbers, keys, *weights, pool(), jnp.asarray(forget), jnp.asarray(retain))
+    unseen = {name: values[40:] for name, values in pool().items()}
+    return run(numbers, keys, *weights, pool(), unseen, jnp.asarray(forget), jnp.asarray(retain))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -156,3 +157,19 @@ def test_an_unknown_choice_of_a_setting_is_found_before_anything_is_compiled():
     chosen = methods.settings("eupmu", QUICK | {"multiplier": "previous"})
     with pytest.raises(InputError, match="same_batch"):
         shadows.train(toy.TASK, "eupmu", chosen)
+
+
+def test_a_group_forgets_until_its_forget_data_look_unseen():
+    """Each model is told its own losses: alone, with the same key, it does the same."""
+    keys = jax.vmap(jax.random.key)(jnp.array([3, 4]))
+    settings = {"objective": "match_unseen", "learning_rate": 0.3}
+    group = train("scalarization", keys, FORGET, RETAIN, starts(2), **settings)
+    last = jax.tree.map(lambda x: x[1:], starts(2))
+    alone = train("scalarization", keys[1:], FORGET[1:], RETAIN, last, **settings)
+    for got, wanted in zip(jax.tree.leaves(group), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(got[1], wanted[0], rtol=1e-4, atol=1e-6)
+    other = train("scalarization", keys, FORGET, RETAIN, starts(2), learning_rate=0.3)
+    assert any(
+        np.any(np.abs(x - y) > 1e-4)
+        for x, y in zip(jax.tree.leaves(group), jax.tree.leaves(other), strict=True)
+    )

@@ -48,6 +48,13 @@ def test_results_name_the_protocol_and_every_model(attacked):
         assert found["auc"]["low"] <= found["auc"]["value"] <= found["auc"]["high"]
         assert 0 <= found["tpr"]["0.05"]["value"] <= 100
         assert 50 < found["test_accuracy"] < 100
+        fpr, tpr = found["roc"]["fpr"], found["roc"]["tpr"]
+        assert fpr == sorted(fpr) and tpr == sorted(tpr)
+        assert fpr[-1] == tpr[-1] == pytest.approx(1.0)
+        reached = max(t for f, t in zip(fpr, tpr, strict=True) if f <= 0.05)
+        assert 100 * reached <= found["tpr"]["0.05"]["value"] + 1e-9
+        area = 100 * np.trapezoid([tpr[0], *tpr], [0.0, *fpr])
+        assert area == pytest.approx(found["auc"]["value"], abs=3.0)
     text = (folder / "ulira.md").read_text()
     assert "intervals are too narrow" in text
     assert "| *Retrained* |" in text and "| finetune |" in text and "5% FPR" in text
@@ -84,7 +91,7 @@ def test_groups_of_another_size_are_refused(attacked, study):
 
 def test_a_shadow_model_has_the_same_keys_in_groups_of_any_size(attacked, study):
     def keys(members):
-        setting = Setting(attacked[0], study.problem, None, {}, {}, None, seed=5)
+        setting = Setting(attacked[0], study.problem, None, {}, {}, {}, None, seed=5)
         return [jax.random.key_data(Group(setting, members).keys(child)) for child in range(3)]
 
     for whole, part in zip(keys(slice(0, 6)), keys(slice(4, 6)), strict=True):
