@@ -17,7 +17,7 @@ _NAMES = {
 _COLUMNS = 3
 Entries = list[dict[str, Any]]
 
-_MEANINGS = """\
+MEANINGS = """\
 FA after 0, 1 and 5 epochs: accuracy on the forget data when the model is trained on them. Probe:
 accuracy on forget examples of a logistic regression on the inputs of the last dense layer, which
 learned from retain examples and the other half of the forget examples. ECE (percentage points) and
@@ -40,14 +40,14 @@ def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
         InputError: the files cannot be written.
     """
     write_text(folder / "evidence.md", render_markdown(report))
-    for request, models in _by_request(report).items():
+    for request, models in by_request(report).items():
         stem = f"evidence-{request}"
         _draw_relearning(folder / f"{stem}-relearning.png", models)
         _draw_damage(folder / f"{stem}-damage.png", models)
         _draw_disagreement(folder / f"{stem}-disagreement.png", models)
 
 
-def _by_request(report: dict[str, Any]) -> dict[str, dict[str, Entries]]:
+def by_request(report: dict[str, Any]) -> dict[str, dict[str, Entries]]:
     """All seeds' entries by request and then by name, the references first."""
     found: dict[str, dict[str, Entries]] = {}
     for entry in report["runs"]:
@@ -67,25 +67,44 @@ def render_markdown(report: dict[str, Any]) -> str:
     Returns:
         The text, ending with a newline.
     """
+    lines = [f"# Evidence: {report['title']}", "", *MEANINGS.splitlines()]
+    for request, models in by_request(report).items():
+        titles, rows = evidence_rows(report, models)
+        lines += ["", f"## {request}", "", "| | " + " | ".join(titles) + " |"]
+        lines += ["| --- |" + " ---: |" * len(titles)]
+        for name, *cells in rows:
+            shown = f"*{_NAMES[name]}*" if name in _NAMES else name
+            lines.append(f"| {shown} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def evidence_rows(
+    report: dict[str, Any], models: dict[str, Entries]
+) -> tuple[list[str], list[list[str]]]:
+    """The evidence on one request as texts.
+
+    Args:
+        report: the content of `evidence.json`.
+        models: the entries of one request, from `by_request`.
+
+    Returns:
+        The titles of the columns, and for each model its name and its cells.
+    """
     last = report["relearning"]["epochs"]
     titles = [f"FA after {epoch}" for epoch in (0, 1, last)]
     titles += ["Probe", "ECE forget", "ECE test", "Brier test", "Worst class"]
     titles += ["Disagreement forget", "Disagreement test"]
-    lines = [f"# Evidence: {report['title']}", "", *_MEANINGS.splitlines()]
-    for request, models in _by_request(report).items():
-        lines += ["", f"## {request}", "", "| | " + " | ".join(titles) + " |"]
-        lines += ["| --- |" + " ---: |" * len(titles)]
-        for name, entries in models.items():
-            columns = [[e["relearning_curve"][epoch] for e in entries] for epoch in (0, 1, last)]
-            columns += [[e["probe_accuracy"] for e in entries]]
-            columns += [[e["calibration_error"][part] for e in entries] for part in _PARTS]
-            cells = [_cell(values) for values in columns]
-            cells += [_cell([e["brier_score"]["test"] for e in entries], decimals=3)]
-            cells += [_cell([max(filter(_is_number, e["class_damage"])) for e in entries])]
-            cells += [_cell([e["disagreement"][part] for e in entries]) for part in _PARTS]
-            shown = f"*{_NAMES[name]}*" if name in _NAMES else name
-            lines.append(f"| {shown} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    rows = []
+    for name, entries in models.items():
+        columns = [[e["relearning_curve"][epoch] for e in entries] for epoch in (0, 1, last)]
+        columns += [[e["probe_accuracy"] for e in entries]]
+        columns += [[e["calibration_error"][part] for e in entries] for part in _PARTS]
+        cells = [_cell(values) for values in columns]
+        cells += [_cell([e["brier_score"]["test"] for e in entries], decimals=3)]
+        cells += [_cell([max(filter(_is_number, e["class_damage"])) for e in entries])]
+        cells += [_cell([e["disagreement"][part] for e in entries]) for part in _PARTS]
+        rows.append([name, *cells])
+    return titles, rows
 
 
 _PARTS = ("forget", "test")

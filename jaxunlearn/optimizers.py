@@ -6,7 +6,7 @@ import optax
 
 from jaxunlearn.types import InputError
 
-SCHEDULES = ("constant", "cosine", "linear", "quadratic", "one_cycle")
+SCHEDULES = ("constant", "cosine", "linear", "quadratic", "step", "one_cycle")
 OPTIMIZERS = ("sgd", "adamw")
 
 
@@ -15,8 +15,8 @@ def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedu
 
     Args:
         name: "constant", "cosine" `peak (1 + cos(pi t / T)) / 2`, "linear" `peak (1 - t / T)`,
-            "quadratic" `peak (1 - t / T)^2`, or "one_cycle" (up over 15% of the steps, then down to
-            0, both along cosines).
+            "quadratic" `peak (1 - t / T)^2`, "step" (a tenth from T / 2 on, a hundredth from 3 T /
+            4), or "one_cycle" (up over 15% of the steps, then down to 0, both along cosines).
         peak: the largest value.
         num_steps: T.
 
@@ -39,6 +39,8 @@ def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedu
             share = 1.0 - t
         elif name == "quadratic":
             share = (1.0 - t) ** 2
+        elif name == "step":
+            share = jnp.where(t < 0.5, 1.0, jnp.where(t < 0.75, 0.1, 0.01))
         else:
             rise = 0.5 * (1.0 - jnp.cos(jnp.pi * jnp.clip(t / 0.15, 0.0, 1.0)))
             fall = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip((t - 0.15) / 0.85, 0.0, 1.0)))

@@ -46,13 +46,7 @@ def render_markdown(report: dict[str, Any]) -> str:
     Returns:
         The text, ending with a newline.
     """
-    models = report["models"]
-    first = next(iter(models.values()))
-    rates = list(first["tpr"])
-    bound = "epsilon_lower_bound" in first
-    titles = ["AUC", *(f"TPR at {100 * float(rate):g}% FPR" for rate in rates)]
-    titles += ["epsilon at least"] if bound else []
-    titles += ["FA", "RA", "TA"]
+    bound, (titles, rows) = _has_bound(report), ulira_rows(report)
     lines = [
         f"# U-LiRA: {report['title']}",
         "",
@@ -71,10 +65,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         "| | " + " | ".join(titles) + " |",
         "| --- |" + " ---: |" * len(titles),
     ]
-    for name, found in models.items():
-        cells = [_interval(found["auc"]), *(_interval(found["tpr"][rate]) for rate in rates)]
-        cells += [f"{found['epsilon_lower_bound']:.2f}"] if bound else []
-        cells += [f"{found[f'{part}_accuracy']:.2f}" for part in ("forget", "retain", "test")]
+    for name, *cells in rows:
         shown = f"*{_NAMES[name]}*" if name in _NAMES else name
         lines.append(f"| {shown} | " + " | ".join(cells) + " |")
     lines += [
@@ -91,6 +82,31 @@ def render_markdown(report: dict[str, Any]) -> str:
             "those of one shadow model are not quite.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def ulira_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The results as texts.
+
+    Args:
+        report: the content of `ulira.json`.
+
+    Returns:
+        The titles of the columns, and for each model its name and its cells.
+    """
+    rates, bound = list(next(iter(report["models"].values()))["tpr"]), _has_bound(report)
+    titles = ["AUC", *(f"TPR at {100 * float(rate):g}% FPR" for rate in rates)]
+    titles += ["epsilon at least"] if bound else []
+    rows = []
+    for name, found in report["models"].items():
+        cells = [_interval(found["auc"]), *(_interval(found["tpr"][rate]) for rate in rates)]
+        cells += [f"{found['epsilon_lower_bound']:.2f}"] if bound else []
+        cells += [f"{found[f'{part}_accuracy']:.2f}" for part in ("forget", "retain", "test")]
+        rows.append([name, *cells])
+    return [*titles, "FA", "RA", "TA"], rows
+
+
+def _has_bound(report: dict[str, Any]) -> bool:
+    return "epsilon_lower_bound" in next(iter(report["models"].values()))
 
 
 def _interval(estimate: dict[str, float]) -> str:

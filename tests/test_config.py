@@ -8,10 +8,13 @@ import pytest
 
 from jaxunlearn.config import Problem, Study, from_dict, load_study, parse_settings
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.tuning import load_search
 from jaxunlearn.types import InputError
 
 CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"
+SEARCHES = sorted(CONFIGS.glob("*_search.toml"))
 STUDIES = [path for path in sorted(CONFIGS.glob("*.toml")) if not path.stem.endswith("_search")]
+SEARCHED = [path for path in STUDIES if path.with_name(f"{path.stem}_search.toml") in SEARCHES]
 
 
 @dataclass(frozen=True)
@@ -158,3 +161,19 @@ def test_the_shipped_configurations_are_sound(path):
         for name in study.methods:
             method, settings = study.run_settings(request, name)
             assert method and settings["num_steps"] > 0
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.name)
+def test_the_shipped_searches_are_sound(path):
+    search = load_search(path)
+    for request in search.requests:
+        for name in search.search:
+            method, proposals = search.proposals(request, name)
+            assert method and len(proposals) == search.trials
+
+
+@pytest.mark.parametrize("path", SEARCHED, ids=lambda path: path.name)
+def test_a_study_shares_its_problem_but_no_seed_with_the_search_of_its_settings(path):
+    study, search = load_study(path), load_search(path.with_name(f"{path.stem}_search.toml"))
+    assert study.problem == search.problem
+    assert not set(study.seeds) & set(search.seeds)

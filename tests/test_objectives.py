@@ -192,9 +192,9 @@ def test_match_unseen_is_the_distance_between_sorted_logits() -> None:
 
 def test_match_unseen_ends_where_the_confidences_are_alike_in_any_order() -> None:
     batch = BATCH | {"unseen_loss": 2.0 * BATCH["image"][jnp.array([2, 0, 1])]}
-    value, slope = jax.value_and_grad(
-        lambda p: objectives.match_unseen(LINEAR, p, {}, batch, KEY)
-    )(2.0)
+    value, slope = jax.value_and_grad(lambda p: objectives.match_unseen(LINEAR, p, {}, batch, KEY))(
+        2.0
+    )
     assert value == 0.0 and slope == 0.0
 
 

@@ -17,6 +17,7 @@ from jaxunlearn.types import InputError
         ("constant", [1.0, 1.0, 1.0, 1.0]),
         ("linear", [1.0, 0.75, 0.5, 0.0]),
         ("quadratic", [1.0, 0.5625, 0.25, 0.0]),
+        ("step", [1.0, 1.0, 0.1, 0.01]),
         ("cosine", [1.0, 0.5 * (1 + math.cos(math.pi / 4)), 0.5, 0.0]),
         ("one_cycle", [0.0, 0.5 * (1 + math.cos(math.pi * 0.1 / 0.85)), None, 0.0]),
     ],
@@ -38,7 +39,14 @@ def test_one_cycle_rises_to_its_peak_and_falls() -> None:
 
 
 def test_every_schedule_is_tested() -> None:
-    assert set(SCHEDULES) == {"constant", "linear", "cosine", "quadratic", "one_cycle"}
+    assert set(SCHEDULES) == {
+        "constant",
+        "linear",
+        "cosine",
+        "quadratic",
+        "step",
+        "one_cycle",
+    }
 
 
 def test_sgd_couples_weight_decay_and_momentum() -> None:
@@ -76,5 +84,5 @@ def test_adamw_takes_its_momentum_and_decouples_weight_decay() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match="optimizer is 'adam', but must be one of sgd, adamw"):
         optimizer("adam", schedule("constant", 0.1, 1), 0.9, 0.0)
-    with pytest.raises(InputError, match="schedule is 'step', but must be one of constant, cosine"):
-        schedule("step", 0.1, 10)
+    with pytest.raises(InputError, match="schedule is 'exp', but must be one of constant, cosine"):
+        schedule("exp", 0.1, 10)

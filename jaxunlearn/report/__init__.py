@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from jaxunlearn.report.aggregate import make_table, to_json
+from jaxunlearn.report.extras import read_extras
 from jaxunlearn.report.markdown import render_markdown
 from jaxunlearn.report.page import render_page
 from jaxunlearn.report.study import Study, read_study
@@ -34,15 +35,16 @@ def write_report(
         The paths written, by "markdown", "html" and "json".
 
     Raises:
-        InputError: if `study.json` is missing, a file is malformed (it is named), runs come from
-            different protocols, or the ranking that was asked for cannot be made.
+        InputError: if `study.json` is missing, a file is malformed (it is named), runs or the
+            shadow models of U-LiRA come from different protocols, or the ranking that was asked for
+            cannot be made.
     """
     study = read_study(Path(study_folder))
     tables = [make_table(study, request, rank_by) for request in study.requests]
-    written = time.time()
+    extras, written = read_extras(study), time.time()
     texts = {
-        "markdown": ("report.md", render_markdown(study, tables, written)),
-        "html": ("report.html", render_page(study, tables, written)),
+        "markdown": ("report.md", render_markdown(study, tables, extras, written)),
+        "html": ("report.html", render_page(study, tables, extras, written)),
         "json": ("results.json", json.dumps(to_json(study, tables), indent=2) + "\n"),
     }
     paths = {}

@@ -173,9 +173,10 @@ def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, 
     )
 
 
-def _draw_seeds(
+def draw_seeds(
     axes: "Axes", histories: Sequence[Sequence[Mapping[str, Any]]], key: str, **style: Any
 ) -> None:
+    """Draws one logged quantity: seeds thin, their mean bold."""
     curves = [series(history, key) for history in histories]
     curves = [curve for curve in curves if len(curve[0])]
     alone = len(curves) == 1
@@ -206,14 +207,14 @@ def draw_history(histories: Sequence[Sequence[Mapping[str, Any]]]) -> str | None
         figure = new_figure(2.7)
         if has("multiplier"):
             losses, below = figure.subplots(2, sharex=True, height_ratios=(1.7, 1))
-            _draw_seeds(below, histories, "multiplier", color=MULTIPLIER)
+            draw_seeds(below, histories, "multiplier", color=MULTIPLIER)
             below.set_ylabel("multiplier")
             below.set_ylim(bottom=0)
             below.yaxis.set_major_locator(MaxNLocator(3))
         else:
             losses = below = figure.subplots()
-        _draw_seeds(losses, histories, "forget_loss", color=FORGET)
-        _draw_seeds(losses, histories, "retain_loss", color=RETAIN, linestyle=(0, (5, 1.5)))
+        draw_seeds(losses, histories, "forget_loss", color=FORGET)
+        draw_seeds(losses, histories, "retain_loss", color=RETAIN, linestyle=(0, (5, 1.5)))
         losses.set_ylabel("loss")
         losses.yaxis.set_major_locator(MaxNLocator(4))
         below.set_xlabel("step")

@@ -2,14 +2,15 @@
 
 from jaxunlearn.report.aggregate import Table, shown_columns
 from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES
+from jaxunlearn.report.extras import ULIRA_FOLDER, Extras
 from jaxunlearn.report.ranking import Ranking
 from jaxunlearn.report.study import Study
+from jaxunlearn.report.verdict import SETTLED_NOTE, make_verdict
 from jaxunlearn.report.wording import (
     RANKING_NOTE,
     describe_counts,
     describe_request,
     facts,
-    headline,
     interval_note,
     parts,
     ranking_cells,
@@ -51,12 +52,13 @@ def _ranking(ranking: Ranking) -> list[str]:
     ]
 
 
-def render_markdown(study: Study, tables: list[Table], written: float) -> str:
+def render_markdown(study: Study, tables: list[Table], extras: Extras, written: float) -> str:
     """Writes the report as Markdown.
 
     Args:
         study: the study.
         tables: one for each request.
+        extras: what other commands found on it.
         written: when the report is written, in seconds since 1970.
 
     Returns:
@@ -77,13 +79,19 @@ def render_markdown(study: Study, tables: list[Table], written: float) -> str:
             continue
         if not table.has_retrained:
             lines += ["There is no retrained model yet, so no distances to it.", ""]
-        elif sentence := headline(table):
-            lines += [_escape(sentence), ""]
+        if sentences := make_verdict(study, table, extras.ulira_on(table.request)):
+            lines += ["### Verdict", "", *(f"- {_escape(sentence)}" for sentence in sentences), ""]
+            lines += [SETTLED_NOTE, ""] if len(study.seeds) > 1 else []
         lines += [*_table(table, study), "", interval_note(study, table)]
         if table.ranking is not None:
             lines += ["", f"### Ranking: {_escape(table.ranking.column.title)}", ""]
             lines += [_escape(verdict(table.ranking)), "", *_ranking(table.ranking), ""]
             lines += [_escape(RANKING_NOTE)]
+        if table.request in extras.entries:
+            lines += ["", "Relearning, probes, calibration, damage: [evidence.md](evidence.md)."]
+        if extras.ulira_on(table.request) is not None:
+            file = f"{ULIRA_FOLDER}/ulira.md"
+            lines += ["", f"The attack on single examples: [{file}]({file})."]
     lines += ["", "## What the rows and columns mean", ""]
     lines += [
         f"- **{REFERENCES[name][0]}:** {meaning}" for name, meaning in REFERENCE_MEANINGS.items()

@@ -13,15 +13,23 @@ from jaxunlearn.evaluation import Predictions
 from jaxunlearn.report.aggregate import Cell, Row, Table, shown_columns
 from jaxunlearn.report.charts import confidence_shares, draw_confidence, draw_history
 from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES, Column
+from jaxunlearn.report.extras import Extras
+from jaxunlearn.report.markup import breakable, key_list, row_figure
 from jaxunlearn.report.ranking import Ranking
+from jaxunlearn.report.sections import (
+    evidence_section,
+    multiplier_section,
+    plane_section,
+    ulira_section,
+)
 from jaxunlearn.report.study import Study
 from jaxunlearn.report.style import STYLE
+from jaxunlearn.report.verdict import SETTLED_NOTE, make_verdict
 from jaxunlearn.report.wording import (
     RANKING_NOTE,
     describe_counts,
     describe_request,
     facts,
-    headline,
     interval_note,
     parts,
     ranking_cells,
@@ -45,24 +53,9 @@ _HISTORY_KEY = (
 )
 
 
-def _breakable(name: str) -> str:
-    """An escaped name that may break after underscores."""
-    return escape(name).replace("_", "_<wbr>")
-
-
 def _heading(title: str) -> str:
     """An escaped column title; a metric's name breaks in one place only."""
     return escape(title).replace("_member", "_<wbr>member")
-
-
-def _key(entries: Sequence[tuple[str, str, str]]) -> str:
-    items = "".join(
-        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><line x1="1" y1="5" x2="29" y2="5" '
-        f'stroke="var(--{color})" stroke-width="2" stroke-dasharray="{dashes or "none"}"/></svg>'
-        f"{escape(words)}</li>"
-        for color, words, dashes in entries
-    )
-    return f'<ul class="key">{items}</ul>'
 
 
 def _heading_cells(columns: Sequence[Column]) -> tuple[str, str, set[str]]:
@@ -94,7 +87,7 @@ def _row(row: Row, table: Table, study: Study, first: set[str]) -> str:
     note = row_note(row, study)
     small = f"<small>{escape(note)}</small>" if note else ""
     cells = "".join(_cell(row.cells.get(column.key), column, first) for column in table.columns)
-    return f'<tr><th scope="row">{_breakable(row_name(row))}{small}</th>{cells}</tr>'
+    return f'<tr><th scope="row">{breakable(row_name(row))}{small}</th>{cells}</tr>'
 
 
 def _table(table: Table, study: Study) -> str:
@@ -118,7 +111,7 @@ def _ranking(ranking: Ranking) -> str:
     rows = ""
     for place, name, *texts in ranking_cells(ranking):
         cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
-        rows += f'<tr><td>{place}</td><th scope="row">{_breakable(name)}</th>{cells}</tr>'
+        rows += f'<tr><td>{place}</td><th scope="row">{breakable(name)}</th>{cells}</tr>'
     title = f"Ranking: {ranking.column.title}"
     return (
         f"<h3>{escape(title)}</h3><p>{escape(verdict(ranking))}</p>"
@@ -141,11 +134,6 @@ def _pooled(study: Study, request: str, name: str) -> dict[str, np.ndarray]:
     return shares
 
 
-def _figure(row: Row, picture: str) -> str:
-    note = f"<small>{escape(REFERENCES[row.name][1])}</small>" if row.reference else ""
-    return f"<figure><figcaption>{_breakable(row_name(row))}{note}</figcaption>{picture}</figure>"
-
-
 def _confidence(table: Table, study: Study) -> str:
     goal = _pooled(study, table.request, "retrain").get("forget")
     rows = [row for row in table.rows if row.name != "retrain-again"]
@@ -154,7 +142,7 @@ def _confidence(table: Table, study: Study) -> str:
     for row in rows:
         if shares := _pooled(study, table.request, row.name):
             dotted = None if row.name == "retrain" else goal
-            figures += _figure(row, draw_confidence(shares, dotted))
+            figures += row_figure(row, draw_confidence(shares, dotted))
     if not figures:
         return ""
     key = _CONFIDENCE_KEY if goal is not None else _CONFIDENCE_KEY[:3]
@@ -163,7 +151,7 @@ def _confidence(table: Table, study: Study) -> str:
         "the forget data. Share of examples, on a square-root scale so that small shares can be "
         "seen. Where unlearning has worked, the filled forget histogram follows the dotted line of "
         "the retrained model.</p>"
-        f'{_key(key)}<div class="charts">{figures}</div>'
+        f'{key_list(key)}<div class="charts">{figures}</div>'
     )
 
 
@@ -173,7 +161,7 @@ def _histories(table: Table, study: Study) -> str:
         histories = [run.history() for run in study.select(table.request, row.name)]
         picture = None if row.reference else draw_history(histories)
         if picture is not None:
-            figures += _figure(row, picture)
+            figures += row_figure(row, picture)
             has_multiplier |= "var(--multiplier)" in picture
     if not figures:
         return ""
@@ -181,11 +169,20 @@ def _histories(table: Table, study: Study) -> str:
     return (
         "<h3>Losses and multiplier while unlearning</h3><p>As logged at each step; long runs are "
         f"averaged over neighbouring steps.{bold}</p>"
-        f'{_key(_HISTORY_KEY[: 3 if has_multiplier else 2])}<div class="charts">{figures}</div>'
+        f'{key_list(_HISTORY_KEY[: 3 if has_multiplier else 2])}<div class="charts">{figures}</div>'
     )
 
 
-def _section(table: Table, study: Study, anchor: str) -> str:
+def _verdict(table: Table, study: Study, extras: Extras) -> str:
+    sentences = make_verdict(study, table, extras.ulira_on(table.request))
+    if not sentences:
+        return ""
+    items = "".join(f"<li>{_heading(sentence)}</li>" for sentence in sentences)
+    note = f'<p class="note">{escape(SETTLED_NOTE)}</p>' if len(study.seeds) > 1 else ""
+    return f'<h3>Verdict</h3><ul class="verdict">{items}</ul>{note}'
+
+
+def _section(table: Table, study: Study, extras: Extras, anchor: str) -> str:
     words = describe_request(table.request)
     extra = f' <span class="words">{escape(words)}</span>' if words else ""
     parts_of_section = [f'<section id="{anchor}"><h2>{escape(table.request)}{extra}</h2>']
@@ -196,16 +193,18 @@ def _section(table: Table, study: Study, anchor: str) -> str:
         return "".join([*parts_of_section, "<p>No run has finished yet.</p></section>"])
     if not table.has_retrained:
         sentence = "There is no retrained model yet, so no distances to it."
-    else:
-        sentence = headline(table)
-    if sentence:
-        parts_of_section.append(f'<p class="finding">{_heading(sentence)}</p>')
+        parts_of_section.append(f'<p class="finding">{escape(sentence)}</p>')
     parts_of_section += [
+        _verdict(table, study, extras),
         _table(table, study),
         f'<p class="note">{escape(interval_note(study, table))}</p>',
         "" if table.ranking is None else _ranking(table.ranking),
+        plane_section(study, table),
         _confidence(table, study),
+        evidence_section(table, extras),
+        ulira_section(table, extras),
         _histories(table, study),
+        multiplier_section(study, table),
         "</section>",
     ]
     return "".join(parts_of_section)
@@ -218,7 +217,7 @@ def _legend(tables: list[Table]) -> str:
         for column in shown_columns(tables)
     ]
     items = "".join(
-        f"<dt>{_breakable(title)}<small>{aim}</small></dt><dd>{escape(text)}</dd>"
+        f"<dt>{breakable(title)}<small>{aim}</small></dt><dd>{escape(text)}</dd>"
         for title, aim, text in entries
     )
     return (
@@ -230,12 +229,13 @@ def _legend(tables: list[Table]) -> str:
     )
 
 
-def render_page(study: Study, tables: list[Table], written: float) -> str:
+def render_page(study: Study, tables: list[Table], extras: Extras, written: float) -> str:
     """Writes the report as one HTML page.
 
     Args:
         study: the study.
         tables: one for each request.
+        extras: what other commands found on it.
         written: when the report is written, in seconds since 1970.
 
     Returns:
@@ -255,7 +255,8 @@ def render_page(study: Study, tables: list[Table], written: float) -> str:
         items = "".join(f"<li>{escape(line)}</li>" for line in unfinished_lines(study))
         warning = f'<div class="warning"><strong>Not finished</strong><ul>{items}</ul></div>'
     sections = "".join(
-        _section(table, study, f"request-{number}") for number, table in enumerate(tables, start=1)
+        _section(table, study, extras, f"request-{number}")
+        for number, table in enumerate(tables, start=1)
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -61,8 +61,21 @@ thead .group th {
 }
 thead .names th { border-bottom: 1px solid var(--ink); padding-top: 2px; }
 thead .aim { display: block; font-weight: 400; font-size: 0.7rem; color: var(--muted); }
-.scroll:has(.ranking) { width: fit-content; max-width: 100%; }
+.scroll:has(.ranking), .scroll:has(.plain) { width: fit-content; max-width: 100%; }
+.plain td { padding: 9px 8px; white-space: nowrap; }
+.plain thead th { padding: 9px 8px; }
+.shade { background: color-mix(in srgb, var(--by), transparent); }
+.verdict { margin: 8px 0 0; padding-left: 20px; max-width: 84ch; overflow-wrap: anywhere; }
+.verdict li { margin: 3px 0; }
+.plane {
+  display: grid; grid-template-columns: minmax(0, 560px) minmax(180px, 1fr); gap: 18px 28px;
+}
+.plane ol { margin: 0; padding: 0; font-size: 0.875rem; columns: 230px; align-self: start; }
+.plane li { list-style: none; break-inside: avoid; padding: 2px 0; overflow-wrap: anywhere; }
+.plane li small { color: var(--muted); }
+.plane li b { display: inline-block; min-width: 1.9em; font-variant-numeric: tabular-nums; }
 .ranking th { text-align: left; }
+.ranking td { white-space: nowrap; }
 .ranking th + th + th { text-align: right; }
 .first { border-left: 1px solid var(--line); }
 tr > :first-child { border-right: 1px solid var(--line); }
@@ -115,7 +128,7 @@ figcaption small { font-weight: 400; color: var(--muted); font-size: 0.8rem; mar
   h2 { font-size: 1.25rem; margin-top: 48px; }
   .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 18px; }
   tbody th { min-width: 104px; max-width: 120px; }
-  .charts { grid-template-columns: minmax(0, 1fr); }
+  .charts, .plane { grid-template-columns: minmax(0, 1fr); }
   .legend { grid-template-columns: minmax(0, 1fr); }
   .legend dt { padding-bottom: 0; }
   .legend dd { border-top: 0; padding-top: 2px; }

@@ -140,28 +140,6 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def headline(table: Table) -> str:
-    """A sentence on which method came closest to the retrained model, by each of the gaps."""
-    winners: dict[str, list[str]] = {}
-    floor = next((row for row in table.rows if row.name == "retrain-again"), None)
-    for column in table.columns:
-        best = [row for row in table.rows if column.key in row.cells and row.cells[column.key].best]
-        if "gap" not in column.key or not best:
-            continue
-        mean, width, _ = parts(best[0].cells[column.key], column)
-        by = (
-            column.key.removeprefix("average_gap_") if "average" in column.key else "all five parts"
-        )
-        text = f"{mean} {width}".strip() + f" points by {by}"
-        if floor is not None and column.key in floor.cells:
-            text += f" (retraining twice differs by {parts(floor.cells[column.key], column)[0]})"
-        winners.setdefault(" and ".join(row_name(row) for row in best), []).append(text)
-    return " ".join(
-        f"Smallest gap to the retrained model: {name}, {' and '.join(texts)}."
-        for name, texts in winners.items()
-    )
-
-
 def interval_note(study: Study, table: Table) -> str:
     """What the numbers behind ± are, or why there are none."""
     if len(study.seeds) < 2:

@@ -8,7 +8,7 @@ import pytest
 from jaxunlearn.report import read_study
 from jaxunlearn.report.aggregate import make_table, shown_columns, to_json
 from jaxunlearn.report.columns import COLUMNS
-from jaxunlearn.report.wording import describe_request, headline, interval_note, number, parts
+from jaxunlearn.report.wording import describe_request, interval_note, number, parts
 
 
 def find_row(table, name):
@@ -106,15 +106,6 @@ def test_one_seed_has_no_interval_and_says_so(small_study):
     assert width == ""
     assert difference.startswith("(")
     assert interval_note(study, table).startswith("One seed: no intervals")
-
-
-def test_the_headline_names_the_method_both_attacks_and_the_floor(finished_study):
-    sentence = headline(make_table(read_study(finished_study), "random-0.1"))
-    assert "eupmu" in sentence
-    assert "svc_non_member_rate" in sentence
-    assert "entropy_member_rate" in sentence
-    assert "points by all five parts" in sentence
-    assert sentence.count("retraining twice differs by") == 3
 
 
 def test_numbers_are_written_with_sign_and_fixed_digits():
