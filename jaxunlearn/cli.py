@@ -144,7 +144,7 @@ def select(file: _NewFile, /, pretrained: _Needed, by: str, fraction: float = 0.
     """
     from statistics import median
 
-    from jaxunlearn import entanglement
+    from jaxunlearn.evidence import entanglement
 
     found = entanglement.select(pretrained, by, fraction, file)
     print(
@@ -229,9 +229,9 @@ def tune(search: _Folder, /, config: _File) -> None:
         search: a new folder for this search; the same command continues it.
         config: a TOML file: see experiments/configs/digits_demo_search.toml.
     """
-    from jaxunlearn import tuning
     from jaxunlearn.console import show
     from jaxunlearn.report.tuning import render_tuning
+    from jaxunlearn.search import tuning
 
     tuning.tune(search, tuning.load_search(config))
     show(render_tuning(search))
@@ -257,8 +257,8 @@ def ulira(
         fpr: false-positive rates at which the true-positive rate is reported.
         epsilon: also bound epsilon from below; needs jaxunlearn[audit].
     """
-    from jaxunlearn import ulira as attack
     from jaxunlearn.config import load_study
+    from jaxunlearn.shadow import ulira as attack
 
     attack.ulira(
         folder,
@@ -301,9 +301,9 @@ def sweep(
         group_size: how many runs share one compiled program and run at once.
         shard: i/n runs the i-th of n shares, for job arrays.
     """
-    from jaxunlearn import sweep as sweeps
     from jaxunlearn.config import parse_settings
-    from jaxunlearn.search_space import parse_space
+    from jaxunlearn.search import sweep as sweeps
+    from jaxunlearn.search.space import parse_space
 
     plan = sweeps.Sweep(
         pretrained,
@@ -324,7 +324,7 @@ def evidence(study: _Folder, /) -> None:
     Args:
         study: the folder of a study that jaxunlearn compare has run.
     """
-    from jaxunlearn.evidence import gather
+    from jaxunlearn.evidence.gathering import gather
 
     gather(study)
     print((study / "evidence.md").read_text("utf-8"))

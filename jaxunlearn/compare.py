@@ -16,6 +16,7 @@ from jaxunlearn.config import Study
 from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import write_json
+from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report import write_report
 from jaxunlearn.runs import RunConfig
 from jaxunlearn.setting import machine
@@ -78,18 +79,19 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
     finished = sum(_is_evaluated(path) for path in paths)
     say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
 
-    diverged: list[str] = []
+    failed: list[str] = []
     for seed in study.seeds:
         pretrained = _pretrained(folder, seed)
-        with _noting(diverged, pretrained):
+        with _noting(failed, pretrained):
             stages.pretrain(pretrained, study.problem, seed, devices)
             for cell in cells[seed]:
-                _compare_one(cell, diverged, devices)
+                _compare_one(cell, failed, devices)
     written = write_report(folder)
-    if diverged:
+    if failed:
         raise Diverged(
-            f"diverged, and so without results: {', '.join(diverged)}. All other runs are in the "
-            "report; lower a learning rate or a forget scale, and delete the folder of that run."
+            f"diverged or broke their budget, and so without results: {', '.join(failed)}. All "
+            "other runs are in the report; lower a learning rate or a forget scale, or raise the "
+            "budget, and delete the folder of that run."
         )
     return written
 
@@ -141,19 +143,19 @@ def _description(study: Study) -> dict[str, object]:
 
 
 @contextmanager
-def _noting(diverged: list[str], run: Path) -> Iterator[None]:
-    """Notes that a run diverged, and goes on after what depends on it."""
+def _noting(failed: list[str], run: Path) -> Iterator[None]:
+    """Notes that a run diverged or broke its budget, and goes on after what depends on it."""
     try:
         yield
-    except Diverged as error:
-        diverged.append(run_label(run))
+    except (Diverged, BrokenBudget) as error:
+        failed.append(run_label(run))
         say(f"{run_label(run)}: {error}", style="red")
 
 
-def _compare_one(cell: Cell, diverged: list[str], devices: int) -> None:
+def _compare_one(cell: Cell, failed: list[str], devices: int) -> None:
     """All models of one seed and request. Without the retrained model there is no comparison."""
     original, oracle = cell.folder / "original", cell.folder / "retrain"
-    with _noting(diverged, oracle):
+    with _noting(failed, oracle):
         _finish(cell, "retrain", devices)
         if not _is_evaluated(original):
             problem = cell.references["retrain"].problem
@@ -169,7 +171,7 @@ def _compare_one(cell: Cell, diverged: list[str], devices: int) -> None:
             )
             _announce(original, metrics)
         for name in cell.runs:
-            with _noting(diverged, cell.folder / name):
+            with _noting(failed, cell.folder / name):
                 _finish(cell, name, devices)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxunlearn.config import Problem, Study, from_dict, load_study, parse_settings
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.tuning import load_search
+from jaxunlearn.search.tuning import load_search
 from jaxunlearn.types import InputError
 
 CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"

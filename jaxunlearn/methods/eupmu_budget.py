@@ -34,6 +34,10 @@ from jaxunlearn.types import (
 _BATCH = 256
 
 
+class BrokenBudget(InputError):
+    """The original model breaks the budget before anything is forgotten."""
+
+
 def eupmu_budget(
     task: Task,
     optimizer: optax.GradientTransformation,
@@ -143,14 +147,14 @@ def check_budget(
         budget: in percentage points of retain accuracy.
 
     Raises:
-        InputError: its retain loss is above `ln 2 (e_0 + budget / 100)` already.
+        BrokenBudget: its retain loss is above `ln 2 (e_0 + budget / 100)` already.
     """
     error, loss = jax.jit(_error_and_loss, static_argnums=0)(
         task, params, model_state, retain, jax.random.key(0)
     )
     needed = 100.0 * (float(loss) / math.log(2.0) - float(error))
     if needed > budget:
-        raise InputError(
+        raise BrokenBudget(
             f"the budget of {budget:g} points of retain accuracy is broken by the original model "
             f"already, whose retain loss of {float(loss):.3g} is only compatible with budgets "
             f"above {needed:.3g}; allow more, or use the method eupmu with a tolerance of your own."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.evidence_report import Entries, by_request
+from jaxunlearn.evidence.report import Entries, by_request
 from jaxunlearn.files import read_json
 from jaxunlearn.report.study import Run, Study
 from jaxunlearn.runs import first_difference

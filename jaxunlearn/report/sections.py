@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.evidence_report import MEANINGS, Entries, evidence_rows
+from jaxunlearn.evidence.report import MEANINGS, Entries, evidence_rows
 from jaxunlearn.report.aggregate import Table
 from jaxunlearn.report.charts import series
 from jaxunlearn.report.columns import REFERENCES
@@ -17,7 +17,7 @@ from jaxunlearn.report.markup import breakable, figure, key_list, plain_table
 from jaxunlearn.report.plane import draw_plane, make_plane
 from jaxunlearn.report.study import Run, Study
 from jaxunlearn.report.wording import number
-from jaxunlearn.ulira_report import ulira_rows
+from jaxunlearn.shadow.report import ulira_rows
 
 _MOST_CLASSES = 20
 # The settings that the exact multiplier does not have, or that mean something else to it.

@@ -7,7 +7,7 @@ and the validation accuracy stay, and the forget data look like data that was ne
     target = |RA - RA0| + |VA - VA0| + |FA - U|,   U = VA0, or 0 where whole classes are forgotten,
 
 in percentage points, averaged over the seeds, where 0 marks the original model. A run that diverges
-counts as 300, the largest target there is.
+or breaks its budget counts as 300, the largest target there is.
 
 With `oracle = true` retrained models are made as well, only to say what blindness costs: the regret
 is the five-part gap of the setting chosen blind, minus the smallest one among the same trials. A
@@ -25,14 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import methods, results, search_space, stages, training
-from jaxunlearn.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn import methods, results, stages, training
 from jaxunlearn.config import Problem, from_dict, read_toml
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_json, write_text
+from jaxunlearn.methods.eupmu_budget import BrokenBudget, check_budget
 from jaxunlearn.report.tuning import FILE, chosen_toml
 from jaxunlearn.runs import first_difference
+from jaxunlearn.search import space as search_space
+from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.setting import Weights, load_splits, load_task, machine
 from jaxunlearn.types import InputError
 
@@ -291,6 +293,8 @@ def _try(
     rows: list[dict[str, float]] = []
     for case, original in zip(cases, before, strict=True):
         try:
+            if method == "eupmu_budget":
+                check_budget(case.task, *case.original, case.retain, settings["budget"])
             with show_progress(label) as on_progress:
                 outcome = training.run(
                     stages.program(case.task, method, settings),
@@ -302,7 +306,7 @@ def _try(
                     seed=case.seed,
                     on_progress=on_progress,
                 )
-        except training.Diverged:
+        except (training.Diverged, BrokenBudget):
             gap = {} if case.retrained is None else {"five_part_gap": _WORST_GAP}
             rows.append({"target": _WORST_TARGET, "diverged": 1.0} | gap)
             continue

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxunlearn import evidence
 from jaxunlearn.evaluation import SplitPredictions, accuracy
+from jaxunlearn.evidence import gathering as evidence
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy, done
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import models, probing
+from jaxunlearn import models
+from jaxunlearn.evidence import probing
 from jaxunlearn.setting import Weights
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError

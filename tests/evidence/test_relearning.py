@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import evaluation, methods, parallel, relearning, training
+from jaxunlearn import evaluation, methods, parallel, training
+from jaxunlearn.evidence import relearning
 from jaxunlearn.setting import Weights
 from tests import toy
 

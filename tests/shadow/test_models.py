@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import methods, parallel, shadows, training
+from jaxunlearn import methods, parallel, training
+from jaxunlearn.shadow import models as shadows
 from jaxunlearn.types import InputError
 from tests import toy
 

@@ -5,7 +5,7 @@
     FOLDER/group-000/NAME.npz        what the models of that name say, NAME one of original,
                                      retrain and the study's methods
 
-What is there is not computed again. `shadows.py` has the program that trains a group.
+What is there is not computed again. `models.py` has the program that trains a group.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import runs, shadows, stages
+from jaxunlearn import runs, stages
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say
@@ -28,7 +28,8 @@ from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.ulira import logit_confidence
 from jaxunlearn.files import read_json, unwritable, write_json
 from jaxunlearn.setting import Weights
-from jaxunlearn.shadows import Plan
+from jaxunlearn.shadow import models as shadows
+from jaxunlearn.shadow.models import Plan
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import Arrays, InputError, Task
 

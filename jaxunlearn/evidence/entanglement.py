@@ -36,8 +36,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import data, runs
 from jaxunlearn.files import write_text
-from jaxunlearn.memorisation import memorisation
 from jaxunlearn.setting import Weights, load_dataset, load_task, load_training
+from jaxunlearn.shadow.memorisation import memorisation
 from jaxunlearn.stages import to_device
 from jaxunlearn.types import Arrays, InputError, Task
 

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxunlearn import ulira
 from jaxunlearn.config import Problem, Study
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.shadow_groups import Group, Setting
+from jaxunlearn.shadow import ulira
+from jaxunlearn.shadow.groups import Group, Setting
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods, parallel, training
-from jaxunlearn.groups import run_group
+from jaxunlearn.search.groups import run_group
 from jaxunlearn.setting import Weights
 from tests import toy
 from tests.helpers import assert_trees_close, assert_trees_equal

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from jaxunlearn import sweep as sweeps
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.search_space import Choices, Range
+from jaxunlearn.search import sweep as sweeps
+from jaxunlearn.search.space import Choices, Range
 from jaxunlearn.types import InputError
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, snapshot
 

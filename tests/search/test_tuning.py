@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxunlearn import cases, training, tuning
+from jaxunlearn import training
 from jaxunlearn.config import Problem, from_dict, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.report.tuning import chosen_toml, regret
 from jaxunlearn.runs import load_weights
+from jaxunlearn.search import cases, tuning
 from jaxunlearn.setting import load_task
 from tests.shell.commands import QUICK, TRAINING, assert_refused, call, copy, done, snapshot
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxunlearn import data, entanglement, runs
+from jaxunlearn import data, runs
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.memorisation import memorisation
+from jaxunlearn.evidence import entanglement
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_training
+from jaxunlearn.shadow.memorisation import memorisation
 from jaxunlearn.types import InputError
 from tests import toy
 from tests.shell.commands import assert_refused, call, done

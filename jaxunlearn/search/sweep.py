@@ -19,15 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import methods, results, runs, search_space, stages
-from jaxunlearn.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn import methods, results, runs, stages
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_json
-from jaxunlearn.groups import run_group
 from jaxunlearn.report.sweep import cell_file, write_sweep_report
-from jaxunlearn.search_space import Space
+from jaxunlearn.search import space as search_space
+from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn.search.groups import run_group
+from jaxunlearn.search.space import Space
 from jaxunlearn.setting import load_splits, load_task, machine
 from jaxunlearn.types import InputError
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods
-from jaxunlearn.memorisation import memorisation
+from jaxunlearn.shadow.memorisation import memorisation
 from tests import toy
 
 

@@ -22,10 +22,10 @@ from jaxunlearn.data import ForgetRequest, load_request
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.evaluation.calibration import brier_score, calibration_error
 from jaxunlearn.evaluation.per_class import class_damage, disagreement_map
-from jaxunlearn.evidence_report import write_evidence_report
+from jaxunlearn.evidence.probing import probe_accuracy
+from jaxunlearn.evidence.relearning import EPOCHS, SETTINGS, relearning_curve
+from jaxunlearn.evidence.report import write_evidence_report
 from jaxunlearn.files import read_json, write_json
-from jaxunlearn.probing import probe_accuracy
-from jaxunlearn.relearning import EPOCHS, SETTINGS, relearning_curve
 from jaxunlearn.report.study import Run, read_study
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
 from jaxunlearn.stages import to_device

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import shadows
+from jaxunlearn.shadow import models as shadows
 from jaxunlearn.stages import numbers
 from jaxunlearn.types import Arrays, Task
 

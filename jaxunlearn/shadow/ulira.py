@@ -1,6 +1,6 @@
 """U-LiRA for the methods of a study: shadow models in groups, the attack, and its results.
 
-    FOLDER/config.json, group-*/     the shadow models: see `shadow_groups.py`
+    FOLDER/config.json, group-*/     the shadow models: see `groups.py`
     FOLDER/ulira.json                the attack's results, by model
     FOLDER/ulira.md, *.png           the same for people
 
@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import shadows, stages
+from jaxunlearn import stages
 from jaxunlearn.config import Study
 from jaxunlearn.console import say
 from jaxunlearn.data import ForgetRequest
@@ -24,11 +24,12 @@ from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve
 from jaxunlearn.files import write_json
 from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.setting import load_dataset, load_splits, load_task, load_training, machine
-from jaxunlearn.shadow_groups import KEYS, Group, Said, Setting, claim
-from jaxunlearn.shadows import Plan, plan_shadows
+from jaxunlearn.shadow import models as shadows
+from jaxunlearn.shadow.groups import KEYS, Group, Said, Setting, claim
+from jaxunlearn.shadow.models import Plan, plan_shadows
+from jaxunlearn.shadow.report import write_ulira_report
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
-from jaxunlearn.ulira_report import write_ulira_report
 from jaxunlearn.unseen import check_unseen
 
 _PAIRS_FOR_OWN_VARIANCES = 32

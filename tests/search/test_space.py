@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods
-from jaxunlearn.search_space import (
+from jaxunlearn.search.space import (
     Choices,
     Range,
     check_space,

@@ -1,0 +1,1 @@
+"""Evidence beyond accuracies: relearning, probes, calibration, and worst-case requests."""
