@@ -196,8 +196,8 @@ def train(
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     else:
         start = runs.load_weights(pretrained, problem)
-    runs.claim(run, config, load_dataset(problem), _splits(config))
     forget, retain, preparation = _prepared(config, task, start)
+    runs.claim(run, config, load_dataset(problem), _splits(config))
     with show_progress(run) as on_progress:
         outcome = training.run(
             program(task, config.method, settings, devices),

@@ -184,7 +184,7 @@ def test_a_diverging_method_does_not_stop_the_others(
     result = call("compare", study, "--config", config)
     assert result.status == 1
     assert trained == ["wild", "tight", "wild", "wild", "wild"]
-    assert result.err.startswith("jaxunlearn: diverged or broke their budget, and so without results: ")
+    assert result.err.startswith("jaxunlearn: diverged or broke their budget, and so without ")
     assert result.err.count("\n") == 1
     for seed in (0, 1):
         assert f"seed-{seed}/random-0.1/wild" in result.err

@@ -158,3 +158,11 @@ def test_an_own_method_runs_like_any_other(pretrained, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
     finally:
         del methods._METHODS["reversed_ascent"]
+
+
+def test_a_budget_that_the_original_model_breaks_leaves_nothing_behind(
+    pretrained, tmp_path, untrained
+):
+    with pytest.raises(InputError, match="budget of 1e-06 points .* broken by the original model"):
+        stages.unlearn(tmp_path / "run", pretrained, TENTH, "eupmu_budget", {"budget": 1e-6})
+    assert not (tmp_path / "run").exists()
