@@ -103,6 +103,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "num_fast_steps": _POSITIVE,
     "num_layers": _POSITIVE,
     "bank_size": _POSITIVE,
+    "audit_every": _POSITIVE,
     "num_max_steps": _POSITIVE,
     "num_min_steps": _POSITIVE,
     "num_noise": _POSITIVE,

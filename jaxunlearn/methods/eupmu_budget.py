@@ -5,13 +5,14 @@ The first paper leaves the choice of the tolerance open. Here it follows from wh
 """
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxunlearn import objectives
-from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._build import begin, first
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
     surgery_metrics,
@@ -31,11 +32,45 @@ from jaxunlearn.types import (
     TrainState,
 )
 
-_BATCH = 256
+_BATCH, _MOST_AUDITED = 256, 1024
 
 
 class BrokenBudget(InputError):
     """The original model breaks the budget before anything is forgotten."""
+
+
+class _Trial(NamedTuple):
+    """What steps move, and what is wound back where they broke the budget."""
+
+    params: Params
+    model_state: ModelState
+    optimizer_state: Any
+    multiplier_state: Any
+    average: jax.Array  # shape=(), dtype=jnp.float32
+
+
+class _Ledger(NamedTuple):
+    """The optimizer state of the method.
+
+    Attributes:
+        optimizer_state: of the optimizer.
+        multiplier_state: of the surgery.
+        average: `M_t`.
+        safe: the last trial that an audit has passed.
+        scale: of the forget loss, halved by every audit that fails.
+        limit: `L_max`.
+        most_errors: the largest share of wrong answers that an audit passes.
+        audited: the retain examples that audits look at.
+    """
+
+    optimizer_state: Any
+    multiplier_state: Any
+    average: jax.Array  # shape=(), dtype=jnp.float32
+    safe: _Trial
+    scale: jax.Array  # shape=(), dtype=jnp.float32
+    limit: jax.Array  # shape=(), dtype=jnp.float32
+    most_errors: jax.Array  # shape=(), dtype=jnp.float32
+    audited: Arrays
 
 
 def eupmu_budget(
@@ -44,6 +79,7 @@ def eupmu_budget(
     *,
     num_steps: int,
     budget: float | jax.Array = 0.5,
+    audit_every: int = 10,
     memory: float | jax.Array = 0.8,
     multiplier_learning_rate: float | jax.Array = 1.0,
     multiplier_decay: float | jax.Array = 0.01,
@@ -58,14 +94,19 @@ def eupmu_budget(
 
     A wrong answer costs at least ln 2, so the share of errors is at most `L_r / ln 2`: a retain
     loss of at most `L_max` means that the retain accuracy has fallen by no more than the budget.
-    While `M_t` is above `L_max`, the forget loss rests and the step repairs. `check_budget` refuses
-    a budget that the original model already breaks.
+    While `M_t` is above `L_max`, the forget loss rests and the step repairs.
+
+    Averages of batches lag behind, so every so many steps, and after the last one, the retain error
+    itself is audited on up to 1,024 retain examples. Steps that broke the budget are wound back to
+    the last audit that passed, and the forget loss is halved from there on. So the budget holds
+    at the end on the audited examples. `check_budget` refuses one that the original model breaks.
 
     Args:
         task: what is unlearned; its loss must be the cross-entropy, in nats.
         optimizer: any optax optimizer.
         num_steps: T.
         budget: by how many percentage points the retain accuracy may fall.
+        audit_every: steps from one audit to the next.
         memory: of the moving average, in [0, 1]: 0 is the last batch.
         multiplier_learning_rate: of the multiplier's Adam.
         multiplier_decay: added to the dual gradient, times the multiplier.
@@ -74,7 +115,8 @@ def eupmu_budget(
         exponent: of adaptive ascent.
 
     Returns:
-        A `Method`, whose metrics hold the multiplier and the tolerance.
+        A `Method`, whose metrics hold the multiplier, the tolerance and the scale of the forget
+        loss.
 
     Raises:
         InputError: an unknown objective.
@@ -94,44 +136,80 @@ def eupmu_budget(
     ) -> TrainState:
         del forget
         error, loss = _error_and_loss(task, params, model_state, retain, key)
+        audited = {name: values[:_MOST_AUDITED] for name, values in retain.items()}
+        audited_error, _ = _error_and_loss(task, params, model_state, audited, key)
         state = begin(optimizer, key, params, model_state)
         multiplier_state = with_multiplier_settings(
             surgery(0.0).init(params), multiplier_learning_rate, multiplier_decay
         )
-        limit = jnp.log(2.0) * (error + budget / 100.0)
-        return state._replace(opt_state=(state.opt_state, multiplier_state, limit, loss))
+        trial = _Trial(state.params, state.model_state, state.opt_state, multiplier_state, loss)
+        ledger = _Ledger(
+            *trial[2:],
+            safe=jax.tree.map(jnp.copy, trial),
+            scale=jnp.ones([]),
+            limit=jnp.log(2.0) * (error + budget / 100.0),
+            most_errors=audited_error + budget / 100.0,
+            audited=jax.tree.map(jnp.copy, audited),
+        )
+        return state._replace(opt_state=ledger)
 
     def step(
         state: TrainState, forget: Batch, retain: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch = jax.random.wrap_key_data(state.key), first(retain)
-        optimizer_state, multiplier_state, limit, average = state.opt_state
-        going_on = (average <= limit).astype(average.dtype)
-        tolerance = (limit - average) / jnp.maximum(num_steps - state.step, 1)
+        key, batch, ledger = jax.random.wrap_key_data(state.key), first(retain), state.opt_state
+        within = (ledger.average <= ledger.limit).astype(ledger.average.dtype)
+        tolerance = (ledger.limit - ledger.average) / jnp.maximum(num_steps - state.step, 1)
 
-        def gated(params: Params) -> tuple[LossPair, tuple[ModelState, jax.Array]]:
+        def scaled(params: Params) -> tuple[LossPair, tuple[ModelState, jax.Array]]:
             losses, model_state = losses_fn(params, state.model_state, forget, batch, key)
-            gated_losses = LossPair(going_on * losses.forget, losses.retain)
-            return gated_losses, (model_state, losses.forget)
+            pair = LossPair(within * ledger.scale * losses.forget, losses.retain)
+            return pair, (model_state, losses.forget)
 
-        (losses, (model_state, forget_loss)), grads = surgery_value_and_grad(gated, has_aux=True)(
-            state.params, state=multiplier_state
+        (losses, (model_state, forget_loss)), grads = surgery_value_and_grad(scaled, has_aux=True)(
+            state.params, state=ledger.multiplier_state
         )
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, state.params)
+        updates, optimizer_state = optimizer.update(grads, ledger.optimizer_state, state.params)
         updates, multiplier_state = surgery(tolerance).update(
             updates,
-            multiplier_state,
+            ledger.multiplier_state,
             state.params,
             retain_value=losses.retain,
             retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
         )
-        average = memory * average + (1.0 - memory) * losses.retain
-        opt_state = (optimizer_state, multiplier_state, limit, average)
-        losses = losses._replace(forget=forget_loss)
-        metrics = surgery_metrics(losses, multiplier_state) | {"tolerance": tolerance}
-        return advance(state, updates, opt_state, model_state), metrics
+        trial = _Trial(
+            optax.apply_updates(state.params, updates),
+            model_state,
+            optimizer_state,
+            multiplier_state,
+            memory * ledger.average + (1.0 - memory) * losses.retain,
+        )
+        due = ((state.step + 1) % audit_every == 0) | (state.step + 1 == num_steps)
+        passed = jax.lax.cond(
+            due,
+            lambda: (
+                _error_and_loss(task, trial.params, trial.model_state, ledger.audited, key)[0]
+                <= ledger.most_errors
+            ),
+            lambda: jnp.array(True),
+        )
+        kept = _choose(passed, trial, ledger.safe)
+        new_ledger = ledger._replace(
+            optimizer_state=kept.optimizer_state,
+            multiplier_state=kept.multiplier_state,
+            average=kept.average,
+            safe=_choose(due, kept, ledger.safe),
+            scale=jnp.where(passed, ledger.scale, 0.5 * ledger.scale),
+        )
+        metrics = surgery_metrics(LossPair(forget_loss, losses.retain), multiplier_state)
+        metrics |= {"tolerance": tolerance, "forget_scale": ledger.scale}
+        after = TrainState(state.step + 1, kept.params, kept.model_state, new_ledger, state.key)
+        return after, metrics
 
     return Method(init, step)
+
+
+def _choose(condition: jax.Array, yes: _Trial, no: _Trial) -> _Trial:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), yes, no)
 
 
 def check_budget(

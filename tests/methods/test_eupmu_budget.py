@@ -29,7 +29,7 @@ def error_and_loss() -> tuple[float, float]:
 def test_the_tolerance_by_hand() -> None:
     error, average = error_and_loss()
     limit = np.log(2.0) * (error + 0.9)
-    run = runner("eupmu_budget").run(STEPS, budget=90.0, memory=0.75, **PLAIN)
+    run = runner("eupmu_budget, rarely audited").run(STEPS, budget=90.0, memory=0.75, **PLAIN)
     total = STEPS
     for n, metrics in enumerate(run.metrics):
         np.testing.assert_allclose(metrics["tolerance"], (limit - average) / (total - n), rtol=1e-4)
@@ -63,3 +63,37 @@ def test_a_budget_that_the_original_model_breaks_is_refused() -> None:
     check_budget(toy.TASK, params, model_state, retain, 1.01 * least)
     with pytest.raises(InputError, match=f"budget of .* is broken .* above {least:.3g}"):
         check_budget(toy.TASK, params, model_state, retain, 0.99 * least)
+
+
+@pytest.mark.parametrize("learning_rate", [5.0, 10.0])
+def test_the_budget_holds_at_the_end_whatever_the_learning_rate(learning_rate: float) -> None:
+    """Audits wind back what broke it; the same steps without audits leave it far behind."""
+    _, model_state, forget, retain = toy.problem()
+    trained = runner("finetune").run(60, learning_rate=0.5).states[-1].params
+    ends = {}
+    for audit_every in (2, 1000):
+        method = methods.eupmu_budget(
+            toy.TASK,
+            optax.sgd(learning_rate, momentum=0.9),
+            num_steps=12 if audit_every == 2 else 1000,
+            budget=5.0,
+            audit_every=audit_every,
+        )
+        state = method.init(jax.random.key(0), trained, model_state, forget, retain)
+        step, scales = jax.jit(method.step), []
+        for n in range(12):
+            batches = toy.nth_batch(forget, n, 4), toy.nth_retain_batches(retain, n, 1)
+            state, metrics = step(state, *batches)
+            scales.append(float(metrics["forget_scale"]))
+        ends[audit_every] = errors(state.params, state.model_state), min(scales)
+    before = errors(trained, model_state)
+    assert ends[2][0] <= before + 0.05 + 1e-6
+    assert ends[1000][0] > before + 0.05 and ends[1000][1] == 1.0
+    assert ends[2][1] < 1.0
+
+
+def errors(params: object, model_state: object) -> float:
+    """Share of wrong answers on all retain data."""
+    retain = toy.problem().retain
+    answers = jnp.argmax(toy.TASK.predict(params, model_state, retain), axis=1)
+    return float(jnp.mean(answers != retain["label"]))
