@@ -48,7 +48,7 @@ def memorisation(
         keys = jax.random.fold_in(jax.random.key(seed), model)[None]
         start = shadows.new_weights(task, keys)
         positions = jnp.asarray(np.sort(half))
-        weights = train(values, keys, *start, examples, positions[None], positions)
+        weights = train(values, keys, *start, examples, {}, positions[None], positions)
         probabilities, _ = shadows.predict_group(task, *weights, examples)
         learned[model, half] = True
         right[model] = np.asarray(probabilities)[0, np.arange(size), labels]

@@ -17,7 +17,7 @@ from tests.shell.commands import QUICK, TRAINING, assert_refused, call, copy, do
 
 pytest_plugins = ["tests.shell.fixtures"]
 
-CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 SEARCH = """
 trials = 3
 seeds = [0]
