@@ -33,6 +33,7 @@ from jaxunlearn.types import (
 )
 
 _BATCH, _MOST_AUDITED = 256, 1024
+_AUDIT_CHILD = 10  # of the run's key
 
 
 class BrokenBudget(InputError):
@@ -97,9 +98,10 @@ def eupmu_budget(
     While `M_t` is above `L_max`, the forget loss rests and the step repairs.
 
     Averages of batches lag behind, so every so many steps, and after the last one, the retain error
-    itself is audited on up to 1,024 retain examples. Steps that broke the budget are wound back to
-    the last audit that passed, and the forget loss is halved from there on. So the budget holds
-    at the end on the audited examples. `check_budget` refuses one that the original model breaks.
+    itself is audited on up to 1,024 retain examples, drawn at random. Steps that broke the budget
+    are wound back to the last audit that passed, and the forget loss is halved from there on. So
+    the budget holds at the end on the audited examples. `check_budget` refuses one that the
+    original model breaks.
 
     Args:
         task: what is unlearned; its loss must be the cross-entropy, in nats.
@@ -136,7 +138,9 @@ def eupmu_budget(
     ) -> TrainState:
         del forget
         error, loss = _error_and_loss(task, params, model_state, retain, key)
-        audited = {name: values[:_MOST_AUDITED] for name, values in retain.items()}
+        size = retain["label"].shape[0]
+        order = jax.random.permutation(jax.random.fold_in(key, _AUDIT_CHILD), size)
+        audited = {name: values[order[:_MOST_AUDITED]] for name, values in retain.items()}
         audited_error, _ = _error_and_loss(task, params, model_state, audited, key)
         state = begin(optimizer, key, params, model_state)
         multiplier_state = with_multiplier_settings(
@@ -149,7 +153,7 @@ def eupmu_budget(
             scale=jnp.ones([]),
             limit=jnp.log(2.0) * (error + budget / 100.0),
             most_errors=audited_error + budget / 100.0,
-            audited=jax.tree.map(jnp.copy, audited),
+            audited=audited,
         )
         return state._replace(opt_state=ledger)
 
