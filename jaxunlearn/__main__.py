@@ -17,6 +17,10 @@ def main() -> None:
         from jaxunlearn.cli import main as command_line
 
         command_line()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has gone, as in `jaxunlearn list | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except ModuleNotFoundError as error:
         print(
             f"jaxunlearn: the command line needs the package {error.name}, which is not installed; "

@@ -1,6 +1,8 @@
 """The lists: every name and every setting with its meaning."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -41,3 +43,10 @@ def test_long_texts_are_broken_to_the_width_of_the_terminal(monkeypatch):
     assert len(narrow) > len(wide)
     assert any(line.startswith(" " * 15) for line in narrow)
     assert texts[60].split() == texts[200].split()
+
+
+def test_a_reader_that_goes_away_is_no_error_to_look_at():
+    command = f"{sys.executable} -m jaxunlearn list methods | head -1"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == ""

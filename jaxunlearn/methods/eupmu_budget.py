@@ -106,7 +106,7 @@ def eupmu_budget(
     Args:
         task: what is unlearned; its loss must be the cross-entropy, in nats.
         optimizer: any optax optimizer.
-        num_steps: T.
+        num_steps: T, how many steps there are.
         budget: by how many percentage points the retain accuracy may fall.
         audit_every: steps from one audit to the next.
         memory: of the moving average, in [0, 1]: 0 is the last batch.
