@@ -4,15 +4,15 @@
 run cost, and how many examples each split has.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxunlearn import data, evaluation
 from jaxunlearn.config import Problem
-from jaxunlearn.data import Examples, ForgetRequest, Splits
+from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.runs import check, load_weights, read_config, read_done
@@ -88,11 +88,14 @@ def evaluate(
 
 def predict_splits(task: Task, weights: Weights, splits: Splits) -> SplitPredictions:
     """The predictions of a model on every split."""
+    return SplitPredictions(*(predict(task, weights, part.arrays()) for part in splits))
+
+
+def predict(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predictions:
+    """The predictions of a model on some examples, of which there may be none."""
     # A Partial over the weights: models of one task share the compiled program.
     predict_fn = jax.tree_util.Partial(task.predict, *weights)
-    return SplitPredictions(
-        *(_predict(predict_fn, examples, task.num_classes) for examples in splits)
-    )
+    return evaluation.predict(predict_fn, arrays, _PREDICTION_BATCH)
 
 
 def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
@@ -198,9 +201,3 @@ def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
             line += f"{retrained[name]:11.{digits}f}{value - retrained[name]:+12.{digits}f}"
         lines.append(f"{line:{len(lines[0]) if retrained else 0}}  {unit}")
     return "\n".join(lines)
-
-
-def _predict(predict_fn: Any, examples: Examples, num_classes: int) -> Predictions:
-    if len(examples) == 0:
-        return Predictions(np.zeros((0, num_classes), np.float32), np.zeros(0, np.int32))
-    return evaluation.predict(predict_fn, examples.arrays(), _PREDICTION_BATCH)

@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import evaluation, objectives
+from jaxunlearn import objectives, results
 from jaxunlearn.data import Examples, Splits
 from jaxunlearn.setting import Weights
 from jaxunlearn.types import InputError, Task
-
-_BATCH = 500
 
 
 def check_unseen(splits: Splits) -> None:
@@ -57,7 +55,6 @@ def unseen_losses(task: Task, original: Weights, splits: Splits) -> jax.Array:
 
 
 def _losses(task: Task, weights: Weights, examples: Examples) -> np.ndarray:
-    predict_fn = jax.tree_util.Partial(task.predict, *weights)
-    probabilities, labels = evaluation.predict(predict_fn, examples.arrays(), _BATCH)
+    probabilities, labels = results.predict(task, weights, examples.arrays())
     confidence = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.maximum(confidence, 1e-12)).astype(np.float32)

@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn import evaluation, methods
+from jaxunlearn import evaluation, methods, results
 from jaxunlearn.setting import Weights
 from jaxunlearn.training import take, visits
 from jaxunlearn.types import Arrays, Task, TrainState
 
 EPOCHS = 5
 SETTINGS: dict[str, Any] = {"learning_rate": 0.01, "learning_rate_schedule": "constant"}
-_BATCH_SIZE, _PREDICTION_BATCH = 64, 500
+_BATCH_SIZE = 64
 
 
 def relearning_curve(
@@ -44,8 +44,8 @@ def relearning_curve(
     curve = []
     for epoch in range(num_epochs + 1):
         state = advance(state, forget, jnp.int32(-(-epoch * size // batch_size)))
-        predict_fn = jax.tree_util.Partial(task.predict, state.params, state.model_state)
-        curve.append(evaluation.accuracy(evaluation.predict(predict_fn, forget, _PREDICTION_BATCH)))
+        relearned = Weights(state.params, state.model_state)
+        curve.append(evaluation.accuracy(results.predict(task, relearned, forget)))
     return curve
 
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-
 from jaxunlearn import evaluation, results, stages
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest, Splits
@@ -15,7 +13,6 @@ from jaxunlearn.types import Arrays, Task
 from jaxunlearn.unseen import unseen_losses
 
 _BLIND = ("forget", "retain", "validation")
-_PREDICTION_BATCH = 500
 
 
 class Case(NamedTuple):
@@ -92,11 +89,10 @@ def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
     Returns:
         "forget_accuracy", "retain_accuracy" and "validation_accuracy", in percent.
     """
-    predict_fn = jax.tree_util.Partial(case.task.predict, *weights)
     metrics = {}
     for name in _BLIND:
         arrays = getattr(case.splits, name).arrays()
-        predictions = evaluation.predict(predict_fn, arrays, _PREDICTION_BATCH)
+        predictions = results.predict(case.task, weights, arrays)
         metrics[f"{name}_accuracy"] = evaluation.accuracy(predictions)
     return metrics
 
