@@ -250,13 +250,31 @@ def _prepared(config: RunConfig, task: Task, start: Weights) -> tuple[Arrays, Ar
     """Forget and retain data as the method needs them, and the seconds that took."""
     forget, retain = _examples(config)
     splits = _splits(config)
-    if config.method == "eupmu_budget":
-        check_budget(task, *start, retain, config.settings["budget"])
+    check_original(task, config.method, start, retain, config.settings)
     if splits is None or not needs_unseen(config.settings.get("objective", "")):
         return forget, retain, 0.0
     clock = time.perf_counter()
     losses = jax.block_until_ready(unseen_losses(task, start, splits))
     return forget | {"unseen_loss": losses}, retain, time.perf_counter() - clock
+
+
+def check_original(
+    task: Task, method: str, original: Weights, retain: Arrays, *settings: dict[str, Any]
+) -> None:
+    """Raises if the original model breaks the budget of a method that has one.
+
+    Args:
+        task: what is unlearned.
+        method: the name of the method.
+        original: the original model.
+        retain: all retain examples.
+        *settings: all settings of the method, one dictionary for each run.
+
+    Raises:
+        BrokenBudget: it breaks the budget of a run before anything is forgotten.
+    """
+    if method == "eupmu_budget":
+        check_budget(task, *original, retain, min(each["budget"] for each in settings))
 
 
 def to_device(examples: Examples) -> Arrays:

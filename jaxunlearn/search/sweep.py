@@ -115,7 +115,7 @@ def sweep(
 
     Raises:
         InputError: anything wrong with the plan, the data, or what the folders hold; it is found
-            before anything is compiled or written.
+            before anything is trained or written.
     """
     if group_size < 1:
         raise InputError(f"group_size is {group_size}, but must be 1 or more.")
@@ -137,6 +137,8 @@ def sweep(
 
     weights = runs.load_weights(plan.pretrained, problem)
     case = load_case(problem, seed, plan.request, weights, retrained)
+    tried = (settings | point for point in plan.points())
+    stages.check_original(case.task, plan.method, case.original, case.retain, *tried)
     cells = [
         Cell(folder / "cells" / cell_file(number, run_seed), point, run_seed)
         for number, point in enumerate(plan.points(), start=1)

@@ -30,7 +30,7 @@ from jaxunlearn.config import Problem, from_dict, read_toml
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_json, write_text
-from jaxunlearn.methods.eupmu_budget import BrokenBudget, check_budget
+from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report.tuning import FILE, chosen_toml
 from jaxunlearn.runs import first_difference
 from jaxunlearn.search import space as search_space
@@ -293,8 +293,7 @@ def _try(
     rows: list[dict[str, float]] = []
     for case, original in zip(cases, before, strict=True):
         try:
-            if method == "eupmu_budget":
-                check_budget(case.task, *case.original, case.retain, settings["budget"])
+            stages.check_original(case.task, method, case.original, case.retain, settings)
             with show_progress(label) as on_progress:
                 outcome = training.run(
                     stages.program(case.task, method, settings),

@@ -160,6 +160,12 @@ def test_bad_sweeps_are_refused_before_anything_is_written(here, words, case):
     assert_refused(call("sweep", "new", *words, *extra, *given), *fragments)
 
 
+def test_a_budget_that_the_original_model_breaks_is_refused(here, words):
+    given = [*words[:4], "--method", "eupmu_budget", "--vary", "budget=50,1e-6"]
+    result = call("sweep", "new", *given)
+    assert_refused(result, "budget of 1e-06 points", "broken by the original model")
+
+
 def test_folders_of_anything_else_are_refused(here, words, swept, pretrained, retrained, unlearned):
     vary = ["--vary", RATES]
     assert_refused(call("sweep", "full", *words, *vary), "full is not empty and holds no sweep")
