@@ -15,6 +15,11 @@ from jaxunlearn.setting import Weights
 from jaxunlearn.types import InputError, Task
 
 
+def has_unseen(splits: Splits) -> bool:
+    """Whether there are validation examples like those that are forgotten."""
+    return len(splits.validation) > 0 and len(splits.test_forget) == 0
+
+
 def check_unseen(splits: Splits) -> None:
     """Raises unless there are validation examples like those that are forgotten.
 
@@ -29,7 +34,7 @@ def check_unseen(splits: Splits) -> None:
             "the objective compares forget data with validation data, but there are none; raise "
             "validation_fraction, or choose another objective, such as random_labels."
         )
-    if len(splits.test_forget) > 0:
+    if not has_unseen(splits):
         raise InputError(
             "the objective compares forget data with unseen data of the same kind, but where whole "
             "classes are forgotten there are none; choose another objective, such as "

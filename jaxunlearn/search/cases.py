@@ -10,7 +10,7 @@ from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.files import read_json
 from jaxunlearn.setting import Weights, load_splits, load_task
 from jaxunlearn.types import Arrays, Task
-from jaxunlearn.unseen import unseen_losses
+from jaxunlearn.unseen import has_unseen, unseen_losses
 
 _BLIND = ("forget", "retain", "validation")
 
@@ -66,7 +66,7 @@ def load_case(
         oracle = predictions, read_json(retrained / "results.json")["metrics"]
     splits = load_splits(problem, seed, request)
     task, forget = load_task(problem), stages.to_device(splits.forget)
-    if len(splits.validation) > 0 and len(splits.test_forget) == 0:
+    if has_unseen(splits):
         forget["unseen_loss"] = unseen_losses(task, original, splits)
     return Case(
         task,
