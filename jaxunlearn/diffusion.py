@@ -1,0 +1,388 @@
+"""Diffusion: how images become noise, and how a model takes them back, as pure functions.
+
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e,    abar_t = prod_{s <= t} (1 - beta_s),  0 <= t < T
+
+A *denoiser* is any function `(x_t [B, ...], t [B], labels [B]) -> output`, which is the noise e, or
+`v = sqrt(abar_t) e - sqrt(1 - abar_t) x_0`; where the variance is learned too, the last axis is
+twice as long and its second half says where between both bounds the variance lies.
+
+Sources: Ho et al., Denoising Diffusion Probabilistic Models (2020); Nichol and Dhariwal, Improved
+DDPM (2021); Song et al., DDIM (2021); Salimans and Ho, Progressive Distillation (2022); Ho and
+Salimans, Classifier-Free Diffusion Guidance (2022).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.types import InputError
+
+SCHEDULES = ("linear", "cosine")
+PREDICTIONS = ("epsilon", "v")
+VARIANCES = ("small", "large", "learned_range")
+SAMPLERS = ("ddpm", "ddim")
+
+# denoiser(x_t [B, ...], t [B], labels [B]) -> output
+Denoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A diffusion process, and what its denoiser predicts.
+
+    Attributes:
+        num_timesteps: T.
+        schedule: of beta: "linear" from 1e-4 to 2e-2 (for T = 1000; other T are scaled so that the
+            last image is noise still), or "cosine".
+        prediction: what the denoiser predicts, "epsilon" or "v".
+        variance: of a step back: "small" (the posterior's, given x_0), "large" (beta), or
+            "learned_range" (the denoiser chooses between both).
+
+    Raises:
+        InputError: an unknown choice, or fewer than two timesteps.
+
+    Example:
+        >>> Process(num_timesteps=10).alphas_bar.shape
+        (10,)
+    """
+
+    num_timesteps: int = 1000
+    schedule: str = "linear"
+    prediction: str = "epsilon"
+    variance: str = "small"
+
+    def __post_init__(self) -> None:
+        if self.num_timesteps < 2:
+            raise InputError(f"num_timesteps is {self.num_timesteps}, but must be 2 or more.")
+        for name, allowed in (
+            ("schedule", SCHEDULES),
+            ("prediction", PREDICTIONS),
+            ("variance", VARIANCES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"{name} of the diffusion is {getattr(self, name)!r}, but must be one of "
+                    f"{', '.join(allowed)}."
+                )
+
+    @cached_property
+    def alphas_bar(self) -> np.ndarray:
+        """`abar_t`, float64 `[T]`."""
+        size = self.num_timesteps
+        if self.schedule == "cosine":
+            edges = np.cos((np.arange(size + 1) / size + 0.008) / 1.008 * np.pi / 2) ** 2
+            betas = np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
+        else:
+            scale = 1000.0 / size
+            betas = np.minimum(np.linspace(1e-4 * scale, 2e-2 * scale, size), 0.999)
+        return np.cumprod(1.0 - betas)
+
+
+class _Steps:
+    """The constants of the steps back along some of the timesteps, float32 `[S]` each.
+
+    One process on fewer timesteps is a process of its own, with `beta_i = 1 - abar_i / abar_{i-1}`.
+    """
+
+    def __init__(self, process: Process, timesteps: np.ndarray) -> None:
+        now = process.alphas_bar[timesteps]
+        before = np.append(1.0, now[:-1])
+        betas = 1.0 - now / before
+        posterior = betas * (1.0 - before) / (1.0 - now)
+        # The last step has no variance of its own; in logarithms it takes its neighbour's.
+        floor = posterior[1] if len(posterior) > 1 else betas[0]
+        self.timesteps = jnp.asarray(timesteps, jnp.int32)
+        self.alphas_bar = jnp.asarray(now, jnp.float32)
+        self.alphas_bar_before = jnp.asarray(before, jnp.float32)
+        self.mean_of_clean = jnp.asarray(betas * np.sqrt(before) / (1.0 - now), jnp.float32)
+        self.mean_of_noisy = jnp.asarray(
+            (1.0 - before) * np.sqrt(1.0 - betas) / (1.0 - now), jnp.float32
+        )
+        self.small = jnp.asarray(np.log(np.append(floor, posterior[1:])), jnp.float32)
+        self.large = jnp.asarray(np.log(np.append(floor, betas[1:])), jnp.float32)
+        self.betas = jnp.asarray(np.log(betas), jnp.float32)
+
+
+def add_noise(
+    process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.Array
+) -> jax.Array:
+    """`x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e`.
+
+    Args:
+        process: the diffusion.
+        clean: x_0, `[B, ...]`.
+        noise: e, like `clean`.
+        timesteps: t, `[B]`.
+
+    Returns:
+        x_t, like `clean`.
+
+    Example:
+        >>> clean, noise = jnp.ones((1, 2)), jnp.zeros((1, 2))
+        >>> bool(jnp.all(add_noise(Process(), clean, noise, jnp.array([999])) < 0.01))
+        True
+    """
+    signal, spread = _scales(process, timesteps, clean)
+    return signal * clean + spread * noise
+
+
+def target(process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
+    """What the denoiser should say of `add_noise(process, clean, noise, timesteps)`."""
+    if process.prediction == "epsilon":
+        return noise
+    signal, spread = _scales(process, timesteps, clean)
+    return signal * noise - spread * clean
+
+
+def clean_and_noise(
+    process: Process, noisy: jax.Array, prediction: jax.Array, timesteps: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """x_0 and e, as the prediction of a denoiser has them.
+
+    Args:
+        process: the diffusion.
+        noisy: x_t, `[B, ...]`.
+        prediction: of e or v, like `noisy`.
+        timesteps: t, `[B]`.
+
+    Returns:
+        Two arrays like `noisy`.
+
+    Example:
+        >>> clean, noise, t = jnp.full((1, 2), 0.5), jnp.ones((1, 2)), jnp.array([500])
+        >>> noisy = add_noise(Process(), clean, noise, t)
+        >>> bool(jnp.allclose(clean_and_noise(Process(), noisy, noise, t)[0], 0.5, atol=1e-4))
+        True
+    """
+    signal, spread = _scales(process, timesteps, noisy)
+    if process.prediction == "epsilon":
+        return (noisy - spread * prediction) / signal, prediction
+    return signal * noisy - spread * prediction, spread * noisy + signal * prediction
+
+
+def _scales(process: Process, timesteps: jax.Array, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    shape = (-1, *(1,) * (like.ndim - 1))
+    signal = jnp.asarray(np.sqrt(process.alphas_bar), jnp.float32)[timesteps]
+    spread = jnp.asarray(np.sqrt(1.0 - process.alphas_bar), jnp.float32)[timesteps]
+    return signal.reshape(shape), spread.reshape(shape)
+
+
+def antithetic_timesteps(keys: jax.Array, num_timesteps: int) -> jax.Array:
+    """One timestep for each example: drawn in the first half of a batch, mirrored in the second.
+
+    `t_{i + B/2} = T - 1 - t_i`, so that every batch has as many early timesteps as late ones.
+
+    Args:
+        keys: one for each example, `[B]`.
+        num_timesteps: T.
+
+    Returns:
+        int32 `[B]`.
+
+    Example:
+        >>> t = antithetic_timesteps(jax.random.split(jax.random.key(0), 4), 10)
+        >>> (t[:2] + t[2:]).tolist()
+        [9, 9]
+    """
+    half = (keys.shape[0] + 1) // 2
+    drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_timesteps))(keys[:half])
+    return jnp.concatenate([drawn, num_timesteps - 1 - drawn])[: keys.shape[0]]
+
+
+def split_variance(process: Process, output: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The prediction of a denoiser and, where it is learned, what stands for the variance."""
+    if process.variance != "learned_range":
+        return output, None
+    prediction, variance = jnp.split(output, 2, axis=-1)
+    return prediction, variance
+
+
+def variational_term(
+    process: Process,
+    clean: jax.Array,
+    noisy: jax.Array,
+    timesteps: jax.Array,
+    prediction: jax.Array,
+    variance: jax.Array,
+) -> jax.Array:
+    """The term of the variational bound that teaches the variance, in bits per dimension.
+
+        KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))   for t > 0,   -log p(x_0 | x_1)   for t = 0
+
+    The prediction of the mean is not trained by it. x_0 counts as 8-bit images in [-1, 1].
+
+    Args:
+        process: the diffusion, with variance "learned_range".
+        clean: x_0, `[B, ...]`.
+        noisy: x_t.
+        timesteps: t, `[B]`.
+        prediction: of e or v.
+        variance: v in `log sigma^2 = (v + 1) / 2 log beta + (1 - v) / 2 log beta_small`.
+
+    Returns:
+        `[B]`.
+    """
+    steps = _Steps(process, np.arange(process.num_timesteps))
+    rows = (-1, *(1,) * (clean.ndim - 1))
+
+    def at(values: jax.Array) -> jax.Array:
+        return values[timesteps].reshape(rows)
+
+    believed, _ = clean_and_noise(process, noisy, jax.lax.stop_gradient(prediction), timesteps)
+    true_mean = at(steps.mean_of_clean) * clean + at(steps.mean_of_noisy) * noisy
+    mean = at(steps.mean_of_clean) * believed + at(steps.mean_of_noisy) * noisy
+    log_variance = _learned(variance, at(steps.small), at(steps.betas))
+    true_log_variance = at(steps.small)
+    divergence = 0.5 * (
+        log_variance
+        - true_log_variance
+        + jnp.exp(true_log_variance - log_variance)
+        + (true_mean - mean) ** 2 * jnp.exp(-log_variance)
+        - 1.0
+    )
+    likelihood = -_log_likelihood_of_pixels(clean, mean, 0.5 * log_variance)
+    nats = jnp.where(timesteps.reshape(rows) == 0, likelihood, divergence)
+    return jnp.mean(nats, axis=tuple(range(1, clean.ndim))) / jnp.log(2.0)
+
+
+def _learned(variance: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+    share = (variance + 1.0) / 2.0
+    return share * high + (1.0 - share) * low
+
+
+def _log_likelihood_of_pixels(x: jax.Array, mean: jax.Array, log_scale: jax.Array) -> jax.Array:
+    """Of 8-bit values in [-1, 1]: the mass of a normal distribution in the bin around each."""
+
+    def below(edge: jax.Array) -> jax.Array:
+        return jax.scipy.stats.norm.cdf((edge - mean) * jnp.exp(-log_scale))
+
+    upper = jnp.where(x > 0.999, 1.0, below(x + 1.0 / 255.0))
+    lower = jnp.where(x < -0.999, 0.0, below(x - 1.0 / 255.0))
+    return jnp.log(jnp.maximum(upper - lower, 1e-12))
+
+
+def guided(denoiser: Denoiser, guidance: float | jax.Array, null_label: int) -> Denoiser:
+    """Classifier-free guidance: `(1 + w) out(x, t, label) - w out(x, t, null)`.
+
+    Both outputs come from one pass over twice the batch.
+
+    Args:
+        denoiser: what is guided; trained with some of its labels dropped.
+        guidance: w; 0 is the denoiser itself. It may be traced.
+        null_label: the label that stands for none.
+
+    Returns:
+        A denoiser.
+
+    Example:
+        >>> double = guided(lambda x, t, labels: labels[:, None] * x, 1.0, null_label=0)
+        >>> double(jnp.ones((1, 1)), jnp.zeros(1), jnp.array([3])).tolist()
+        [[6.0]]
+    """
+
+    def both(noisy: jax.Array, timesteps: jax.Array, labels: jax.Array) -> jax.Array:
+        nothing = jnp.full_like(labels, null_label)
+        out = denoiser(
+            jnp.concatenate([noisy, noisy]),
+            jnp.concatenate([timesteps, timesteps]),
+            jnp.concatenate([labels, nothing]),
+        )
+        with_label, without = jnp.split(out, 2)
+        return (1.0 + guidance) * with_label - guidance * without
+
+    return both
+
+
+def sample(
+    process: Process,
+    denoiser: Denoiser,
+    keys: jax.Array,
+    labels: jax.Array,
+    shape: tuple[int, ...],
+    *,
+    sampler: str = "ddim",
+    num_steps: int = 50,
+    eta: float | jax.Array = 0.0,
+    clip: bool = True,
+) -> jax.Array:
+    """Images from noise, in one compiled scan.
+
+    "ddpm" draws each step back from the posterior given the believed x_0; on fewer steps than T it
+    uses the process on those timesteps alone. "ddim" goes
+
+        x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s - sigma^2) e + sigma z,
+        sigma = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)
+
+    so that eta = 0 draws no noise but the first, and eta = 1 is "ddpm" with the small variance.
+
+    Args:
+        process: the diffusion.
+        denoiser: `(x_t, t, labels) -> output`, guided or not.
+        keys: one for each image, `[B]`: an image depends on no other.
+        labels: what is asked for, `[B]`.
+        shape: of one image.
+        sampler: "ddpm" or "ddim".
+        num_steps: how many timesteps are visited, evenly spread.
+        eta: the share of fresh noise of "ddim".
+        clip: keep the believed x_0 in [-1, 1], as for images; latents have no bounds.
+
+    Returns:
+        float32 `[B, *shape]`.
+
+    Raises:
+        InputError: an unknown sampler, or steps that are not from 1 to T.
+
+    Example:
+        >>> keys, labels = jax.random.split(jax.random.key(0), 2), jnp.zeros(2, jnp.int32)
+        >>> nothing = lambda x, t, labels: 0.0 * x
+        >>> sample(Process(), nothing, keys, labels, (4, 4, 1), num_steps=5).shape
+        (2, 4, 4, 1)
+    """
+    if sampler not in SAMPLERS:
+        raise InputError(f"sampler is {sampler!r}, but must be one of {', '.join(SAMPLERS)}.")
+    if not 1 <= num_steps <= process.num_timesteps:
+        raise InputError(
+            f"num_steps of sampling is {num_steps}, but must be from 1 to the "
+            f"{process.num_timesteps} timesteps of the diffusion."
+        )
+    spread = (
+        np.linspace(0, process.num_timesteps - 1, num_steps)
+        if num_steps > 1
+        else [process.num_timesteps - 1]
+    )
+    steps = _Steps(process, np.round(spread).astype(np.int32))
+
+    def draw(i: jax.Array) -> jax.Array:
+        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), shape))(keys)
+
+    def back(noisy: jax.Array, i: jax.Array) -> tuple[jax.Array, None]:
+        timesteps = jnp.full(labels.shape, steps.timesteps[i])
+        output = denoiser(noisy, timesteps, labels)
+        prediction, variance = split_variance(process, output)
+        clean, noise = clean_and_noise(process, noisy, prediction, timesteps)
+        if clip:
+            clean = jnp.clip(clean, -1.0, 1.0)
+            noise = (noisy - jnp.sqrt(steps.alphas_bar[i]) * clean) / jnp.sqrt(
+                1.0 - steps.alphas_bar[i]
+            )
+        if sampler == "ddim":
+            now, before = steps.alphas_bar[i], steps.alphas_bar_before[i]
+            sigma = eta * jnp.sqrt((1.0 - before) / (1.0 - now) * (1.0 - now / before))
+            direction = jnp.sqrt(jnp.maximum(1.0 - before - sigma**2, 0.0))
+            mean = jnp.sqrt(before) * clean + direction * noise
+        else:
+            mean = steps.mean_of_clean[i] * clean + steps.mean_of_noisy[i] * noisy
+            log_variance = steps.large[i] if process.variance == "large" else steps.small[i]
+            if variance is not None:
+                log_variance = _learned(variance, steps.small[i], steps.betas[i])
+            sigma = jnp.exp(0.5 * log_variance)
+        fresh = jnp.where(i > 0, draw(i), 0.0)  # place 0 belongs to the first noise
+        return mean + sigma * fresh, None
+
+    first = draw(jnp.int32(num_steps))
+    images, _ = jax.lax.scan(back, first, jnp.arange(num_steps - 1, -1, -1))
+    return images
