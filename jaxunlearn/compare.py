@@ -16,12 +16,12 @@ from jaxunlearn.config import Study
 from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import write_json
+from jaxunlearn.folders import check_claim
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report import write_report
 from jaxunlearn.runs import RunConfig
 from jaxunlearn.setting import machine
 from jaxunlearn.training import Diverged
-from jaxunlearn.types import InputError
 
 
 class Cell(NamedTuple):
@@ -68,7 +68,7 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
     """
     cells = {seed: [_plan(folder, study, seed, r) for r in study.requests] for seed in study.seeds}
     everything = [cell for seed in study.seeds for cell in cells[seed]]
-    _check_folder(folder)
+    check_claim(folder, "study.json", "study")
     for seed in study.seeds:
         stages.check(_pretrained(folder, seed), stages.pretraining(study.problem, seed), devices)
     for cell in everything:
@@ -116,16 +116,6 @@ def _plan(folder: Path, study: Study, seed: int, request: ForgetRequest) -> Cell
             for name in study.methods
         },
     )
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but a study needs a folder; give another name.")
-    if folder.exists() and not (folder / "study.json").exists():
-        if any(entry.name[0] != "." for entry in folder.iterdir()):
-            raise InputError(
-                f"{folder} is not empty and holds no study; name a new folder, or empty this one."
-            )
 
 
 def _description(study: Study) -> dict[str, object]:

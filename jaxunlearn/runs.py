@@ -8,7 +8,6 @@ folder belongs to one configuration and to one data set for good.
 
 import dataclasses
 import json
-import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Problem, from_dict
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
 from jaxunlearn.files import read_json, write_json
+from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.setting import Weights, load_dataset, load_shapes
 from jaxunlearn.types import InputError
 
@@ -149,24 +149,12 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
     Raises:
         InputError: it is not free.
     """
-    if run.exists() and not run.is_dir():
-        raise InputError(f"{run} is a file, but a run needs a folder; give another name.")
-    if not (run / "config.json").exists():
-        if run.exists() and any(entry.name[0] != "." for entry in run.iterdir()):
-            raise InputError(
-                f"{run} is not empty and holds no run; name a new folder, or empty this one."
-            )
+    if not check_claim(run, "config.json", "run"):
         return
     present, wanted = read_json(run / "config.json"), _plain(config)
     if config.start is None:
         present = present | {"start": None}
-    difference = first_difference(present, wanted)
-    if difference is not None:
-        name, there, here = difference
-        raise InputError(
-            f"{run} was written by another configuration: {name} is {there} there, but {here} now; "
-            "name a new folder, or delete this one."
-        )
+    check_same(present, wanted, f"{run} was written by another configuration")
     if (run / "fingerprints.json").exists():
         _check_data(run, dataset)
     path = run / "forget_request.json"
@@ -206,15 +194,3 @@ def _check_data(run: Path, dataset: Dataset) -> None:
 def _plain(config: RunConfig) -> dict[str, Any]:
     """The configuration as JSON has it: tuples are lists."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def first_difference(there: Any, here: Any, name: str = "") -> tuple[str, str, str] | None:
-    """The first entry in which two trees of plain values differ: its name, and both values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            inner = f"{name}.{key}" if name else key
-            found = first_difference(there.get(key, "not given"), here.get(key, "not given"), inner)
-            if found is not None:
-                return found
-        return None
-    return None if there == here else (name, reprlib.repr(there), reprlib.repr(here))

@@ -13,8 +13,8 @@ from typing import Any
 
 from jaxunlearn.evidence.report import Entries, by_request
 from jaxunlearn.files import read_json
+from jaxunlearn.folders import first_difference
 from jaxunlearn.report.study import Run, Study
-from jaxunlearn.runs import first_difference
 from jaxunlearn.types import InputError
 
 ULIRA_FOLDER = "ulira"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.evaluation import SplitPredictions, distances, divergences
+from jaxunlearn.folders import first_difference
 from jaxunlearn.report.columns import REFERENCES
-from jaxunlearn.runs import first_difference
 from jaxunlearn.types import InputError
 
 

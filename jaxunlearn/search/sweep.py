@@ -24,6 +24,7 @@ from jaxunlearn.config import Problem
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_json
+from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
@@ -133,7 +134,9 @@ def sweep(
     if retrained is not None:
         results.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
     identity = _identity(plan, problem, seed, retrained)
-    _check_folder(folder, identity)
+    if check_claim(folder, "sweep.json", "sweep"):
+        theirs = read_json(folder / "sweep.json").get("identity", {})
+        check_same(theirs, identity, f"{folder} holds another sweep")
 
     weights = runs.load_weights(plan.pretrained, problem)
     case = load_case(problem, seed, plan.request, weights, retrained)
@@ -184,24 +187,6 @@ def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) 
         "search": "grid" if plan.trials is None else "random",
     }
     return json.loads(json.dumps(identity))
-
-
-def _check_folder(folder: Path, identity: dict[str, Any]) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but a sweep needs a folder; give another name.")
-    if (folder / "sweep.json").exists():
-        theirs = read_json(folder / "sweep.json").get("identity", {})
-        difference = runs.first_difference(theirs, identity)
-        if difference is not None:
-            name, there, here = difference
-            raise InputError(
-                f"{folder} holds another sweep: {name} is {there} there, but {here} now; name a "
-                "new folder, or delete this one."
-            )
-    elif folder.exists() and any(entry.name[0] != "." for entry in folder.iterdir()):
-        raise InputError(
-            f"{folder} is not empty and holds no sweep; name a new folder, or empty this one."
-        )
 
 
 def _describe(

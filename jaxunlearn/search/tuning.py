@@ -30,9 +30,9 @@ from jaxunlearn.config import Problem, from_dict, read_toml
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_json, write_text
+from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report.tuning import FILE, chosen_toml
-from jaxunlearn.runs import first_difference
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.setting import Weights, load_splits, load_task, machine
@@ -190,24 +190,12 @@ def _retrained(folder: Path, seed: int, request: ForgetRequest) -> Path:
 def _open(folder: Path, search: Search) -> dict[str, Any]:
     """What the folder holds of this search; a folder of anything else is refused."""
     protocol = {"seeds": list(search.seeds), "problem": asdict(search.problem)}
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but a search needs a folder; give another name.")
-    if (folder / FILE).exists():
+    if check_claim(folder, FILE, "search"):
         record = read_json(folder / FILE)
-        theirs = record.get("protocol", {})
-        difference = first_difference({key: theirs.get(key) for key in protocol}, protocol)
-        if difference is None and theirs.get("trials", 0) > search.trials:
-            difference = "trials", str(theirs["trials"]), str(search.trials)
-        if difference is not None:
-            name, there, here = difference
-            raise InputError(
-                f"{folder} holds another search: {name} is {there} there, but {here} now; name a "
-                "new folder, or delete this one."
-            )
-    elif folder.exists() and any(entry.name[0] != "." for entry in folder.iterdir()):
-        raise InputError(
-            f"{folder} is not empty and holds no search; name a new folder, or empty this one."
-        )
+        theirs, otherwise = record.get("protocol", {}), f"{folder} holds another search"
+        check_same({key: theirs.get(key) for key in protocol}, protocol, otherwise)
+        if theirs.get("trials", 0) > search.trials:
+            check_same({"trials": theirs["trials"]}, {"trials": search.trials}, otherwise)
     else:
         record = {"machine": machine(), "found": {}}
     return record | {"protocol": protocol | {"trials": search.trials, "oracle": search.oracle}}

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import runs, stages
+from jaxunlearn import stages
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.ulira import logit_confidence
 from jaxunlearn.files import read_json, unwritable, write_json
+from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.setting import Weights
 from jaxunlearn.shadow import models as shadows
 from jaxunlearn.shadow.models import Plan
@@ -84,23 +85,11 @@ def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
         "seed": setting.seed,
     }
     wanted = json.loads(json.dumps(wanted))
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, but shadow models need a folder; give another name.")
-    if not (folder / "config.json").exists():
-        if folder.exists() and any(entry.name[0] != "." for entry in folder.iterdir()):
-            raise InputError(
-                f"{folder} is not empty and holds no shadow models; name a new folder, or empty "
-                "this one."
-            )
+    if check_claim(folder, "config.json", "shadow models", many=True):
+        present = read_json(folder / "config.json")
+        check_same(present, wanted, f"{folder} holds other shadow models")
+    else:
         write_json(folder / "config.json", wanted)
-        return
-    difference = runs.first_difference(read_json(folder / "config.json"), wanted)
-    if difference is not None:
-        name, there, here = difference
-        raise InputError(
-            f"{folder} holds other shadow models: {name} is {there} there, but {here} now; name a "
-            "new folder, or delete this one."
-        )
 
 
 class Group:
