@@ -235,14 +235,14 @@ def run(
         state, record = checkpointer.restore(jax.eval_shape(program.init, *inputs))
         seconds = record["seconds"]
     else:
-        init, compile_seconds = _compiled(program.init, *inputs)
+        init, compile_seconds = executable_for(program.init, *inputs)
         clock = time.perf_counter()
         state = jax.block_until_ready(init(*inputs))
         seconds = time.perf_counter() - clock
     del inputs  # the state has its own copy of the weights
     _truncate_metrics(metrics_file, int(state.step))
     limit = replicate(jnp.int32(num_steps), mesh)
-    chunk, more_seconds = _compiled(program.chunk, numbers, state, forget, retain, limit)
+    chunk, more_seconds = executable_for(program.chunk, numbers, state, forget, retain, limit)
     compile_seconds += more_seconds
 
     step = saved = int(state.step)
@@ -279,8 +279,16 @@ def run(
 _executables: dict[Any, Any] = {}
 
 
-def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
-    """The executable for these arguments, and the seconds it took to compile: 0 if at hand."""
+def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
+    """The executable of a jitted function for arguments like these, compiled once.
+
+    Args:
+        function: from `jax.jit`.
+        *args: its arguments; what counts is their shapes, types and devices.
+
+    Returns:
+        The executable, and the seconds it took to compile: 0 if it was at hand.
+    """
     leaves, structure = jax.tree.flatten(args)
     signature = (function, structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
     if signature in _executables:

@@ -308,7 +308,7 @@ def chunk(program: Program, runner: toy.Runner) -> tuple[Any, tuple[Any, ...]]:
     stop = replicate(jnp.int32(4), program.mesh)
     args = (numbers, state, problem.forget, problem.retain, stop)
     args = (args[0], args[1], *replicate(args[2:], program.mesh))
-    return training._compiled(program.chunk, *args)[0], args
+    return training.executable_for(program.chunk, *args)[0], args
 
 
 def test_nothing_moves_to_or_from_the_host_within_a_chunk(chunk: Any) -> None:

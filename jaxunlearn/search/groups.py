@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxunlearn.parallel import replicate
 from jaxunlearn.setting import Weights
-from jaxunlearn.training import Numbers, Program, Progress, _compiled
+from jaxunlearn.training import Numbers, Program, Progress, executable_for
 from jaxunlearn.types import Arrays
 
 
@@ -74,12 +74,14 @@ def run_group(
     stacked, keys, start, forget, retain = replicate((stacked, keys, start, forget, retain), mesh)
 
     inputs = (stacked, keys, *start, forget, retain)
-    begin, compile_seconds = _compiled(init, *inputs)
+    begin, compile_seconds = executable_for(init, *inputs)
     clock = time.perf_counter()
     state = jax.block_until_ready(begin(*inputs))
     seconds = time.perf_counter() - clock
     diverged: list[int | None] = [None] * size
-    advance, more = _compiled(chunk, stacked, state, forget, retain, _limits(diverged, 0, mesh))
+    advance, more = executable_for(
+        chunk, stacked, state, forget, retain, _limits(diverged, 0, mesh)
+    )
     compile_seconds += more
 
     step = 0
