@@ -39,7 +39,7 @@ def ascent(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
     """Gradient ascent on the ordinary loss: `-mean_i l_i`."""
-    losses, _ = task.losses(params, model_state, batch, key, True)
+    losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
     return -jnp.mean(losses)
 
 
@@ -59,7 +59,7 @@ def adaptive_ascent(exponent: float | jax.Array = 0.5, axis_name: str | None = N
     def objective(
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
-        losses, _ = task.losses(params, model_state, batch, key, True)
+        losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
         return -jnp.mean(adaptive_weights(losses, exponent, axis_name) * losses)
 
     return objective
@@ -91,7 +91,7 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
             labels = (batch["label"] + 1 + draw(keys, task.num_classes - 1)) % task.num_classes
         else:
             labels = draw(keys, task.num_classes)
-        losses, _ = task.losses(params, model_state, batch | {"label": labels}, key, True)
+        losses, _ = _forget_losses(task)(params, model_state, batch | {"label": labels}, key, True)
         return jnp.mean(losses)
 
     return objective
@@ -117,7 +117,7 @@ def match_unseen(
         InputError: the batch has none.
     """
     unseen = _unseen_losses(batch)
-    losses, _ = task.losses(params, model_state, batch, key, True)
+    losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
     difference = jnp.sort(_logit(losses)) - jnp.sort(_logit(unseen))
     return jnp.mean(optax.huber_loss(difference, delta=_HUBER_DELTA))
 
@@ -142,7 +142,7 @@ def until_unseen(objective: Objective) -> Objective:
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
         unseen = _unseen_losses(batch)
-        losses = task.losses(params, model_state, batch, key, True)[0]
+        losses = _forget_losses(task)(params, model_state, batch, key, True)[0]
         goes_on = jnp.mean(jnp.exp(-losses)) > jnp.mean(jnp.exp(-unseen))
         value = objective(task, params, model_state, batch, key)
         return jax.lax.stop_gradient(goes_on.astype(value.dtype)) * value
@@ -187,6 +187,10 @@ def _logit(losses: jax.Array) -> jax.Array:
     return -losses - jnp.log(-jnp.expm1(-losses))
 
 
+def _forget_losses(task: Task) -> Callable[..., tuple[jax.Array, ModelState]]:
+    return task.forget_losses or task.losses
+
+
 _UNTIL = "_until_unseen"
 
 
@@ -195,10 +199,19 @@ def needs_unseen(name: str) -> bool:
     return name == "match_unseen" or name.endswith(_UNTIL)
 
 
-def named(name: str, exponent: float | jax.Array = 0.5) -> Objective:
-    """The objective of that name: ascent, adaptive_ascent, random_labels or match_unseen.
+def named(name: str, exponent: float | jax.Array = 0.5, task: Task | None = None) -> Objective:
+    """The objective of that name: one of the task, or one that every task has.
 
-    The first three may end in "_until_unseen".
+    These are ascent, adaptive_ascent and random_labels, which may end in "_until_unseen", and
+    match_unseen.
+
+    Args:
+        name: of the objective.
+        exponent: of adaptive ascent.
+        task: what is unlearned, whose own objectives are known as well.
+
+    Returns:
+        The objective.
 
     Raises:
         InputError: an unknown name.
@@ -210,6 +223,7 @@ def named(name: str, exponent: float | jax.Array = 0.5) -> Objective:
     }
     objectives |= {name + _UNTIL: until_unseen(objective) for name, objective in objectives.items()}
     objectives["match_unseen"] = match_unseen
+    objectives |= dict(task.objectives if task else ())
     if name not in objectives:
         raise InputError(f"objective is {name!r}, but must be one of {', '.join(objectives)}.")
     return objectives[name]

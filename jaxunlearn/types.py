@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
@@ -47,23 +48,31 @@ class Task(NamedTuple):
         losses: `losses(params, model_state, batch, key, train) -> (losses [B], model_state)`, the
             ordinary training loss of each example. `key` is the key of the whole run; randomness is
             drawn per example from it (`example_keys`).
-        predict: `predict(params, model_state, batch) -> probabilities [B, C]`.
+        predict: `predict(params, model_state, batch) -> probabilities [B, C]`; None where the model
+            classifies nothing.
         num_classes: C.
         outputs: `outputs(params, model_state, batch, key, train) -> (outputs [B, ...],
             model_state)`: what the model says of each example (logits), with the augmentation and
             noise that `losses` would draw. Methods with a teacher need it.
         divergence: `divergence(teacher outputs, outputs) -> [B]`: how far the second are from the
             first, 0 where they agree (for logits, the KL divergence).
+        forget_losses: like `losses`, what forget objectives see, where that is something else:
+            diffusion drops no labels there. None stands for `losses`.
+        objectives: the forget objectives that only this task has, as pairs of name and function.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
     losses: Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]]
-    predict: Callable[[Params, ModelState, Batch], jax.Array]
+    predict: Callable[[Params, ModelState, Batch], jax.Array] | None
     num_classes: int
     outputs: (
         Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
     ) = None
     divergence: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    forget_losses: (
+        Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
+    ) = None
+    objectives: tuple[tuple[str, Callable[..., jax.Array]], ...] = ()
 
 
 class TrainState(NamedTuple):
@@ -126,6 +135,20 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(child, index), epoch)
 
     return jax.vmap(fold)(batch["index"], batch["epoch"])
+
+
+def unvisited(arrays: Arrays, positions: jax.Array) -> Batch:
+    """The batch of the examples at some positions, as if none had been visited before.
+
+    Args:
+        arrays: N examples.
+        positions: `[B]`.
+
+    Returns:
+        The batch, whose `"epoch"` is 0.
+    """
+    batch = {name: values[positions] for name, values in arrays.items()}
+    return batch | {"epoch": jnp.zeros_like(batch["index"])}
 
 
 class InputError(ValueError):

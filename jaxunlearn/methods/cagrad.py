@@ -43,5 +43,5 @@ def cagrad(
 
     Reference: Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021.
     """
-    forget = objectives.named(objective, exponent)
+    forget = objectives.named(objective, exponent, task)
     return two_gradients(task, transforms.cagrad(radius), optimizer, forget)

@@ -83,7 +83,7 @@ def eupmu(
     Raises:
         InputError: an unknown multiplier or objective.
     """
-    forget_objective = objectives.named(objective, exponent)
+    forget_objective = objectives.named(objective, exponent, task)
     if multiplier == "exact":
         exact = unilateral_surgery(tolerance)
         return two_gradients(task, exact, optimizer, forget_objective, surgery_metrics)

@@ -13,6 +13,7 @@ import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import begin, first
+from jaxunlearn.methods._passes import stacked_positions
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
     surgery_metrics,
@@ -30,6 +31,7 @@ from jaxunlearn.types import (
     Params,
     Task,
     TrainState,
+    unvisited,
 )
 
 _BATCH, _MOST_AUDITED = 256, 1024
@@ -126,7 +128,7 @@ def eupmu_budget(
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025, for the multiplier; the choice
     of the tolerance is this library's.
     """
-    losses_fn = loss_pair(task, objectives.named(objective, exponent))
+    losses_fn = loss_pair(task, objectives.named(objective, exponent, task))
 
     def surgery(tolerance: float | jax.Array) -> optax.GradientTransformationExtraArgs:
         return implicit_surgery(
@@ -247,17 +249,12 @@ def _error_and_loss(
     task: Task, params: Params, model_state: ModelState, arrays: Arrays, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Share of wrong answers and mean loss, in evaluation mode, over all full batches."""
-    size = arrays["label"].shape[0]
-    batch_size = min(_BATCH, size)
-    count = size // batch_size
 
     def one(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        batch = {name: values[positions] for name, values in arrays.items()}
-        batch["epoch"] = jnp.zeros_like(batch["index"])
+        batch = unvisited(arrays, positions)
         answers = jnp.argmax(task.predict(params, model_state, batch), axis=-1)
         losses, _ = task.losses(params, model_state, batch, key, False)
         return jnp.mean(answers != batch["label"]), jnp.mean(losses)
 
-    places = jnp.arange(count * batch_size).reshape(count, batch_size)
-    errors, losses = jax.lax.map(one, places)
+    errors, losses = jax.lax.map(one, stacked_positions(arrays, _BATCH))
     return jnp.mean(errors), jnp.mean(losses)

@@ -98,7 +98,7 @@ def eupmu_sfron(
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
     decay = schedule(alpha_schedule, alpha, num_steps)
-    losses_fn = loss_pair(task, objectives.named(objective, exponent))
+    losses_fn = loss_pair(task, objectives.named(objective, exponent, task))
     losses_and_grads = surgery_value_and_grad(losses_fn, has_aux=True)
     remain = remain_phase(
         task, optimizer, num_fast_steps=num_fast_steps, slow_step_size=slow_step_size

@@ -50,6 +50,6 @@ def gdr_gma(
 
     Reference: Lin et al., GDR-GMA, ACM Multimedia 2024.
     """
-    forget = objectives.named(objective, exponent)
+    forget = objectives.named(objective, exponent, task)
     aggregator = transforms.gdr_gma(bank_size, sharpness, threshold)
     return two_gradients(task, aggregator, optimizer, forget)

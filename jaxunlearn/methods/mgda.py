@@ -41,5 +41,5 @@ def mgda(
 
     Reference: Desideri, Multiple-gradient descent algorithm, 2012; Sener and Koltun, NeurIPS 2018.
     """
-    forget = objectives.named(objective, exponent)
+    forget = objectives.named(objective, exponent, task)
     return two_gradients(task, transforms.mgda(), optimizer, forget)

@@ -45,5 +45,5 @@ def nash(
 
     Reference: Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022.
     """
-    forget = objectives.named(objective, exponent)
+    forget = objectives.named(objective, exponent, task)
     return two_gradients(task, transforms.nash(), optimizer, forget)

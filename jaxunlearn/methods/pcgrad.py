@@ -43,5 +43,5 @@ def pcgrad(
 
     Reference: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020.
     """
-    forget = objectives.named(objective, exponent)
+    forget = objectives.named(objective, exponent, task)
     return two_gradients(task, transforms.pcgrad(), optimizer, forget)

@@ -32,7 +32,7 @@ def scalarization(
     Returns:
         A `Method`.
     """
-    forget = objectives.named(objective, exponent)
+    forget = objectives.named(objective, exponent, task)
     return descend(weighted(task, forget, LossPair(1.0, retain_weight)), optimizer)
 
 

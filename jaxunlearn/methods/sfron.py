@@ -87,7 +87,8 @@ def sfron(
         raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
-    forget_objective = named(objective, exponent if variant in ("SFR-on", "FR-on") else 0.0)
+    exponent = exponent if variant in ("SFR-on", "FR-on") else 0.0
+    forget_objective = named(objective, exponent, task)
     decay = schedule(alpha_schedule, alpha, num_steps)
     if variant == "R":
         return _joint(task, optimizer, forget_objective, decay, clip_norm)

@@ -1,0 +1,209 @@
+"""Conditional diffusion as a task: the error of the predicted noise, per example.
+
+Images arrive raw: uint8 becomes [-1, 1], floating point (latents too) stays as it is. Timesteps,
+noise and dropped labels are drawn from one key per example and visit. The label `num_classes`
+stands for no condition.
+
+    L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
+
+Forget objectives of this task, besides those that every task has:
+
+    match_anchor    |out(x_t, t, c) - sg out(x_t, t, a)|^2,  a = batch["anchor"], or the next class
+    match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxunlearn.diffusion import (
+    Process,
+    add_noise,
+    antithetic_timesteps,
+    guided,
+    split_variance,
+    target,
+    variational_term,
+)
+from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
+
+REDUCTIONS = ("sum", "mean")
+
+
+def diffusion(
+    model: nn.Module,
+    process: Process,
+    *,
+    image_shape: tuple[int, ...],
+    num_classes: int,
+    reduction: str = "sum",
+    label_drop: float = 0.1,
+    fisher_guidance: float = 0.0,
+) -> Task:
+    """The task of predicting noise with a Flax linen model.
+
+    In training a share of the labels is dropped, so that the model can be guided; forget objectives
+    drop none. In evaluation mode, which Fisher diagonals are computed in, the prediction is the
+    guided one, `(1 + w) out(c) - w out(null)`.
+
+    Args:
+        model: `model.apply(variables, images [B, ...], timesteps [B], labels [B], train)`; dropout
+            draws from the collection "dropout".
+        process: the diffusion.
+        image_shape: of one image.
+        num_classes: how many classes the labels range over; one more label means none.
+        reduction: of the squared errors of one example: "sum" over pixels, or "mean".
+        label_drop: the share of labels that training drops.
+        fisher_guidance: w, in evaluation mode.
+
+    Returns:
+        A `Task` that predicts no classes.
+
+    Raises:
+        InputError: an unknown reduction, or a share outside [0, 1).
+
+    Example:
+        >>> from jaxunlearn.models import denoisers
+        >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)
+        >>> task = diffusion(model, Process(100), image_shape=(8, 8, 1), num_classes=10)
+        >>> params, model_state = jax.eval_shape(task.init, jax.random.key(0))
+        >>> model_state
+        {}
+
+    Reference: Ho et al., Denoising Diffusion Probabilistic Models, NeurIPS 2020; Ho and Salimans,
+    Classifier-Free Diffusion Guidance, 2022; the variational term: Nichol and Dhariwal, 2021.
+    """
+    if reduction not in REDUCTIONS:
+        raise InputError(f"reduction is {reduction!r}, but must be one of {', '.join(REDUCTIONS)}.")
+    if not 0.0 <= label_drop < 1.0:
+        raise InputError(f"label_drop is {label_drop!r}, but must be at least 0 and below 1.")
+    pixels = tuple(range(1, len(image_shape) + 1))
+    reduce = jnp.sum if reduction == "sum" else jnp.mean
+
+    def init(key: jax.Array) -> tuple[Params, ModelState]:
+        nothing = jnp.zeros((1,), jnp.int32)
+        variables = dict(model.init(key, jnp.zeros((1, *image_shape)), nothing, nothing))
+        return variables.pop("params"), variables
+
+    def predicted(
+        params: Params,
+        model_state: ModelState,
+        batch: Batch,
+        labels: jax.Array,
+        key: jax.Array,
+        train: bool,
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """The output, and the clean image, the noise, the noisy image and the timestep of each."""
+        keys = example_keys(key, batch)
+        clean = as_signal(batch["image"])
+        timesteps = antithetic_timesteps(keys, process.num_timesteps)
+        noise = jax.vmap(
+            lambda k, x: jax.random.normal(jax.random.fold_in(k, 1), x.shape, x.dtype)
+        )(keys, clean)
+        noisy = add_noise(process, clean, noise, timesteps)
+
+        def denoiser(x: jax.Array, t: jax.Array, c: jax.Array) -> jax.Array:
+            variables = {"params": params, **model_state}
+            rngs = {"dropout": jax.random.fold_in(keys[0], 3)} if train else None
+            return model.apply(variables, x, t, c, train=train, rngs=rngs)
+
+        if not train and fisher_guidance != 0.0:
+            denoiser = guided(denoiser, fisher_guidance, num_classes)
+        return denoiser(noisy, timesteps, labels), clean, noise, noisy, timesteps
+
+    def losses_of(
+        params: Params,
+        model_state: ModelState,
+        batch: Batch,
+        labels: jax.Array,
+        key: jax.Array,
+        train: bool,
+    ) -> tuple[jax.Array, ModelState]:
+        output, clean, noise, noisy, t = predicted(params, model_state, batch, labels, key, train)
+        prediction, variance = split_variance(process, output)
+        errors = (prediction - target(process, clean, noise, t)) ** 2
+        losses = reduce(errors, axis=pixels)
+        if variance is not None:
+            bound = variational_term(process, clean, noisy, t, prediction, variance)
+            losses += bound * (errors[0].size if reduction == "sum" else 1)
+        return losses, model_state
+
+    def losses(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, ModelState]:
+        labels = batch["label"]
+        if train and label_drop > 0.0:
+            draws = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 2)))(
+                example_keys(key, batch)
+            )
+            labels = jnp.where(draws < label_drop, num_classes, labels)
+        return losses_of(params, model_state, batch, labels, key, train)
+
+    def forget_losses(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, ModelState]:
+        return losses_of(params, model_state, batch, batch["label"], key, train)
+
+    def outputs(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, ModelState]:
+        output, *_ = predicted(params, model_state, batch, batch["label"], key, train)
+        return split_variance(process, output)[0], model_state
+
+    def divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
+        return reduce((teacher - student) ** 2, axis=pixels)
+
+    return Task(
+        init,
+        losses,
+        None,
+        num_classes,
+        outputs,
+        divergence,
+        forget_losses,
+        (("match_anchor", match_anchor), ("match_noise", match_noise)),
+    )
+
+
+def as_signal(images: jax.Array) -> jax.Array:
+    """Images in [-1, 1]: uint8 is scaled, floating point stays as it is.
+
+    Example:
+        >>> as_signal(jnp.array([0, 255], jnp.uint8)).tolist()
+        [-1.0, 1.0]
+    """
+    return images.astype(jnp.float32) / 127.5 - 1.0 if images.dtype == jnp.uint8 else images
+
+
+def match_anchor(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """What is forgotten shall be denoised as if it were something else.
+
+        mean_i |out(x_t, t, c_i) - sg out(x_t, t, a_i)|^2
+
+    The anchor a_i is `batch["anchor"]` where the batch has one, and else the next class.
+
+    Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025; Fan et al. (SalUn), ICLR 2024.
+    """
+    assert task.outputs is not None and task.divergence is not None
+    anchor = batch.get("anchor", (batch["label"] + 1) % task.num_classes)
+    wanted, _ = task.outputs(params, model_state, batch | {"label": anchor}, key, True)
+    said, _ = task.outputs(params, model_state, batch, key, True)
+    return jnp.mean(task.divergence(jax.lax.stop_gradient(wanted), said))
+
+
+def match_noise(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """What is forgotten shall become uniform noise: the loss of the class on images of noise.
+
+    Reference: Heng and Soh, Selective Amnesia, NeurIPS 2023.
+    """
+    assert task.forget_losses is not None
+    shape = batch["image"].shape[1:]
+    images = jax.vmap(
+        lambda k: jax.random.uniform(jax.random.fold_in(k, 4), shape, minval=-1.0, maxval=1.0)
+    )(example_keys(key, batch))
+    losses, _ = task.forget_losses(params, model_state, batch | {"image": images}, key, True)
+    return jnp.mean(losses)

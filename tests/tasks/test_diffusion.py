@@ -1,0 +1,211 @@
+"""Diffusion as a task: what it draws, drops, guides and matches."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from jaxunlearn import methods, objectives
+from jaxunlearn.diffusion import Process, add_noise, antithetic_timesteps
+from jaxunlearn.tasks import diffusion
+from jaxunlearn.tasks.diffusion import as_signal, match_anchor, match_noise
+from jaxunlearn.types import InputError, example_keys
+
+KEY = jax.random.key(0)
+SHAPE, CLASSES = (4, 4, 1), 3
+PROCESS = Process(50)
+
+
+class Toy(nn.Module):
+    """One linear layer of pixels, an embedding of the label, and dropout."""
+
+    rate: float = 0.0
+    channels: int = 1
+
+    @nn.compact
+    def __call__(self, images, timesteps, labels, train=False):
+        x = images.reshape(images.shape[0], -1)
+        x = jnp.concatenate([x, timesteps[:, None] / 50.0], axis=-1)
+        x = nn.Dense(16 * self.channels)(x) + nn.Embed(CLASSES + 1, 16 * self.channels)(labels)
+        x = nn.Dropout(self.rate, deterministic=not train)(x)
+        return x.reshape(*images.shape[:-1], self.channels)
+
+
+def toy(model=Toy(), process=PROCESS, **settings):
+    return diffusion(model, process, image_shape=SHAPE, num_classes=CLASSES, **settings)
+
+
+def batch_of(size=6):
+    return {
+        "image": jax.random.uniform(KEY, (size, *SHAPE), minval=-1.0),
+        "label": jnp.arange(size) % CLASSES,
+        "index": jnp.arange(size),
+        "epoch": jnp.zeros(size, jnp.int32),
+    }
+
+
+def by_hand(params, batch, labels):
+    """The squared errors, from the parts."""
+    keys = example_keys(KEY, batch)
+    t = antithetic_timesteps(keys, 50)
+    noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 1), SHAPE))(keys)
+    noisy = add_noise(PROCESS, batch["image"], noise, t)
+    return (Toy().apply({"params": params}, noisy, t, labels) - noise) ** 2
+
+
+def test_the_loss_is_the_squared_error_of_the_noise_as_sum_or_mean():
+    params, state = toy().init(KEY)
+    batch = batch_of()
+    errors = by_hand(params, batch, batch["label"])
+    for reduction, of in (("sum", jnp.sum), ("mean", jnp.mean)):
+        task = toy(reduction=reduction, label_drop=0.0)
+        losses, new_state = task.losses(params, state, batch, KEY, True)
+        chex.assert_trees_all_close(losses, of(errors, axis=(1, 2, 3)), rtol=1e-5)
+        assert new_state == {}
+
+
+def test_training_drops_a_share_of_the_labels_and_forget_objectives_drop_none():
+    params, state = toy().init(KEY)
+    batch = batch_of(600)
+    kept = by_hand(params, batch, batch["label"]).sum(axis=(1, 2, 3))
+    dropped = by_hand(params, batch, jnp.full(600, CLASSES)).sum(axis=(1, 2, 3))
+    task = toy(label_drop=0.3)
+    losses, _ = task.losses(params, state, batch, KEY, True)
+    is_dropped = jnp.abs(losses - dropped) < 1e-3
+    assert 0.25 < float(is_dropped.mean()) < 0.35
+    chex.assert_trees_all_close(jnp.where(is_dropped, kept, losses), kept, rtol=1e-4)
+    forget, _ = task.forget_losses(params, state, batch, KEY, True)
+    chex.assert_trees_all_close(forget, kept, rtol=1e-5)
+    chex.assert_trees_all_close(objectives.ascent(task, params, state, batch, KEY), -kept.mean())
+    later, _ = task.losses(params, state, batch | {"epoch": batch["epoch"] + 1}, KEY, True)
+    assert not jnp.allclose(later, losses)  # another visit, other noise
+
+
+def test_evaluation_mode_guides_and_drops_nothing():
+    task = toy(fisher_guidance=2.0)
+    params, state = task.init(KEY)
+    batch = batch_of()
+    plain, null = (
+        toy().outputs(params, state, batch | {"label": labels}, KEY, False)[0]
+        for labels in (batch["label"], jnp.full(6, CLASSES))
+    )
+    guided, _ = task.outputs(params, state, batch, KEY, False)
+    chex.assert_trees_all_close(guided, 3.0 * plain - 2.0 * null, rtol=1e-4, atol=1e-4)
+    unguided, _ = task.outputs(params, state, batch, KEY, True)
+    chex.assert_trees_all_close(unguided, plain, rtol=1e-5)
+
+
+def test_images_are_scaled_and_latents_are_not():
+    batch = batch_of(2)
+    stored = batch | {"image": jnp.round((batch["image"] + 1) * 127.5).astype(jnp.uint8)}
+    task = toy()
+    params, state = task.init(KEY)
+    of_stored, of_signal = (
+        task.losses(params, state, b, KEY, False)[0]
+        for b in (stored, stored | {"image": as_signal(stored["image"])})
+    )
+    chex.assert_trees_all_close(of_stored, of_signal)
+
+
+def test_dropout_is_drawn_in_training_only():
+    task = toy(Toy(rate=0.5), label_drop=0.0)
+    params, state = task.init(KEY)
+    batch = batch_of()
+    trained = [
+        task.losses(params, state, batch | {"epoch": batch["epoch"] + e}, KEY, True)[0]
+        for e in (0, 0)
+    ]
+    chex.assert_trees_all_equal(*trained)
+    evaluated, _ = task.losses(params, state, batch, KEY, False)
+    assert not jnp.allclose(trained[0], evaluated)
+
+
+def test_a_learned_variance_adds_its_term_and_stays_out_of_outputs():
+    process = Process(50, variance="learned_range")
+    task = toy(Toy(channels=2), process, label_drop=0.0)
+    params, state = task.init(KEY)
+    batch = batch_of()
+    outputs, _ = task.outputs(params, state, batch, KEY, True)
+    assert outputs.shape == (6, *SHAPE)
+    keys = example_keys(KEY, batch)
+    noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 1), SHAPE))(keys)
+    squared = jnp.sum((outputs - noise) ** 2, axis=(1, 2, 3))
+    losses, _ = task.losses(params, state, batch, KEY, True)
+    assert jnp.all(losses > squared)
+
+
+def test_matching_the_anchor_moves_the_forgotten_label_and_leaves_the_anchor():
+    task = toy(reduction="mean")
+    params, state = task.init(KEY)
+    batch = batch_of() | {"label": jnp.zeros(6, jnp.int32), "anchor": jnp.full(6, 2)}
+
+    def loss(p):
+        return match_anchor(task, p, state, batch, KEY)
+
+    # The toy's output is linear in its embedding: the loss is the distance of two embeddings.
+    table = params["Embed_0"]["embedding"]
+    chex.assert_trees_all_close(loss(params), jnp.mean((table[0] - table[2]) ** 2), rtol=1e-4)
+    slope = jax.grad(loss)(params)["Embed_0"]["embedding"]
+    assert jnp.all(slope[2] == 0) and jnp.any(slope[0] != 0)
+    del batch["anchor"]  # then it is the next class
+    chex.assert_trees_all_close(loss(params), jnp.mean((table[0] - table[1]) ** 2), rtol=1e-4)
+
+
+def test_matching_noise_is_the_loss_on_other_images_within_bounds():
+    task = toy()
+    params, state = task.init(KEY)
+    batch = batch_of()
+    blank = batch | {"image": jnp.zeros_like(batch["image"])}
+    one, other = (match_noise(task, params, state, b, KEY) for b in (batch, blank))
+    chex.assert_trees_all_close(one, other)  # the images themselves do not matter
+
+
+@pytest.mark.parametrize("name", ["match_anchor", "match_noise"])
+def test_objectives_of_the_task_are_known_by_name(name):
+    assert objectives.named(name, task=toy()) in (match_anchor, match_noise)
+    with pytest.raises(InputError, match=f"objective is '{name}'"):
+        objectives.named(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("finetune", {}),
+        ("gradient_ascent", {}),
+        ("random_labels", {}),
+        ("salun", {}),
+        ("sfron", {"num_fast_steps": 2}),
+        ("sfron", {"num_fast_steps": 1, "share_optimizer": True, "objective": "match_anchor"}),
+        ("eupmu", {"objective": "match_anchor"}),
+        ("eupmu", {"multiplier": "next_batch", "objective": "match_noise"}),
+        ("eupmu_sfron", {"num_fast_steps": 2, "objective": "match_anchor"}),
+        ("pcgrad", {}),
+        ("bad_teacher", {}),
+        ("ssd", {"selection": 0.1}),
+    ],
+)
+def test_methods_drive_it(name, settings):
+    task = toy()
+    chosen = methods.settings(name, {"learning_rate": 1e-3, **settings})
+    method = methods.build(task, name, chosen)
+    arrays = {k: v for k, v in batch_of(12).items() if k != "epoch"}
+    forget, retain = ({k: v[i : i + 6] for k, v in arrays.items()} for i in (0, 6))
+    state = method.init(KEY, *task.init(KEY), forget, retain)
+    retain_batches = jax.tree.map(
+        lambda x: jnp.stack([x] * method.retain_batches), batch_of() | {"index": retain["index"]}
+    )
+    after, metrics = jax.jit(method.step)(state, batch_of(), retain_batches)
+    chex.assert_tree_all_finite((after.params, metrics))
+    original, _ = task.init(KEY)
+    moved = jax.tree.map(lambda x, y: bool(jnp.any(x != y)), after.params, original)
+    assert any(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [({"reduction": "max"}, "sum, mean"), ({"label_drop": 1.0}, "below 1")],
+)
+def test_bad_settings_are_refused(bad, words):
+    with pytest.raises(InputError, match=words):
+        toy(**bad)
