@@ -39,7 +39,7 @@ from jaxunlearn.files import write_text
 from jaxunlearn.setting import Weights, load_dataset, load_task, load_training
 from jaxunlearn.shadow.memorisation import memorisation
 from jaxunlearn.stages import to_device
-from jaxunlearn.types import Arrays, InputError, Task
+from jaxunlearn.types import Arrays, InputError, Task, unvisited
 
 SCORES = ("memorisation", "gradient_norm", "influence", "nearest")
 _SKETCH, _AT_ONCE, _ROWS = 1024, 32, 512
@@ -206,8 +206,7 @@ def _each(
     """`function(gradient [P])` of every example, stacked."""
 
     def one(position: jax.Array) -> jax.Array:
-        batch = {name: values[position][None] for name, values in examples.items()}
-        batch["epoch"] = jnp.zeros_like(batch["index"])
+        batch = unvisited(examples, position[None])
         key = jax.random.key(0)  # unused: nothing is random in evaluation
 
         def loss(params: object) -> jax.Array:

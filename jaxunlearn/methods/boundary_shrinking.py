@@ -6,7 +6,7 @@ import optax
 
 from jaxunlearn.methods._build import advance, begin
 from jaxunlearn.methods._teacher import outputs_of
-from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
+from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState, unvisited
 
 _BATCH = 256  # examples that are attacked at once
 
@@ -102,8 +102,7 @@ def nearest_wrong_labels(
     outputs = outputs_of(task, "boundary_shrinking")
 
     def of_batch(positions: jax.Array) -> jax.Array:
-        batch = {name: values[positions] for name, values in arrays.items()}
-        batch["epoch"] = jnp.zeros_like(batch["index"])
+        batch = unvisited(arrays, positions)
         if batch["image"].dtype == jnp.uint8:
             batch["image"] = batch["image"].astype(jnp.float32) / 255.0
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._one_shot import one_shot
-from jaxunlearn.methods._saliency import fisher_of
+from jaxunlearn.methods._passes import fisher_of
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
 
 _NOISE_CHILD = 7  # of the run's key

@@ -21,7 +21,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxunlearn.methods._one_shot import one_shot
-from jaxunlearn.methods._saliency import _plain_losses, _stacked_indices
+from jaxunlearn.methods._passes import plain_losses, stacked_positions
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
 
 _ORDER_CHILD = 6  # of the run's key
@@ -133,15 +133,17 @@ def influence(
         flat, unravel = ravel_pytree(params)
 
         def gradient_on(arrays: Arrays) -> Callable[[jax.Array], jax.Array]:
-            losses_fn = _plain_losses(task, model_state, arrays, key)
+            losses_fn = plain_losses(task, model_state, arrays, key)
             gradient = jax.grad(lambda p, positions: jnp.mean(losses_fn(unravel(p), positions)))
             return lambda positions: gradient(flat, positions)
 
         num_forget, num_retain = len(forget["label"]), len(retain["label"])
         order = jax.random.permutation(jax.random.fold_in(key, _ORDER_CHILD), num_retain)
-        batches = order[_stacked_indices(retain, fisher_batch_size)[:num_fisher_batches]]
+        batches = order[stacked_positions(retain, fisher_batch_size)[:num_fisher_batches]]
         inverse = woodfisher(gradient_on(retain), batches, flat.size, damping)
-        total = num_forget * _mean(gradient_on(forget), _stacked_indices(forget, fisher_batch_size))
+        total = num_forget * _mean(
+            gradient_on(forget), stacked_positions(forget, fisher_batch_size)
+        )
         return unravel(flat + alpha / num_retain * inverse.times(total))
 
     return one_shot(task, edit)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._one_shot import one_shot
-from jaxunlearn.methods._saliency import fisher_of
+from jaxunlearn.methods._passes import fisher_pair
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
 
 
@@ -89,17 +89,15 @@ def ssd(
     def edit(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> Params:
-        of_forget, of_retain = (
-            fisher_of(
-                task,
-                key,
-                params,
-                model_state,
-                arrays,
-                per_example=True,
-                batch_size=fisher_batch_size,
-            )
-            for arrays in (forget, retain)
+        of_forget, of_retain = fisher_pair(
+            task,
+            key,
+            params,
+            model_state,
+            forget,
+            retain,
+            per_example=True,
+            batch_size=fisher_batch_size,
         )
         num_forget, num_retain = len(forget["label"]), len(retain["label"])
         share = num_forget / (num_forget + num_retain)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.methods._saliency import _stacked_indices
+from jaxunlearn.methods._passes import stacked_positions
 from jaxunlearn.transforms import SaliencyMaskState
 from tests import toy
 from tests.helpers import assert_trees_close, assert_trees_equal, flat
@@ -60,6 +60,6 @@ def test_nothing_salient_moves_nothing() -> None:
 
 def test_mask_batches_leave_out_the_incomplete_one() -> None:
     arrays = {"label": jnp.zeros(12)}
-    assert _stacked_indices(arrays, 5).tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-    assert _stacked_indices(arrays, 4).shape == (3, 4)
-    assert _stacked_indices(arrays, 100).tolist() == [list(range(12))]
+    assert stacked_positions(arrays, 5).tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert stacked_positions(arrays, 4).shape == (3, 4)
+    assert stacked_positions(arrays, 100).tolist() == [list(range(12))]
