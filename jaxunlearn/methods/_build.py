@@ -36,6 +36,18 @@ def begin(
     return TrainState(step, params, model_state, transform.init(params), key)
 
 
+def begin_with(transform: optax.GradientTransformation) -> Callable[..., TrainState]:
+    """The `init` of a method that asks nothing of the data: `begin`, whatever they are."""
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> TrainState:
+        del forget, retain
+        return begin(transform, key, params, model_state)
+
+    return init
+
+
 def advance(
     state: TrainState, updates: optax.Updates, opt_state: Any, model_state: ModelState
 ) -> TrainState:
@@ -51,6 +63,11 @@ def advance(
 def first(batches: Batch) -> Batch:
     """The first of the stacked retain batches."""
     return jax.tree.map(lambda x: x[0], batches)
+
+
+def choose(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """One of two trees of the same structure."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), yes, no)
 
 
 def descend(
@@ -69,12 +86,6 @@ def descend(
         A `Method`.
     """
 
-    def default_init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del forget, retain
-        return begin(transform, key, params, model_state)
-
     def step(
         state: TrainState, forget: Batch, retain: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -85,7 +96,7 @@ def descend(
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         return advance(state, updates, opt_state, model_state), metrics
 
-    return Method(init or default_init, step)
+    return Method(init or begin_with(transform), step)
 
 
 def weighted(task: Task, objective: Objective, weights: LossPair) -> LossFn:

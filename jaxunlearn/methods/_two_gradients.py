@@ -9,18 +9,9 @@ from typing import Any
 import jax
 import optax
 
-from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._build import advance, begin_with, first
 from jaxunlearn.objectives import Objective, retain_loss
-from jaxunlearn.types import (
-    Arrays,
-    Batch,
-    LossPair,
-    Method,
-    ModelState,
-    Params,
-    Task,
-    TrainState,
-)
+from jaxunlearn.types import Batch, LossPair, Method, Task, TrainState
 
 # metrics(losses, opt_state) -> what a step reports
 Metrics = Callable[[LossPair, Any], dict[str, jax.Array]]
@@ -55,12 +46,6 @@ def two_gradients(
     """
     transform = optax.chain(aggregator, optimizer)
 
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del forget, retain
-        return begin(transform, key, params, model_state)
-
     def step(
         state: TrainState, forget: Batch, retain: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -81,4 +66,4 @@ def two_gradients(
         losses = LossPair(forget_value, retain_value)
         return advance(state, updates, opt_state, model_state), metrics(losses, opt_state)
 
-    return Method(init, step)
+    return Method(begin_with(transform), step)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import objectives
-from jaxunlearn.methods._build import begin, first
+from jaxunlearn.methods._build import begin, choose, first
 from jaxunlearn.methods._passes import stacked_positions
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
@@ -198,12 +198,12 @@ def eupmu_budget(
             ),
             lambda: jnp.array(True),
         )
-        kept = _choose(passed, trial, ledger.safe)
+        kept = choose(passed, trial, ledger.safe)
         new_ledger = ledger._replace(
             optimizer_state=kept.optimizer_state,
             multiplier_state=kept.multiplier_state,
             average=kept.average,
-            safe=_choose(due, kept, ledger.safe),
+            safe=choose(due, kept, ledger.safe),
             scale=jnp.where(passed, ledger.scale, 0.5 * ledger.scale),
         )
         metrics = surgery_metrics(LossPair(forget_loss, losses.retain), multiplier_state)
@@ -212,10 +212,6 @@ def eupmu_budget(
         return after, metrics
 
     return Method(init, step)
-
-
-def _choose(condition: jax.Array, yes: _Trial, no: _Trial) -> _Trial:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), yes, no)
 
 
 def check_budget(

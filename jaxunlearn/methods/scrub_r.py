@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.methods._build import choose
 from jaxunlearn.methods.scrub import scrub
 from jaxunlearn.types import (
     Arrays,
@@ -138,21 +139,17 @@ def scrub_r(
         total = total + jnp.where(place < num_max_steps, 0.0, accuracy)
         gap = jnp.abs(total / num_min_steps - target_accuracy)
         best = (place == round_steps - 1) & (gap < snapshot.gap)
-        params, model_state, gap = _choose(
+        params, model_state, gap = choose(
             best,
             (state.params, state.model_state, gap),
             (snapshot.params, snapshot.model_state, snapshot.gap),
         )
         last = state.step == num_steps
         state = state._replace(
-            params=_choose(last, params, state.params),
-            model_state=_choose(last, model_state, state.model_state),
+            params=choose(last, params, state.params),
+            model_state=choose(last, model_state, state.model_state),
             opt_state=RewindState(state.opt_state, Snapshot(params, model_state, gap, total)),
         )
         return state, metrics | {"forget_accuracy": accuracy, "accuracy_gap": gap}
 
     return Method(init, step)
-
-
-def _choose(condition: jax.Array, one: Any, other: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), one, other)
