@@ -8,15 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._build import advance, begin
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._remain import remain_phase
-from jaxunlearn.objectives import Objective, named, retain_loss
+from jaxunlearn.methods._two_gradients import two_gradients
+from jaxunlearn.objectives import named
 from jaxunlearn.optimizers import schedule
 from jaxunlearn.types import (
     Arrays,
     Batch,
     InputError,
+    LossPair,
     Method,
     ModelState,
     Params,
@@ -91,7 +93,7 @@ def sfron(
     forget_objective = named(objective, exponent, task)
     decay = schedule(alpha_schedule, alpha, num_steps)
     if variant == "R":
-        return _joint(task, optimizer, forget_objective, decay, clip_norm)
+        return two_gradients(task, _clipped_sum(decay, clip_norm), optimizer, forget_objective)
 
     forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
     remain = remain_phase(
@@ -193,40 +195,17 @@ def sfron_released(
     )
 
 
-def _joint(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    objective: Objective,
-    decay: optax.Schedule,
-    clip_norm: float | jax.Array,
-) -> Method:
-    """The ablation without geometry: both gradients at the same weights, in one optimizer step."""
-    forget_transform = optax.chain(
-        optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm)
-    )
+def _clipped_sum(
+    decay: optax.Schedule, clip_norm: float | jax.Array
+) -> optax.GradientTransformation:
+    """For the ablation without geometry: the clipped forget gradient plus the retain gradient."""
+    clip = optax.chain(optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm))
 
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del forget, retain
-        state = begin(optimizer, key, params, model_state)
-        return state._replace(opt_state=(forget_transform.init(params), state.opt_state))
+    def update(
+        updates: LossPair, state: optax.OptState, params: Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del params
+        forget, state = clip.update(updates.forget, state)
+        return jax.tree.map(jnp.add, forget, updates.retain), state
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch = jax.random.wrap_key_data(state.key), first(retain)
-        forget_state, optimizer_state = state.opt_state
-        forget_loss, forget_grads = jax.value_and_grad(
-            lambda p: objective(task, p, state.model_state, forget, key)
-        )(state.params)
-        (retain_value, model_state), retain_grads = jax.value_and_grad(
-            lambda p: retain_loss(task, p, state.model_state, batch, key), has_aux=True
-        )(state.params)
-        forget_grads, forget_state = forget_transform.update(forget_grads, forget_state)
-        grads = jax.tree.map(jnp.add, forget_grads, retain_grads)
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, state.params)
-        metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
-        return advance(state, updates, (forget_state, optimizer_state), model_state), metrics
-
-    return Method(init, step)
+    return optax.GradientTransformation(clip.init, update)
