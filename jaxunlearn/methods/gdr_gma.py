@@ -31,8 +31,7 @@ def gdr_gma(
             memory as the parameters.
         sharpness: how fast the weight moves from forgetting to retaining.
         threshold: the retain loss, in nats, at which both weigh the same.
-        objective: the forget objective: "random_labels", "ascent" (the paper's) or
-            "adaptive_ascent".
+        objective: the forget objective, a name of `objectives.named`; the paper's is "ascent".
         exponent: of adaptive ascent.
 
     Returns:

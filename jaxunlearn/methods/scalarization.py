@@ -26,7 +26,7 @@ def scalarization(
         task: what is unlearned.
         optimizer: any optax optimizer.
         retain_weight: the fixed multiplier of the retain loss.
-        objective: the forget objective: "ascent", "adaptive_ascent" or "random_labels".
+        objective: the forget objective, a name of `objectives.named`.
         exponent: of adaptive ascent.
 
     Returns:
