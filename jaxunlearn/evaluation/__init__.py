@@ -1,6 +1,8 @@
 """How well a model forgot: accuracies, two attacks, divergences and gaps to the retrained model.
 
-Nothing here looks inside a model: everything is computed from `Predictions`.
+Nothing here looks inside a model: everything is computed from `Predictions`. Models that generate
+images are judged by a classifier's `Predictions` of these and by features of how they look, with
+the Frechet distance, precision and recall.
 """
 
 from jaxunlearn.evaluation.attacks import (
@@ -12,6 +14,9 @@ from jaxunlearn.evaluation.attacks import (
 )
 from jaxunlearn.evaluation.comparison import PairedDifference, Ranked, holm, paired_difference, rank
 from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
+from jaxunlearn.evaluation.frechet import Statistics, frechet_distance, halves_distance
+from jaxunlearn.evaluation.frechet import statistics as feature_statistics
+from jaxunlearn.evaluation.generation import classify_generated, compare_generated
 from jaxunlearn.evaluation.metrics import (
     ATTACKS,
     accuracy,
@@ -23,6 +28,7 @@ from jaxunlearn.evaluation.metrics import (
     tug_of_war,
 )
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
+from jaxunlearn.evaluation.precision_recall import PrecisionRecall, precision_recall
 from jaxunlearn.evaluation.predictions import Predictions, SplitPredictions, predict
 from jaxunlearn.evaluation.statistics import Summary, summarize
 
@@ -30,14 +36,21 @@ __all__ = [
     "ATTACKS",
     "FEATURES",
     "PairedDifference",
+    "PrecisionRecall",
     "Predictions",
     "Ranked",
     "SplitPredictions",
+    "Statistics",
     "Summary",
     "accuracy",
     "attack_feature",
     "average_gap",
+    "classify_generated",
+    "compare_generated",
+    "feature_statistics",
     "five_part_gap",
+    "frechet_distance",
+    "halves_distance",
     "distances",
     "divergences",
     "entropy_member_rate",
@@ -48,6 +61,7 @@ __all__ = [
     "kl_divergence",
     "paired_difference",
     "pareto_front",
+    "precision_recall",
     "predict",
     "rank",
     "same_number",

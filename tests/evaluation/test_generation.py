@@ -1,0 +1,84 @@
+"""What is said of generated images: by hand, in the right direction, and only of what was asked."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxunlearn.evaluation import (
+    Predictions,
+    classify_generated,
+    compare_generated,
+    frechet_distance,
+    precision_recall,
+)
+from jaxunlearn.evaluation.frechet import statistics
+from jaxunlearn.types import InputError
+
+FORGET = Predictions(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([2, 2]))
+RETAIN = Predictions(
+    np.array([[1.0, 0.0, 0.0], [0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]]),
+    np.array([0, 1, 1, 0]),
+)
+
+
+def test_classes_by_hand():
+    found = classify_generated(FORGET, RETAIN)
+    entropy = [
+        0.5 * math.log(2) + 0.5 * math.log(4),
+        -0.2 * math.log(0.1) - 0.8 * math.log(0.8),
+        -0.6 * math.log(0.6) - 0.4 * math.log(0.4),
+        -0.2 * math.log(0.2) - 0.3 * math.log(0.3) - 0.5 * math.log(0.5),
+    ]
+    assert found == pytest.approx(
+        {
+            "generated_forget_accuracy": 50.0,
+            "generated_forget_probability": (0.25 + 0.8) / 2,
+            "generated_forget_entropy": (entropy[0] + entropy[1]) / 2,
+            "generated_retain_accuracy": 50.0,
+            "generated_retain_probability": (1.0 + 0.4 + 1.0 + 0.2) / 4,
+            "generated_retain_entropy": (entropy[2] + entropy[3]) / 4,
+        }
+    )
+
+
+def test_a_forgotten_class_lowers_accuracy_and_raises_entropy():
+    sure, labels = np.tile([0.0, 0.0, 1.0], (5, 1)), np.full(5, 2)
+    before = classify_generated(Predictions(sure, labels), RETAIN)
+    after = classify_generated(Predictions(np.full((5, 3), 1 / 3), labels), RETAIN)
+    assert before["generated_forget_accuracy"] == 100.0
+    assert before["generated_forget_probability"] == 1.0
+    assert before["generated_forget_entropy"] == 0.0
+    assert after["generated_forget_accuracy"] == 0.0
+    assert after["generated_forget_probability"] == pytest.approx(1 / 3)
+    assert after["generated_forget_entropy"] == pytest.approx(math.log(3))
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "message"),
+    [
+        (RETAIN, FORGET._replace(labels=np.array([2, 1])), "class 1 was asked for among the forg"),
+        (FORGET._replace(labels=np.array([2, 3])), RETAIN, "The generated forget prediction set"),
+        (FORGET, Predictions(np.zeros((0, 3)), np.zeros(0, int)), "generated retain .* is empty"),
+    ],
+)
+def test_what_is_not_divided_by_class_is_refused(forget, retain, message):
+    with pytest.raises(InputError, match=message):
+        classify_generated(forget, retain)
+
+
+def test_looks_are_the_distance_and_both_shares():
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(size=(80, 3)), 0.8 * rng.normal(size=(60, 3)) + 0.3
+    found = compare_generated(real, generated, "by hand")
+    precision, recall = precision_recall(real, generated)
+    assert found == {
+        "frechet_retain": frechet_distance(statistics(real, "x"), statistics(generated, "x")),
+        "precision_retain": precision,
+        "recall_retain": recall,
+    }
+    assert found["precision_retain"] > found["recall_retain"]  # it draws too little variety
+    same = compare_generated(real, real, "by hand")
+    assert same == pytest.approx(
+        {"frechet_retain": 0.0, "precision_retain": 1.0, "recall_retain": 1.0}, abs=1e-8
+    )
