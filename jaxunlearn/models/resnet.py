@@ -1,12 +1,14 @@
-"""Residual networks with the small stem used for CIFAR.
+"""Residual networks, with the small stem used for CIFAR or the published one.
 
     y = relu(F(x) + shortcut(x)),   F = norm(conv(relu(norm(conv(x)))))   (basic block)
 
 The shortcut is the identity, or a 1x1 convolution with a norm where the shape changes. The
 bottleneck block is 1x1, 3x3 (with the stride), 1x1 to four times the width.
 
-Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. The stem is
-one 3x3 convolution without max-pooling; group normalisation is Wu and He, ECCV 2018.
+Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. For CIFAR the
+stem is one 3x3 convolution without max-pooling, the default here; for ImageNet it is 7x7 of stride 2
+with max-pooling (`stem_size=7, stem_stride=2, stem_pool=True`). Group normalisation is Wu and He,
+ECCV 2018.
 """
 
 from typing import Any
@@ -25,6 +27,7 @@ from jaxunlearn.models.checks import (
 )
 from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import Head, Norm, he_init
+from jaxunlearn.types import InputError
 
 
 class Block(nn.Module):
@@ -92,7 +95,7 @@ class ResNet(nn.Module):
 
     Attributes:
         num_classes: number of logits.
-        stem_width: channels of the 3x3 stem.
+        stem_width: channels of the stem.
         stem_stride: stride of the stem.
         widths: channels of each stage (a bottleneck stage puts out four times as many).
         blocks: number of blocks in each stage.
@@ -103,6 +106,8 @@ class ResNet(nn.Module):
         axis_name: mapped axis over which BatchNorm averages its statistics (pmap, vmap, shard_map);
             None under plain or sharded jit.
         dtype: type computed in, float32 or bfloat16.
+        stem_size: side of the stem's kernel.
+        stem_pool: whether 3x3 max-pooling of stride 2 follows the stem.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -124,16 +129,22 @@ class ResNet(nn.Module):
     norm: str = "batch"
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    stem_size: int = 3
+    stem_pool: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields."""
         check_common(self)
-        check_whole(self, "stem_width", "stem_stride")
+        check_whole(self, "stem_width", "stem_stride", "stem_size")
         check_wholes(self, "widths", (64, 128, 256, 512))
         check_wholes(self, "blocks", (2, 2, 2, 2))
         check_wholes(self, "strides", (1, 2, 2, 2))
         check_same_length(self, "widths", "blocks", "strides")
         check_choice(self, "block", ("basic", "bottleneck"))
+        if not isinstance(self.stem_pool, bool):
+            raise InputError(
+                f"ResNet.stem_pool is {self.stem_pool!r}, but it must be a truth value"
+            )
         super().__post_init__()
 
     @nn.compact
@@ -153,15 +164,17 @@ class ResNet(nn.Module):
         check_images(self, images)
         x = Conv(
             self.stem_width,
-            (3, 3),
+            (self.stem_size, self.stem_size),
             strides=self.stem_stride,
-            padding=1,
+            padding=self.stem_size // 2,
             use_bias=False,
             kernel_init=he_init,
             dtype=self.dtype,
             name="stem_conv",
         )(images)
         x = nn.relu(Norm(self.norm, self.axis_name, self.dtype, name="stem_norm")(x, train))
+        if self.stem_pool:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         stages = zip(self.widths, self.blocks, self.strides, strict=True)
         for i, (width, count, stride) in enumerate(stages, start=1):
             for j in range(1, count + 1):

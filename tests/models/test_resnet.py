@@ -136,6 +136,42 @@ def test_study_model_is_expressed_by_its_fields():
     )
 
 
+def test_published_stem(random_variables):
+    """7x7 convolution of stride 2, norm, relu and the largest of 3x3, as loops."""
+    fields = {"stem_width": 4, "widths": (4,), "blocks": (1,), "strides": (1,)}
+    model = ResNet(3, **fields, stem_size=7, stem_stride=2, stem_pool=True)
+    images = np.random.default_rng(1).normal(size=(2, 12, 12, 3)).astype(np.float32)
+    variables = random_variables(model, images)
+    _, state = jax.jit(
+        lambda images: model.apply(variables, images, capture_intermediates=True, mutable=True)
+    )(images)
+    (normed,) = state["intermediates"]["stem_norm"]["__call__"]
+    params, stats = variables["params"], variables["batch_stats"]["stem_norm"]["batch"]
+    x = convolve(images, params["stem_conv"]["kernel"], 2)
+    x = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
+    x = x * params["stem_norm"]["batch"]["scale"] + params["stem_norm"]["batch"]["bias"]
+    np.testing.assert_allclose(normed, x, rtol=1e-4, atol=1e-4)
+    x = np.pad(np.maximum(x, 0), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    pooled = np.array(
+        [[x[:, i : i + 3, j : j + 3].max((1, 2)) for j in (0, 2, 4)] for i in (0, 2, 4)]
+    )
+    block = Block(4, 1, False, norm="batch", axis_name=None, dtype=jnp.float32)
+    inner = {kind: tree["stage1_block1"] for kind, tree in variables.items()}
+    expected = block.apply(inner, pooled.transpose(2, 0, 1, 3), False)
+    (found,) = state["intermediates"]["stage1_block1"]["__call__"]
+    assert found.shape == (2, 3, 3, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)],
+)
+def test_count_with_the_published_stem(name, expected, shapes, count):
+    stem = {"stem_size": 7, "stem_stride": 2, "stem_pool": True}
+    assert count(shapes(create(name, num_classes=1000, **stem), 224, 224, 3)["params"]) == expected
+
+
 def test_axis_name_makes_two_replicas_one_batch(random_variables):
     fields = {"num_classes": 3, "stem_width": 4, "widths": (4,), "blocks": (1,), "strides": (2,)}
     images = np.random.default_rng(1).normal(size=(4, 6, 6, 1)).astype(np.float32)
