@@ -147,6 +147,31 @@ def write(path: str | os.PathLike[str], tree: Any, naming: Naming) -> None:
         raise unwritable(path, error if isinstance(error, OSError) else OSError(error)) from error
 
 
+def stored_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of each stored tensor, by its name: enough to tell the size of a model.
+
+    Args:
+        path: as in `read`.
+
+    Returns:
+        Shapes as they are stored.
+
+    Raises:
+        InputError: a file is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "model.safetensors"
+        ...     safetensors.numpy.save_file({"fc.weight": np.ones((2, 3), np.float16)}, file)
+        ...     stored_shapes(file)
+        {'fc.weight': (2, 3)}
+    """
+    with contextlib.ExitStack() as stack:
+        found = _open(Path(path), stack)
+        return {name: tuple(f.handle.get_slice(name).get_shape()) for name, f in found.items()}
+
+
 class _File(NamedTuple):
     path: Path
     handle: Any  # what `safetensors.safe_open` gives

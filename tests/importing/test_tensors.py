@@ -11,7 +11,7 @@ import safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxunlearn.importing.tensors import Tensor, read, write
+from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
 from jaxunlearn.types import InputError
 
 NAMES = {
@@ -168,6 +168,7 @@ def test_several_files(tmp_path):
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
     assert_same(read(tmp_path, SHAPES, NAMING), expected_tree(stored_tensors()))
     assert_same(read(index, SHAPES, NAMING), expected_tree(stored_tensors()))
+    assert stored_shapes(tmp_path) == STORED_SHAPES
     (tmp_path / "m-1-of-2.safetensors").unlink()
     refused(tmp_path, "m-1-of-2.safetensors does not exist")
 
