@@ -5,10 +5,10 @@
 The shortcut is the identity, or a 1x1 convolution with a norm where the shape changes. The
 bottleneck block is 1x1, 3x3 (with the stride), 1x1 to four times the width.
 
-Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. For CIFAR the
-stem is one 3x3 convolution without max-pooling, the default here; for ImageNet it is 7x7 of stride 2
-with max-pooling (`stem_size=7, stem_stride=2, stem_pool=True`). Group normalisation is Wu and He,
-ECCV 2018.
+Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", CVPR 2016. For CIFAR
+the stem is one 3x3 convolution without max-pooling, the default here; for ImageNet it is 7x7 of
+stride 2 with max-pooling (`stem_size=7, stem_stride=2, stem_pool=True`). Group normalisation is Wu
+and He, ECCV 2018.
 """
 
 from typing import Any

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxunlearn.models import create
 from jaxunlearn.models.resnet import Block, ResNet
+from jaxunlearn.types import InputError
 
 
 def convolve(x, kernel, stride):
@@ -170,6 +171,12 @@ def test_published_stem(random_variables):
 def test_count_with_the_published_stem(name, expected, shapes, count):
     stem = {"stem_size": 7, "stem_stride": 2, "stem_pool": True}
     assert count(shapes(create(name, num_classes=1000, **stem), 224, 224, 3)["params"]) == expected
+
+
+@pytest.mark.parametrize("stem_pool", [1, "no", None])
+def test_stem_pool_is_a_truth_value(stem_pool):
+    with pytest.raises(InputError, match=f"ResNet.stem_pool is {stem_pool!r}, but it must be"):
+        ResNet(3, stem_pool=stem_pool)
 
 
 def test_axis_name_makes_two_replicas_one_batch(random_variables):

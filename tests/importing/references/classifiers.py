@@ -6,6 +6,7 @@ safetensors (the extra `import-test`), no network, and is run by hand:
     python tests/importing/references/classifiers.py
 """
 
+import json
 from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data"
@@ -56,6 +57,10 @@ def main() -> None:
         with torch.no_grad():
             logits = model(images)
         save_for_hf(model, str(DATA / folder), safe_serialization=True)
+        config = json.loads((DATA / folder / "config.json").read_text())
+        said = config["pretrained_cfg"]  # of these only what is true of random weights
+        config["pretrained_cfg"] = {key: said[key] for key in ("input_size", "mean", "std")}
+        (DATA / folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         images = images.permute(0, 2, 3, 1)
         np.savez(DATA / folder / "expected.npz", images=images.numpy(), logits=logits.numpy())
         print(folder, logits)
