@@ -1,0 +1,296 @@
+"""The U-Net of denoising diffusion: pixels in, noise out, given the timestep and the class.
+
+    h = conv1(silu(norm1(x))) + W silu(e);   y = shortcut(x) + conv2(dropout(silu(norm2(h))))
+
+`e` is the embedding of timestep and class. A level has some such residual blocks, with attention
+after each where the level is listed; going down, levels halve the image by a convolution of stride
+2; going up, they double it, and each block also sees what the way down left at the same place. The
+last convolution of every block, of every attention and of the network starts at zero.
+
+Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.checks import check_choice, check_positive, check_whole, check_wholes
+from jaxunlearn.models.conv import Conv
+from jaxunlearn.models.denoising import (
+    Attention,
+    Condition,
+    check_denoiser,
+    check_flags,
+    check_inputs,
+    ddpm_init,
+    zeros,
+)
+from jaxunlearn.types import InputError
+
+# Rows and columns of zeros before and after; TensorFlow pads even sides asymmetrically.
+_DOWNSAMPLING = {"asymmetric": ((0, 1), (0, 1)), "symmetric": ((1, 1), (1, 1))}
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions that are told the timestep and the class in between.
+
+    Attributes:
+        width: channels out.
+        groups: groups of the norms.
+        epsilon: added to the variance in the norms.
+        dropout: rate, before the second convolution.
+        dtype: type computed in.
+    """
+
+    width: int
+    groups: int
+    epsilon: float
+    dropout: float
+    dtype: Any
+
+    def _norm(self, name: str) -> nn.GroupNorm:
+        return nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name=name)
+
+    def _conv(self, size: int, init: Any, name: str) -> nn.Module:
+        return Conv(
+            self.width,
+            (size, size),
+            padding=size // 2,
+            kernel_init=init,
+            dtype=self.dtype,
+            name=name,
+        )
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+        """Map `[B, H, W, C]` and `[B, E]` to `[B, H, W, width]`."""
+        y = self._conv(3, ddpm_init, "conv1")(nn.silu(self._norm("norm1")(x)))
+        told = nn.Dense(self.width, kernel_init=ddpm_init, dtype=self.dtype, name="condition")
+        y = y + told(nn.silu(condition))[:, None, None, :]
+        y = nn.silu(self._norm("norm2")(y))
+        y = nn.Dropout(self.dropout, deterministic=False)(y)
+        y = self._conv(3, zeros, "conv2")(y)
+        if x.shape[-1] != self.width:
+            x = self._conv(1, ddpm_init, "shortcut")(x)
+        return x + y
+
+
+class PixelAttention(nn.Module):
+    """Every pixel attends to every other; added to what came in.
+
+    Attributes:
+        heads: number of heads.
+        groups: groups of the norm.
+        epsilon: added to the variance in the norm.
+        dtype: type computed in; the softmax is float32.
+    """
+
+    heads: int
+    groups: int
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, H, W, C]` to the same shape."""
+        norm = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
+        y = norm(x).reshape(x.shape[0], -1, x.shape[-1])
+        y = Attention(self.heads, ddpm_init, zeros, self.dtype, name="attention")(y)
+        return x + y.reshape(x.shape)
+
+
+class DDPMUNet(nn.Module):
+    """U-Net over pixels. The defaults are the published one for CIFAR-10, told the class.
+
+    Attributes:
+        num_classes: classes beside the null condition; None ignores the labels.
+        image_shape: (height, width, channels); the sides divide by 2^(levels - 1).
+        widths: channels of each level.
+        blocks: residual blocks of a level on the way down; one more on the way up.
+        attention_levels: levels with attention, counted from 1; the middle always has it.
+        head_width: channels of an attention head; None is one head over all channels.
+        dropout: rate inside the residual blocks.
+        groups: groups of the norms; divides every width.
+        epsilon: added to the variance in the norms.
+        downsampling: padding of the convolutions of stride 2: "asymmetric", as published, or
+            "symmetric".
+        cosine_first: the timestep's cosines stand before its sines.
+        frequency_shift: 1, as published, or 0; see `jaxunlearn.models.denoising.sinusoid`.
+        learn_variance: puts out twice the channels, the second half for the variance.
+        dtype: type computed in, float32 or bfloat16.
+        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = DDPMUNet(3, (8, 8, 1), widths=(8, 16), blocks=1, groups=4)
+        >>> batch = jnp.zeros((2, 8, 8, 1)), jnp.array([0, 999]), jnp.array([2, 3])
+        >>> noise, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), *batch)
+        >>> noise.shape, noise.dtype
+        ((2, 8, 8, 1), dtype('float32'))
+    """
+
+    num_classes: int | None
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    widths: tuple[int, ...] = (128, 256, 256, 256)
+    blocks: int = 2
+    attention_levels: tuple[int, ...] = (2,)
+    head_width: int | None = None
+    dropout: float = 0.1
+    groups: int = 32
+    epsilon: float = 1e-6
+    downsampling: str = "asymmetric"
+    cosine_first: bool = False
+    frequency_shift: int = 1
+    learn_variance: bool = False
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_denoiser(self)
+        check_wholes(self, "widths", (128, 256, 256, 256))
+        check_wholes(self, "attention_levels", (2,), empty=True)
+        check_whole(self, "blocks", "groups")
+        check_positive(self, "epsilon")
+        check_choice(self, "downsampling", tuple(_DOWNSAMPLING))
+        check_flags(self, "cosine_first")
+        if self.head_width is not None:
+            check_whole(self, "head_width")
+        number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
+        if not number or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"DDPMUNet.dropout is {self.dropout!r}, but it must be a rate of at least 0 and "
+                "below 1"
+            )
+        self._check_widths()
+        self._check_sides()
+        super().__post_init__()
+
+    def _check_widths(self) -> None:
+        levels = len(self.widths)
+        if any(level > levels for level in self.attention_levels):
+            raise InputError(
+                f"DDPMUNet.attention_levels is {self.attention_levels!r}, but there are only "
+                f"{levels} levels; count them from 1"
+            )
+        if any(width % self.groups for width in self.widths):
+            raise InputError(
+                f"DDPMUNet.widths is {self.widths!r}, which do not all divide into {self.groups} "
+                "groups; choose multiples of groups"
+            )
+        if self.widths[0] % 2 or self.widths[0] < 4:
+            raise InputError(
+                f"DDPMUNet.widths begins with {self.widths[0]}, but the timestep's sines and "
+                "cosines need an even width of at least 4; choose a larger one"
+            )
+        for level in (*self.attention_levels, levels):
+            if self.head_width is not None and self.widths[level - 1] % self.head_width:
+                raise InputError(
+                    f"DDPMUNet.head_width is {self.head_width}, which does not divide the width "
+                    f"{self.widths[level - 1]} of level {level}; choose a divisor"
+                )
+
+    def _check_sides(self) -> None:
+        height, width, _ = self.image_shape
+        divisor = 2 ** (len(self.widths) - 1)
+        if height % divisor or width % divisor:
+            raise InputError(
+                f"DDPMUNet with {len(self.widths)} levels takes images with sides that are "
+                f"multiples of {divisor}, but these are {height}x{width}; choose fewer widths or "
+                "resize them"
+            )
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        timesteps: jax.Array,
+        labels: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """The noise in a batch.
+
+        Args:
+            images: `[B, *image_shape]`, floating-point, noisy.
+            timesteps: `[B]`, integers or floating-point.
+            labels: `[B]`, integers in 0..num_classes, the last being the null condition; may be
+                left out where num_classes is None.
+            train: applies dropout, with the random numbers of the collection "dropout".
+
+        Returns:
+            `[B, H, W, C]`, or `[B, H, W, 2 C]` with `learn_variance`, float32.
+
+        Raises:
+            InputError: the images, timesteps or labels are of another shape or kind.
+        """
+        check_inputs(self, images, timesteps, labels)
+        condition = Condition(
+            self.num_classes,
+            frequencies=self.widths[0],
+            width=4 * self.widths[0],
+            cosine_first=self.cosine_first,
+            frequency_shift=self.frequency_shift,
+            kernel_init=ddpm_init,
+            table_init=nn.initializers.normal(1.0),
+            dtype=self.dtype,
+            name="condition",
+        )(timesteps, labels)
+        dropout = self.dropout if train else 0.0
+        residual_block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        pixel_attention = nn.remat(PixelAttention) if self.remat else PixelAttention
+
+        def block(x: jax.Array, level: int, name: str) -> jax.Array:
+            width = self.widths[level - 1]
+            args = (width, self.groups, self.epsilon, dropout, self.dtype)
+            return residual_block(*args, name=name)(x, condition)
+
+        def attention(x: jax.Array, name: str) -> jax.Array:
+            heads = x.shape[-1] // (self.head_width or x.shape[-1])
+            args = (heads, self.groups, self.epsilon, self.dtype)
+            return pixel_attention(*args, name=name)(x)
+
+        def conv(x: jax.Array, name: str, **options: Any) -> jax.Array:
+            options = {"strides": 1, "padding": 1, "kernel_init": ddpm_init, **options}
+            return Conv(x.shape[-1], (3, 3), dtype=self.dtype, name=name, **options)(x)
+
+        levels = len(self.widths)
+        stem = Conv(
+            self.widths[0],
+            (3, 3),
+            padding=1,
+            kernel_init=ddpm_init,
+            dtype=self.dtype,
+            name="stem",
+        )
+        x = stem(images)
+        left = [x]
+        for level in range(1, levels + 1):
+            for i in range(1, self.blocks + 1):
+                x = block(x, level, f"down{level}_block{i}")
+                if level in self.attention_levels:
+                    x = attention(x, f"down{level}_attention{i}")
+                left.append(x)
+            if level < levels:
+                padding = _DOWNSAMPLING[self.downsampling]
+                x = conv(x, f"down{level}_conv", strides=2, padding=padding)
+                left.append(x)
+
+        x = block(x, levels, "middle_block1")
+        x = attention(x, "middle_attention")
+        x = block(x, levels, "middle_block2")
+
+        for level in range(levels, 0, -1):
+            for i in range(1, self.blocks + 2):
+                x = jnp.concatenate([x, left.pop()], axis=-1)
+                x = block(x, level, f"up{level}_block{i}")
+                if level in self.attention_levels:
+                    x = attention(x, f"up{level}_attention{i}")
+            if level > 1:
+                x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+                x = conv(x, f"up{level}_conv")
+
+        x = nn.GroupNorm(self.groups, epsilon=self.epsilon, name="norm")(x.astype(jnp.float32))
+        channels = self.image_shape[-1] * (2 if self.learn_variance else 1)
+        return Conv(channels, (3, 3), padding=1, kernel_init=zeros, name="out")(nn.silu(x))

@@ -1,0 +1,123 @@
+"""Class-conditional denoisers in flax.linen, from tiny to the published sizes, made by name.
+
+Every model maps noisy images or latents, timesteps and labels to the noise in them:
+
+    model = create("ddpm-small", image_shape=(28, 28, 1), num_classes=10)
+    variables = model.init(key, images, timesteps, labels)
+    noise = model.apply(variables, images, timesteps, labels, train=False)
+    noise = model.apply(variables, images, timesteps, labels, train=True, rngs={"dropout": key})
+
+The label `num_classes` is the null condition of classifier-free guidance. The published diffusion
+transformers put out twice the channels, the second half for the variance.
+
+| name          | parameters  | counted for                                     |
+| ------------- | ----------- | ----------------------------------------------- |
+| ddpm-tiny     | 45,321      | 10 classes, 8x8x1; for tests                    |
+| ddpm-small    | 1,334,673   | 10 classes, 28x28x1; for two CPU cores          |
+| ddpm-cifar10  | 35,751,939  | 10 classes, 32x32x3; 35,746,307 without classes |
+| dit-tiny-test | 14,948      | 10 classes, 8x8x1, patches of 2x2; for tests    |
+| dit-small     | 1,869,072   | 10 classes, 28x28x1, patches of 4x4             |
+| dit-s/2       | 32,865,056  | 1000 classes, 32x32x4, patches of 2x2           |
+| dit-b/2       | 130,315,808 | 1000 classes, 32x32x4, patches of 2x2           |
+| dit-l/2       | 457,840,672 | 1000 classes, 32x32x4, patches of 2x2           |
+| dit-xl/2      | 674,834,720 | 1000 classes, 32x32x4, patches of 2x2           |
+
+Published counts of diffusion transformers also hold the fixed embedding of positions.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.dit import DiT
+from jaxunlearn.types import InputError
+
+__all__ = ["DDPMUNet", "DiT", "available", "create"]
+
+_PRESETS: dict[str, tuple[type[DDPMUNet] | type[DiT], dict[str, Any]]] = {
+    "ddpm-tiny": (DDPMUNet, {"widths": (8, 16), "blocks": 1, "dropout": 0.0, "groups": 4}),
+    "ddpm-small": (
+        DDPMUNet,
+        {
+            "widths": (16, 32, 96),
+            "blocks": 1,
+            "attention_levels": (3,),
+            "dropout": 0.0,
+            "groups": 8,
+        },
+    ),
+    "ddpm-cifar10": (DDPMUNet, {}),
+    "dit-tiny-test": (DiT, {"width": 16, "depth": 2, "heads": 2, "learn_variance": False}),
+    "dit-small": (
+        DiT,
+        {"patch_size": 4, "width": 128, "depth": 6, "heads": 4, "learn_variance": False},
+    ),
+    "dit-s/2": (DiT, {"width": 384, "depth": 12, "heads": 6}),
+    "dit-b/2": (DiT, {"width": 768, "depth": 12, "heads": 12}),
+    "dit-l/2": (DiT, {"width": 1024, "depth": 24, "heads": 16}),
+    "dit-xl/2": (DiT, {}),
+}
+
+
+def available() -> tuple[str, ...]:
+    """Names that `create` knows.
+
+    Returns:
+        The names, sorted.
+
+    Example:
+        >>> "ddpm-cifar10" in available()
+        True
+    """
+    return tuple(sorted(_PRESETS))
+
+
+def create(
+    name: str, image_shape: Sequence[int], num_classes: int | None, **overrides: Any
+) -> DDPMUNet | DiT:
+    """Make a denoiser by name.
+
+    Args:
+        name: one of `available()`.
+        image_shape: (height, width, channels) of the images or latents.
+        num_classes: number of classes beside the null condition; None, for a U-Net, makes a model
+            that ignores the labels.
+        **overrides: fields of the model that shall differ from the named configuration. Lists
+            count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
+
+    Returns:
+        A flax module; see the module's docstring for how to call it.
+
+    Raises:
+        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+
+    Example:
+        >>> create("ddpm-small", (28, 28, 1), num_classes=10, dropout=0.1).widths
+        (16, 32, 96)
+        >>> create("dit-s/2", (32, 32, 4), num_classes=1000, dtype="bfloat16").depth
+        12
+    """
+    if name not in _PRESETS:
+        raise InputError(
+            f"unknown denoiser {name!r}{_closest(str(name), available())}; known denoisers are "
+            f"{', '.join(available())}"
+        )
+    module, preset = _PRESETS[name]
+    reserved = {"num_classes", "image_shape", "parent", "name"}
+    allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in reserved)
+    for field in overrides:
+        if field not in allowed:
+            raise InputError(
+                f"denoiser {name!r} has no field {field!r}{_closest(field, allowed)}; its fields "
+                f"are {', '.join(allowed)}"
+            )
+    given = {"num_classes": num_classes, "image_shape": image_shape, **overrides}
+    given = {field: tuple(v) if isinstance(v, list) else v for field, v in given.items()}
+    return module(**(preset | given))
+
+
+def _closest(word: str, known: tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
