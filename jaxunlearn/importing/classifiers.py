@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
+from jaxunlearn.importing.tensors import Tensor, read, stored_shape, stored_shapes, write
 from jaxunlearn.importing.timm_config import check_config, read_config, write_config
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.vit import ViT
@@ -77,7 +77,7 @@ def load_resnet(path: str | os.PathLike[str]) -> tuple[ResNet, Any, Any]:
     """
     path = Path(path)
     shapes = stored_shapes(path)
-    width, channels, size, _ = _shape(path, shapes, "conv1.weight", 4)
+    width, channels, size, _ = stored_shape(path, shapes, "conv1.weight", 4)
     if size not in _STEMS:
         raise InputError(
             f"the stem of the ResNet in {path} is {size}x{size}, but must be 7x7 (as published) or "
@@ -89,10 +89,10 @@ def load_resnet(path: str | os.PathLike[str]) -> tuple[ResNet, Any, Any]:
     stages = range(1, len(blocks) + 1)
     stem_size, stem_stride, stem_pool = _STEMS[size]
     module = ResNet(
-        num_classes=_shape(path, shapes, "fc.weight", 2)[0],
+        num_classes=stored_shape(path, shapes, "fc.weight", 2)[0],
         stem_width=width,
         stem_stride=stem_stride,
-        widths=tuple(_shape(path, shapes, f"layer{i}.0.conv1.weight", 4)[0] for i in stages),
+        widths=tuple(stored_shape(path, shapes, f"layer{i}.0.conv1.weight", 4)[0] for i in stages),
         blocks=tuple(blocks),
         strides=_strides(len(blocks)),
         block="bottleneck" if "layer1.0.conv3.weight" in shapes else "basic",
@@ -162,8 +162,8 @@ def load_vit(path: str | os.PathLike[str]) -> tuple[ViT, Any]:
     """
     path = Path(path)
     shapes, config = stored_shapes(path), read_config(path)
-    width, channels, patch_size, _ = _shape(path, shapes, "patch_embed.proj.weight", 4)
-    tokens = _shape(path, shapes, "pos_embed", 3)[1]
+    width, channels, patch_size, _ = stored_shape(path, shapes, "patch_embed.proj.weight", 4)
+    tokens = stored_shape(path, shapes, "pos_embed", 3)[1]
     cells = math.isqrt(tokens - 1)
     if cells**2 != tokens - 1 or not cells:
         raise InputError(
@@ -171,12 +171,12 @@ def load_vit(path: str | os.PathLike[str]) -> tuple[ViT, Any]:
             "of a square of patches; give the file of such a network."
         )
     module = ViT(
-        num_classes=_shape(path, shapes, "head.weight", 2)[0],
+        num_classes=stored_shape(path, shapes, "head.weight", 2)[0],
         patch_size=patch_size,
         width=width,
         depth=_count(shapes, "blocks.{}.norm1.weight"),
         heads=_heads(path, config, width),
-        mlp_ratio=_shape(path, shapes, "blocks.0.mlp.fc1.weight", 2)[0] / width,
+        mlp_ratio=stored_shape(path, shapes, "blocks.0.mlp.fc1.weight", 2)[0] / width,
     )
     side = cells * patch_size
     check_config(path, config, _VITS, _vit_options(module, side, channels))
@@ -281,17 +281,6 @@ def _wanted(module: nn.Module, side: int, channels: int) -> Any:
 
 def _strides(stages: int) -> tuple[int, ...]:
     return (1,) + (2,) * (stages - 1)
-
-
-def _shape(path: Any, shapes: dict[str, tuple[int, ...]], name: str, rank: int) -> tuple[int, ...]:
-    shape = shapes.get(name, ())
-    if len(shape) != rank or 0 in shape:
-        found = f"is of shape {list(shape)}" if name in shapes else "is missing"
-        raise InputError(
-            f"the tensor {name!r} in {path} {found}, but must have {rank} axes; give the file of a "
-            "network of this family."
-        )
-    return shape
 
 
 def _count(shapes: dict[str, tuple[int, ...]], pattern: str) -> int:

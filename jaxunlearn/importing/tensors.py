@@ -172,6 +172,38 @@ def stored_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
         return {name: tuple(f.handle.get_slice(name).get_shape()) for name, f in found.items()}
 
 
+def stored_shape(
+    path: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]], name: str, rank: int
+) -> tuple[int, ...]:
+    """The shape of one stored tensor, which tells a size of the model.
+
+    Args:
+        path: where `shapes` were found.
+        shapes: what `stored_shapes` found.
+        name: of the tensor.
+        rank: how many axes it has in this family of models.
+
+    Returns:
+        Its shape, without zeros.
+
+    Raises:
+        InputError: the tensor is missing, empty or of another rank.
+
+    Example:
+        >>> classes, features = stored_shape("model.safetensors", {"fc": (10, 512)}, "fc", rank=2)
+        >>> classes
+        10
+    """
+    shape = shapes.get(name, ())
+    if len(shape) != rank or 0 in shape:
+        found = f"is of shape {list(shape)}" if name in shapes else "is missing"
+        raise InputError(
+            f"the tensor {name!r} in {os.fspath(path)} {found}, but must have {rank} axes; give "
+            "the file of a network of this family."
+        )
+    return shape
+
+
 class _File(NamedTuple):
     path: Path
     handle: Any  # what `safetensors.safe_open` gives
