@@ -5,6 +5,7 @@
     jaxunlearn select FILE --pretrained RUN --by influence             a worst-case request
     jaxunlearn unlearn RUN --pretrained RUN --method eupmu --fraction 0.1
     jaxunlearn evaluate RUN --retrained RUN                            accuracies, attacks, gaps
+    jaxunlearn sample FILE --run RUN                                   images that a model generates
     jaxunlearn compare STUDY --config FILE                             all of it, and a report
     jaxunlearn evidence STUDY                                          relearning, probes, damage
     jaxunlearn ulira SHADOWS --config FILE                             attack with shadow models
@@ -73,6 +74,7 @@ def pretrain(
     train_size: _Number = None,
     augmentation: _Text = None,
     model_settings: _Pairs = (),
+    diffusion: _Pairs = (),
     training: _Pairs = (),
     seed: int = 0,
     devices: int = 1,
@@ -89,14 +91,16 @@ def pretrain(
         train_size: how many of the other training examples to learn from; all by default.
         augmentation: none, crop or flip_crop in training; that of the data set by default.
         model_settings: fields of the model, such as norm=group.
+        diffusion: settings of a model that generates, such as num_timesteps=1000 guidance=2.
         training: settings of the training, in place of num_steps=500 learning_rate=0.1
             learning_rate_schedule=one_cycle: see `jaxunlearn list retrain`.
         seed: decides the held-out data, the initial weights and the order of the data.
         devices: how many devices share each batch.
     """
     from jaxunlearn import runs, stages
-    from jaxunlearn.config import Problem, parse_settings
+    from jaxunlearn.config import Diffusion, Problem, from_dict, parse_settings
 
+    given = parse_settings(diffusion, "--diffusion")
     problem = Problem(
         data,
         data_dir,
@@ -106,6 +110,7 @@ def pretrain(
         augmentation,
         model,
         parse_settings(model_settings, "--model-settings"),
+        from_dict(Diffusion, given, "--diffusion") if given else None,
         parse_settings(training, "--training"),
     )
     before = runs.is_finished(run)
@@ -162,6 +167,9 @@ def unlearn(
     method: str,
     forget: _Forget = Forget(),
     settings: _Pairs = (),
+    trainable: _Text = None,
+    adapter_rank: int = 0,
+    anchor: _Number = None,
     devices: int = 1,
 ) -> None:
     """Make the original model forget.
@@ -172,30 +180,56 @@ def unlearn(
         method: a method: see `jaxunlearn list methods`.
         forget: what to forget.
         settings: settings of the method, such as num_steps=100: see `jaxunlearn list METHOD`.
+        trainable: a regular expression: only parameters whose path has it may move, such as head.
+        adapter_rank: move low-rank adapters of this rank on these parameters' kernels instead.
+        anchor: the class that objective=match_anchor turns forgotten ones into.
         devices: how many devices share each batch.
     """
     from jaxunlearn import runs, stages
-    from jaxunlearn.config import parse_settings
+    from jaxunlearn.config import Aim, parse_settings
 
     given = parse_settings(settings, "--settings")
+    aim = Aim(trainable or "", adapter_rank, anchor)
     request, before = _request(forget), runs.is_finished(run)
-    stages.unlearn(run, pretrained, request, method, given, devices)
+    stages.unlearn(run, pretrained, request, method, given, devices, aim if aim != Aim() else None)
     _trained("unlearned", run, before)
 
 
-def evaluate(run: _Folder, /, retrained: _Oracle = None) -> None:
+def evaluate(run: _Folder, /, retrained: _Oracle = None, classifier: _Oracle = None) -> None:
     """Compute accuracies, attacks and the distances to the retrained model.
 
     Args:
         run: the folder of a finished retrain or unlearn.
         retrained: the folder of the retrained model, itself evaluated before.
+        classifier: for models that generate: the folder of a pretrained classifier of the same
+            data, which judges their images.
     """
     from jaxunlearn import results
 
-    metrics = results.evaluate_run(run, retrained)
+    if classifier is not None:
+        from jaxunlearn import generating
+
+        metrics = generating.evaluate_run(run, classifier, retrained)
+    else:
+        metrics = results.evaluate_run(run, retrained)
     oracle = results.read_metrics(retrained) if retrained else {}
     print(results.render(metrics, oracle))
     print(f"results: {run / 'results.json'}")
+
+
+def sample(file: _NewFile, /, run: _Needed, labels: _Numbers = (), count: int = 8) -> None:
+    """Generate images, and draw them side by side.
+
+    Args:
+        file: the picture to write, ending in .png.
+        run: the folder of a finished pretrain, retrain or unlearn of a model that generates.
+        labels: the classes to generate; all by default.
+        count: how many images of each.
+    """
+    from jaxunlearn import generating
+
+    generating.draw(file, run, labels, count)
+    print(f"picture: {file}")
 
 
 def compare(study: _Folder, /, config: _File, seeds: _Numbers = (), devices: int = 1) -> None:
@@ -368,6 +402,7 @@ def main(arguments: list[str] | None = None) -> None:
         "select": select,
         "unlearn": unlearn,
         "evaluate": evaluate,
+        "sample": sample,
         "compare": compare,
         "sweep": sweep,
         "tune": tune,

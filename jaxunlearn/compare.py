@@ -5,13 +5,14 @@ gains a method or a seed computes what is new. A run that diverges stops nothing
 """
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxunlearn import results, runs, stages
+from jaxunlearn import generating, results, runs, stages
 from jaxunlearn.config import Study
 from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
@@ -22,6 +23,10 @@ from jaxunlearn.report import write_report
 from jaxunlearn.runs import RunConfig
 from jaxunlearn.setting import machine
 from jaxunlearn.training import Diverged
+
+# evaluate(run, weights, problem, seed, request, *, method, cost, retrained) -> metrics
+Evaluate = Callable[..., dict[str, float]]
+_CLASSIFIER, _CLASSIFIER_SEED = "classifier", 0
 
 
 class Cell(NamedTuple):
@@ -74,18 +79,24 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
     for cell in everything:
         for name, config in cell.runs.items():
             stages.check(cell.folder / name, config, devices)
+    judge = study.judge()
+    if judge is not None:
+        stages.check(folder / _CLASSIFIER, stages.pretraining(judge, _CLASSIFIER_SEED), devices)
+        for request in study.requests:
+            generating.check_request(request)
     write_json(folder / "study.json", _description(study))
     paths = [cell.folder / name for cell in everything for name in cell.runs]
     finished = sum(_is_evaluated(path) for path in paths)
     say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
 
     failed: list[str] = []
+    evaluate = _evaluation(folder, study, devices)
     for seed in study.seeds:
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
             stages.pretrain(pretrained, study.problem, seed, devices)
             for cell in cells[seed]:
-                _compare_one(cell, failed, devices)
+                _compare_one(cell, evaluate, failed, devices)
     written = write_report(folder)
     if failed:
         raise Diverged(
@@ -94,6 +105,17 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
             "budget, and delete the folder of that run."
         )
     return written
+
+
+def _evaluation(folder: Path, study: Study, devices: int) -> Evaluate:
+    """How a model of the study is evaluated; a classifier that judges images is trained first."""
+    judge = study.judge()
+    if judge is None:
+        return results.evaluate
+    stages.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, devices)
+    loaded = generating.load_judge(folder / _CLASSIFIER, study.problem)
+    say(f"{loaded.name} judges the images; it knows {loaded.accuracy:.2f} % of the real test data")
+    return functools.partial(generating.evaluate, judge=loaded)
 
 
 def _pretrained(folder: Path, seed: int) -> Path:
@@ -112,7 +134,13 @@ def _plan(folder: Path, study: Study, seed: int, request: ForgetRequest) -> Cell
             "retrain-again": stages.retraining(problem, seed, request, again=True),
         },
         methods={
-            name: stages.unlearning(problem, seed, request, *study.run_settings(request, name))
+            name: stages.unlearning(
+                problem,
+                seed,
+                request,
+                *study.run_settings(request, name),
+                aim=study.run_aim(request, name),
+            )
             for name in study.methods
         },
     )
@@ -142,15 +170,15 @@ def _noting(failed: list[str], run: Path) -> Iterator[None]:
         say(f"{run_label(run)}: {error}", style="red")
 
 
-def _compare_one(cell: Cell, failed: list[str], devices: int) -> None:
+def _compare_one(cell: Cell, evaluate: Evaluate, failed: list[str], devices: int) -> None:
     """All models of one seed and request. Without the retrained model there is no comparison."""
     original, oracle = cell.folder / "original", cell.folder / "retrain"
     with _noting(failed, oracle):
-        _finish(cell, "retrain", devices)
+        _finish(cell, "retrain", evaluate, devices)
         if not _is_evaluated(original):
             problem = cell.references["retrain"].problem
             weights = runs.load_weights(cell.pretrained, problem)
-            metrics = results.evaluate(
+            metrics = evaluate(
                 original,
                 weights,
                 problem,
@@ -162,10 +190,10 @@ def _compare_one(cell: Cell, failed: list[str], devices: int) -> None:
             _announce(original, metrics)
         for name in cell.runs:
             with _noting(failed, cell.folder / name):
-                _finish(cell, name, devices)
+                _finish(cell, name, evaluate, devices)
 
 
-def _finish(cell: Cell, name: str, devices: int) -> None:
+def _finish(cell: Cell, name: str, evaluate: Evaluate, devices: int) -> None:
     """Trains and evaluates one run, unless that is done."""
     run, config = cell.folder / name, cell.runs[name]
     pretrained = None
@@ -177,7 +205,7 @@ def _finish(cell: Cell, name: str, devices: int) -> None:
         return
     weights = stages.train(run, config, devices, pretrained)
     cost = results.read_cost(run)
-    metrics = results.evaluate(
+    metrics = evaluate(
         run,
         weights,
         config.problem,
@@ -197,8 +225,16 @@ def _is_evaluated(run: Path) -> bool:
 def _announce(run: Path, metrics: dict[str, float], seconds: float | None = None) -> None:
     """One line on a finished run."""
     took = " " * 8 if seconds is None else f"{seconds:6.2f} s"
-    accuracies = "  ".join(
-        f"{name} {metrics[f'{name}_accuracy']:6.2f}" for name in ("forget", "retain", "test")
-    )
     seed, request, name = run.parts[-3:]
-    say(f"{seed}  {request:12}  {name:16} {took}  accuracy: {accuracies} %")
+    say(f"{seed}  {request:12}  {name:16} {took}  {_in_short(metrics)}")
+
+
+def _in_short(metrics: dict[str, float]) -> str:
+    if "frechet_retain" in metrics:
+        seen = "  ".join(
+            f"{kind} {metrics[f'generated_{kind}_accuracy']:6.2f}" for kind in ("forget", "retain")
+        )
+        return f"seen in images: {seen} %  Frechet {metrics['frechet_retain']:.3f}"
+    kinds = ("forget", "retain", "test")
+    accuracies = "  ".join(f"{kind} {metrics[f'{kind}_accuracy']:6.2f}" for kind in kinds)
+    return f"accuracy: {accuracies} %"

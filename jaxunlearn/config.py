@@ -17,7 +17,65 @@ from typing import Any
 
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.diffusion import SAMPLERS, Process
+from jaxunlearn.models import denoisers
 from jaxunlearn.types import InputError
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """How a model that generates images learns, and how it is sampled when it is evaluated.
+
+    Attributes:
+        num_timesteps: of the diffusion.
+        schedule: of its noise, "linear" or "cosine".
+        prediction: what the model predicts, "epsilon" or "v".
+        variance: of a step back, "small", "large" or "learned_range".
+        reduction: of the squared errors of an image, "sum" or "mean".
+        label_drop: the share of labels that training drops.
+        fisher_guidance: the guidance of predictions that Fisher diagonals are computed of.
+        sampler: "ddim" or "ddpm".
+        sampling_steps: of the sampler.
+        eta: the share of fresh noise of "ddim".
+        guidance: w of classifier-free guidance, `(1 + w) out(c) - w out(null)`.
+        samples: how many images of each class are drawn for evaluation.
+    """
+
+    num_timesteps: int = 1000
+    schedule: str = "linear"
+    prediction: str = "epsilon"
+    variance: str = "small"
+    reduction: str = "sum"
+    label_drop: float = 0.1
+    fisher_guidance: float = 0.0
+    sampler: str = "ddim"
+    sampling_steps: int = 50
+    eta: float = 0.0
+    guidance: float = 2.0
+    samples: int = 100
+
+    def __post_init__(self) -> None:
+        self.process()
+        if self.sampler not in SAMPLERS:
+            raise InputError(
+                f"sampler is {self.sampler!r}, but must be one of {', '.join(SAMPLERS)}."
+            )
+        if not 1 <= self.sampling_steps <= self.num_timesteps:
+            raise InputError(
+                f"sampling_steps is {self.sampling_steps}, but must be from 1 to the "
+                f"{self.num_timesteps} timesteps of the diffusion."
+            )
+        if self.samples < 1:
+            raise InputError(f"samples is {self.samples}, but must be 1 or more.")
+        if self.label_drop == 0.0 and (self.guidance, self.fisher_guidance) != (0.0, 0.0):
+            raise InputError(
+                "guidance compares with the prediction for no label, which the model never learns "
+                "with label_drop = 0; drop some labels, or set guidance and fisher_guidance to 0."
+            )
+
+    def process(self) -> Process:
+        """The process itself."""
+        return Process(self.num_timesteps, self.schedule, self.prediction, self.variance)
 
 
 @dataclass(frozen=True)
@@ -34,6 +92,7 @@ class Problem:
         augmentation: "none", "crop" or "flip_crop" in training; that of the data set by default.
         model: name of the model, such as mlp, resnet18 or vit-ti.
         model_settings: fields of the model that differ from its preset.
+        diffusion: of models that generate, such as ddpm-small; None for classifiers.
         training: settings of pretraining and retraining, as of the method "retrain".
     """
 
@@ -45,9 +104,17 @@ class Problem:
     augmentation: str | None = None
     model: str = "mlp"
     model_settings: dict[str, Any] = field(default_factory=dict)
+    diffusion: Diffusion | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.generates and self.diffusion is None:
+            object.__setattr__(self, "diffusion", Diffusion())
+        if not self.generates and self.diffusion is not None:
+            raise InputError(
+                f"the model {self.model!r} classifies, so there is no diffusion to set; leave it "
+                f"out, or choose one of {', '.join(denoisers.available())}."
+            )
         for name in ("name", "num_classes", "axis_name"):
             if name in self.model_settings:
                 raise InputError(
@@ -55,14 +122,49 @@ class Problem:
                     "decide; leave it out."
                 )
 
+    @property
+    def generates(self) -> bool:
+        """Whether the model generates images, rather than classifies them."""
+        return self.model in denoisers.available()
+
     def training_settings(self) -> dict[str, Any]:
-        """All settings of pretraining and retraining: one-cycle SGD unless told otherwise."""
+        """All settings of pretraining and retraining: one-cycle SGD unless told otherwise.
+
+        Models that generate learn by clipped Adam, along one cycle as well.
+        """
         defaults = {
             "num_steps": 500,
             "learning_rate": 0.1,
             "learning_rate_schedule": "one_cycle",
         }
+        if self.generates:
+            defaults |= {
+                "optimizer": "clipped_adamw",
+                "learning_rate": 1e-3,
+                "weight_decay": 0.0,
+            }
         return methods.settings("retrain", defaults | self.training)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What else a run of unlearning is told, besides the settings of its method.
+
+    Attributes:
+        trainable: a regular expression: only parameters whose path it is found in may move.
+        adapter_rank: 0 moves these parameters; otherwise low-rank adapters on the kernels among
+            them, of this rank, are all that moves.
+        anchor: the class that the objective match_anchor turns forgotten ones into; each into the
+            next by default.
+    """
+
+    trainable: str = ""
+    adapter_rank: int = 0
+    anchor: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.adapter_rank < 0:
+            raise InputError(f"adapter_rank is {self.adapter_rank}, but must be 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -78,6 +180,8 @@ class Study:
             named by its setting `method`.
         overrides: settings by the name of a request, then of a run, in place of those of
             `methods`.
+        classifier: of studies of models that generate: what judges their images, by "model",
+            "model_settings" and "training" as of a problem.
     """
 
     title: str = "Machine unlearning study"
@@ -86,8 +190,16 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    classifier: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.problem.generates != (self.classifier is not None):
+            raise InputError(
+                "a study of a model that generates images needs a classifier to judge them, and "
+                f"other studies take none; {self.problem.model} "
+                + ("generates: add [classifier]." if self.problem.generates else "does not.")
+            )
+        self.judge()
         if not self.methods:
             raise InputError(
                 "the study names no methods, but needs at least one of "
@@ -124,10 +236,35 @@ class Study:
         for each in self.requests:
             for name in self.methods:
                 self.run_settings(each, name)
+                self.run_aim(each, name)
+
+    def judge(self) -> Problem | None:
+        """What the classifier learns that judges generated images: all of the same data."""
+        if self.classifier is None:
+            return None
+        given = {"data", "data_dir", "folder", "validation_fraction", "train_size"}
+        same = {name: getattr(self.problem, name) for name in given}
+        for name in given & self.classifier.keys():
+            raise InputError(
+                f"classifier gives {name}, which is that of the problem; leave it out."
+            )
+        judge = from_dict(Problem, same | self.classifier, "the classifier")
+        if judge.generates:
+            raise InputError(
+                f"the classifier is {judge.model!r}, which generates images; choose a model that "
+                "classifies, such as mlp."
+            )
+        return judge
+
+    def run_aim(self, request: ForgetRequest, name: str) -> Aim | None:
+        """What else a run is told for a request; None where there is nothing."""
+        given = self._given(request, name)
+        aims = {key: given[key] for key in _AIMS if key in given}
+        return from_dict(Aim, aims, f"the run {name}") if aims else None
 
     def run_settings(self, request: ForgetRequest, name: str) -> tuple[str, dict[str, Any]]:
         """The method of a run, and all its settings for a request."""
-        given = self.methods[name] | self.overrides.get(request.name, {}).get(name, {})
+        given = {k: v for k, v in self._given(request, name).items() if k not in _AIMS}
         method = given.pop("method", name)
         if not isinstance(method, str) or method == "retrain":
             raise InputError(
@@ -136,6 +273,11 @@ class Study:
             )
         return method, methods.settings(method, given)
 
+    def _given(self, request: ForgetRequest, name: str) -> dict[str, Any]:
+        return self.methods[name] | self.overrides.get(request.name, {}).get(name, {})
+
+
+_AIMS = tuple(entry.name for entry in dataclasses.fields(Aim))
 
 # How errors name types to people who write TOML.
 _IN_WORDS: dict[Any, str] = {

@@ -4,8 +4,13 @@ import contextlib
 import json
 import os
 import reprlib
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxunlearn.types import InputError
 
@@ -38,6 +43,42 @@ def write_json(path: Path, value: Any) -> None:
         InputError: it cannot be written.
     """
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as a compressed `.npz` file, atomically.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise unwritable(path, error) from error
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Reads arrays of an `.npz` file by name.
+
+    Raises:
+        InputError: the file is missing or damaged, or has no array of one of the names.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} is damaged or has no {' and '.join(names)} ({error}); restore it, or delete "
+            "it and run anew."
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -58,12 +58,18 @@ def check_same(there: Any, here: Any, otherwise: str) -> None:
 
 
 def first_difference(there: Any, here: Any, name: str = "") -> tuple[str, str, str] | None:
-    """The first entry in which two trees of plain values differ: its name, and both values."""
+    """The first entry in which two trees of plain values differ: its name, and both values.
+
+    What is missing counts as None: records written before an optional field was are sound.
+    """
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
             inner = f"{name}.{key}" if name else key
-            found = first_difference(there.get(key, "not given"), here.get(key, "not given"), inner)
+            found = first_difference(there.get(key), here.get(key), inner)
             if found is not None:
                 return found
         return None
-    return None if there == here else (name, reprlib.repr(there), reprlib.repr(here))
+    if there == here:
+        return None
+    theirs, ours = (reprlib.repr("not given" if x is None else x) for x in (there, here))
+    return name, theirs, ours

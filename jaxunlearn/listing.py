@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxunlearn import data, methods, models
 from jaxunlearn.methods import _constructor
+from jaxunlearn.models import denoisers
 from jaxunlearn.optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn.types import InputError
 
@@ -44,7 +45,7 @@ def describe(what: str) -> str:
     if what == "methods":
         return _columns({name: methods.summary(name) for name in methods.available()})
     if what == "models":
-        return _columns(_table(models))
+        return _columns(_table(models) | _table(denoisers))
     if what == "data":
         return _columns(_table(data))
     if what not in methods.available():

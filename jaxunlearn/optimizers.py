@@ -7,7 +7,7 @@ import optax
 from jaxunlearn.types import InputError
 
 SCHEDULES = ("constant", "cosine", "linear", "quadratic", "step", "one_cycle")
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw", "clipped_adamw")
 
 
 def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedule:
@@ -59,7 +59,8 @@ def optimizer(
     """SGD with momentum and coupled weight decay, or AdamW (decoupled), by name.
 
     Args:
-        name: "sgd" or "adamw".
+        name: "sgd", "adamw", or "clipped_adamw": of gradients clipped to the global norm 1, as
+            diffusion models are trained.
         learning_rate: by the optimizer's own count of steps.
         momentum: of SGD; the decay of AdamW's first moment.
         weight_decay: as a gradient `weight_decay * params` for SGD, beside the gradient for AdamW.
@@ -74,6 +75,8 @@ def optimizer(
         return optax.chain(
             optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum)
         )
-    if name == "adamw":
-        return optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay)
+    if name in ("adamw", "clipped_adamw"):
+        adamw = optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay)
+        clip = optax.clip_by_global_norm(1.0)
+        return adamw if name == "adamw" else optax.chain(clip, adamw)
     raise InputError(f"optimizer is {name!r}, but must be one of {', '.join(OPTIMIZERS)}.")

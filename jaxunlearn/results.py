@@ -113,6 +113,11 @@ def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
             `retrained` is not that of the same problem, seed and request, or was not evaluated.
     """
     config = read_config(run, "retrain", "unlearn")
+    if config.problem.generates:
+        raise InputError(
+            f"{run} holds {config.problem.model}, which generates images: give a classifier of the "
+            "same data that judges them (--classifier)."
+        )
     dataset = load_dataset(config.problem)
     forgotten = data.load_request(run / "forget_request.json", dataset)
     request = config.request

@@ -16,7 +16,7 @@ import jax
 
 from jaxunlearn import data
 from jaxunlearn.checkpoints import Checkpointer
-from jaxunlearn.config import Problem, from_dict
+from jaxunlearn.config import Aim, Problem, from_dict
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.folders import check_claim, check_same
@@ -37,6 +37,7 @@ class RunConfig:
         method: the name of the method.
         settings: all its settings.
         start: the fingerprint of the weights that unlearning starts from.
+        aim: what else unlearning is told; None where there is nothing.
     """
 
     stage: str
@@ -47,6 +48,7 @@ class RunConfig:
     request: ForgetRequest | None = None
     again: bool = False
     start: str | None = None
+    aim: Aim | None = None
 
 
 def read_config(run: Path, *stages: str) -> RunConfig:

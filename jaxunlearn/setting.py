@@ -10,12 +10,15 @@ import platform
 from typing import Any, NamedTuple
 
 import jax
+from flax import linen as nn
 
 from jaxunlearn import data, models
-from jaxunlearn.config import Problem
+from jaxunlearn.config import Diffusion, Problem
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
-from jaxunlearn.tasks import classification
-from jaxunlearn.types import ModelState, Params, Task
+from jaxunlearn.diffusion import Denoiser
+from jaxunlearn.models import denoisers
+from jaxunlearn.tasks import classification, diffusion
+from jaxunlearn.types import InputError, ModelState, Params, Task
 
 _DataKey = tuple[str, str | None, str | None]
 
@@ -44,8 +47,36 @@ def load_task(problem: Problem) -> Task:
             not fit the images.
     """
     return _task(
-        _data_key(problem), problem.augmentation, problem.model, _text(problem.model_settings)
+        _data_key(problem),
+        problem.augmentation,
+        problem.model,
+        _text(problem.model_settings),
+        problem.diffusion,
     )
+
+
+def check_classifies(problem: Problem, what: str) -> None:
+    """Raises unless the model of a problem classifies.
+
+    Args:
+        problem: what is learned.
+        what: what needs a classifier, for the error.
+
+    Raises:
+        InputError: the model generates images.
+    """
+    if problem.generates:
+        raise InputError(
+            f"{what} looks at class probabilities, but the model {problem.model!r} generates "
+            "images; use the commands pretrain, retrain, unlearn, sample, evaluate and compare."
+        )
+
+
+def load_denoiser(problem: Problem, weights: "Weights") -> Denoiser:
+    """The model of a problem that generates, as a denoiser: see `jaxunlearn.diffusion`."""
+    module = _module(_data_key(problem), problem.model, _text(problem.model_settings))
+    variables = {"params": weights.params, **weights.model_state}
+    return jax.tree_util.Partial(module.apply, variables)
 
 
 def load_training(problem: Problem, seed: int) -> Examples:
@@ -109,9 +140,25 @@ def _dataset(key: _DataKey) -> Dataset:
 
 
 @functools.lru_cache
-def _task(key: _DataKey, augmentation: str | None, model: str, settings: str) -> Task:
-    dataset = _dataset(key)
-    module = models.create(model, dataset.num_classes, **json.loads(settings))
+def _module(key: _DataKey, model: str, settings: str) -> nn.Module:
+    dataset, fields = _dataset(key), json.loads(settings)
+    if model in denoisers.available():
+        shape = dataset.train.image.shape[1:]
+        return denoisers.create(model, shape, dataset.num_classes, **fields)
+    return models.create(model, dataset.num_classes, **fields)
+
+
+@functools.lru_cache
+def _task(
+    key: _DataKey,
+    augmentation: str | None,
+    model: str,
+    settings: str,
+    generation: Diffusion | None,
+) -> Task:
+    dataset, module = _dataset(key), _module(key, model, settings)
+    if generation is not None:
+        return _generating(dataset, module, generation)
     task = classification(
         module,
         image_shape=dataset.train.image.shape[1:],
@@ -121,6 +168,20 @@ def _task(key: _DataKey, augmentation: str | None, model: str, settings: str) ->
         augmentation=dataset.augmentation if augmentation is None else augmentation,
     )
     _shapes(task)  # a model that does not fit the images is refused here
+    return task
+
+
+def _generating(dataset: Dataset, module: nn.Module, generation: Diffusion) -> Task:
+    task = diffusion(
+        module,
+        generation.process(),
+        image_shape=dataset.train.image.shape[1:],
+        num_classes=dataset.num_classes,
+        reduction=generation.reduction,
+        label_drop=generation.label_drop,
+        fisher_guidance=generation.fisher_guidance,
+    )
+    _shapes(task)
     return task
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxunlearn import methods, parallel, runs, training
 from jaxunlearn.checkpoints import Checkpointer, fingerprint
-from jaxunlearn.config import Problem
+from jaxunlearn.config import Aim, Problem
 from jaxunlearn.console import show_progress
 from jaxunlearn.data import Examples, ForgetRequest, Splits
 from jaxunlearn.files import write_json
@@ -26,6 +26,7 @@ from jaxunlearn.methods.eupmu_budget import check_budget
 from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.runs import RunConfig
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task, load_training, machine
+from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import Program
 from jaxunlearn.types import Arrays, InputError, Method, Task
 from jaxunlearn.unseen import check_unseen, unseen_losses
@@ -90,6 +91,7 @@ def unlearn(
     method: str,
     settings: dict[str, Any],
     devices: int = 1,
+    aim: Aim | None = None,
 ) -> Weights:
     """Makes the model of a pretraining run forget.
 
@@ -100,6 +102,7 @@ def unlearn(
         method: the name of the method.
         settings: settings of the method that differ from its defaults.
         devices: how many devices share each batch.
+        aim: which parameters may move, and what the forgotten classes turn into.
 
     Returns:
         The weights.
@@ -111,7 +114,7 @@ def unlearn(
     """
     original = runs.read_pretrained(pretrained)
     start = runs.read_done(pretrained)["weights"]
-    config = unlearning(original.problem, original.seed, request, method, settings, start)
+    config = unlearning(original.problem, original.seed, request, method, settings, start, aim)
     return train(run, config, devices, pretrained)
 
 
@@ -135,6 +138,7 @@ def unlearning(
     method: str,
     settings: dict[str, Any],
     start: str | None = None,
+    aim: Aim | None = None,
 ) -> RunConfig:
     """The configuration of an unlearning run; `start` is the fingerprint of its first weights."""
     chosen = methods.settings(method, settings)
@@ -143,7 +147,7 @@ def unlearning(
             "the method retrain begins with new weights, so there is nothing to unlearn; use "
             "jaxunlearn retrain, or the method finetune to go on from the original model."
         )
-    return RunConfig("unlearn", problem, seed, method, chosen, request, start=start)
+    return RunConfig("unlearn", problem, seed, method, chosen, request, start=start, aim=aim)
 
 
 def check(run: Path, config: RunConfig, devices: int = 1) -> None:
@@ -161,7 +165,14 @@ def check(run: Path, config: RunConfig, devices: int = 1) -> None:
     problem = config.problem
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
-    program(load_task(problem), config.method, config.settings, devices)
+    task, _ = _narrowed(load_task(problem), config.aim)
+    program(task, config.method, config.settings, devices)
+    anchor = config.aim.anchor if config.aim else None
+    if anchor is not None and not 0 <= anchor < dataset.num_classes:
+        raise InputError(
+            f"anchor is {anchor}, but {dataset.name!r} has the classes 0 to "
+            f"{dataset.num_classes - 1}."
+        )
     splits = _splits(config)
     if splits is not None and needs_unseen(config.settings.get("objective", "")):
         check_unseen(splits)
@@ -197,6 +208,9 @@ def train(
     else:
         start = runs.load_weights(pretrained, problem)
     forget, retain, preparation = _prepared(config, task, start)
+    task, part = _narrowed(task, config.aim)
+    if part is not None:
+        start = Weights(*part.split(*start, jax.random.key(seed)))
     runs.claim(run, config, load_dataset(problem), _splits(config))
     with show_progress(run) as on_progress:
         outcome = training.run(
@@ -212,6 +226,8 @@ def train(
             on_progress=on_progress,
         )
     weights = Weights(outcome.state.params, outcome.state.model_state)
+    if part is not None:
+        weights = Weights(*part.merge(*weights))
     Checkpointer(run / "weights").save(settings["num_steps"], weights, {})
     done = {
         "steps": settings["num_steps"],
@@ -222,6 +238,17 @@ def train(
     }
     write_json(run / "done.json", done)
     return runs.load_weights(run, problem)
+
+
+def _narrowed(task: Task, aim: Aim | None) -> tuple[Task, Narrowed | None]:
+    """The task on the parameters that may move, and how they are taken from the whole model."""
+    if aim is None or not (aim.trainable or aim.adapter_rank):
+        return task, None
+    part = _narrowed_task(task, aim.trainable, aim.adapter_rank)
+    return part.task, part
+
+
+_narrowed_task = functools.lru_cache(narrowed)  # one task, and so one compiled program
 
 
 def _own_seed(config: RunConfig) -> int:
@@ -251,6 +278,8 @@ def _prepared(config: RunConfig, task: Task, start: Weights) -> tuple[Arrays, Ar
     forget, retain = _examples(config)
     splits = _splits(config)
     check_original(task, config.method, start, retain, config.settings)
+    if config.aim and config.aim.anchor is not None:
+        forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
     if splits is None or not needs_unseen(config.settings.get("objective", "")):
         return forget, retain, 0.0
     clock = time.perf_counter()

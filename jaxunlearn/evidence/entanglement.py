@@ -36,7 +36,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import data, runs
 from jaxunlearn.files import write_text
-from jaxunlearn.setting import Weights, load_dataset, load_task, load_training
+from jaxunlearn.setting import Weights, check_classifies, load_dataset, load_task, load_training
 from jaxunlearn.shadow.memorisation import memorisation
 from jaxunlearn.stages import to_device
 from jaxunlearn.types import Arrays, InputError, Task, unvisited
@@ -82,6 +82,7 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
     if not 0 < fraction < 1:
         raise InputError(f"fraction is {fraction}, but must lie between 0 and 1, such as 0.1.")
     config = runs.read_pretrained(pretrained)
+    check_classifies(config.problem, "select")
     problem, seed = config.problem, config.seed
     dataset, examples = load_dataset(problem), load_training(problem, seed)
     count = round(fraction * len(examples))

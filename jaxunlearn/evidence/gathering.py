@@ -27,7 +27,7 @@ from jaxunlearn.evidence.relearning import EPOCHS, SETTINGS, relearning_curve
 from jaxunlearn.evidence.report import write_evidence_report
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.report.study import Run, read_study
-from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
+from jaxunlearn.setting import Weights, check_classifies, load_dataset, load_splits, load_task
 from jaxunlearn.stages import to_device
 from jaxunlearn.types import InputError
 
@@ -87,6 +87,7 @@ def _of_run(folder: Path, run: Run, oracle: Run) -> dict[str, Any]:
     found = stamp | {"seed": run.seed, "request": run.request, "name": run.name}
     found |= from_predictions(_predictions(run), _predictions(oracle))
     problem = runs.read_config(oracle.folder, "retrain").problem
+    check_classifies(problem, "evidence")
     found |= _from_weights(runs.load_weights(trained, problem), problem, oracle)
     write_json(path, found)
     say(f"{run_label(run.folder)}: evidence gathered")

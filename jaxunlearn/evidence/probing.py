@@ -51,6 +51,7 @@ def _features(task: Task, weights: Weights, arrays: Arrays) -> jax.Array:
                 inputs.append(args[0])
             return call(*args, **kwargs)
 
+        assert task.predict is not None
         with nn.intercept_methods(record):
             task.predict(*weights, {name: values[positions] for name, values in arrays.items()})
         if not inputs:

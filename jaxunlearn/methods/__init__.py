@@ -20,6 +20,8 @@ from jaxunlearn.methods.boundary_expanding import boundary_expanding
 from jaxunlearn.methods.boundary_shrinking import boundary_shrinking
 from jaxunlearn.methods.cagrad import cagrad
 from jaxunlearn.methods.cf_k import cf_k
+from jaxunlearn.methods.concept_ablation import concept_ablation
+from jaxunlearn.methods.esd import esd
 from jaxunlearn.methods.eu_k import eu_k
 from jaxunlearn.methods.eupmu import eupmu
 from jaxunlearn.methods.eupmu_budget import eupmu_budget
@@ -39,6 +41,7 @@ from jaxunlearn.methods.salun_soft import salun_soft
 from jaxunlearn.methods.scalarization import neggrad_plus, random_labels, scalarization
 from jaxunlearn.methods.scrub import scrub
 from jaxunlearn.methods.scrub_r import scrub_r
+from jaxunlearn.methods.selective_amnesia import selective_amnesia
 from jaxunlearn.methods.sfron import sfron, sfron_released
 from jaxunlearn.methods.ssd import ssd
 from jaxunlearn.methods.unsir import unsir
@@ -72,6 +75,9 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "influence": influence,
     "ssd": ssd,
     "fisher_forgetting": fisher_forgetting,
+    "selective_amnesia": selective_amnesia,
+    "esd": esd,
+    "concept_ablation": concept_ablation,
     "eupmu": eupmu,
     "eupmu_budget": eupmu_budget,
     "sfron": sfron,
@@ -133,6 +139,8 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "initial_multiplier": _NOT_NEGATIVE,
     "weight_decay": _NOT_NEGATIVE,
     "retain_weight": _NOT_NEGATIVE,
+    "anchor_weight": _NOT_NEGATIVE,
+    "negative_guidance": _NOT_NEGATIVE,
     "alpha": _NOT_NEGATIVE,
     "exponent": _NOT_NEGATIVE,
     "threshold": _NOT_NEGATIVE,

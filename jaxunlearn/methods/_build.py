@@ -11,6 +11,7 @@ from jaxunlearn.objectives import Objective, retain_loss
 from jaxunlearn.types import (
     Arrays,
     Batch,
+    InputError,
     LossPair,
     Method,
     ModelState,
@@ -34,6 +35,33 @@ def begin(
     params, model_state, key = jax.tree.map(jnp.copy, (params, model_state, key))
     step = jnp.zeros([], jnp.int32)
     return TrainState(step, params, model_state, transform.init(params), key)
+
+
+def predict_of(task: Task, method: str) -> Callable[[Params, ModelState, Batch], jax.Array]:
+    """How a task predicts classes.
+
+    Raises:
+        InputError: it does not.
+    """
+    if task.predict is None:
+        raise InputError(
+            f"method {method} needs the classes that a model predicts, but this model generates "
+            "images; choose another method, such as sfron or eupmu."
+        )
+    return task.predict
+
+
+def check_generates(task: Task, method: str) -> None:
+    """Raises unless a task generates.
+
+    Raises:
+        InputError: it classifies.
+    """
+    if task.predict is not None:
+        raise InputError(
+            f"method {method} erases what a model generates, but this model classifies; choose "
+            "another method, such as sfron or eupmu."
+        )
 
 
 def begin_with(transform: optax.GradientTransformation) -> Callable[..., TrainState]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import advance, begin
+from jaxunlearn.methods._build import advance, begin, predict_of
 from jaxunlearn.methods._teacher import outputs_of
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
@@ -44,6 +44,7 @@ def boundary_expanding(task: Task, optimizer: optax.GradientTransformation) -> M
 
     Reference: Chen et al., Boundary Unlearning, CVPR 2023.
     """
+    predict_of(task, "boundary_expanding")
     outputs = outputs_of(task, "boundary_expanding")
 
     def init(

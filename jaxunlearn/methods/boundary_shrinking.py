@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import advance, begin
+from jaxunlearn.methods._build import advance, begin, predict_of
 from jaxunlearn.methods._teacher import outputs_of
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState, unvisited
 
@@ -45,6 +45,7 @@ def boundary_shrinking(
 
     Reference: Chen et al., Boundary Unlearning, CVPR 2023.
     """
+    predict_of(task, "boundary_shrinking")
     outputs_of(task, "boundary_shrinking")
 
     def init(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import objectives
-from jaxunlearn.methods._build import begin, choose, first
+from jaxunlearn.methods._build import begin, choose, first, predict_of
 from jaxunlearn.methods._passes import stacked_positions
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
@@ -128,6 +128,7 @@ def eupmu_budget(
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025, for the multiplier; the choice
     of the tolerance is this library's.
     """
+    predict_of(task, "eupmu_budget")
     losses_fn = loss_pair(task, objectives.named(objective, exponent, task))
 
     def surgery(tolerance: float | jax.Array) -> optax.GradientTransformationExtraArgs:
@@ -248,7 +249,8 @@ def _error_and_loss(
 
     def one(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         batch = unvisited(arrays, positions)
-        answers = jnp.argmax(task.predict(params, model_state, batch), axis=-1)
+        predicted = predict_of(task, "eupmu_budget")(params, model_state, batch)
+        answers = jnp.argmax(predicted, axis=-1)
         losses, _ = task.losses(params, model_state, batch, key, False)
         return jnp.mean(answers != batch["label"]), jnp.mean(losses)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import choose
+from jaxunlearn.methods._build import choose, predict_of
 from jaxunlearn.methods.scrub import scrub
 from jaxunlearn.types import (
     Arrays,
@@ -101,6 +101,7 @@ def scrub_r(
 
     Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
     """
+    predict = predict_of(task, "scrub_r")
     round_steps = num_max_steps + num_min_steps
     if num_steps < round_steps:
         raise InputError(
@@ -132,7 +133,7 @@ def scrub_r(
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         inner_state, snapshot = state.opt_state
         place = state.step % round_steps
-        predicted = jnp.argmax(task.predict(state.params, state.model_state, forget), axis=-1)
+        predicted = jnp.argmax(predict(state.params, state.model_state, forget), axis=-1)
         accuracy = 100.0 * jnp.mean(predicted == forget["label"])
         state, metrics = inner.step(state._replace(opt_state=inner_state), forget, retain)
         total = jnp.where(place == 0, 0.0, snapshot.total)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._build import advance, begin, first, predict_of
 from jaxunlearn.methods._teacher import outputs_of
 from jaxunlearn.objectives import retain_loss
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
@@ -79,6 +79,7 @@ def unsir(
 
     Reference: Tarun et al., Fast Yet Effective Machine Unlearning, arXiv 2111.08947.
     """
+    predict_of(task, "unsir")
     outputs_of(task, "unsir")
 
     def noise_loss(

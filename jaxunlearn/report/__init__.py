@@ -12,6 +12,7 @@ from jaxunlearn.report.aggregate import make_table, to_json
 from jaxunlearn.report.extras import read_extras
 from jaxunlearn.report.markdown import render_markdown
 from jaxunlearn.report.page import render_page
+from jaxunlearn.report.samples import draw_samples
 from jaxunlearn.report.study import Study, read_study
 from jaxunlearn.report.terminal import render_table
 
@@ -41,6 +42,8 @@ def write_report(
     """
     study = read_study(Path(study_folder))
     tables = [make_table(study, request, rank_by) for request in study.requests]
+    for table in tables:
+        draw_samples(study, table)
     extras, written = read_extras(study), time.time()
     texts = {
         "markdown": ("report.md", render_markdown(study, tables, extras, written)),

@@ -36,9 +36,11 @@ class Column:
     meaning: str
 
 
-ACCURACY, ATTACK, DISTANCE, COST = (
+ACCURACY, ATTACK, GENERATED, LOOKS, DISTANCE, COST = (
     "Accuracy, %",
     "Attacks on forget data, %",
+    "A classifier on generated images",
+    "Generated images of the other classes beside real ones",
     "Distance to the retrained model",
     "Cost",
 )
@@ -105,6 +107,83 @@ COLUMNS: tuple[Column, ...] = (
         "all retain data from test data by the entropy of the prediction. Higher means more looks "
         "remembered: the opposite direction of svc_non_member_rate, with which it cannot be "
         "compared.",
+    ),
+    Column(
+        "generated_forget_accuracy",
+        GENERATED,
+        "Forgotten class seen, %",
+        "forgot.\nseen",
+        2,
+        "near",
+        "Share of the images generated when a forgotten class was asked for that the classifier "
+        "takes for that class. The retrained model never saw one.",
+    ),
+    Column(
+        "generated_forget_probability",
+        GENERATED,
+        "its probability",
+        "prob.",
+        3,
+        "near",
+        "Mean probability of the forgotten class on these images, from 0 to 1.",
+    ),
+    Column(
+        "generated_forget_entropy",
+        GENERATED,
+        "entropy, nats",
+        "entropy",
+        3,
+        "near",
+        "Mean entropy of the classifier on these images: high where they show no class at all.",
+    ),
+    Column(
+        "generated_retain_accuracy",
+        GENERATED,
+        "Other classes seen, %",
+        "others\nseen",
+        2,
+        "near",
+        "Share of the images of all other classes that the classifier takes for the class asked "
+        "for.",
+    ),
+    Column(
+        "frechet_retain",
+        LOOKS,
+        "Frechet distance",
+        "Frechet",
+        3,
+        "low",
+        "Frechet distance between the classifier's last features of generated images of the other "
+        "classes and of all real retain images. Not to be compared with distances of other "
+        "features or other numbers of images.",
+    ),
+    Column(
+        "frechet_floor",
+        LOOKS,
+        "Frechet distance of real halves",
+        "floor",
+        3,
+        "near",
+        "The same distance between two random halves of the real images: below it nothing can be "
+        "told apart.",
+    ),
+    Column(
+        "precision_retain",
+        LOOKS,
+        "Precision",
+        "prec.",
+        3,
+        "high",
+        "Share of these generated images that lie among real ones, by nearest neighbours (k = 3).",
+    ),
+    Column(
+        "recall_retain",
+        LOOKS,
+        "Recall",
+        "recall",
+        3,
+        "high",
+        "Share of the real images that lie among generated ones.",
     ),
     Column(
         "kl_to_retrained",

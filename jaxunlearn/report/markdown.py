@@ -4,6 +4,7 @@ from jaxunlearn.report.aggregate import Table, shown_columns
 from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES
 from jaxunlearn.report.extras import ULIRA_FOLDER, Extras
 from jaxunlearn.report.ranking import Ranking
+from jaxunlearn.report.samples import samples_file
 from jaxunlearn.report.study import Study
 from jaxunlearn.report.verdict import SETTLED_NOTE, make_verdict
 from jaxunlearn.report.wording import (
@@ -83,6 +84,9 @@ def render_markdown(study: Study, tables: list[Table], extras: Extras, written: 
             lines += ["### Verdict", "", *(f"- {_escape(sentence)}" for sentence in sentences), ""]
             lines += [SETTLED_NOTE, ""] if len(study.seeds) > 1 else []
         lines += [*_table(table, study), "", interval_note(study, table)]
+        if samples_file(study, table.request).exists():
+            file = samples_file(study, table.request).name
+            lines += ["", f"![Images that the models generate]({file})"]
         if table.ranking is not None:
             lines += ["", f"### Ranking: {_escape(table.ranking.column.title)}", ""]
             lines += [_escape(verdict(table.ranking)), "", *_ranking(table.ranking), ""]

@@ -16,6 +16,7 @@ from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES
 from jaxunlearn.report.extras import Extras
 from jaxunlearn.report.markup import breakable, key_list, row_figure
 from jaxunlearn.report.ranking import Ranking
+from jaxunlearn.report.samples import samples_section
 from jaxunlearn.report.sections import (
     evidence_section,
     multiplier_section,
@@ -199,6 +200,7 @@ def _section(table: Table, study: Study, extras: Extras, anchor: str) -> str:
         _table(table, study),
         f'<p class="note">{escape(interval_note(study, table))}</p>',
         "" if table.ranking is None else _ranking(table.ranking),
+        samples_section(study, table),
         plane_section(study, table),
         _confidence(table, study),
         evidence_section(table, extras),

@@ -178,8 +178,10 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
 def _complete(run: Run, retrained: Run) -> Run:
     """Adds the distances to the retrained model that the run's results do not hold yet."""
     numbers: dict[str, float] = dict(run.metrics)
+    derived: dict[str, float] = {}
     try:
-        derived = distances(numbers, retrained.metrics)
+        if "frechet_retain" not in numbers:  # models that generate have other metrics
+            derived = distances(numbers, retrained.metrics)
         if "kl_to_retrained" not in numbers:
             ours, theirs = run.predictions(), retrained.predictions()
             if ours is not None and theirs is not None:

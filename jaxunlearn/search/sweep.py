@@ -30,7 +30,7 @@ from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.search.groups import run_group
 from jaxunlearn.search.space import Space
-from jaxunlearn.setting import load_splits, load_task, machine
+from jaxunlearn.setting import check_classifies, load_splits, load_task, machine
 from jaxunlearn.types import InputError
 
 
@@ -124,6 +124,7 @@ def sweep(
     original = runs.read_pretrained(plan.pretrained)
     problem, seed = original.problem, original.seed
     settings = methods.settings(plan.method, plan.settings | plan.points()[0])
+    check_classifies(problem, "sweep")
     program = stages.program(load_task(problem), plan.method, settings)
     splits = load_splits(problem, seed, plan.request)
     if len(splits.validation) == 0:

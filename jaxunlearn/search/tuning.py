@@ -35,7 +35,7 @@ from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report.tuning import FILE, chosen_toml
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
-from jaxunlearn.setting import Weights, load_splits, load_task, machine
+from jaxunlearn.setting import Weights, check_classifies, load_splits, load_task, machine
 from jaxunlearn.types import InputError
 
 _WORST_TARGET, _WORST_GAP = 300.0, 100.0
@@ -203,6 +203,7 @@ def _open(folder: Path, search: Search) -> dict[str, Any]:
 
 def _check(folder: Path, search: Search) -> None:
     """Raises if anything is wrong with any run, before anything is compiled or written."""
+    check_classifies(search.problem, "tune")
     task = load_task(search.problem)
     for seed in search.seeds:
         stages.check(_pretrained(folder, seed), stages.pretraining(search.problem, seed))

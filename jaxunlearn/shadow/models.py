@@ -260,7 +260,9 @@ def _probabilities(
     size = arrays["label"].shape[0]
     batch = min(_PREDICTION_BATCH, size)
     places = jnp.minimum(jnp.arange(-(-size // batch) * batch).reshape(-1, batch), size - 1)
-    rows = jax.lax.map(lambda p: task.predict(params, model_state, _chosen(arrays, p)), places)
+    predict = task.predict
+    assert predict is not None
+    rows = jax.lax.map(lambda p: predict(params, model_state, _chosen(arrays, p)), places)
     return rows.reshape(-1, rows.shape[-1])[:size]
 
 

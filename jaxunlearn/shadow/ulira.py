@@ -23,7 +23,14 @@ from jaxunlearn.evaluation.audit import epsilon_lower_bound
 from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
 from jaxunlearn.files import write_json
 from jaxunlearn.objectives import needs_unseen
-from jaxunlearn.setting import load_dataset, load_splits, load_task, load_training, machine
+from jaxunlearn.setting import (
+    check_classifies,
+    load_dataset,
+    load_splits,
+    load_task,
+    load_training,
+    machine,
+)
 from jaxunlearn.shadow import models as shadows
 from jaxunlearn.shadow.groups import KEYS, Group, Said, Setting, claim
 from jaxunlearn.shadow.models import Plan, plan_shadows
@@ -71,6 +78,7 @@ def ulira(
     plan = plan_shadows(len(pool), num_shadows, request.fraction, seed)
     _check_numbers(plan, group_size, false_positive_rates)
     chosen = {name: study.run_settings(request, name) for name in study.methods}
+    check_classifies(problem, "ulira")
     task, splits = load_task(problem), load_splits(problem, seed, request)
     for method, settings in chosen.values():
         shadows.train(task, method, settings)

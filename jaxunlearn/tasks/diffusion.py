@@ -12,6 +12,8 @@ Forget objectives of this task, besides those that every task has:
     match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -43,8 +45,8 @@ def diffusion(
     """The task of predicting noise with a Flax linen model.
 
     In training a share of the labels is dropped, so that the model can be guided; forget objectives
-    drop none. In evaluation mode, which Fisher diagonals are computed in, the prediction is the
-    guided one, `(1 + w) out(c) - w out(null)`.
+    drop none. The losses in evaluation mode, which Fisher diagonals are made of, are those of the
+    guided prediction, `(1 + w) out(c) - w out(null)`.
 
     Args:
         model: `model.apply(variables, images [B, ...], timesteps [B], labels [B], train)`; dropout
@@ -54,7 +56,7 @@ def diffusion(
         num_classes: how many classes the labels range over; one more label means none.
         reduction: of the squared errors of one example: "sum" over pixels, or "mean".
         label_drop: the share of labels that training drops.
-        fisher_guidance: w, in evaluation mode.
+        fisher_guidance: w.
 
     Returns:
         A `Task` that predicts no classes.
@@ -92,6 +94,7 @@ def diffusion(
         labels: jax.Array,
         key: jax.Array,
         train: bool,
+        guidance: float = 0.0,
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
         """The output, and the clean image, the noise, the noisy image and the timestep of each."""
         keys = example_keys(key, batch)
@@ -105,11 +108,11 @@ def diffusion(
         def denoiser(x: jax.Array, t: jax.Array, c: jax.Array) -> jax.Array:
             variables = {"params": params, **model_state}
             rngs = {"dropout": jax.random.fold_in(keys[0], 3)} if train else None
-            return model.apply(variables, x, t, c, train=train, rngs=rngs)
+            output: Any = model.apply(variables, x, t, c, train=train, rngs=rngs)
+            return output
 
-        if not train and fisher_guidance != 0.0:
-            denoiser = guided(denoiser, fisher_guidance, num_classes)
-        return denoiser(noisy, timesteps, labels), clean, noise, noisy, timesteps
+        predict = guided(denoiser, guidance, num_classes) if guidance else denoiser
+        return predict(noisy, timesteps, labels), clean, noise, noisy, timesteps
 
     def losses_of(
         params: Params,
@@ -119,7 +122,9 @@ def diffusion(
         key: jax.Array,
         train: bool,
     ) -> tuple[jax.Array, ModelState]:
-        output, clean, noise, noisy, t = predicted(params, model_state, batch, labels, key, train)
+        output, clean, noise, noisy, t = predicted(
+            params, model_state, batch, labels, key, train, 0.0 if train else fisher_guidance
+        )
         prediction, variance = split_variance(process, output)
         errors = (prediction - target(process, clean, noise, t)) ** 2
         losses = reduce(errors, axis=pixels)

@@ -48,6 +48,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 # These learn from forget data alone, which never write running statistics.
 FORGET_ONLY = ("gradient_ascent", "boundary_shrinking", "boundary_expanding")
 
+# These run on models that generate: test_generating.py has their cases.
+GENERATING = ("selective_amnesia", "esd", "concept_ablation")
+
 # These edit the weights in `init`, and then only measure. The first draws no random number.
 ONE_SHOT = ("ssd", "influence", "fisher_forgetting")
 

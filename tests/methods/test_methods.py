@@ -11,8 +11,9 @@ import pytest
 
 from jaxunlearn import methods
 from jaxunlearn.types import InputError, Method, Task
-from tests import toy
+from tests import toy, toy_diffusion
 from tests.helpers import assert_trees_close
+from tests.methods.cases import GENERATING
 
 
 def test_every_method_is_listed_summarised_and_exported() -> None:
@@ -29,7 +30,8 @@ def test_all_settings_reach_the_constructor(name: str) -> None:
     assert methods.settings(name, settings) == settings
     own = set(inspect.signature(getattr(methods, name)).parameters) - {"task", "optimizer"}
     assert set(settings) == own | set(methods.COMMON_SETTINGS)
-    assert isinstance(methods.build(toy.TASK, name, settings), Method)
+    task = toy_diffusion.toy() if name in GENERATING else toy.TASK
+    assert isinstance(methods.build(task, name, settings), Method)
 
 
 def test_whole_numbers_become_floating_point() -> None:

@@ -4,45 +4,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import linen as nn
 
 from jaxunlearn import methods, objectives
 from jaxunlearn.diffusion import Process, add_noise, antithetic_timesteps
-from jaxunlearn.tasks import diffusion
 from jaxunlearn.tasks.diffusion import as_signal, match_anchor, match_noise
 from jaxunlearn.types import InputError, example_keys
-
-KEY = jax.random.key(0)
-SHAPE, CLASSES = (4, 4, 1), 3
-PROCESS = Process(50)
-
-
-class Toy(nn.Module):
-    """One linear layer of pixels, an embedding of the label, and dropout."""
-
-    rate: float = 0.0
-    channels: int = 1
-
-    @nn.compact
-    def __call__(self, images, timesteps, labels, train=False):
-        x = images.reshape(images.shape[0], -1)
-        x = jnp.concatenate([x, timesteps[:, None] / 50.0], axis=-1)
-        x = nn.Dense(16 * self.channels)(x) + nn.Embed(CLASSES + 1, 16 * self.channels)(labels)
-        x = nn.Dropout(self.rate, deterministic=not train)(x)
-        return x.reshape(*images.shape[:-1], self.channels)
-
-
-def toy(model=Toy(), process=PROCESS, **settings):
-    return diffusion(model, process, image_shape=SHAPE, num_classes=CLASSES, **settings)
-
-
-def batch_of(size=6):
-    return {
-        "image": jax.random.uniform(KEY, (size, *SHAPE), minval=-1.0),
-        "label": jnp.arange(size) % CLASSES,
-        "index": jnp.arange(size),
-        "epoch": jnp.zeros(size, jnp.int32),
-    }
+from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy
 
 
 def by_hand(params, batch, labels):
@@ -82,7 +49,7 @@ def test_training_drops_a_share_of_the_labels_and_forget_objectives_drop_none():
     assert not jnp.allclose(later, losses)  # another visit, other noise
 
 
-def test_evaluation_mode_guides_and_drops_nothing():
+def test_losses_in_evaluation_mode_are_guided_and_drop_nothing():
     task = toy(fisher_guidance=2.0)
     params, state = task.init(KEY)
     batch = batch_of()
@@ -90,10 +57,14 @@ def test_evaluation_mode_guides_and_drops_nothing():
         toy().outputs(params, state, batch | {"label": labels}, KEY, False)[0]
         for labels in (batch["label"], jnp.full(6, CLASSES))
     )
-    guided, _ = task.outputs(params, state, batch, KEY, False)
-    chex.assert_trees_all_close(guided, 3.0 * plain - 2.0 * null, rtol=1e-4, atol=1e-4)
-    unguided, _ = task.outputs(params, state, batch, KEY, True)
-    chex.assert_trees_all_close(unguided, plain, rtol=1e-5)
+    keys = example_keys(KEY, batch)
+    noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 1), SHAPE))(keys)
+    guided, _ = task.losses(params, state, batch, KEY, False)
+    expected = jnp.sum((3.0 * plain - 2.0 * null - noise) ** 2, axis=(1, 2, 3))
+    chex.assert_trees_all_close(guided, expected, rtol=1e-4)
+    for train in (True, False):  # teachers and students speak of the same prediction
+        unguided, _ = task.outputs(params, state, batch, KEY, train)
+        chex.assert_trees_all_close(unguided, plain, rtol=1e-5)
 
 
 def test_images_are_scaled_and_latents_are_not():
@@ -183,6 +154,9 @@ def test_objectives_of_the_task_are_known_by_name(name):
         ("pcgrad", {}),
         ("bad_teacher", {}),
         ("ssd", {"selection": 0.1}),
+        ("esd", {}),
+        ("concept_ablation", {}),
+        ("selective_amnesia", {}),
     ],
 )
 def test_methods_drive_it(name, settings):

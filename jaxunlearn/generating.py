@@ -1,0 +1,315 @@
+"""Images that a model generates, and the stage that evaluates them: `samples.npz`, `results.json`.
+
+Every model of a study answers the same noise: the i-th image of class c always begins alike. A
+classifier of the same data, the *judge*, says which classes it sees, and its last features measure
+how far the images of the remaining classes are from real ones.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import evaluation, runs
+from jaxunlearn.config import Diffusion, Problem
+from jaxunlearn.data import ForgetRequest, load_request
+from jaxunlearn.diffusion import Denoiser, guided, sample
+from jaxunlearn.evaluation import Predictions
+from jaxunlearn.evaluation.frechet import halves_distance
+from jaxunlearn.evaluation.generation import classify_generated, compare_generated
+from jaxunlearn.evidence.probing import last_features
+from jaxunlearn.files import read_json, write_arrays, write_json
+from jaxunlearn.report.grids import sample_grid
+from jaxunlearn.results import check_retrained, predict, read_cost
+from jaxunlearn.setting import Weights, load_dataset, load_denoiser, load_splits, load_task
+from jaxunlearn.types import InputError, Task
+
+_CHUNK = 100  # images at a time
+
+
+class Judge(NamedTuple):
+    """A classifier that is asked what it sees.
+
+    Attributes:
+        name: of its model.
+        task: of classification.
+        weights: its weights.
+        accuracy: on the real test images, in percent.
+    """
+
+    name: str
+    task: Task
+    weights: Weights
+    accuracy: float
+
+
+def load_judge(run: Path, problem: Problem) -> Judge:
+    """The classifier that a folder of `jaxunlearn pretrain` holds.
+
+    Args:
+        run: the folder.
+        problem: of the images that it shall judge.
+
+    Returns:
+        A `Judge`.
+
+    Raises:
+        InputError: the folder holds no finished classifier, or one of other data.
+    """
+    config = runs.read_pretrained(run)
+    if config.problem.generates:
+        raise InputError(
+            f"{run} holds {config.problem.model}, which generates images, but generated images are "
+            "judged by a classifier; pretrain one on the same data, such as with --model mlp."
+        )
+    if load_dataset(config.problem).fingerprint != load_dataset(problem).fingerprint:
+        raise InputError(
+            f"the classifier in {run} learned {config.problem.data}, but the images are like those "
+            f"of {problem.data}; pretrain one on the same data."
+        )
+    weights, task = runs.load_weights(run, config.problem), load_task(config.problem)
+    real = predict(task, weights, load_dataset(problem).test.arrays())
+    return Judge(config.problem.model, task, weights, evaluation.accuracy(real))
+
+
+def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray) -> Any:
+    """Images of the classes asked for.
+
+    Args:
+        problem: what the model learned.
+        weights: of the model.
+        labels: the classes, `[N]`.
+        numbers: which image of its class each is, `[N]`: the number and the class alone decide the
+            noise it begins with.
+
+    Returns:
+        uint8 `[N, H, W, C]`.
+
+    Raises:
+        InputError: a class that the data set does not have.
+    """
+    dataset, generation = load_dataset(problem), problem.diffusion
+    assert generation is not None
+    for label in labels:
+        if not 0 <= label < dataset.num_classes:
+            raise InputError(
+                f"class {label} was asked for, but {dataset.name!r} has the classes 0 to "
+                f"{dataset.num_classes - 1}."
+            )
+    shape = dataset.train.image.shape[1:]
+    return np.asarray(
+        _generate(
+            load_denoiser(problem, weights),
+            jnp.asarray(labels, jnp.int32),
+            jnp.asarray(numbers, jnp.int32),
+            jnp.float32(generation.guidance),
+            generation,
+            shape,
+            dataset.num_classes,
+        )
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label"))
+def _generate(
+    denoiser: Denoiser,
+    labels: jax.Array,
+    numbers: jax.Array,
+    guidance: jax.Array,
+    generation: Diffusion,
+    shape: tuple[int, ...],
+    null_label: int,
+) -> jax.Array:
+    """One program for all images, a chunk at a time."""
+    process = generation.process()
+    if generation.guidance != 0.0:
+        denoiser = guided(denoiser, guidance, null_label)
+
+    def some(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
+        keys = jax.vmap(
+            lambda label, number: jax.random.fold_in(
+                jax.random.fold_in(jax.random.key(0), label), number
+            )
+        )(*asked)
+        images = sample(
+            process,
+            denoiser,
+            keys,
+            asked[0],
+            shape,
+            sampler=generation.sampler,
+            num_steps=generation.sampling_steps,
+            eta=generation.eta,
+        )
+        return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+    size = labels.shape[0]
+    chunk = min(_CHUNK, size)
+    places = jnp.minimum(jnp.arange(-(-size // chunk) * chunk), size - 1).reshape(-1, chunk)
+    images = jax.lax.map(some, (labels[places], numbers[places]))
+    return images.reshape(-1, *shape)[:size]
+
+
+def draw(file: Path, run: Path, labels: tuple[int, ...], count: int) -> None:
+    """Generates images with the model of a run, and draws them side by side.
+
+    Args:
+        file: the picture to write, ending in ".png".
+        run: the run folder.
+        labels: the classes to generate; all if there are none.
+        count: how many images of each.
+
+    Raises:
+        InputError: the folder holds no finished run of a model that generates, a class that the
+            data does not have, a count below 1, or a file that cannot be written.
+    """
+    config = runs.read_config(run, "pretrain", "retrain", "unlearn")
+    if not config.problem.generates:
+        raise InputError(
+            f"{run} holds {config.problem.model}, which classifies; sample from a model that "
+            "generates, such as ddpm-small."
+        )
+    if count < 1:
+        raise InputError(f"count is {count}, but must be 1 or more.")
+    dataset = load_dataset(config.problem)
+    asked = np.array(labels or range(dataset.num_classes), np.int32)
+    weights = runs.load_weights(run, config.problem)
+    every, numbers = np.repeat(asked, count), np.tile(np.arange(count), len(asked))
+    images = generate(config.problem, weights, every, numbers)
+    rows = images.reshape(len(asked), count, *images.shape[1:])
+    picture = {str(number): rows[:, number] for number in range(count)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    columns = [dataset.class_names[label] for label in asked]
+    sample_grid(file, picture, columns, f"{config.problem.model}, {dataset.name}")
+
+
+def evaluate(
+    run: Path,
+    weights: Weights,
+    problem: Problem,
+    seed: int,
+    request: ForgetRequest,
+    *,
+    judge: Judge,
+    method: str,
+    cost: dict[str, Any] | None = None,
+    retrained: Path | None = None,
+) -> dict[str, float]:
+    """Generates images with a model, judges them, and writes both to its run folder.
+
+    Args:
+        run: the run folder, which receives `samples.npz` and `results.json`.
+        weights: of the model.
+        problem: what it learned.
+        seed: the pretraining seed.
+        request: the classes that were forgotten.
+        judge: the classifier.
+        method: how the results name the model.
+        cost: steps and seconds of the run, if it trained at all.
+        retrained: the evaluated run folder of the retrained model, for the share of its time.
+
+    Returns:
+        The metrics: see `evaluation.generation`. "frechet_floor" is the distance between two
+        random halves of the real images.
+
+    Raises:
+        InputError: the request names no classes, or there are fewer images than features.
+    """
+    check_request(request)
+    splits, generation, cost = load_splits(problem, seed, request), problem.diffusion, cost or {}
+    assert generation is not None
+    classes = load_dataset(problem).num_classes
+    labels = np.repeat(np.arange(classes, dtype=np.int32), generation.samples)
+    numbers = np.tile(np.arange(generation.samples, dtype=np.int32), classes)
+    images = generate(problem, weights, labels, numbers)
+    forgotten = np.isin(labels, request.classes)
+
+    def seen(chosen: np.ndarray) -> Predictions:
+        arrays = {"image": images[chosen], "label": labels[chosen]}
+        return predict(judge.task, judge.weights, arrays)
+
+    def features(image: np.ndarray) -> np.ndarray:
+        arrays = {"image": jnp.asarray(image), "label": jnp.zeros(len(image), jnp.int32)}
+        return last_features(judge.task, judge.weights, arrays)
+
+    real, name = features(splits.retain.image), f"last features of {judge.name}"
+    metrics = classify_generated(seen(forgotten), seen(~forgotten))
+    metrics |= compare_generated(real, features(images[~forgotten]), name)
+    metrics["frechet_floor"] = halves_distance(real, seed=0)
+    results = {
+        "method": method,
+        "request": request.name,
+        "seed": seed,
+        "dataset": problem.data,
+        "model": problem.model,
+        "counts": {
+            "forget": len(splits.forget),
+            "retain": len(splits.retain),
+            "generated_forget": int(forgotten.sum()),
+            "generated_retain": int((~forgotten).sum()),
+        },
+        "class_names": list(load_dataset(problem).class_names),
+        "forgotten": sorted(request.classes),
+        "features": {"name": name, "dimension": real.shape[1]},
+        "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
+        "metrics": metrics,
+        **cost,
+    }
+    theirs = read_json(retrained / "results.json") if retrained is not None else {}
+    if cost and theirs.get("seconds"):
+        results["retrain_seconds"] = theirs["seconds"]
+        results["share_of_retraining"] = cost["seconds"] / theirs["seconds"]
+    run.mkdir(parents=True, exist_ok=True)
+    write_arrays(run / "samples.npz", {"image": images, "label": labels})
+    write_json(run / "results.json", results)
+    return metrics
+
+
+def evaluate_run(run: Path, classifier: Path, retrained: Path | None = None) -> dict[str, float]:
+    """Evaluates a finished run of a model that generates, by what its folder says of itself.
+
+    Args:
+        run: the run folder of `retrain` or `unlearn`.
+        classifier: the run folder of the classifier that judges its images.
+        retrained: the evaluated run folder of the retrained model.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        InputError: the folders hold no such runs, unfinished ones, or those of other data.
+    """
+    config = runs.read_config(run, "retrain", "unlearn")
+    assert config.request is not None
+    dataset = load_dataset(config.problem)
+    runs.check(run, config, dataset, load_splits(config.problem, config.seed, config.request))
+    if retrained is not None:
+        forgotten = load_request(run / "forget_request.json", dataset).tolist()
+        check_retrained(retrained, run, config.problem, config.seed, forgotten)
+    return evaluate(
+        run,
+        runs.load_weights(run, config.problem),
+        config.problem,
+        config.seed,
+        config.request,
+        judge=load_judge(classifier, config.problem),
+        method="retrain-again" if config.again else config.method,
+        cost=read_cost(run),
+        retrained=retrained,
+    )
+
+
+def check_request(request: ForgetRequest) -> None:
+    """Raises unless a request names whole classes, which is what a generated image can be of.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not request.classes:
+        raise InputError(
+            f"the request {request.name} forgets single examples, but whether a model that "
+            "generates images forgot is seen by classes; forget classes, such as --classes 3."
+        )

@@ -1,0 +1,65 @@
+"""Concept ablation: what is forgotten shall be answered as what it is replaced by."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn.methods._build import check_generates, descend
+from jaxunlearn.methods._teacher import outputs_of
+from jaxunlearn.objectives import retain_loss
+from jaxunlearn.types import Batch, Method, ModelState, Params, Task
+
+
+def concept_ablation(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    retain_weight: float | jax.Array = 1.0,
+) -> Method:
+    """On images of other classes, asks for the forgotten class and answers as for their own.
+
+        L = |out(x_t, t, c_f) - sg out(x_t, t, c)|^2 + retain_weight L_r,    (x, c) from retain data
+
+    So the anchors are the remaining classes; c_f is the label of a forget example. The forget
+    images themselves are not looked at.
+
+    Args:
+        task: what is unlearned; it generates.
+        optimizer: any optax optimizer.
+        retain_weight: of the ordinary loss on the retain batch.
+
+    Returns:
+        A `Method`.
+
+    Raises:
+        InputError: a task that classifies.
+
+    Example:
+        >>> from jaxunlearn.diffusion import Process
+        >>> from jaxunlearn.models import denoisers
+        >>> from jaxunlearn.tasks import diffusion
+        >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)
+        >>> task = diffusion(model, Process(), image_shape=(8, 8, 1), num_classes=10)
+        >>> method = concept_ablation(task, optax.adam(1e-5))
+
+    Reference: Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, ICCV 2023, in its
+    model-based form with real anchor images.
+    """
+    check_generates(task, "concept_ablation")
+    outputs = outputs_of(task, "concept_ablation")
+    divergence = task.divergence
+    assert divergence is not None
+
+    def loss_fn(
+        params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
+        size = forget["label"].shape[0]
+        asked = forget["label"][jnp.arange(retain["label"].shape[0]) % size]
+        wanted, _ = outputs(params, model_state, retain, key, True)
+        said, _ = outputs(params, model_state, retain | {"label": asked}, key, True)
+        forget_loss = jnp.mean(divergence(jax.lax.stop_gradient(wanted), said))
+        retain_value, model_state = retain_loss(task, params, model_state, retain, key)
+        metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
+        return forget_loss + retain_weight * retain_value, (model_state, metrics)
+
+    return descend(loss_fn, optimizer)
