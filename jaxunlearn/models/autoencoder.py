@@ -1,0 +1,237 @@
+"""Autoencoder of latent diffusion: images to small latents with a Gaussian each, and back.
+
+    encode(x) = (m, log v):   z = m + sqrt(v) n,  n ~ N(0, 1);      decode(z) = x approximately
+
+Each level is a row of residual blocks; between levels the encoder halves the image and the decoder
+doubles it, and in the middle all pixels attend to each other. There are no skips: the latents are
+all that the decoder sees.
+
+Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
+section 3.1 and appendix G (the autoencoder with the KL penalty).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.checks import check_positive, check_whole, check_wholes
+from jaxunlearn.models.conv import Conv
+from jaxunlearn.models.latent_checks import check_channels, check_computing, check_divides
+from jaxunlearn.models.transformer_blocks import Attention
+from jaxunlearn.types import InputError
+
+_EPSILON = 1e-6  # of every norm
+_LOG_VARIANCES = (-30.0, 20.0)  # what they are clipped to
+
+
+class ResidualBlock(nn.Module):
+    """`shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))`, the shortcut 1x1 or the identity.
+
+    Attributes:
+        width: channels out.
+        groups: groups of the norms.
+        dtype: type computed in.
+    """
+
+    width: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, H, W, C]` to `[B, H, W, width]`."""
+        y = x
+        for i in (1, 2):
+            norm = nn.GroupNorm(self.groups, epsilon=_EPSILON, dtype=self.dtype, name=f"norm{i}")
+            y = Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name=f"conv{i}")(
+                nn.silu(norm(y))
+            )
+        if x.shape[-1] != self.width:
+            x = Conv(self.width, (1, 1), dtype=self.dtype, name="shortcut")(x)
+        return x + y
+
+
+class PixelAttention(nn.Module):
+    """Every pixel attends to every other, with one head; added to what came in.
+
+    Attributes:
+        groups: groups of the norm.
+        dtype: type computed in; the softmax is float32.
+    """
+
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, H, W, C]` to the same shape."""
+        y = nn.GroupNorm(self.groups, epsilon=_EPSILON, dtype=self.dtype, name="norm")(x)
+        y = y.reshape(x.shape[0], -1, x.shape[-1])
+        return x + Attention(1, dtype=self.dtype, name="attention")(y).reshape(x.shape)
+
+
+class Coder(nn.Module):
+    """The encoder, or the decoder: what they share, and the levels in their own order.
+
+    Attributes:
+        channels: channels out.
+        widths: channels of each level, in the order in which they are gone through.
+        blocks: residual blocks of each level.
+        down: halves the image after each level but the last (the encoder), instead of doubling it
+            there (the decoder).
+        groups: groups of the norms.
+        dtype: type computed in.
+        remat: computes the blocks anew in the backward pass.
+    """
+
+    channels: int
+    widths: tuple[int, ...]
+    blocks: int
+    down: bool
+    groups: int
+    dtype: Any
+    remat: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, H, W, C]` to `[B, H', W', channels]`, float32."""
+        x = self._conv(self.widths[0], "in")(x)
+        if self.down:
+            x = self._levels(x)
+        width = x.shape[-1]
+        x = self._block(width, "middle_block1")(x)
+        attention = nn.remat(PixelAttention) if self.remat else PixelAttention
+        x = attention(self.groups, self.dtype, name="middle_attention")(x)
+        x = self._block(width, "middle_block2")(x)
+        if not self.down:
+            x = self._levels(x)
+        x = nn.GroupNorm(self.groups, epsilon=_EPSILON, name="norm")(x.astype(jnp.float32))
+        return Conv(self.channels, (3, 3), padding=1, name="out")(nn.silu(x))
+
+    def _levels(self, x: jax.Array) -> jax.Array:
+        for level, width in enumerate(self.widths, start=1):
+            for i in range(1, self.blocks + 1):
+                x = self._block(width, f"level{level}_block{i}")(x)
+            if level == len(self.widths):
+                return x
+            name = f"level{level}_conv"
+            if self.down:
+                x = self._conv(width, name, strides=2, padding=((0, 1), (0, 1)))(x)
+            else:
+                x = self._conv(width, name)(x.repeat(2, axis=1).repeat(2, axis=2))
+        return x
+
+    def _block(self, width: int, name: str) -> nn.Module:
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        return block(width, self.groups, self.dtype, name=name)
+
+    def _conv(self, width: int, name: str, **options: Any) -> nn.Module:
+        return Conv(width, (3, 3), dtype=self.dtype, name=name, **{"padding": 1, **options})
+
+
+class AutoencoderKL(nn.Module):
+    """Autoencoder with a Gaussian in latent space. The defaults are the published one of factor 8.
+
+    `encode` and `decode` are methods: `model.apply(variables, images, method="encode")`. The model
+    does not scale latents; whoever trains on them multiplies by `scaling_factor` after encoding and
+    divides by it before decoding.
+
+    Attributes:
+        channels: channels of the images.
+        latent_channels: channels of the latents.
+        widths: channels of each level; the latents are smaller by 2^(levels - 1).
+        blocks: residual blocks of a level of the encoder; the decoder has one more.
+        groups: groups of the norms; divides every width.
+        scaling_factor: one over the standard deviation of the latents.
+        dtype: type computed in, float32 or bfloat16.
+        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = AutoencoderKL(channels=1, widths=(8, 8, 8), blocks=1, groups=2)
+        >>> images = jnp.zeros((2, 28, 28, 1))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        >>> encode = lambda variables: model.apply(variables, images, method="encode")
+        >>> mean, log_variance = jax.eval_shape(encode, variables)
+        >>> mean.shape, mean.dtype
+        ((2, 7, 7, 4), dtype('float32'))
+    """
+
+    channels: int = 3
+    latent_channels: int = 4
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2
+    groups: int = 32
+    scaling_factor: float = 0.18215
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_computing(self)
+        check_whole(self, "channels", "latent_channels", "blocks", "groups")
+        check_wholes(self, "widths", (128, 256, 512, 512))
+        check_divides(self, "widths", "groups")
+        check_positive(self, "scaling_factor")
+        super().__post_init__()
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller each side of the latents is."""
+        return int(2 ** (len(self.widths) - 1))
+
+    def setup(self) -> None:
+        """Make the parts."""
+        shared = {"groups": self.groups, "dtype": self.dtype, "remat": self.remat}
+        moments = 2 * self.latent_channels
+        self.encoder = Coder(moments, self.widths, self.blocks, down=True, **shared)
+        self.moments = Conv(moments, (1, 1))
+        self.latents = Conv(self.latent_channels, (1, 1))
+        self.decoder = Coder(
+            self.channels, self.widths[::-1], self.blocks + 1, down=False, **shared
+        )
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """What becomes of images that are encoded to their means and decoded again."""
+        return self.decode(self.encode(images)[0])
+
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The Gaussian in latent space that stands for each image.
+
+        Args:
+            images: `[B, H, W, channels]`, floating-point in [-1, 1]; H and W multiples of `factor`.
+
+        Returns:
+            `(mean, log_variance)`, `[B, H / factor, W / factor, latent_channels]` each, float32,
+            not scaled. The log variance is clipped to [-30, 20].
+
+        Raises:
+            InputError: the images are of another shape, or integers.
+        """
+        check_channels(self, images, self.channels)
+        height, width = images.shape[1:3]
+        if height % self.factor or width % self.factor:
+            raise InputError(
+                f"AutoencoderKL with {len(self.widths)} levels takes images with sides that are "
+                f"multiples of {self.factor}, but these are {height}x{width}; choose fewer widths "
+                "or resize them"
+            )
+        mean, log_variance = jnp.split(self.moments(self.encoder(images)), 2, axis=-1)
+        return mean, jnp.clip(log_variance, *_LOG_VARIANCES)
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """The images that latents stand for.
+
+        Args:
+            latents: `[B, h, w, latent_channels]`, floating-point, not scaled.
+
+        Returns:
+            `[B, factor * h, factor * w, channels]`, float32, about in [-1, 1].
+
+        Raises:
+            InputError: the latents are of another shape, or integers.
+        """
+        check_channels(self, latents, self.latent_channels)
+        return self.decoder(self.latents(latents))

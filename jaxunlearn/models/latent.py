@@ -1,0 +1,172 @@
+"""The three models of text-to-image latent diffusion, made by name.
+
+Models of one name fit each other: the latents of the autoencoder are what the U-Net denoises, and
+the width of the text encoder is that of the U-Net's context.
+
+| name  | autoencoder          | text encoder | U-Net       | meant for                       |
+| ----- | -------------------- | ------------ | ----------- | ------------------------------- |
+| tiny  | 43,711, factor 2     | 2,896        | 52,004      | tests                           |
+| small | 681,911, factor 4    | 105,216      | 1,077,572   | 28x28 or 32x32 images, on a CPU |
+| sd-v1 | 83,653,863, factor 8 | 123,060,480  | 859,520,964 | Stable Diffusion v1             |
+
+The numbers are parameters, of the autoencoder for 3 channels.
+"""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import flax.linen as nn
+
+from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.text_encoder import TextEncoder
+from jaxunlearn.models.text_unet import TextUNet
+from jaxunlearn.types import InputError
+
+_AUTOENCODERS: dict[str, dict[str, Any]] = {
+    "tiny": {"widths": (8, 16), "blocks": 1, "groups": 4},
+    "small": {"widths": (16, 32, 64), "blocks": 1, "groups": 8},
+    "sd-v1": {},
+}
+_TEXT_ENCODERS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vocabulary": 32,
+        "length": 8,
+        "width": 16,
+        "depth": 1,
+        "heads": 2,
+        "hidden": 32,
+    },
+    "small": {
+        "vocabulary": 64,
+        "length": 16,
+        "width": 64,
+        "depth": 2,
+        "heads": 4,
+        "hidden": 256,
+    },
+    "sd-v1": {},
+}
+_TEXT_UNETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "widths": (8, 16),
+        "blocks": 1,
+        "attention_levels": (1,),
+        "heads": 2,
+        "context_width": 16,
+        "groups": 4,
+    },
+    "small": {
+        "widths": (32, 64),
+        "blocks": 1,
+        "attention_levels": (1, 2),
+        "heads": 4,
+        "context_width": 64,
+        "groups": 8,
+    },
+    "sd-v1": {},
+}
+
+
+def available() -> tuple[str, ...]:
+    """Names that the three functions below know.
+
+    Returns:
+        The names, sorted.
+
+    Example:
+        >>> available()
+        ('sd-v1', 'small', 'tiny')
+    """
+    return tuple(sorted(_AUTOENCODERS))
+
+
+def create_autoencoder(name: str, channels: int = 3, **overrides: Any) -> AutoencoderKL:
+    """Make an autoencoder by name.
+
+    Args:
+        name: one of `available()`.
+        channels: channels of the images.
+        **overrides: fields of `AutoencoderKL` that shall differ from the named configuration. Lists
+            count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+
+    Example:
+        >>> create_autoencoder("small", channels=1).factor
+        4
+    """
+    fields = _fields(AutoencoderKL, _AUTOENCODERS, name, {"channels": channels, **overrides})
+    return AutoencoderKL(**fields)
+
+
+def create_text_encoder(name: str, **overrides: Any) -> TextEncoder:
+    """Make a text encoder by name.
+
+    Args:
+        name: one of `available()`.
+        **overrides: fields of `TextEncoder`, as for `create_autoencoder`; with a tokenizer of one's
+            own, `vocabulary=tokenizer.size` and `length=tokenizer.length`.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+
+    Example:
+        >>> create_text_encoder("small", vocabulary=100).width
+        64
+    """
+    return TextEncoder(**_fields(TextEncoder, _TEXT_ENCODERS, name, overrides))
+
+
+def create_text_unet(name: str, **overrides: Any) -> TextUNet:
+    """Make a text-conditioned U-Net by name.
+
+    Args:
+        name: one of `available()`.
+        **overrides: fields of `TextUNet`, as for `create_autoencoder`.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+
+    Example:
+        >>> create_text_unet("sd-v1", dtype="bfloat16", remat=True).context_width
+        768
+    """
+    return TextUNet(**_fields(TextUNet, _TEXT_UNETS, name, overrides))
+
+
+def _fields(
+    module: type[nn.Module],
+    presets: dict[str, dict[str, Any]],
+    name: str,
+    overrides: dict[str, Any],
+) -> dict[str, Any]:
+    if name not in presets:
+        raise InputError(
+            f"unknown model of latent diffusion {name!r}{_closest(str(name), available())}; known "
+            f"are {', '.join(available())}"
+        )
+    allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name"))
+    for field in overrides:
+        if field not in allowed:
+            raise InputError(
+                f"{module.__name__} {name!r} has no field {field!r}{_closest(field, allowed)}; its "
+                f"fields are {', '.join(allowed)}"
+            )
+    given = {f: tuple(v) if isinstance(v, list) else v for f, v in overrides.items()}
+    return presets[name] | given
+
+
+def _closest(word: str, known: tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,176 @@
+"""The U-Net of latent diffusion: noisy latents in, noise out, given the timestep and a text.
+
+    h = conv1(silu(norm1(x))) + W silu(e);   y = shortcut(x) + conv2(silu(norm2(h)))
+
+`e` is the embedding of the timestep. A level has some such residual blocks, each followed, where
+the level is listed, by a transformer whose pixels attend to each other and to the hidden states of
+the text. Going down, levels halve the latents; going up, they double them, and each block also sees
+what the way down left at the same place. The last convolution of every block, of every transformer
+and of the network starts at zero.
+
+Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
+section 3.3 and appendix E.2.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.checks import check_whole, check_wholes
+from jaxunlearn.models.conv import Conv
+from jaxunlearn.models.ddpm_unet import ResidualBlock
+from jaxunlearn.models.denoising import Condition
+from jaxunlearn.models.latent_checks import check_channels, check_computing, check_divides
+from jaxunlearn.models.transformer_blocks import ImageTransformer
+from jaxunlearn.types import InputError
+
+_EPSILON = 1e-5  # of the norms outside of the transformers
+
+
+class TextUNet(nn.Module):
+    """U-Net over latents, told a text. The defaults are the one of Stable Diffusion v1.
+
+    Attributes:
+        channels: channels of the latents, in and out.
+        widths: channels of each level.
+        blocks: residual blocks of a level on the way down; one more on the way up.
+        attention_levels: levels with transformers, counted from 1; the middle always has one.
+        heads: attention heads of every transformer; divides every width.
+        context_width: size of the text's hidden states.
+        groups: groups of the norms; divides every width.
+        dtype: type computed in, float32 or bfloat16.
+        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = TextUNet(widths=(8, 16), blocks=1, attention_levels=(1,), heads=2,
+        ...                  context_width=6, groups=4)
+        >>> batch = jnp.zeros((2, 7, 7, 4)), jnp.array([0, 999]), jnp.zeros((2, 5, 6))
+        >>> noise, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), *batch)
+        >>> noise.shape, noise.dtype
+        ((2, 7, 7, 4), dtype('float32'))
+    """
+
+    channels: int = 4
+    widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    blocks: int = 2
+    attention_levels: tuple[int, ...] = (1, 2, 3)
+    heads: int = 8
+    context_width: int = 768
+    groups: int = 32
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_computing(self)
+        check_whole(self, "channels", "blocks", "heads", "context_width", "groups")
+        check_wholes(self, "widths", (320, 640, 1280, 1280))
+        check_wholes(self, "attention_levels", (1, 2, 3), empty=True)
+        check_divides(self, "widths", "groups")
+        check_divides(self, "widths", "heads")
+        if any(level > len(self.widths) for level in self.attention_levels):
+            raise InputError(
+                f"TextUNet.attention_levels is {self.attention_levels!r}, but there are only "
+                f"{len(self.widths)} levels; count them from 1"
+            )
+        if self.widths[0] % 2:
+            raise InputError(
+                f"TextUNet.widths begins with {self.widths[0]}, but the timestep's sines and "
+                "cosines need an even width; choose one"
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, latents: jax.Array, timesteps: jax.Array, context: jax.Array, train: bool = False
+    ) -> jax.Array:
+        """The noise in a batch.
+
+        Args:
+            latents: `[B, H, W, channels]`, floating-point, noisy, scaled; any height and width.
+            timesteps: `[B]`, integers or floating-point.
+            context: `[B, L, context_width]`, hidden states of the text, floating-point.
+            train: accepted for the interface; the model behaves the same either way.
+
+        Returns:
+            `[B, H, W, channels]`, float32.
+
+        Raises:
+            InputError: the latents, timesteps or context are of another shape or kind.
+        """
+        del train
+        self._check_inputs(latents, timesteps, context)
+        condition = Condition(
+            None,
+            frequencies=self.widths[0],
+            width=4 * self.widths[0],
+            cosine_first=True,
+            frequency_shift=0,
+            kernel_init=nn.initializers.lecun_normal(),
+            table_init=None,
+            dtype=self.dtype,
+            name="condition",
+        )(timesteps, None)
+        residual_block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        transformer = nn.remat(ImageTransformer) if self.remat else ImageTransformer
+
+        def block(x: jax.Array, level: int, place: str, i: int) -> jax.Array:
+            fields = (self.widths[level - 1], self.groups, _EPSILON, 0.0, self.dtype)
+            x = residual_block(*fields, name=f"{place}_block{i}")(x, condition)
+            return attend(x, f"{place}_attention{i}") if level in self.attention_levels else x
+
+        def attend(x: jax.Array, name: str) -> jax.Array:
+            return transformer(self.heads, self.groups, self.dtype, name=name)(x, context)
+
+        def conv(x: jax.Array, name: str, strides: int = 1) -> jax.Array:
+            options = {"strides": strides, "padding": 1, "dtype": self.dtype, "name": name}
+            return Conv(x.shape[-1], (3, 3), **options)(x)
+
+        levels = len(self.widths)
+        x = Conv(self.widths[0], (3, 3), padding=1, dtype=self.dtype, name="in")(latents)
+        left = [x]
+        for level in range(1, levels + 1):
+            for i in range(1, self.blocks + 1):
+                x = block(x, level, f"down{level}", i)
+                left.append(x)
+            if level < levels:
+                x = conv(x, f"down{level}_conv", strides=2)
+                left.append(x)
+
+        fields = (self.widths[-1], self.groups, _EPSILON, 0.0, self.dtype)
+        x = residual_block(*fields, name="middle_block1")(x, condition)
+        x = attend(x, "middle_attention")
+        x = residual_block(*fields, name="middle_block2")(x, condition)
+
+        for level in range(levels, 0, -1):
+            for i in range(1, self.blocks + 2):
+                x = jnp.concatenate([x, left.pop()], axis=-1)
+                x = block(x, level, f"up{level}", i)
+            if level > 1:
+                rows, columns = left[-1].shape[1:3]  # one less than the double where it was odd
+                x = x.repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
+                x = conv(x, f"up{level}_conv")
+
+        x = nn.GroupNorm(self.groups, epsilon=_EPSILON, name="norm")(x.astype(jnp.float32))
+        zeros = nn.initializers.zeros
+        return Conv(self.channels, (3, 3), padding=1, kernel_init=zeros, name="out")(nn.silu(x))
+
+    def _check_inputs(self, latents: jax.Array, timesteps: jax.Array, context: jax.Array) -> None:
+        check_channels(self, latents, self.channels)
+        batch = latents.shape[0]
+        if timesteps.shape != (batch,):
+            raise InputError(
+                f"TextUNet takes one timestep for each of {batch} latents, but these have shape "
+                f"{timesteps.shape}; repeat a single one with jnp.full"
+            )
+        floating = jnp.issubdtype(context.dtype, jnp.floating)
+        shape = (batch, *context.shape[1:2], self.context_width)
+        if context.ndim != 3 or context.shape != shape or not floating:
+            raise InputError(
+                f"TextUNet takes a floating-point context of shape [{batch}, L, "
+                f"{self.context_width}], but this is {context.dtype} of shape {context.shape}; "
+                "give what the text encoder puts out for as many prompts"
+            )

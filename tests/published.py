@@ -1,0 +1,32 @@
+"""The published sizes of latent diffusion, as shapes; making them takes seconds, so once."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.latent import create_autoencoder, create_text_encoder, create_text_unet
+
+COUNTS = {
+    "autoencoder": 83_653_863,
+    "text_encoder": 123_060_480,
+    "text_unet": 859_520_964,
+}
+_CREATE = {
+    "autoencoder": create_autoencoder,
+    "text_encoder": create_text_encoder,
+    "text_unet": create_text_unet,
+}
+_INPUTS = {
+    "autoencoder": [((1, 512, 512, 3), "float32")],
+    "text_encoder": [((1, 77), "int32")],
+    "text_unet": [((1, 64, 64, 4), "float32"), ((1,), "int32"), ((1, 77, 768), "float32")],
+}
+
+
+@functools.cache
+def published(part):
+    """`(module, variables, inputs)` in bfloat16 with remat; all but the module are shapes."""
+    module = _CREATE[part]("sd-v1", dtype="bfloat16", remat=True)
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for shape, dtype in _INPUTS[part]]
+    return module, jax.eval_shape(module.init, jax.random.key(0), *inputs), inputs
