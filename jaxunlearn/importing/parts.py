@@ -1,0 +1,113 @@
+"""One part of a published pipeline: a folder with `config.json` and a file of weights.
+
+The configuration is read strictly. Each of its options is one of
+
+- *needed*: a size, which the module takes as a field;
+- *optional*: a size that old files leave out, with the value that it then has;
+- *fixed*: something that the module does in one way only, with the values that mean this way;
+- *free*: something that changes nothing in what the module computes.
+
+Any other option is an error that names it: it may stand for a layer that the module does not have.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxunlearn.files import read_json
+from jaxunlearn.importing.tensors import Tensor
+from jaxunlearn.types import InputError
+
+CONFIG = "config.json"
+_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+
+
+class Options(NamedTuple):
+    """What a configuration may hold.
+
+    Attributes:
+        needed: names of sizes that must be there.
+        optional: names of other sizes, with the value of those that are left out.
+        fixed: names of what cannot be chosen, with the values that are supported; the first of them
+            is meant where the option is left out.
+        free: names of what does not matter; those that begin with "_" never do.
+    """
+
+    needed: Collection[str]
+    optional: Mapping[str, Any]
+    fixed: Mapping[str, Sequence[Any]]
+    free: Collection[str]
+
+
+def read_options(folder: Path, options: Options) -> dict[str, Any]:
+    """Reads the needed and the optional options of a configuration; lists become tuples.
+
+    Args:
+        folder: the folder of `config.json`.
+        options: what it may hold.
+
+    Returns:
+        The values of `options.needed` and `options.optional`.
+
+    Raises:
+        InputError: the file is missing or damaged; an option is missing, not known, or has a value
+            that is not supported.
+
+    Example:
+        >>> import json, tempfile
+        >>> options = Options(["width"], {"groups": 32}, {"act_fn": ["silu"]}, ["sample_size"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     config = {"width": [8, 16], "act_fn": "silu", "sample_size": 4}
+        ...     _ = (Path(folder) / "config.json").write_text(json.dumps(config))
+        ...     read_options(Path(folder), options)
+        {'width': (8, 16), 'groups': 32}
+    """
+    path = folder / CONFIG
+    config = read_json(path)
+    for name, value in config.items():
+        if name in options.fixed and value not in options.fixed[name]:
+            supported = " or ".join(map(repr, options.fixed[name]))
+            raise InputError(
+                f"{path} says that {name!r} is {value!r}, but only {supported} is supported here; "
+                "give a model without it."
+            )
+        known = {*options.needed, *options.optional, *options.fixed, *options.free}
+        if name not in known and not name.startswith("_"):
+            raise InputError(
+                f"{path} has the option {name!r} ({value!r}), which is not supported here; "
+                f"supported are {', '.join(sorted(known))}."
+            )
+    missing = [name for name in options.needed if name not in config]
+    if missing:
+        raise InputError(f"{path} does not say what {missing[0]!r} is; get the file anew.")
+    values = {**options.optional, **config}
+    sizes = {name: values[name] for name in (*options.needed, *options.optional)}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
+
+
+def weights_of(folder: Path, name: str) -> Path:
+    """The file of this name in the folder; or the folder, if it keeps its weights otherwise.
+
+    Published folders may hold several files of the same weights, such as a half-precision one.
+    """
+    return folder / name if (folder / name).exists() else folder
+
+
+def stored_as(prefix: str, layers: Mapping[str, Tensor], path: Sequence[str]) -> Tensor:
+    """The stored tensor of a parameter, given those of the layers of its block.
+
+    Args:
+        prefix: what the names of all tensors of the block begin with.
+        layers: the stored name and kind of each layer's kernel, by its path in the block.
+        path: of the parameter in the block: layer, then "kernel", "scale", "bias" or "embedding".
+
+    Returns:
+        Its name and kind.
+
+    Example:
+        >>> stored_as("mid.", {"a/query": Tensor("to_q", "linear")}, ["a", "query", "kernel"])
+        Tensor(name='mid.to_q.weight', kind='linear')
+    """
+    *layer, leaf = path
+    name, kind = layers["/".join(layer)]
+    return Tensor(f"{prefix}{name}.{_LEAVES[leaf]}", kind if leaf == "kernel" else "plain")

@@ -1,0 +1,123 @@
+"""Tokenizers: ids by hand, the ids of transformers' CLIP tokenizer, damaged files.
+
+The vocabulary and the expected ids are written by `tests/importing/references/stable_diffusion.py`.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxunlearn.tokenizer import ClipTokenizer, WordTokenizer
+from jaxunlearn.types import InputError
+
+DATA = Path(__file__).parent / "importing" / "data" / "stable_diffusion"
+
+
+def test_words():
+    tokenizer = WordTokenizer(["Red", "of", "boot"], length=5)
+    assert tokenizer.size == 6
+    ids = tokenizer.encode(["boot of RED", "", " of\tof "])
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [[1, 5, 4, 3, 2], [1, 2, 0, 0, 0], [1, 4, 4, 2, 0]]
+    assert tokenizer.encode([]).shape == (0, 5)
+    assert tokenizer == WordTokenizer(("red", "of", "boot"), length=5)
+
+
+def test_words_that_are_not_there():
+    tokenizer = WordTokenizer(("sandal", "sneaker", "coat"), length=5)
+    said = "the word 'sandel' of the prompt 'a sandel' is not in .* 3 words; close ones are sandal"
+    with pytest.raises(InputError, match="the word 'a' of .*; they are sandal, sneaker, coat"):
+        tokenizer.encode(["coat", "a sandel"])
+    with pytest.raises(InputError, match=said.replace("'a sandel'", "'Sandel'")):
+        tokenizer.encode(["Sandel"])
+    with pytest.raises(InputError, match="has 4 words, but only 3 fit into 5 ids"):
+        tokenizer.encode(["coat coat coat coat"])
+    with pytest.raises(InputError, match="must be a sequence of texts.*into a list"):
+        tokenizer.encode("coat")
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "length", "said"),
+    [
+        (("ankle boot",), 8, "'ankle boot', but each entry must be one word"),
+        (("",), 8, "'', but each entry must be one word"),
+        (("a", "b", "A"), 8, "'a' 2 times"),
+        ("coat", 8, "the vocabulary must be a sequence of texts"),
+        (("a", 3), 8, "the vocabulary must be a sequence of texts"),
+        (("a",), 2, "is 2, but must be a whole number from 3 to 4096"),
+        (("a",), 8.0, "is 8.0, but must be a whole number"),
+    ],
+)
+def test_bad_vocabularies(vocabulary, length, said):
+    with pytest.raises(InputError, match=said):
+        WordTokenizer(vocabulary, length)
+
+
+def test_ids_of_the_reference():
+    tokenizer = ClipTokenizer.load(DATA / "tokenizer")
+    expected = json.loads((DATA / "prompts.json").read_text(encoding="utf-8"))
+    ids = tokenizer.encode(expected["prompts"])
+    assert ids.dtype == np.int32
+    assert len(ids) > 40
+    for prompt, ours, theirs in zip(
+        expected["prompts"], ids.tolist(), expected["ids"], strict=True
+    ):
+        assert ours == theirs, prompt
+
+
+def test_round_trip(tmp_path):
+    tokenizer = ClipTokenizer.load(DATA / "tokenizer")
+    assert (tokenizer.size, tokenizer.length, len(tokenizer.merges)) == (658, 12, 144)
+    other = ClipTokenizer(tokenizer.ids, tokenizer.merges, length=5, padding="!")
+    other.save(tmp_path)
+    again = ClipTokenizer.load(tmp_path)
+    assert again == other
+    end = tokenizer.size - 1
+    assert again.encode([""])[0].tolist() == [end - 1, end, *[tokenizer.ids["!"]] * 3]
+    merges = (tmp_path / "merges.txt").read_bytes()
+    assert merges == (DATA / "tokenizer" / "merges.txt").read_bytes()
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert ClipTokenizer.load(tmp_path).length == 77
+
+
+def change(folder, file, edit):
+    """Edits a JSON file."""
+    value = json.loads((folder / file).read_text(encoding="utf-8"))
+    edit(value)
+    (folder / file).write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "said"),
+    [
+        ("vocab.json", lambda v: v.pop("i"), "must be 0, 1, 2 ..., each once"),
+        ("vocab.json", lambda v: v.update({"i": "8"}), "must be 0, 1, 2 ..., each once"),
+        ("vocab.json", lambda v: v.update({"~~": v.pop("the</w>")}), "lacks the token 'the</w>'"),
+        ("vocab.json", lambda v: v.update({"~~": v.pop("Ń")}), "lacks the token 'Ń'"),
+        ("tokenizer_config.json", lambda c: c.update(eos_token="</s>"), "'eos_token' is '</s>'"),
+        ("tokenizer_config.json", lambda c: c.update(pad_token="<pad>"), "lacks the token '<pad>'"),
+        ("tokenizer_config.json", lambda c: c.update(model_max_length=10**30), "from 3 to 4096"),
+    ],
+)
+def test_bad_files(file, edit, said, tmp_path):
+    shutil.copytree(DATA / "tokenizer", tmp_path, dirs_exist_ok=True)
+    change(tmp_path, file, edit)
+    with pytest.raises(InputError, match=said) as error:
+        ClipTokenizer.load(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_bad_merges(tmp_path):
+    shutil.copytree(DATA / "tokenizer", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\ni n\nth e x\n")
+    with pytest.raises(InputError, match=r"line 3 of .*merges.txt is 'th e x', but must hold two"):
+        ClipTokenizer.load(tmp_path)
+    (tmp_path / "merges.txt").write_bytes(b"\xff\xfe i\n")
+    with pytest.raises(InputError, match=r"merges.txt is not readable text"):
+        ClipTokenizer.load(tmp_path)
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(InputError, match=r"merges.txt does not exist"):
+        ClipTokenizer.load(tmp_path)
