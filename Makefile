@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## make models forget handwritten digits, and show the repor
 	$(BIN)/jaxunlearn compare $(RUNS)/digits-demo --config experiments/configs/digits_demo.toml
 
 test: $(INSTALLED)  ## all tests, doctests included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 docs-test: $(INSTALLED)  ## only the examples in docstrings, README and docs
 	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py tests/test_new_method.py

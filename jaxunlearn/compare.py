@@ -114,6 +114,8 @@ def _evaluation(folder: Path, study: Study, devices: int) -> Evaluate:
         return results.evaluate
     stages.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, devices)
     loaded = generating.load_judge(folder / _CLASSIFIER, study.problem)
+    for request in study.requests:
+        generating.check_images(loaded, study.problem, request)
     say(f"{loaded.name} judges the images; it knows {loaded.accuracy:.2f} % of the real test data")
     return functools.partial(generating.evaluate, judge=loaded)
 

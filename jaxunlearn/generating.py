@@ -38,12 +38,14 @@ class Judge(NamedTuple):
         task: of classification.
         weights: its weights.
         accuracy: on the real test images, in percent.
+        dimension: how many features its last layer has.
     """
 
     name: str
     task: Task
     weights: Weights
     accuracy: float
+    dimension: int
 
 
 def load_judge(run: Path, problem: Problem) -> Judge:
@@ -71,8 +73,11 @@ def load_judge(run: Path, problem: Problem) -> Judge:
             f"of {problem.data}; pretrain one on the same data."
         )
     weights, task = runs.load_weights(run, config.problem), load_task(config.problem)
-    real = predict(task, weights, load_dataset(problem).test.arrays())
-    return Judge(config.problem.model, task, weights, evaluation.accuracy(real))
+    arrays = load_dataset(problem).test.arrays()
+    accuracy = evaluation.accuracy(predict(task, weights, arrays))
+    one = {name: jnp.asarray(values[:1]) for name, values in arrays.items()}
+    dimension = last_features(task, weights, one).shape[1]
+    return Judge(config.problem.model, task, weights, accuracy, dimension)
 
 
 def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray) -> Any:
@@ -218,7 +223,7 @@ def evaluate(
     Raises:
         InputError: the request names no classes, or there are fewer images than features.
     """
-    check_request(request)
+    check_images(judge, problem, request)
     splits, generation, cost = load_splits(problem, seed, request), problem.diffusion, cost or {}
     assert generation is not None
     classes = load_dataset(problem).num_classes
@@ -300,6 +305,28 @@ def evaluate_run(run: Path, classifier: Path, retrained: Path | None = None) -> 
         cost=read_cost(run),
         retrained=retrained,
     )
+
+
+def check_images(judge: Judge, problem: Problem, request: ForgetRequest) -> None:
+    """Raises unless enough images of the remaining classes are drawn for a Frechet distance.
+
+    Args:
+        judge: the classifier whose features they are compared by.
+        problem: what the model learns.
+        request: the classes that are forgotten.
+
+    Raises:
+        InputError: no more images than features, or a request that names no classes.
+    """
+    check_request(request)
+    assert problem.diffusion is not None
+    left = load_dataset(problem).num_classes - len(request.classes)
+    if left * problem.diffusion.samples <= judge.dimension:
+        raise InputError(
+            f"samples is {problem.diffusion.samples} for each of {left} remaining classes, but the "
+            f"Frechet distance needs more images than the {judge.dimension} features of "
+            f"{judge.name}; draw {judge.dimension // left + 1} or more."
+        )
 
 
 def check_request(request: ForgetRequest) -> None:

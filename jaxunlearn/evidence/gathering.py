@@ -49,6 +49,8 @@ def gather(folder: Path) -> dict[str, Any]:
     """
     study = read_study(folder)
     cells = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
+    for retrained in cells.values():
+        check_classifies(runs.read_config(retrained.folder, "retrain").problem, "evidence")
     entries = []
     for run in study.runs:
         oracle = cells.get((run.seed, run.request))
@@ -87,7 +89,6 @@ def _of_run(folder: Path, run: Run, oracle: Run) -> dict[str, Any]:
     found = stamp | {"seed": run.seed, "request": run.request, "name": run.name}
     found |= from_predictions(_predictions(run), _predictions(oracle))
     problem = runs.read_config(oracle.folder, "retrain").problem
-    check_classifies(problem, "evidence")
     found |= _from_weights(runs.load_weights(trained, problem), problem, oracle)
     write_json(path, found)
     say(f"{run_label(run.folder)}: evidence gathered")

@@ -1,0 +1,251 @@
+"""Models that generate, from the command line: train, forget, sample, judge, compare, report."""
+
+import json
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from jaxunlearn import generating, runs
+from jaxunlearn.config import load_study
+from jaxunlearn.files import read_arrays
+from jaxunlearn.types import InputError
+from tests.helpers import assert_trees_equal
+from tests.shell.commands import assert_refused, call, done, snapshot
+
+pytest_plugins = ["tests.shell.fixtures"]
+
+STUDY = """
+title = "Tiny generating study"
+seeds = [0]
+
+[problem]
+data_dir = "{data_dir}"
+model = "ddpm-tiny"
+[problem.diffusion]
+num_timesteps = 10
+sampling_steps = 2
+samples = 4
+guidance = 1.0
+[problem.training]
+num_steps = 3
+retain_batch_size = 8
+forget_batch_size = 8
+
+[classifier]
+model = "mlp-tiny"
+training = {{num_steps = 100}}
+
+[[requests]]
+classes = [3]
+
+[methods.esd]
+num_steps = 2
+forget_batch_size = 4
+retain_batch_size = 4
+learning_rate = 0.1
+trainable = "attention"
+"""
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory, data_dir):
+    path = tmp_path_factory.mktemp("config") / "study.toml"
+    path.write_text(STUDY.format(data_dir=data_dir))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, config):
+    """The study, run once. It is not to be written to."""
+    folder = tmp_path_factory.mktemp("studies") / "generating"
+    done("compare", folder, "--config", config)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cell(finished):
+    return finished / "seed-0" / "class-3"
+
+
+def changed(config, tmp_path, *pairs):
+    """A study file with some of its text replaced."""
+    text = config.read_text()
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    path = tmp_path / "changed.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_model_is_judged_and_reported(finished, cell):
+    for name in ("original", "retrain", "retrain-again", "esd"):
+        results = json.loads((cell / name / "results.json").read_text())
+        assert results["counts"]["generated_forget"] == 4
+        assert results["counts"]["generated_retain"] == 36
+        assert (results["forgotten"], results["class_names"][3]) == ([3], "3")
+        assert results["features"] == {"name": "last features of mlp-tiny", "dimension": 32}
+        assert results["judge"]["test_accuracy"] > 50
+        metrics = results["metrics"]
+        assert 0 <= metrics["generated_forget_accuracy"] <= 100
+        assert 0 <= metrics["generated_forget_entropy"] <= np.log(10) + 1e-5
+        assert metrics["frechet_retain"] > metrics["frechet_floor"] > 0
+        assert ("share_of_retraining" in results) == (name in ("retrain-again", "esd"))
+    page = (finished / "report.html").read_text()
+    text = (finished / "report.md").read_text()
+    assert "![Images that the models generate](samples-class-3.png)" in text
+    assert (finished / "samples-class-3.png").read_bytes()[1:4] == b"PNG"
+    for part in ("Forgotten class seen", "Frechet distance", "Recall"):
+        assert part in page and part in text
+    assert 'src="data:image/png;base64,' in page
+
+
+def test_a_study_that_is_done_is_not_done_again(finished, config):
+    before = snapshot(finished)
+    out = done("compare", finished, "--config", config)
+    assert "3 runs besides the pretraining, 3 of them finished already" in out
+    after = snapshot(finished)
+    changing = {"report.html", "report.md", "results.json", "study.json", "samples-class-3.png"}
+    assert {p for p in before if before[p] != after[p]} <= changing
+
+
+def test_only_what_may_move_has_moved(finished, cell, config):
+    problem = load_study(config).problem
+    before = runs.load_weights(finished / "seed-0" / "pretrain", problem)
+    after = runs.load_weights(cell / "esd", problem)
+    old, new = (flatten_dict(weights.params, sep="/") for weights in (before, after))
+    assert {path for path in old if not np.array_equal(old[path], new[path])} == {
+        path for path in old if "attention" in path
+    }
+
+
+def test_an_image_depends_on_its_class_and_number_alone(finished, cell, config):
+    problem = load_study(config).problem
+    weights = runs.load_weights(finished / "seed-0" / "pretrain", problem)
+    kept = read_arrays(cell / "original" / "samples.npz", "image", "label")
+    labels, numbers = np.array([3, 8, 8]), np.array([1, 0, 2])
+    again = generating.generate(problem, weights, labels, numbers)
+    expected = np.stack(
+        [
+            kept["image"][kept["label"] == label][number]
+            for label, number in zip(labels, numbers, strict=True)
+        ]
+    )
+    assert again.dtype == np.uint8
+    assert np.abs(again.astype(int) - expected.astype(int)).max() <= 1
+    assert np.abs(again[1].astype(int) - again[2].astype(int)).max() > 10
+
+
+def test_a_single_run_is_sampled_and_evaluated(finished, cell, tmp_path):
+    picture = tmp_path / "new" / "grid.png"
+    out = done("sample", picture, "--run", cell / "esd", "--labels", 3, 1, "--count", 2)
+    assert picture.read_bytes()[1:4] == b"PNG" and str(picture) in out
+    kept = json.loads((cell / "esd" / "results.json").read_text())["metrics"]
+    words = ["--classifier", finished / "classifier", "--retrained", cell / "retrain"]
+    out = done("evaluate", cell / "esd", *words)
+    assert "generated_forget_accuracy" in out
+    assert json.loads((cell / "esd" / "results.json").read_text())["metrics"] == kept
+
+
+def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
+    words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "esd"]
+    quick = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "learning_rate=0.1"]
+    aims = ["--trainable", "attention", "--adapter-rank", 2, "--anchor", 1]
+    run = tmp_path / "adapted"
+    done("unlearn", run, *words, *aims, "--settings", *quick)
+    aim = json.loads((run / "config.json").read_text())["aim"]
+    assert aim == {"trainable": "attention", "adapter_rank": 2, "anchor": 1}
+    other = call("unlearn", run, *words, "--settings", *quick)
+    assert_refused(other, "was written by another configuration: aim")
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["--labels", "12"], ["class 12 was asked for", "0 to 9"]),
+        (["--count", "0"], ["count is 0, but must be 1 or more"]),
+    ],
+)
+def test_bad_samplings_are_refused(cell, tmp_path, words, fragments):
+    picture = tmp_path / "grid.png"
+    assert_refused(call("sample", picture, "--run", cell / "esd", *words), *fragments)
+    assert not picture.exists()
+
+
+def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
+    classifier, run = finished / "classifier", cell / "esd"
+    refused = call("sample", tmp_path / "a.png", "--run", classifier)
+    assert_refused(refused, "mlp-tiny, which classifies")
+    assert_refused(call("evaluate", run), "give a classifier", "--classifier")
+    judged = call("evaluate", run, "--classifier", finished / "seed-0" / "pretrain")
+    assert_refused(judged, "ddpm-tiny, which generates images, but generated images are judged by")
+    pretrained = finished / "seed-0" / "pretrain"
+    words = ["--pretrained", pretrained, "--method", "finetune", "--fraction", 0.1]
+    swept = call("sweep", tmp_path / "sweep", *words, "--vary", "learning_rate=0.1,0.2")
+    assert_refused(swept, "sweep looks at class probabilities")
+    selected = call("select", tmp_path / "f.json", "--pretrained", pretrained, "--by", "nearest")
+    assert_refused(selected, "select looks at class probabilities")
+    assert_refused(call("evidence", finished), "evidence looks at class probabilities")
+    refused = call("unlearn", tmp_path / "run", *words[:2], "--classes", 3, "--method", "scrub_r")
+    assert_refused(refused, "method scrub_r needs the classes that a model predicts")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fragment"),
+    [
+        ("classes = [3]", "fraction = 0.1", "random-0.1 forgets single examples"),
+        ('[classifier]\nmodel = "mlp-tiny"\ntraining = {num_steps = 100}', "", "add [classifier]"),
+        ('model = "mlp-tiny"', 'model = "ddpm-tiny"', "choose a model that classifies"),
+        ('model = "mlp-tiny"', 'model = "mlp-tiny"\ndata = "digits"', "classifier gives data"),
+        ("samples = 4", "samples = 3", "needs more images than the 32 features of mlp-tiny"),
+        ("sampling_steps = 2", "sampling_steps = 11", "from 1 to the 10 timesteps"),
+        ("samples = 4", "samples = 0", "samples is 0"),
+        ("guidance = 1.0", "guidance = 1.0\nlabel_drop = 0", "drop some labels"),
+        ("guidance = 1.0", 'sampler = "euler"', "must be one of ddpm, ddim"),
+        ("guidance = 1.0", 'prediction = "x"', "must be one of epsilon, v"),
+        ('"attention"', '"nothing"', "'nothing', which matches no parameter"),
+        ('"attention"', '"attention"\nadapter_rank = -1', "adapter_rank is -1"),
+        ('"attention"', '"attention"\nadapter_rank = 1000', "has ranks up to"),
+        ('"attention"', '"attention"\nanchor = 10', "anchor is 10, but 'digits' has the classes"),
+        ('model = "ddpm-tiny"', 'model = "mlp"', "classifies, so there is no diffusion"),
+    ],
+)
+def test_bad_studies_are_refused_before_anything_is_learned(config, tmp_path, old, new, fragment):
+    folder = tmp_path / "study"
+    path = changed(config, tmp_path, (old, new))
+    assert_refused(call("compare", folder, "--config", path), fragment)
+    assert not (folder / "seed-0").exists()
+
+
+def test_a_tuner_and_shadow_models_want_classifiers(config, tmp_path):
+    text = config.read_text().replace('title = "Tiny generating study"', "trials = 1")
+    text = text[: text.index("[classifier]")] + "[[requests]]\nclasses = [3]\n[search.finetune]\n"
+    path = tmp_path / "search.toml"
+    path.write_text(text)
+    refused = call("tune", tmp_path / "search", "--config", path)
+    assert_refused(refused, "tune looks at class probabilities")
+    assert not (tmp_path / "search").exists()
+
+
+def test_damaged_samples_are_named(finished, cell, tmp_path):
+    from tests.shell.commands import copy
+
+    study = copy(finished, tmp_path / "study")
+    path = study / "seed-0" / "class-3" / "retrain" / "samples.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    assert_refused(call("report", study), "retrain/samples.npz is damaged")
+
+
+def test_weights_are_the_same_when_a_run_is_read_again(finished, config):
+    problem = load_study(config).problem
+    one, other = (runs.load_weights(finished / "seed-0" / "pretrain", problem) for _ in range(2))
+    assert_trees_equal(one, other)
+
+
+def test_requests_of_single_examples_cannot_be_judged():
+    from jaxunlearn.data import ForgetRequest
+
+    with pytest.raises(InputError, match="seen by classes"):
+        generating.check_request(ForgetRequest(indices=(1, 2)))
