@@ -23,11 +23,15 @@ FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
         *["--train-size", "--augmentation"],
-        *["--model-settings", "--training", "--seed", "--devices"],
+        *["--model-settings", "--diffusion", "--training", "--seed", "--devices"],
     ],
     "retrain": ["--pretrained", *FORGET, "--devices"],
-    "unlearn": ["--pretrained", "--method", *FORGET, "--settings", "--devices"],
-    "evaluate": ["--retrained"],
+    "unlearn": [
+        *["--pretrained", "--method", *FORGET, "--settings", "--devices"],
+        *["--trainable", "--adapter-rank", "--anchor"],
+    ],
+    "evaluate": ["--retrained", "--classifier"],
+    "sample": ["--run", "--labels", "--count"],
     "compare": ["--config", "--seeds", "--devices"],
     "select": ["--pretrained", "--by", "--fraction"],
     "evidence": [],
