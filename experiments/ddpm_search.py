@@ -1,0 +1,92 @@
+"""Settings for a study of a model that generates: one grid of learning rates for every method.
+
+    python experiments/ddpm_search.py experiments/configs/digits_ddpm_search.toml runs/digits-ddpm-search
+
+Every method gets the same rates, on one pretraining seed that the study does not use. A run is
+judged blind, without any retrained model and without test data: by how often the classifier still
+sees the forgotten class, and by how much the Frechet distance of the other classes to the real
+retain images has grown over the original model's,
+
+    score = forgotten class seen (%) + 100 max(frechet / frechet of the original - 1, 0)
+
+The result, `search.json`, holds every trial, best first. What is done is not done again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn import generating, results, stages
+from jaxunlearn.config import Study, load_study
+from jaxunlearn.console import say
+from jaxunlearn.files import read_json, write_json
+from jaxunlearn.folders import check_claim
+from jaxunlearn.setting import machine
+from jaxunlearn.training import Diverged
+
+RATES = (1e-4, 3e-4, 1e-3)
+DIVERGED = 1000.0
+
+
+def score(metrics: dict[str, float], original: dict[str, float]) -> float:
+    """How far a model is from having forgotten one class and kept the others."""
+    grown = metrics["frechet_retain"] / original["frechet_retain"] - 1.0
+    return metrics["generated_forget_accuracy"] + 100.0 * max(grown, 0.0)
+
+
+def search(folder: Path, study: Study) -> None:
+    """Tries all rates of all methods of a study on its first seed and request."""
+    seed, request, problem, judged = (
+        study.seeds[0],
+        study.requests[0],
+        study.problem,
+        study.judge(),
+    )
+    assert judged is not None
+    path = folder / "search.json"
+    record = read_json(path) if path.exists() else {"machine": machine(), "found": {}}
+    write_json(path, record)
+    stages.pretrain(folder / "classifier", judged, 0)
+    pretrained = folder / f"seed-{seed}" / "pretrain"
+    weights = stages.pretrain(pretrained, problem, seed)
+    judge = generating.load_judge(folder / "classifier", problem)
+
+    def evaluated(run: Path, **keywords: Any) -> dict[str, float]:
+        if (run / "results.json").exists():
+            return results.read_metrics(run)
+        return generating.evaluate(run, problem=problem, seed=seed, request=request, **keywords)
+
+    cell = folder / f"seed-{seed}" / request.name
+    original = evaluated(cell / "original", weights=weights, judge=judge, method="original")
+    record["original"] = original
+    for name in study.methods:
+        method, settings = study.run_settings(request, name)
+        for rate in RATES:
+            run = cell / f"{name}-{rate:g}"
+            given = settings | {"learning_rate": rate}
+            aim = study.run_aim(request, name)
+            try:
+                after = stages.unlearn(run, pretrained, request, method, given, aim=aim)
+                metrics = evaluated(
+                    run, weights=after, judge=judge, method=name, cost=results.read_cost(run)
+                )
+                trial = {"score": score(metrics, original), "metrics": metrics}
+                trial["seconds"] = results.read_cost(run)["seconds"]
+            except Diverged:
+                trial = {"score": DIVERGED}
+            trials = {t["learning_rate"]: t for t in record["found"].get(name, [])}
+            trials[rate] = {"learning_rate": rate} | trial
+            record["found"][name] = sorted(trials.values(), key=lambda t: t["score"])
+            write_json(path, record)
+            say(f"{name:20} learning rate {rate:g}: score {trial['score']:.1f}")
+    say(json.dumps({n: t[0]["learning_rate"] for n, t in record["found"].items()}, indent=2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path, help="a study: its first seed and request are used")
+    parser.add_argument("folder", type=Path, help="receives the models and search.json")
+    given = parser.parse_args()
+    check_claim(given.folder, "search.json", "search")
+    search(given.folder, load_study(given.config))
