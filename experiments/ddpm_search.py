@@ -1,6 +1,6 @@
 """Settings for a study of a model that generates: one grid of learning rates for every method.
 
-    python experiments/ddpm_search.py experiments/configs/digits_ddpm_search.toml runs/digits-ddpm-search
+    python experiments/ddpm_search.py experiments/configs/digits_ddpm_rates.toml runs/ddpm-rates
 
 Every method gets the same rates, on one pretraining seed that the study does not use. A run is
 judged blind, without any retrained model and without test data: by how often the classifier still
