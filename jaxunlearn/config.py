@@ -28,7 +28,7 @@ class Diffusion:
 
     Attributes:
         num_timesteps: of the diffusion.
-        schedule: of its noise, "linear" or "cosine".
+        schedule: of its noise, "linear", "cosine" or "scaled_linear".
         prediction: what the model predicts, "epsilon" or "v".
         variance: of a step back, "small", "large" or "learned_range".
         reduction: of the squared errors of an image, "sum" or "mean".

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxunlearn.types import InputError
 
-SCHEDULES = ("linear", "cosine")
+SCHEDULES = ("linear", "cosine", "scaled_linear")
 PREDICTIONS = ("epsilon", "v")
 VARIANCES = ("small", "large", "learned_range")
 SAMPLERS = ("ddpm", "ddim")
@@ -36,8 +36,9 @@ class Process:
 
     Attributes:
         num_timesteps: T.
-        schedule: of beta: "linear" from 1e-4 to 2e-2 (for T = 1000; other T are scaled so that the
-            last image is noise still), or "cosine".
+        schedule: of beta: "linear" from 1e-4 to 2e-2, "scaled_linear" from 8.5e-4 to 1.2e-2 with a
+            linear root (Stable Diffusion v1), both for T = 1000 and scaled for other T so that the
+            last image is noise still; or "cosine".
         prediction: what the denoiser predicts, "epsilon" or "v".
         variance: of a step back: "small" (the posterior's, given x_0), "large" (beta), or
             "learned_range" (the denoiser chooses between both).
@@ -77,8 +78,11 @@ class Process:
             edges = np.cos((np.arange(size + 1) / size + 0.008) / 1.008 * np.pi / 2) ** 2
             betas = np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
         else:
-            scale = 1000.0 / size
-            betas = np.minimum(np.linspace(1e-4 * scale, 2e-2 * scale, size), 0.999)
+            if self.schedule == "linear":
+                betas = np.linspace(1e-4, 2e-2, size)
+            else:
+                betas = np.linspace(8.5e-4**0.5, 1.2e-2**0.5, size) ** 2
+            betas = np.minimum(betas * 1000.0 / size, 0.999)
         return np.cumprod(1.0 - betas)
 
 

@@ -31,6 +31,13 @@ def test_the_linear_schedule_is_the_published_one():
     chex.assert_trees_all_close(betas, np.linspace(1e-4, 2e-2, 1000), rtol=1e-9)
 
 
+def test_the_scaled_linear_schedule_is_that_of_stable_diffusion():
+    bars = Process(schedule="scaled_linear").alphas_bar
+    t = np.arange(1000) / 999
+    betas = (0.00085**0.5 + t * (0.012**0.5 - 0.00085**0.5)) ** 2
+    chex.assert_trees_all_close(bars, np.cumprod(1 - betas), rtol=1e-9)
+
+
 def test_the_cosine_schedule_is_the_published_one():
     def f(t):
         return np.cos((t / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -217,7 +224,7 @@ def test_the_mean_is_not_trained_by_the_variational_term():
     ("bad", "words"),
     [
         ({"num_timesteps": 1}, "2 or more"),
-        ({"schedule": "sine"}, "linear, cosine"),
+        ({"schedule": "sine"}, "linear, cosine, scaled_linear"),
         ({"prediction": "x"}, "epsilon, v"),
         ({"variance": "none"}, "small, large, learned_range"),
     ],

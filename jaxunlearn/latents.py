@@ -1,0 +1,100 @@
+"""Images as latents of an autoencoder and back, in batches, computed once and kept on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.checkpoints import fingerprint
+from jaxunlearn.files import read_arrays, write_arrays
+from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.tasks.diffusion import as_signal
+
+_BATCH = 100
+
+
+def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
+    """The latents of images: the mean of each, times the model's scaling factor.
+
+    Args:
+        model: the autoencoder.
+        params: its parameters.
+        images: `[N, H, W, C]`, uint8, or floating-point in [-1, 1].
+
+    Returns:
+        float32 `[N, h, w, c]`.
+
+    Example:
+        >>> from jaxunlearn.models import latent
+        >>> model = latent.create_autoencoder("tiny", channels=1)
+        >>> images = np.zeros((3, 8, 8, 1), np.uint8)
+        >>> variables = jax.jit(model.init)(jax.random.key(0), as_signal(jnp.asarray(images)))
+        >>> encode(model, variables["params"], images).shape
+        (3, 4, 4, 4)
+    """
+
+    def one_batch(batch: jax.Array) -> jax.Array:
+        mean: jax.Array = model.apply({"params": params}, as_signal(batch), method="encode")[0]
+        return model.scaling_factor * mean
+
+    return _in_batches(one_batch, images)
+
+
+def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray:
+    """The images that scaled latents stand for.
+
+    Args:
+        model: the autoencoder.
+        params: its parameters.
+        latents: `[N, h, w, c]`, as `encode` gives them.
+
+    Returns:
+        float32 `[N, H, W, C]`, clipped to [-1, 1].
+    """
+
+    def one_batch(batch: jax.Array) -> jax.Array:
+        unscaled = batch / model.scaling_factor
+        images: Any = model.apply({"params": params}, unscaled, method="decode")
+        return jnp.clip(images, -1.0, 1.0)
+
+    return _in_batches(one_batch, latents)
+
+
+def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
+    """What `encode` gives, from a file if it was computed before.
+
+    The file names the autoencoder and the images by their fingerprint; one of others is replaced.
+
+    Args:
+        path: the `.npz` file.
+        model: the autoencoder.
+        params: its parameters.
+        images: `[N, H, W, C]`.
+
+    Returns:
+        float32 `[N, h, w, c]`.
+
+    Raises:
+        InputError: the file is damaged, or cannot be written.
+    """
+    stamp = np.array(fingerprint({"params": params, "images": images}) + repr(model))
+    if path.exists():
+        kept = read_arrays(path, "stamp", "latents")
+        if kept["stamp"] == stamp:
+            return kept["latents"]
+    latents = encode(model, params, images)
+    write_arrays(path, {"stamp": stamp, "latents": latents})
+    return latents
+
+
+def _in_batches(function: Any, values: np.ndarray) -> np.ndarray:
+    """A function of a batch, over all values; the last batch is filled up and cut again."""
+    compiled, size = jax.jit(function), min(_BATCH, len(values))
+    rows = []
+    for start in range(0, len(values), size):
+        batch = values[start : start + size]
+        filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
+        rows.append(np.asarray(compiled(filled))[: len(batch)])
+    return np.concatenate(rows)

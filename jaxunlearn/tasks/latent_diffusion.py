@@ -1,0 +1,116 @@
+"""Latent text-to-image diffusion as a task: a prompt is a label, its text encoded on the way.
+
+The images are latents of an autoencoder (see `jaxunlearn.latents`), the labels are the numbers of
+prompts in a closed list, of which the last is the empty one and stands for no condition. So all
+that holds of classes holds of prompts: a concept is forgotten as a class is, an anchor prompt is
+another label, and methods do not know the difference.
+
+    L(z_0, prompt) = sum or mean over latents of (unet(z_t, t, text(prompt)) - target)^2
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxunlearn.diffusion import Process
+from jaxunlearn.models.text_encoder import TextEncoder
+from jaxunlearn.models.text_unet import TextUNet
+from jaxunlearn.tasks.diffusion import diffusion
+from jaxunlearn.types import InputError, Task
+
+
+class Prompted(nn.Module):
+    """A text-conditioned U-Net that is told the number of a prompt.
+
+    Its parameters are those of both parts, "text_encoder" and "unet": unlearning that moves the
+    U-Net alone narrows its task to "unet/" (`jaxunlearn.tasks.narrowed`).
+
+    Attributes:
+        text_encoder: token ids to hidden states.
+        unet: noisy latents, timesteps and hidden states to noise.
+        ids: the token ids of every prompt, `[P + 1][L]`, the empty one last.
+    """
+
+    text_encoder: TextEncoder
+    unet: TextUNet
+    ids: tuple[tuple[int, ...], ...]
+
+    def __call__(
+        self, latents: jax.Array, timesteps: jax.Array, labels: jax.Array, train: bool = False
+    ) -> jax.Array:
+        """The noise in a batch.
+
+        Args:
+            latents: noisy ones, `[B, H, W, C]`.
+            timesteps: `[B]`.
+            labels: numbers of prompts, `[B]`.
+            train: whether dropout acts.
+
+        Returns:
+            Like `latents`.
+        """
+        # Every prompt is encoded once for a batch, however often it stands in it.
+        states = self.text_encoder(jnp.asarray(self.ids, jnp.int32))
+        return self.unet(latents, timesteps, states[labels], train=train)
+
+
+def latent_diffusion(
+    text_encoder: TextEncoder,
+    unet: TextUNet,
+    process: Process,
+    *,
+    ids: np.ndarray,
+    latent_shape: tuple[int, int, int],
+    reduction: str = "mean",
+    label_drop: float = 0.1,
+    fisher_guidance: float = 0.0,
+) -> Task:
+    """The task of predicting the noise in latents, given a prompt.
+
+    Args:
+        text_encoder: its module.
+        unet: its module.
+        process: the diffusion; that of Stable Diffusion v1 has the schedule "scaled_linear".
+        ids: the token ids of every prompt, `[P + 1, L]` from a tokenizer, the empty prompt last.
+        latent_shape: `(H, W, C)`.
+        reduction: of the squared errors of one example: "sum", or "mean".
+        label_drop: the share of prompts that training replaces by the empty one.
+        fisher_guidance: the guidance of predictions that Fisher diagonals are made of.
+
+    Returns:
+        A `Task` of P prompts, which predicts no classes. `batch["image"]` holds latents.
+
+    Raises:
+        InputError: token ids of another form, or anything that `tasks.diffusion` refuses.
+
+    Example:
+        >>> from jaxunlearn.models import latent
+        >>> from jaxunlearn.tokenizer import WordTokenizer
+        >>> words = WordTokenizer(("a", "coat", "shoe"), length=8)
+        >>> encoder = latent.create_text_encoder("tiny", vocabulary=words.size)
+        >>> unet = latent.create_text_unet("tiny")
+        >>> ids = words.encode(["a coat", "a shoe", ""])
+        >>> task = latent_diffusion(encoder, unet, Process(), ids=ids, latent_shape=(4, 4, 4))
+        >>> task.num_classes
+        2
+
+    Reference: Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, CVPR
+    2022.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 2 or len(ids) < 2 or not np.issubdtype(ids.dtype, np.integer):
+        raise InputError(
+            f"ids have the shape {ids.shape}, but must be the token ids of one prompt or more and "
+            'of the empty one, [P + 1, L]; encode them by a tokenizer, the prompt "" last.'
+        )
+    model = Prompted(text_encoder, unet, tuple(tuple(int(i) for i in row) for row in ids))
+    return diffusion(
+        model,
+        process,
+        image_shape=latent_shape,
+        num_classes=len(ids) - 1,
+        reduction=reduction,
+        label_drop=label_drop,
+        fisher_guidance=fisher_guidance,
+    )

@@ -1,0 +1,162 @@
+"""Text-to-image diffusion in latent space: prompts are labels, images are latents."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from jaxunlearn import latents, methods, objectives
+from jaxunlearn.diffusion import Process
+from jaxunlearn.models import latent
+from jaxunlearn.tasks import autoencoding, latent_diffusion
+from jaxunlearn.tasks.latent_diffusion import Prompted
+from jaxunlearn.tasks.narrowed import narrowed
+from jaxunlearn.tokenizer import WordTokenizer
+from jaxunlearn.types import InputError
+
+KEY = jax.random.key(0)
+WORDS = WordTokenizer(("a", "inverted", "coat", "shoe"), length=6)
+PROMPTS = ["a coat", "a shoe", "a inverted coat", ""]
+IDS = WORDS.encode(PROMPTS)
+SHAPE = (4, 4, 4)
+ENCODER = latent.create_text_encoder("tiny", vocabulary=WORDS.size, length=6)
+UNET = latent.create_text_unet("tiny", widths=(8,), attention_levels=(1,))
+TASK = latent_diffusion(ENCODER, UNET, Process(20), ids=IDS, latent_shape=SHAPE, label_drop=0.0)
+BATCH = {
+    "image": jax.random.normal(KEY, (4, *SHAPE)),
+    "label": jnp.array([0, 1, 2, 0]),
+    "index": jnp.arange(4),
+    "epoch": jnp.zeros(4, jnp.int32),
+}
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random ones: published ones begin with outputs of zero."""
+    shapes = jax.eval_shape(TASK.init, KEY)[0]
+    leaves, structure = jax.tree.flatten(shapes)
+    keys = jax.random.split(KEY, len(leaves))
+    drawn = [0.5 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+@jax.jit
+def outputs(params, labels):
+    return TASK.outputs(params, {}, BATCH | {"label": labels}, KEY, True)[0]
+
+
+def test_a_label_is_a_prompt(params):
+    assert TASK.num_classes == 3 and TASK.predict is None
+    assert set(params) == {"text_encoder", "unet"}
+    x, t, labels = BATCH["image"], jnp.arange(4), jnp.array([2, 0, 1, 3])
+    states = ENCODER.apply({"params": params["text_encoder"]}, IDS[np.asarray(labels)])
+    expected = UNET.apply({"params": params["unet"]}, x, t, states)
+    ids = tuple(tuple(int(i) for i in row) for row in IDS)
+    found = Prompted(ENCODER, UNET, ids).apply({"params": params}, x, t, labels)
+    chex.assert_trees_all_close(found, expected, atol=1e-5)
+
+
+def test_each_prompt_is_answered_in_its_own_way(params):
+    said = [outputs(params, jnp.full(4, label)) for label in range(4)]
+    for i in range(4):
+        for j in range(i):
+            assert float(jnp.abs(said[i] - said[j]).max()) > 1e-4
+
+
+def test_a_prompt_is_forgotten_by_matching_another_with_the_text_frozen(params):
+    part = narrowed(TASK, "^unet/")
+    chosen = methods.settings(
+        "scalarization",
+        {
+            "retain_weight": 0.0,
+            "objective": "match_anchor",
+            "optimizer": "adamw",
+            "learning_rate": 1e-3,
+            "learning_rate_schedule": "constant",
+        },
+    )
+    method = methods.build(part.task, "scalarization", chosen)
+    forget = BATCH | {"label": jnp.zeros(4, jnp.int32), "anchor": jnp.ones(4, jnp.int32)}
+    retain = jax.tree.map(lambda x: x[None], BATCH | {"label": jnp.array([1, 2, 1, 2])})
+    arrays = {name: values for name, values in forget.items() if name != "epoch"}
+    state = method.init(KEY, *part.split(params, {}, KEY), arrays, arrays)
+    step, history = jax.jit(method.step), []
+    for _ in range(40):
+        state, metrics = step(state, forget, retain)
+        history.append(float(metrics["forget_loss"]))
+    assert history[-1] < 0.5 * history[0]
+    after, _ = part.merge(state.params, state.model_state)
+    before, now = (flatten_dict(tree, sep="/") for tree in (params, after))
+    for path in now:
+        if path.startswith("text_encoder"):
+            assert np.array_equal(before[path], now[path])
+
+
+def test_objectives_of_diffusion_hold_for_prompts(params):
+    value = objectives.named("match_noise", task=TASK)(TASK, params, {}, BATCH, KEY)
+    assert np.isfinite(float(value))
+
+
+@pytest.mark.parametrize("ids", [IDS[0], IDS[:1], IDS.astype(float)])
+def test_bad_token_ids_are_refused(ids):
+    with pytest.raises(InputError, match="must be the token ids of one prompt or more"):
+        latent_diffusion(ENCODER, UNET, Process(), ids=ids, latent_shape=SHAPE)
+
+
+AUTOENCODER = latent.create_autoencoder("tiny", channels=1, widths=(4, 8), groups=2)
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def coder():
+    task = autoencoding(AUTOENCODER, image_shape=(8, 8, 1), num_classes=2)
+    return task, jax.jit(task.init)(KEY)[0]
+
+
+def test_the_loss_of_an_autoencoder_from_its_parts(coder):
+    task, params = coder
+    batch = {"image": jnp.asarray(IMAGES), "index": jnp.arange(5), "epoch": jnp.zeros(5, jnp.int32)}
+    signal = IMAGES / 127.5 - 1.0
+    mean, log_variance = AUTOENCODER.apply({"params": params}, signal, method="encode")
+    back = AUTOENCODER.apply({"params": params}, mean, method="decode")
+    kl = 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance).sum(axis=(1, 2, 3))
+    expected = ((back - signal) ** 2).mean(axis=(1, 2, 3)) + 1e-2 * kl / 64
+    chex.assert_trees_all_close(task.losses(params, {}, batch, KEY, False)[0], expected, rtol=1e-4)
+    drawn, again = (task.losses(params, {}, batch, KEY, True)[0] for _ in range(2))
+    chex.assert_trees_all_equal(drawn, again)
+    assert not np.allclose(drawn, expected)
+    chex.assert_trees_all_close(task.outputs(params, {}, batch, KEY, False)[0], back, atol=1e-5)
+
+
+def test_latents_are_scaled_means_and_are_decoded_again(coder):
+    _, params = coder
+    mean, _ = AUTOENCODER.apply({"params": params}, IMAGES / 127.5 - 1.0, method="encode")
+    found = latents.encode(AUTOENCODER, params, IMAGES)
+    chex.assert_trees_all_close(found, AUTOENCODER.scaling_factor * np.asarray(mean), atol=1e-5)
+    back = AUTOENCODER.apply({"params": params}, mean, method="decode")
+    decoded = latents.decode(AUTOENCODER, params, found)
+    chex.assert_trees_all_close(decoded, np.clip(back, -1, 1), atol=1e-4)
+
+
+def test_latents_are_computed_once(coder, tmp_path, monkeypatch):
+    _, params = coder
+    path = tmp_path / "new" / "latents.npz"
+    first = latents.cached_latents(path, AUTOENCODER, params, IMAGES)
+    calls = []
+    encode = latents.encode
+    monkeypatch.setattr(latents, "encode", lambda *a: calls.append(1) or encode(*a))
+    chex.assert_trees_all_equal(latents.cached_latents(path, AUTOENCODER, params, IMAGES), first)
+    assert calls == []
+    others = latents.cached_latents(path, AUTOENCODER, params, IMAGES[::-1])
+    assert calls == [1]
+    chex.assert_trees_all_close(others, first[::-1], atol=1e-5)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"latents\.npz is damaged"):
+        latents.cached_latents(path, AUTOENCODER, params, IMAGES)
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(InputError, match="kl_weight is -1"):
+        autoencoding(AUTOENCODER, image_shape=(8, 8, 1), num_classes=2, kl_weight=-1.0)
