@@ -30,11 +30,11 @@ second collection, `batch_stats`. No model draws random numbers after `init`.
 """
 
 import dataclasses
-import difflib
 from typing import Any
 
 import flax.linen as nn
 
+from jaxunlearn.models.checks import closest
 from jaxunlearn.models.mlp import MLP
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.swin import Swin
@@ -85,11 +85,6 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(_PRESETS))
 
 
-def _closest(word: str, known: tuple[str, ...]) -> str:
-    matches = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
-
-
 def _tuples(value: Any) -> Any:
     """Lists, as JSON has them, become tuples: modules must be hashable."""
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list | tuple) else value
@@ -118,7 +113,7 @@ def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:
     """
     if name not in _PRESETS:
         raise InputError(
-            f"unknown model {name!r}{_closest(str(name), available())}; known models are "
+            f"unknown model {name!r}{closest(str(name), available())}; known models are "
             f"{', '.join(available())}"
         )
     module, preset = _PRESETS[name]
@@ -127,7 +122,7 @@ def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:
     for field in overrides:
         if field not in allowed:
             raise InputError(
-                f"model {name!r} has no field {field!r}{_closest(field, allowed)}; its fields are "
+                f"model {name!r} has no field {field!r}{closest(field, allowed)}; its fields are "
                 f"{', '.join(allowed)}"
             )
     fields = preset | {field: _tuples(value) for field, value in overrides.items()}

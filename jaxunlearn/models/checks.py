@@ -4,6 +4,7 @@ A check reads one field of a module and raises `InputError` with the value found
 and an example; it runs while the module is built, before any array exists.
 """
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,6 +111,53 @@ def check_same_length(module: nn.Module, *fields: str) -> None:
         )
 
 
+def check_dtype(module: nn.Module) -> None:
+    """The type that a model computes in is float32 or bfloat16.
+
+    Args:
+        module: the module being built.
+
+    Raises:
+        InputError: it is another.
+    """
+    dtype: Any = getattr(module, "dtype", None)
+    try:
+        known = dtype is not None and jnp.dtype(dtype).name in _DTYPES
+    except TypeError:
+        known = False
+    if not known:
+        raise _refuse(module, "dtype", "one of " + ", ".join(_DTYPES))
+
+
+def check_flags(module: nn.Module, *fields: str) -> None:
+    """Each field is True or False.
+
+    Args:
+        module: the module being built.
+        *fields: names of its fields.
+
+    Raises:
+        InputError: a field is something else.
+    """
+    for field in fields:
+        value = getattr(module, field)
+        if not isinstance(value, bool):
+            raise InputError(
+                f"{type(module).__name__}.{field} is {value!r}, but it must be True or False"
+            )
+
+
+def closest(word: str, known: Sequence[str]) -> str:
+    """What an error adds where a word is nearly a known one, or "".
+
+    Example:
+        >>> closest("resnet81", ("resnet18", "mlp"))
+        " (did you mean 'resnet18'?)"
+    """
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
 def check_common(module: nn.Module) -> None:
     """The fields that every model has: num_classes, dtype and, where present, norm and axis_name.
 
@@ -120,13 +168,7 @@ def check_common(module: nn.Module) -> None:
         InputError: one of them is not allowed.
     """
     check_whole(module, "num_classes")
-    dtype: Any = getattr(module, "dtype", None)
-    try:
-        known = dtype is not None and jnp.dtype(dtype).name in _DTYPES
-    except TypeError:
-        known = False
-    if not known:
-        raise _refuse(module, "dtype", "one of " + ", ".join(_DTYPES))
+    check_dtype(module)
     if hasattr(module, "norm"):
         check_choice(module, "norm", ("batch", "group"))
     axis_name = getattr(module, "axis_name", None)

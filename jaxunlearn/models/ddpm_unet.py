@@ -16,13 +16,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_choice, check_positive, check_whole, check_wholes
+from jaxunlearn.models.checks import (
+    check_choice,
+    check_flags,
+    check_positive,
+    check_whole,
+    check_wholes,
+)
 from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.denoising import (
     Attention,
     Condition,
     check_denoiser,
-    check_flags,
     check_inputs,
     ddpm_init,
     zeros,

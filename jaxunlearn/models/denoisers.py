@@ -26,10 +26,10 @@ Published counts of diffusion transformers also hold the fixed embedding of posi
 """
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from jaxunlearn.models.checks import closest
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.dit import DiT
 from jaxunlearn.types import InputError
@@ -101,7 +101,7 @@ def create(
     """
     if name not in _PRESETS:
         raise InputError(
-            f"unknown denoiser {name!r}{_closest(str(name), available())}; known denoisers are "
+            f"unknown denoiser {name!r}{closest(str(name), available())}; known denoisers are "
             f"{', '.join(available())}"
         )
     module, preset = _PRESETS[name]
@@ -110,14 +110,9 @@ def create(
     for field in overrides:
         if field not in allowed:
             raise InputError(
-                f"denoiser {name!r} has no field {field!r}{_closest(field, allowed)}; its fields "
+                f"denoiser {name!r} has no field {field!r}{closest(field, allowed)}; its fields "
                 f"are {', '.join(allowed)}"
             )
     given = {"num_classes": num_classes, "image_shape": image_shape, **overrides}
     given = {field: tuple(v) if isinstance(v, list) else v for field, v in given.items()}
     return module(**(preset | given))
-
-
-def _closest(word: str, known: tuple[str, ...]) -> str:
-    matches = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

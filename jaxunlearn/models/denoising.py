@@ -19,12 +19,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_images, check_whole, check_wholes
+from jaxunlearn.models.checks import (
+    check_dtype,
+    check_flags,
+    check_images,
+    check_whole,
+    check_wholes,
+)
 from jaxunlearn.types import InputError
 
 _LONGEST = 10_000.0  # ratio of the longest wavelength to the shortest
-_DTYPES = ("float32", "bfloat16")
-
 ddpm_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 zeros = nn.initializers.zeros
 
@@ -158,37 +162,12 @@ def check_denoiser(module: nn.Module) -> None:
             f"{name}.image_shape is {fields['image_shape']!r}, but it must be (height, width, "
             "channels), such as (32, 32, 3)"
         )
-    try:
-        known = fields["dtype"] is not None and jnp.dtype(fields["dtype"]).name in _DTYPES
-    except TypeError:
-        known = False
-    if not known:
-        raise InputError(
-            f"{name}.dtype is {fields['dtype']!r}, but it must be one of {', '.join(_DTYPES)}"
-        )
+    check_dtype(module)
     check_flags(module, "learn_variance", "remat")
     if fields["frequency_shift"] not in (0, 1):
         raise InputError(
             f"{name}.frequency_shift is {fields['frequency_shift']!r}, but it must be 0 or 1"
         )
-
-
-def check_flags(module: nn.Module, *fields: str) -> None:
-    """Each field is True or False.
-
-    Args:
-        module: the module being built.
-        *fields: names of its fields.
-
-    Raises:
-        InputError: a field is something else.
-    """
-    for field in fields:
-        value = getattr(module, field)
-        if not isinstance(value, bool):
-            raise InputError(
-                f"{type(module).__name__}.{field} is {value!r}, but it must be True or False"
-            )
 
 
 def check_inputs(

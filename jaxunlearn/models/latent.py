@@ -13,12 +13,12 @@ The numbers are parameters, of the autoencoder for 3 channels.
 """
 
 import dataclasses
-import difflib
 from typing import Any
 
 import flax.linen as nn
 
 from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.checks import closest
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
 from jaxunlearn.types import InputError
@@ -153,20 +153,15 @@ def _fields(
 ) -> dict[str, Any]:
     if name not in presets:
         raise InputError(
-            f"unknown model of latent diffusion {name!r}{_closest(str(name), available())}; known "
+            f"unknown model of latent diffusion {name!r}{closest(str(name), available())}; known "
             f"are {', '.join(available())}"
         )
     allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name"))
     for field in overrides:
         if field not in allowed:
             raise InputError(
-                f"{module.__name__} {name!r} has no field {field!r}{_closest(field, allowed)}; its "
+                f"{module.__name__} {name!r} has no field {field!r}{closest(field, allowed)}; its "
                 f"fields are {', '.join(allowed)}"
             )
     given = {f: tuple(v) if isinstance(v, list) else v for f, v in overrides.items()}
     return presets[name] | given
-
-
-def _closest(word: str, known: tuple[str, ...]) -> str:
-    matches = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -4,13 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_images
-from jaxunlearn.models.denoising import check_flags
+from jaxunlearn.models.checks import check_dtype, check_flags, check_images
 from jaxunlearn.types import InputError
-
-_DTYPES = ("float32", "bfloat16")
 
 
 def check_computing(module: Any) -> None:
@@ -22,15 +18,7 @@ def check_computing(module: Any) -> None:
     Raises:
         InputError: one of them is not allowed.
     """
-    try:
-        known = module.dtype is not None and jnp.dtype(module.dtype).name in _DTYPES
-    except TypeError:
-        known = False
-    if not known:
-        raise InputError(
-            f"{type(module).__name__}.dtype is {module.dtype!r}, but it must be one of "
-            f"{', '.join(_DTYPES)}"
-        )
+    check_dtype(module)
     check_flags(module, "remat")
 
 

@@ -9,6 +9,7 @@ stays bit-equal. The path of a parameter is its names joined by slashes, as in "
 Source of the adapters: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -143,7 +144,7 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
     """A kernel as a matrix: its last axis is the output."""
-    return int(jnp.prod(jnp.array(shape[:-1]))), shape[-1]
+    return math.prod(shape[:-1]), shape[-1]
 
 
 def _adapter(kernel: jax.Array, rank: int, key: jax.Array, number: int) -> dict[str, jax.Array]:
