@@ -23,7 +23,7 @@ from jaxunlearn.evaluation.generation import classify_generated, compare_generat
 from jaxunlearn.evidence.probing import last_features
 from jaxunlearn.files import read_json, write_arrays, write_json
 from jaxunlearn.report.grids import sample_grid
-from jaxunlearn.results import check_retrained, predict, read_cost
+from jaxunlearn.results import check_retrained, predict, read_cost, with_share
 from jaxunlearn.setting import Weights, load_dataset, load_denoiser, load_splits, load_task
 from jaxunlearn.types import InputError, Task
 
@@ -261,12 +261,8 @@ def evaluate(
         "features": {"name": name, "dimension": real.shape[1]},
         "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
         "metrics": metrics,
-        **cost,
+        **with_share(cost, read_json(retrained / "results.json") if retrained else {}),
     }
-    theirs = read_json(retrained / "results.json") if retrained is not None else {}
-    if cost and theirs.get("seconds"):
-        results["retrain_seconds"] = theirs["seconds"]
-        results["share_of_retraining"] = cost["seconds"] / theirs["seconds"]
     run.mkdir(parents=True, exist_ok=True)
     write_arrays(run / "samples.npz", {"image": images, "label": labels})
     write_json(run / "results.json", results)

@@ -75,15 +75,25 @@ def evaluate(
         "model": problem.model,
         "counts": {name: len(examples) for name, examples in splits._asdict().items()},
         "metrics": metrics,
-        **cost,
+        **with_share(cost, oracle_results),
     }
-    if cost and oracle_results.get("seconds"):
-        results["retrain_seconds"] = oracle_results["seconds"]
-        results["share_of_retraining"] = cost["seconds"] / oracle_results["seconds"]
     run.mkdir(parents=True, exist_ok=True)
     predictions.save(run / "predictions.npz")
     write_json(run / "results.json", results)
     return metrics
+
+
+def with_share(cost: dict[str, Any], oracle: dict[str, Any]) -> dict[str, Any]:
+    """What a run cost, and what share that is of its retrained model's time, where both are known.
+
+    Args:
+        cost: from `read_cost`, or empty.
+        oracle: the results of the retrained model, or empty.
+    """
+    if not (cost and oracle.get("seconds")):
+        return cost
+    share = cost["seconds"] / oracle["seconds"]
+    return cost | {"retrain_seconds": oracle["seconds"], "share_of_retraining": share}
 
 
 def predict_splits(task: Task, weights: Weights, splits: Splits) -> SplitPredictions:

@@ -27,7 +27,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxunlearn.files import write_json
-from jaxunlearn.importing.parts import CONFIG, Options, read_options, stored_as, weights_of
+from jaxunlearn.importing.parts import (
+    CONFIG,
+    Options,
+    described_by,
+    read_options,
+    stored_as,
+    weights_of,
+)
 from jaxunlearn.importing.tensors import Tensor, read, write
 from jaxunlearn.models.dit import DiT
 from jaxunlearn.types import InputError
@@ -228,7 +235,7 @@ def _module(folder: Path, options: Mapping[str, Any]) -> DiT:
     if isinstance(heads, int) and isinstance(width, int):
         width = heads * width
     out = channels if options["out_channels"] is None else options["out_channels"]
-    try:
+    with described_by(folder):
         module = DiT(
             image_shape=(size, size, channels),
             width=width,
@@ -236,8 +243,6 @@ def _module(folder: Path, options: Mapping[str, Any]) -> DiT:
             frequency_shift=_SHIFT,
             **{field: options[name] for name, field in _FIELDS.items()},
         )
-    except InputError as error:
-        raise InputError(f"in {folder / CONFIG}, {error}") from error
     if out not in (channels, 2 * channels):
         raise InputError(
             f"{folder / CONFIG} says that 'out_channels' is {out!r}, but only {channels} or "

@@ -10,7 +10,8 @@ The configuration is read strictly. Each of its options is one of
 Any other option is an error that names it: it may stand for a layer that the module does not have.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +84,37 @@ def read_options(folder: Path, options: Options) -> dict[str, Any]:
     values = {**options.optional, **config}
     sizes = {name: values[name] for name in (*options.needed, *options.optional)}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
+
+
+def check_derived(
+    folder: Path, options: Mapping[str, Any], derived: Mapping[str, Any], mend: str
+) -> None:
+    """Raises unless the options that follow from the others are what they must be.
+
+    Args:
+        folder: the folder of `config.json`.
+        options: what it says.
+        derived: what it must say.
+        mend: how the error ends.
+
+    Raises:
+        InputError: one of them is something else.
+    """
+    for name, value in derived.items():
+        if options[name] != value:
+            raise InputError(
+                f"{folder / CONFIG} says that {name!r} is {options[name]!r}, but with its other "
+                f"options only {value!r} is supported here; {mend}"
+            )
+
+
+@contextmanager
+def described_by(folder: Path) -> Iterator[None]:
+    """What a module refuses within is a fault of the folder's `config.json`, and is said so."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"in {folder / CONFIG}, {error}") from error
 
 
 def weights_of(folder: Path, name: str) -> Path:

@@ -17,10 +17,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.files import write_json
-from jaxunlearn.importing.parts import CONFIG, Options, read_options, stored_as, weights_of
+from jaxunlearn.importing.parts import (
+    CONFIG,
+    Options,
+    check_derived,
+    described_by,
+    read_options,
+    stored_as,
+    weights_of,
+)
 from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
 from jaxunlearn.models.autoencoder import AutoencoderKL
-from jaxunlearn.types import InputError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _FIELDS = {
@@ -86,17 +93,9 @@ def load_autoencoder(folder: str | os.PathLike[str]) -> tuple[AutoencoderKL, Any
     """
     folder = Path(folder)
     options = read_options(folder, _OPTIONS)
-    try:
+    with described_by(folder):
         module = AutoencoderKL(**{field: options[name] for name, field in _FIELDS.items()})
-    except InputError as error:
-        raise InputError(f"in {folder / CONFIG}, {error}") from error
-    for name, value in _derived(module).items():
-        if options[name] != value:
-            raise InputError(
-                f"{folder / CONFIG} says that {name!r} is {options[name]!r}, but with its other "
-                f"options only {value!r} is supported here; give a model of Stable Diffusion v1's "
-                "kind."
-            )
+    check_derived(folder, options, _derived(module), "give a model of Stable Diffusion v1's kind.")
     images = jax.ShapeDtypeStruct((1, module.factor, module.factor, module.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
     weights = weights_of(folder, _WEIGHTS)

@@ -17,10 +17,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.files import write_json
-from jaxunlearn.importing.parts import CONFIG, Options, read_options, stored_as, weights_of
+from jaxunlearn.importing.parts import (
+    CONFIG,
+    Options,
+    described_by,
+    read_options,
+    stored_as,
+    weights_of,
+)
 from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
 from jaxunlearn.models.text_encoder import TextEncoder
-from jaxunlearn.types import InputError
 
 _WEIGHTS = "model.safetensors"
 _PREFIX = "text_model."
@@ -83,10 +89,8 @@ def load_text_encoder(folder: str | os.PathLike[str]) -> tuple[TextEncoder, Any]
     """
     folder = Path(folder)
     options = read_options(folder, _OPTIONS)
-    try:
+    with described_by(folder):
         module = TextEncoder(**{field: options[name] for name, field in _FIELDS.items()})
-    except InputError as error:
-        raise InputError(f"in {folder / CONFIG}, {error}") from error
     ids = jax.ShapeDtypeStruct((1, module.length), jnp.int32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), ids)["params"]
     weights = weights_of(folder, _WEIGHTS)

@@ -9,7 +9,6 @@ Source of the layout: the public tensor names and shapes of Stable Diffusion v1'
 
 import functools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.files import write_json
-from jaxunlearn.importing.parts import CONFIG, Options, read_options, stored_as, weights_of
+from jaxunlearn.importing.parts import (
+    CONFIG,
+    Options,
+    check_derived,
+    described_by,
+    read_options,
+    weights_of,
+)
 from jaxunlearn.importing.tensors import Tensor, read, write
+from jaxunlearn.importing.unet_layout import block_types, unet_tensor
 from jaxunlearn.models.text_unet import TextUNet
-from jaxunlearn.types import InputError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SAMPLE_SIZE = 64  # side of the latents that diffusers draws if not told otherwise
@@ -92,14 +98,6 @@ _OPTIONS = Options(
     },
     free=("sample_size", "upcast_attention", "addition_embed_type_num_heads"),
 )
-_RESIDUAL = {
-    "norm1": Tensor("norm1"),
-    "conv1": Tensor("conv1", "conv"),
-    "condition": Tensor("time_emb_proj", "linear"),
-    "norm2": Tensor("norm2"),
-    "conv2": Tensor("conv2", "conv"),
-    "shortcut": Tensor("conv_shortcut", "conv"),
-}
 _TRANSFORMER = {
     "norm": Tensor("norm"),
     "in": Tensor("proj_in", "conv"),
@@ -145,17 +143,9 @@ def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:
     kinds = options["down_block_types"]
     levels = tuple(i for i, kind in enumerate(kinds, start=1) if kind == _DOWN[True])
     fields = {field: options[name] for name, field in _FIELDS.items()}
-    try:
+    with described_by(folder):
         module = TextUNet(attention_levels=levels, **fields)
-    except InputError as error:
-        raise InputError(f"in {folder / CONFIG}, {error}") from error
-    for name, value in _derived(module).items():
-        if options[name] != value:
-            raise InputError(
-                f"{folder / CONFIG} says that {name!r} is {options[name]!r}, but with its other "
-                f"options only {value!r} is supported here; give a model of Stable Diffusion v1's "
-                "kind."
-            )
+    check_derived(folder, options, _derived(module), "give a model of Stable Diffusion v1's kind.")
     inputs = (
         jax.ShapeDtypeStruct((1, 8, 8, module.channels), jnp.float32),
         jax.ShapeDtypeStruct((1,), jnp.int32),
@@ -198,25 +188,9 @@ def naming(path: Sequence[str], levels: int) -> Tensor:
         >>> naming(("up4_block1", "condition", "bias"), levels=4)
         Tensor(name='up_blocks.0.resnets.0.time_emb_proj.bias', kind='plain')
     """
-    block, *rest = path
-    place = re.fullmatch(r"(down|middle|up)(\d*)_(block|attention|conv)(\d*)", block)
-    if not place:
-        return stored_as("", _OUTER, path)
-    way, level, what, i = place[1], int(place[2] or 1), place[3], int(place[4] or 1)
-    stored_level = level - 1 if way == "down" else levels - level
-    prefix = "mid_block." if way == "middle" else f"{way}_blocks.{stored_level}."
-    if what == "conv":
-        return stored_as(prefix, {block: Tensor(f"{way}samplers.0.conv", "conv")}, path)
-    if what == "block":
-        return stored_as(f"{prefix}resnets.{i - 1}.", _RESIDUAL, rest)
-    return stored_as(f"{prefix}attentions.{i - 1}.", _TRANSFORMER, rest)
+    return unet_tensor(path, levels, _OUTER, _TRANSFORMER)
 
 
 def _derived(module: TextUNet) -> dict[str, Any]:
     """Options that follow from the fields."""
-    attends = [level in module.attention_levels for level in range(1, len(module.widths) + 1)]
-    return {
-        "out_channels": module.channels,
-        "down_block_types": tuple(_DOWN[a] for a in attends),
-        "up_block_types": tuple(_UP[a] for a in attends[::-1]),
-    }
+    return {"out_channels": module.channels, **block_types(module, _DOWN, _UP)}

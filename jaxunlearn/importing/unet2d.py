@@ -12,7 +12,6 @@ the files that diffusers itself writes.
 
 import functools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.files import write_json
-from jaxunlearn.importing.parts import CONFIG, Options, read_options, stored_as, weights_of
+from jaxunlearn.importing.parts import (
+    CONFIG,
+    Options,
+    check_derived,
+    described_by,
+    read_options,
+    weights_of,
+)
 from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
+from jaxunlearn.importing.unet_layout import block_types, unet_tensor
 from jaxunlearn.models.ddpm_unet import DDPMUNet
-from jaxunlearn.types import InputError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _FIELDS = {
@@ -77,14 +83,6 @@ _OPTIONS = Options(
     },
     free=("num_train_timesteps",),  # of learned embeddings only
 )
-_RESIDUAL = {
-    "norm1": Tensor("norm1"),
-    "conv1": Tensor("conv1", "conv"),
-    "condition": Tensor("time_emb_proj", "linear"),
-    "norm2": Tensor("norm2"),
-    "conv2": Tensor("conv2", "conv"),
-    "shortcut": Tensor("conv_shortcut", "conv"),
-}
 _ATTENTION = {
     "norm": Tensor("group_norm"),
     "attention/query": Tensor("to_q", "linear"),
@@ -125,12 +123,10 @@ def load_unet2d(folder: str | os.PathLike[str]) -> tuple[DDPMUNet, Any]:
     folder = Path(folder)
     options = read_options(folder, _OPTIONS)
     module = _module(folder, options)
-    for name, value in _derived(module).items():
-        if options[name] != value and (name, options[name]) != ("time_embedding_dim", None):
-            raise InputError(
-                f"{folder / CONFIG} says that {name!r} is {options[name]!r}, but with its other "
-                f"options only {value!r} is supported here; give a U-Net of the DDPM paper's kind."
-            )
+    derived = _derived(module)
+    if options["time_embedding_dim"] is None:
+        del derived["time_embedding_dim"]
+    check_derived(folder, options, derived, "give a U-Net of the DDPM paper's kind.")
     inputs = (
         jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32),
         jax.ShapeDtypeStruct((1,), jnp.int32),
@@ -187,18 +183,7 @@ def naming(
         >>> naming(("up4_block1", "condition", "bias"), levels=4)
         Tensor(name='up_blocks.0.resnets.0.time_emb_proj.bias', kind='plain')
     """
-    block, *rest = path
-    place = re.fullmatch(r"(down|middle|up)(\d*)_(block|attention|conv)(\d*)", block)
-    if not place:
-        return stored_as("", _OUTER, path)
-    way, level, what, i = place[1], int(place[2] or 1), place[3], int(place[4] or 1)
-    stored_level = level - 1 if way == "down" else levels - level
-    prefix = "mid_block." if way == "middle" else f"{way}_blocks.{stored_level}."
-    if what == "conv":
-        return stored_as(prefix, {block: Tensor(f"{way}samplers.0.conv", "conv")}, path)
-    if what == "block":
-        return stored_as(f"{prefix}resnets.{i - 1}.", _RESIDUAL, rest)
-    return stored_as(f"{prefix}attentions.{i - 1}.", attention, rest)
+    return unet_tensor(path, levels, _OUTER, attention)
 
 
 def _module(folder: Path, options: Mapping[str, Any]) -> DDPMUNet:
@@ -207,7 +192,7 @@ def _module(folder: Path, options: Mapping[str, Any]) -> DDPMUNet:
     kinds = options["down_block_types"]
     kinds = kinds if isinstance(kinds, tuple) else ()
     sides = size if isinstance(size, tuple) else (size, size)
-    try:
+    with described_by(folder):
         return DDPMUNet(
             num_classes=rows - 1 if isinstance(rows, int) else rows,
             image_shape=(*sides, channels),
@@ -216,16 +201,12 @@ def _module(folder: Path, options: Mapping[str, Any]) -> DDPMUNet:
             learn_variance=options["out_channels"] != channels,
             **{field: options[name] for name, field in _FIELDS.items()},
         )
-    except InputError as error:
-        raise InputError(f"in {folder / CONFIG}, {error}") from error
 
 
 def _derived(module: DDPMUNet) -> dict[str, Any]:
     """Options that follow from the fields."""
-    attends = [level in module.attention_levels for level in range(1, len(module.widths) + 1)]
     return {
-        "down_block_types": tuple(_DOWN[a] for a in attends),
+        **block_types(module, _DOWN, _UP),
         "out_channels": module.image_shape[-1] * (2 if module.learn_variance else 1),
         "time_embedding_dim": 4 * module.widths[0],
-        "up_block_types": tuple(_UP[a] for a in attends[::-1]),
     }

@@ -26,7 +26,7 @@ from jaxunlearn.config import Problem
 from jaxunlearn.console import say
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.ulira import logit_confidence
-from jaxunlearn.files import read_json, unwritable, write_json
+from jaxunlearn.files import read_json, write_arrays, write_json
 from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.setting import Weights
 from jaxunlearn.shadow import models as shadows
@@ -184,7 +184,7 @@ class Group:
             return kept
         clock = time.perf_counter()
         said = self._judge(name, train())
-        _save(path, said | {"settings": np.array(wanted)})
+        write_arrays(path, said | {"settings": np.array(wanted)})
         say(f"{self.label}: {name} in {time.perf_counter() - clock:.1f} s")
         return said
 
@@ -218,17 +218,6 @@ class Group:
             "retain_accuracy": 100.0 * correct["retain"].mean(axis=1),
             "test_accuracy": 100.0 * correct["test"].mean(axis=1),
         }
-
-
-def _save(path: Path, arrays: Said) -> None:
-    partial = path.with_name(f".{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        partial.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
 
 
 def _load(path: Path) -> Said | None:
