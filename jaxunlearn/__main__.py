@@ -4,15 +4,16 @@ import contextlib
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
+
+from jaxunlearn.compiled import keep_compiled_programs
 
 
 def main() -> None:
     """Runs the command line, or says what to install."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    _keep_compiled_programs()
+    keep_compiled_programs()
     try:
         from jaxunlearn.cli import main as command_line
 
@@ -41,13 +42,6 @@ def _stop(number: int, frame: Any) -> NoReturn:
     cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar may have hidden it
     os.write(2, f"{cursor}jaxunlearn: stopped; the same command continues.\n".encode())
     os._exit(130)
-
-
-def _keep_compiled_programs() -> None:
-    """A cache on disk makes the second start of a command fast. JAX reads this when imported."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxunlearn" / "xla"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 if __name__ == "__main__":

@@ -451,9 +451,11 @@ def _trained(kind: str, run: Path, before: bool) -> None:
     if before:
         print(f"{run} was finished already: nothing to do")
     else:
+        read = done.get("programs_read", 0)
         print(
             f"{done['steps']} steps in {done['seconds']:.1f} s, after "
             f"{done['compile_seconds']:.1f} s of compilation"
+            f"{f', {read} programs from the cache' if read else ''}"
         )
     print(f"{kind} model: {run / 'weights'}")
 

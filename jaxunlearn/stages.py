@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from jaxunlearn import methods, parallel, runs, training
 from jaxunlearn.checkpoints import Checkpointer, fingerprint
+from jaxunlearn.compiled import programs_read
 from jaxunlearn.config import Aim, Problem
 from jaxunlearn.console import show_progress
 from jaxunlearn.data import Examples, ForgetRequest, Splits
@@ -212,7 +213,7 @@ def train(
     if part is not None:
         start = Weights(*part.split(*start, jax.random.key(seed)))
     runs.claim(run, config, load_dataset(problem), _splits(config))
-    with show_progress(run) as on_progress:
+    with show_progress(run) as on_progress, programs_read() as read:
         outcome = training.run(
             program(task, config.method, settings, devices),
             numbers(settings),
@@ -233,6 +234,7 @@ def train(
         "steps": settings["num_steps"],
         "seconds": outcome.seconds + preparation,
         "compile_seconds": outcome.compile_seconds,
+        "programs_read": len(read),
         "weights": fingerprint(weights),
         "machine": machine(),
     }

@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -228,7 +229,22 @@ def test_the_installed_command_runs_in_a_process_of_its_own(tmp_path, data_dir):
     assert first.startswith("3 steps in ") and first.endswith(" s of compilation")
     assert second == f"original model: {Path('run') / 'weights'}"
     assert any((tmp_path / "cache" / "jaxunlearn" / "xla").iterdir())  # compiled programs
+    assert json.loads((tmp_path / "run" / "done.json").read_text())["programs_read"] == 0
+
+    shutil.rmtree(tmp_path / "run")
+    ended = wait(start("pretrain", "run", *words, cache=tmp_path / "cache", cwd=tmp_path))
+    assert re.search(
+        r"of compilation, [1-9]\d* programs from the cache$", ended.out.splitlines()[0]
+    )
 
     ended = wait(start("pretrain", "run", *words, "--seed", 1, cache=tmp_path, cwd=tmp_path))
     assert_refused(ended, "run was written by another configuration: seed is 0 there, but 1 now")
     assert not ended.out
+
+
+def test_a_cache_that_cannot_be_used_costs_a_warning_only(tmp_path, data_dir):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    words = problem_words(data_dir, num_steps=3)
+    ended = wait(start("pretrain", "run", *words, cache=tmp_path / "cache", cwd=tmp_path))
+    assert ended.status == 0 and ended.out.startswith("3 steps in "), ended
+    assert "persistent compilation cache" in ended.err and "Traceback" not in ended.err

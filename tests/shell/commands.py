@@ -49,7 +49,8 @@ def done(*words: object) -> str:
 
 def start(*words: object, cache: Path, **options: Any) -> subprocess.Popen[str]:
     """Starts the command as a process of its own, whose compiled programs go to `cache`."""
-    environment = os.environ | {
+    own = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    environment = own | {
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XDG_CACHE_HOME": str(cache),
