@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
+from jaxunlearn.layout import Layout
+
 if TYPE_CHECKING:
     from jaxunlearn.data import ForgetRequest
 
@@ -61,6 +63,7 @@ class Forget:
 
 
 _Forget = Annotated[Forget, tyro.conf.arg(name="")]
+_Layout = Annotated[Layout, tyro.conf.arg(name="")]
 
 
 def pretrain(
@@ -77,7 +80,7 @@ def pretrain(
     diffusion: _Pairs = (),
     training: _Pairs = (),
     seed: int = 0,
-    devices: int = 1,
+    layout: _Layout = Layout(),
 ) -> None:
     """Train the original model on all training data.
 
@@ -95,7 +98,7 @@ def pretrain(
         training: settings of the training, in place of num_steps=500 learning_rate=0.1
             learning_rate_schedule=one_cycle: see `jaxunlearn list retrain`.
         seed: decides the held-out data, the initial weights and the order of the data.
-        devices: how many devices share each batch.
+        layout: what the run may use.
     """
     from jaxunlearn import runs, stages
     from jaxunlearn.config import Diffusion, Problem, from_dict, parse_settings
@@ -114,12 +117,12 @@ def pretrain(
         parse_settings(training, "--training"),
     )
     before = runs.is_finished(run)
-    stages.pretrain(run, problem, seed, devices)
+    stages.pretrain(run, problem, seed, layout)
     _trained("original", run, before)
 
 
 def retrain(
-    run: _Folder, /, pretrained: _Needed, forget: _Forget = Forget(), devices: int = 1
+    run: _Folder, /, pretrained: _Needed, forget: _Forget = Forget(), layout: _Layout = Layout()
 ) -> None:
     """Train the oracle: a new model that never sees the forget data.
 
@@ -127,13 +130,13 @@ def retrain(
         run: a new folder for this run; the same command continues it.
         pretrained: the folder of `jaxunlearn pretrain`.
         forget: what to leave out.
-        devices: how many devices share each batch.
+        layout: what the run may use.
     """
     from jaxunlearn import runs, stages
 
     request, before = _request(forget), runs.is_finished(run)
     original = runs.read_pretrained(pretrained)
-    stages.retrain(run, original.problem, original.seed, request, devices=devices)
+    stages.retrain(run, original.problem, original.seed, request, layout=layout)
     _trained("retrained", run, before)
 
 
@@ -170,7 +173,7 @@ def unlearn(
     trainable: _Text = None,
     adapter_rank: int = 0,
     anchor: _Number = None,
-    devices: int = 1,
+    layout: _Layout = Layout(),
 ) -> None:
     """Make the original model forget.
 
@@ -183,7 +186,7 @@ def unlearn(
         trainable: a regular expression: only parameters whose path has it may move, such as head.
         adapter_rank: move low-rank adapters of this rank on these parameters' kernels instead.
         anchor: the class that objective=match_anchor turns forgotten ones into.
-        devices: how many devices share each batch.
+        layout: what the run may use.
     """
     from jaxunlearn import runs, stages
     from jaxunlearn.config import Aim, parse_settings
@@ -191,7 +194,7 @@ def unlearn(
     given = parse_settings(settings, "--settings")
     aim = Aim(trainable or "", adapter_rank, anchor)
     request, before = _request(forget), runs.is_finished(run)
-    stages.unlearn(run, pretrained, request, method, given, devices, aim if aim != Aim() else None)
+    stages.unlearn(run, pretrained, request, method, given, layout, aim if aim != Aim() else None)
     _trained("unlearned", run, before)
 
 
@@ -232,14 +235,16 @@ def sample(file: _NewFile, /, run: _Needed, labels: _Numbers = (), count: int = 
     print(f"picture: {file}")
 
 
-def compare(study: _Folder, /, config: _File, seeds: _Numbers = (), devices: int = 1) -> None:
+def compare(
+    study: _Folder, /, config: _File, seeds: _Numbers = (), layout: _Layout = Layout()
+) -> None:
     """Run a whole study, skipping what is done, and write its report.
 
     Args:
         study: the folder of the study; the same command continues it.
         config: a TOML file: see experiments/configs.
         seeds: other pretraining seeds than the file's.
-        devices: how many devices share each batch.
+        layout: what the run may use.
     """
     from jaxunlearn.compare import compare as run_study
     from jaxunlearn.config import load_study
@@ -249,7 +254,7 @@ def compare(study: _Folder, /, config: _File, seeds: _Numbers = (), devices: int
     if seeds:
         planned = replace(planned, seeds=seeds)
     try:
-        run_study(study, planned, devices)
+        run_study(study, planned, layout)
     except Diverged:
         _show(study)
         raise

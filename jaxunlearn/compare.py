@@ -18,6 +18,7 @@ from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import write_json
 from jaxunlearn.folders import check_claim
+from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report import write_report
 from jaxunlearn.runs import RunConfig
@@ -54,13 +55,13 @@ class Cell(NamedTuple):
         return self.references | self.methods
 
 
-def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
+def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, Path]:
     """Runs a study and writes its report.
 
     Args:
         folder: of the study.
         study: what to run.
-        devices: how many devices share each batch.
+        layout: the devices the runs may use, and how much of a batch at once.
 
     Returns:
         The report's files by kind: "markdown", "html" and "json".
@@ -75,13 +76,14 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
     everything = [cell for seed in study.seeds for cell in cells[seed]]
     check_claim(folder, "study.json", "study")
     for seed in study.seeds:
-        stages.check(_pretrained(folder, seed), stages.pretraining(study.problem, seed), devices)
+        stages.check(_pretrained(folder, seed), stages.pretraining(study.problem, seed), layout)
     for cell in everything:
         for name, config in cell.runs.items():
-            stages.check(cell.folder / name, config, devices)
+            stages.check(cell.folder / name, config, layout)
     judge = study.judge()
+    whole = dataclasses.replace(layout, micro_batch=0)  # classifiers may have BatchNorm
     if judge is not None:
-        stages.check(folder / _CLASSIFIER, stages.pretraining(judge, _CLASSIFIER_SEED), devices)
+        stages.check(folder / _CLASSIFIER, stages.pretraining(judge, _CLASSIFIER_SEED), whole)
         for request in study.requests:
             generating.check_request(request)
     write_json(folder / "study.json", _description(study))
@@ -90,13 +92,13 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
     say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
 
     failed: list[str] = []
-    evaluate = _evaluation(folder, study, devices)
+    evaluate = _evaluation(folder, study, whole)
     for seed in study.seeds:
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
-            stages.pretrain(pretrained, study.problem, seed, devices)
+            stages.pretrain(pretrained, study.problem, seed, layout)
             for cell in cells[seed]:
-                _compare_one(cell, evaluate, failed, devices)
+                _compare_one(cell, evaluate, failed, layout)
     written = write_report(folder)
     if failed:
         raise Diverged(
@@ -107,12 +109,12 @@ def compare(folder: Path, study: Study, devices: int = 1) -> dict[str, Path]:
     return written
 
 
-def _evaluation(folder: Path, study: Study, devices: int) -> Evaluate:
+def _evaluation(folder: Path, study: Study, layout: Layout) -> Evaluate:
     """How a model of the study is evaluated; a classifier that judges images is trained first."""
     judge = study.judge()
     if judge is None:
         return results.evaluate
-    stages.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, devices)
+    stages.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
     loaded = generating.load_judge(folder / _CLASSIFIER, study.problem)
     for request in study.requests:
         generating.check_images(loaded, study.problem, request)
@@ -172,11 +174,11 @@ def _noting(failed: list[str], run: Path) -> Iterator[None]:
         say(f"{run_label(run)}: {error}", style="red")
 
 
-def _compare_one(cell: Cell, evaluate: Evaluate, failed: list[str], devices: int) -> None:
+def _compare_one(cell: Cell, evaluate: Evaluate, failed: list[str], layout: Layout) -> None:
     """All models of one seed and request. Without the retrained model there is no comparison."""
     original, oracle = cell.folder / "original", cell.folder / "retrain"
     with _noting(failed, oracle):
-        _finish(cell, "retrain", evaluate, devices)
+        _finish(cell, "retrain", evaluate, layout)
         if not _is_evaluated(original):
             problem = cell.references["retrain"].problem
             weights = runs.load_weights(cell.pretrained, problem)
@@ -192,10 +194,10 @@ def _compare_one(cell: Cell, evaluate: Evaluate, failed: list[str], devices: int
             _announce(original, metrics)
         for name in cell.runs:
             with _noting(failed, cell.folder / name):
-                _finish(cell, name, evaluate, devices)
+                _finish(cell, name, evaluate, layout)
 
 
-def _finish(cell: Cell, name: str, evaluate: Evaluate, devices: int) -> None:
+def _finish(cell: Cell, name: str, evaluate: Evaluate, layout: Layout) -> None:
     """Trains and evaluates one run, unless that is done."""
     run, config = cell.folder / name, cell.runs[name]
     pretrained = None
@@ -203,9 +205,9 @@ def _finish(cell: Cell, name: str, evaluate: Evaluate, devices: int) -> None:
         pretrained = cell.pretrained
         config = dataclasses.replace(config, start=runs.read_done(pretrained)["weights"])
     if _is_evaluated(run):
-        stages.check(run, config, devices)
+        stages.check(run, config, layout)
         return
-    weights = stages.train(run, config, devices, pretrained)
+    weights = stages.train(run, config, layout, pretrained)
     cost = results.read_cost(run)
     metrics = evaluate(
         run,

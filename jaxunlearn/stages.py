@@ -23,10 +23,12 @@ from jaxunlearn.config import Aim, Problem
 from jaxunlearn.console import show_progress
 from jaxunlearn.data import Examples, ForgetRequest, Splits
 from jaxunlearn.files import write_json
+from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import check_budget
 from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.runs import RunConfig
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task, load_training, machine
+from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import Program
 from jaxunlearn.types import Arrays, InputError, Method, Task
@@ -36,14 +38,14 @@ _CHUNK_STEPS = 100
 _RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000
 
 
-def pretrain(run: Path, problem: Problem, seed: int, devices: int = 1) -> Weights:
+def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) -> Weights:
     """Trains the original model on all training data, validation data aside.
 
     Args:
         run: the run folder.
         problem: what is learned.
         seed: decides the validation data, the initial weights and the order of the data.
-        devices: how many devices share each batch.
+        layout: the devices it may use, and how much of a batch at once.
 
     Returns:
         The weights.
@@ -53,7 +55,7 @@ def pretrain(run: Path, problem: Problem, seed: int, devices: int = 1) -> Weight
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train(run, pretraining(problem, seed), devices)
+    return train(run, pretraining(problem, seed), layout)
 
 
 def retrain(
@@ -62,7 +64,7 @@ def retrain(
     seed: int,
     request: ForgetRequest,
     again: bool = False,
-    devices: int = 1,
+    layout: Layout = Layout(),
 ) -> Weights:
     """Trains the oracle: a new model, on the retain data alone.
 
@@ -72,7 +74,7 @@ def retrain(
         seed: the pretraining seed that it is paired with.
         request: what is left out.
         again: train the second retrained model, whose distance to the first is the floor.
-        devices: how many devices share each batch.
+        layout: the devices it may use, and how much of a batch at once.
 
     Returns:
         The weights.
@@ -82,7 +84,7 @@ def retrain(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train(run, retraining(problem, seed, request, again), devices)
+    return train(run, retraining(problem, seed, request, again), layout)
 
 
 def unlearn(
@@ -91,7 +93,7 @@ def unlearn(
     request: ForgetRequest,
     method: str,
     settings: dict[str, Any],
-    devices: int = 1,
+    layout: Layout = Layout(),
     aim: Aim | None = None,
 ) -> Weights:
     """Makes the model of a pretraining run forget.
@@ -102,7 +104,7 @@ def unlearn(
         request: what is forgotten.
         method: the name of the method.
         settings: settings of the method that differ from its defaults.
-        devices: how many devices share each batch.
+        layout: the devices it may use, and how much of a batch at once.
         aim: which parameters may move, and what the forgotten classes turn into.
 
     Returns:
@@ -116,7 +118,7 @@ def unlearn(
     original = runs.read_pretrained(pretrained)
     start = runs.read_done(pretrained)["weights"]
     config = unlearning(original.problem, original.seed, request, method, settings, start, aim)
-    return train(run, config, devices, pretrained)
+    return train(run, config, layout, pretrained)
 
 
 def pretraining(problem: Problem, seed: int) -> RunConfig:
@@ -151,23 +153,24 @@ def unlearning(
     return RunConfig("unlearn", problem, seed, method, chosen, request, start=start, aim=aim)
 
 
-def check(run: Path, config: RunConfig, devices: int = 1) -> None:
+def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
     """Raises if anything is wrong with a run, before anything is compiled or written.
 
     Args:
         run: the run folder.
         config: what the run is for.
-        devices: how many devices share each batch.
+        layout: the devices it may use, and how much of a batch at once.
 
     Raises:
         InputError: an unknown or unfit data set, model, request, method or setting, a batch that
-            does not divide over the devices, or a folder that belongs to something else.
+            does not divide over the devices or into micro-batches, or a folder that belongs to
+            something else.
     """
     problem = config.problem
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
     task, _ = _narrowed(load_task(problem), config.aim)
-    program(task, config.method, config.settings, devices)
+    program(task, config.method, config.settings, layout)
     anchor = config.aim.anchor if config.aim else None
     if anchor is not None and not 0 <= anchor < dataset.num_classes:
         raise InputError(
@@ -181,14 +184,14 @@ def check(run: Path, config: RunConfig, devices: int = 1) -> None:
 
 
 def train(
-    run: Path, config: RunConfig, devices: int = 1, pretrained: Path | None = None
+    run: Path, config: RunConfig, layout: Layout = Layout(), pretrained: Path | None = None
 ) -> Weights:
     """Runs a stage in its folder: from the start, from where it stopped, or not at all if done.
 
     Args:
         run: the run folder.
         config: what the run is for.
-        devices: how many devices share each batch.
+        layout: the devices it may use, and how much of a batch at once.
         pretrained: the run folder of the weights to start from; by default new weights.
 
     Returns:
@@ -199,7 +202,7 @@ def train(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    check(run, config, devices)
+    check(run, config, layout)
     problem, settings = config.problem, config.settings
     if runs.is_finished(run):
         return runs.load_weights(run, problem)
@@ -215,7 +218,7 @@ def train(
     runs.claim(run, config, load_dataset(problem), _splits(config))
     with show_progress(run) as on_progress, programs_read() as read:
         outcome = training.run(
-            program(task, config.method, settings, devices),
+            program(task, config.method, settings, layout),
             numbers(settings),
             start,
             forget,
@@ -318,43 +321,49 @@ def numbers(settings: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in settings.items() if isinstance(value, float)}
 
 
-def program(task: Task, method: str, settings: dict[str, Any], devices: int = 1) -> Program:
+def program(
+    task: Task, method: str, settings: dict[str, Any], layout: Layout = Layout()
+) -> Program:
     """The program of a method: one and the same for settings that differ in numbers only.
 
     Args:
         task: what is unlearned.
         method: the name of the method.
         settings: all its settings.
-        devices: how many devices share each batch.
+        layout: the devices it may use, and how much of a batch at once.
 
     Returns:
         A `Program`, compiled when it is first run.
 
     Raises:
-        InputError: an unknown choice of a setting, or a batch that does not divide over the
-            devices.
+        InputError: an unknown choice of a setting, a batch that does not divide over the devices
+            or into micro-batches, or a model that has no micro-batches.
     """
     fixed = tuple((key, value) for key, value in settings.items() if not isinstance(value, float))
-    return _program(task, method, fixed, devices)
+    return _program(task, method, fixed, layout)
 
 
 @functools.lru_cache
 def _program(
-    task: Task, method: str, static_settings: tuple[tuple[str, Any], ...], devices: int
+    task: Task, method: str, static_settings: tuple[tuple[str, Any], ...], layout: Layout
 ) -> Program:
     """The program of a method. It is built once here, which finds unknown choices of settings."""
     fixed = dict(static_settings)
+    sizes = {name: fixed[name] for name in ("forget_batch_size", "retain_batch_size")}
+    mesh = parallel.make_mesh(layout.devices)
+    if layout.micro_batch:
+        task = accumulated(task, layout.micro_batch)
+        parallel.check_divides(mesh, micro_batch=layout.micro_batch)
 
     def build(numbers: dict[str, Any]) -> Method:
         return methods.build(task, method, fixed | numbers)
 
-    mesh = parallel.make_mesh(devices)
     try:
         build({key: value for key, value in methods.settings(method).items() if key not in fixed})
+        check_micro_batch(layout.micro_batch, **sizes)
         return training.compile_program(
             build,
-            forget_batch_size=fixed["forget_batch_size"],
-            retain_batch_size=fixed["retain_batch_size"],
+            **sizes,
             chunk_steps=min(_CHUNK_STEPS, fixed["num_steps"]),
             mesh=mesh,
         )

@@ -52,6 +52,17 @@ PRETRAIN = {
         *["--devices 4 --training retain_batch_size=66", "retain_batch_size is 66"],
         *["multiple of the 4 devices", "the nearest is 64"],
     ),
+    "micro-batch negative": ("--micro-batch -1", "micro_batch is -1, but must be 1 or more"),
+    "batch in micro-batches": (
+        *["--micro-batch 32 --training retain_batch_size=66", "retain_batch_size is 66"],
+        *["multiple of micro_batch, 32", "the nearest is 64"],
+    ),
+    "micro-batch over devices": (
+        *["--devices 2 --micro-batch 1", "micro_batch is 1", "multiple of the 2 devices"],
+    ),
+    "micro-batch of statistics": (
+        *["--micro-batch 32 --model resnet-tiny", "statistics of whole batches", "norm=group"],
+    ),
 }
 
 

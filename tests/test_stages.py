@@ -12,6 +12,7 @@ import pytest
 from jaxunlearn import methods, runs, stages, training
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.layout import Layout
 from jaxunlearn.types import InputError
 from tests.shell.commands import (
     QUICK,
@@ -130,11 +131,19 @@ def test_other_numbers_compile_nothing(pretrained, unlearned, tmp_path):
 
 
 def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path):
-    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, devices=2)
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, Layout(devices=2))
     for ours, theirs in zip(weights(tmp_path / "run"), weights(unlearned), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     # It is the same run all the same: a study may go on with other devices.
-    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, devices=1)
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, Layout())
+
+
+def test_micro_batches_give_the_same_numbers(pretrained, unlearned, tmp_path):
+    run, layout = tmp_path / "run", Layout(devices=2, micro_batch=8)
+    stages.unlearn(run, pretrained, TENTH, "finetune", FEW_STEPS, layout)
+    for ours, theirs in zip(weights(run), weights(unlearned), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert (run / "config.json").read_bytes() == (unlearned / "config.json").read_bytes()
 
 
 def test_an_own_method_runs_like_any_other(pretrained, tmp_path):

@@ -72,6 +72,35 @@ def _init(key: jax.Array) -> tuple[Any, Any]:
 TASK = Task(_init, _losses, _predict, CLASSES, _outputs, kl_divergence)
 
 
+def _without_statistics() -> Task:
+    """The same network with a mean of 0 always: examples do not depend on one another."""
+
+    def outputs(
+        params: Any, model_state: Any, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, Any]:
+        bits = jax.random.key_data(example_keys(key, batch))
+        noise = 0.2 * jnp.mean(bits / 2.0**32, axis=1, keepdims=True) if train else 0.0
+        still = {"mean": jnp.zeros(HIDDEN)}
+        return _forward(params, still, batch["image"] + noise, False)[0], model_state
+
+    def losses(*args: Any) -> tuple[jax.Array, Any]:
+        logits, model_state = outputs(*args)
+        log_probabilities = jax.nn.log_softmax(logits)
+        labels = args[2]["label"][:, None]
+        return -jnp.take_along_axis(log_probabilities, labels, axis=1)[:, 0], model_state
+
+    def predict(params: Any, model_state: Any, batch: Batch) -> jax.Array:
+        return jax.nn.softmax(outputs(params, model_state, batch, jax.random.key(0), False)[0])
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        return _init(key)[0], {}
+
+    return Task(init, losses, predict, CLASSES, outputs, kl_divergence)
+
+
+WITHOUT_STATISTICS = _without_statistics()
+
+
 class Problem(NamedTuple):
     """Weights and data. The labels follow the inputs, but for the noise."""
 

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
 
-_FROZEN = "frozen"
+FROZEN = "frozen"  # the part of the model state that no step writes
 
 
 class Narrowed(NamedTuple):
@@ -69,15 +69,15 @@ def narrowed(task: Task, pattern: str, rank: int = 0) -> Narrowed:
         flat = flatten_dict(params, sep="/")
         if rank:
             part = {path: _adapter(flat[path], rank, key, i) for i, path in enumerate(chosen)}
-            return unflatten_dict(part, sep="/"), {**model_state, _FROZEN: params}
+            return unflatten_dict(part, sep="/"), {**model_state, FROZEN: params}
         part = {path: flat[path] for path in chosen}
         rest = {path: value for path, value in flat.items() if path not in part}
         frozen = unflatten_dict(rest, sep="/")
-        return unflatten_dict(part, sep="/"), {**model_state, _FROZEN: frozen}
+        return unflatten_dict(part, sep="/"), {**model_state, FROZEN: frozen}
 
     def merge(part: Params, model_state: ModelState) -> tuple[Params, ModelState]:
         model_state = dict(model_state)
-        flat = flatten_dict(model_state.pop(_FROZEN), sep="/")
+        flat = flatten_dict(model_state.pop(FROZEN), sep="/")
         moved = flatten_dict(part, sep="/")
         if rank:
             for path in chosen:
@@ -95,7 +95,7 @@ def narrowed(task: Task, pattern: str, rank: int = 0) -> Narrowed:
         ) -> tuple[jax.Array, ModelState]:
             params, inner = merge(part, model_state)
             result, inner = function(params, inner, batch, *rest)
-            return result, {**inner, _FROZEN: model_state[_FROZEN]}
+            return result, {**inner, FROZEN: model_state[FROZEN]}
 
         return on_part
 

@@ -1,0 +1,17 @@
+"""How a run is laid out on the machine. It is no part of a run's configuration."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a run may use. The numbers it computes are the same, but for rounding.
+
+    Attributes:
+        devices: how many devices share each batch.
+        micro_batch: compute larger batches in shares of this many examples, one after the other, to
+            save memory; 0 computes whole batches.
+    """
+
+    devices: int = 1
+    micro_batch: int = 0
