@@ -37,6 +37,7 @@ _Oracle = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_h
 _Text = Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 _Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
+_Words = Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD ...", help_behavior_hint="")]
 _Rates = Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...")]
 _Share = Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")]
 _Pairs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")]
@@ -48,8 +49,9 @@ class Forget:
 
     Attributes:
         fraction: a random share of the training data, such as 0.1. Give exactly one of this and
-            the next four.
+            the next five.
         classes: all examples of these classes.
+        words: all examples of the classes whose name has one of these words, such as sneaker.
         subclass: all examples of a fine class, in a data set with coarse classes.
         indices: the examples at these positions of the training split.
         file: the positions in a file: a JSON list, or one number a line.
@@ -57,6 +59,7 @@ class Forget:
 
     fraction: _Share = None
     classes: _Numbers = ()
+    words: _Words = ()
     subclass: _Number = None
     indices: _Numbers = ()
     file: _Text = None

@@ -230,7 +230,7 @@ def evaluate(
     labels = np.repeat(np.arange(classes, dtype=np.int32), generation.samples)
     numbers = np.tile(np.arange(generation.samples, dtype=np.int32), classes)
     images = generate(problem, weights, labels, numbers)
-    forgotten = np.isin(labels, request.classes)
+    forgotten = np.isin(labels, request.labels(load_dataset(problem)))
 
     def seen(chosen: np.ndarray) -> Predictions:
         arrays = {"image": images[chosen], "label": labels[chosen]}
@@ -257,7 +257,7 @@ def evaluate(
             "generated_retain": int((~forgotten).sum()),
         },
         "class_names": list(load_dataset(problem).class_names),
-        "forgotten": sorted(request.classes),
+        "forgotten": list(request.labels(load_dataset(problem))),
         "features": {"name": name, "dimension": real.shape[1]},
         "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
         "metrics": metrics,
@@ -316,7 +316,8 @@ def check_images(judge: Judge, problem: Problem, request: ForgetRequest) -> None
     """
     check_request(request)
     assert problem.diffusion is not None
-    left = load_dataset(problem).num_classes - len(request.classes)
+    dataset = load_dataset(problem)
+    left = dataset.num_classes - len(request.labels(dataset))
     if left * problem.diffusion.samples <= judge.dimension:
         raise InputError(
             f"samples is {problem.diffusion.samples} for each of {left} remaining classes, but the "
@@ -331,7 +332,7 @@ def check_request(request: ForgetRequest) -> None:
     Raises:
         InputError: it does not.
     """
-    if not request.classes:
+    if not request.names_classes:
         raise InputError(
             f"the request {request.name} forgets single examples, but whether a model that "
             "generates images forgot is seen by classes; forget classes, such as --classes 3."

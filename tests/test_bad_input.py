@@ -76,7 +76,7 @@ def test_pretrain(here, data_dir, case):
 
 
 REQUESTS = {
-    "none": ("", "exactly one of fraction, classes, subclass, indices and file", "got none"),
+    "none": ("", "exactly one of fraction, classes, words, subclass, indices and file", "got none"),
     "two": ("--fraction 0.1 --classes 3", "exactly one", "got fraction and classes"),
     "fraction 0": ("--fraction 0", "between 0 and 1, both excluded, got 0.0", "0.1 forgets"),
     "fraction 1": ("--fraction 1", "between 0 and 1, both excluded, got 1.0"),
@@ -89,6 +89,8 @@ REQUESTS = {
     "class negative": ("--classes -1", "at least 0, got -1"),
     "class twice": ("--classes 3 3", "each number once, got 3"),
     "classes all": ("--classes 0 1 2 3 4 5 6 7 8 9", "would forget all 1298"),
+    "word": ("--words three", "no class of 'digits' has the word 'three'", "the words are 0, 1, 2"),
+    "word empty": ("--words", "got none"),
     "subclass": ("--subclass 3", "needs a data set with coarse classes", "'digits' has none"),
     "index far": ("--indices 5 1442", "index 1442 is out of range", "positions 0 to 1441"),
     "index negative": ("--indices -1", "at least 0, got -1"),

@@ -19,7 +19,7 @@ from tests.shell.commands import QUICK, assert_refused, call, copy, done, proble
 
 pytest_plugins = ["tests.shell.fixtures"]
 
-FORGET = ["--fraction", "--classes", "--subclass", "--indices", "--file"]
+FORGET = ["--fraction", "--classes", "--words", "--subclass", "--indices", "--file"]
 FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],

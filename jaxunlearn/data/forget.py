@@ -1,4 +1,4 @@
-"""What shall be forgotten: a fraction, classes, a subclass, or single examples.
+"""What shall be forgotten: a fraction, classes (by number or by word), a subclass, or examples.
 
 A request names examples of a data set's training split by their positions. A random choice is made
 by giving every position a 64-bit key and taking those with the smallest keys. The keys are the raw
@@ -10,6 +10,7 @@ and in every version. So a larger fraction with the same seed contains the small
 import hashlib
 import json
 import numbers
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -52,6 +53,7 @@ class ForgetRequest:
     Attributes:
         fraction: share of the training examples (validation examples aside), chosen at random.
         classes: all examples of these classes.
+        words: all examples of the classes whose name has one of these words; case does not matter.
         subclass: all examples of this fine class, in a data set that also has coarse classes; with
             cifar20, whose models learn the coarse ones, it is forgotten inside its coarse class.
         indices: positions in the data set's training split.
@@ -68,19 +70,21 @@ class ForgetRequest:
 
     fraction: float | None = None
     classes: tuple[int, ...] = ()
+    words: tuple[str, ...] | None = None
     subclass: int | None = None
     indices: tuple[int, ...] = ()
     file: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", _checked(self.classes, "classes"))
+        object.__setattr__(self, "words", _checked_words(self.words or ()) or None)
         object.__setattr__(self, "indices", _checked(self.indices, "indices"))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         given = [name for name, value in values.items() if value is not None and not _empty(value)]
         if len(given) != 1:
             raise InputError(
-                "a forget request must give exactly one of fraction, classes, subclass, indices "
-                f"and file, not empty, got {' and '.join(given) or 'none'}"
+                "a forget request must give exactly one of fraction, classes, words, subclass, "
+                f"indices and file, not empty, got {' and '.join(given) or 'none'}"
             )
         if self.fraction is not None:
             if not is_real(self.fraction) or not 0 < self.fraction < 1:
@@ -99,8 +103,9 @@ class ForgetRequest:
     def name(self) -> str:
         """A name for folders: equal for requests of the same examples, given the same seed.
 
-        "random-0.1", "class-3", "classes-1-2", "subclass-7", or "indices-2-" and the first eight
-        digits of a hash of the sorted indices (a file counts as the indices it holds).
+        "random-0.1", "class-3", "classes-1-2", "word-sneaker", "words-bag-coat", "subclass-7", or
+        "indices-2-" and the first eight digits of a hash of the sorted indices (a file counts as
+        the indices it holds).
         """
         if self.fraction is not None:
             return f"random-{self.fraction!r}"
@@ -108,6 +113,9 @@ class ForgetRequest:
             return f"class-{self.classes[0]}"
         if self.classes:
             return "classes-" + "-".join(str(label) for label in sorted(self.classes))
+        if self.words:
+            plain = [re.sub(r"[^a-z0-9]+", "-", word) for word in self.words]
+            return "-".join(["word" if len(plain) == 1 else "words", *plain])
         if self.subclass is not None:
             return f"subclass-{self.subclass}"
         indices = sorted(self._explicit())
@@ -134,7 +142,7 @@ class ForgetRequest:
         if self.fraction is not None:
             keys = random_keys(seed, FORGET_STREAM, len(dataset.train))
             chosen = _random(self.fraction, eligible, keys)
-        elif self.classes or self.subclass is not None:
+        elif self.names_classes or self.subclass is not None:
             chosen = eligible[self.forgotten(dataset)[0][eligible]]
         else:
             chosen = self._listed(dataset, eligible)
@@ -160,17 +168,11 @@ class ForgetRequest:
             Masks bool `[N_train]` and `[N_test]`; all False if the request names no class.
 
         Raises:
-            InputError: the data set has no such class, or no coarse classes to hold a subclass.
+            InputError: the data set has no such class or word, or no coarse classes to hold a
+                subclass.
         """
-        if self.classes:
-            count = dataset.num_classes
-            for label in self.classes:
-                if not 0 <= label < count:
-                    raise InputError(
-                        f"class {label} does not exist: {dataset.name!r} has classes 0 to "
-                        f"{count - 1}"
-                    )
-            wanted = np.array(self.classes)
+        if self.names_classes:
+            wanted = np.array(self.labels(dataset))
             return np.isin(dataset.train.label, wanted), np.isin(dataset.test.label, wanted)
         train, test = dataset.fine_labels
         if self.subclass is None:
@@ -187,6 +189,40 @@ class ForgetRequest:
                 f"{count - 1}"
             )
         return train == self.subclass, test == self.subclass
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether whole classes are forgotten, by number or by word."""
+        return bool(self.classes or self.words)
+
+    def labels(self, dataset: Dataset) -> tuple[int, ...]:
+        """The classes that are forgotten as a whole.
+
+        Args:
+            dataset: the data set that the request is about.
+
+        Returns:
+            Their numbers, sorted; none if the request names no class.
+
+        Raises:
+            InputError: the data set has no such class, or no class name has such a word.
+        """
+        count = dataset.num_classes
+        for label in self.classes:
+            if not 0 <= label < count:
+                raise InputError(
+                    f"class {label} does not exist: {dataset.name!r} has classes 0 to {count - 1}"
+                )
+        names = [name.lower().split() for name in dataset.class_names]
+        known = dict.fromkeys(word for name in names for word in name)
+        for word in self.words or ():
+            if word not in known:
+                raise InputError(
+                    f"no class of {dataset.name!r} has the word {word!r} in its name; the words "
+                    f"are {', '.join(known)}"
+                )
+        found = [i for i, name in enumerate(names) if set(name) & set(self.words or ())]
+        return tuple(sorted([*self.classes, *found]))
 
     def _listed(self, dataset: Dataset, eligible: np.ndarray) -> np.ndarray:
         total = len(dataset.train)
@@ -279,6 +315,17 @@ def _is_integer(value: object) -> bool:
 
 def _empty(value: object) -> bool:
     return isinstance(value, tuple) and not value
+
+
+def _checked_words(words: Iterable[str]) -> tuple[str, ...]:
+    """The words in lower case, sorted, each once."""
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        raise InputError(f"words must be a list of words, got {words!r}")
+    words = tuple(words)
+    for word in words:
+        if not isinstance(word, str) or word.split() != [word]:
+            raise InputError(f"words must hold single words without blanks, got {word!r}")
+    return tuple(sorted({word.lower() for word in words}))
 
 
 def _checked(values: Iterable[int], what: str) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ folder, and every other name is one of tfds: those in the table, and any other i
 set with features "image" and "label", whose statistics are computed from the training images.
 
 `cifar20` is cifar100 learned by its 20 coarse classes; each fine class in it can be forgotten as a
-subclass.
+subclass. `digits_captions` and `fashion_mnist_captions` show the images of these sets in four
+styles, by captions: see `jaxunlearn.data.captions`.
 """
 
 import os
@@ -14,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.data import storage
+from jaxunlearn.data import captions, storage
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.table import TABLE
 from jaxunlearn.types import InputError
 
-_WITH_FOLDER = ("fashion_mnist", "tiny_imagenet")
+_WITH_FOLDER = ("fashion_mnist", "fashion_mnist_captions", "tiny_imagenet")
+_CAPTIONS = "_captions"
 
 
 def available() -> tuple[str, ...]:
@@ -45,8 +47,8 @@ def load(
         name: one of `available()`, or the name of any image-classification set of tfds.
         data_dir: where prepared data lies or shall lie; by default $TFDS_DATA_DIR, or else
             `jaxunlearn/data` in the user's cache.
-        folder: the files to prepare fashion_mnist from (by default those of Debian's package
-            dataset-fashion-mnist), or the unpacked tiny_imagenet (by default
+        folder: the files to prepare fashion_mnist from, captioned or not (by default those of
+            Debian's package dataset-fashion-mnist), or the unpacked tiny_imagenet (by default
             `tiny-imagenet-200` in `data_dir`).
 
     Returns:
@@ -64,7 +66,7 @@ def load(
     """
     if folder is not None and name not in _WITH_FOLDER:
         raise InputError(
-            f"folder= belongs to {' and '.join(_WITH_FOLDER)} only, but the data set is {name!r}; "
+            f"folder= belongs to {', '.join(_WITH_FOLDER)} only, but the data set is {name!r}; "
             "use data_dir= for the place of prepared data"
         )
     if name == "digits":
@@ -73,6 +75,9 @@ def load(
         return _fashion_mnist(data_dir, folder)
     if name == "tiny_imagenet":
         return _tiny_imagenet(data_dir, folder)
+    if name in TABLE and name.endswith(_CAPTIONS):
+        plain = name.removesuffix(_CAPTIONS)
+        return _captioned(name, load(plain, data_dir=data_dir, folder=folder))
 
     from jaxunlearn.data.tfds_sets import load_tfds
 
@@ -133,6 +138,15 @@ def _fashion_mnist(
             f"{folder}; remove that folder, or choose another place with data_dir="
         )
     return _from_table("fashion_mnist", splits, fashion_mnist.CLASS_NAMES)
+
+
+def _captioned(name: str, plain: Dataset) -> Dataset:
+    subjects = captions.SUBJECTS[plain.name]
+    splits = {
+        split: captions.captioned(examples, len(subjects))
+        for split, examples in (("train", plain.train), ("test", plain.test))
+    }
+    return _from_table(name, splits, captions.captions(subjects))
 
 
 def _tiny_imagenet(

@@ -38,6 +38,8 @@ _CIFAR100_MEAN, _CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.276
 TABLE: dict[str, Entry] = {
     "digits": Entry(10, (0.3052,), (0.3760,), "none"),
     "fashion_mnist": Entry(10, (0.2860,), (0.3530,), "flip_crop"),
+    "digits_captions": Entry(40, (0.4478,), (0.4100,), "none"),
+    "fashion_mnist_captions": Entry(40, (0.5235,), (0.4134,), "none"),
     "cifar10": Entry(10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "flip_crop"),
     "cifar100": Entry(100, _CIFAR100_MEAN, _CIFAR100_STD, "flip_crop", coarse="coarse_label"),
     "cifar20": Entry(

@@ -34,7 +34,9 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
         A dict, for "forget" and "retain" alike: "generated_forget_accuracy" (how often the most
         probable class is the one asked for, percent), "generated_forget_probability" (mean
         probability of the class asked for, 0 to 1) and "generated_forget_entropy" (mean entropy of
-        the prediction, nats, from 0 where it is sure to log C where it sees nothing).
+        the prediction, nats, from 0 where it is sure to log C where it sees nothing). Where several
+        classes are forgotten, any of them counts as asked for, and their probabilities are added:
+        who asks for an inverted sneaker and gets an upright one still sees a sneaker.
 
     Raises:
         InputError: malformed predictions, or a class that is both forgotten and kept.
@@ -58,9 +60,16 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
         )
     metrics = {}
     for name, predictions in named.items():
-        metrics[f"generated_{name}_accuracy"] = accuracy(predictions)
-        for key, feature in (("probability", "confidence"), ("entropy", "entropy")):
-            metrics[f"generated_{name}_{key}"] = float(attack_feature(predictions, feature).mean())
+        probabilities, labels = predictions
+        of_asked = attack_feature(predictions, "confidence")
+        if name == "forget":  # any forgotten class will do
+            forgotten, seen = np.unique(labels), probabilities.argmax(axis=1)
+            labels = np.where(np.isin(seen, forgotten), seen, labels)
+            of_asked = probabilities[:, forgotten].sum(axis=1)
+        metrics[f"generated_{name}_accuracy"] = accuracy(Predictions(probabilities, labels))
+        metrics[f"generated_{name}_probability"] = float(of_asked.mean())
+        entropy = attack_feature(predictions, "entropy")
+        metrics[f"generated_{name}_entropy"] = float(entropy.mean())
     return metrics
 
 

@@ -116,7 +116,7 @@ COLUMNS: tuple[Column, ...] = (
         2,
         "near",
         "Share of the images generated when a forgotten class was asked for that the classifier "
-        "takes for that class. The retrained model never saw one.",
+        "takes for a forgotten class. The retrained model never saw one.",
     ),
     Column(
         "generated_forget_probability",
@@ -125,7 +125,7 @@ COLUMNS: tuple[Column, ...] = (
         "prob.",
         3,
         "near",
-        "Mean probability of the forgotten class on these images, from 0 to 1.",
+        "Mean probability of the forgotten classes on these images, from 0 to 1.",
     ),
     Column(
         "generated_forget_entropy",

@@ -198,7 +198,7 @@ def _describe(
     description = {
         "identity": identity,
         "request": plan.request.name,
-        "unseen_accuracy": 0.0 if plan.request.classes else before["validation_accuracy"],
+        "unseen_accuracy": 0.0 if plan.request.names_classes else before["validation_accuracy"],
         "original": before,
         "retrained": None if case.retrained is None else case.retrained[1],
         "counts": {name: len(examples) for name, examples in case.splits._asdict().items()},

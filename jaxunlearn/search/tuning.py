@@ -300,7 +300,7 @@ def _try(
             continue
         weights = Weights(outcome.state.params, outcome.state.model_state)
         seen = (blind_metrics if case.retrained is None else all_metrics)(case, weights)
-        unseen = 0.0 if request.classes else original["validation_accuracy"]
+        unseen = 0.0 if request.names_classes else original["validation_accuracy"]
         row = {key: seen[key] for key in (*original, "five_part_gap") if key in seen}
         rows.append({"target": blind_target(seen, original, unseen), **row})
     keys = dict.fromkeys(key for row in rows for key in row)

@@ -70,6 +70,31 @@ def test_a_subclass_is_part_of_its_coarse_class(make):
     assert np.sum(data.coarse == 3) == 20
 
 
+CAPTIONED = toy(classes=4, class_names=("a coat", "a bag", "an old Coat", "an old bag"))
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"), [(["coat"], (0, 2)), (["OLD"], (2, 3)), (["old", "Coat"], (0, 2, 3))]
+)
+def test_a_word_names_all_classes_that_have_it(words, labels):
+    request, same = ForgetRequest(words=words), ForgetRequest(classes=labels)
+    assert request.labels(CAPTIONED) == labels == same.labels(CAPTIONED)
+    assert chosen(request, CAPTIONED) == chosen(same, CAPTIONED)
+    for one, other in zip(request.forgotten(CAPTIONED), same.forgotten(CAPTIONED), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert request.names_classes and not ForgetRequest(fraction=0.1).names_classes
+
+
+def test_a_word_that_no_class_has():
+    with pytest.raises(InputError, match="the word 'shoe' in its name; the words are a, coat, bag"):
+        chosen(ForgetRequest(words=["shoe"]), CAPTIONED)
+    with pytest.raises(InputError, match="words-a-an would forget all"):
+        chosen(ForgetRequest(words=["a", "an"]), CAPTIONED)
+    for words in ("coat", 3, ("old coat",), (1,), ("",)):
+        with pytest.raises(InputError, match="words must"):
+            ForgetRequest(words=words)
+
+
 def test_indices_and_files(tmp_path):
     assert chosen(ForgetRequest(indices=(9, 2, 5))) == [2, 5, 9]
     (tmp_path / "a.json").write_text("[9, 2,\n 5]\n")
@@ -83,6 +108,8 @@ def test_names(tmp_path):
     assert ForgetRequest(fraction=np.float64(0.25)).name == "random-0.25"
     assert ForgetRequest(classes=(3,)).name == "class-3"
     assert ForgetRequest(classes=(2, 1)).name == "classes-1-2"
+    assert ForgetRequest(words=("Sneaker",)).name == "word-sneaker"
+    assert ForgetRequest(words=("t-shirt/top", "bag")).name == "words-bag-t-shirt-top"
     assert ForgetRequest(subclass=7).name == "subclass-7"
     name = ForgetRequest(indices=(9, 2, 5)).name
     assert name == "indices-3-f5e1d39f"

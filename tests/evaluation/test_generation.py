@@ -54,6 +54,16 @@ def test_a_forgotten_class_lowers_accuracy_and_raises_entropy():
     assert after["generated_forget_entropy"] == pytest.approx(math.log(3))
 
 
+def test_any_forgotten_class_counts_as_the_one_asked_for():
+    """Asked for an inverted sneaker (1), the model draws an upright one (2): the word is there."""
+    forget = Predictions(np.array([[0.1, 0.3, 0.6], [0.5, 0.3, 0.2]]), np.array([1, 2]))
+    found = classify_generated(forget, Predictions(np.array([[0.2, 0.8, 0.0]]), np.array([0])))
+    assert found["generated_forget_accuracy"] == 50.0
+    assert found["generated_forget_probability"] == pytest.approx((0.9 + 0.5) / 2)
+    assert found["generated_retain_accuracy"] == 0.0
+    assert found["generated_retain_probability"] == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     ("forget", "retain", "message"),
     [

@@ -1,0 +1,116 @@
+"""Captioned images: each is shown in one of four styles, and its class is what a caption says.
+
+    "a photo of a sneaker"              the image itself
+    "an inverted photo of a sneaker"    light and dark exchanged
+    "a rotated photo of a sneaker"      turned left by a quarter
+    "an edge drawing of a sneaker"      its edges, dark on white
+
+Within each subject the images take the styles in turn, so all captions have equal shares. Caption
+`s K + k` is that of style s and subject k of K.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxunlearn.data.examples import Examples
+
+_FULL = 255
+
+# The phrases that follow "of", in the order of the classes.
+SUBJECTS = {
+    "digits": (
+        "a zero",
+        "a one",
+        "a two",
+        "a three",
+        "a four",
+        "a five",
+        "a six",
+        "a seven",
+        "an eight",
+        "a nine",
+    ),
+    "fashion_mnist": (
+        "a t-shirt",
+        "a trouser",
+        "a pullover",
+        "a dress",
+        "a coat",
+        "a sandal",
+        "a shirt",
+        "a sneaker",
+        "a bag",
+        "a boot",
+    ),
+}
+
+
+def edges(image: np.ndarray) -> np.ndarray:
+    """The edges of images, dark on white: how steep the image is at each pixel.
+
+    Args:
+        image: uint8 `[N, H, W, C]`.
+
+    Returns:
+        The same shape and type.
+
+    Example:
+        >>> edges(np.array([[0, 0, 0, 200, 200]], np.uint8)[None, ..., None]).ravel().tolist()
+        [255, 255, 55, 55, 255]
+    """
+    height, width = image.shape[1:3]
+    beyond = np.pad(image.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    across = beyond[:, 1:-1, 2:] - beyond[:, 1:-1, :width]
+    down = beyond[:, 2:, 1:-1] - beyond[:, :height, 1:-1]
+    return (_FULL - np.minimum(np.round(np.hypot(across, down)), _FULL)).astype(np.uint8)
+
+
+STYLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "a photo of": lambda image: image,
+    "an inverted photo of": lambda image: _FULL - image,
+    "a rotated photo of": lambda image: np.rot90(image, axes=(1, 2)),
+    "an edge drawing of": edges,
+}
+
+
+def captions(subjects: tuple[str, ...]) -> tuple[str, ...]:
+    """All captions, in the order of their classes.
+
+    Args:
+        subjects: K phrases that follow "of".
+
+    Returns:
+        Four for each subject.
+
+    Example:
+        >>> captions(("a coat", "a bag"))[:3]
+        ('a photo of a coat', 'a photo of a bag', 'an inverted photo of a coat')
+    """
+    return tuple(f"{style} {subject}" for style in STYLES for subject in subjects)
+
+
+def captioned(examples: Examples, num_subjects: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images in their styles, and the class of each caption.
+
+    Args:
+        examples: a split of a data set, with square uint8 images.
+        num_subjects: K.
+
+    Returns:
+        Images like those of `examples`, and labels int64 `[N]` in 0 to 4 K - 1.
+
+    Example:
+        >>> white = np.full((4, 2, 2, 1), 255, np.uint8)
+        >>> images, labels = captioned(Examples.from_arrays(white, np.zeros(4, int)), 10)
+        >>> labels.tolist(), images[:, 0, 0, 0].tolist()
+        ([0, 10, 20, 30], [255, 0, 255, 255])
+    """
+    style = np.zeros(len(examples), np.int64)
+    for subject in range(num_subjects):
+        members = examples.label == subject
+        style[members] = np.arange(members.sum()) % len(STYLES)
+    images = np.empty_like(examples.image)
+    for number, drawn in enumerate(STYLES.values()):
+        images[style == number] = drawn(examples.image[style == number])
+    return images, style * num_subjects + examples.label
