@@ -185,7 +185,8 @@ def unlearn(
         pretrained: the folder of `jaxunlearn pretrain`.
         method: a method: see `jaxunlearn list methods`.
         forget: what to forget.
-        settings: settings of the method, such as num_steps=100: see `jaxunlearn list METHOD`.
+        settings: settings of the method, such as num_steps=100: see `jaxunlearn list METHOD`;
+            guard_budget=0.05 lets no held-out retain loss rise by more than that.
         trainable: a regular expression: only parameters whose path has it may move, such as head.
         adapter_rank: move low-rank adapters of this rank on these parameters' kernels instead.
         anchor: the class that objective=match_anchor turns forgotten ones into.
@@ -464,6 +465,12 @@ def _trained(kind: str, run: Path, before: bool) -> None:
             f"{done['steps']} steps in {done['seconds']:.1f} s, after "
             f"{done['compile_seconds']:.1f} s of compilation"
             f"{f', {read} programs from the cache' if read else ''}"
+        )
+    if "guard" in done:
+        guard = done["guard"]
+        print(
+            f"held-out retain loss: {guard['start']:.4g} at the start, {guard['end']:.4g} at the "
+            f"end, limit {guard['limit']:.4g}, {guard['rollbacks']} rollbacks"
         )
     print(f"{kind} model: {run / 'weights'}")
 

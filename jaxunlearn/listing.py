@@ -23,6 +23,8 @@ _COMMON = {
     "learning_rate_schedule": f"{', '.join(SCHEDULES)}.",
     "momentum": "of sgd; of adamw, the decay of its first moment.",
     "weight_decay": "of the optimizer: coupled in sgd, decoupled in adamw.",
+    "guard_budget": "by how much the held-out retain loss may rise; no guard without one.",
+    "guard_every": "steps from one audit of the guard to the next.",
 }
 
 
@@ -64,6 +66,11 @@ def _settings(method: str) -> str:
         f"{name} = {json.dumps(value)}": meanings.get(name, "")
         for name, value in methods.settings(method).items()
     }
+    if method != "retrain":
+        rows |= {
+            "guard_budget = none": meanings["guard_budget"],
+            f"guard_every = {methods.GUARD_SETTINGS['guard_every']}": meanings["guard_every"],
+        }
     return f"{about.rstrip()}\n\n{_columns(rows)}"
 
 

@@ -177,9 +177,11 @@ def check_retrained(
 
 
 def read_cost(run: Path) -> dict[str, Any]:
-    """What a finished run cost: steps and seconds."""
+    """What a finished run cost: steps and seconds; and what its guard found, if it had one."""
     done = read_done(run)
-    return {key: done[key] for key in ("steps", "seconds", "compile_seconds")}
+    return {
+        key: done[key] for key in ("steps", "seconds", "compile_seconds", "guard") if key in done
+    }
 
 
 def read_metrics(run: Path) -> dict[str, float]:

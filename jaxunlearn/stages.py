@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxunlearn import methods, parallel, runs, training
 from jaxunlearn.checkpoints import Checkpointer, fingerprint
@@ -35,6 +36,7 @@ from jaxunlearn.types import Arrays, InputError, Method, Task
 from jaxunlearn.unseen import check_unseen, unseen_losses
 
 _CHUNK_STEPS = 100
+_MOST_AUDITED = 1024
 _RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000
 
 
@@ -180,6 +182,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
     splits = _splits(config)
     if splits is not None and needs_unseen(config.settings.get("objective", "")):
         check_unseen(splits)
+    held_out(config.settings, splits)
     runs.check(run, config, dataset, splits)
 
 
@@ -219,7 +222,7 @@ def train(
     with show_progress(run) as on_progress, programs_read() as read:
         outcome = training.run(
             program(task, config.method, settings, layout),
-            numbers(settings),
+            numbers(settings) | held_out(settings, _splits(config)),
             start,
             forget,
             retain,
@@ -241,6 +244,8 @@ def train(
         "weights": fingerprint(weights),
         "machine": machine(),
     }
+    if is_guarded(settings):
+        done["guard"] = methods.guard_records(outcome.state)[0]
     write_json(run / "done.json", done)
     return runs.load_weights(run, problem)
 
@@ -321,6 +326,35 @@ def numbers(settings: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in settings.items() if isinstance(value, float)}
 
 
+def is_guarded(settings: dict[str, Any]) -> bool:
+    """Whether settings have a utility budget for the guard to hold."""
+    return "guard_budget" in settings
+
+
+def held_out(settings: dict[str, Any], splits: Splits | None) -> dict[str, Arrays]:
+    """What a guarded method's program is told beside its numbers: validation examples.
+
+    Args:
+        settings: all settings of the method.
+        splits: the data of the request.
+
+    Returns:
+        "held_out", some retain examples that no model was trained on; nothing without a guard.
+
+    Raises:
+        InputError: the guard has no validation data to look at.
+    """
+    if not is_guarded(settings):
+        return {}
+    if splits is None or len(splits.validation) == 0:
+        raise InputError(
+            "guard_budget is held on validation data of the retained classes, but there are none; "
+            "pretrain with a larger validation_fraction, or leave it out."
+        )
+    positions = np.linspace(0, len(splits.validation) - 1, _MOST_AUDITED, dtype=np.int64)
+    return {"held_out": to_device(splits.validation.take(np.unique(positions)))}
+
+
 def program(
     task: Task, method: str, settings: dict[str, Any], layout: Layout = Layout()
 ) -> Program:
@@ -359,7 +393,9 @@ def _program(
         return methods.build(task, method, fixed | numbers)
 
     try:
-        build({key: value for key, value in methods.settings(method).items() if key not in fixed})
+        guard = {"guard_budget": 0.0} if "guard_every" in fixed else {}
+        defaults = methods.settings(method, guard)
+        build({key: value for key, value in defaults.items() if key not in fixed})
         check_micro_batch(layout.micro_batch, **sizes)
         return training.compile_program(
             build,

@@ -207,7 +207,7 @@ def run(
 
     Args:
         program: from `compile_program`.
-        numbers: the numbers of the method.
+        numbers: the numbers of the method, and arrays that it is told beside the data.
         start: parameters and model state to begin with; not modified.
         forget: all forget examples.
         retain: all retain examples.
@@ -228,7 +228,8 @@ def run(
     """
     mesh = program.mesh
     forget, retain = replicate((forget, retain), mesh)
-    numbers = replicate({name: jnp.float32(value) for name, value in numbers.items()}, mesh)
+    numbers = {k: jnp.float32(v) if isinstance(v, float) else v for k, v in numbers.items()}
+    numbers = replicate(numbers, mesh)
     inputs = (numbers, *replicate((jax.random.key(seed), *start), mesh), forget, retain)
     compile_seconds = 0.0
     if checkpointer and checkpointer.newest_step() is not None:

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxunlearn import methods, runs, stages, training
+from jaxunlearn import methods, results, runs, stages, training
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.layout import Layout
+from jaxunlearn.setting import load_splits, load_task
 from jaxunlearn.types import InputError
 from tests.shell.commands import (
     QUICK,
@@ -175,3 +176,31 @@ def test_a_budget_that_the_original_model_breaks_leaves_nothing_behind(
     with pytest.raises(InputError, match="budget of 1e-06 points .* broken by the original model"):
         stages.unlearn(tmp_path / "run", pretrained, TENTH, "eupmu_budget", {"budget": 1e-6})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_path):
+    """The same steps without the guard more than double the held-out loss."""
+    words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "gradient_ascent"]
+    steep = ["num_steps=12", "learning_rate=0.3", "guard_every=2"]
+    printed = done("unlearn", tmp_path / "run", *words, "--settings", *steep, "guard_budget=0.05")
+    done("unlearn", tmp_path / "alone", *words, "--settings", *steep, "guard_budget=1e9")
+    done("evaluate", tmp_path / "run")
+    guard = json.loads((tmp_path / "run" / "results.json").read_text())["guard"]
+    alone = runs.read_done(tmp_path / "alone")["guard"]
+    splits = load_splits(problem, 0, TENTH)
+
+    def held_out_loss(run):
+        rows, labels = results.predict(
+            load_task(problem), runs.load_weights(run, problem), splits.validation.arrays()
+        )
+        return float(np.mean(-np.log(rows[np.arange(len(labels)), labels])))
+
+    assert guard["limit"] == pytest.approx(held_out_loss(pretrained) + 0.05, abs=1e-4)
+    assert guard["end"] == pytest.approx(held_out_loss(tmp_path / "run"), abs=1e-4)
+    assert guard["start"] < guard["end"] <= guard["limit"] and guard["rollbacks"] > 0
+    assert alone["rollbacks"] == 0 and alone["end"] > 2 * guard["limit"]
+    assert f"limit {guard['limit']:.4g}, {guard['rollbacks']} rollbacks" in printed
+    without = Problem(data_dir=problem.data_dir, model="mlp-tiny", validation_fraction=0.0)
+    guarded = stages.unlearning(without, 0, TENTH, "finetune", {"guard_budget": 0.1})
+    with pytest.raises(InputError, match="guard_budget is held on validation data"):
+        stages.check(tmp_path / "other", guarded)

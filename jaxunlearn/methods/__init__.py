@@ -30,6 +30,7 @@ from jaxunlearn.methods.famo import famo
 from jaxunlearn.methods.fisher_forgetting import fisher_forgetting
 from jaxunlearn.methods.gdr_gma import gdr_gma
 from jaxunlearn.methods.gradient_ascent import gradient_ascent
+from jaxunlearn.methods.guard import guard_records, guarded
 from jaxunlearn.methods.influence import influence
 from jaxunlearn.methods.l1_sparse import l1_sparse
 from jaxunlearn.methods.mgda import mgda
@@ -97,6 +98,9 @@ COMMON_SETTINGS: dict[str, Any] = {
     "weight_decay": 5e-4,
 }
 
+# What every method is also told where it has a budget; without one there is no guard.
+GUARD_SETTINGS: dict[str, Any] = {"guard_budget": 0.0, "guard_every": 10}
+
 # The least and the largest value of each number, and whether the least itself is allowed.
 _POSITIVE = (0.0, float("inf"), False)
 _NOT_NEGATIVE = (0.0, float("inf"), True)
@@ -110,6 +114,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "num_layers": _POSITIVE,
     "bank_size": _POSITIVE,
     "audit_every": _POSITIVE,
+    "guard_every": _POSITIVE,
     "num_max_steps": _POSITIVE,
     "num_min_steps": _POSITIVE,
     "num_noise": _POSITIVE,
@@ -119,6 +124,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "damping": _POSITIVE,
     "slow_step_size": _POSITIVE,
     "clip_norm": _POSITIVE,
+    "guard_budget": _NOT_NEGATIVE,
     "learning_rate": _NOT_NEGATIVE,
     "forget_learning_rate": _NOT_NEGATIVE,
     "multiplier_learning_rate": _NOT_NEGATIVE,
@@ -160,6 +166,8 @@ __all__ = [
     "begin",
     "build",
     "first",
+    "guard_records",
+    "guarded",
     "register",
     "settings",
     "summary",
@@ -194,7 +202,8 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
         given: settings by name; numbers may be given as whole numbers.
 
     Returns:
-        Every setting that the method and its optimizer have.
+        Every setting that the method and its optimizer have, and those of the guard if a
+        `guard_budget` is given.
 
     Raises:
         InputError: an unknown method or setting, a value of another type, or one out of range.
@@ -205,6 +214,9 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
     """
     own = {parameter.name: parameter.default for parameter in _settings_of(_constructor(name))}
     defaults = COMMON_SETTINGS | own
+    if given and GUARD_SETTINGS.keys() & given.keys():
+        _check_guard(name, given)
+        defaults |= GUARD_SETTINGS
     for key, value in (given or {}).items():
         if key not in defaults:
             close = difflib.get_close_matches(key, defaults, n=1)
@@ -253,10 +265,11 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     Args:
         task: what is unlearned.
         name: of the method.
-        chosen: all its settings, from `settings`; floating-point ones may be traced values.
+        chosen: all its settings, from `settings`; floating-point ones may be traced values. Where
+            they have a `guard_budget`, also "held_out", the retain examples that it is held on.
 
     Returns:
-        A `Method`.
+        A `Method`, under its budget if there is one.
 
     Raises:
         InputError: an unknown method, or an unknown choice of a setting.
@@ -267,7 +280,30 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], optimizer_steps)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
     own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
-    return constructor(task, made, **own)
+    method = constructor(task, made, **own)
+    if "guard_budget" not in chosen:
+        return method
+    return guarded(
+        method,
+        task,
+        chosen.get("held_out", {}),
+        num_steps=chosen["num_steps"],
+        budget=chosen["guard_budget"],
+        every=chosen["guard_every"],
+    )
+
+
+def _check_guard(name: str, given: Mapping[str, Any]) -> None:
+    if name == "retrain":
+        raise InputError(
+            "method retrain begins with new weights, so there is nothing to guard; leave out "
+            f"{' and '.join(key for key in GUARD_SETTINGS if key in given)}."
+        )
+    if "guard_budget" not in given:
+        raise InputError(
+            f"method {name} is told guard_every, but not what to guard; give guard_budget, by how "
+            "much the held-out retain loss may rise, such as 0.05."
+        )
 
 
 def _settings_of(constructor: Callable[..., Method]) -> list[inspect.Parameter]:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import objectives
-from jaxunlearn.methods._build import begin, choose, first, predict_of
+from jaxunlearn.methods._build import advance, begin, first, predict_of
 from jaxunlearn.methods._passes import stacked_positions
+from jaxunlearn.methods._winding_back import audit, watch
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
     surgery_metrics,
@@ -42,38 +43,20 @@ class BrokenBudget(InputError):
     """The original model breaks the budget before anything is forgotten."""
 
 
-class _Trial(NamedTuple):
-    """What steps move, and what is wound back where they broke the budget."""
-
-    params: Params
-    model_state: ModelState
-    optimizer_state: Any
-    multiplier_state: Any
-    average: jax.Array  # shape=(), dtype=jnp.float32
-
-
 class _Ledger(NamedTuple):
-    """The optimizer state of the method.
+    """The optimizer state of the method, without what its audits keep.
 
     Attributes:
         optimizer_state: of the optimizer.
         multiplier_state: of the surgery.
         average: `M_t`.
-        safe: the last trial that an audit has passed.
-        scale: of the forget loss, halved by every audit that fails.
         limit: `L_max`.
-        most_errors: the largest share of wrong answers that an audit passes.
-        audited: the retain examples that audits look at.
     """
 
     optimizer_state: Any
     multiplier_state: Any
     average: jax.Array  # shape=(), dtype=jnp.float32
-    safe: _Trial
-    scale: jax.Array  # shape=(), dtype=jnp.float32
     limit: jax.Array  # shape=(), dtype=jnp.float32
-    most_errors: jax.Array  # shape=(), dtype=jnp.float32
-    audited: Arrays
 
 
 def eupmu_budget(
@@ -136,6 +119,11 @@ def eupmu_budget(
             MULTIPLIER_OPTIMIZER, tolerance=tolerance, initial_multiplier=initial_multiplier
         )
 
+    def measure(
+        params: Params, model_state: ModelState, audited: Arrays, key: jax.Array
+    ) -> jax.Array:
+        return _error_and_loss(task, params, model_state, audited, key)[0]
+
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> TrainState:
@@ -144,32 +132,26 @@ def eupmu_budget(
         size = retain["label"].shape[0]
         order = jax.random.permutation(jax.random.fold_in(key, _AUDIT_CHILD), size)
         audited = {name: values[order[:_MOST_AUDITED]] for name, values in retain.items()}
-        audited_error, _ = _error_and_loss(task, params, model_state, audited, key)
         state = begin(optimizer, key, params, model_state)
         multiplier_state = with_multiplier_settings(
             surgery(0.0).init(params), multiplier_learning_rate, multiplier_decay
         )
-        trial = _Trial(state.params, state.model_state, state.opt_state, multiplier_state, loss)
-        ledger = _Ledger(
-            *trial[2:],
-            safe=jax.tree.map(jnp.copy, trial),
-            scale=jnp.ones([]),
-            limit=jnp.log(2.0) * (error + budget / 100.0),
-            most_errors=audited_error + budget / 100.0,
-            audited=audited,
-        )
-        return state._replace(opt_state=ledger)
+        limit = jnp.log(2.0) * (error + budget / 100.0)
+        ledger = _Ledger(state.opt_state, multiplier_state, loss, limit)
+        state = state._replace(opt_state=ledger)
+        return watch(state, (params, model_state), measure, budget / 100.0, audited)
 
     def step(
         state: TrainState, forget: Batch, retain: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch, ledger = jax.random.wrap_key_data(state.key), first(retain), state.opt_state
+        key, batch = jax.random.wrap_key_data(state.key), first(retain)
+        ledger, scale = state.opt_state.opt_state, state.opt_state.scale
         within = (ledger.average <= ledger.limit).astype(ledger.average.dtype)
         tolerance = (ledger.limit - ledger.average) / jnp.maximum(num_steps - state.step, 1)
 
         def scaled(params: Params) -> tuple[LossPair, tuple[ModelState, jax.Array]]:
             losses, model_state = losses_fn(params, state.model_state, forget, batch, key)
-            pair = LossPair(within * ledger.scale * losses.forget, losses.retain)
+            pair = LossPair(within * scale * losses.forget, losses.retain)
             return pair, (model_state, losses.forget)
 
         (losses, (model_state, forget_loss)), grads = surgery_value_and_grad(scaled, has_aux=True)(
@@ -183,34 +165,12 @@ def eupmu_budget(
             retain_value=losses.retain,
             retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
         )
-        trial = _Trial(
-            optax.apply_updates(state.params, updates),
-            model_state,
-            optimizer_state,
-            multiplier_state,
-            memory * ledger.average + (1.0 - memory) * losses.retain,
-        )
-        due = ((state.step + 1) % audit_every == 0) | (state.step + 1 == num_steps)
-        passed = jax.lax.cond(
-            due,
-            lambda: (
-                _error_and_loss(task, trial.params, trial.model_state, ledger.audited, key)[0]
-                <= ledger.most_errors
-            ),
-            lambda: jnp.array(True),
-        )
-        kept = choose(passed, trial, ledger.safe)
-        new_ledger = ledger._replace(
-            optimizer_state=kept.optimizer_state,
-            multiplier_state=kept.multiplier_state,
-            average=kept.average,
-            safe=choose(due, kept, ledger.safe),
-            scale=jnp.where(passed, ledger.scale, 0.5 * ledger.scale),
-        )
+        average = memory * ledger.average + (1.0 - memory) * losses.retain
+        own = _Ledger(optimizer_state, multiplier_state, average, ledger.limit)
         metrics = surgery_metrics(LossPair(forget_loss, losses.retain), multiplier_state)
-        metrics |= {"tolerance": tolerance, "forget_scale": ledger.scale}
-        after = TrainState(state.step + 1, kept.params, kept.model_state, new_ledger, state.key)
-        return after, metrics
+        metrics |= {"tolerance": tolerance, "forget_scale": scale}
+        after = advance(state, updates, own, model_state)
+        return audit(state, after, metrics, measure, every=audit_every, num_steps=num_steps)
 
     return Method(init, step)
 

@@ -3,6 +3,7 @@
 from jaxunlearn.report.aggregate import Table, shown_columns
 from jaxunlearn.report.columns import DIRECTIONS, REFERENCE_MEANINGS, REFERENCES
 from jaxunlearn.report.extras import ULIRA_FOLDER, Extras
+from jaxunlearn.report.guards import GUARD_NOTE, guard_rows
 from jaxunlearn.report.ranking import Ranking
 from jaxunlearn.report.samples import samples_file
 from jaxunlearn.report.study import Study
@@ -53,6 +54,16 @@ def _ranking(ranking: Ranking) -> list[str]:
     ]
 
 
+def _guards(study: Study, request: str) -> list[str]:
+    titles, rows = guard_rows(study, request)
+    if not rows:
+        return []
+    lines = ["", "### Utility budgets: held-out retain loss", ""]
+    lines += ["| | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
+    lines += ["| " + " | ".join(_escape(text) for text in row) + " |" for row in rows]
+    return [*lines, "", GUARD_NOTE]
+
+
 def render_markdown(study: Study, tables: list[Table], extras: Extras, written: float) -> str:
     """Writes the report as Markdown.
 
@@ -91,6 +102,7 @@ def render_markdown(study: Study, tables: list[Table], extras: Extras, written: 
             lines += ["", f"### Ranking: {_escape(table.ranking.column.title)}", ""]
             lines += [_escape(verdict(table.ranking)), "", *_ranking(table.ranking), ""]
             lines += [_escape(RANKING_NOTE)]
+        lines += _guards(study, table.request)
         if table.request in extras.entries:
             lines += ["", "Relearning, probes, calibration, damage: [evidence.md](evidence.md)."]
         if extras.ulira_on(table.request) is not None:

@@ -19,6 +19,7 @@ from jaxunlearn.report.ranking import Ranking
 from jaxunlearn.report.samples import samples_section
 from jaxunlearn.report.sections import (
     evidence_section,
+    guard_section,
     multiplier_section,
     plane_section,
     ulira_section,
@@ -202,6 +203,7 @@ def _section(table: Table, study: Study, extras: Extras, anchor: str) -> str:
         "" if table.ranking is None else _ranking(table.ranking),
         samples_section(study, table),
         plane_section(study, table),
+        guard_section(study, table),
         _confidence(table, study),
         evidence_section(table, extras),
         ulira_section(table, extras),

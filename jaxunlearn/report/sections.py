@@ -1,5 +1,6 @@
-"""Sections of the page on what goes beyond the table: the plane of all methods, the multiplier
-beside its exact value, the evidence, and U-LiRA. Each is "" where there is nothing to show.
+"""Sections of the page on what goes beyond the table: the plane of all methods, utility budgets,
+the multiplier beside its exact value, the evidence, and U-LiRA. Each is "" where there is nothing
+to show.
 """
 
 from html import escape
@@ -13,6 +14,7 @@ from jaxunlearn.report.charts import series
 from jaxunlearn.report.columns import REFERENCES
 from jaxunlearn.report.curves import draw_multipliers, draw_relearning, draw_roc
 from jaxunlearn.report.extras import ULIRA_FOLDER, Extras, multiplier_settings
+from jaxunlearn.report.guards import GUARD_NOTE, guard_rows
 from jaxunlearn.report.markup import breakable, figure, key_list, plain_table
 from jaxunlearn.report.plane import draw_plane, make_plane
 from jaxunlearn.report.study import Run, Study
@@ -61,6 +63,18 @@ def plane_section(study: Study, table: Table) -> str:
         "of the same seed, lower is better. Filled: the Pareto front, methods that no other one "
         f"beats in both. Means over seeds, so a near neighbour may be as good. {drawn}</p>"
         f'<div class="plane"><figure>{draw_plane(plane)}</figure><ol>{items}</ol></div>'
+    )
+
+
+def guard_section(study: Study, table: Table) -> str:
+    """The utility budgets of guarded runs, and what they came to."""
+    titles, rows = guard_rows(study, table.request)
+    if not rows:
+        return ""
+    heading = "Utility budgets: held-out retain loss"
+    return (
+        f"<h3>{heading}</h3>{plain_table(heading, titles, rows)}"
+        f'<p class="note">{escape(GUARD_NOTE)}</p>'
     )
 
 

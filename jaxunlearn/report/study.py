@@ -32,6 +32,8 @@ class Run:
             percent.
         counts: how many examples each split has.
         finished: when its results were written, in seconds since 1970.
+        guard: of a guarded run "start", "limit" and "end" of its held-out retain loss, and its
+            "rollbacks"; empty otherwise.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class Run:
     metrics: Mapping[str, float]
     counts: Mapping[str, int]
     finished: float
+    guard: Mapping[str, float] = field(default_factory=dict)
 
     def predictions(self) -> SplitPredictions | None:
         """Its predictions, or None if they were not kept."""
@@ -172,7 +175,17 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     counts = results.get("counts") or {}
     if not isinstance(counts, dict) or not all(is_number(value) for value in counts.values()):
         raise InputError(f'{path} has "counts" = {counts!r}, which must be an object of numbers.')
-    return Run(seed, request, folder.name, folder, numbers, counts, path.stat().st_mtime)
+    guard = results.get("guard") or {}
+    if guard and not (
+        isinstance(guard, dict)
+        and set(guard) == {"start", "limit", "end", "rollbacks"}
+        and all(is_number(value) for value in guard.values())
+    ):
+        raise InputError(
+            f'{path} has "guard" = {guard!r}, which must have numbers for start, limit, end and '
+            "rollbacks."
+        )
+    return Run(seed, request, folder.name, folder, numbers, counts, path.stat().st_mtime, guard)
 
 
 def _complete(run: Run, retrained: Run) -> Run:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.methods import guard_records
 from jaxunlearn.parallel import replicate
 from jaxunlearn.setting import Weights
 from jaxunlearn.training import Numbers, Program, Progress, executable_for
@@ -26,6 +27,7 @@ class Group(NamedTuple):
 
     Attributes:
         weights: of each member, or None if it diverged.
+        guards: of each member, from `methods.guard_records`; empty without a guard.
         diverged: the step at which a loss or a weight of each member became NaN or infinite, or
             None.
         seconds: what the whole group took, without compilation.
@@ -33,6 +35,7 @@ class Group(NamedTuple):
     """
 
     weights: list[Weights | None]
+    guards: list[dict[str, Any]]
     diverged: list[int | None]
     seconds: float
     compile_seconds: float
@@ -53,7 +56,8 @@ def run_group(
 
     Args:
         program: from `training.compile_program`.
-        numbers: the floating-point settings of each member, G of them.
+        numbers: the floating-point settings of each member, G of them, and the same arrays of all
+            that the method is told beside the data.
         seeds: of the key of each member, G of them.
         start: the weights that all members begin with; not modified.
         forget: all forget examples.
@@ -67,20 +71,25 @@ def run_group(
     init, chunk = _vmapped(program)
     size = len(numbers)
     stacked = {
-        name: jnp.asarray([member[name] for member in numbers], jnp.float32) for name in numbers[0]
+        name: jnp.asarray([member[name] for member in numbers], jnp.float32)
+        for name, value in numbers[0].items()
+        if isinstance(value, float)
     }
+    told = {name: value for name, value in numbers[0].items() if name not in stacked}
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     mesh = program.mesh
-    stacked, keys, start, forget, retain = replicate((stacked, keys, start, forget, retain), mesh)
+    stacked, told, keys, start, forget, retain = replicate(
+        (stacked, told, keys, start, forget, retain), mesh
+    )
 
-    inputs = (stacked, keys, *start, forget, retain)
+    inputs = (stacked, told, keys, *start, forget, retain)
     begin, compile_seconds = executable_for(init, *inputs)
     clock = time.perf_counter()
     state = jax.block_until_ready(begin(*inputs))
     seconds = time.perf_counter() - clock
     diverged: list[int | None] = [None] * size
     advance, more = executable_for(
-        chunk, stacked, state, forget, retain, _limits(diverged, 0, mesh)
+        chunk, stacked, told, state, forget, retain, _limits(diverged, 0, mesh)
     )
     compile_seconds += more
 
@@ -89,7 +98,7 @@ def run_group(
         clock = time.perf_counter()
         step = min(step + program.chunk_steps, num_steps)
         limits = _limits(diverged, step, mesh)
-        state, history, finite = advance(stacked, state, forget, retain, limits)
+        state, history, finite = advance(stacked, told, state, forget, retain, limits)
         reached, finite = np.asarray(state.step), np.asarray(finite)
         seconds += time.perf_counter() - clock
         for i in range(size):
@@ -105,7 +114,8 @@ def run_group(
         None if diverged[i] is not None else Weights(*jax.tree.map(itemgetter(i), members))
         for i in range(size)
     ]
-    return Group(weights, diverged, seconds, compile_seconds)
+    guards = guard_records(state) if told else []
+    return Group(weights, guards, diverged, seconds, compile_seconds)
 
 
 def _limits(diverged: list[int | None], step: int, mesh: Any) -> jax.Array:
@@ -116,6 +126,14 @@ def _limits(diverged: list[int | None], step: int, mesh: Any) -> jax.Array:
 @functools.lru_cache
 def _vmapped(program: Program) -> tuple[Any, Any]:
     """Both functions of a program for a whole group. Weights and data are shared in the first."""
-    init = jax.jit(jax.vmap(program.init, in_axes=(0, 0, None, None, None, None)))
-    chunk = jax.vmap(program.chunk, in_axes=(0, 0, None, None, 0))
-    return init, jax.jit(chunk, donate_argnums=1)
+
+    def init(numbers: Numbers, told: Numbers, *others: Any) -> Any:
+        return program.init(numbers | told, *others)
+
+    def chunk(numbers: Numbers, told: Numbers, *others: Any) -> Any:
+        return program.chunk(numbers | told, *others)
+
+    return (
+        jax.jit(jax.vmap(init, in_axes=(0, None, 0, None, None, None, None))),
+        jax.jit(jax.vmap(chunk, in_axes=(0, None, 0, None, None, 0)), donate_argnums=2),
+    )

@@ -55,10 +55,11 @@ def check_space(method: str, space: Space) -> None:
         InputError: an unknown method or setting, one that cannot be varied, a value out of its
             range, or a range that is none.
     """
-    known = methods.settings(method)
+    known = methods.settings(method) | methods.GUARD_SETTINGS
     for name, values in space.items():
-        methods.settings(method, {name: known.get(name)})  # refuses an unknown name
-        if name not in traceable(method):
+        if name not in known:
+            methods.settings(method, {name: None})  # refuses it, with a hint
+        if not isinstance(known[name], float):
             raise InputError(
                 f"setting {name} of method {method} cannot be varied, because it is part of the "
                 f"compiled program; what can be varied is {', '.join(traceable(method))}. Give "

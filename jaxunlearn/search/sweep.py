@@ -218,11 +218,12 @@ def _run(
 ) -> None:
     """Runs one group. The last one is filled up with copies, so that all share one program."""
     members = [cells[i % len(cells)] for i in range(size)]
+    told = stages.held_out(settings, case.splits)
     label = folder / f"{cells[0].path.stem} and {len(cells) - 1} more"
     with show_progress(label) as on_progress:
         group = run_group(
             program,
-            [stages.numbers(settings | cell.point) for cell in members],
+            [stages.numbers(settings | cell.point) | told for cell in members],
             [cell.seed for cell in members],
             case.original,
             case.forget,
@@ -230,13 +231,16 @@ def _run(
             num_steps=settings["num_steps"],
             on_progress=on_progress,
         )
-    for cell, weights, diverged in zip(cells, group.weights, group.diverged, strict=False):
+    for i, cell in enumerate(cells):
+        weights, diverged = group.weights[i], group.diverged[i]
         entry: dict[str, Any] = {
             "settings": cell.point,
             "seed": cell.seed,
             "seconds": group.seconds / size,
             "group_size": size,
         }
+        if group.guards:
+            entry["guard"] = group.guards[i]
         name = ", ".join(f"{key}={value:g}" for key, value in cell.point.items())
         name = f"{cell.path.stem} ({name})"
         if weights is None:

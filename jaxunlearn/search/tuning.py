@@ -286,7 +286,7 @@ def _try(
             with show_progress(label) as on_progress:
                 outcome = training.run(
                     stages.program(case.task, method, settings),
-                    stages.numbers(settings),
+                    stages.numbers(settings) | stages.held_out(settings, case.splits),
                     case.original,
                     case.forget,
                     case.retain,

@@ -163,7 +163,7 @@ def _train(task: Task, method: str, fixed_settings: tuple[tuple[str, Any], ...])
         forget: jax.Array,
         retain: jax.Array,
     ) -> tuple[Params, ModelState]:
-        made = build(numbers)
+        made = build(numbers | {"held_out": unseen})
         forget_arrays, retain_arrays = (_chosen(pool, chosen) for chosen in (forget, retain))
         if needs_unseen(fixed.get("objective", "")):
             forget_arrays["unseen_loss"] = with_unseen_losses(

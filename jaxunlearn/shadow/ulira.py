@@ -82,6 +82,7 @@ def ulira(
     task, splits = load_task(problem), load_splits(problem, seed, request)
     for method, settings in chosen.values():
         shadows.train(task, method, settings)
+        stages.held_out(settings, splits)
         if needs_unseen(settings.get("objective", "")):
             check_unseen(splits)
     if epsilon:

@@ -201,3 +201,17 @@ def test_the_terminal_table_fits(finished_study, width):
     marked = [line.split()[0] for line in text.splitlines() if re.search(r"\*\d", line)]
     assert marked
     assert set(marked) <= {"fine-tune", "sfron", "eupmu"}
+
+
+def test_the_budget_of_a_guarded_run_is_proven(small_study):
+    path = small_study / "seed-0" / "random-0.1" / "eupmu" / "results.json"
+    results = json.loads(path.read_text())
+    guard = {"start": 0.25, "limit": 0.3, "end": 0.2984, "rollbacks": 3}
+    path.write_text(json.dumps(results | {"guard": guard}))
+    paths = write_report(small_study)
+    row = "| eupmu | 0.2500 | 0.3000 | 0.2984 | 3 | held |"
+    assert row in paths["markdown"].read_text()
+    assert "<td>0.2984</td><td>3</td><td>held</td>" in paths["html"].read_text()
+    path.write_text(json.dumps(results | {"guard": guard | {"end": "0.2"}}))
+    with pytest.raises(InputError, match="guard"):
+        write_report(small_study)

@@ -1,0 +1,135 @@
+"""Audits every so many steps, and winding back what broke a limit, inside the compiled program."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.methods._build import choose
+from jaxunlearn.types import Arrays, ModelState, Params, TrainState
+
+_LARGEST = float(jnp.finfo(jnp.float32).max)
+
+
+class Kept(NamedTuple):
+    """What steps move, and what an audit that fails puts back."""
+
+    params: Params
+    model_state: ModelState
+    opt_state: Any
+
+
+class Watched(NamedTuple):
+    """The optimizer state of a method that is audited.
+
+    Attributes:
+        opt_state: of the method itself.
+        safe: what the last audit passed; at first the weights that were given.
+        scale: halved by every audit that fails; the method says of what.
+        start: what was measured of the weights that were given.
+        limit: the largest measurement that passes: the start, plus the budget.
+        safe_value: what was measured of `safe`.
+        last_value: what the latest audit measured, whether it passed or not.
+        rollbacks: how many audits failed.
+        audited: what audits look at, where the method has it from its data.
+    """
+
+    opt_state: Any
+    safe: Kept
+    scale: jax.Array  # shape=(), dtype=jnp.float32
+    start: jax.Array  # shape=(), dtype=jnp.float32
+    limit: jax.Array  # shape=(), dtype=jnp.float32
+    safe_value: jax.Array  # shape=(), dtype=jnp.float32
+    last_value: jax.Array  # shape=(), dtype=jnp.float32
+    rollbacks: jax.Array  # shape=(), dtype=jnp.int32
+    audited: Arrays
+
+
+# measure(params, model_state, audited, key) -> what must not rise by more than the budget
+Measure = Callable[[Params, ModelState, Arrays, jax.Array], jax.Array]
+
+
+def watch(
+    state: TrainState,
+    original: tuple[Params, ModelState],
+    measure: Measure,
+    budget: float | jax.Array,
+    audited: Arrays,
+) -> TrainState:
+    """The first state of a method that is audited.
+
+    Args:
+        state: the first state of the method itself, which may have moved the weights already.
+        original: the weights that were given.
+        measure: what must not rise by more than the budget.
+        budget: by how much it may.
+        audited: what `measure` is told.
+
+    Returns:
+        The state, whose optimizer state is `Watched`.
+    """
+    start = measure(*original, audited, jax.random.wrap_key_data(state.key))
+    safe = jax.tree.map(jnp.copy, Kept(*original, state.opt_state))
+    zero = jnp.zeros([], jnp.int32)
+    watched = Watched(
+        state.opt_state, safe, jnp.ones([]), start, start + budget, start, start, zero, audited
+    )
+    return state._replace(opt_state=watched)
+
+
+def audit(
+    before: TrainState,
+    after: TrainState,
+    metrics: dict[str, jax.Array],
+    measure: Measure,
+    *,
+    every: int,
+    num_steps: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The state after one step, wound back if an audit was due and failed.
+
+    An audit is due after every so many steps, after the last one, and wherever a metric is no
+    finite number, which fails it.
+
+    Args:
+        before: the state before the step, from `watch`.
+        after: that of the method itself after the step.
+        metrics: of the step.
+        measure: what must not rise by more than the budget.
+        every: steps from one audit to the next.
+        num_steps: how many steps there are.
+
+    Returns:
+        The state, and the metrics; what was not finite is the largest number there is.
+    """
+    watched, trial = before.opt_state, Kept(after.params, after.model_state, after.opt_state)
+    finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
+    due = (after.step % every == 0) | (after.step == num_steps) | ~finite
+
+    def judge() -> tuple[Kept, Watched]:
+        key = jax.random.wrap_key_data(before.key)
+        value = measure(trial.params, trial.model_state, watched.audited, key)
+        passed = finite & (value <= watched.limit)
+        kept = choose(passed, trial, watched.safe)
+        return kept, watched._replace(
+            safe=kept,
+            scale=jnp.where(passed, watched.scale, 0.5 * watched.scale),
+            safe_value=jnp.where(passed, value, watched.safe_value),
+            last_value=_told(value),
+            rollbacks=watched.rollbacks + ~passed,
+        )
+
+    kept, watched = jax.lax.cond(due, judge, lambda: (trial, watched))
+    state = TrainState(
+        after.step,
+        kept.params,
+        kept.model_state,
+        watched._replace(opt_state=kept.opt_state),
+        before.key,
+    )
+    return state, {name: _told(value) for name, value in metrics.items()}
+
+
+def _told(value: jax.Array) -> jax.Array:
+    return jnp.nan_to_num(value, nan=_LARGEST, posinf=_LARGEST, neginf=-_LARGEST)

@@ -1,0 +1,122 @@
+"""A utility budget for any method: the loss on held-out retain data never ends above it.
+
+    L_0, L_k   mean loss on held-out retain data, at the start and at the k-th audit
+    L_k > L_0 + budget   ->   back to the last audit that passed, and half the step from there on
+
+Audits are taken every so many steps and after the last one, with the same examples and the same
+noise each time. So the weights that a run ends with have passed an audit, or are the original ones.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.methods._passes import plain_losses, stacked_positions
+from jaxunlearn.methods._winding_back import Watched, audit, watch
+from jaxunlearn.types import (
+    Arrays,
+    Batch,
+    Method,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
+
+_BATCH = 256
+
+
+def guarded(
+    method: Method,
+    task: Task,
+    held_out: Arrays,
+    *,
+    num_steps: int,
+    budget: float | jax.Array,
+    every: int = 10,
+) -> Method:
+    """A method under a utility budget.
+
+    Half a step also halves what a tolerance permits, which is a rise for each unit of step size. A
+    loss that is no finite number fails at once, so what would have diverged is wound back too.
+    Where nothing fails, the weights are bit-equal to those of the method alone.
+
+    Args:
+        method: any method.
+        task: what it unlearns.
+        held_out: retain examples that no model was trained on, such as validation data.
+        num_steps: how many steps there are.
+        budget: by how much the held-out retain loss may rise.
+        every: steps from one audit to the next.
+
+    Returns:
+        A `Method`. Its metrics also hold `guard_loss` of the latest audit, `guard_rollbacks` so
+        far, and `guard_scale` of the steps to come.
+
+    Example:
+        >>> import optax
+        >>> from jaxunlearn import methods
+        >>> def careful(task, held_out):
+        ...     ascent = methods.gradient_ascent(task, optax.sgd(0.1))
+        ...     return guarded(ascent, task, held_out, num_steps=100, budget=0.05)
+    """
+
+    def measure(
+        params: Params, model_state: ModelState, audited: Arrays, key: jax.Array
+    ) -> jax.Array:
+        losses = plain_losses(task, model_state, held_out, key)
+        positions = stacked_positions(held_out, _BATCH)
+        return jnp.mean(jax.lax.map(lambda some: jnp.mean(losses(params, some)), positions))
+
+    def init(
+        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
+    ) -> TrainState:
+        state = method.init(key, params, model_state, forget, retain)
+        return watch(state, (params, model_state), measure, budget, {})
+
+    def step(
+        state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        own = state._replace(opt_state=state.opt_state.opt_state)
+        after, metrics = method.step(own, forget, retain)
+        scale = state.opt_state.scale
+        after = after._replace(
+            params=jax.lax.cond(
+                scale < 1.0,
+                lambda: jax.tree.map(
+                    lambda old, new: old + scale.astype(old.dtype) * (new - old),
+                    state.params,
+                    after.params,
+                ),
+                lambda: after.params,
+            )
+        )
+        state, metrics = audit(state, after, metrics, measure, every=every, num_steps=num_steps)
+        watched: Watched = state.opt_state
+        return state, metrics | {
+            "guard_loss": watched.last_value,
+            "guard_rollbacks": watched.rollbacks.astype(jnp.float32),
+            "guard_scale": watched.scale,
+        }
+
+    return Method(init, step, method.retain_batches)
+
+
+def guard_records(state: TrainState) -> list[dict[str, Any]]:
+    """What guarded runs ended with, for the record.
+
+    Args:
+        state: the last one, of a single run or of a group under `vmap`.
+
+    Returns:
+        For each run "start", "limit" and "end" of the held-out retain loss, and the number of
+        "rollbacks".
+    """
+    watched: Watched = state.opt_state
+    values = (watched.start, watched.limit, watched.safe_value, watched.rollbacks)
+    return [
+        {"start": float(start), "limit": float(limit), "end": float(end), "rollbacks": int(count)}
+        for start, limit, end, count in zip(*map(np.atleast_1d, values), strict=True)
+    ]
