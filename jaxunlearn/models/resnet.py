@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxunlearn.models.checks import (
     check_choice,
     check_common,
+    check_flags,
     check_images,
     check_same_length,
     check_whole,
@@ -27,7 +28,6 @@ from jaxunlearn.models.checks import (
 )
 from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import Head, Norm, he_init
-from jaxunlearn.types import InputError
 
 
 class Block(nn.Module):
@@ -108,6 +108,7 @@ class ResNet(nn.Module):
         dtype: type computed in, float32 or bfloat16.
         stem_size: side of the stem's kernel.
         stem_pool: whether 3x3 max-pooling of stride 2 follows the stem.
+        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -131,6 +132,7 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
     stem_size: int = 3
     stem_pool: bool = False
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -141,10 +143,7 @@ class ResNet(nn.Module):
         check_wholes(self, "strides", (1, 2, 2, 2))
         check_same_length(self, "widths", "blocks", "strides")
         check_choice(self, "block", ("basic", "bottleneck"))
-        if not isinstance(self.stem_pool, bool):
-            raise InputError(
-                f"ResNet.stem_pool is {self.stem_pool!r}, but it must be a truth value"
-            )
+        check_flags(self, "stem_pool", "remat")
         super().__post_init__()
 
     @nn.compact
@@ -176,9 +175,10 @@ class ResNet(nn.Module):
         if self.stem_pool:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         stages = zip(self.widths, self.blocks, self.strides, strict=True)
+        block = nn.remat(Block, static_argnums=2) if self.remat else Block
         for i, (width, count, stride) in enumerate(stages, start=1):
             for j in range(1, count + 1):
-                x = Block(
+                x = block(
                     width=width,
                     stride=stride if j == 1 else 1,
                     bottleneck=self.block == "bottleneck",

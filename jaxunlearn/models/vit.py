@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxunlearn.models.checks import (
     check_choice,
     check_common,
+    check_flags,
     check_images,
     check_positive,
     check_whole,
@@ -82,6 +83,7 @@ class ViT(nn.Module):
         mlp_ratio: width inside the feed-forward block over the width of a token.
         pooling: "cls", a learned class token, or "mean" over the tokens.
         dtype: type computed in, float32 or bfloat16.
+        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -100,10 +102,12 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     pooling: str = "cls"
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Check the fields."""
         check_common(self)
+        check_flags(self, "remat")
         check_whole(self, "patch_size", "width", "depth", "heads")
         check_positive(self, "mlp_ratio")
         check_choice(self, "pooling", ("cls", "mean"))
@@ -155,8 +159,9 @@ class ViT(nn.Module):
         position = self.param("position", transformer_init, (1, x.shape[1], self.width))
         x = x + position.astype(x.dtype)
         hidden = max(1, round(self.width * self.mlp_ratio))
+        block = nn.remat(Block) if self.remat else Block
         for i in range(1, self.depth + 1):
-            x = Block(self.heads, hidden, self.dtype, name=f"block{i}")(x)
+            x = block(self.heads, hidden, self.dtype, name=f"block{i}")(x)
         x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
         if self.pooling == "cls":
             x = x[:, 0]

@@ -191,6 +191,30 @@ def test_bfloat16_computes_low_and_keeps_parameters_and_logits_float32(tiny):
     assert 1e-6 < difference < 0.1
 
 
+def test_remat_wraps_every_block_and_changes_nothing(tiny):
+    if tiny.name not in ("resnet-tiny", "vit-tiny-test"):
+        return
+    remat = tiny.model.clone(remat=True)
+    jaxpr = jax.make_jaxpr(remat.apply)(tiny.variables, tiny.images)
+    blocks = {path[0] for path in flatten_dict(tiny.params) if "block" in path[0]}
+    assert sum(eqn.primitive.name in ("remat2", "checkpoint") for eqn in jaxpr.eqns) == len(blocks)
+
+    @jit
+    def train(params):
+        def loss_fn(params):
+            logits, new = remat.apply(
+                {"params": params, **tiny.stats}, tiny.images, True, mutable=list(tiny.stats)
+            )
+            labels = jnp.array([0, 1, 2, 1])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new
+
+        return jax.grad(loss_fn, has_aux=True)(params)
+
+    (grads, new), (_, _, stats, expected) = train(tiny.params), tiny.train(tiny.params, tiny.stats)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, (grads, new), (expected, stats))
+
+
 def test_convolutions_start_at_he_and_transformers_at_a_truncated_normal(tiny):
     for path, leaf in flatten_dict(tiny.params, sep="/").items():
         if path.endswith("/bias"):
