@@ -202,7 +202,13 @@ def unlearn(
     _trained("unlearned", run, before)
 
 
-def evaluate(run: _Folder, /, retrained: _Oracle = None, classifier: _Oracle = None) -> None:
+def evaluate(
+    run: _Folder,
+    /,
+    retrained: _Oracle = None,
+    classifier: _Oracle = None,
+    inception: _Text = None,
+) -> None:
     """Compute accuracies, attacks and the distances to the retrained model.
 
     Args:
@@ -210,13 +216,16 @@ def evaluate(run: _Folder, /, retrained: _Oracle = None, classifier: _Oracle = N
         retrained: the folder of the retrained model, itself evaluated before.
         classifier: for models that generate: the folder of a pretrained classifier of the same
             data, which judges their images.
+        inception: with a classifier: a safetensors file with the network of the Frechet distance,
+            whose features then stand in for the classifier's.
     """
     from jaxunlearn import results
 
     if classifier is not None:
         from jaxunlearn import generating
 
-        metrics = generating.evaluate_run(run, classifier, retrained)
+        weights = Path(inception) if inception else None
+        metrics = generating.evaluate_run(run, classifier, retrained, weights)
     else:
         metrics = results.evaluate_run(run, retrained)
     oracle = results.read_metrics(retrained) if retrained else {}

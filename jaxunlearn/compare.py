@@ -16,6 +16,7 @@ from jaxunlearn import generating, results, runs, stages
 from jaxunlearn.config import Study
 from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.features import Features, of_inception
 from jaxunlearn.files import write_json
 from jaxunlearn.folders import check_claim
 from jaxunlearn.layout import Layout
@@ -80,19 +81,22 @@ def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, 
     for cell in everything:
         for name, config in cell.runs.items():
             stages.check(cell.folder / name, config, layout)
-    judge = study.judge()
+    judge, inception = study.judge(), None
     whole = dataclasses.replace(layout, micro_batch=0)  # classifiers may have BatchNorm
     if judge is not None:
         stages.check(folder / _CLASSIFIER, stages.pretraining(judge, _CLASSIFIER_SEED), whole)
-        for request in study.requests:
-            generating.check_request(request)
+        inception = of_inception(Path(study.inception)) if study.inception else None
+        for cell in everything:
+            generating.check_request(cell.request)
+            if inception is not None:
+                generating.check_images(inception, study.problem, cell.seed, cell.request)
     write_json(folder / "study.json", _description(study))
     paths = [cell.folder / name for cell in everything for name in cell.runs]
     finished = sum(_is_evaluated(path) for path in paths)
     say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
 
     failed: list[str] = []
-    evaluate = _evaluation(folder, study, whole)
+    evaluate = _evaluation(folder, study, inception, whole)
     for seed in study.seeds:
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
@@ -109,15 +113,16 @@ def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, 
     return written
 
 
-def _evaluation(folder: Path, study: Study, layout: Layout) -> Evaluate:
+def _evaluation(folder: Path, study: Study, inception: Features | None, layout: Layout) -> Evaluate:
     """How a model of the study is evaluated; a classifier that judges images is trained first."""
     judge = study.judge()
     if judge is None:
         return results.evaluate
     stages.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
-    loaded = generating.load_judge(folder / _CLASSIFIER, study.problem)
-    for request in study.requests:
-        generating.check_images(loaded, study.problem, request)
+    loaded = generating.load_judge(folder / _CLASSIFIER, study.problem, inception)
+    for seed in study.seeds:
+        for request in study.requests:
+            generating.check_images(loaded.features, study.problem, seed, request)
     say(f"{loaded.name} judges the images; it knows {loaded.accuracy:.2f} % of the real test data")
     return functools.partial(generating.evaluate, judge=loaded)
 

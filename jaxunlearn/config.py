@@ -182,6 +182,8 @@ class Study:
             `methods`.
         classifier: of studies of models that generate: what judges their images, by "model",
             "model_settings" and "training" as of a problem.
+        inception: of such studies: a safetensors file with the network of the Frechet distance,
+            whose features then stand in for the classifier's.
     """
 
     title: str = "Machine unlearning study"
@@ -191,6 +193,7 @@ class Study:
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     classifier: dict[str, Any] | None = None
+    inception: str | None = None
 
     def __post_init__(self) -> None:
         if self.problem.generates != (self.classifier is not None):
@@ -200,6 +203,11 @@ class Study:
                 + ("generates: add [classifier]." if self.problem.generates else "does not.")
             )
         self.judge()
+        if self.inception is not None and not self.problem.generates:
+            raise InputError(
+                f"inception describes generated images, but {self.problem.model} classifies; leave "
+                "it out."
+            )
         if not self.methods:
             raise InputError(
                 "the study names no methods, but needs at least one of "

@@ -14,6 +14,17 @@ import numpy as np
 
 from jaxunlearn.types import InputError
 
+_DAMAGE = (  # what reading arrays raises for a file cut short, overwritten, or of another kind
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file through a temporary one beside it, so that a kill leaves the old or the new.
@@ -74,7 +85,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
             return {name: file[name] for name in names}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{path} is damaged or has no {' and '.join(names)} ({error}); restore it, or delete "
             "it and run anew."

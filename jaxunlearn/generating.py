@@ -1,8 +1,9 @@
 """Images that a model generates, and the stage that evaluates them: `samples.npz`, `results.json`.
 
 Every model of a study answers the same noise: the i-th image of class c always begins alike. A
-classifier of the same data, the *judge*, says which classes it sees, and its last features measure
-how far the images of the remaining classes are from real ones.
+classifier of the same data, the *judge*, says which classes it sees. Its last features, or those of
+an Inception-v3 where its weights are given, measure how far the images of the remaining classes are
+from real ones.
 """
 
 import functools
@@ -18,9 +19,8 @@ from jaxunlearn.config import Diffusion, Problem
 from jaxunlearn.data import ForgetRequest, load_request
 from jaxunlearn.diffusion import Denoiser, guided, sample
 from jaxunlearn.evaluation import Predictions
-from jaxunlearn.evaluation.frechet import halves_distance
 from jaxunlearn.evaluation.generation import classify_generated, compare_generated
-from jaxunlearn.evidence.probing import last_features
+from jaxunlearn.features import Features, of_classifier, of_inception, real_images
 from jaxunlearn.files import read_json, write_arrays, write_json
 from jaxunlearn.report.grids import sample_grid
 from jaxunlearn.results import check_retrained, predict, read_cost, with_share
@@ -38,22 +38,25 @@ class Judge(NamedTuple):
         task: of classification.
         weights: its weights.
         accuracy: on the real test images, in percent.
-        dimension: how many features its last layer has.
+        features: by which images are compared, its own or those of Inception-v3.
+        folder: its run folder, which keeps what was found of real images.
     """
 
     name: str
     task: Task
     weights: Weights
     accuracy: float
-    dimension: int
+    features: Features
+    folder: Path
 
 
-def load_judge(run: Path, problem: Problem) -> Judge:
+def load_judge(run: Path, problem: Problem, inception: Features | None = None) -> Judge:
     """The classifier that a folder of `jaxunlearn pretrain` holds.
 
     Args:
         run: the folder.
         problem: of the images that it shall judge.
+        inception: features to compare images by, in place of its own.
 
     Returns:
         A `Judge`.
@@ -75,9 +78,9 @@ def load_judge(run: Path, problem: Problem) -> Judge:
     weights, task = runs.load_weights(run, config.problem), load_task(config.problem)
     arrays = load_dataset(problem).test.arrays()
     accuracy = evaluation.accuracy(predict(task, weights, arrays))
-    one = {name: jnp.asarray(values[:1]) for name, values in arrays.items()}
-    dimension = last_features(task, weights, one).shape[1]
-    return Judge(config.problem.model, task, weights, accuracy, dimension)
+    name = config.problem.model
+    features = inception or of_classifier(name, task, weights, arrays["image"])
+    return Judge(name, task, weights, accuracy, features, run)
 
 
 def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray) -> Any:
@@ -217,13 +220,20 @@ def evaluate(
         retrained: the evaluated run folder of the retrained model, for the share of its time.
 
     Returns:
-        The metrics: see `evaluation.generation`. "frechet_floor" is the distance between two
-        random halves of the real images.
+        The metrics: see `evaluation.generation`.
 
     Raises:
-        InputError: the request names no classes, or there are fewer images than features.
+        InputError: the request names no classes, there are fewer images than features, or the
+            retrained model was evaluated by others.
     """
-    check_images(judge, problem, request)
+    check_images(judge.features, problem, seed, request)
+    oracle = read_json(retrained / "results.json") if retrained else {}
+    described = {"name": judge.features.name, "dimension": judge.features.dimension}
+    if oracle and oracle.get("features") != described:
+        raise InputError(
+            f"{retrained} was evaluated by other features ({oracle.get('features')}) than are "
+            f"given now ({described}), and their distances cannot be compared; evaluate it anew."
+        )
     splits, generation, cost = load_splits(problem, seed, request), problem.diffusion, cost or {}
     assert generation is not None
     classes = load_dataset(problem).num_classes
@@ -236,14 +246,9 @@ def evaluate(
         arrays = {"image": images[chosen], "label": labels[chosen]}
         return predict(judge.task, judge.weights, arrays)
 
-    def features(image: np.ndarray) -> np.ndarray:
-        arrays = {"image": jnp.asarray(image), "label": jnp.zeros(len(image), jnp.int32)}
-        return last_features(judge.task, judge.weights, arrays)
-
-    real, name = features(splits.retain.image), f"last features of {judge.name}"
+    real = real_images(judge.folder, judge.features, splits.retain.image)
     metrics = classify_generated(seen(forgotten), seen(~forgotten))
-    metrics |= compare_generated(real, features(images[~forgotten]), name)
-    metrics["frechet_floor"] = halves_distance(real, seed=0)
+    metrics |= compare_generated(real, judge.features.describe(images[~forgotten]))
     results = {
         "method": method,
         "request": request.name,
@@ -258,10 +263,10 @@ def evaluate(
         },
         "class_names": list(load_dataset(problem).class_names),
         "forgotten": list(request.labels(load_dataset(problem))),
-        "features": {"name": name, "dimension": real.shape[1]},
+        "features": described,
         "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
         "metrics": metrics,
-        **with_share(cost, read_json(retrained / "results.json") if retrained else {}),
+        **with_share(cost, oracle),
     }
     run.mkdir(parents=True, exist_ok=True)
     write_arrays(run / "samples.npz", {"image": images, "label": labels})
@@ -269,19 +274,23 @@ def evaluate(
     return metrics
 
 
-def evaluate_run(run: Path, classifier: Path, retrained: Path | None = None) -> dict[str, float]:
+def evaluate_run(
+    run: Path, classifier: Path, retrained: Path | None = None, inception: Path | None = None
+) -> dict[str, float]:
     """Evaluates a finished run of a model that generates, by what its folder says of itself.
 
     Args:
         run: the run folder of `retrain` or `unlearn`.
         classifier: the run folder of the classifier that judges its images.
         retrained: the evaluated run folder of the retrained model.
+        inception: a file with the network of the Frechet distance, whose features are then used.
 
     Returns:
         The metrics.
 
     Raises:
-        InputError: the folders hold no such runs, unfinished ones, or those of other data.
+        InputError: the file holds no such network, or the folders hold no such runs, unfinished
+            ones, or those of other data.
     """
     config = runs.read_config(run, "retrain", "unlearn")
     assert config.request is not None
@@ -296,19 +305,22 @@ def evaluate_run(run: Path, classifier: Path, retrained: Path | None = None) -> 
         config.problem,
         config.seed,
         config.request,
-        judge=load_judge(classifier, config.problem),
+        judge=load_judge(
+            classifier, config.problem, of_inception(inception) if inception else None
+        ),
         method="retrain-again" if config.again else config.method,
         cost=read_cost(run),
         retrained=retrained,
     )
 
 
-def check_images(judge: Judge, problem: Problem, request: ForgetRequest) -> None:
-    """Raises unless enough images of the remaining classes are drawn for a Frechet distance.
+def check_images(features: Features, problem: Problem, seed: int, request: ForgetRequest) -> None:
+    """Raises unless there are enough images of the remaining classes for a Frechet distance.
 
     Args:
-        judge: the classifier whose features they are compared by.
+        features: by which they are compared.
         problem: what the model learns.
+        seed: the pretraining seed.
         request: the classes that are forgotten.
 
     Raises:
@@ -318,11 +330,18 @@ def check_images(judge: Judge, problem: Problem, request: ForgetRequest) -> None
     assert problem.diffusion is not None
     dataset = load_dataset(problem)
     left = dataset.num_classes - len(request.labels(dataset))
-    if left * problem.diffusion.samples <= judge.dimension:
+    if left * problem.diffusion.samples <= features.dimension:
         raise InputError(
             f"samples is {problem.diffusion.samples} for each of {left} remaining classes, but the "
-            f"Frechet distance needs more images than the {judge.dimension} features of "
-            f"{judge.name}; draw {judge.dimension // left + 1} or more."
+            f"Frechet distance needs more images than the {features.dimension} features called "
+            f"{features.name}; draw {features.dimension // left + 1} or more."
+        )
+    real, needed = len(load_splits(problem, seed, request).retain), 2 * features.dimension + 2
+    if real < needed:
+        raise InputError(
+            f"{request.name} leaves {real} real images of {problem.data}, but two halves of them "
+            f"must each have more than the {features.dimension} features called {features.name}, "
+            f"so {needed} are needed; choose features of fewer dimensions, or more data."
         )
 
 

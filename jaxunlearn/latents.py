@@ -12,8 +12,6 @@ from jaxunlearn.files import read_arrays, write_arrays
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.tasks.diffusion import as_signal
 
-_BATCH = 100
-
 
 def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
     """The latents of images: the mean of each, times the model's scaling factor.
@@ -39,7 +37,7 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
         mean: jax.Array = model.apply({"params": params}, as_signal(batch), method="encode")[0]
         return model.scaling_factor * mean
 
-    return _in_batches(one_batch, images)
+    return in_batches(jax.jit(one_batch), images)
 
 
 def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray:
@@ -59,7 +57,7 @@ def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray
         images: Any = model.apply({"params": params}, unscaled, method="decode")
         return jnp.clip(images, -1.0, 1.0)
 
-    return _in_batches(one_batch, latents)
+    return in_batches(jax.jit(one_batch), latents)
 
 
 def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
@@ -89,12 +87,21 @@ def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.nda
     return latents
 
 
-def _in_batches(function: Any, values: np.ndarray) -> np.ndarray:
-    """A function of a batch, over all values; the last batch is filled up and cut again."""
-    compiled, size = jax.jit(function), min(_BATCH, len(values))
+def in_batches(function: Any, values: np.ndarray, size: int = 100) -> np.ndarray:
+    """A function of a batch, over all values; the last batch is filled up and cut again.
+
+    Args:
+        function: of `[B, ...]`, compiled.
+        values: `[N, ...]`.
+        size: B, or N if that is less.
+
+    Returns:
+        `[N, ...]`.
+    """
+    size = min(size, len(values))
     rows = []
     for start in range(0, len(values), size):
         batch = values[start : start + size]
         filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
-        rows.append(np.asarray(compiled(filled))[: len(batch)])
+        rows.append(np.asarray(function(filled))[: len(batch)])
     return np.concatenate(rows)

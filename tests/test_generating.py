@@ -1,17 +1,20 @@
 """Models that generate, from the command line: train, forget, sample, judge, compare, report."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxunlearn import generating, runs
+from jaxunlearn import features, generating, runs
 from jaxunlearn.config import load_study
+from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_arrays
 from jaxunlearn.types import InputError
 from tests.helpers import assert_trees_equal
-from tests.shell.commands import assert_refused, call, done, snapshot
+from tests.shell.commands import assert_refused, call, copy, done, snapshot
 
 pytest_plugins = ["tests.shell.fixtures"]
 
@@ -148,6 +151,40 @@ def test_a_single_run_is_sampled_and_evaluated(finished, cell, tmp_path):
     assert json.loads((cell / "esd" / "results.json").read_text())["metrics"] == kept
 
 
+def test_real_images_are_described_once_and_inception_stands_in(
+    finished, config, tmp_path, monkeypatch
+):
+    (kept,) = (finished / "classifier").glob("real-*.npz")
+    study = copy(finished, tmp_path / "study")
+    run, oracle = (study / "seed-0" / "class-3" / name for name in ("esd", "retrain"))
+    own = features.Features("rows 8", 8, "0" * 64, lambda images: images.mean((2, 3)))
+    monkeypatch.setattr(generating, "of_inception", lambda path: {Path("weights"): own}[path])
+    words = ["--classifier", study / "classifier", "--inception", "weights"]
+    refused = call("evaluate", run, *words, "--retrained", oracle)
+    assert_refused(refused, "retrain was evaluated by other features", "rows 8", "evaluate it anew")
+    done("evaluate", oracle, *words)
+    done("evaluate", run, *words, "--retrained", oracle)
+    for each in (run, oracle):
+        found, before = (
+            json.loads((folder / each.relative_to(study) / "results.json").read_text())
+            for folder in (study, finished)
+        )
+        assert found["features"] == {"name": "rows 8", "dimension": 8}
+        assert found["metrics"]["frechet_retain"] != before["metrics"]["frechet_retain"]
+        for name in ("generated_forget_accuracy", "generated_retain_accuracy"):
+            assert found["metrics"][name] == before["metrics"][name]
+    files = {path.name for path in (study / "classifier").glob("real-*.npz")}
+    assert len(files) == 2 and kept.name in files
+
+    problem, request = load_study(config).problem, ForgetRequest(classes=(3,))
+    large = own._replace(dimension=700)
+    with pytest.raises(InputError, match="than the 700 features called rows 8; draw 78 or more"):
+        generating.check_images(large, problem, 0, request)
+    problem = replace(problem, diffusion=replace(problem.diffusion, samples=78))
+    with pytest.raises(InputError, match="leaves 11.. real images .* so 1402 are needed"):
+        generating.check_images(large, problem, 0, request)
+
+
 def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
     words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "esd"]
     quick = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "learning_rate=0.1"]
@@ -199,7 +236,12 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
         ('[classifier]\nmodel = "mlp-tiny"\ntraining = {num_steps = 100}', "", "add [classifier]"),
         ('model = "mlp-tiny"', 'model = "ddpm-tiny"', "choose a model that classifies"),
         ('model = "mlp-tiny"', 'model = "mlp-tiny"\ndata = "digits"', "classifier gives data"),
-        ("samples = 4", "samples = 3", "needs more images than the 32 features of mlp-tiny"),
+        (
+            "samples = 4",
+            "samples = 3",
+            "than the 32 features called last features of mlp-tiny; draw 4",
+        ),
+        ("seeds = [0]", 'seeds = [0]\ninception = "none"', "none"),
         ("sampling_steps = 2", "sampling_steps = 11", "from 1 to the 10 timesteps"),
         ("samples = 4", "samples = 0", "samples is 0"),
         ("guidance = 1.0", "guidance = 1.0\nlabel_drop = 0", "drop some labels"),
@@ -230,8 +272,6 @@ def test_a_tuner_and_shadow_models_want_classifiers(config, tmp_path):
 
 
 def test_damaged_samples_are_named(finished, cell, tmp_path):
-    from tests.shell.commands import copy
-
     study = copy(finished, tmp_path / "study")
     path = study / "seed-0" / "class-3" / "retrain" / "samples.npz"
     path.write_bytes(path.read_bytes()[:100])
@@ -245,7 +285,5 @@ def test_weights_are_the_same_when_a_run_is_read_again(finished, config):
 
 
 def test_requests_of_single_examples_cannot_be_judged():
-    from jaxunlearn.data import ForgetRequest
-
     with pytest.raises(InputError, match="seen by classes"):
         generating.check_request(ForgetRequest(indices=(1, 2)))

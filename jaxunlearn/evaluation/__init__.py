@@ -16,7 +16,12 @@ from jaxunlearn.evaluation.comparison import PairedDifference, Ranked, holm, pai
 from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
 from jaxunlearn.evaluation.frechet import Statistics, frechet_distance, halves_distance
 from jaxunlearn.evaluation.frechet import statistics as feature_statistics
-from jaxunlearn.evaluation.generation import classify_generated, compare_generated
+from jaxunlearn.evaluation.generation import (
+    RealImages,
+    classify_generated,
+    compare_generated,
+    describe_real,
+)
 from jaxunlearn.evaluation.metrics import (
     ATTACKS,
     accuracy,
@@ -39,6 +44,7 @@ __all__ = [
     "PrecisionRecall",
     "Predictions",
     "Ranked",
+    "RealImages",
     "SplitPredictions",
     "Statistics",
     "Summary",
@@ -51,6 +57,7 @@ __all__ = [
     "five_part_gap",
     "frechet_distance",
     "halves_distance",
+    "describe_real",
     "distances",
     "divergences",
     "entropy_member_rate",

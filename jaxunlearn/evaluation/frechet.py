@@ -17,31 +17,15 @@ A distance means something only beside another of the same features and the same
 it falls as images are added. `halves_distance` says what chance alone makes of it.
 """
 
-import contextlib
 import hashlib
-import os
-import zipfile
-import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.files import unwritable
 from jaxunlearn.types import InputError
 
 _ROWS = 4096  # taken to double precision at once
-_DAMAGE = (  # what reading raises for a file that is cut short, overwritten, or of another kind
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    OSError,
-    RuntimeError,
-)
 
 
 class Statistics(NamedTuple):
@@ -65,68 +49,6 @@ class Statistics(NamedTuple):
     def dimension(self) -> int:
         """D, how many features an image has."""
         return len(self.mean)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the statistics into one npz file, which appears only when it is complete.
-
-        Args:
-            path: the file; its folder must exist.
-
-        Raises:
-            InputError: it cannot be written.
-        """
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, **self._asdict(), digest=np.array(_digest(self)))
-            os.replace(partial, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise unwritable(path, error) from error
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Statistics":
-        """Reads what `save` wrote.
-
-        Args:
-            path: the npz file.
-
-        Returns:
-            The statistics.
-
-        Raises:
-            InputError: the file is missing, damaged, or holds something else.
-        """
-        try:
-            with open(path, "rb") as stream, np.load(stream) as file:
-                mean, covariance, num_images, name, source = (file[each] for each in cls._fields)
-                digest = str(file["digest"])
-            loaded = cls(mean, covariance, int(num_images), str(name), str(source))
-        except FileNotFoundError:
-            raise InputError(
-                f"There are no statistics at {path}: compute them from features first."
-            ) from None
-        except _DAMAGE as error:
-            raise InputError(
-                f"{path} holds no complete statistics ({error}): compute them again."
-            ) from None
-        if _digest(loaded) != digest:
-            raise InputError(
-                f"{path} holds statistics that were changed after they were saved: compute them "
-                "again."
-            )
-        return loaded
-
-
-def _digest(statistics: Statistics) -> str:
-    digest = hashlib.sha256()
-    for array in statistics[:2]:
-        values = np.ascontiguousarray(array, np.float64)
-        digest.update(str(values.shape).encode() + values.tobytes())
-    digest.update(repr((int(statistics.num_images), *statistics[3:])).encode())
-    return digest.hexdigest()
 
 
 def check_features(features: Any, name: str) -> np.ndarray:

@@ -10,14 +10,19 @@ The classifier sees images that none of the models was trained to please it with
 classes, and its own accuracy on real images is the most that `generated_retain_accuracy` can mean.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxunlearn.evaluation.attacks import attack_feature
-from jaxunlearn.evaluation.frechet import frechet_distance, statistics
+from jaxunlearn.evaluation.frechet import (
+    Statistics,
+    frechet_distance,
+    halves_distance,
+    statistics,
+)
 from jaxunlearn.evaluation.metrics import accuracy
-from jaxunlearn.evaluation.precision_recall import precision_recall
+from jaxunlearn.evaluation.precision_recall import precision_recall, squared_radii
 from jaxunlearn.evaluation.predictions import Predictions, check_predictions
 from jaxunlearn.types import InputError
 
@@ -73,34 +78,68 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
     return metrics
 
 
-def compare_generated(real: Any, generated: Any, name: str) -> dict[str, float]:
+class RealImages(NamedTuple):
+    """What generated images are compared with, made once for all models.
+
+    Attributes:
+        features: of real images of the retained classes.                 # shape=(N, D)
+        statistics: the Gaussian fitted to them.
+        radii: squared distance of each to its third nearest neighbour.   # shape=(N,)
+        floor: the Frechet distance between two random halves of them.
+    """
+
+    features: np.ndarray
+    statistics: Statistics
+    radii: np.ndarray
+    floor: float
+
+
+def describe_real(features: Any, name: str) -> RealImages:
+    """What `compare_generated` needs of real images.
+
+    Args:
+        features: `[N, D]` of real images of the retained classes, N at least 2 D + 2.
+        name: what the features are called.
+
+    Returns:
+        The `RealImages`.
+
+    Raises:
+        InputError: malformed features, or too few images.
+    """
+    fitted, floor = statistics(features, name), halves_distance(features)
+    return RealImages(np.asarray(features), fitted, squared_radii(features), floor)
+
+
+def compare_generated(real: RealImages, generated: Any) -> dict[str, float]:
     """How much generated images of the retained classes look like real ones.
 
     Report the features' name and dimension and both numbers of images with these, and the same for
     the original model.
 
     Args:
-        real: features `[N, D]` of real images of the retained classes.
+        real: real images of the retained classes, by `describe_real`.
         generated: features `[M, D]` of images generated when these classes were asked for.
-        name: what the features are called.
 
     Returns:
         A dict: "frechet_retain" (from 0, lower is better), "precision_retain" and "recall_retain"
-        (0 to 1, higher is better).
+        (0 to 1, higher is better), and "frechet_floor", the distance between two random halves of
+        the real images.
 
     Raises:
         InputError: malformed features, different dimensions, or too few images.
 
     Example:
-        >>> real = np.random.default_rng(0).normal(size=(100, 2))
-        >>> found = compare_generated(real, real + 100.0, "by hand")
+        >>> features = np.random.default_rng(0).normal(size=(100, 2))
+        >>> found = compare_generated(describe_real(features, "by hand"), features + 100.0)
         >>> round(found["frechet_retain"]), found["precision_retain"], found["recall_retain"]
         (20000, 0.0, 0.0)
     """
-    distance = frechet_distance(statistics(real, name), statistics(generated, name))
-    precision, recall = precision_recall(real, generated)
+    distance = frechet_distance(real.statistics, statistics(generated, real.statistics.name))
+    precision, recall = precision_recall(real.features, generated, real_radii=real.radii)
     return {
         "frechet_retain": distance,
         "precision_retain": precision,
         "recall_retain": recall,
+        "frechet_floor": real.floor,
     }

@@ -35,7 +35,9 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
-def precision_recall(real: Any, generated: Any, num_neighbours: int = 3) -> PrecisionRecall:
+def precision_recall(
+    real: Any, generated: Any, num_neighbours: int = 3, real_radii: np.ndarray | None = None
+) -> PrecisionRecall:
     """Precision and recall of generated images.
 
     The table of distances is made in strips of rows: its memory grows with one set alone.
@@ -44,6 +46,8 @@ def precision_recall(real: Any, generated: Any, num_neighbours: int = 3) -> Prec
         real: features `[N, D]` of real images.
         generated: features `[M, D]` of generated images, by the same network.
         num_neighbours: k; both sets have more points.
+        real_radii: `squared_radii(real, num_neighbours)`, where they are known: with many real
+            images they take most of the time.
 
     Returns:
         A `PrecisionRecall`.
@@ -73,8 +77,9 @@ def precision_recall(real: Any, generated: Any, num_neighbours: int = 3) -> Prec
             f"there are {real.shape[1]} features of real and {generated.shape[1]} of generated "
             "images, but both must have the same: describe both by one network."
         )
-    real_radii = _squared_radii(real, num_neighbours)
-    generated_radii = _squared_radii(generated, num_neighbours)
+    if real_radii is None:
+        real_radii = squared_radii(real, num_neighbours)
+    generated_radii = squared_radii(generated, num_neighbours)
     among_real, among_generated = [], np.zeros(len(real), bool)
     for start in range(0, len(generated), _ROWS):
         strip = slice(start, start + _ROWS)
@@ -93,8 +98,21 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(squares, 0.0, out=squares)
 
 
-def _squared_radii(points: np.ndarray, num_neighbours: int) -> np.ndarray:
-    """`[N]`: the squared distance of each point to its k-th nearest other point."""
+def squared_radii(points: np.ndarray, num_neighbours: int = 3) -> np.ndarray:
+    """The squared distance of each point to its k-th nearest other point.
+
+    Args:
+        points: `[N, D]`.
+        num_neighbours: k, below N.
+
+    Returns:
+        float64 `[N]`.
+
+    Example:
+        >>> squared_radii(np.array([[0.0], [1.0], [3.0]]), 1).tolist()
+        [1.0, 1.0, 4.0]
+    """
+    points = np.asarray(points, np.float64)
     radii = []
     for start in range(0, len(points), _ROWS):
         distances = _squared_distances(points[start : start + _ROWS], points)

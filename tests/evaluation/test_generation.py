@@ -9,7 +9,9 @@ from jaxunlearn.evaluation import (
     Predictions,
     classify_generated,
     compare_generated,
+    describe_real,
     frechet_distance,
+    halves_distance,
     precision_recall,
 )
 from jaxunlearn.evaluation.frechet import statistics
@@ -80,15 +82,17 @@ def test_what_is_not_divided_by_class_is_refused(forget, retain, message):
 def test_looks_are_the_distance_and_both_shares():
     rng = np.random.default_rng(0)
     real, generated = rng.normal(size=(80, 3)), 0.8 * rng.normal(size=(60, 3)) + 0.3
-    found = compare_generated(real, generated, "by hand")
+    found = compare_generated(describe_real(real, "by hand"), generated)
     precision, recall = precision_recall(real, generated)
     assert found == {
         "frechet_retain": frechet_distance(statistics(real, "x"), statistics(generated, "x")),
         "precision_retain": precision,
         "recall_retain": recall,
+        "frechet_floor": halves_distance(real),
     }
     assert found["precision_retain"] > found["recall_retain"]  # it draws too little variety
-    same = compare_generated(real, real, "by hand")
+    same = compare_generated(describe_real(real, "by hand"), real)
+    assert same.pop("frechet_floor") == found["frechet_floor"]
     assert same == pytest.approx(
         {"frechet_retain": 0.0, "precision_retain": 1.0, "recall_retain": 1.0}, abs=1e-8
     )

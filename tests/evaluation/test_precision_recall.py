@@ -35,6 +35,7 @@ def test_strips_of_any_height_give_the_definition(k, rows, monkeypatch):
     real, generated = rng.normal(size=(24, 4)), 1.2 * rng.normal(size=(19, 4)) + 0.6
     found = precision_recall(real, generated, k)
     assert found == pytest.approx(by_definition(real, generated, k))
+    assert precision_recall(real, generated, k, module.squared_radii(real, k)) == found
     assert 0 < min(found) and max(found) < 1
     assert precision_recall(generated, real, k) == found[::-1]  # they are each other's mirror
 
