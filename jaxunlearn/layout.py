@@ -9,9 +9,12 @@ class Layout:
 
     Attributes:
         devices: how many devices share each batch.
+        parameters: replicated, all of the model and its optimizer's state on each device, or
+            sharded, a share of them on each.
         micro_batch: compute larger batches in shares of this many examples, one after the other, to
             save memory; 0 computes whole batches.
     """
 
     devices: int = 1
+    parameters: str = "replicated"
     micro_batch: int = 0

@@ -1,9 +1,15 @@
-"""Data parallelism by sharded jit: one mesh axis splits the batches, everything else is replicated.
+"""Data parallelism by sharded jit: devices share the batches, and the parameters if they shall.
 
-The compiled program works on the global batch; XLA inserts the reductions. So one device and eight
+The mesh has two axes. Batches are split over both, parameters over "fsdp" only, so its shape says
+what each device holds: `(n, 1)` all parameters, `(1, n)` a share of them. Whatever mirrors a
+parameter (momentum, mask, slow weights, teacher) follows it, because the rules look at nothing but
+the end of a path and at the shape.
+
+The compiled program works on the global batch; XLA inserts the collectives. So one device and eight
 compute the same numbers, and nothing else in the library knows about devices.
 """
 
+import re
 from typing import Any
 
 import jax
@@ -11,25 +17,35 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn.types import InputError
 
-AXIS = "data"
+AXES = ("data", "fsdp")
+PARAMETERS = ("replicated", "sharded")
+
+# What the path of an array ends in, and the axis that is split; the first that fits is taken. All
+# other arrays are split along the largest axis that the devices divide, and vectors along none.
+RULES: tuple[tuple[str, int | None], ...] = (
+    (r"embedding$", -1),  # rows are looked up by their number
+)
 
 
-def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh of the first `num_devices` devices (default: all) along the axis "data".
+def make_mesh(num_devices: int | None = None, parameters: str = "replicated") -> Mesh:
+    """A mesh of the first `num_devices` devices (default: all) along the axes "data" and "fsdp".
 
     Args:
         num_devices: how many devices to use.
+        parameters: "replicated", all of them on each device, or "sharded", a share on each.
 
     Returns:
-        A mesh whose axis is of type `Auto`.
+        A mesh whose axes are of type `Auto`.
 
     Raises:
-        InputError: fewer than one device, or more than there are.
+        InputError: fewer than one device, more than there are, or an unknown word.
 
     Example:
-        >>> make_mesh(1).shape["data"]
-        1
+        >>> dict(make_mesh(1).shape)
+        {'data': 1, 'fsdp': 1}
     """
+    if parameters not in PARAMETERS:
+        raise InputError(f"parameters is {parameters!r}, but must be {' or '.join(PARAMETERS)}.")
     present = jax.devices()
     count = len(present) if num_devices is None else num_devices
     if not 1 <= count <= len(present):
@@ -37,7 +53,8 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
             f"devices is {count}, but this machine has {len(present)} ({present[0].platform}); ask "
             f"for 1 to {len(present)}, or set JAX_NUM_CPU_DEVICES for more CPU devices."
         )
-    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=present[:count])
+    shape = (1, count) if parameters == "sharded" else (count, 1)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=present[:count])
 
 
 def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
@@ -46,12 +63,11 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
     Raises:
         InputError: it does not.
     """
-    count = mesh.shape[AXIS]
     for name, size in batch_sizes.items():
-        if size < 1 or size % count:
+        if size < 1 or size % mesh.size:
             raise InputError(
-                f"{name} is {size}, but must be a positive multiple of the {count} devices; "
-                f"the nearest is {max(1, round(size / count)) * count}."
+                f"{name} is {size}, but must be a positive multiple of the {mesh.size} devices; "
+                f"the nearest is {max(1, round(size / mesh.size)) * mesh.size}."
             )
 
 
@@ -62,5 +78,54 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def split_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     """Inside jit: the batch with its `axis` split over the devices of the mesh."""
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
     return jax.lax.with_sharding_constraint(batch, sharding)
+
+
+def shardings(state: Any, mesh: Mesh) -> Any:
+    """How the arrays of a state lie on the devices of the mesh: each as the rules have it.
+
+    Args:
+        state: a tree of arrays or of `jax.ShapeDtypeStruct`.
+        mesh: from `make_mesh`.
+
+    Returns:
+        A tree of `NamedSharding`.
+
+    Example:
+        >>> mesh = make_mesh(1, "sharded")
+        >>> shardings({"kernel": jax.ShapeDtypeStruct((3, 4), "float32")}, mesh)["kernel"].spec
+        PartitionSpec(None, 'fsdp')
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        axis = _split_axis(_name(path), leaf.shape, mesh.shape["fsdp"])
+        spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "fsdp")
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def unsplit(params: Any, count: int) -> list[str]:
+    """The names of the parameters of two axes or more that no rule splits over `count` devices."""
+    return [
+        _name(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if leaf.ndim > 1 and _split_axis(_name(path), leaf.shape, count) is None
+    ]
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _split_axis(name: str, shape: tuple[int, ...], count: int) -> int | None:
+    """The axis of an array that is split over `count` devices, counted from the front, or None."""
+    if len(shape) < 2:
+        return None
+    ruled = [axis for pattern, axis in RULES if re.search(pattern, name)]
+    if ruled:
+        axes = [] if ruled[0] is None else [ruled[0] % len(shape)]
+    else:
+        axes = sorted(range(len(shape)), key=lambda axis: (shape[axis], axis), reverse=True)
+    return next((axis for axis in axes if shape[axis] and shape[axis] % count == 0), None)

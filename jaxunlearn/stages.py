@@ -21,7 +21,7 @@ from jaxunlearn import methods, parallel, runs, training
 from jaxunlearn.checkpoints import Checkpointer, fingerprint
 from jaxunlearn.compiled import programs_read
 from jaxunlearn.config import Aim, Problem
-from jaxunlearn.console import show_progress
+from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import Examples, ForgetRequest, Splits
 from jaxunlearn.files import write_json
 from jaxunlearn.layout import Layout
@@ -32,7 +32,7 @@ from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task, lo
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import Program
-from jaxunlearn.types import Arrays, InputError, Method, Task
+from jaxunlearn.types import Arrays, InputError, Method, Params, Task
 from jaxunlearn.unseen import check_unseen, unseen_losses
 
 _CHUNK_STEPS = 100
@@ -218,6 +218,7 @@ def train(
     task, part = _narrowed(task, config.aim)
     if part is not None:
         start = Weights(*part.split(*start, jax.random.key(seed)))
+    _say_what_stays_whole(start.params, layout)
     runs.claim(run, config, load_dataset(problem), _splits(config))
     with show_progress(run) as on_progress, programs_read() as read:
         outcome = training.run(
@@ -259,6 +260,19 @@ def _narrowed(task: Task, aim: Aim | None) -> tuple[Task, Narrowed | None]:
 
 
 _narrowed_task = functools.lru_cache(narrowed)  # one task, and so one compiled program
+
+
+def _say_what_stays_whole(params: Params, layout: Layout) -> None:
+    """Names the sharded parameters that cannot be split, if there are any."""
+    if layout.parameters == "replicated":
+        return
+    names = parallel.unsplit(params, layout.devices)
+    if names:
+        shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+        say(
+            f"{len(names)} of the parameters stay whole on each device, since no axis of theirs "
+            f"divides by {layout.devices}: {shown}"
+        )
 
 
 def _own_seed(config: RunConfig) -> int:
@@ -384,7 +398,7 @@ def _program(
     """The program of a method. It is built once here, which finds unknown choices of settings."""
     fixed = dict(static_settings)
     sizes = {name: fixed[name] for name in ("forget_batch_size", "retain_batch_size")}
-    mesh = parallel.make_mesh(layout.devices)
+    mesh = parallel.make_mesh(layout.devices, layout.parameters)
     if layout.micro_batch:
         task = accumulated(task, layout.micro_batch)
         parallel.check_divides(mesh, micro_batch=layout.micro_batch)

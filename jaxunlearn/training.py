@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.files import write_text
-from jaxunlearn.parallel import check_divides, replicate, split_batch
+from jaxunlearn.parallel import check_divides, replicate, shardings, split_batch
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
 
 Numbers = dict[str, Any]
@@ -102,7 +102,10 @@ def compile_program(
     check_divides(mesh, forget_batch_size=forget_batch_size, retain_batch_size=retain_batch_size)
     everywhere = NamedSharding(mesh, PartitionSpec())
 
-    @functools.partial(jax.jit, out_shardings=everywhere)
+    def placed(state: TrainState) -> TrainState:
+        return jax.lax.with_sharding_constraint(state, shardings(state, mesh))
+
+    @jax.jit
     def init(
         numbers: Numbers,
         key: jax.Array,
@@ -111,9 +114,9 @@ def compile_program(
         forget: Arrays,
         retain: Arrays,
     ) -> TrainState:
-        return build(numbers).init(key, params, model_state, forget, retain)
+        return placed(build(numbers).init(key, params, model_state, forget, retain))
 
-    @functools.partial(jax.jit, donate_argnums=1, out_shardings=everywhere)
+    @functools.partial(jax.jit, donate_argnums=1)
     def chunk(
         numbers: Numbers, state: TrainState, forget: Arrays, retain: Arrays, stop: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
@@ -124,15 +127,22 @@ def compile_program(
             jax.random.fold_in(key, 2), forget, first_step, forget_batch_size, chunk_steps
         )
         retain_order = visits(jax.random.fold_in(key, 3), retain, first_step, per_step, chunk_steps)
+        forget_order, retain_order = jax.lax.with_sharding_constraint(
+            (forget_order, retain_order), everywhere
+        )
 
         def one_step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+            """One step, for which sharded parameters are gathered; the rest of the state is not."""
             i = state.step - first_step
             forget_batch = split_batch(take(forget, forget_order, i), mesh)
             retain_batches = jax.tree.map(
                 lambda x: x.reshape(method.retain_batches, retain_batch_size, *x.shape[1:]),
                 take(retain, retain_order, i),
             )
-            return method.step(state, forget_batch, split_batch(retain_batches, mesh, axis=1))
+            retain_batches = split_batch(retain_batches, mesh, axis=1)
+            whole = jax.lax.with_sharding_constraint(state.params, everywhere)
+            state, metrics = method.step(state._replace(params=whole), forget_batch, retain_batches)
+            return placed(state), metrics
 
         def go_on(carry: tuple[TrainState, Any, jax.Array]) -> jax.Array:
             state, _, finite = carry
@@ -149,7 +159,8 @@ def compile_program(
         history = jax.tree.map(lambda m: jnp.zeros((chunk_steps,), m.dtype), shapes)
         start = (state, history, jnp.array(True))
         state, history, finite = jax.lax.while_loop(go_on, advance, start)
-        return state, history, finite & _all_finite((state.params, state.model_state))
+        finite &= _all_finite((state.params, state.model_state))
+        return state, *jax.lax.with_sharding_constraint((history, finite), everywhere)
 
     return Program(init, chunk, chunk_steps, mesh)
 
@@ -233,7 +244,10 @@ def run(
     inputs = (numbers, *replicate((jax.random.key(seed), *start), mesh), forget, retain)
     compile_seconds = 0.0
     if checkpointer and checkpointer.newest_step() is not None:
-        state, record = checkpointer.restore(jax.eval_shape(program.init, *inputs))
+        shapes = jax.eval_shape(program.init, *inputs)
+        places = shardings(shapes, mesh)
+        target = jax.tree.map(lambda shape, place: shape.update(sharding=place), shapes, places)
+        state, record = checkpointer.restore(target)
         seconds = record["seconds"]
     else:
         init, compile_seconds = executable_for(program.init, *inputs)

@@ -48,6 +48,7 @@ PRETRAIN = {
     "seed": ("--seed -1", "seed must be an integer of at least 0, got -1"),
     "devices too many": ("--devices 9", "devices is 9, but this machine has 8 (cpu)", "1 to 8"),
     "devices none": ("--devices 0", "devices is 0"),
+    "parameters": ("--parameters split", "parameters is 'split'", "replicated or sharded"),
     "batch over devices": (
         *["--devices 4 --training retain_batch_size=66", "retain_batch_size is 66"],
         *["multiple of the 4 devices", "the nearest is 64"],

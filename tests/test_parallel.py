@@ -3,22 +3,37 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jax.sharding import PartitionSpec
 
-from jaxunlearn.parallel import AXIS, check_divides, make_mesh, replicate, split_batch
+from jaxunlearn.parallel import (
+    check_divides,
+    make_mesh,
+    replicate,
+    shardings,
+    split_batch,
+    unsplit,
+)
 from jaxunlearn.types import InputError
 
 
 def test_a_mesh_has_the_first_devices_or_all() -> None:
-    assert make_mesh().devices.tolist() == jax.devices()
-    assert make_mesh(3).devices.tolist() == jax.devices()[:3]
-    assert make_mesh(3).shape == {AXIS: 3}
+    assert make_mesh().devices.ravel().tolist() == jax.devices()
+    assert make_mesh(3).devices.ravel().tolist() == jax.devices()[:3]
+    assert make_mesh(3).shape == {"data": 3, "fsdp": 1}
+    assert make_mesh(3, "sharded").shape == {"data": 1, "fsdp": 3}
 
 
 @pytest.mark.parametrize("count", [0, -1, 9])
 def test_devices_that_are_not_there(count: int) -> None:
     with pytest.raises(InputError, match=rf"devices is {count}, but this machine has 8 \(cpu\)"):
         make_mesh(count)
+
+
+def test_parameters_are_replicated_or_sharded() -> None:
+    with pytest.raises(InputError, match="parameters is 'split', but must be replicated or sh"):
+        make_mesh(2, "split")
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(7, 8), (3, 4), (0, 4), (-4, 4), (18, 16)])
@@ -32,7 +47,7 @@ def test_batches_that_do_not_divide(size: int, nearest: int) -> None:
 def test_batches_that_do() -> None:
     mesh = make_mesh(4)
     check_divides(mesh, retain=8, forget=4)
-    assert mesh.shape[AXIS] == 4
+    assert mesh.size == 4
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -47,9 +62,10 @@ def test_replicating(count: int) -> None:
         np.testing.assert_array_equal(shard.data, given["x"])
 
 
+@pytest.mark.parametrize("parameters", ["replicated", "sharded"])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_splitting_a_batch(axis: int) -> None:
-    mesh = make_mesh(2)
+def test_splitting_a_batch(axis: int, parameters: str) -> None:
+    mesh = make_mesh(2, parameters)
     given = replicate({"x": jnp.arange(16.0).reshape(4, 4), "y": jnp.ones((4, 2, 3))}, mesh)
     split = jax.jit(lambda batch: split_batch(batch, mesh, axis))(given)
     for name, leaf in split.items():
@@ -57,3 +73,54 @@ def test_splitting_a_batch(axis: int) -> None:
         expected[axis] //= 2
         assert leaf.addressable_shards[0].data.shape == tuple(expected)
         np.testing.assert_array_equal(leaf, given[name])
+
+
+WHOLE = PartitionSpec()
+SPECS = {
+    "the largest axis": ("dense/kernel", (8, 16), PartitionSpec(None, "fsdp")),
+    "the largest that divides": ("dense/kernel", (8, 15), PartitionSpec("fsdp")),
+    "of equal ones the last": ("dense/kernel", (8, 8), PartitionSpec(None, "fsdp")),
+    "channels of a convolution": ("kernel", (3, 3, 8, 4), PartitionSpec(None, None, "fsdp")),
+    "the features of an embedding": ("embed/embedding", (64, 4), PartitionSpec(None, "fsdp")),
+    "never its rows": ("embed/embedding", (64, 3), WHOLE),
+    "nothing divides": ("kernel", (3, 5), WHOLE),
+    "nothing to split": ("kernel", (0, 3), WHOLE),
+    "vectors": ("bias", (64,), WHOLE),
+    "scalars": ("step", (), WHOLE),
+}
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_the_rules(case: str) -> None:
+    path, shape, spec = SPECS[case]
+    tree = {path: jax.ShapeDtypeStruct(shape, jnp.float32)}
+    assert shardings(tree, make_mesh(4, "sharded"))[path].spec == spec
+
+
+def test_replicated_parameters_are_split_along_an_axis_of_one_device() -> None:
+    mesh = make_mesh(4)
+    given = {"kernel": jnp.ones((3, 5))}
+    assert jax.device_put(given, shardings(given, mesh))["kernel"].is_fully_replicated
+
+
+def test_what_mirrors_a_parameter_follows_it() -> None:
+    """Momentum, masks and slow weights have its path at their end, and its shape."""
+    params = {
+        "embed": {"embedding": jnp.ones((12, 8))},
+        "dense": {"kernel": jnp.ones((8, 3)), "bias": jnp.ones(8)},
+    }
+    mesh = make_mesh(2, "sharded")
+    state = {"adam": optax.adam(0.1).init(params), "mask": params, "slow": (params, {"x": params})}
+    wanted = jax.tree.map(lambda sharding: sharding.spec, shardings(params, mesh))
+    found = jax.tree.map(lambda sharding: sharding.spec, shardings(state, mesh))
+    adam = found["adam"][0]
+    for copy in (adam.mu, adam.nu, found["mask"], found["slow"][0], found["slow"][1]["x"]):
+        assert copy == wanted
+    assert adam.count == WHOLE and wanted["embed"]["embedding"] != wanted["dense"]["kernel"]
+
+
+def test_which_parameters_stay_whole() -> None:
+    params = {"a": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}, "b": jnp.ones((4, 3))}
+    assert unsplit(params, 4) == ["a/kernel"]
+    assert unsplit(params, 2) == ["a/kernel"]
+    assert unsplit(params, 3) == []

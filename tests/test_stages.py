@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -131,12 +132,27 @@ def test_other_numbers_compile_nothing(pretrained, unlearned, tmp_path):
     assert (weights(tmp_path / "run")[0] != weights(unlearned)[0]).any()
 
 
-def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path):
-    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, Layout(devices=2))
+def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path, capsys):
+    """With half of the parameters on each of them."""
+    layout = Layout(devices=2, parameters="sharded")
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, layout)
+    assert "stay whole" not in capsys.readouterr().out
     for ours, theirs in zip(weights(tmp_path / "run"), weights(unlearned), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     # It is the same run all the same: a study may go on with other devices.
     stages.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, Layout())
+
+
+def test_parameters_that_cannot_be_split_are_named(capsys):
+    layout = Layout(devices=4, parameters="sharded")
+    params = {name: jnp.ones((3, 5)) for name in "abcd"} | {"e": jnp.ones((3, 8))}
+    stages._say_what_stays_whole(params, layout)
+    assert capsys.readouterr().out == (
+        "4 of the parameters stay whole on each device, since no axis of theirs divides by 4: "
+        "a, b, c and others\n"
+    )
+    stages._say_what_stays_whole(params, replace(layout, parameters="replicated"))
+    assert not capsys.readouterr().out
 
 
 def test_micro_batches_give_the_same_numbers(pretrained, unlearned, tmp_path):
