@@ -47,7 +47,7 @@ FLAGS = {
         ],
         *["--trainable", "--adapter-rank", "--anchor"],
     ],
-    "evaluate": ["--retrained", "--classifier"],
+    "evaluate": ["--retrained", "--classifier", "--inception"],
     "sample": ["--run", "--labels", "--count"],
     "compare": ["--config", "--seeds", "--devices", "--parameters", "--micro-batch"],
     "select": ["--pretrained", "--by", "--fraction"],
