@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn.types import InputError
@@ -80,6 +81,33 @@ def split_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     """Inside jit: the batch with its `axis` split over the devices of the mesh."""
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
     return jax.lax.with_sharding_constraint(batch, sharding)
+
+
+def own_rows(size: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of a batch of that size lie on the devices of this process, in order."""
+    places = NamedSharding(mesh, PartitionSpec(AXES)).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[place] for place in places.values()]))
+
+
+def place_rows(rows: Any, size: int, mesh: Mesh, axis: int) -> Any:
+    """Batches of which each process has its own rows, as arrays over all devices.
+
+    Args:
+        rows: a tree of numpy arrays, whose `axis` has the rows that `own_rows` tells.
+        size: of the whole batch.
+        mesh: the devices.
+        axis: that of the batch.
+
+    Returns:
+        The tree, with arrays whose `axis` has `size` rows and is split over the devices.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
+
+    def one(x: np.ndarray) -> jax.Array:
+        whole = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        return jax.make_array_from_process_local_data(sharding, x, whole)
+
+    return jax.tree.map(one, rows)
 
 
 def shardings(state: Any, mesh: Mesh) -> Any:

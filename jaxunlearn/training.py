@@ -28,6 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.files import write_text
 from jaxunlearn.parallel import check_divides, replicate, shardings, split_batch
+from jaxunlearn.streaming import Stream, Unread, indices_of, supplied
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
 
 Numbers = dict[str, Any]
@@ -57,13 +58,19 @@ class Program(NamedTuple):
         init: `init(numbers, key, params, model_state, forget, retain) -> TrainState`.
         chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps
             until `stop`, or until a loss is not finite; `finite` says whether all losses and the
-            weights are. `state` is donated. `history` has one array `[chunk_steps]` per metric.
+            weights are. Either data set is all examples, or the batches of the coming steps, with
+            leaves `[chunk_steps, ...]` and "epoch" among them. `state` is donated. `history` has
+            one array `[chunk_steps]` per metric.
+        order: `order(numbers, key, step, forget, retain) -> (forget visits, retain visits)`: what
+            the next `chunk_steps` steps visit, as `"position"` and `"epoch"` `[chunk_steps, B]` and
+            `[chunk_steps, retain batches, B]`; of the examples, only the "index" counts.
         chunk_steps: the largest number of steps of one chunk.
         mesh: the devices.
     """
 
     init: Callable[..., TrainState]
     chunk: Callable[..., tuple[TrainState, dict[str, jax.Array], jax.Array]]
+    order: Callable[..., tuple[Batch, Batch]]
     chunk_steps: int
     mesh: Mesh
 
@@ -114,32 +121,36 @@ def compile_program(
         forget: Arrays,
         retain: Arrays,
     ) -> TrainState:
-        return placed(build(numbers).init(key, params, model_state, forget, retain))
+        method = build(numbers)
+        return placed(method.init(key, params, model_state, forget or Unread(), retain or Unread()))
+
+    @jax.jit
+    def order(
+        numbers: Numbers, key: jax.Array, first_step: jax.Array, forget: Arrays, retain: Arrays
+    ) -> tuple[Batch, Batch]:
+        """What the next steps visit."""
+        key, num_batches = jax.random.wrap_key_data(key), build(numbers).retain_batches
+        per_step = num_batches * retain_batch_size
+        of_forget, of_retain = (
+            visits(jax.random.fold_in(key, child), arrays, first_step, count, chunk_steps)
+            for child, arrays, count in ((2, forget, forget_batch_size), (3, retain, per_step))
+        )
+        stacked = (chunk_steps, num_batches, retain_batch_size)
+        of_retain = jax.tree.map(lambda x: x.reshape(stacked), of_retain)
+        return jax.lax.with_sharding_constraint((of_forget, of_retain), everywhere)
 
     @functools.partial(jax.jit, donate_argnums=1)
     def chunk(
         numbers: Numbers, state: TrainState, forget: Arrays, retain: Arrays, stop: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
-        method = build(numbers)
-        first_step, key = state.step, jax.random.wrap_key_data(state.key)
-        per_step = method.retain_batches * retain_batch_size
-        forget_order = visits(
-            jax.random.fold_in(key, 2), forget, first_step, forget_batch_size, chunk_steps
-        )
-        retain_order = visits(jax.random.fold_in(key, 3), retain, first_step, per_step, chunk_steps)
-        forget_order, retain_order = jax.lax.with_sharding_constraint(
-            (forget_order, retain_order), everywhere
-        )
+        method, first_step = build(numbers), state.step
+        forget_order, retain_order = order(numbers, state.key, first_step, forget, retain)
 
         def one_step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
             """One step, for which sharded parameters are gathered; the rest of the state is not."""
             i = state.step - first_step
             forget_batch = split_batch(take(forget, forget_order, i), mesh)
-            retain_batches = jax.tree.map(
-                lambda x: x.reshape(method.retain_batches, retain_batch_size, *x.shape[1:]),
-                take(retain, retain_order, i),
-            )
-            retain_batches = split_batch(retain_batches, mesh, axis=1)
+            retain_batches = split_batch(take(retain, retain_order, i), mesh, axis=1)
             whole = jax.lax.with_sharding_constraint(state.params, everywhere)
             state, metrics = method.step(state._replace(params=whole), forget_batch, retain_batches)
             return placed(state), metrics
@@ -162,7 +173,7 @@ def compile_program(
         finite &= _all_finite((state.params, state.model_state))
         return state, *jax.lax.with_sharding_constraint((history, finite), everywhere)
 
-    return Program(init, chunk, chunk_steps, mesh)
+    return Program(init, chunk, order, chunk_steps, mesh)
 
 
 def _all_finite(tree: Any) -> jax.Array:
@@ -195,7 +206,18 @@ def visits(
 
 
 def take(arrays: Arrays, order: dict[str, jax.Array], i: jax.Array) -> Batch:
-    """The batch of the i-th step of a stretch."""
+    """The batch of the i-th step of a stretch, out of all examples or of the batches of its steps.
+
+    Args:
+        arrays: N examples `[N, ...]`, or the batches themselves, with "epoch", `[num_steps, ...]`.
+        order: what each step visits; of batches themselves, it does not count.
+        i: the step.
+
+    Returns:
+        The batch.
+    """
+    if "epoch" in arrays:
+        return {name: values[i] for name, values in arrays.items()}
     batch = {name: values[order["position"][i]] for name, values in arrays.items()}
     return batch | {"epoch": order["epoch"][i]}
 
@@ -204,8 +226,8 @@ def run(
     program: Program,
     numbers: Numbers,
     start: tuple[Params, ModelState],
-    forget: Arrays,
-    retain: Arrays,
+    forget: Arrays | Stream,
+    retain: Arrays | Stream,
     *,
     num_steps: int,
     seed: int,
@@ -220,8 +242,8 @@ def run(
         program: from `compile_program`.
         numbers: the numbers of the method, and arrays that it is told beside the data.
         start: parameters and model state to begin with; not modified.
-        forget: all forget examples.
-        retain: all retain examples.
+        forget: all forget examples, in memory or streamed.
+        retain: all retain examples, in memory or streamed.
         num_steps: how many steps in all.
         seed: of the run's key: data order, augmentation, random labels.
         checkpointer: where to save and resume; None keeps nothing.
@@ -235,13 +257,15 @@ def run(
     Raises:
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
-        InputError: a damaged or foreign checkpoint.
+        InputError: a damaged or foreign checkpoint, streamed examples of a method that looks at all
+            of them before its first step, or a record that cannot be read.
     """
     mesh = program.mesh
-    forget, retain = replicate((forget, retain), mesh)
+    sets = [x if isinstance(x, Stream) else replicate(x, mesh) for x in (forget, retain)]
+    present = [{} if isinstance(x, Stream) else x for x in sets]
     numbers = {k: jnp.float32(v) if isinstance(v, float) else v for k, v in numbers.items()}
     numbers = replicate(numbers, mesh)
-    inputs = (numbers, *replicate((jax.random.key(seed), *start), mesh), forget, retain)
+    inputs = (numbers, *replicate((jax.random.key(seed), *start), mesh), *present)
     compile_seconds = 0.0
     if checkpointer and checkpointer.newest_step() is not None:
         shapes = jax.eval_shape(program.init, *inputs)
@@ -256,19 +280,26 @@ def run(
         seconds = time.perf_counter() - clock
     del inputs  # the state has its own copy of the weights
     _truncate_metrics(metrics_file, int(state.step))
-    limit = replicate(jnp.int32(num_steps), mesh)
-    chunk, more_seconds = executable_for(program.chunk, numbers, state, forget, retain, limit)
-    compile_seconds += more_seconds
-
     step = saved = int(state.step)
-    with _stop_signals() as stop_requested:
+    key, indices = jax.device_get(state.key), [replicate(indices_of(x), mesh) for x in sets]
+
+    def order(step: int) -> Any:
+        first = replicate(jnp.int32(step), mesh)
+        return jax.device_get(program.order(numbers, key, first, *indices))
+
+    supply = supplied(sets, order, program.chunk_steps, num_steps, mesh)
+    with supply as data_at, _stop_signals() as stop_requested:
         while step < num_steps:
             clock = time.perf_counter()
             limit = replicate(jnp.int32(min(step + program.chunk_steps, num_steps)), mesh)
-            state, history, finite = chunk(numbers, state, forget, retain, limit)
+            data = data_at(step)
+            chunk, more_seconds = executable_for(program.chunk, numbers, state, *data, limit)
+            compile_seconds += more_seconds
+            state, history, finite = chunk(numbers, state, *data, limit)
             history = jax.device_get(history)
+            del data  # that of the next chunk comes now
             done = int(state.step) - step
-            seconds += time.perf_counter() - clock
+            seconds += time.perf_counter() - clock - more_seconds
             _append_metrics(metrics_file, history, step, done)
             step += done
             if not finite:
