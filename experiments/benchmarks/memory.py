@@ -1,0 +1,232 @@
+"""What memory an unlearning step takes, as a multiple of a plain training step's.
+
+    python experiments/benchmarks/memory.py        (about 20 minutes on two cores, most of it XLA)
+
+For an MLP, a ViT and a ResNet, and for every method: the memory of the compiled step (arguments,
+outputs and temporaries, less what outputs share with donated arguments), by XLA's account, over
+that of `finetune`, which is plain training on one batch. The arguments are the state and the
+batches: the data set, which lies on the device or is streamed, is not counted. `init` is where
+masks and teachers are made, and where one-shot methods do their work; the data set it reads is
+not counted either.
+
+For plain training, EUPMU and SFR-on also with micro-batches and with blocks computed anew. On the
+MLP every method takes a step in micro-batches too, and the largest difference to that of the whole
+batch is noted, relative to the largest weight or entry of the optimizer's state. Writes
+`results/memory.json` and `results/memory.md` beside this file.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import methods, models
+from jaxunlearn.setting import machine
+from jaxunlearn.tasks import classification
+from jaxunlearn.tasks.accumulated import accumulated
+from jaxunlearn.types import Method, Task
+
+BATCH, MICRO_BATCH, FORGET, RETAIN = 256, 32, 256, 512
+RESULTS = Path(__file__).parent / "results"
+PLAIN = "finetune"
+FORMS = (PLAIN, "eupmu", "sfron")  # these are measured in micro-batches and with remat as well
+GENERATING = ("selective_amnesia", "esd", "concept_ablation")
+KEY = jax.random.key(0)
+
+
+class Problem(NamedTuple):
+    """A model by name, its fields, and the shape of its images."""
+
+    name: str
+    model: str
+    image: tuple[int, int, int]
+    fields: dict[str, Any]
+
+    def task(self, **fields: Any) -> Task:
+        """The task of classifying with it."""
+        module = models.create(self.model, 10, **self.fields, **fields)
+        return classification(module, image_shape=self.image, num_classes=10)
+
+
+PROBLEMS = (
+    Problem("MLP", "mlp", (28, 28, 1), {}),
+    Problem("ViT", "vit-ti", (32, 32, 3), {"patch_size": 8, "depth": 4}),
+    Problem("ResNet", "resnet10-narrow", (32, 32, 3), {"norm": "group"}),
+)
+
+
+def examples(problem: Problem, first: int, *lead: int) -> dict[str, jax.Array]:
+    """Random images with labels; memory does not depend on them."""
+    rng = np.random.default_rng(first)
+    count = int(np.prod(lead))
+    values = {
+        "image": rng.integers(0, 256, (count, *problem.image)).astype(np.uint8),
+        "label": rng.integers(0, 10, count).astype(np.int32),
+        "index": first + np.arange(count, dtype=np.int32),
+    }
+    return {name: jnp.asarray(v.reshape(*lead, *v.shape[1:])) for name, v in values.items()}
+
+
+def build(task: Task, name: str) -> Method:
+    """A method with its default settings, but for few steps."""
+    settings = {"num_steps": 16, "mask_batch_size": MICRO_BATCH, "fisher_batch_size": MICRO_BATCH}
+    known = methods.settings(name)
+    given = {key: value for key, value in settings.items() if key in known}
+    return methods.build(task, name, methods.settings(name, given))
+
+
+def step_program(problem: Problem, method: Method, task: Task) -> tuple[Any, tuple[Any, ...]]:
+    """The compiled step, which donates its state, and the shapes of its arguments."""
+    data = examples(problem, 0, FORGET), examples(problem, FORGET, RETAIN)
+    weights = jax.eval_shape(task.init, KEY)
+    state = jax.eval_shape(method.init, KEY, *weights, *data)
+    batches = (
+        examples(problem, 0, BATCH) | {"epoch": jnp.zeros(BATCH, jnp.int32)},
+        examples(problem, 0, method.retain_batches, BATCH)
+        | {"epoch": jnp.zeros((method.retain_batches, BATCH), jnp.int32)},
+    )
+    step = jax.jit(method.step, donate_argnums=0).lower(state, *batches).compile()
+    return step, batches
+
+
+def size(tree: Any) -> int:
+    """Bytes of a tree of arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def memory(program: Any) -> int:
+    """Bytes of a compiled program, by XLA's account."""
+    found = program.memory_analysis()
+    return (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+        + found.temp_size_in_bytes
+    )
+
+
+def measure(problem: Problem, name: str, form: str, task: Task) -> dict[str, Any]:
+    """The bytes of a step and of `init`, and whether the state is donated whole."""
+    method = build(task, name)
+    step, _ = step_program(problem, method, task)
+    data = examples(problem, 0, FORGET), examples(problem, FORGET, RETAIN)
+    weights = jax.eval_shape(task.init, KEY)
+    state = size(jax.tree.leaves(jax.eval_shape(method.init, KEY, *weights, *data))[:-1])
+    assert step.memory_analysis().alias_size_in_bytes >= state, f"{name} keeps its state twice"
+    row = {"model": problem.name, "method": name, "form": form, "step": memory(step)}
+    if form == "whole":
+        shapes = (jax.ShapeDtypeStruct((), KEY.dtype), *weights, *data)
+        row["init"] = memory(jax.jit(method.init).lower(*shapes).compile()) - size(data)
+    return row
+
+
+def difference(problem: Problem, name: str) -> float:
+    """Between the states after a step in micro-batches and one of whole batches."""
+    ends = []
+    for task in (problem.task(), accumulated(problem.task(), MICRO_BATCH)):
+        method = build(task, name)
+        step, batches = step_program(problem, method, task)
+        data = examples(problem, 0, FORGET), examples(problem, FORGET, RETAIN)
+        state = jax.jit(method.init)(KEY, *jax.jit(problem.task().init)(KEY), *data)
+        state, _ = step(state, *batches)
+        ends.append([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(state[:-1])])
+    return max(
+        float(np.max(np.abs(x - y), initial=0.0) / max(np.max(np.abs(x), initial=0.0), 1e-3))
+        for x, y in zip(*ends, strict=True)
+    )
+
+
+def gradient_flops(problem: Problem) -> float:
+    """FLOPs of a gradient in micro-batches over those of the whole batch's."""
+    flops = []
+    for task, loops in (
+        (problem.task(), 1),
+        (accumulated(problem.task(), MICRO_BATCH), BATCH // MICRO_BATCH),
+    ):
+        batch = examples(problem, 0, BATCH) | {"epoch": jnp.zeros(BATCH, jnp.int32)}
+
+        def loss(params: Any, task: Task = task, batch: Any = batch) -> jax.Array:
+            return jnp.mean(task.losses(params, {}, batch, KEY, True)[0])
+
+        program = jax.jit(jax.grad(loss)).lower(jax.eval_shape(task.init, KEY)[0]).compile()
+        flops.append(loops * program.cost_analysis()["flops"])  # a loop's body counts once
+    return flops[1] / flops[0]
+
+
+def cases() -> Iterator[tuple[Problem, str, str, Task]]:
+    """Every model, method and form, plain training first."""
+    for problem in PROBLEMS:
+        for name in (PLAIN, *(n for n in methods.available() if n != PLAIN)):
+            if name in GENERATING:
+                continue
+            yield problem, name, "whole", problem.task()
+            if name in FORMS:
+                yield problem, name, "micro-batches", accumulated(problem.task(), MICRO_BATCH)
+                if problem.name != "MLP":
+                    yield problem, name, "remat", problem.task(remat=True)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """All methods side by side, and then the forms."""
+    found = {(row["model"], row["method"], row["form"]): row for row in rows}
+    names = [problem.name for problem in PROBLEMS]
+    lines = [
+        "| method | " + " | ".join(f"{n} step | {n} init" for n in names) + " | difference |",
+        "| --- |" + " --- |" * (2 * len(names) + 1),
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for name in names:
+            row = found[name, method, "whole"]
+            cells += [f"{row['ratio']:.2f}", f"{row['init_ratio']:.2f}"]
+        cells.append(f"{found['MLP', method, 'whole']['difference']:.0e}")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| model | method | MB whole | whole | micro-batches | remat |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in names:
+        for method in FORMS:
+            forms = [found.get((name, method, f)) for f in ("whole", "micro-batches", "remat")]
+            shown = [f"{row['ratio']:.2f}" if row else "–" for row in forms]
+            whole = found[name, method, "whole"]["step"] / 1e6
+            lines.append(f"| {name} | {method} | {whole:.1f} | " + " | ".join(shown) + " |")
+    return lines
+
+
+def main() -> None:
+    """Measures what is not measured yet, and writes the two result files."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "memory.json"
+    facts = {"machine": machine(), "batch": BATCH, "micro_batch": MICRO_BATCH}
+    result = json.loads(path.read_text()) if path.exists() else {}
+    if {key: result.get(key) for key in facts} != facts:
+        result = facts | {"gradient_flops": {}, "rows": []}
+    done = {(row["model"], row["method"], row["form"]) for row in result["rows"]}
+    for problem, name, form, task in cases():
+        if (problem.name, name, form) in done:
+            continue
+        row = measure(problem, name, form, task)
+        if problem.name == "MLP" and form == "whole":
+            row["difference"] = difference(problem, name)
+        plain = next((r for r in result["rows"] if r["model"] == problem.name), row)["step"]
+        row["ratio"] = round(row["step"] / plain, 4)
+        if "init" in row:
+            row["init_ratio"] = round(row["init"] / plain, 4)
+        result["rows"].append(row)
+        path.write_text(json.dumps(result, indent=2) + "\n")
+        print(row, flush=True)
+    result["gradient_flops"] = {p.name: round(gradient_flops(p), 4) for p in PROBLEMS}
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    lines = "\n".join(table(result["rows"]))
+    (RESULTS / "memory.md").write_text(lines + "\n")
+    print(lines, result["gradient_flops"])
+
+
+if __name__ == "__main__":
+    main()
