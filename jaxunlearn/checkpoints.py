@@ -1,11 +1,13 @@
 """Checkpoints by orbax: trees of arrays, restored into the structure they must have.
 
 Each checkpoint holds a tree, a small JSON record with the fingerprint of the tree, and the digests
-of its own files. The digests are checked before orbax reads it, the fingerprint after.
+of its own files. The digests are checked before orbax reads it, the fingerprint after. A checkpoint
+that is damaged is named and passed over, for the newest sound one.
 """
 
 import hashlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from jaxunlearn.files import read_json, unwritable, write_json
+from jaxunlearn.files import file_digest, read_json, unwritable, write_json
 from jaxunlearn.types import InputError
 
 _CONTENTS = "contents.json"
@@ -43,30 +45,40 @@ def fingerprint(tree: Any) -> str:
     return digest.hexdigest()
 
 
+class _Damage(Exception):
+    """A checkpoint is not what was written; the message says in what."""
+
+
 class Checkpointer:
     """The checkpoints of one tree in one folder; the newest two are kept.
 
     Args:
         folder: where they are, or will be.
+        say: told in one line of each checkpoint that is damaged and passed over.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None] = warnings.warn) -> None:
         self.folder = folder.absolute()
+        self.say = say
+
+    def steps(self) -> list[int]:
+        """The steps of all complete checkpoints, sound or not, in order."""
+        if not self.folder.exists():
+            return []
+        with self._manager(read_only=True) as manager:
+            return sorted(manager.all_steps())
 
     def newest_step(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
-        if not self.folder.exists():
-            return None
-        with self._manager(read_only=True) as manager:
-            return manager.latest_step()
+        return max(self.steps(), default=None)
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         """Writes a tree and its record; either all of it is there afterwards, or nothing.
 
-        A checkpoint of the same step is replaced.
+        Checkpoints of the same step or later ones, which `restore` found damaged, are deleted.
 
         Args:
-            step: of the tree; not below that of an earlier checkpoint.
+            step: of the tree.
             tree: a tree of arrays.
             record: what goes with it, as JSON has it; "fingerprint" is added.
 
@@ -79,31 +91,63 @@ class Checkpointer:
         )
         try:
             with self._manager() as manager:
-                if step in manager.all_steps():
-                    manager.delete(step)
+                for other in manager.all_steps():
+                    if other >= step:
+                        manager.delete(other)
                 manager.save(step, args=items)
             place = self.folder / str(step)
             write_json(place / _CONTENTS, _digests(place))
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def restore(self, target: Any) -> tuple[Any, dict[str, Any]]:
-        """The newest tree, in the structure, shapes, dtypes and shardings of `target`.
+    def restore(
+        self, target: Any, complaint: Callable[[dict[str, Any]], str | None] = lambda record: None
+    ) -> tuple[Any, dict[str, Any]]:
+        """The newest sound tree, in the structure, shapes, dtypes and shardings of `target`.
 
         Args:
             target: a tree of arrays or of `jax.ShapeDtypeStruct`.
+            complaint: `complaint(record)` says what is wrong with what belongs to a checkpoint, or
+                None.
 
         Returns:
             The tree, and the record saved with it.
 
         Raises:
-            InputError: no checkpoint, a damaged one, or one of another model.
+            InputError: no checkpoint, none that is sound, or one of another model.
         """
-        step = self.newest_step()
-        if step is None:
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                tree, record = self._read(step, target)
+                reason = complaint(record)
+                if reason is not None:
+                    raise _Damage(reason)
+            except _Damage as damage:
+                reason = " ".join(str(damage).split())[:200]
+                damaged.append(
+                    f"the checkpoint of step {step} in {self.folder} is damaged ({reason})"
+                )
+                continue
+            for each in damaged:
+                self.say(f"{each}; going on from that of step {step}.")
+            return tree, record
+        if not damaged:
             raise InputError(
                 f"{self.folder} holds no complete checkpoint; run the stage that writes it first."
             )
+        if len(damaged) == 1:
+            raise InputError(
+                f"{damaged[0]}; delete the folder {self.folder / str(self.newest_step())} and run "
+                "the command that wrote it again: it goes on from what is left."
+            )
+        raise InputError(
+            f"{damaged[0]}, and so is every other one; delete the folder {self.folder} and run the "
+            "command that wrote it again: it begins anew."
+        )
+
+    def _read(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
+        """The tree of one checkpoint and its record, once all of it was compared."""
         self._check_files(step)
         with self._manager(read_only=True) as manager:
             self._check_kinds(manager, step, target)
@@ -115,9 +159,9 @@ class Checkpointer:
                 tree, record = restored["tree"], restored["record"]
                 sound = record["fingerprint"] == fingerprint(tree)
             except Exception as error:  # orbax and the storage below it raise all kinds
-                raise self._damaged(step, str(error)) from error
+                raise _Damage(str(error)) from error
         if not sound:
-            raise self._damaged(step, "its arrays do not match their fingerprint")
+            raise _Damage("its arrays do not match their fingerprint")
         return tree, record
 
     @contextmanager
@@ -145,21 +189,24 @@ class Checkpointer:
         place = self.folder / str(step)
         if not (place / _CONTENTS).exists():
             return
-        wanted, found = read_json(place / _CONTENTS), _digests(place)
+        try:
+            wanted, found = read_json(place / _CONTENTS), _digests(place)
+        except (InputError, OSError) as error:
+            raise _Damage(str(error)) from error
         for name, digest in wanted.items():
             if name not in found:
-                raise self._damaged(step, f"its file {name} is missing")
+                raise _Damage(f"its file {name} is missing")
             if found[name] != digest:
-                raise self._damaged(step, f"its file {name} was cut short or altered")
+                raise _Damage(f"its file {name} was cut short or altered")
 
     def _check_kinds(self, manager: ocp.CheckpointManager, step: int, target: Any) -> None:
         """Compares what the checkpoint says it holds with the target, leaf by leaf."""
         try:
             found = _kinds(manager.item_metadata(step)["tree"])
         except Exception as error:
-            raise self._damaged(step, str(error)) from error
+            raise _Damage(str(error)) from error
         if not found:
-            raise self._damaged(step, "its metadata is missing")
+            raise _Damage("its metadata is missing")
         wanted = _kinds(target)
         for path in sorted(found.keys() | wanted.keys()):
             if found.get(path) != wanted.get(path):
@@ -169,23 +216,13 @@ class Checkpointer:
                     "use the configuration it was written with."
                 )
 
-    def _damaged(self, step: int, why: str) -> InputError:
-        reason = " ".join(why.split())[:200]
-        return InputError(
-            f"the checkpoint of step {step} in {self.folder} is damaged ({reason}); delete the "
-            f"folder {self.folder / str(step)} and run the command that wrote it again: it goes on "
-            "from what is left."
-        )
-
 
 def _digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file in a folder, by its path in there."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _CONTENTS:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            digests[path.relative_to(folder).as_posix()] = digest
+            digests[path.relative_to(folder).as_posix()] = file_digest(path)
     return digests
 
 

@@ -17,8 +17,8 @@ from jaxunlearn.config import Study
 from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.features import Features, of_inception
-from jaxunlearn.files import write_json
-from jaxunlearn.folders import check_claim
+from jaxunlearn.files import write_record
+from jaxunlearn.folders import check_claim, locked
 from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report import write_report
@@ -83,6 +83,7 @@ def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, 
             stages.check(cell.folder / name, config, layout)
     judge, inception = study.judge(), None
     whole = dataclasses.replace(layout, micro_batch=0)  # classifiers may have BatchNorm
+    inception = None
     if judge is not None:
         stages.check(folder / _CLASSIFIER, stages.pretraining(judge, _CLASSIFIER_SEED), whole)
         inception = of_inception(Path(study.inception)) if study.inception else None
@@ -90,13 +91,27 @@ def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, 
             generating.check_request(cell.request)
             if inception is not None:
                 generating.check_images(inception, study.problem, cell.seed, cell.request)
-    write_json(folder / "study.json", _description(study))
+    with locked(folder):
+        write_record(folder / "study.json", _description(study))
+        evaluation = functools.partial(_evaluation, folder, study, inception, whole)
+        return _run(folder, study, cells, layout, evaluation)
+
+
+def _run(
+    folder: Path,
+    study: Study,
+    cells: dict[int, list[Cell]],
+    layout: Layout,
+    evaluation: Callable[[], Evaluate],
+) -> dict[str, Path]:
+    """Runs what is not finished yet, and writes the report."""
+    everything = [cell for seed in study.seeds for cell in cells[seed]]
     paths = [cell.folder / name for cell in everything for name in cell.runs]
     finished = sum(_is_evaluated(path) for path in paths)
     say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
 
     failed: list[str] = []
-    evaluate = _evaluation(folder, study, inception, whole)
+    evaluate = evaluation()
     for seed in study.seeds:
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):

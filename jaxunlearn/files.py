@@ -1,9 +1,16 @@
-"""Files that are there in full or not at all, and that say what is wrong with them when read."""
+"""Files that are there in full or not at all, and that say what is wrong with them when read.
+
+Records are JSON objects that carry the digest of their own content, and those of the files that
+belong to them: one that was altered since is named, never used. Records of older versions carry
+none, and are taken as they are.
+"""
 
 import contextlib
+import hashlib
 import json
 import os
 import reprlib
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,15 +21,20 @@ import numpy as np
 
 from jaxunlearn.types import InputError
 
-_DAMAGE = (  # what reading arrays raises for a file cut short, overwritten, or of another kind
+_SEAL = "sha256_of_the_rest"
+DAMAGE = (  # what reading arrays raises for a file cut short, altered, or of another kind
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     ValueError,
     TypeError,
     KeyError,
     EOFError,
     OSError,
     RuntimeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
 )
 
 
@@ -56,6 +68,80 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Writes a JSON object with its own digest, atomically.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_json(path, sealed(record))
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the digest of its content.
+
+    Example:
+        >>> record = sealed({"steps": 3})
+        >>> unsealed(Path("done.json"), record)
+        {'steps': 3}
+        >>> unsealed(Path("done.json"), record | {"steps": 4})
+        Traceback (most recent call last):
+        jaxunlearn.types.InputError: done.json was altered after it was written ...
+    """
+    return record | {_SEAL: _content_digest(record)}
+
+
+def unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The content of a record, once its digest was compared, if it carries one.
+
+    Args:
+        path: where it was read.
+        record: as it was read.
+
+    Raises:
+        InputError: it was altered.
+    """
+    content = {key: value for key, value in record.items() if key != _SEAL}
+    if _SEAL in record and record[_SEAL] != _content_digest(content):
+        raise InputError(
+            f"{path} was altered after it was written (its content does not match its digest); "
+            "restore it, or delete it and run anew."
+        )
+    return content
+
+
+def _content_digest(record: dict[str, Any]) -> str:
+    plain = json.loads(json.dumps(record))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digests(folder: Path, record: dict[str, Any]) -> None:
+    """Raises unless the files of a folder are those that a record was written with.
+
+    One that is missing is no matter here: whoever needs it says so.
+
+    Args:
+        folder: where the files lie.
+        record: its entry "digests" has the digest of each by its name, if it has one at all.
+
+    Raises:
+        InputError: a file was altered.
+    """
+    for name, digest in record.get("digests", {}).items():
+        path = folder / name
+        if path.exists() and file_digest(path) != digest:
+            raise InputError(
+                f"{path} was cut short or altered after it was written; restore it, or delete "
+                f"{folder} and run anew."
+            )
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays by name as a compressed `.npz` file, atomically.
 
@@ -85,7 +171,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
             return {name: file[name] for name in names}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(
             f"{path} is damaged or has no {' and '.join(names)} ({error}); restore it, or delete "
             "it and run anew."
@@ -99,10 +185,11 @@ def read_json(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        The object.
+        The object, without its digest.
 
     Raises:
-        InputError: the file is missing, is not JSON, or holds something else than an object.
+        InputError: the file is missing, is not JSON, holds something else than an object, or was
+            altered.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -117,7 +204,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds {reprlib.repr(value)}, but must hold a JSON object; restore it, or "
             "delete it and run anew."
         )
-    return value
+    return unsealed(path, value)
 
 
 def unwritable(path: Path, error: OSError) -> InputError:

@@ -1,13 +1,23 @@
 """Folders that belong to one thing for good: a run, a study, a search, a sweep, shadow models.
 
-Each kind leaves a file of its own in its folders, the record of what the folder is for.
+Each kind leaves a file of its own in its folders, the record of what the folder is for. While a
+process writes to a folder it holds a lock on it, which ends with the process, however that ends.
 """
 
+import contextlib
+import errno
 import reprlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from jaxunlearn.files import unwritable
 from jaxunlearn.types import InputError
+
+_LOCK = ".lock"
 
 
 def check_claim(folder: Path, record: str, thing: str, many: bool = False) -> bool:
@@ -35,6 +45,55 @@ def check_claim(folder: Path, record: str, thing: str, many: bool = False) -> bo
             f"{folder} is not empty and holds no {thing}; name a new folder, or empty this one."
         )
     return False
+
+
+@contextlib.contextmanager
+def locked(folder: Path, part: str = "") -> Iterator[None]:
+    """Keeps every other process from writing to a folder, until the `with` block ends.
+
+    The lock is the operating system's, on an empty hidden file in the folder: it is gone when the
+    process is, even if that was killed. Of the processes of one distributed job the first holds it.
+
+    Args:
+        folder: made if it is not there.
+        part: the name of a part of the folder's work: processes at other parts may work beside this
+            one, those at the whole or at the same part may not.
+
+    Raises:
+        InputError: another process is at work there, or the folder cannot be written.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        _lock(held, folder, _LOCK, shared=bool(part))
+        if part:
+            _lock(held, folder, f"{_LOCK}-{part}", shared=False)
+        yield
+
+
+def _lock(held: contextlib.ExitStack, folder: Path, name: str, shared: bool) -> None:
+    """Takes one lock, for as long as `held` lasts."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = held.enter_context((folder / name).open("a"))
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES):
+            raise InputError(
+                f"another process is at work in {folder}; wait until it has ended, or name another "
+                "folder."
+            ) from error
+        warnings.warn(
+            f"{folder} lies where files cannot be locked, so nothing keeps a second process out "
+            "of it.",
+            stacklevel=2,
+        )
 
 
 def check_same(there: Any, here: Any, otherwise: str) -> None:

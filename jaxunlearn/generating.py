@@ -21,9 +21,17 @@ from jaxunlearn.diffusion import Denoiser, guided, sample
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.generation import classify_generated, compare_generated
 from jaxunlearn.features import Features, of_classifier, of_inception, real_images
-from jaxunlearn.files import read_json, write_arrays, write_json
+from jaxunlearn.files import write_arrays
+from jaxunlearn.folders import locked
 from jaxunlearn.report.grids import sample_grid
-from jaxunlearn.results import check_retrained, predict, read_cost, with_share
+from jaxunlearn.results import (
+    check_retrained,
+    predict,
+    read_cost,
+    read_results,
+    with_share,
+    write_results,
+)
 from jaxunlearn.setting import Weights, load_dataset, load_denoiser, load_splits, load_task
 from jaxunlearn.types import InputError, Task
 
@@ -227,7 +235,7 @@ def evaluate(
             retrained model was evaluated by others.
     """
     check_images(judge.features, problem, seed, request)
-    oracle = read_json(retrained / "results.json") if retrained else {}
+    oracle = read_results(retrained) if retrained else {}
     described = {"name": judge.features.name, "dimension": judge.features.dimension}
     if oracle and oracle.get("features") != described:
         raise InputError(
@@ -268,9 +276,9 @@ def evaluate(
         "metrics": metrics,
         **with_share(cost, oracle),
     }
-    run.mkdir(parents=True, exist_ok=True)
-    write_arrays(run / "samples.npz", {"image": images, "label": labels})
-    write_json(run / "results.json", results)
+    with locked(run):
+        write_arrays(run / "samples.npz", {"image": images, "label": labels})
+        write_results(run, results, weights, "samples.npz")
     return metrics
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import jax
 
 from jaxunlearn import data, evaluation
+from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.evaluation import Predictions, SplitPredictions
-from jaxunlearn.files import read_json, write_json
+from jaxunlearn.files import check_digests, file_digest, read_json, write_record
+from jaxunlearn.folders import locked
 from jaxunlearn.runs import check, load_weights, read_config, read_done
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
 from jaxunlearn.types import InputError, Task
@@ -63,7 +65,7 @@ def evaluate(
     splits, task, cost = load_splits(problem, seed, request), load_task(problem), cost or {}
     oracle, oracle_results = None, {}
     if retrained is not None:
-        oracle_results = read_json(retrained / "results.json")
+        oracle_results = read_results(retrained)
         oracle = SplitPredictions.load(retrained / "predictions.npz")
     predictions = predict_splits(task, weights, splits)
     metrics = evaluation.evaluate(predictions, oracle, oracle_results.get("metrics"))
@@ -77,10 +79,38 @@ def evaluate(
         "metrics": metrics,
         **with_share(cost, oracle_results),
     }
-    run.mkdir(parents=True, exist_ok=True)
-    predictions.save(run / "predictions.npz")
-    write_json(run / "results.json", results)
+    with locked(run):
+        predictions.save(run / "predictions.npz")
+        write_results(run, results, weights, "predictions.npz")
     return metrics
+
+
+def write_results(run: Path, results: dict[str, Any], weights: Weights, *files: str) -> None:
+    """Writes the results of a run, with the fingerprint of its weights and the digests of files.
+
+    Args:
+        run: the run folder.
+        results: what was found.
+        weights: of the model.
+        *files: what lies beside the results and belongs to them.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    digests = {name: file_digest(run / name) for name in files}
+    evidence = {"weights": fingerprint(weights), "digests": digests}
+    write_record(run / "results.json", results | evidence)
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """The results of an evaluated run, whose files must be those that they were written with.
+
+    Raises:
+        InputError: the run was not evaluated, or a file is damaged.
+    """
+    found = read_json(run / "results.json")
+    check_digests(run, found)
+    return found
 
 
 def with_share(cost: dict[str, Any], oracle: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +220,7 @@ def read_metrics(run: Path) -> dict[str, float]:
     Raises:
         InputError: the run was not evaluated.
     """
-    return read_json(run / "results.json")["metrics"]
+    return read_results(run)["metrics"]
 
 
 def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:

@@ -18,7 +18,7 @@ from jaxunlearn import data
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Aim, Problem, from_dict
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
-from jaxunlearn.files import read_json, write_json
+from jaxunlearn.files import read_json, write_record
 from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.setting import Weights, load_dataset, load_shapes
 from jaxunlearn.types import InputError
@@ -169,15 +169,16 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
 
 
 def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
-    """Makes a folder that of a run, unless it is already. Call `check` before.
+    """Makes a folder that of a run, unless it is already; call it when the folder is locked.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: it is not free, or cannot be written.
     """
+    check(run, config, dataset, splits)
     if not (run / "config.json").exists():
-        write_json(run / "config.json", _plain(config))
+        write_record(run / "config.json", _plain(config))
     if not (run / "fingerprints.json").exists():
-        write_json(run / "fingerprints.json", {"data": dataset.fingerprint})
+        write_record(run / "fingerprints.json", {"data": dataset.fingerprint})
     path = run / "forget_request.json"
     if config.request is not None and splits is not None and not path.exists():
         data.save_request(path, config.request, dataset, splits)

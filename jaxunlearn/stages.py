@@ -23,7 +23,8 @@ from jaxunlearn.compiled import programs_read
 from jaxunlearn.config import Aim, Problem
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import Examples, ForgetRequest, Splits
-from jaxunlearn.files import write_json
+from jaxunlearn.files import file_digest, write_record
+from jaxunlearn.folders import locked
 from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import check_budget
 from jaxunlearn.objectives import needs_unseen
@@ -219,8 +220,8 @@ def train(
     if part is not None:
         start = Weights(*part.split(*start, jax.random.key(seed)))
     _say_what_stays_whole(start.params, layout)
-    runs.claim(run, config, load_dataset(problem), _splits(config))
-    with show_progress(run) as on_progress, programs_read() as read:
+    with locked(run), show_progress(run) as on_progress, programs_read() as read:
+        runs.claim(run, config, load_dataset(problem), _splits(config))
         outcome = training.run(
             program(task, config.method, settings, layout),
             numbers(settings) | held_out(settings, _splits(config)),
@@ -229,25 +230,26 @@ def train(
             retain,
             num_steps=settings["num_steps"],
             seed=seed,
-            checkpointer=Checkpointer(run / "checkpoints"),
+            checkpointer=Checkpointer(run / "checkpoints", say),
             metrics_file=run / "metrics.jsonl",
             on_progress=on_progress,
         )
-    weights = Weights(outcome.state.params, outcome.state.model_state)
-    if part is not None:
-        weights = Weights(*part.merge(*weights))
-    Checkpointer(run / "weights").save(settings["num_steps"], weights, {})
-    done = {
-        "steps": settings["num_steps"],
-        "seconds": outcome.seconds + preparation,
-        "compile_seconds": outcome.compile_seconds,
-        "programs_read": len(read),
-        "weights": fingerprint(weights),
-        "machine": machine(),
-    }
-    if is_guarded(settings):
-        done["guard"] = methods.guard_records(outcome.state)[0]
-    write_json(run / "done.json", done)
+        weights = Weights(outcome.state.params, outcome.state.model_state)
+        if part is not None:
+            weights = Weights(*part.merge(*weights))
+        Checkpointer(run / "weights").save(settings["num_steps"], weights, {})
+        done = {
+            "steps": settings["num_steps"],
+            "seconds": outcome.seconds + preparation,
+            "compile_seconds": outcome.compile_seconds,
+            "programs_read": len(read),
+            "weights": fingerprint(weights),
+            "machine": machine(),
+            "digests": {"metrics.jsonl": file_digest(run / "metrics.jsonl")},
+        }
+        if is_guarded(settings):
+            done["guard"] = methods.guard_records(outcome.state)[0]
+        write_record(run / "done.json", done)
     return runs.load_weights(run, problem)
 
 

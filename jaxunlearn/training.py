@@ -11,6 +11,7 @@ follows from the step alone, so a resumed run sees exactly what an undisturbed o
 """
 
 import functools
+import hashlib
 import json
 import signal
 import threading
@@ -26,7 +27,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn.checkpoints import Checkpointer
-from jaxunlearn.files import write_text
+from jaxunlearn.files import file_digest, unwritable, write_text
 from jaxunlearn.parallel import check_divides, replicate, shardings, split_batch
 from jaxunlearn.streaming import Stream, Unread, indices_of, supplied
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
@@ -257,8 +258,9 @@ def run(
     Raises:
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
-        InputError: a damaged or foreign checkpoint, streamed examples of a method that looks at all
-            of them before its first step, or a record that cannot be read.
+        InputError: no sound checkpoint, or a foreign one, streamed examples of a method that looks
+            at all of them before its first step, a record that cannot be read, or a file that
+            cannot be written.
     """
     mesh = program.mesh
     sets = [x if isinstance(x, Stream) else replicate(x, mesh) for x in (forget, retain)]
@@ -271,7 +273,7 @@ def run(
         shapes = jax.eval_shape(program.init, *inputs)
         places = shardings(shapes, mesh)
         target = jax.tree.map(lambda shape, place: shape.update(sharding=place), shapes, places)
-        state, record = checkpointer.restore(target)
+        state, record = checkpointer.restore(target, functools.partial(_complaint, metrics_file))
         seconds = record["seconds"]
     else:
         init, compile_seconds = executable_for(program.init, *inputs)
@@ -312,7 +314,7 @@ def run(
             on_progress(Progress(step, num_steps, seconds, last))
             due = step - saved >= checkpoint_every or step == num_steps
             if checkpointer and (due or stop_requested.is_set()):
-                checkpointer.save(step, state, {"seconds": seconds})
+                checkpointer.save(step, state, _record(metrics_file, step, seconds))
                 saved = step
             if stop_requested.is_set():
                 raise Interrupted(
@@ -360,31 +362,49 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _record(metrics_file: Path | None, step: int, seconds: float) -> dict[str, Any]:
+    """What goes with a checkpoint: the seconds so far, and the digest of the metrics so far."""
+    record: dict[str, Any] = {"step": step, "seconds": seconds}
+    if metrics_file is None:
+        return record
+    return record | {"metrics": file_digest(metrics_file)}
+
+
+def _complaint(metrics_file: Path | None, record: dict[str, Any]) -> str | None:
+    """What is wrong with the metrics of the steps up to a checkpoint, or None."""
+    if metrics_file is None or "metrics" not in record:
+        return None
+    lines = _lines(metrics_file)[: record["step"]]
+    if hashlib.sha256(b"".join(lines)).hexdigest() == record["metrics"]:
+        return None
+    return f"{metrics_file} was cut short or altered in the lines up to there"
+
+
 def _append_metrics(
     path: Path | None, history: dict[str, np.ndarray], first_step: int, count: int
 ) -> None:
     if path is None:
         return
-    with path.open("a") as file:
-        for i in range(count):
-            values = {name: float(values[i]) for name, values in history.items()}
-            line = {"step": first_step + i + 1} | {
-                name: value if np.isfinite(value) else str(value) for name, value in values.items()
-            }
-            file.write(json.dumps(line) + "\n")
+    lines = []
+    for i in range(count):
+        values = {name: float(values[i]) for name, values in history.items()}
+        line = {"step": first_step + i + 1} | {
+            name: value if np.isfinite(value) else str(value) for name, value in values.items()
+        }
+        lines.append(json.dumps(line) + "\n")
+    try:
+        with path.open("a") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _truncate_metrics(path: Path | None, step: int) -> None:
     """Drops the lines of steps after `step`, which a resumed run writes again."""
-    if path is None or not path.exists():
-        return
-    lines = path.read_text().splitlines()
-    kept = []
-    for line in lines:
-        try:
-            if json.loads(line)["step"] > step:
-                break
-        except ValueError:
-            break  # the run was killed while it wrote this line
-        kept.append(line + "\n")
-    write_text(path, "".join(kept))
+    if path is not None and path.exists():
+        write_text(path, b"".join(_lines(path)[:step]).decode("utf-8", "replace"))
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The lines of a file, one a step; the last may have been cut short by a kill."""
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from jaxunlearn import data
+from jaxunlearn.folders import locked
 from tests.data.toys import write_fashion_mnist
 from tests.shell.commands import (
     QUICK,
@@ -15,6 +16,7 @@ from tests.shell.commands import (
     copy,
     done,
     problem_words,
+    rewrite,
     snapshot,
 )
 
@@ -27,9 +29,20 @@ def test_folders_that_cannot_be_a_run(here, pretrained, unwritable):
         "a-file": "a-file is a file, but a run needs a folder",
         "a-file/run": "cannot be written (Not a directory); choose a folder",
         "full": "full is not empty and holds no run",
-        unwritable / "run": f"{unwritable / 'run'}/config.json cannot be written (",
+        unwritable / "run": f"{unwritable / 'run'} cannot be written (",
     }.items():
         assert_refused(call("retrain", folder, *words), reason)
+
+
+def test_folders_that_another_process_works_in(retrained, data_dir, tmp_path):
+    with locked(tmp_path / "run"):
+        result = call("pretrain", tmp_path / "run", *problem_words(data_dir))
+    assert_refused(result, f"another process is at work in {tmp_path / 'run'}; wait until")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    before = snapshot(retrained)
+    with locked(retrained):
+        assert_refused(call("evaluate", retrained), "another process is at work")
+    assert snapshot(retrained) == before
 
 
 def test_a_pretraining_run_that_is_none(here, pretrained, retrained, tmp_path_factory):
@@ -87,8 +100,7 @@ def test_a_run_folder_of_another_configuration(pretrained, retrained, unlearned,
 def test_weights_of_another_pretraining_run(pretrained, unlearned, data_dir, tmp_path):
     """The same problem, but the original model is not the one that this run began with."""
     other = copy(pretrained, tmp_path / "other")
-    record = json.loads((other / "done.json").read_text())
-    (other / "done.json").write_text(json.dumps(record | {"weights": "0" * 64}))
+    rewrite(other / "done.json", lambda record: record.update(weights="0" * 64))
     words = ["--fraction", 0.1, "--method", "finetune", "--settings", *QUICK, "--pretrained", other]
     assert_refused(call("unlearn", unlearned, *words), "another configuration: start is")
     assert_refused(call("unlearn", tmp_path / "run", *words), "weights are those of another run")
@@ -130,9 +142,8 @@ def test_a_damaged_checkpoint_of_the_original_model(pretrained, tmp_path, damage
 
 def test_a_checkpoint_of_another_model(pretrained, tmp_path, data_dir):
     run = copy(pretrained, tmp_path / "pretrained")
-    config = json.loads((run / "config.json").read_text())
-    config["problem"]["model_settings"] = {"hidden": [33]}
-    (run / "config.json").write_text(json.dumps(config))
+    other = {"hidden": [33]}
+    rewrite(run / "config.json", lambda config: config["problem"].update(model_settings=other))
     words = ["retrain", tmp_path / "retrain", "--pretrained", run, "--fraction", 0.1]
     result = call("unlearn", tmp_path / "run", *words[2:], "--method", "finetune")
     assert_refused(
@@ -147,10 +158,8 @@ def test_a_checkpoint_of_another_data_set(pictures, tmp_path):
     words = ["--data", "fashion_mnist", "--data-dir", prepared, "--model", "mlp-tiny"]
     pretrain = ["pretrain", run, *words, "--training", "num_steps=2"]
     done(*pretrain, "--folder", files)
-    config = json.loads((run / "config.json").read_text())
-    config["problem"]["folder"] = None  # or the files would be asked for
-    config["problem"]["data_dir"] = str(tmp_path / "others")
-    (run / "config.json").write_text(json.dumps(config))
+    moved = {"folder": None, "data_dir": str(tmp_path / "others")}  # the files are not asked for
+    rewrite(run / "config.json", lambda config: config["problem"].update(moved))
     shutil.rmtree(files)
     write_fashion_mnist(files, train=24)
     data.load("fashion_mnist", data_dir=tmp_path / "others", folder=files)

@@ -141,6 +141,70 @@ def test_damage_to_any_file_is_found_and_named(saved, tmp_path, damage):
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with two checkpoints; not to be written to."""
+    folder = tmp_path_factory.mktemp("two") / "checkpoints"
+    for step in (5, 10):
+        Checkpointer(folder).save(step, make_state(float(step)), {"step": step})
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["contents.json", "largest"])
+def test_a_damaged_newest_checkpoint_is_passed_over(two, tmp_path, damage, name):
+    """It goes on from the one before, says so, and the next save takes the damaged one's place."""
+    folder, said = tmp_path / "copy", []
+    shutil.copytree(two, folder)
+    largest = max(files(folder / "10"), key=lambda file: (folder / "10" / file).stat().st_size)
+    path, spoil = folder / "10" / (largest if name == "largest" else name), DAMAGE[damage]
+    content = path.read_bytes()
+    path.unlink()
+    if spoil is not None:
+        path.write_bytes(spoil(content))
+    checkpointer = Checkpointer(folder, said.append)
+    tree, record = checkpointer.restore(make_state())
+    if name == "contents.json" and damage in ("delete", "last byte", "more"):
+        # The arrays are checked by their fingerprint too, and white space at the end is no damage.
+        assert record["step"] == 10 and not said
+        return
+    assert_equal(tree, make_state(5.0))
+    assert record["step"] == 5
+    assert len(said) == 1 and "\n" not in said[0]
+    assert said[0].startswith(f"the checkpoint of step 10 in {folder} is damaged (")
+    assert said[0].endswith("; going on from that of step 5.")
+    assert path.name in said[0]
+    checkpointer.save(7, make_state(7.0), {"step": 7})
+    assert checkpointer.steps() == [5, 7]
+    assert checkpointer.restore(make_state())[1]["step"] == 7 and len(said) == 1
+
+
+def test_none_is_sound(two, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(two, folder)
+    for step in ("5", "10"):
+        (folder / step / "contents.json").write_text("{")
+    with pytest.raises(InputError, match="step 10 .* and so is every other one; delete the folder"):
+        Checkpointer(folder).restore(make_state())
+
+
+def test_what_goes_with_a_checkpoint_counts_too(two):
+    said = []
+    tree, _ = Checkpointer(two, said.append).restore(
+        make_state(), lambda record: "its metrics are gone" if record["step"] == 10 else None
+    )
+    assert_equal(tree, make_state(5.0))
+    assert "(its metrics are gone); going on from that of step 5" in said[0]
+
+
+def test_another_model_is_no_damage(two, tmp_path):
+    """Nothing is passed over for it: the older ones are of that model too."""
+    said = []
+    with pytest.raises(InputError, match="another model"):
+        Checkpointer(two, said.append).restore(make_state(width=4))
+    assert not said
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

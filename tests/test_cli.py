@@ -149,7 +149,7 @@ def test_a_command_that_cannot_be_parsed(tmp_path, words):
 def test_pretrain(pretrained, data_dir):
     assert {path.name for path in pretrained.iterdir()} == {
         *["config.json", "fingerprints.json", "metrics.jsonl", "checkpoints", "weights"],
-        "done.json",
+        *["done.json", ".lock"],
     }
     config = json.loads((pretrained / "config.json").read_text())
     assert (config["stage"], config["seed"]) == ("pretrain", 0)
@@ -158,7 +158,7 @@ def test_pretrain(pretrained, data_dir):
     assert config["settings"]["learning_rate_schedule"] == "one_cycle"
     dataset = data.load("digits", data_dir=data_dir)
     fingerprints = json.loads((pretrained / "fingerprints.json").read_text())
-    assert fingerprints == {"data": dataset.fingerprint}
+    assert fingerprints["data"] == dataset.fingerprint
     lines = read_lines(pretrained / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 201))
     assert lines[-1]["retain_loss"] < 0.1 * lines[0]["retain_loss"]
@@ -176,6 +176,7 @@ def test_retrain_and_evaluate(retrained, pretrained):
     assert {path.name for path in retrained.iterdir()} == {
         *["config.json", "fingerprints.json", "forget_request.json", "metrics.jsonl"],
         *["checkpoints", "weights", "done.json", "results.json", "predictions.npz"],
+        ".lock",
     }
     request = json.loads((retrained / "forget_request.json").read_text())
     assert request["name"] == "random-0.1" and len(request["forget"]) == 130

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from jaxunlearn import training
+from jaxunlearn.folders import locked
 from jaxunlearn.report.study import read_lines
 from tests.shell.commands import assert_refused, call, copy, done, snapshot, weights
 
@@ -48,7 +49,8 @@ def test_what_the_folder_holds(finished, study_text):
     assert plan["machine"]["platform"] == "cpu"
     assert plan["configuration"]["problem"]["training"]["num_steps"] == 200
     assert {path.name for path in folder.iterdir()} == {
-        *["seed-0", "seed-1", "study.json", "report.md", "report.html", "results.json"]
+        *["seed-0", "seed-1", "study.json", "report.md", "report.html", "results.json"],
+        ".lock",
     }
     for seed in (0, 1):
         inside = {path.name for path in (folder / f"seed-{seed}").iterdir()}
@@ -57,7 +59,7 @@ def test_what_the_folder_holds(finished, study_text):
         assert sorted(path.name for path in (folder / cell).iterdir()) == sorted(NAMES)
         for name in NAMES:
             files = {path.name for path in (folder / cell / name).iterdir()}
-            own = {"results.json", "predictions.npz"}
+            own = {"results.json", "predictions.npz", ".lock"}
             trained = {"config.json", "done.json", "metrics.jsonl", "checkpoints", "weights"}
             trained |= {"fingerprints.json", "forget_request.json"}
             assert files == (own if name == "original" else own | trained)
@@ -132,6 +134,14 @@ def test_again_nothing_is_computed(finished, study, trained):
     changed = {name for name in after if after[name] != before.get(name)}
     assert after.keys() == before.keys()
     assert changed <= {"study.json", "report.md", "report.html", "results.json"}
+
+
+def test_one_process_at_a_time(finished, study):
+    before = snapshot(study)
+    with locked(study):
+        for words in (["compare", study, "--config", finished.config], ["evidence", study]):
+            assert_refused(call(*words), f"another process is at work in {study}; wait")
+    assert snapshot(study) == before
 
 
 def test_a_new_method_is_all_that_is_computed(finished, study, study_text, trained, tmp_path):

@@ -1,6 +1,5 @@
 """Run folders: what they say of themselves, and what is said of them."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,8 +7,9 @@ import pytest
 from jaxunlearn import runs, setting, stages
 from jaxunlearn.config import from_dict
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import read_json
 from jaxunlearn.types import InputError
-from tests.shell.commands import QUICK, assert_same_run, call, copy, done, snapshot
+from tests.shell.commands import QUICK, assert_same_run, call, copy, done, rewrite, snapshot
 
 pytest_plugins = ["tests.shell.fixtures"]
 
@@ -18,7 +18,7 @@ def test_a_configuration_survives_the_file(unlearned):
     config = runs.read_config(unlearned, "unlearn")
     assert config.request == ForgetRequest(fraction=0.1)
     assert config.settings["num_steps"] == 4
-    plain = json.loads((unlearned / "config.json").read_text())
+    plain = read_json(unlearned / "config.json")
     assert from_dict(runs.RunConfig, plain, "it") == config
 
 
@@ -70,8 +70,12 @@ def test_long_values_are_cut_short_in_messages(pretrained, tmp_path):
 
 def test_a_record_that_was_damaged(pretrained, unlearned, tmp_path):
     run = copy(unlearned, tmp_path / "run")
-    record = json.loads((run / "done.json").read_text())
-    (run / "done.json").write_text(json.dumps(record | {"seconds": None}))
+    content = (run / "done.json").read_text()
+    (run / "done.json").write_text(content.replace('"steps": 4', '"steps": 5'))
+    with pytest.raises(InputError, match="done.json was altered after it was written"):
+        runs.read_done(run)
+    (run / "done.json").write_text(content)
+    rewrite(run / "done.json", lambda record: record.update(seconds=None))
     with pytest.raises(InputError, match="seconds = None, which must be of type float; delete"):
         runs.read_done(run)
     assert call("evaluate", run).status == 2

@@ -189,6 +189,25 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
 
 
+@pytest.mark.parametrize("line", [1, 6])
+def test_altered_metrics_are_written_again(
+    go: Any, undisturbed: Finished, tmp_path: Path, line: int
+) -> None:
+    """A checkpoint counts as sound only with the metrics of all steps before it."""
+    go(tmp_path, num_steps=8)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[line - 1] = lines[line - 1].replace("0.", "0.1", 1)
+    path.write_text("".join(lines))
+    if line == 1:
+        with pytest.raises(InputError, match="metrics.jsonl was cut short or altered .* anew"):
+            go(tmp_path)
+        return
+    with pytest.warns(UserWarning, match="step 8 .* going on from that of step 4"):
+        outcome = go(tmp_path)
+    Finished(outcome, tmp_path).assert_same(undisturbed)
+
+
 def test_chunks_may_end_anywhere(go: Any, undisturbed: Finished, tmp_path: Path) -> None:
     """Three steps, then three and four more, are ten; a finished run is left as it is."""
     for steps in (3, STEPS, STEPS):

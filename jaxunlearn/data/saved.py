@@ -4,7 +4,6 @@ The file is JSON. Beside the request it holds the positions themselves and the f
 data set, so that a run is continued and judged on the same examples of the same data or not at all.
 """
 
-import contextlib
 import json
 import os
 from dataclasses import asdict
@@ -15,6 +14,7 @@ import numpy as np
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.forget import ForgetRequest
 from jaxunlearn.data.splits import Splits
+from jaxunlearn.files import sealed, unsealed, write_text
 from jaxunlearn.types import InputError
 
 FORMAT = 1
@@ -46,18 +46,7 @@ def save_request(
         "forget": splits.forget.index.tolist(),
         "validation": splits.validation.index.tolist(),
     }
-    target = Path(path)
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content) + "\n", "utf-8")
-        os.replace(unfinished, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise InputError(
-            f"forget request cannot be written to {str(target)!r} ({error})"
-        ) from error
+    write_text(Path(path), json.dumps(sealed(content)) + "\n")
 
 
 def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
@@ -71,7 +60,7 @@ def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
         int64 `[F]`, sorted positions in `dataset.train`.
 
     Raises:
-        InputError: the file is missing or malformed, or belongs to other data.
+        InputError: the file is missing, malformed or altered, or belongs to other data.
     """
     what = f"saved forget request {os.fspath(path)!r}"
     try:
@@ -82,6 +71,7 @@ def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
         raise InputError(f"{what} is malformed ({error}); write it anew by a new run") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{what} is malformed (no format {FORMAT}); write it anew by a new run")
+    content = unsealed(Path(path), content)
     if content.get("fingerprint") != dataset.fingerprint:
         raise InputError(
             f"{what} belongs to other data: data set {content.get('dataset')!r} with fingerprint "

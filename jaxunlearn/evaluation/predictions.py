@@ -6,7 +6,6 @@ Everything that is evaluated here, from accuracies to attacks, reads nothing of 
 """
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxunlearn.files import DAMAGE, write_arrays
 from jaxunlearn.types import InputError
 
 _SUM_TOLERANCE = 1e-3
@@ -204,18 +204,17 @@ class SplitPredictions(NamedTuple):
         """Writes all splits into one npz file, which appears only when it is complete.
 
         Args:
-            path: the file; its folder must exist. Entries are named "forget_probabilities"
-                (float32), "forget_labels" (int32), and so on.
+            path: the file. Entries are named "forget_probabilities" (float32), "forget_labels"
+                (int32), and so on.
+
+        Raises:
+            InputError: it cannot be written.
         """
         arrays: dict[str, Any] = {}
         for name, predictions in zip(self._fields, self, strict=True):
             arrays[f"{name}_probabilities"] = np.asarray(predictions.probabilities, np.float32)
             arrays[f"{name}_labels"] = np.asarray(predictions.labels, np.int32)
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(partial, path)
+        write_arrays(Path(path), arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SplitPredictions":
@@ -231,7 +230,7 @@ class SplitPredictions(NamedTuple):
             InputError: if the file is missing, cut short, or lacks a split.
         """
         try:
-            with open(path, "rb") as stream, np.load(stream) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 return cls(
                     *(
                         Predictions(file[f"{name}_probabilities"], file[f"{name}_labels"])
@@ -242,7 +241,7 @@ class SplitPredictions(NamedTuple):
             raise InputError(
                 f"There are no predictions at {path}: evaluate the model first."
             ) from None
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        except DAMAGE as error:
             raise InputError(
                 f"{path} holds no complete predictions ({error}): evaluate the model again."
             ) from None

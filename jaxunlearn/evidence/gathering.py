@@ -25,8 +25,9 @@ from jaxunlearn.evaluation.per_class import class_damage, disagreement_map
 from jaxunlearn.evidence.probing import probe_accuracy
 from jaxunlearn.evidence.relearning import EPOCHS, SETTINGS, relearning_curve
 from jaxunlearn.evidence.report import write_evidence_report
-from jaxunlearn.files import read_json, write_json
-from jaxunlearn.report.study import Run, read_study
+from jaxunlearn.files import read_json, write_record
+from jaxunlearn.folders import locked
+from jaxunlearn.report.study import Run, Study, read_study
 from jaxunlearn.setting import Weights, check_classifies, load_dataset, load_splits, load_task
 from jaxunlearn.stages import to_device
 from jaxunlearn.types import InputError
@@ -51,7 +52,12 @@ def gather(folder: Path) -> dict[str, Any]:
     cells = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
     for retrained in cells.values():
         check_classifies(runs.read_config(retrained.folder, "retrain").problem, "evidence")
-    entries = []
+    with locked(folder):
+        return _gather(study, cells)
+
+
+def _gather(study: Study, cells: dict[tuple[int, str], Run]) -> dict[str, Any]:
+    folder, entries = study.folder, []
     for run in study.runs:
         oracle = cells.get((run.seed, run.request))
         if oracle is not None:
@@ -68,7 +74,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "relearning": SETTINGS | {"epochs": EPOCHS},
         "runs": entries,
     }
-    write_json(folder / "evidence.json", report)
+    write_record(folder / "evidence.json", report)
     write_evidence_report(folder, report)
     return report
 
@@ -90,7 +96,7 @@ def _of_run(folder: Path, run: Run, oracle: Run) -> dict[str, Any]:
     found |= from_predictions(_predictions(run), _predictions(oracle))
     problem = runs.read_config(oracle.folder, "retrain").problem
     found |= _from_weights(runs.load_weights(trained, problem), problem, oracle)
-    write_json(path, found)
+    write_record(path, found)
     say(f"{run_label(run.folder)}: evidence gathered")
     return found
 

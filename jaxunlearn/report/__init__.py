@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+from jaxunlearn.files import sealed, write_text
 from jaxunlearn.report.aggregate import make_table, to_json
 from jaxunlearn.report.extras import read_extras
 from jaxunlearn.report.markdown import render_markdown
@@ -48,12 +49,10 @@ def write_report(
     texts = {
         "markdown": ("report.md", render_markdown(study, tables, extras, written)),
         "html": ("report.html", render_page(study, tables, extras, written)),
-        "json": ("results.json", json.dumps(to_json(study, tables), indent=2) + "\n"),
+        "json": ("results.json", json.dumps(sealed(to_json(study, tables)), indent=2) + "\n"),
     }
     paths = {}
     for kind, (name, text) in texts.items():
         paths[kind] = study.folder / name
-        partial = study.folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, paths[kind])
+        write_text(paths[kind], text)
     return paths

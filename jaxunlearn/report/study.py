@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.evaluation import SplitPredictions, distances, divergences
+from jaxunlearn.files import check_digests, unsealed
 from jaxunlearn.folders import first_difference
 from jaxunlearn.report.columns import REFERENCES
 from jaxunlearn.types import InputError
@@ -108,7 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
         The object as a dict.
 
     Raises:
-        InputError: if the file is missing, no JSON, or no object.
+        InputError: if the file is missing, no JSON, no object, or was altered.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not valid JSON ({error}): delete it and run again.") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
-    return content
+    return unsealed(path, content)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -159,6 +160,9 @@ def is_number(value: Any) -> bool:
 def _read_run(folder: Path, seed: int, request: str) -> Run:
     path = folder / "results.json"
     results = read_json(path)
+    check_digests(folder, results)
+    if (folder / "done.json").exists():
+        check_digests(folder, read_json(folder / "done.json"))
     metrics = results.get("metrics")
     if not isinstance(metrics, dict):
         raise InputError(f'{path} has no "metrics", which must be an object of numbers.')

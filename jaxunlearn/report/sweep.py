@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
-from jaxunlearn.files import read_json, write_json, write_text
+from jaxunlearn.files import read_json, write_record, write_text
 from jaxunlearn.report.front import draw_front, is_shown
 
 _LOSS_ALLOWED = 10.0
@@ -70,7 +70,7 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
         (found["reference"]["validation_accuracy"], found["reference"]["forget_error"]),
     )
     write_text(paths["picture"], picture)
-    write_json(paths["json"], found)
+    write_record(paths["json"], found)
     write_text(paths["markdown"], render_sweep(found))
     return paths
 

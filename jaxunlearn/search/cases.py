@@ -7,7 +7,6 @@ from jaxunlearn import evaluation, results, stages
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.evaluation import SplitPredictions
-from jaxunlearn.files import read_json
 from jaxunlearn.setting import Weights, load_splits, load_task
 from jaxunlearn.types import Arrays, Task
 from jaxunlearn.unseen import has_unseen, unseen_losses
@@ -62,8 +61,8 @@ def load_case(
     """
     oracle = None
     if retrained is not None:
-        predictions = SplitPredictions.load(retrained / "predictions.npz")
-        oracle = predictions, read_json(retrained / "results.json")["metrics"]
+        metrics = results.read_metrics(retrained)
+        oracle = SplitPredictions.load(retrained / "predictions.npz"), metrics
     splits = load_splits(problem, seed, request)
     task, forget = load_task(problem), stages.to_device(splits.forget)
     if has_unseen(splits):

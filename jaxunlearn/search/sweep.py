@@ -23,8 +23,8 @@ from jaxunlearn import methods, results, runs, stages
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.files import read_json, write_json
-from jaxunlearn.folders import check_claim, check_same
+from jaxunlearn.files import read_json, write_record
+from jaxunlearn.folders import check_claim, check_same, locked
 from jaxunlearn.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
@@ -148,14 +148,15 @@ def sweep(
         for number, point in enumerate(plan.points(), start=1)
         for run_seed in plan.seeds or (seed,)
     ]
-    _describe(folder, plan, identity, case, cells)
-    mine = [cell for i, cell in enumerate(cells) if i % shares == share - 1]
-    waiting = [cell for cell in mine if not cell.path.exists()]
-    say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
-    size = min(group_size, len(waiting)) or 1
-    for first in range(0, len(waiting), size):
-        _run(folder, program, settings, case, waiting[first : first + size], size)
-    return write_sweep_report(folder)
+    with locked(folder, f"{share}-of-{shares}" if shares > 1 else ""):
+        _describe(folder, plan, identity, case, cells)
+        mine = [cell for i, cell in enumerate(cells) if i % shares == share - 1]
+        waiting = [cell for cell in mine if not cell.path.exists()]
+        say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
+        size = min(group_size, len(waiting)) or 1
+        for first in range(0, len(waiting), size):
+            _run(folder, program, settings, case, waiting[first : first + size], size)
+        return write_sweep_report(folder)
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:
@@ -205,7 +206,7 @@ def _describe(
         "cells": [cell.path.name for cell in cells],
         "machine": machine(),
     }
-    write_json(folder / "sweep.json", description)
+    write_record(folder / "sweep.json", description)
 
 
 def _run(
@@ -257,4 +258,4 @@ def _run(
                 for split in ("forget", "retain", "validation")
             )
             say(f"{name}: accuracy: {accuracies} %")
-        write_json(cell.path, entry)
+        write_record(cell.path, entry)

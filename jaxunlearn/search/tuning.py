@@ -29,8 +29,8 @@ from jaxunlearn import methods, results, stages, training
 from jaxunlearn.config import Problem, from_dict, read_toml
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.files import read_json, write_json, write_text
-from jaxunlearn.folders import check_claim, check_same
+from jaxunlearn.files import read_json, write_record, write_text
+from jaxunlearn.folders import check_claim, check_same, locked
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report.tuning import FILE, chosen_toml
 from jaxunlearn.search import space as search_space
@@ -158,9 +158,15 @@ def tune(folder: Path, search: Search) -> dict[str, Any]:
         Diverged: an original or a retrained model did.
         Interrupted: Ctrl-C or SIGTERM arrived; finished trials were saved.
     """
-    record = _open(folder, search)
+    _open(folder, search)
     _check(folder, search)
-    write_json(folder / FILE, record)
+    with locked(folder):
+        return _tune(folder, search)
+
+
+def _tune(folder: Path, search: Search) -> dict[str, Any]:
+    record = _open(folder, search)
+    write_record(folder / FILE, record)
     originals = {
         seed: stages.pretrain(_pretrained(folder, seed), search.problem, seed)
         for seed in search.seeds
@@ -257,7 +263,7 @@ def _tune_one(
         label = folder / request.name / name / f"trial {number} of {len(proposals)}"
         trials[key] = _try(label, method, proposal, request, cases, before)
         runs[name] = {"ranges": entries, "trials": sorted(trials.values(), key=_target)}
-        write_json(folder / FILE, record)
+        write_record(folder / FILE, record)
         say(
             f"{request.name:12}  {name:16} trial {number:3} of {len(proposals)}"
             f"{time.perf_counter() - clock:8.1f} s  target {_target(trials[key]):7.2f}  "

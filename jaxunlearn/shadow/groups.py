@@ -11,7 +11,6 @@ What is there is not computed again. `models.py` has the program that trains a g
 import dataclasses
 import json
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from jaxunlearn.config import Problem
 from jaxunlearn.console import say
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.ulira import logit_confidence
-from jaxunlearn.files import read_json, write_arrays, write_json
+from jaxunlearn.files import DAMAGE, read_json, write_arrays, write_record
 from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.setting import Weights
 from jaxunlearn.shadow import models as shadows
@@ -89,7 +88,7 @@ def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
         present = read_json(folder / "config.json")
         check_same(present, wanted, f"{folder} holds other shadow models")
     else:
-        write_json(folder / "config.json", wanted)
+        write_record(folder / "config.json", wanted)
 
 
 class Group:
@@ -224,9 +223,9 @@ def _load(path: Path) -> Said | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in (*KEYS, "settings")}
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+    except DAMAGE as error:
         raise InputError(
             f"{path} is damaged ({error}); delete it, and the same command computes it anew."
         ) from error

@@ -21,7 +21,8 @@ from jaxunlearn.console import say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation.audit import epsilon_lower_bound
 from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
-from jaxunlearn.files import write_json
+from jaxunlearn.files import write_record
+from jaxunlearn.folders import locked
 from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.setting import (
     check_classifies,
@@ -98,24 +99,25 @@ def ulira(
         seed,
     )
     claim(setting, dataset.fingerprint, request.fraction, group_size)
-    found, diverged = _ask_all(setting, chosen, group_size)
-    variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
-    results, scores = _attack_all(plan, found, variance, false_positive_rates, epsilon)
-    report = {
-        "title": study.title,
-        "dataset": problem.data,
-        "model": problem.model,
-        "shadows": num_shadows,
-        "targets": len(plan.targets),
-        "fraction": request.fraction,
-        "seed": seed,
-        "variance": variance,
-        "machine": machine(),
-        "methods": {name: {"method": m, "settings": s} for name, (m, s) in chosen.items()},
-        "models": results,
-    }
-    write_json(folder / "ulira.json", report)
-    write_ulira_report(folder, report, scores, _sides(plan, found))
+    with locked(folder):
+        found, diverged = _ask_all(setting, chosen, group_size)
+        variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
+        results, scores = _attack_all(plan, found, variance, false_positive_rates, epsilon)
+        report = {
+            "title": study.title,
+            "dataset": problem.data,
+            "model": problem.model,
+            "shadows": num_shadows,
+            "targets": len(plan.targets),
+            "fraction": request.fraction,
+            "seed": seed,
+            "variance": variance,
+            "machine": machine(),
+            "methods": {name: {"method": m, "settings": s} for name, (m, s) in chosen.items()},
+            "models": results,
+        }
+        write_record(folder / "ulira.json", report)
+        write_ulira_report(folder, report, scores, _sides(plan, found))
     if diverged:
         raise Diverged(
             f"shadow models diverged with {', '.join(diverged)}; all other methods are in the "

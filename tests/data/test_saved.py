@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import ForgetRequest, load_request, save_request, split
+from jaxunlearn.files import sealed
 from jaxunlearn.types import InputError
 from tests.data.toys import toy
 
@@ -69,7 +70,7 @@ def test_saving_again_replaces_and_leaves_nothing_behind(saved):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="forget request cannot be written to"):
+    with pytest.raises(InputError, match="a.json cannot be written .* choose a folder"):
         save_request(tmp_path / "file" / "a.json", REQUEST, DATA, SPLITS)
 
 
@@ -116,5 +117,18 @@ def test_truncated(saved):
 def test_positions_that_cannot_be_right(saved, forget):
     content = json.loads(saved.read_text()) | {"forget": forget}
     saved.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="forget.json was altered after it was written"):
+        load_request(saved, DATA)
+    saved.write_text(json.dumps(sealed(unsealed_by_hand(content))))
     with pytest.raises(InputError, match="is malformed"):
         load_request(saved, DATA)
+
+
+def unsealed_by_hand(content):
+    """As versions before records had digests wrote it."""
+    return {key: value for key, value in content.items() if key != "sha256_of_the_rest"}
+
+
+def test_a_request_of_an_older_version(saved):
+    saved.write_text(json.dumps(unsealed_by_hand(json.loads(saved.read_text()))))
+    np.testing.assert_array_equal(load_request(saved, DATA), SPLITS.forget.index)

@@ -7,8 +7,9 @@ import pytest
 
 from jaxunlearn.evaluation import SplitPredictions, accuracy
 from jaxunlearn.evidence import gathering as evidence
+from jaxunlearn.files import read_json
 from jaxunlearn.types import InputError
-from tests.shell.commands import assert_refused, call, copy, done
+from tests.shell.commands import assert_refused, call, copy, done, rewrite
 
 pytest_plugins = ["tests.shell.fixtures"]
 
@@ -36,7 +37,7 @@ def test_every_run_has_evidence_that_fits_its_metrics(gathered):
         metrics = json.loads((run / "results.json").read_text())["metrics"]
         assert len(entry["relearning_curve"]) == 6
         assert entry["relearning_curve"][0] == pytest.approx(metrics["forget_accuracy"])
-        assert json.loads((run / "evidence.json").read_text()) == entry
+        assert read_json(run / "evidence.json") == entry
         assert 0 <= entry["probe_accuracy"] <= 100
         assert np.sum(entry["disagreement_map"]["test"]) == 355
         assert f"| {name} |" in printed or name in ("original", "retrain", "retrain-again")
@@ -77,8 +78,7 @@ def test_what_is_there_is_not_computed_again_unless_the_weights_changed(
 ):
     folder = copy(gathered[0], tmp_path / "study")
     run = folder / "seed-1" / "class-8" / "tight"
-    kept = json.loads((run / "evidence.json").read_text())
-    (run / "evidence.json").write_text(json.dumps(kept | {"weights": "others", "name": "?"}))
+    rewrite(run / "evidence.json", lambda kept: kept.update(weights="others", name="?"))
     asked = []
     real = evidence.relearning_curve
     monkeypatch.setattr(evidence, "relearning_curve", lambda *a: asked.append(1) or real(*a))

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.folders import locked
 from jaxunlearn.search import sweep as sweeps
 from jaxunlearn.search.space import Choices, Range
 from jaxunlearn.types import InputError
@@ -101,10 +102,14 @@ def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained,
     folder = tmp_path / "sweep"
     given = [*words, "--vary", RATES, "--seeds", 0, 7, "--retrained", retrained]
     for i in (1, 2, 3):
-        done("sweep", folder, *given, "--group-size", 4, "--shard", f"{i}/3")
+        with locked(folder, f"{i % 3 + 1}-of-3"):  # another shard is at work beside this one
+            done("sweep", folder, *given, "--group-size", 4, "--shard", f"{i}/3")
         assert json.loads((folder / "results.json").read_text())["finished"] == 2 * i
     cells = [cell for group in groups for cell in group]
     assert sorted(cells) == sorted((r, s) for r in (0.001, 0.1, 1e30) for s in (0, 7))
+    with locked(folder, "1-of-3"):
+        for refused in (given, [*given, "--shard", "1/3"]):
+            assert_refused(call("sweep", folder, *refused), "another process is at work")
     ours, theirs = (json.loads((f / "results.json").read_text()) for f in (folder, swept[0]))
     for one, other in zip(ours["settings"], theirs["settings"], strict=True):
         assert one["forget_accuracy"] == pytest.approx(other["forget_accuracy"], abs=1e-3)

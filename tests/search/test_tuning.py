@@ -9,11 +9,21 @@ import pytest
 from jaxunlearn import training
 from jaxunlearn.config import Problem, from_dict, load_study
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.folders import locked
 from jaxunlearn.report.tuning import chosen_toml, regret
 from jaxunlearn.runs import load_weights
 from jaxunlearn.search import cases, tuning
 from jaxunlearn.setting import load_task
-from tests.shell.commands import QUICK, TRAINING, assert_refused, call, copy, done, snapshot
+from tests.shell.commands import (
+    QUICK,
+    TRAINING,
+    assert_refused,
+    call,
+    copy,
+    done,
+    rewrite,
+    snapshot,
+)
 
 pytest_plugins = ["tests.shell.fixtures"]
 
@@ -175,9 +185,7 @@ def test_a_diverged_trial_has_the_worst_target_and_stops_nothing(tuned):
 def test_a_search_goes_on_trial_by_trial(tuned, config, runs, tmp_path):
     folder = copy(tuned, tmp_path / "search")
     proposals = [p["learning_rate"] for p in _proposals(config)]
-    record = read(folder)
-    record["found"] = {}
-    (folder / "tuning.json").write_text(json.dumps(record))
+    rewrite(folder / "tuning.json", lambda record: record["found"].clear())
     runs.stop = 2  # the third trial is interrupted
     assert call("tune", folder, "--config", config).status == 130
     assert runs.seen == proposals[:2]
@@ -254,6 +262,11 @@ def test_bad_searches_are_refused_before_anything_is_written(here, data_dir, con
     bad = config.with_name("bad.toml")
     bad.write_text(text.replace(old, new, 1))
     assert_refused(call("tune", "search", "--config", bad), *fragments)
+
+
+def test_one_process_at_a_time(tuned, config):
+    with locked(tuned):
+        assert_refused(call("tune", tuned, "--config", config), "another process is at work")
 
 
 def test_folders_of_anything_else_are_refused(here, tuned, config, pretrained):

@@ -8,6 +8,7 @@ import pytest
 
 from jaxunlearn.config import Problem, Study
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import read_json
 from jaxunlearn.shadow import ulira
 from jaxunlearn.shadow.groups import Group, Setting
 from jaxunlearn.training import Diverged
@@ -41,7 +42,7 @@ def attacked(tmp_path_factory, study):
 
 def test_results_name_the_protocol_and_every_model(attacked):
     folder, report = attacked
-    assert json.loads((folder / "ulira.json").read_text()) == json.loads(json.dumps(report))
+    assert read_json(folder / "ulira.json") == json.loads(json.dumps(report))
     assert list(report["models"]) == ["retrain", "original", "nothing", "finetune"]
     assert (report["shadows"], report["fraction"], report["variance"]) == (6, 0.1, "shared")
     for found in report["models"].values():

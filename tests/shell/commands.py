@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from jaxunlearn import cli, runs
 from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.files import read_json, write_record
 
 TRAINING = {"num_steps": 200, "retain_batch_size": 64}
 # Runs of one method with equal whole numbers and choices share one compiled program.
@@ -93,6 +95,13 @@ def copy(run: Path, where: Path) -> Path:
     """A copy of a folder, to be written to."""
     shutil.copytree(run, where)
     return where
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a record and its digest, so that it is not damaged but says something else."""
+    record = read_json(path)
+    change(record)
+    write_record(path, record)
 
 
 def weights(run: Path) -> list[np.ndarray]:
