@@ -11,6 +11,7 @@ import hashlib
 import json
 import numbers
 import re
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -230,8 +231,8 @@ class ForgetRequest:
         outside = [index for index in indices if not 0 <= index < total]
         if outside:
             raise InputError(
-                f"index {outside[0]} is out of range: the training split of {dataset.name!r} has "
-                f"positions 0 to {total - 1}"
+                f"index {reprlib.repr(outside[0])} is out of range: the training split of "
+                f"{dataset.name!r} has positions 0 to {total - 1}"
             )
         chosen = np.sort(np.array(indices, np.int64))
         held_out = chosen[~np.isin(chosen, eligible)]
@@ -336,10 +337,12 @@ def _checked(values: Iterable[int], what: str) -> tuple[int, ...]:
     seen: set[int] = set()
     for value in values:
         if not _is_integer(value):
-            raise InputError(f"{what} must hold integers, got {value!r}")
+            raise InputError(f"{what} must hold integers, got {reprlib.repr(value)}")
         if value < 0:
-            raise InputError(f"{what} must hold numbers of at least 0, got {value}")
+            raise InputError(f"{what} must hold numbers of at least 0, got {reprlib.repr(value)}")
         if int(value) in seen:
-            raise InputError(f"{what} must hold each number once, got {value} more than once")
+            raise InputError(
+                f"{what} must hold each number once, got {reprlib.repr(value)} more than once"
+            )
         seen.add(int(value))
     return tuple(int(value) for value in values)

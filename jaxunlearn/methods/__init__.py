@@ -101,6 +101,9 @@ COMMON_SETTINGS: dict[str, Any] = {
 # What every method is also told where it has a budget; without one there is no guard.
 GUARD_SETTINGS: dict[str, Any] = {"guard_budget": 0.0, "guard_every": 10}
 
+# What the programs can hold, whose numbers have 32 bits.
+_LARGEST = {int: 2**31 - 1, float: 3.4e38, bool: 1}
+
 # The least and the largest value of each number, and whether the least itself is allowed.
 _POSITIVE = (0.0, float("inf"), False)
 _NOT_NEGATIVE = (0.0, float("inf"), True)
@@ -346,13 +349,15 @@ def _checked(method: str, key: str, value: Any, default: Any) -> Any:
         raise InputError(f"setting {key} of method {method} is not a number; give one.")
     low, high, closed = _RANGES.get(key, (float("-inf"), float("inf"), True))
     if isinstance(value, int | float) and not (
-        low <= value <= high and (closed or value > low) and abs(value) != float("inf")
+        low <= value <= high and (closed or value > low) and abs(value) <= _LARGEST[kind]
     ):
         allowed = (
             f"in [{low:g}, {high:g}]"
             if high < float("inf")
             else ("finite" if low else ("0 or more" if closed else "positive"))
         )
+        if abs(value) > _LARGEST[kind]:
+            allowed += f" and at most {_LARGEST[kind]:.10g} in size"
         raise InputError(
             f"setting {key} of method {method} is {value!r}, but must be {allowed}; "
             f"the default is {default!r}."

@@ -6,7 +6,6 @@
 Findings on other weights, data or settings than those of the study's runs are not mixed in.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,51 @@ from typing import Any
 from jaxunlearn.evidence.report import Entries, by_request
 from jaxunlearn.files import read_json
 from jaxunlearn.folders import first_difference
+from jaxunlearn.records import Filled, check_record
 from jaxunlearn.report.study import Run, Study
 from jaxunlearn.types import InputError
 
 ULIRA_FOLDER = "ulira"
-_OF_ENTRY = (
-    "seed request name weights retrained relearning_curve probe_accuracy calibration_error "
-    "brier_score class_damage disagreement"
-).split()
-_OF_ULIRA = "dataset model shadows targets fraction seed variance methods models".split()
-_OF_MODEL = "auc tpr roc forget_accuracy retain_accuracy test_accuracy".split()
+_PARTS = {"forget": float, "test": float}
+_EVIDENCE = {
+    "relearning": {"epochs": int},
+    "runs": [
+        {
+            "seed": int,
+            "request": str,
+            "name": str,
+            "weights": str,
+            "retrained": str,
+            "relearning_curve": Filled([float]),
+            "probe_accuracy": float,
+            "calibration_error": _PARTS,
+            "brier_score": _PARTS,
+            "class_damage": Filled([(None, float)]),
+            "disagreement": _PARTS,
+        }
+    ],
+}
+_INTERVAL = {"value": float, "low": float, "high": float}
+_MODEL = {
+    "auc": _INTERVAL,
+    "tpr": {str: _INTERVAL},
+    "roc": {"fpr": Filled([float]), "tpr": Filled([float])},
+    "forget_accuracy": float,
+    "retain_accuracy": float,
+    "test_accuracy": float,
+    "epsilon_lower_bound": (None, float),
+}
+_ULIRA = {
+    "dataset": str,
+    "model": str,
+    "shadows": int,
+    "targets": int,
+    "fraction": float,
+    "seed": int,
+    "variance": str,
+    "methods": {str: {"method": str, "settings": dict}},
+    "models": Filled({str: _MODEL}),
+}
 
 
 @dataclass(frozen=True)
@@ -66,13 +100,11 @@ def read_extras(study: Study) -> Extras:
     if not path.exists():
         return Extras(ulira=ulira)
     evidence = read_json(path)
-    _need(path, evidence, ("relearning", "runs"))
-    _need(path, evidence["relearning"], ("epochs",))
+    check_record(path, evidence, _EVIDENCE)
     present = {(run.seed, run.request, run.name): run for run in study.runs}
     oracles = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
     kept = []
     for entry in evidence["runs"]:
-        _need(path, entry, _OF_ENTRY)
         run = present.get((entry["seed"], entry["request"], entry["name"]))
         oracle = oracles.get((entry["seed"], entry["request"]))
         if run is not None and oracle is not None:
@@ -99,11 +131,12 @@ def _read_ulira(study: Study) -> dict[str, Any] | None:
     if not path.exists():
         return None
     found = read_json(path)
-    _need(path, found, _OF_ULIRA)
-    if not found["models"]:
-        raise InputError(f"{path} holds no model; delete it and run the command again.")
-    for name, model in found["models"].items():
-        _need(path, model, _OF_MODEL, f"models.{name}.")
+    check_record(path, found, _ULIRA)
+    first = next(iter(found["models"].values()))
+    alike: dict[str, Any] = {"tpr": dict.fromkeys(first["tpr"], _INTERVAL)}
+    if "epsilon_lower_bound" in first:
+        alike |= {"epsilon_lower_bound": float}
+    check_record(path, found, {"models": {str: alike}})
     request = f"random-{found['fraction']!r}"
     if (folder / "config.json").exists():
         theirs = read_json(folder / "config.json").get("problem")
@@ -139,14 +172,6 @@ def multiplier_settings(run: Run) -> tuple[str, dict[str, Any]] | None:
     if not isinstance(settings, dict) or "multiplier" not in settings:
         return None
     return str(config.get("method")), settings
-
-
-def _need(path: Path, entry: Any, keys: Iterable[str], inside: str = "") -> None:
-    for key in keys:
-        if not isinstance(entry, dict) or key not in entry:
-            raise InputError(
-                f'{path} has no "{inside}{key}"; delete it and run the command again that wrote it.'
-            )
 
 
 def _check_same(run: Path, ours: dict[str, Any], other: Path, theirs: dict[str, Any]) -> None:

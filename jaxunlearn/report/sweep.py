@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
 from jaxunlearn.files import read_json, write_record, write_text
+from jaxunlearn.records import Filled, check_record
 from jaxunlearn.report.front import draw_front, is_shown
 
 _LOSS_ALLOWED = 10.0
@@ -29,6 +30,24 @@ _SHOWN = {
     "five_part_gap": "five-part gap",
     "js_to_retrained": "JS",
 }
+
+
+_ACCURACIES = {"forget_accuracy": float, "validation_accuracy": float}
+_PLAN = {
+    "identity": {
+        "problem": {"data": str, "model": str},
+        "method": str,
+        "varied": Filled({str: ([float], {"low": float, "high": float})}),
+        "search": str,
+    },
+    "request": str,
+    "unseen_accuracy": float,
+    "original": _ACCURACIES,
+    "retrained": (None, _ACCURACIES),
+    "cells": [str],
+    "machine": dict,
+}
+_CELL = {"settings": dict, "seconds": float, "metrics": (None, {str: float} | _ACCURACIES)}
 
 
 def cell_file(number: int, seed: int) -> str:
@@ -49,6 +68,7 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
         InputError: a file is missing or malformed.
     """
     plan = read_json(folder / "sweep.json")
+    check_record(folder / "sweep.json", plan, _PLAN)
     found = aggregate(folder, plan)
     paths = {
         "markdown": folder / "report.md",
@@ -56,7 +76,7 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
         "picture": folder / "front.svg",
     }
     points = [(row["validation_accuracy"], row["forget_error"]) for row in found["settings"]]
-    retrained = plan["retrained"]
+    retrained, text = found["retrained"], render_sweep(found)
     picture = draw_front(
         points,
         [points[i] for i, row in enumerate(found["settings"]) if row["on_front"]],
@@ -71,7 +91,7 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
     )
     write_text(paths["picture"], picture)
     write_record(paths["json"], found)
-    write_text(paths["markdown"], render_sweep(found))
+    write_text(paths["markdown"], text)
     return paths
 
 
@@ -86,7 +106,11 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         A dict that `json.dumps` accepts: what was swept, every setting with its means over the
         seeds, its forget error and whether it is on the front, what diverged, and the hypervolume
         with its reference.
+
+    Raises:
+        InputError: a cell is malformed.
     """
+    shape = _CELL | {"settings": dict.fromkeys(plan["identity"]["varied"], float)}
     unseen, identity = plan["unseen_accuracy"], plan["identity"]
     by_setting: dict[str, list[dict[str, Any]]] = {}
     diverged: list[str] = []
@@ -95,13 +119,16 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         if not (folder / "cells" / name).exists():
             continue
         cell = read_json(folder / "cells" / name)
+        check_record(folder / "cells" / name, cell, shape)
         finished += 1
-        if "metrics" not in cell:
+        if cell.get("metrics"):
+            shape |= {"metrics": (None, dict.fromkeys(cell["metrics"], float))}  # as in all others
+        else:
             diverged.append(f"{Path(name).stem} ({_words(cell['settings'])})")
         by_setting.setdefault(json.dumps(cell["settings"]), []).append(cell)
     rows: list[dict[str, Any]] = []
     for cells in by_setting.values():
-        metrics = [cell["metrics"] for cell in cells if "metrics" in cell]
+        metrics = [cell["metrics"] for cell in cells if cell.get("metrics")]
         if len(metrics) < len(cells):  # a setting that diverges with some seed is no choice
             continue
         means = {key: float(np.mean([each[key] for each in metrics])) for key in metrics[0]}
@@ -128,7 +155,7 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "machine": plan["machine"],
         "unseen_accuracy": unseen,
         "original": plan["original"],
-        "retrained": plan["retrained"],
+        "retrained": plan.get("retrained"),
         "cells": len(plan["cells"]),
         "finished": finished,
         "diverged": diverged,

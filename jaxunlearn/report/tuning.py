@@ -7,11 +7,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxunlearn.files import read_json
+from jaxunlearn.records import Filled, check_record
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 FILE = "tuning.json"
+_TRIAL = {"target": float, "five_part_gap": (None, float), "settings": dict}
+_RECORD = {
+    "protocol": {"seeds": list, "trials": int, "problem": (None, dict)},
+    "found": {str: {str: {"ranges": dict, "trials": Filled([_TRIAL])}}},
+}
+
+
+def read_tuning(folder: Path) -> dict[str, Any]:
+    """What a search has found so far.
+
+    Args:
+        folder: with `tuning.json`.
+
+    Returns:
+        Its content.
+
+    Raises:
+        InputError: the file is missing or malformed.
+    """
+    record = read_json(folder / FILE)
+    check_record(folder / FILE, record, _RECORD)
+    return record
 
 
 def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
@@ -28,7 +51,7 @@ def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
         >>> regret([{"target": 1.0, "five_part_gap": 3.0}, {"target": 2.0, "five_part_gap": 2.5}])
         (3.0, 2.5)
     """
-    if not all("five_part_gap" in trial for trial in trials):
+    if any(trial.get("five_part_gap") is None for trial in trials):
         return None
     return trials[0]["five_part_gap"], min(trial["five_part_gap"] for trial in trials)
 
@@ -71,7 +94,7 @@ def render_tuning(folder: Path) -> "RichTable":
     from rich import box
     from rich.table import Table
 
-    found = read_json(folder / FILE)["found"]
+    found = read_tuning(folder)["found"]
     rendered = Table(
         caption="target: |RA - RA0| + |VA - VA0| + |FA - U| in points, seen by the tuner; gap: "
         "five-part gap to the retrained model, not seen; regret: what blindness costs",

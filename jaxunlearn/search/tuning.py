@@ -29,14 +29,16 @@ from jaxunlearn import methods, results, stages, training
 from jaxunlearn.config import Problem, from_dict, read_toml
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.files import read_json, write_record, write_text
+from jaxunlearn.files import write_record, write_text
 from jaxunlearn.folders import check_claim, check_same, locked
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
-from jaxunlearn.report.tuning import FILE, chosen_toml
+from jaxunlearn.objectives import needs_unseen
+from jaxunlearn.report.tuning import FILE, chosen_toml, read_tuning
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.setting import Weights, check_classifies, load_splits, load_task, machine
 from jaxunlearn.types import InputError
+from jaxunlearn.unseen import check_unseen
 
 _WORST_TARGET, _WORST_GAP = 300.0, 100.0
 
@@ -99,6 +101,8 @@ class Search:
         entries = self.entries(request, name)
         method = entries.pop("method", name)
         fixed, ranges = search_space.from_lists(entries)
+        if not isinstance(method, str):
+            raise InputError(f"the method of run {name} is {method!r}, but must be a name.")
         if method == "retrain":
             raise InputError("the method retrain has nothing to unlearn; search for others.")
         search_space.check_space(method, ranges)
@@ -197,10 +201,10 @@ def _open(folder: Path, search: Search) -> dict[str, Any]:
     """What the folder holds of this search; a folder of anything else is refused."""
     protocol = {"seeds": list(search.seeds), "problem": asdict(search.problem)}
     if check_claim(folder, FILE, "search"):
-        record = read_json(folder / FILE)
-        theirs, otherwise = record.get("protocol", {}), f"{folder} holds another search"
+        record = read_tuning(folder)
+        theirs, otherwise = record["protocol"], f"{folder} holds another search"
         check_same({key: theirs.get(key) for key in protocol}, protocol, otherwise)
-        if theirs.get("trials", 0) > search.trials:
+        if theirs["trials"] > search.trials:
             check_same({"trials": theirs["trials"]}, {"trials": search.trials}, otherwise)
     else:
         record = {"machine": machine(), "found": {}}
@@ -226,7 +230,11 @@ def _check(folder: Path, search: Search) -> None:
     for request in search.requests:
         for name in search.search:
             method, proposals = search.proposals(request, name)
-            stages.program(task, method, methods.settings(method, proposals[0]))
+            settings = methods.settings(method, proposals[0])
+            stages.program(task, method, settings)
+            if needs_unseen(settings.get("objective", "")):
+                for seed in search.seeds:
+                    check_unseen(load_splits(search.problem, seed, request))
 
 
 def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> Path | None:

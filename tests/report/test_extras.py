@@ -132,7 +132,11 @@ def test_an_attack_on_other_settings_or_another_problem_is_refused(study):
     ("file", "text", "words"),
     [
         ("evidence.json", '{"runs": []}', 'evidence.json has no "relearning"'),
-        ("evidence.json", '{"relearning": {"epochs": 5}, "runs": [{"seed": 0}]}', '"request"'),
+        (
+            "evidence.json",
+            '{"relearning": {"epochs": 5}, "runs": [{"seed": 0}]}',
+            r'"runs\[0\].request"',
+        ),
         ("ulira/ulira.json", '{"dataset": "digits"}', 'ulira.json has no "model"'),
         ("ulira/ulira.json", "[1]", "ulira.json"),
     ],

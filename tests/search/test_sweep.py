@@ -171,6 +171,12 @@ def test_a_budget_that_the_original_model_breaks_is_refused(here, words):
     assert_refused(result, "budget of 1e-06 points", "broken by the original model")
 
 
+def test_an_objective_that_no_example_is_unseen_for_is_refused(here, words):
+    given = [*words[:2], "--classes", 3, "--method", "eupmu", "--vary", "tolerance=0,1"]
+    result = call("sweep", "new", *given, "--settings", "objective=match_unseen")
+    assert_refused(result, "where whole classes are forgotten there are none")
+
+
 def test_folders_of_anything_else_are_refused(here, words, swept, pretrained, retrained, unlearned):
     vary = ["--vary", RATES]
     assert_refused(call("sweep", "full", *words, *vary), "full is not empty and holds no sweep")

@@ -239,6 +239,13 @@ BAD = {
     "static": ("num_steps = 4", "num_steps = [4, 8]", "num_steps", "cannot be varied", "momentum"),
     "range": ("[0.001, 1.0]", "[0.0, 1.0]", "must begin above 0"),
     "list": ("[0.001, 1.0]", "[0.001]", "a range [low, high]"),
+    "unseen": (
+        "[search.wild]",
+        "[[requests]]\nclasses = [3]\n[search.end]\nmethod = 'eupmu'\nobjective = 'match_unseen'\n"
+        "[search.wild]",
+        "where whole classes are forgotten there are none",
+    ),
+    "method type": ('method = "finetune"', "method = 3", "the method of run wild is 3"),
     "setting": ("[0.001, 1.0]", "'high'", "learning_rate of method finetune is 'high'"),
     "optimizer": ("[0.001, 1.0]", "0.1\noptimizer = 'adam'", "optimizer is 'adam'"),
     "request": ("fraction = 0.1", "classes = [11]", "class 11 does not exist"),
