@@ -45,6 +45,12 @@ def fingerprint(tree: Any) -> str:
     return digest.hexdigest()
 
 
+def masks_of(tree: Any) -> dict[str, Any]:
+    """The saliency masks in the state of a method, by their paths; empty where there are none."""
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name: leaf for name, leaf in leaves.items() if "mask" in name.split("/")}
+
+
 class _Damage(Exception):
     """A checkpoint is not what was written; the message says in what."""
 
@@ -145,6 +151,37 @@ class Checkpointer:
             f"{damaged[0]}, and so is every other one; delete the folder {self.folder} and run the "
             "command that wrote it again: it begins anew."
         )
+
+    def stored(self, step: int | None = None) -> Any:
+        """The arrays of a checkpoint as they were stored, whatever model they are of.
+
+        Args:
+            step: which checkpoint; the newest by default.
+
+        Returns:
+            A tree of nested dictionaries and lists.
+
+        Raises:
+            InputError: no checkpoint, or a damaged one.
+        """
+        step = self.newest_step() if step is None else step
+        if step is None:
+            raise InputError(f"{self.folder} holds no complete checkpoint.")
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        try:
+            self._check_files(step)
+            with self._manager(read_only=True) as manager:
+                target = jax.tree.map(
+                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+                    manager.item_metadata(step)["tree"],
+                )
+                items = ocp.args.Composite(tree=ocp.args.StandardRestore(target))
+                return manager.restore(step, args=items)["tree"]
+        except Exception as error:  # orbax and the storage below it raise all kinds
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the checkpoint of step {step} in {self.folder} is damaged ({reason})."
+            ) from error
 
     def _read(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
         """The tree of one checkpoint and its record, once all of it was compared."""

@@ -11,6 +11,7 @@
     jaxunlearn ulira SHADOWS --config FILE                             attack with shadow models
     jaxunlearn sweep SWEEP --pretrained RUN --method eupmu --fraction 0.1 --vary tolerance=0.01,0.1
     jaxunlearn tune SEARCH --config FILE                               settings, chosen blind
+    jaxunlearn verify FOLDER                                           is all as it was written?
 
 Every command can be stopped and given again: it goes on where it stopped, and what is done is not
 done again. Exit status: 0 done, 1 a loss diverged, 2 bad input, 130 stopped by Ctrl-C or SIGTERM.
@@ -383,6 +384,27 @@ def evidence(study: _Folder, /) -> None:
     print(f"results: {study / 'evidence.json'}")
 
 
+def verify(folder: _Folder, /) -> None:
+    """Compute all fingerprints of a run or a study anew, and say what does and does not match.
+
+    The exit status is 2 if anything does not.
+
+    Args:
+        folder: of a run or a study.
+    """
+    from jaxunlearn.console import say, show
+    from jaxunlearn.report.verified import render_findings
+    from jaxunlearn.verifying import verify as check
+
+    findings = check(folder)
+    show(render_findings(folder, findings))
+    wrong = [finding for finding in findings if finding.verdict == "does not match"]
+    for finding in wrong:
+        say(f"{finding.what}: {finding.reason}")
+    if wrong:
+        _fail(f"{len(wrong)} of {len(findings)} checks of {folder} do not match.", 2)
+
+
 def report(study: _Folder, /, rank_by: _Text = None) -> None:
     """Write the Markdown and HTML report of a study anew.
 
@@ -426,6 +448,7 @@ def main(arguments: list[str] | None = None) -> None:
         "tune": tune,
         "ulira": ulira,
         "evidence": evidence,
+        "verify": verify,
         "report": report,
         "list": list_,
     }

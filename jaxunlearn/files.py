@@ -110,6 +110,11 @@ def unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file that `read_json` can read carries the digest of its content."""
+    return _SEAL in json.loads(path.read_text(encoding="utf-8"))
+
+
 def _content_digest(record: dict[str, Any]) -> str:
     plain = json.loads(json.dumps(record))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods, parallel, runs, training
-from jaxunlearn.checkpoints import Checkpointer, fingerprint
+from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
 from jaxunlearn.compiled import programs_read
 from jaxunlearn.config import Aim, Problem
 from jaxunlearn.console import say, show_progress
@@ -247,6 +247,9 @@ def train(
             "machine": machine(),
             "digests": {"metrics.jsonl": file_digest(run / "metrics.jsonl")},
         }
+        masks = masks_of(outcome.state)
+        if masks:
+            done["masks"] = fingerprint(masks)
         if is_guarded(settings):
             done["guard"] = methods.guard_records(outcome.state)[0]
         write_record(run / "done.json", done)

@@ -58,6 +58,7 @@ FLAGS = {
         *["--retrained", "--group-size", "--shard"],
     ],
     "tune": ["--config"],
+    "verify": [],
     "report": ["--rank-by"],
     "list": [],
 }

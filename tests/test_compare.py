@@ -136,6 +136,24 @@ def test_again_nothing_is_computed(finished, study, trained):
     assert changed <= {"study.json", "report.md", "report.html", "results.json"}
 
 
+def test_all_of_a_study_is_verified(finished, study):
+    """Its records, the original models, and each run; the one that was altered alone is named."""
+    printed = done("verify", study)
+    for name in (
+        "study.json",
+        "seed-1/pretrain",
+        "seed-1/class-8/original",
+        "seed-0/class-8/tight",
+    ):
+        assert name in printed
+    metrics = study / "seed-1" / "class-8" / "tight" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("0.", "1.", 1))
+    result = call("verify", study)
+    assert result.status == 2 and "1 of " in result.err and str(metrics) in result.out
+    refused = f"{metrics} was cut short or altered after it was written"
+    assert_refused(call("report", study), refused)
+
+
 def test_one_process_at_a_time(finished, study):
     before = snapshot(study)
     with locked(study):
