@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
+from jaxunlearn import hosts
 from jaxunlearn.files import file_digest, read_json, unwritable, write_json
 from jaxunlearn.types import InputError
 
@@ -39,7 +40,7 @@ def fingerprint(tree: Any) -> str:
     """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
+        array = hosts.whole(leaf)
         digest.update(f"{_name(path)} {array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -104,6 +104,7 @@ def pretrain(
         seed: decides the held-out data, the initial weights and the order of the data.
         layout: what the run may use.
     """
+    _join(layout)
     from jaxunlearn import runs, stages
     from jaxunlearn.config import Diffusion, Problem, from_dict, parse_settings
 
@@ -136,6 +137,7 @@ def retrain(
         forget: what to leave out.
         layout: what the run may use.
     """
+    _join(layout)
     from jaxunlearn import runs, stages
 
     request, before = _request(forget), runs.is_finished(run)
@@ -193,6 +195,7 @@ def unlearn(
         anchor: the class that objective=match_anchor turns forgotten ones into.
         layout: what the run may use.
     """
+    _join(layout)
     from jaxunlearn import runs, stages
     from jaxunlearn.config import Aim, parse_settings
 
@@ -260,6 +263,13 @@ def compare(
         seeds: other pretraining seeds than the file's.
         layout: what the run may use.
     """
+    from jaxunlearn.types import InputError
+
+    if layout.distributed:
+        raise InputError(
+            "a study runs on one host; give the commands pretrain, retrain and unlearn to several, "
+            "and evaluate each run on one."
+        )
     from jaxunlearn.compare import compare as run_study
     from jaxunlearn.config import load_study
     from jaxunlearn.training import Diverged
@@ -474,8 +484,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(sentence: str, status: int) -> NoReturn:
+    from jaxunlearn import hosts
+
     print(f"jaxunlearn: {sentence}", file=sys.stderr)
-    sys.exit(status)
+    hosts.leave(status)
+
+
+def _join(layout: Layout) -> None:
+    """Finds the other hosts, before anything else asks JAX for devices."""
+    if layout.distributed:
+        from jaxunlearn import hosts
+
+        hosts.join()
 
 
 def _request(forget: Forget) -> "ForgetRequest":

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxunlearn import hosts
 from jaxunlearn.types import InputError
 
 _SEAL = "sha256_of_the_rest"
@@ -48,6 +49,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    if not hosts.is_first():
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +156,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         InputError: it cannot be written.
     """
+    if not hosts.is_first():
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

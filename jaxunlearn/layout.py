@@ -11,10 +11,13 @@ class Layout:
         devices: how many devices share each batch.
         parameters: replicated, all of the model and its optimizer's state on each device, or
             sharded, a share of them on each.
+        distributed: this process is one of several, one on each host, whose devices count together;
+            docs/scaling.md has the commands.
         micro_batch: compute larger batches in shares of this many examples, one after the other, to
             save memory; 0 computes whole batches.
     """
 
     devices: int = 1
     parameters: str = "replicated"
+    distributed: bool = False
     micro_batch: int = 0

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxunlearn import hosts
 from jaxunlearn.types import InputError
 
 AXES = ("data", "fsdp")
@@ -54,6 +55,10 @@ def make_mesh(num_devices: int | None = None, parameters: str = "replicated") ->
             f"devices is {count}, but this machine has {len(present)} ({present[0].platform}); ask "
             f"for 1 to {len(present)}, or set JAX_NUM_CPU_DEVICES for more CPU devices."
         )
+    if jax.process_count() > 1 and count != len(present):
+        raise InputError(
+            f"devices is {count}, but several hosts share all of theirs; ask for {len(present)}."
+        )
     shape = (1, count) if parameters == "sharded" else (count, 1)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=present[:count])
 
@@ -74,7 +79,16 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """`tree` on every device of the mesh; what is there already may be shared, not copied."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, everywhere)
+
+    def put(leaf: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        return jax.device_put(hosts.whole(leaf), everywhere)
+
+    return jax.tree.map(put, tree)
 
 
 def split_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:

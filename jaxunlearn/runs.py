@@ -123,7 +123,7 @@ def load_weights(run: Path, problem: Problem) -> Weights:
     Raises:
         InputError: no weights, damaged ones, or those of another run or model.
     """
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
         load_shapes(problem),

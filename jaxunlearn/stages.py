@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import methods, parallel, runs, training
+from jaxunlearn import hosts, methods, parallel, runs, training
 from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
 from jaxunlearn.compiled import programs_read
 from jaxunlearn.config import Aim, Problem
@@ -253,6 +253,7 @@ def train(
         if is_guarded(settings):
             done["guard"] = methods.guard_records(outcome.state)[0]
         write_record(run / "done.json", done)
+        hosts.meet(f"{run} is done")
     return runs.load_weights(run, problem)
 
 

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxunlearn import hosts
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.files import file_digest, unwritable, write_text
 from jaxunlearn.parallel import check_divides, replicate, shardings, split_batch
@@ -312,11 +313,12 @@ def run(
                 )
             last = {name: float(values[done - 1]) for name, values in history.items()}
             on_progress(Progress(step, num_steps, seconds, last))
+            stop = hosts.any_says(stop_requested.is_set())
             due = step - saved >= checkpoint_every or step == num_steps
-            if checkpointer and (due or stop_requested.is_set()):
+            if checkpointer and (due or stop):
                 checkpointer.save(step, state, _record(metrics_file, step, seconds))
                 saved = step
-            if stop_requested.is_set():
+            if stop:
                 raise Interrupted(
                     f"stopped at step {step} of {num_steps}; the same command continues from step "
                     f"{saved}."
@@ -365,7 +367,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 def _record(metrics_file: Path | None, step: int, seconds: float) -> dict[str, Any]:
     """What goes with a checkpoint: the seconds so far, and the digest of the metrics so far."""
     record: dict[str, Any] = {"step": step, "seconds": seconds}
-    if metrics_file is None:
+    if metrics_file is None or not hosts.is_first():
         return record
     return record | {"metrics": file_digest(metrics_file)}
 
@@ -383,7 +385,7 @@ def _complaint(metrics_file: Path | None, record: dict[str, Any]) -> str | None:
 def _append_metrics(
     path: Path | None, history: dict[str, np.ndarray], first_step: int, count: int
 ) -> None:
-    if path is None:
+    if path is None or not hosts.is_first():
         return
     lines = []
     for i in range(count):

@@ -20,36 +20,21 @@ from tests.shell.commands import QUICK, assert_refused, call, copy, done, proble
 pytest_plugins = ["tests.shell.fixtures"]
 
 FORGET = ["--fraction", "--classes", "--words", "--subclass", "--indices", "--file"]
+LAYOUT = ["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"]
 FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
-        *["--train-size", "--augmentation"],
-        *[
-            "--model-settings",
-            "--diffusion",
-            "--training",
-            "--seed",
-            "--devices",
-            "--parameters",
-            "--micro-batch",
-        ],
+        *["--train-size", "--augmentation", "--model-settings", "--diffusion", "--training"],
+        *["--seed", *LAYOUT],
     ],
-    "retrain": ["--pretrained", *FORGET, "--devices", "--parameters", "--micro-batch"],
+    "retrain": ["--pretrained", *FORGET, *LAYOUT],
     "unlearn": [
-        *[
-            "--pretrained",
-            "--method",
-            *FORGET,
-            "--settings",
-            "--devices",
-            "--parameters",
-            "--micro-batch",
-        ],
+        *["--pretrained", "--method", *FORGET, "--settings", *LAYOUT],
         *["--trainable", "--adapter-rank", "--anchor"],
     ],
     "evaluate": ["--retrained", "--classifier", "--inception"],
     "sample": ["--run", "--labels", "--count"],
-    "compare": ["--config", "--seeds", "--devices", "--parameters", "--micro-batch"],
+    "compare": ["--config", "--seeds", *LAYOUT],
     "select": ["--pretrained", "--by", "--fraction"],
     "evidence": [],
     "ulira": ["--config", "--shadows", "--group-size", "--fpr", "--epsilon", "--no-epsilon"],

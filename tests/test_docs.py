@@ -1,5 +1,6 @@
 """The code in README and docs runs, and does what the text around it says."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -70,3 +71,23 @@ def test_every_method_has_a_row_in_the_catalogue():
             default = defaults[setting]
             close = isinstance(default, float) and float(value) == default
             assert close or value == str(default), f"{name}: {setting} is {default} by default"
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of every jaxunlearn command in the code blocks of a Markdown file."""
+    text = "\n".join(re.findall(r"```(?:sh|yaml)\n(.*?)```", path.read_text("utf-8"), re.DOTALL))
+    text = re.sub(r"\\\n|,\n", " ", text)
+    text = re.sub(r"#.*", "", text)
+    found = re.findall(r"(?<!from )jaxunlearn[ ,]+([a-z][^\n]*)", text)
+    return [re.sub(r"[\[\]\",]", " ", line).split() for line in found]
+
+
+def test_the_commands_in_the_documents_exist_with_their_flags():
+    from tests.shell.commands import done
+
+    known = functools.cache(lambda command: set(re.findall(r"--[a-z-]+", done(command, "--help"))))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for command, *words in commands(page):
+            given = {word.split("=")[0] for word in words if word.startswith("--")}
+            assert given <= known(command), f"{page.name}: {command} has no {given}"
+    assert len(commands(ROOT / "docs" / "scaling.md")) == 6

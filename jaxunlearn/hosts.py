@@ -1,0 +1,91 @@
+"""Several hosts: one process on each, all giving the same command, by `jax.distributed` alone.
+
+Every process reads the same folder, comes to the same decisions and computes its share of each
+batch. The first one alone writes and speaks; orbax writes checkpoints from all of them. A process
+that ends with an error takes all others with it.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxunlearn.types import InputError
+
+_SECONDS_TO_NOTICE = 30  # a host that is gone
+
+
+def join() -> None:
+    """Makes this process one of several; before anything else asks for devices.
+
+    On TPU pods, under SLURM and under Kubernetes, JAX finds the others by itself. Elsewhere
+    `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID` say where they are.
+
+    Raises:
+        InputError: there is nothing to find them by, or they do not answer.
+    """
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is training's
+    try:
+        jax.distributed.initialize(
+            num_processes=_number("JAX_NUM_PROCESSES"),
+            process_id=_number("JAX_PROCESS_ID"),
+            heartbeat_timeout_seconds=_SECONDS_TO_NOTICE,
+            shutdown_timeout_seconds=_SECONDS_TO_NOTICE,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the other hosts cannot be found ({str(error).splitlines()[0]}); start one process on "
+            "each host by SLURM, Kubernetes or on a TPU pod, or set JAX_COORDINATOR_ADDRESS, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID."
+        ) from error
+    if not is_first():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _number(variable: str) -> int | None:
+    value = os.environ.get(variable)
+    return None if value is None else int(value)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes: the first of several, or the only one."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def meet(where: str) -> None:
+    """Waits until all processes are here, and so for what the first one has written.
+
+    Args:
+        where: a name of the place, the same for all.
+    """
+    if jax.distributed.is_initialized():
+        multihost_utils.sync_global_devices(where)
+
+
+def any_says(flag: bool) -> bool:
+    """Whether one of the processes says so; all must ask."""
+    if not jax.distributed.is_initialized():
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """An array in full, though its parts lie on several hosts; all must ask."""
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process; where there are others, at once, so that they notice."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
