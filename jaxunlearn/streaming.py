@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -122,41 +123,38 @@ class Stream:
             ) from error
 
 
-def indices_of(examples: Arrays | Stream) -> dict[str, Any]:
-    """The leaf "index" alone, of examples in memory or streamed."""
-    return {"index": examples.index if isinstance(examples, Stream) else examples["index"]}
-
-
 @contextmanager
 def supplied(
     sets: Sequence[Arrays | Stream],
-    order: Callable[[int], Sequence[Any]],
+    visited: Callable[[int], Sequence[Any]],
     chunk_steps: int,
     num_steps: int,
     mesh: Mesh,
-) -> Iterator[Callable[[int], list[Any]]]:
+) -> Iterator[Callable[[int], Sequence[Any]]]:
     """What each chunk of a run computes on; streams are read while the chunk before is computed.
 
     Args:
         sets: the data sets of the run.
-        order: `order(step)`, what the `chunk_steps` steps from there on visit, for each data set:
-            "position" and "epoch" `[chunk_steps, ..., B]` on the host.
+        visited: `visited(step)`, for each data set: of one in memory, the batches of the
+            `chunk_steps` steps from there on; of a stream, their "position" and "epoch"
+            `[chunk_steps, ..., B]`.
         chunk_steps: of the program.
         num_steps: of the run.
         mesh: the devices.
 
     Yields:
-        `step -> data sets` for the chunk that begins there: those in memory as they are, and of
-        streams the batches of its steps.
+        `step -> batches` of each data set, for the chunk that begins there.
     """
     if not any(isinstance(examples, Stream) for examples in sets):
-        yield lambda step: list(sets)
+        yield visited
         return
 
-    def read(step: int, visits: Sequence[Any]) -> list[Any]:
+    def read(step: int, order: Sequence[Any]) -> list[Any]:
         return [
-            _batches(x, visited, num_steps - step, mesh) if isinstance(x, Stream) else x
-            for x, visited in zip(sets, visits, strict=True)
+            _batches(x, jax.device_get(each), num_steps - step, mesh)
+            if isinstance(x, Stream)
+            else each
+            for x, each in zip(sets, order, strict=True)
         ]
 
     with ThreadPoolExecutor(1) as reader:
@@ -165,7 +163,7 @@ def supplied(
         def data_at(step: int) -> list[Any]:
             for first in (step, step + chunk_steps):
                 if first < num_steps and first not in coming:
-                    coming[first] = reader.submit(read, first, order(first))
+                    coming[first] = reader.submit(read, first, visited(first))
             return coming.pop(step).result()
 
         yield data_at

@@ -1,9 +1,9 @@
 """Pretrain, retrain and unlearn: one compiled program per method, run in chunks.
 
-A `Program` compiles a method once: `init`, and a chunk of many steps that draws its own batches.
-All numbers that a sweep varies are arguments of the compiled functions, so other numbers, seeds and
-chunk lengths compile nothing anew. Between chunks the host looks at the losses, saves, and shows
-progress.
+A `Program` compiles a method once: `init`, and a chunk of many steps over the batches that
+`batches` draws for it. All numbers that a sweep varies are arguments of the compiled functions, and
+a chunk sees batches only, so other numbers, seeds, chunk lengths and sizes of data compile no chunk
+anew. Between chunks the host looks at the losses, saves, and shows progress.
 
 Data order: the examples are visited in an endless stream of permutations, one per epoch, all
 derived from the run's key; a batch is the next stretch of the stream. The position in the stream
@@ -30,7 +30,7 @@ from jaxunlearn import hosts
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.files import file_digest, unwritable, write_text
 from jaxunlearn.parallel import check_divides, replicate, shardings, split_batch
-from jaxunlearn.streaming import Stream, Unread, indices_of, supplied
+from jaxunlearn.streaming import Stream, Unread, supplied
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
 
 Numbers = dict[str, Any]
@@ -61,18 +61,19 @@ class Program(NamedTuple):
         chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps
             until `stop`, or until a loss is not finite; `finite` says whether all losses and the
             weights are. Either data set is all examples, or the batches of the coming steps, with
-            leaves `[chunk_steps, ...]` and "epoch" among them. `state` is donated. `history` has
-            one array `[chunk_steps]` per metric.
-        order: `order(numbers, key, step, forget, retain) -> (forget visits, retain visits)`: what
-            the next `chunk_steps` steps visit, as `"position"` and `"epoch"` `[chunk_steps, B]` and
-            `[chunk_steps, retain batches, B]`; of the examples, only the "index" counts.
+            leaves `[chunk_steps, ...]` and "epoch" among them; the latter compiles once for data of
+            any size. `state` is donated. `history` has one array `[chunk_steps]` per metric.
+        batches: `batches(numbers, key, step, forget, retain) -> (forget, retain)`: the batches of
+            the next `chunk_steps` steps, `[chunk_steps, B, ...]` and
+            `[chunk_steps, retain batches, B, ...]`. Of examples of which only the "index" is given,
+            it is what they visit: "position" and "epoch".
         chunk_steps: the largest number of steps of one chunk.
         mesh: the devices.
     """
 
     init: Callable[..., TrainState]
     chunk: Callable[..., tuple[TrainState, dict[str, jax.Array], jax.Array]]
-    order: Callable[..., tuple[Batch, Batch]]
+    batches: Callable[..., tuple[Batch, Batch]]
     chunk_steps: int
     mesh: Mesh
 
@@ -126,7 +127,6 @@ def compile_program(
         method = build(numbers)
         return placed(method.init(key, params, model_state, forget or Unread(), retain or Unread()))
 
-    @jax.jit
     def order(
         numbers: Numbers, key: jax.Array, first_step: jax.Array, forget: Arrays, retain: Arrays
     ) -> tuple[Batch, Batch]:
@@ -140,6 +140,16 @@ def compile_program(
         stacked = (chunk_steps, num_batches, retain_batch_size)
         of_retain = jax.tree.map(lambda x: x.reshape(stacked), of_retain)
         return jax.lax.with_sharding_constraint((of_forget, of_retain), everywhere)
+
+    @jax.jit
+    def batches(
+        numbers: Numbers, key: jax.Array, first_step: jax.Array, forget: Arrays, retain: Arrays
+    ) -> tuple[Batch, Batch]:
+        of_forget, of_retain = order(numbers, key, first_step, forget, retain)
+        return (
+            _visited(forget, of_forget, mesh, axis=1),
+            _visited(retain, of_retain, mesh, axis=2),
+        )
 
     @functools.partial(jax.jit, donate_argnums=1)
     def chunk(
@@ -175,7 +185,7 @@ def compile_program(
         finite &= _all_finite((state.params, state.model_state))
         return state, *jax.lax.with_sharding_constraint((history, finite), everywhere)
 
-    return Program(init, chunk, order, chunk_steps, mesh)
+    return Program(init, chunk, batches, chunk_steps, mesh)
 
 
 def _all_finite(tree: Any) -> jax.Array:
@@ -205,6 +215,14 @@ def visits(
         lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), size)
     )(epochs[0, 0] + jnp.arange(num_epochs))
     return {"position": permutations[epochs - epochs[0, 0], places % size], "epoch": epochs}
+
+
+def _visited(arrays: Arrays, order: Batch, mesh: Mesh, axis: int) -> Batch:
+    """The examples at the positions of an order, or the order itself if only the index is given."""
+    if arrays.keys() == {"index"}:
+        return order
+    found = {name: values[order["position"]] for name, values in arrays.items()}
+    return split_batch(found | {"epoch": order["epoch"]}, mesh, axis)
 
 
 def take(arrays: Arrays, order: dict[str, jax.Array], i: jax.Array) -> Batch:
@@ -284,13 +302,16 @@ def run(
     del inputs  # the state has its own copy of the weights
     _truncate_metrics(metrics_file, int(state.step))
     step = saved = int(state.step)
-    key, indices = jax.device_get(state.key), [replicate(indices_of(x), mesh) for x in sets]
+    key = replicate(jax.device_get(state.key), mesh)
+    given = [{"index": x.index} if isinstance(x, Stream) else x for x in sets]
+    asked = (numbers, key, replicate(jnp.int32(step), mesh), *replicate(given, mesh))
+    batches, more_seconds = executable_for(program.batches, *asked)
+    compile_seconds += more_seconds
 
-    def order(step: int) -> Any:
-        first = replicate(jnp.int32(step), mesh)
-        return jax.device_get(program.order(numbers, key, first, *indices))
+    def visited(step: int) -> Any:
+        return batches(numbers, key, replicate(jnp.int32(step), mesh), *asked[3:])
 
-    supply = supplied(sets, order, program.chunk_steps, num_steps, mesh)
+    supply = supplied(sets, visited, program.chunk_steps, num_steps, mesh)
     with supply as data_at, _stop_signals() as stop_requested:
         while step < num_steps:
             clock = time.perf_counter()

@@ -312,6 +312,19 @@ def test_other_numbers_seeds_and_lengths_compile_nothing(
     assert compilations != []
 
 
+def test_data_of_another_size_compile_no_new_chunk(
+    program: Program, runner: toy.Runner, undisturbed: Finished
+) -> None:
+    """Steps see batches only: other requests and seeds of a study share the costly program."""
+    problem, before = toy.problem(), executable_of(program)
+    fewer = {name: values[:-3] for name, values in problem.forget.items()}
+    more = {name: jnp.concatenate([x, x[:5]]) for name, x in problem.retain.items()}
+    start = (problem.params, problem.model_state)
+    outcome = training.run(program, runner.numbers, start, fewer, more, num_steps=STEPS, seed=0)
+    assert executable_of(program) is before
+    assert np.any(flat(outcome.state.params) != flat(undisturbed.state.params))
+
+
 def executable_of(program: Program) -> Any:
     """The chunk of a program that has run once."""
     (found,) = [run for key, run in training._executables.items() if key[0] is program.chunk]
