@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from jaxunlearn import methods, results, runs, stages, training
-from jaxunlearn.config import Problem
+from jaxunlearn.config import Problem, from_dict
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import read_json
 from jaxunlearn.layout import Layout
 from jaxunlearn.setting import load_splits, load_task
 from jaxunlearn.types import InputError
@@ -85,10 +86,7 @@ def test_weights_that_were_deleted_are_made_again_from_the_checkpoint(problem, u
 
 def runs_config(run):
     """What a run is for, finished or not."""
-    values = json.loads((run / "config.json").read_text())
-    values["request"] = ForgetRequest(**values["request"])
-    values["problem"] = Problem(**values["problem"])
-    return runs.RunConfig(**values)
+    return from_dict(runs.RunConfig, read_json(run / "config.json"), "the run")
 
 
 def test_original_and_retrained_models_begin_with_weights_of_their_own(problem, tmp_path):
