@@ -361,7 +361,8 @@ def sweep(
         trials: how many random settings to draw; without it, every one of the grid is tried.
         seeds: of the runs' data order; that of the pretraining by default.
         retrained: the folder of the retrained model, itself evaluated before, for the distances.
-        group_size: how many runs share one compiled program and run at once.
+        group_size: how many runs share one compiled program and run at once, or fewer where the
+            memory holds no more.
         shard: i/n runs the i-th of n shares, for job arrays.
     """
     from jaxunlearn.config import parse_settings

@@ -6,6 +6,7 @@ diverges stands still from there on, and its neighbours go on.
 """
 
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxunlearn.methods import guard_records
 from jaxunlearn.parallel import replicate
@@ -69,20 +71,9 @@ def run_group(
         The group.
     """
     init, chunk = _vmapped(program)
-    size = len(numbers)
-    stacked = {
-        name: jnp.asarray([member[name] for member in numbers], jnp.float32)
-        for name, value in numbers[0].items()
-        if isinstance(value, float)
-    }
-    told = {name: value for name, value in numbers[0].items() if name not in stacked}
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-    mesh = program.mesh
-    stacked, told, keys, start, forget, retain = replicate(
-        (stacked, told, keys, start, forget, retain), mesh
-    )
-
-    inputs = (stacked, told, keys, *start, forget, retain)
+    size, mesh = len(numbers), program.mesh
+    inputs = _inputs(program, numbers, seeds, start, forget, retain)
+    stacked, told, *_, forget, retain = inputs
     begin, compile_seconds = executable_for(init, *inputs)
     clock = time.perf_counter()
     state = jax.block_until_ready(begin(*inputs))
@@ -116,6 +107,82 @@ def run_group(
     ]
     guards = guard_records(state) if told else []
     return Group(weights, guards, diverged, seconds, compile_seconds)
+
+
+def fitting_size(
+    program: Program,
+    numbers: Numbers,
+    start: Weights,
+    forget: Arrays,
+    retain: Arrays,
+    *,
+    most: int,
+) -> int:
+    """How many runs fit the memory of a device at once, by what the compiler says it needs.
+
+    Args:
+        program: from `training.compile_program`.
+        numbers: of any member.
+        start: the weights that all members begin with.
+        forget: all forget examples.
+        retain: all retain examples.
+        most: the largest group that is wanted; if it fits, `run_group` compiles nothing more.
+
+    Returns:
+        The size of a group, from 1 to `most`; 1 is not judged.
+    """
+    size, limit = most, memory_limit()
+    while size > 1:
+        needed = memory_needed(program, [numbers] * size, start, forget, retain)
+        if needed <= limit:
+            break
+        size = max(1, min(size - 1, int(size * limit / needed)))  # what is shared does not shrink
+    return size
+
+
+def memory_needed(
+    program: Program, numbers: Sequence[Numbers], start: Weights, forget: Arrays, retain: Arrays
+) -> int:
+    """The bytes that a group needs on a device while it runs, from its compiled program."""
+    init, chunk = _vmapped(program)
+    inputs = _inputs(program, numbers, [0] * len(numbers), start, forget, retain)
+    everywhere = NamedSharding(program.mesh, PartitionSpec())
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(init, *inputs),
+    )
+    limits = _limits([None] * len(numbers), 0, program.mesh)
+    compiled, _ = executable_for(chunk, *inputs[:2], state, *inputs[-2:], limits)
+    found = compiled.memory_analysis()
+    together = found.argument_size_in_bytes + found.output_size_in_bytes
+    return together + found.temp_size_in_bytes - found.alias_size_in_bytes
+
+
+def memory_limit() -> int:
+    """The bytes of a device that groups may take: nine tenths; of a CPU's memory, half."""
+    told = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in told:
+        return int(0.9 * told["bytes_limit"])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _inputs(
+    program: Program,
+    numbers: Sequence[Numbers],
+    seeds: Sequence[int],
+    start: Weights,
+    forget: Arrays,
+    retain: Arrays,
+) -> tuple[Any, ...]:
+    """The arguments of a group's `init`: numbers, arrays told, keys, weights and data."""
+    stacked = {
+        name: jnp.asarray([member[name] for member in numbers], jnp.float32)
+        for name, value in numbers[0].items()
+        if isinstance(value, float)
+    }
+    told = {name: value for name, value in numbers[0].items() if name not in stacked}
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+    return replicate((stacked, told, keys, *start, forget, retain), program.mesh)
 
 
 def _limits(diverged: list[int | None], step: int, mesh: Any) -> jax.Array:

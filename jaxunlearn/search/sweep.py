@@ -29,7 +29,7 @@ from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
-from jaxunlearn.search.groups import run_group
+from jaxunlearn.search.groups import fitting_size, run_group
 from jaxunlearn.search.space import Space
 from jaxunlearn.setting import check_classifies, load_splits, load_task, machine
 from jaxunlearn.types import InputError
@@ -110,7 +110,7 @@ def sweep(
         folder: of the sweep; the same sweep continues it.
         plan: what is swept.
         retrained: the evaluated run folder of the retrained model, if distances are wanted.
-        group_size: how many cells run at once.
+        group_size: how many cells run at once, or fewer where the memory holds no more.
         shard: "i/n" runs the i-th of n shares of the cells.
 
     Returns:
@@ -157,7 +157,7 @@ def sweep(
         mine = [cell for i, cell in enumerate(cells) if i % shares == share - 1]
         waiting = [cell for cell in mine if not cell.path.exists()]
         say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
-        size = min(group_size, len(waiting)) or 1
+        size = _fitting(program, settings, case, waiting, group_size)
         for first in range(0, len(waiting), size):
             _run(folder, program, settings, case, waiting[first : first + size], size)
         return write_sweep_report(folder)
@@ -211,6 +211,20 @@ def _describe(
         "machine": machine(),
     }
     write_record(folder / "sweep.json", description)
+
+
+def _fitting(
+    program: Any, settings: dict[str, Any], case: Case, cells: list[Cell], most: int
+) -> int:
+    """How many cells run at once: as many as are wanted, wait, and fit the memory."""
+    most = min(most, len(cells))
+    if most < 2:
+        return 1
+    numbers = stages.numbers(settings) | stages.held_out(settings, case.splits)
+    size = fitting_size(program, numbers, case.original, case.forget, case.retain, most=most)
+    if size < most:
+        say(f"{size} of {most} cells at once fit the memory of the device")
+    return size
 
 
 def _run(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods, parallel, training
+from jaxunlearn.search import groups
 from jaxunlearn.search.groups import run_group
 from jaxunlearn.setting import Weights
 from tests import toy
@@ -103,3 +104,28 @@ def test_groups_of_one_size_share_a_program_and_leave_their_inputs_alone():
         group = run_group(program, numbers, seeds, start, forget, retain, num_steps=NUM_STEPS)
     assert group.compile_seconds == 0
     assert_trees_equal((start, forget, retain), before)
+
+
+def test_a_group_is_as_large_as_its_memory(monkeypatch):
+    program, defaults = make_program("finetune")
+
+    def needed(size):
+        return groups.memory_needed(program, [defaults] * size, *inputs())
+
+    for limit, expected in ((needed(4), 4), (needed(3), 3), (needed(4) - 1, 3), (1, 1)):
+        monkeypatch.setattr(groups, "memory_limit", lambda limit=limit: limit)
+        assert groups.fitting_size(program, defaults, *inputs(), most=4) == expected
+    state = 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(inputs()[0]))
+    assert needed(4) > 2 * state  # the weights and their momentum
+
+
+def test_what_the_memory_was_judged_by_is_what_runs():
+    program, defaults = make_program("finetune")
+    groups.memory_needed(program, [defaults] * 3, *inputs())
+    kept = dict(training._executables)
+    run_group(program, [defaults] * 3, [0, 1, 2], *inputs(), num_steps=NUM_STEPS)
+    assert len(training._executables.keys() - kept.keys()) <= 1  # that of `init`
+
+
+def test_half_of_this_machine_is_the_limit():
+    assert 2**28 < groups.memory_limit() < 2**46

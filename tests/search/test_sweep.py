@@ -6,6 +6,7 @@ import pytest
 
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.folders import locked
+from jaxunlearn.search import groups as memory
 from jaxunlearn.search import sweep as sweeps
 from jaxunlearn.search.space import Choices, Range
 from jaxunlearn.types import InputError
@@ -169,6 +170,13 @@ def test_a_budget_that_the_original_model_breaks_is_refused(here, words):
     given = [*words[:4], "--method", "eupmu_budget", "--vary", "budget=50,1e-6"]
     result = call("sweep", "new", *given)
     assert_refused(result, "budget of 1e-06 points", "broken by the original model")
+
+
+def test_cells_run_one_by_one_where_the_memory_holds_no_more(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "memory_limit", lambda: 1)
+    printed = done("sweep", tmp_path / "new", *words, "--vary", "learning_rate=0.1,0.2")
+    assert "1 of 2 cells at once fit the memory of the device" in printed
+    assert {read(tmp_path / "new", number, 0)["group_size"] for number in (1, 2)} == {1}
 
 
 def test_an_objective_that_no_example_is_unseen_for_is_refused(here, words):
