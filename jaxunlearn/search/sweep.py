@@ -32,6 +32,7 @@ from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.search.groups import fitting_size, run_group
 from jaxunlearn.search.space import Space
 from jaxunlearn.setting import check_classifies, load_splits, load_task, machine
+from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from jaxunlearn.unseen import check_unseen
 
@@ -119,6 +120,7 @@ def sweep(
     Raises:
         InputError: anything wrong with the plan, the data, or what the folders hold; it is found
             before anything is trained or written.
+        Diverged: some cells of this shard did; all others are done, and the report is written.
     """
     if group_size < 1:
         raise InputError(f"group_size is {group_size}, but must be 1 or more.")
@@ -160,7 +162,14 @@ def sweep(
         size = _fitting(program, settings, case, waiting, group_size)
         for first in range(0, len(waiting), size):
             _run(folder, program, settings, case, waiting[first : first + size], size)
-        return write_sweep_report(folder)
+        written = write_sweep_report(folder)
+    lost = [cell.path.stem for cell in mine if "diverged" in read_json(cell.path)]
+    if lost:
+        raise Diverged(
+            f"diverged: {', '.join(lost)}. All other cells are in the report, "
+            f"{written['markdown']}."
+        )
+    return written
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:
