@@ -6,6 +6,8 @@ that is damaged is named and passed over, for the newest sound one.
 """
 
 import hashlib
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,6 +108,12 @@ class Checkpointer:
             write_json(place / _CONTENTS, _digests(place))
         except OSError as error:
             raise unwritable(self.folder, error) from error
+        except ValueError as error:  # the storage below orbax has its own way to say so
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            if code is None:
+                raise
+            reason = OSError(int(code[1]), os.strerror(int(code[1])))
+            raise unwritable(self.folder, reason) from error
 
     def restore(
         self, target: Any, complaint: Callable[[dict[str, Any]], str | None] = lambda record: None
@@ -212,6 +220,7 @@ class Checkpointer:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if read_only else 2,
                 create=not read_only,
+                cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 enable_async_checkpointing=False,
             )

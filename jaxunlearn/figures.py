@@ -1,7 +1,7 @@
 """Pictures as files: one look for all that is written outside of the report's page."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ _LOOK: dict[Any, Any] = {
 }
 
 
-@contextmanager
+@contextlib.contextmanager
 def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator["Figure"]:
     """A figure that is written to a file when the `with` block ends.
 
@@ -75,6 +75,8 @@ def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
             figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=metadata)
             partial.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise unwritable(path, error) from error
 
 
