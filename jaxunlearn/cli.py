@@ -133,16 +133,17 @@ def retrain(
 
     Args:
         run: a new folder for this run; the same command continues it.
-        pretrained: the folder of `jaxunlearn pretrain`.
+        pretrained: the folder of `jaxunlearn pretrain`, or of an `unlearn` whose requests are left
+            out as well.
         forget: what to leave out.
         layout: what the run may use.
     """
     _join(layout)
-    from jaxunlearn import runs, stages
+    from jaxunlearn import deletions, runs, stages
 
     request, before = _request(forget), runs.is_finished(run)
-    original = runs.read_pretrained(pretrained)
-    stages.retrain(run, original.problem, original.seed, request, layout=layout)
+    start, earlier = deletions.read_start(pretrained)
+    stages.retrain(run, start.problem, start.seed, request, layout=layout, earlier=earlier)
     _trained("retrained", run, before)
 
 
@@ -185,7 +186,8 @@ def unlearn(
 
     Args:
         run: a new folder for this run; the same command continues it.
-        pretrained: the folder of `jaxunlearn pretrain`.
+        pretrained: the folder of `jaxunlearn pretrain`, or of an `unlearn` to go on from: what it
+            forgot stays out of all data.
         method: a method: see `jaxunlearn list methods`.
         forget: what to forget.
         settings: settings of the method, such as num_steps=100: see `jaxunlearn list METHOD`;
@@ -210,6 +212,7 @@ def evaluate(
     run: _Folder,
     /,
     retrained: _Oracle = None,
+    original: _Oracle = None,
     classifier: _Oracle = None,
     inception: _Text = None,
 ) -> None:
@@ -218,22 +221,27 @@ def evaluate(
     Args:
         run: the folder of a finished retrain or unlearn.
         retrained: the folder of the retrained model, itself evaluated before.
+        original: the folder of the original model, for what one request after another did to it.
         classifier: for models that generate: the folder of a pretrained classifier of the same
             data, which judges their images.
         inception: with a classifier: a safetensors file with the network of the Frechet distance,
             whose features then stand in for the classifier's.
     """
     from jaxunlearn import results
+    from jaxunlearn.files import read_json
 
     if classifier is not None:
         from jaxunlearn import generating
 
         weights = Path(inception) if inception else None
-        metrics = generating.evaluate_run(run, classifier, retrained, weights)
+        metrics = generating.evaluate_run(run, classifier, retrained, weights, original)
     else:
-        metrics = results.evaluate_run(run, retrained)
+        metrics = results.evaluate_run(run, retrained, original)
     oracle = results.read_metrics(retrained) if retrained else {}
     print(results.render(metrics, oracle))
+    drift = read_json(run / "results.json").get("drift")
+    if drift:
+        print(results.render_drift(drift))
     print(f"results: {run / 'results.json'}")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxunlearn import hosts
 from jaxunlearn.types import InputError
 
-_SEAL = "sha256_of_the_rest"
+SEAL = "sha256_of_the_rest"
 DAMAGE = (  # what reading arrays raises for a file cut short, altered, or of another kind
     zipfile.BadZipFile,
     zlib.error,
@@ -91,7 +91,7 @@ def sealed(record: dict[str, Any]) -> dict[str, Any]:
         Traceback (most recent call last):
         jaxunlearn.types.InputError: done.json was altered after it was written ...
     """
-    return record | {_SEAL: _content_digest(record)}
+    return record | {SEAL: _content_digest(record)}
 
 
 def unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: it was altered.
     """
-    content = {key: value for key, value in record.items() if key != _SEAL}
-    if _SEAL in record and record[_SEAL] != _content_digest(content):
+    content = {key: value for key, value in record.items() if key != SEAL}
+    if SEAL in record and record[SEAL] != _content_digest(content):
         raise InputError(
             f"{path} was altered after it was written (its content does not match its digest); "
             "restore it, or delete it and run anew."

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import evaluation, runs
+from jaxunlearn import deletions, evaluation, runs
 from jaxunlearn.config import Diffusion, Problem
-from jaxunlearn.data import ForgetRequest, load_request
+from jaxunlearn.data import ForgetRequest
 from jaxunlearn.diffusion import Denoiser, guided, sample
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.generation import classify_generated, compare_generated
@@ -26,6 +26,7 @@ from jaxunlearn.folders import locked
 from jaxunlearn.report.grids import sample_grid
 from jaxunlearn.results import (
     check_retrained,
+    load_original,
     predict,
     read_cost,
     read_results,
@@ -213,6 +214,8 @@ def evaluate(
     method: str,
     cost: dict[str, Any] | None = None,
     retrained: Path | None = None,
+    earlier: tuple[ForgetRequest, ...] = (),
+    original: Weights | None = None,
 ) -> dict[str, float]:
     """Generates images with a model, judges them, and writes both to its run folder.
 
@@ -226,6 +229,8 @@ def evaluate(
         method: how the results name the model.
         cost: steps and seconds of the run, if it trained at all.
         retrained: the evaluated run folder of the retrained model, for the share of its time.
+        earlier: the requests that were honoured before, the oldest first.
+        original: the model before all of them, to be compared with.
 
     Returns:
         The metrics: see `evaluation.generation`.
@@ -234,7 +239,7 @@ def evaluate(
         InputError: the request names no classes, there are fewer images than features, or the
             retrained model was evaluated by others.
     """
-    check_images(judge.features, problem, seed, request)
+    check_images(judge.features, problem, seed, request, earlier)
     oracle = read_results(retrained) if retrained else {}
     described = {"name": judge.features.name, "dimension": judge.features.dimension}
     if oracle and oracle.get("features") != described:
@@ -242,21 +247,25 @@ def evaluate(
             f"{retrained} was evaluated by other features ({oracle.get('features')}) than are "
             f"given now ({described}), and their distances cannot be compared; evaluate it anew."
         )
-    splits, generation, cost = load_splits(problem, seed, request), problem.diffusion, cost or {}
+    splits, dataset = load_splits(problem, seed, request, earlier), load_dataset(problem)
+    generation, cost = problem.diffusion, cost or {}
     assert generation is not None
-    classes = load_dataset(problem).num_classes
-    labels = np.repeat(np.arange(classes, dtype=np.int32), generation.samples)
-    numbers = np.tile(np.arange(generation.samples, dtype=np.int32), classes)
-    images = generate(problem, weights, labels, numbers)
-    forgotten = np.isin(labels, request.labels(load_dataset(problem)))
+    labels = np.repeat(np.arange(dataset.num_classes, dtype=np.int32), generation.samples)
+    numbers = np.tile(np.arange(generation.samples, dtype=np.int32), dataset.num_classes)
+    asked = {each: np.isin(labels, each.labels(dataset)) for each in (*earlier, request)}
+    kept = ~np.any(list(asked.values()), axis=0)
+    real = real_images(judge.folder, judge.features, splits.retain.image)
 
-    def seen(chosen: np.ndarray) -> Predictions:
+    def seen(images: np.ndarray, chosen: np.ndarray) -> Predictions:
         arrays = {"image": images[chosen], "label": labels[chosen]}
         return predict(judge.task, judge.weights, arrays)
 
-    real = real_images(judge.folder, judge.features, splits.retain.image)
-    metrics = classify_generated(seen(forgotten), seen(~forgotten))
-    metrics |= compare_generated(real, judge.features.describe(images[~forgotten]))
+    def judged(images: np.ndarray) -> dict[str, float]:
+        found = classify_generated(seen(images, asked[request]), seen(images, kept))
+        return found | compare_generated(real, judge.features.describe(images[kept]))
+
+    images = generate(problem, weights, labels, numbers)
+    metrics = judged(images)
     results = {
         "method": method,
         "request": request.name,
@@ -266,16 +275,32 @@ def evaluate(
         "counts": {
             "forget": len(splits.forget),
             "retain": len(splits.retain),
-            "generated_forget": int(forgotten.sum()),
-            "generated_retain": int((~forgotten).sum()),
+            "generated_forget": int(asked[request].sum()),
+            "generated_retain": int(kept.sum()),
         },
-        "class_names": list(load_dataset(problem).class_names),
-        "forgotten": list(request.labels(load_dataset(problem))),
+        "class_names": list(dataset.class_names),
+        "forgotten": list(request.labels(dataset)),
         "features": described,
         "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
         "metrics": metrics,
         **with_share(cost, oracle),
     }
+    if earlier or original:
+        drawn, found = {"accuracy": images}, {"model": metrics}
+        if original:
+            drawn["original_accuracy"] = generate(problem, original, labels, numbers)
+            found["original"] = judged(drawn["original_accuracy"])
+        results["drift"] = {
+            "requests": [
+                {"request": each.name, "examples": int(chosen.sum())}
+                | {name: evaluation.accuracy(seen(some, chosen)) for name, some in drawn.items()}
+                for each, chosen in asked.items()
+            ],
+            "kept": {
+                name: {key: each[key] for key in ("generated_retain_accuracy", "frechet_retain")}
+                for name, each in found.items()
+            },
+        }
     with locked(run):
         write_arrays(run / "samples.npz", {"image": images, "label": labels})
         write_results(run, results, weights, "samples.npz")
@@ -283,7 +308,11 @@ def evaluate(
 
 
 def evaluate_run(
-    run: Path, classifier: Path, retrained: Path | None = None, inception: Path | None = None
+    run: Path,
+    classifier: Path,
+    retrained: Path | None = None,
+    inception: Path | None = None,
+    original: Path | None = None,
 ) -> dict[str, float]:
     """Evaluates a finished run of a model that generates, by what its folder says of itself.
 
@@ -292,6 +321,7 @@ def evaluate_run(
         classifier: the run folder of the classifier that judges its images.
         retrained: the evaluated run folder of the retrained model.
         inception: a file with the network of the Frechet distance, whose features are then used.
+        original: the run folder of the original model, for what all requests did to it.
 
     Returns:
         The metrics.
@@ -301,28 +331,36 @@ def evaluate_run(
             ones, or those of other data.
     """
     config = runs.read_config(run, "retrain", "unlearn")
-    assert config.request is not None
-    dataset = load_dataset(config.problem)
-    runs.check(run, config, dataset, load_splits(config.problem, config.seed, config.request))
+    *earlier, request = deletions.requests(run, config)
+    splits = load_splits(config.problem, config.seed, request, config.earlier)
+    runs.check(run, config, load_dataset(config.problem), splits)
     if retrained is not None:
-        forgotten = load_request(run / "forget_request.json", dataset).tolist()
-        check_retrained(retrained, run, config.problem, config.seed, forgotten)
+        forgotten = splits.forget.index.tolist()
+        check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)
     return evaluate(
         run,
         runs.load_weights(run, config.problem),
         config.problem,
         config.seed,
-        config.request,
+        request,
         judge=load_judge(
             classifier, config.problem, of_inception(inception) if inception else None
         ),
         method="retrain-again" if config.again else config.method,
         cost=read_cost(run),
         retrained=retrained,
+        earlier=tuple(earlier),
+        original=load_original(original, run, config) if original else None,
     )
 
 
-def check_images(features: Features, problem: Problem, seed: int, request: ForgetRequest) -> None:
+def check_images(
+    features: Features,
+    problem: Problem,
+    seed: int,
+    request: ForgetRequest,
+    earlier: tuple[ForgetRequest, ...] = (),
+) -> None:
     """Raises unless there are enough images of the remaining classes for a Frechet distance.
 
     Args:
@@ -330,21 +368,25 @@ def check_images(features: Features, problem: Problem, seed: int, request: Forge
         problem: what the model learns.
         seed: the pretraining seed.
         request: the classes that are forgotten.
+        earlier: the requests that were honoured before.
 
     Raises:
         InputError: no more images than features, or a request that names no classes.
     """
-    check_request(request)
+    for each in (*earlier, request):
+        check_request(each)
     assert problem.diffusion is not None
     dataset = load_dataset(problem)
-    left = dataset.num_classes - len(request.labels(dataset))
+    splits = load_splits(problem, seed, request, earlier)
+    gone = {label for each in (*earlier, request) for label in each.labels(dataset)}
+    left = dataset.num_classes - len(gone)
     if left * problem.diffusion.samples <= features.dimension:
         raise InputError(
             f"samples is {problem.diffusion.samples} for each of {left} remaining classes, but the "
             f"Frechet distance needs more images than the {features.dimension} features called "
             f"{features.name}; draw {features.dimension // left + 1} or more."
         )
-    real, needed = len(load_splits(problem, seed, request).retain), 2 * features.dimension + 2
+    real, needed = len(splits.retain), 2 * features.dimension + 2
     if real < needed:
         raise InputError(
             f"{request.name} leaves {real} real images of {problem.data}, but two halves of them "

@@ -11,6 +11,7 @@ from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.files import read_arrays, write_arrays
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.tasks.diffusion import as_signal
+from jaxunlearn.types import InputError
 
 
 def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
@@ -24,6 +25,9 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
     Returns:
         float32 `[N, h, w, c]`.
 
+    Raises:
+        InputError: images of another range.
+
     Example:
         >>> from jaxunlearn.models import latent
         >>> model = latent.create_autoencoder("tiny", channels=1)
@@ -32,6 +36,12 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
         >>> encode(model, variables["params"], images).shape
         (3, 4, 4, 4)
     """
+    low, high = images.min(), images.max()
+    if images.dtype != np.uint8 and not (low >= -1.0 and high <= 1.0):
+        raise InputError(
+            f"the images are {images.dtype} with values from {low} to {high}, but must be uint8, "
+            "or floating-point from -1 to 1; scale them, such as by x / 127.5 - 1."
+        )
 
     def one_batch(batch: jax.Array) -> jax.Array:
         mean: jax.Array = model.apply({"params": params}, as_signal(batch), method="encode")[0]
@@ -75,7 +85,7 @@ def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.nda
         float32 `[N, h, w, c]`.
 
     Raises:
-        InputError: the file is damaged, or cannot be written.
+        InputError: the file is damaged, or cannot be written; or images of another range.
     """
     stamp = np.array(fingerprint({"params": params, "images": images}) + repr(model))
     if path.exists():

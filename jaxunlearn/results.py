@@ -1,7 +1,8 @@
 """The stage that evaluates: predictions and metrics of a run, written to its folder.
 
 `predictions.npz` holds the class probabilities on every split, `results.json` all metrics, what the
-run cost, and how many examples each split has.
+run cost, and how many examples each split has. Where requests came one after another, "drift" says
+whether what was forgotten before still is, and what all of them together did to the original model.
 """
 
 from collections.abc import Mapping
@@ -10,14 +11,21 @@ from typing import Any
 
 import jax
 
-from jaxunlearn import data, evaluation
+from jaxunlearn import data, deletions, evaluation
 from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.files import check_digests, file_digest, read_json, write_record
 from jaxunlearn.folders import locked
-from jaxunlearn.runs import check, load_weights, read_config, read_done
+from jaxunlearn.runs import (
+    RunConfig,
+    check,
+    load_weights,
+    read_config,
+    read_done,
+    read_pretrained,
+)
 from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
 from jaxunlearn.types import InputError, Task
 
@@ -43,6 +51,8 @@ def evaluate(
     method: str,
     cost: dict[str, Any] | None = None,
     retrained: Path | None = None,
+    earlier: tuple[ForgetRequest, ...] = (),
+    original: Weights | None = None,
 ) -> dict[str, float]:
     """Computes the predictions and all metrics of a model, and writes them to its run folder.
 
@@ -55,6 +65,8 @@ def evaluate(
         method: how the results name the model.
         cost: steps and seconds of the run, from `read_cost`, if it trained at all.
         retrained: the evaluated run folder of the retrained model, for all distances.
+        earlier: the requests that were honoured before, the oldest first.
+        original: the model before all of them, to be compared with.
 
     Returns:
         The metrics.
@@ -62,7 +74,8 @@ def evaluate(
     Raises:
         InputError: `retrained` was not evaluated, or on other data.
     """
-    splits, task, cost = load_splits(problem, seed, request), load_task(problem), cost or {}
+    splits, task = load_splits(problem, seed, request, earlier), load_task(problem)
+    cost = cost or {}
     oracle, oracle_results = None, {}
     if retrained is not None:
         oracle_results = read_results(retrained)
@@ -79,6 +92,10 @@ def evaluate(
         "metrics": metrics,
         **with_share(cost, oracle_results),
     }
+    if earlier or original:
+        kept = {name: metrics[name] for name in ("retain_accuracy", "test_accuracy")}
+        chain = (*earlier, request)
+        results["drift"] = _drift(task, weights, original, problem, seed, chain, kept)
     with locked(run):
         predictions.save(run / "predictions.npz")
         write_results(run, results, weights, "predictions.npz")
@@ -126,6 +143,94 @@ def with_share(cost: dict[str, Any], oracle: dict[str, Any]) -> dict[str, Any]:
     return cost | {"retrain_seconds": oracle["seconds"], "share_of_retraining": share}
 
 
+def _drift(
+    task: Task,
+    weights: Weights,
+    original: Weights | None,
+    problem: Problem,
+    seed: int,
+    chain: tuple[ForgetRequest, ...],
+    kept: dict[str, float],
+) -> dict[str, Any]:
+    """What requests that came one after another did: to what each forgot, and to what is kept."""
+    rows = []
+    for place, each in enumerate(chain):
+        splits = load_splits(problem, seed, each, chain[:place])
+        row = {"request": each.name, "examples": len(splits.forget)}
+        for name, model in {"accuracy": weights, "original_accuracy": original}.items():
+            if model is not None:
+                row[name] = evaluation.accuracy(predict(task, model, splits.forget.arrays()))
+        rows.append(row)
+    drift: dict[str, Any] = {"requests": rows, "kept": {"model": kept}}
+    if original is not None:  # of the last request, whose splits these are
+        before, now = (
+            [predict(task, model, part.arrays()) for part in (splits.retain, splits.test)]
+            for model in (original, weights)
+        )
+        accuracies = map(evaluation.accuracy, before)
+        drift["kept"]["original"] = dict(zip(kept, accuracies, strict=True))
+        drift["js_to_original"] = evaluation.js_divergence(
+            before[1].probabilities, now[1].probabilities
+        )
+    return drift
+
+
+def render_drift(drift: dict[str, Any]) -> str:
+    """What `results.json` says of drift as lines of text.
+
+    Args:
+        drift: its entry "drift".
+
+    Returns:
+        A table: what each request forgot, the oldest first, and what is kept.
+
+    Example:
+        >>> requests = [{"request": "class-3", "examples": 9, "accuracy": 4.0}]
+        >>> print(render_drift({"requests": requests, "kept": {"model": {"test_accuracy": 97.5}}}))
+        one after another                 model  original
+        class-3 (9)                        4.00            %
+        test_accuracy                     97.50            %
+    """
+    kept = drift["kept"]
+    rows = [
+        (f"{row['request']} ({row['examples']})", row["accuracy"], row.get("original_accuracy"))
+        for row in drift["requests"]
+    ]
+    rows += [(name, v, kept.get("original", {}).get(name)) for name, v in kept["model"].items()]
+    lines = [f"{'one after another':30}{'model':>9}{'original':>10}"]
+    for name, model, original in rows:
+        unit = "" if name == "frechet_retain" else "%"
+        beside = " " * 10 if original is None else f"{original:10.2f}"
+        lines.append(f"{name:30}{model:9.2f}{beside}  {unit}".rstrip())
+    if "js_to_original" in drift:
+        lines.append(f"{'js_to_original':30}{drift['js_to_original']:9.4f}{'':10}  nats")
+    return "\n".join(lines)
+
+
+def load_original(original: Path, run: Path, config: RunConfig) -> Weights:
+    """The weights of the original model that a run goes back to.
+
+    Args:
+        original: the run folder of `pretrain`.
+        run: that of `retrain` or `unlearn`.
+        config: what the latter was for.
+
+    Raises:
+        InputError: it holds no original model, or another one.
+    """
+    theirs, start = read_pretrained(original), config.start
+    if config.earlier and config.stage == "unlearn":
+        start = deletions.read(run)[0]["start"]
+    weights = read_done(original)["weights"]
+    same = (theirs.problem, theirs.seed) == (config.problem, config.seed)
+    if not same or start not in (None, weights):
+        raise InputError(
+            f"{original} is not the original model that {run} goes back to; give the folder of "
+            "its jaxunlearn pretrain."
+        )
+    return load_weights(original, config.problem)
+
+
 def predict_splits(task: Task, weights: Weights, splits: Splits) -> SplitPredictions:
     """The predictions of a model on every split."""
     return SplitPredictions(*(predict(task, weights, part.arrays()) for part in splits))
@@ -138,12 +243,15 @@ def predict(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predicti
     return evaluation.predict(predict_fn, arrays, _PREDICTION_BATCH)
 
 
-def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
+def evaluate_run(
+    run: Path, retrained: Path | None = None, original: Path | None = None
+) -> dict[str, float]:
     """Evaluates a finished run of `retrain` or `unlearn` by what its folder says of itself.
 
     Args:
         run: the run folder.
         retrained: the evaluated run folder of the retrained model, for all distances.
+        original: the run folder of the original model, for what all requests did to it.
 
     Returns:
         The metrics.
@@ -158,14 +266,12 @@ def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
             f"{run} holds {config.problem.model}, which generates images: give a classifier of the "
             "same data that judges them (--classifier)."
         )
-    dataset = load_dataset(config.problem)
-    forgotten = data.load_request(run / "forget_request.json", dataset)
-    request = config.request
-    if request is None or request.file is not None:  # the file may have gone since
-        request = ForgetRequest(indices=tuple(forgotten.tolist()))
-    check(run, config, dataset, load_splits(config.problem, config.seed, request))
+    *earlier, request = deletions.requests(run, config)
+    splits = load_splits(config.problem, config.seed, request, config.earlier)
+    check(run, config, load_dataset(config.problem), splits)
     if retrained is not None:
-        check_retrained(retrained, run, config.problem, config.seed, forgotten.tolist())
+        forgotten = splits.forget.index.tolist()
+        check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)
     return evaluate(
         run,
         load_weights(run, config.problem),
@@ -175,11 +281,18 @@ def evaluate_run(run: Path, retrained: Path | None = None) -> dict[str, float]:
         method="retrain-again" if config.again else config.method,
         cost=read_cost(run),
         retrained=retrained,
+        earlier=tuple(earlier),
+        original=load_original(original, run, config) if original else None,
     )
 
 
 def check_retrained(
-    retrained: Path, run: Path, problem: Problem, seed: int, forgotten: list[int]
+    retrained: Path,
+    run: Path,
+    problem: Problem,
+    seed: int,
+    forgotten: list[int],
+    earlier: tuple[ForgetRequest, ...] | None = None,
 ) -> None:
     """Raises unless a folder holds the evaluated retrained model that a run is compared with.
 
@@ -189,16 +302,18 @@ def check_retrained(
         problem: of the run.
         seed: the pretraining seed of the run.
         forgotten: the positions of the run's forget examples.
+        earlier: the requests that it honoured before.
 
     Raises:
         InputError: it holds another one, or one that is not evaluated.
     """
     oracle = read_config(retrained, "retrain")
     theirs = data.load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
-    if (oracle.problem, oracle.seed) != (problem, seed) or theirs.tolist() != forgotten:
+    same = (oracle.problem, oracle.seed, oracle.earlier) == (problem, seed, earlier)
+    if not same or theirs.tolist() != forgotten:
         raise InputError(
             f"{retrained} is the retrained model of another problem, seed or forget request "
-            f"than {run}; retrain with the same ones."
+            f"than {run}, or of other requests before; retrain with the same ones."
         )
     if not (retrained / "results.json").exists():
         raise InputError(

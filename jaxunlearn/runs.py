@@ -2,7 +2,8 @@
 
 A run folder holds `config.json` (what the run is for), `fingerprints.json` (of the data),
 `forget_request.json` (which examples), `metrics.jsonl`, `checkpoints/` (to resume), `weights/` (the
-result), `done.json` (what it cost), and after evaluation `results.json` and `predictions.npz`. A
+result), `deletions.jsonl` (of unlearning: every request that the weights have honoured),
+`done.json` (what it cost), and after evaluation `results.json` and `predictions.npz`. A
 folder belongs to one configuration and to one data set for good.
 """
 
@@ -38,6 +39,8 @@ class RunConfig:
         settings: all its settings.
         start: the fingerprint of the weights that unlearning starts from.
         aim: what else unlearning is told; None where there is nothing.
+        earlier: the requests that the weights unlearning starts from have forgotten already, the
+            oldest first, or that retraining leaves out too; None where there are none.
     """
 
     stage: str
@@ -49,6 +52,7 @@ class RunConfig:
     again: bool = False
     start: str | None = None
     aim: Aim | None = None
+    earlier: tuple[ForgetRequest, ...] | None = None
 
 
 def read_config(run: Path, *stages: str) -> RunConfig:
@@ -113,8 +117,20 @@ def read_pretrained(run: Path) -> RunConfig:
         InputError: the folder holds no such run, or one of other data.
     """
     config = read_config(run, "pretrain")
-    _check_data(run, load_dataset(config.problem))
+    check_data(run, load_dataset(config.problem))
     return config
+
+
+def read_request(run: Path, config: RunConfig) -> ForgetRequest:
+    """The request of a run, by the examples themselves if it was a file, which may have gone.
+
+    Raises:
+        InputError: the record of the request is damaged, or the run has none.
+    """
+    chosen = data.load_request(run / "forget_request.json", load_dataset(config.problem))
+    if config.request is None or config.request.file is not None:
+        return ForgetRequest(indices=tuple(chosen.tolist()))
+    return config.request
 
 
 def load_weights(run: Path, problem: Problem) -> Weights:
@@ -158,7 +174,7 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
         present = present | {"start": None}
     check_same(present, wanted, f"{run} was written by another configuration")
     if (run / "fingerprints.json").exists():
-        _check_data(run, dataset)
+        check_data(run, dataset)
     path = run / "forget_request.json"
     if splits is not None and path.exists():
         if data.load_request(path, dataset).tolist() != splits.forget.index.tolist():
@@ -184,7 +200,12 @@ def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
         data.save_request(path, config.request, dataset, splits)
 
 
-def _check_data(run: Path, dataset: Dataset) -> None:
+def check_data(run: Path, dataset: Dataset) -> None:
+    """Raises unless a data set is the one that a run learned from.
+
+    Raises:
+        InputError: it is another one.
+    """
     saved, present = read_json(run / "fingerprints.json").get("data"), dataset.fingerprint
     if saved != present:
         raise InputError(

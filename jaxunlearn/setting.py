@@ -95,14 +95,24 @@ def load_training(problem: Problem, seed: int) -> Examples:
     return dataset.train.take(learned)
 
 
-def load_splits(problem: Problem, seed: int, request: ForgetRequest) -> Splits:
-    """The five sets of examples of a request.
+def load_splits(
+    problem: Problem,
+    seed: int,
+    request: ForgetRequest,
+    earlier: tuple[ForgetRequest, ...] | None = None,
+) -> Splits:
+    """The five sets of examples of a request, after earlier ones if there were any.
 
     Raises:
-        InputError: the request does not fit the data.
+        InputError: the request does not fit the data, or what earlier ones left of it.
     """
     return _splits(
-        _data_key(problem), problem.validation_fraction, problem.train_size, seed, request
+        _data_key(problem),
+        problem.validation_fraction,
+        problem.train_size,
+        seed,
+        request,
+        earlier or (),
     )
 
 
@@ -198,6 +208,7 @@ def _splits(
     train_size: int | None,
     seed: int,
     request: ForgetRequest,
+    earlier: tuple[ForgetRequest, ...],
 ) -> Splits:
     return data.split(
         _dataset(key),
@@ -205,4 +216,5 @@ def _splits(
         validation_fraction=validation_fraction,
         train_size=train_size,
         seed=seed,
+        earlier=earlier,
     )

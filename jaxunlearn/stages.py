@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import hosts, methods, parallel, runs, training
+from jaxunlearn import deletions, hosts, methods, parallel, runs, training
 from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
 from jaxunlearn.compiled import programs_read
 from jaxunlearn.config import Aim, Problem
@@ -68,6 +68,7 @@ def retrain(
     request: ForgetRequest,
     again: bool = False,
     layout: Layout = Layout(),
+    earlier: tuple[ForgetRequest, ...] = (),
 ) -> Weights:
     """Trains the oracle: a new model, on the retain data alone.
 
@@ -78,6 +79,7 @@ def retrain(
         request: what is left out.
         again: train the second retrained model, whose distance to the first is the floor.
         layout: the devices it may use, and how much of a batch at once.
+        earlier: requests that are left out as well.
 
     Returns:
         The weights.
@@ -87,7 +89,7 @@ def retrain(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train(run, retraining(problem, seed, request, again), layout)
+    return train(run, retraining(problem, seed, request, again, earlier), layout)
 
 
 def unlearn(
@@ -99,11 +101,12 @@ def unlearn(
     layout: Layout = Layout(),
     aim: Aim | None = None,
 ) -> Weights:
-    """Makes the model of a pretraining run forget.
+    """Makes the model of a pretraining run forget, or one that has forgotten before.
 
     Args:
         run: the run folder.
-        pretrained: the run folder of `pretrain`.
+        pretrained: the run folder of `pretrain`, or of `unlearn`: what that one forgot is in no
+            data of this one, and its record of deletions goes on here.
         request: what is forgotten.
         method: the name of the method.
         settings: settings of the method that differ from its defaults.
@@ -118,9 +121,9 @@ def unlearn(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    original = runs.read_pretrained(pretrained)
+    before, earlier = deletions.read_start(pretrained)
     start = runs.read_done(pretrained)["weights"]
-    config = unlearning(original.problem, original.seed, request, method, settings, start, aim)
+    config = unlearning(before.problem, before.seed, request, method, settings, start, aim, earlier)
     return train(run, config, layout, pretrained)
 
 
@@ -130,11 +133,17 @@ def pretraining(problem: Problem, seed: int) -> RunConfig:
 
 
 def retraining(
-    problem: Problem, seed: int, request: ForgetRequest, again: bool = False
+    problem: Problem,
+    seed: int,
+    request: ForgetRequest,
+    again: bool = False,
+    earlier: tuple[ForgetRequest, ...] = (),
 ) -> RunConfig:
     """The configuration of a retraining run."""
     settings = problem.training_settings()
-    return RunConfig("retrain", problem, seed, "retrain", settings, request, again)
+    return RunConfig(
+        "retrain", problem, seed, "retrain", settings, request, again, earlier=earlier or None
+    )
 
 
 def unlearning(
@@ -145,6 +154,7 @@ def unlearning(
     settings: dict[str, Any],
     start: str | None = None,
     aim: Aim | None = None,
+    earlier: tuple[ForgetRequest, ...] = (),
 ) -> RunConfig:
     """The configuration of an unlearning run; `start` is the fingerprint of its first weights."""
     chosen = methods.settings(method, settings)
@@ -153,7 +163,12 @@ def unlearning(
             "the method retrain begins with new weights, so there is nothing to unlearn; use "
             "jaxunlearn retrain, or the method finetune to go on from the original model."
         )
-    return RunConfig("unlearn", problem, seed, method, chosen, request, start=start, aim=aim)
+    return RunConfig(
+        *("unlearn", problem, seed, method, chosen, request),
+        start=start,
+        aim=aim,
+        earlier=earlier or None,
+    )
 
 
 def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
@@ -179,6 +194,12 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
         raise InputError(
             f"anchor is {anchor}, but {dataset.name!r} has the classes 0 to "
             f"{dataset.num_classes - 1}."
+        )
+    if config.method == "esd" and problem.diffusion and problem.diffusion.label_drop == 0.0:
+        raise InputError(
+            "the method esd compares with the prediction for no label, which the model never "
+            "learned with label_drop = 0; pretrain with some labels dropped, or choose another "
+            "method."
         )
     splits = _splits(config)
     if splits is not None and needs_unseen(config.settings.get("objective", "")):
@@ -210,6 +231,7 @@ def train(
     problem, settings = config.problem, config.settings
     if runs.is_finished(run):
         return runs.load_weights(run, problem)
+    earlier = deletions.read(pretrained) if pretrained is not None else []
     seed, task = _own_seed(config), load_task(problem)
     if pretrained is None:
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
@@ -252,6 +274,8 @@ def train(
             done["masks"] = fingerprint(masks)
         if is_guarded(settings):
             done["guard"] = methods.guard_records(outcome.state)[0]
+        if pretrained is not None:
+            deletions.write(run, earlier, config, done["weights"])
         write_record(run / "done.json", done)
         hosts.meet(f"{run} is done")
     return runs.load_weights(run, problem)
@@ -291,7 +315,7 @@ def _own_seed(config: RunConfig) -> int:
 def _splits(config: RunConfig) -> Splits | None:
     if config.request is None:
         return None
-    return load_splits(config.problem, config.seed, config.request)
+    return load_splits(config.problem, config.seed, config.request, config.earlier)
 
 
 def _examples(config: RunConfig) -> tuple[Arrays, Arrays]:

@@ -32,7 +32,7 @@ FLAGS = {
         *["--pretrained", "--method", *FORGET, "--settings", *LAYOUT],
         *["--trainable", "--adapter-rank", "--anchor"],
     ],
-    "evaluate": ["--retrained", "--classifier", "--inception"],
+    "evaluate": ["--retrained", "--original", "--classifier", "--inception"],
     "sample": ["--run", "--labels", "--count"],
     "compare": ["--config", "--seeds", *LAYOUT],
     "select": ["--pretrained", "--by", "--fraction"],

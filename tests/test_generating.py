@@ -28,7 +28,7 @@ model = "ddpm-tiny"
 [problem.diffusion]
 num_timesteps = 10
 sampling_steps = 2
-samples = 4
+samples = 5
 guidance = 1.0
 [problem.training]
 num_steps = 3
@@ -85,8 +85,8 @@ def changed(config, tmp_path, *pairs):
 def test_every_model_is_judged_and_reported(finished, cell):
     for name in ("original", "retrain", "esd"):
         results = json.loads((cell / name / "results.json").read_text())
-        assert results["counts"]["generated_forget"] == 4
-        assert results["counts"]["generated_retain"] == 36
+        assert results["counts"]["generated_forget"] == 5
+        assert results["counts"]["generated_retain"] == 45
         assert (results["forgotten"], results["class_names"][3]) == ([3], "3")
         assert results["features"] == {"name": "last features of mlp-tiny", "dimension": 32}
         assert results["judge"]["test_accuracy"] > 50
@@ -185,6 +185,31 @@ def test_real_images_are_described_once_and_inception_stands_in(
         generating.check_images(large, problem, 0, request)
 
 
+def test_one_class_is_forgotten_after_another(finished, cell, tmp_path):
+    settings = json.loads((cell / "esd" / "config.json").read_text())["settings"]
+    quick = [f"{name}={value}" for name, value in settings.items()]
+    words = ["--method", "esd", "--trainable", "attention", "--settings", *quick]
+    run, pretrained = tmp_path / "run", finished / "seed-0" / "pretrain"
+    done("unlearn", run, "--pretrained", cell / "esd", "--classes", 5, *words)
+    judged = ["--classifier", finished / "classifier", "--original", pretrained]
+    out = done("evaluate", run, *judged)
+    results = json.loads((run / "results.json").read_text())
+    assert results["counts"]["generated_forget"] == 5
+    assert results["counts"]["generated_retain"] == 40
+    rows, kept = results["drift"]["requests"], results["drift"]["kept"]
+    assert [(row["request"], row["examples"]) for row in rows] == [("class-3", 5), ("class-5", 5)]
+    assert rows[1]["accuracy"] == results["metrics"]["generated_forget_accuracy"]
+    before = json.loads((cell / "original" / "results.json").read_text())["metrics"]
+    assert rows[0]["original_accuracy"] == before["generated_forget_accuracy"]
+    assert kept["model"]["frechet_retain"] == results["metrics"]["frechet_retain"]
+    assert kept["original"]["frechet_retain"] not in (0, before["frechet_retain"])  # of 8 classes
+    assert "class-3 (5)" in out and "frechet_retain" in out
+    words = ["--pretrained", cell / "esd", "--classes", 3, "--method", "esd"]
+    refused = call("unlearn", tmp_path / "next", *words)
+    assert_refused(refused, "class-3 holds none of the")
+    assert not (tmp_path / "next").exists()
+
+
 def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
     words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "esd"]
     quick = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "learning_rate=0.1"]
@@ -195,6 +220,20 @@ def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
     assert aim == {"trainable": "attention", "adapter_rank": 2, "anchor": 1}
     other = call("unlearn", run, *words, "--settings", *quick)
     assert_refused(other, "was written by another configuration: aim")
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [(None, "holds none"), (b"no tensors", "is damaged or unreadable"), (b"", "is damaged")],
+)
+def test_an_inception_that_is_none_is_refused(finished, cell, tmp_path, content, fragment):
+    file = tmp_path / ("model.safetensors" if content is not None else "")
+    if content is not None:
+        file.write_bytes(content)
+    before = snapshot(cell / "esd")
+    words = ["--classifier", finished / "classifier", "--inception", file]
+    assert_refused(call("evaluate", cell / "esd", *words), fragment)
+    assert snapshot(cell / "esd") == before
 
 
 @pytest.mark.parametrize(
@@ -237,14 +276,19 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
         ('model = "mlp-tiny"', 'model = "ddpm-tiny"', "choose a model that classifies"),
         ('model = "mlp-tiny"', 'model = "mlp-tiny"\ndata = "digits"', "classifier gives data"),
         (
-            "samples = 4",
+            "samples = 5",
             "samples = 3",
             "than the 32 features called last features of mlp-tiny; draw 4",
         ),
         ("seeds = [0]", 'seeds = [0]\ninception = "none"', "none"),
         ("sampling_steps = 2", "sampling_steps = 11", "from 1 to the 10 timesteps"),
-        ("samples = 4", "samples = 0", "samples is 0"),
+        ("samples = 5", "samples = 0", "samples is 0"),
         ("guidance = 1.0", "guidance = 1.0\nlabel_drop = 0", "drop some labels"),
+        (
+            "guidance = 1.0",
+            "guidance = 0\nlabel_drop = 0",
+            "esd compares with the prediction for no",
+        ),
         ("guidance = 1.0", 'sampler = "euler"', "must be one of ddpm, ddim"),
         ("guidance = 1.0", 'prediction = "x"', "must be one of epsilon, v"),
         ('"attention"', '"nothing"', "'nothing', which matches no parameter"),

@@ -123,30 +123,34 @@ class ForgetRequest:
         digest = hashlib.sha256(",".join(str(index) for index in indices).encode()).hexdigest()
         return f"indices-{len(indices)}-{digest[:8]}"
 
-    def select(self, dataset: Dataset, eligible: np.ndarray, seed: int) -> np.ndarray:
+    def select(
+        self, dataset: Dataset, eligible: np.ndarray, seed: int, gone: np.ndarray | None = None
+    ) -> np.ndarray:
         """Positions of the examples to forget.
 
         Args:
             dataset: the data set that the request is about.
             eligible: int `[M]`, the positions in `dataset.train` that are not validation data.
             seed: decides which examples a random fraction takes; others do not depend on it.
+            gone: those of `eligible` that earlier requests forgot, if any: they count as absent.
 
         Returns:
-            int64 `[F]`, sorted, at least one and fewer than all of `eligible`.
+            int64 `[F]`, sorted, at least one and fewer than all that are left of `eligible`.
 
         Raises:
             InputError: a class, subclass or index that the data set does not have, an index that
-                is validation data, a file that cannot be read, or a forget set that holds nothing
-                or everything.
+                is validation data or was forgotten before, a file that cannot be read, or a forget
+                set that holds nothing or everything.
         """
-        eligible = np.sort(np.asarray(eligible, np.int64))
+        gone = np.zeros(0, np.int64) if gone is None else gone
+        eligible = np.setdiff1d(np.asarray(eligible, np.int64), gone)
         if self.fraction is not None:
             keys = random_keys(seed, FORGET_STREAM, len(dataset.train))
             chosen = _random(self.fraction, eligible, keys)
         elif self.names_classes or self.subclass is not None:
             chosen = eligible[self.forgotten(dataset)[0][eligible]]
         else:
-            chosen = self._listed(dataset, eligible)
+            chosen = self._listed(dataset, eligible, gone)
         if len(chosen) == 0:
             raise InputError(
                 f"{self.name} holds none of the {len(eligible)} training examples of "
@@ -225,7 +229,7 @@ class ForgetRequest:
         found = [i for i, name in enumerate(names) if set(name) & set(self.words or ())]
         return tuple(sorted([*self.classes, *found]))
 
-    def _listed(self, dataset: Dataset, eligible: np.ndarray) -> np.ndarray:
+    def _listed(self, dataset: Dataset, eligible: np.ndarray, gone: np.ndarray) -> np.ndarray:
         total = len(dataset.train)
         indices = self._explicit()
         outside = [index for index in indices if not 0 <= index < total]
@@ -235,6 +239,12 @@ class ForgetRequest:
                 f"{dataset.name!r} has positions 0 to {total - 1}"
             )
         chosen = np.sort(np.array(indices, np.int64))
+        again = chosen[np.isin(chosen, gone)]
+        if len(again):
+            raise InputError(
+                f"{len(again)} of the {len(chosen)} indices were forgotten by an earlier request, "
+                f"the first {again[0]}; leave them out"
+            )
         held_out = chosen[~np.isin(chosen, eligible)]
         if len(held_out):
             raise InputError(

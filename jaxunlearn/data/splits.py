@@ -20,8 +20,9 @@ class Splits(NamedTuple):
 
     Attributes:
         forget: training examples to be forgotten.
-        retain: the other training examples; forget and retain together are what the original
-            model is trained on, retain is what the retrained model is trained on.
+        retain: the other training examples, but for what earlier requests forgot. Forget and retain
+            together are what the original model is trained on, if there were none; retain is what
+            the retrained model is trained on.
         validation: examples held out of the training split. A class-wise request leaves out those
             of the forgotten classes, which then belong to no set.
         test: test examples, in a class-wise request without the forgotten classes.
@@ -87,6 +88,7 @@ def split(
     validation_fraction: float = 0.1,
     train_size: int | None = None,
     seed: int = 0,
+    earlier: tuple[ForgetRequest, ...] = (),
 ) -> Splits:
     """Split a data set for one forget request.
 
@@ -96,15 +98,17 @@ def split(
         validation_fraction: share of the training split held out as validation data.
         train_size: how many of the other training examples to learn from; all by default.
         seed: decides the validation data, the examples to learn from, and what a random request
-            takes. Both are the same on
-            every platform.
+            takes. Both are the same on every platform.
+        earlier: requests that were honoured before, in their order: what they chose is in no set,
+            and the classes they name count as forgotten in test and validation data.
 
     Returns:
         The five sets of examples.
 
     Raises:
-        InputError: the fraction or the size is out of range, the request does not fit the data set,
-            or the test split holds nothing but the forgotten classes.
+        InputError: the fraction or the size is out of range, a request does not fit the data set
+            or what earlier ones left of it, or the test split holds nothing but the forgotten
+            classes.
 
     Example:
         >>> from jaxunlearn.data import channel_statistics
@@ -117,16 +121,21 @@ def split(
     eligible, validation = hold_out(
         dataset, validation_fraction=validation_fraction, train_size=train_size, seed=seed
     )
-    forget = request.select(dataset, eligible, seed)
-    train_forgotten, test_forgotten = request.forgotten(dataset)
+    gone = np.zeros(0, np.int64)
+    for each in earlier:
+        gone = np.union1d(gone, each.select(dataset, eligible, seed, gone))
+    forget = request.select(dataset, eligible, seed, gone)
+    test_asked = request.forgotten(dataset)[1]
+    masks = [each.forgotten(dataset) for each in (*earlier, request)]
+    train_forgotten, test_forgotten = (np.any(part, axis=0) for part in zip(*masks, strict=True))
     if test_forgotten.all():
         raise InputError(
             f"{request.name} leaves no test example of {dataset.name!r}; forget fewer classes"
         )
     return Splits(
         forget=dataset.train.take(forget),
-        retain=dataset.train.take(np.setdiff1d(eligible, forget, assume_unique=True)),
+        retain=dataset.train.take(np.setdiff1d(eligible, np.union1d(gone, forget))),
         validation=dataset.train.take(validation[~train_forgotten[validation]]),
         test=dataset.test.take(np.flatnonzero(~test_forgotten)),
-        test_forget=dataset.test.take(np.flatnonzero(test_forgotten)),
+        test_forget=dataset.test.take(np.flatnonzero(test_asked)),
     )

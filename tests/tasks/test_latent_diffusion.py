@@ -130,6 +130,15 @@ def test_the_loss_of_an_autoencoder_from_its_parts(coder):
     chex.assert_trees_all_close(task.outputs(params, {}, batch, KEY, False)[0], back, atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [255.0, -1.5, np.nan])
+def test_images_of_another_range_are_refused(factor):
+    images = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8, 1) * np.float32(factor)
+    with pytest.raises(InputError, match="float32 with values from .* but must be uint8, or float"):
+        latents.encode(AUTOENCODER, {}, images)
+    with pytest.raises(InputError, match="int64 with values from 0 to 255"):
+        latents.encode(AUTOENCODER, {}, np.array([[[[0], [255]]]]))
+
+
 def test_latents_are_scaled_means_and_are_decoded_again(coder):
     _, params = coder
     mean, _ = AUTOENCODER.apply({"params": params}, IMAGES / 127.5 - 1.0, method="encode")
