@@ -115,7 +115,7 @@ def unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def is_sealed(path: Path) -> bool:
     """Whether a file that `read_json` can read carries the digest of its content."""
-    return _SEAL in json.loads(path.read_text(encoding="utf-8"))
+    return SEAL in json.loads(path.read_text(encoding="utf-8"))
 
 
 def _content_digest(record: dict[str, Any]) -> str:

@@ -132,7 +132,7 @@ def _check_request(run: Path) -> bool:
     config, path = _config(run), run / "forget_request.json"
     named = data.load_request(path, load_dataset(config.problem)).tolist()
     if config.request is not None and config.request.file is None:  # a file may have gone since
-        splits = load_splits(config.problem, config.seed, config.request)
+        splits = load_splits(config.problem, config.seed, config.request, config.earlier)
         if named != splits.forget.index.tolist():
             raise InputError(f"{path} names other examples than the request chooses.")
     return is_sealed(path)
