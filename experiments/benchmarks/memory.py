@@ -12,12 +12,16 @@ not counted either.
 The MLP has every method, the others the kinds of methods that differ. Plain training, EUPMU and
 SFR-on are measured with micro-batches and with blocks computed anew as well.
 
-Every method also takes a step in micro-batches, with a smaller MLP, and the largest difference of
-the parameters to those after a step of whole batches is noted, relative to the largest parameter.
-Writes `results/memory.json` and `results/memory.md` beside this file.
+    python experiments/benchmarks/memory.py micro-batches
+
+has a smaller MLP take a step in micro-batches by each method, and notes the largest difference of
+the parameters to those after a step of whole batches, relative to the largest parameter; and the
+FLOPs of a gradient in micro-batches. Writes `results/memory.json` and `results/memory.md`, or
+`results/micro_batches.json`, beside this file.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,7 +148,7 @@ def difference(name: str) -> float:
 
 
 def gradient_flops(problem: Problem) -> float:
-    """FLOPs of a gradient in micro-batches over those of the whole batch's."""
+    """FLOPs of a loss and its gradient in micro-batches over those of the whole batch's."""
     flops = []
     for task, loops in (
         (problem.task(), 1),
@@ -155,7 +159,7 @@ def gradient_flops(problem: Problem) -> float:
         def loss(params: Any, task: Task = task, batch: Any = batch) -> jax.Array:
             return jnp.mean(task.losses(params, {}, batch, KEY, True)[0])
 
-        program = jax.jit(jax.grad(loss)).lower(jax.eval_shape(task.init, KEY)[0]).compile()
+        program = jax.jit(jax.value_and_grad(loss)).lower(jax.eval_shape(task.init, KEY)[0])
         flops.append(loops * program.cost_analysis()["flops"])  # a loop's body counts once
     return flops[1] / flops[0]
 
@@ -172,20 +176,19 @@ def cases() -> Iterator[tuple[Problem, str, str, Task]]:
                     yield problem, name, "remat", problem.task(remat=True)
 
 
-def table(result: dict[str, Any]) -> list[str]:
+def table(rows: list[dict[str, Any]]) -> list[str]:
     """All methods side by side, and then the forms."""
-    found = {(row["model"], row["method"], row["form"]): row for row in result["rows"]}
+    found = {(row["model"], row["method"], row["form"]): row for row in rows}
     names = [problem.name for problem in PROBLEMS]
     lines = [
-        "| method | " + " | ".join(f"{n}: step | {n}: init" for n in names) + " | difference |",
-        "| --- |" + " --- |" * (2 * len(names) + 1),
+        "| method | " + " | ".join(f"{n}: step | {n}: init" for n in names) + " |",
+        "| --- |" + " --- |" * (2 * len(names)),
     ]
-    for method in result["differences"]:
+    for method in dict.fromkeys(row["method"] for row in rows):
         cells = []
         for name in names:
             row = found.get((name, method, "whole"))
             cells += [f"{row['ratio']:.2f}", f"{row['init_ratio']:.2f}"] if row else ["", ""]
-        cells.append(f"{result['differences'][method]:.0e}")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -201,19 +204,37 @@ def table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measures what is not measured yet, and writes the two result files."""
-    jax.config.update("jax_default_matmul_precision", "highest")  # for the differences
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "memory.json"
+def begin(path: Path, **empty: Any) -> dict[str, Any]:
+    """What a result file has so far, if it is of this machine."""
     facts = {"machine": machine(), "batch": BATCH, "micro_batch": MICRO_BATCH}
     result = json.loads(path.read_text()) if path.exists() else {}
-    if {key: result.get(key) for key in facts} != facts:
-        result = facts | {"gradient_flops": {}, "rows": [], "differences": {}}
+    return result if {key: result.get(key) for key in facts} == facts else facts | empty
 
-    def save() -> None:
-        path.write_text(json.dumps(result, indent=2) + "\n")
 
+def save(path: Path, result: dict[str, Any]) -> None:
+    """Writes a result file."""
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def compare_micro_batches() -> None:
+    """The differences and FLOPs that are not known yet."""
+    path = RESULTS / "micro_batches.json"
+    result = begin(path, gradient_flops={}, differences={})
+    for problem in PROBLEMS:
+        if problem.name not in result["gradient_flops"]:
+            result["gradient_flops"][problem.name] = round(gradient_flops(problem), 4)
+            save(path, result)
+    for name in (*KINDS, *(n for n in methods.available() if n not in (*KINDS, *GENERATING))):
+        if name not in result["differences"]:
+            result["differences"][name] = difference(name)
+            print(name, result["differences"][name], flush=True)
+            save(path, result)
+
+
+def measure_memory() -> None:
+    """The rows that are not measured yet, and the table."""
+    path = RESULTS / "memory.json"
+    result = begin(path, rows=[])
     done = {(row["model"], row["method"], row["form"]) for row in result["rows"]}
     for problem, name, form, task in cases():
         if (problem.name, name, form) in done:
@@ -225,19 +246,20 @@ def main() -> None:
             row["init_ratio"] = round(row["init"] / plain, 4)
         result["rows"].append(row)
         print(row, flush=True)
-        save()
-    for name in methods.available():
-        if name not in (*GENERATING, *result["differences"]):
-            result["differences"][name] = difference(name)
-            print(name, result["differences"][name], flush=True)
-            save()
-    for problem in PROBLEMS:
-        if problem.name not in result["gradient_flops"]:
-            result["gradient_flops"][problem.name] = round(gradient_flops(problem), 4)
-            save()
-    lines = "\n".join(table(result))
+        save(path, result)
+    lines = "\n".join(table(result["rows"]))
     (RESULTS / "memory.md").write_text(lines + "\n")
-    print(lines, result["gradient_flops"])
+    print(lines)
+
+
+def main() -> None:
+    """Does what is asked for."""
+    RESULTS.mkdir(exist_ok=True)
+    jax.config.update("jax_default_matmul_precision", "highest")  # for the differences
+    if sys.argv[1:] == ["micro-batches"]:
+        compare_micro_batches()
+    else:
+        measure_memory()
 
 
 if __name__ == "__main__":
