@@ -1,7 +1,8 @@
 """Do one device and eight compute the same? Every method, fifty steps, BatchNorm included.
 
-    python experiments/devices.py                       # all methods, in float32
-    python experiments/devices.py --precision float64   # those above 1e-6, in float64
+    python experiments/devices.py                         # all methods, in float32
+    python experiments/devices.py --methods eupmu sfron   # two of them
+    python experiments/devices.py --precision float64     # those above 1e-6, in float64
 
 Each method runs on one CPU device, on eight with all parameters on each, and on eight with a share
 of the parameters on each. Compared are the parameters (the largest difference over the largest
@@ -53,6 +54,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "sfron, R": ("sfron", {"variant": "R"}),
     "eupmu, guarded": ("eupmu", {"guard_budget": 0.5}),
 }
+EVERY = tuple(dict.fromkeys([*methods.available(), *FORMS]))
 
 
 class Network(nn.Module):
@@ -188,8 +190,9 @@ def table(results: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     double = results.get("float64", {})
-    for form, row in results["float32"].items():
-        cells = [form]
+    rows = results["float32"]
+    for form in [form for form in EVERY if form in rows]:
+        cells, row = [form], rows[form]
         if "error" in row:
             lines.append(f"| {form} | {row['error']} |" + " |" * 6)
             continue
@@ -218,18 +221,21 @@ def main() -> None:
     """Runs what is not done yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32")
-    precision = parser.parse_args().precision
+    parser.add_argument("--methods", nargs="*", help="only these")
+    arguments = parser.parse_args()
+    precision = arguments.precision
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_enable_x64", precision == "float64")
     results = read_json(RESULTS) if RESULTS.exists() else {}
     done = results.setdefault(precision, {})
-    wanted = list(dict.fromkeys([*methods.available(), *FORMS]))
+    wanted = list(EVERY)
     if precision == "float64":
         wanted = [
             form
             for form, row in results["float32"].items()
             if "error" not in row and worst(row) > 1e-6
         ]
+    wanted = [form for form in wanted if not arguments.methods or form in arguments.methods]
     data = data_of()
     starts: dict[bool, Any] = {}
     for form in wanted:

@@ -26,10 +26,7 @@ def two_hosts(monkeypatch):
 
 
 def test_two_processes_train_what_one_does(two_hosts, data_dir, tmp_path, monkeypatch):
-    """Parameters lie on both; both write checkpoints; the first alone writes the rest and speaks.
-
-    One process goes on from the checkpoint of both.
-    """
+    """Parameters lie on both; both write checkpoints; the first alone writes and speaks."""
     run, words = tmp_path / "run", problem_words(data_dir, **STEPS)
     layout = ["--distributed", "--devices", 4, "--parameters", "sharded"]
     both = []
@@ -42,20 +39,14 @@ def test_two_processes_train_what_one_does(two_hosts, data_dir, tmp_path, monkey
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
     kept = run / "checkpoints" / "3" / "tree"
     assert {"ocdbt.process_0", "ocdbt.process_1"} <= {path.name for path in kept.iterdir()}
-    on_two = weights(run)
-
-    (run / "done.json").unlink()
-    assert "3 steps" in done("pretrain", run, *words, "--devices", 2)
     done("pretrain", tmp_path / "one", *words)
-    for ours in (on_two, weights(run)):
-        assert relative_error(ours, weights(tmp_path / "one")) < 1e-6
+    assert relative_error(weights(run), weights(tmp_path / "one")) < 1e-6
 
 
 def test_hosts_that_are_not_there(monkeypatch, data_dir, tmp_path):
     for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
-    words = ["pretrain", tmp_path / "run", *problem_words(data_dir), "--distributed"]
-    ended = wait(start(*words, cache=tmp_path))
+    ended = call("pretrain", tmp_path / "run", *problem_words(data_dir), "--distributed")
     assert_refused(ended, "the other hosts cannot be found", "JAX_COORDINATOR_ADDRESS")
     assert not (tmp_path / "run").exists()
 
