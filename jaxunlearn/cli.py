@@ -39,6 +39,7 @@ _Text = Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="
 _Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
 _Words = Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD ...", help_behavior_hint="")]
+_Texts = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT ...", help_behavior_hint="")]
 _Rates = Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...")]
 _Share = Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")]
 _Pairs = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")]
@@ -83,6 +84,7 @@ def pretrain(
     model_settings: _Pairs = (),
     diffusion: _Pairs = (),
     training: _Pairs = (),
+    autoencoder: _Pairs = (),
     seed: int = 0,
     layout: _Layout = Layout(),
 ) -> None:
@@ -101,6 +103,8 @@ def pretrain(
         diffusion: settings of a model that generates, such as num_timesteps=1000 guidance=2.
         training: settings of the training, in place of num_steps=500 learning_rate=0.1
             learning_rate_schedule=one_cycle: see `jaxunlearn list retrain`.
+        autoencoder: of text-to-image models: its model, model_settings and training, such as
+            training='{"num_steps": 1000}'.
         seed: decides the held-out data, the initial weights and the order of the data.
         layout: what the run may use.
     """
@@ -120,6 +124,7 @@ def pretrain(
         parse_settings(model_settings, "--model-settings"),
         from_dict(Diffusion, given, "--diffusion") if given else None,
         parse_settings(training, "--training"),
+        parse_settings(autoencoder, "--autoencoder") or None,
     )
     before = runs.is_finished(run)
     stages.pretrain(run, problem, seed, layout)
@@ -143,7 +148,15 @@ def retrain(
 
     request, before = _request(forget), runs.is_finished(run)
     start, earlier = deletions.read_start(pretrained)
-    stages.retrain(run, start.problem, start.seed, request, layout=layout, earlier=earlier)
+    stages.retrain(
+        run,
+        start.problem,
+        start.seed,
+        request,
+        layout=layout,
+        earlier=earlier,
+        pretrained=pretrained,
+    )
     _trained("retrained", run, before)
 
 
@@ -245,18 +258,26 @@ def evaluate(
     print(f"results: {run / 'results.json'}")
 
 
-def sample(file: _NewFile, /, run: _Needed, labels: _Numbers = (), count: int = 8) -> None:
+def sample(
+    file: _NewFile,
+    /,
+    run: _Needed,
+    labels: _Numbers = (),
+    prompts: _Texts = (),
+    count: int = 8,
+) -> None:
     """Generate images, and draw them side by side.
 
     Args:
         file: the picture to write, ending in .png.
         run: the folder of a finished pretrain, retrain or unlearn of a model that generates.
         labels: the classes to generate; all by default.
+        prompts: classes to generate by their names, such as "a photo of a three".
         count: how many images of each.
     """
     from jaxunlearn import generating
 
-    generating.draw(file, run, labels, count)
+    generating.draw(file, run, labels, count, prompts)
     print(f"picture: {file}")
 
 

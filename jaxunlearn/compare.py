@@ -220,14 +220,12 @@ def _compare_one(cell: Cell, evaluate: Evaluate, failed: list[str], layout: Layo
 def _finish(cell: Cell, name: str, evaluate: Evaluate, layout: Layout) -> None:
     """Trains and evaluates one run, unless that is done."""
     run, config = cell.folder / name, cell.runs[name]
-    pretrained = None
     if name in cell.methods:
-        pretrained = cell.pretrained
-        config = dataclasses.replace(config, start=runs.read_done(pretrained)["weights"])
+        config = dataclasses.replace(config, start=runs.read_done(cell.pretrained)["weights"])
     if _is_evaluated(run):
         stages.check(run, config, layout)
         return
-    weights = stages.train(run, config, layout, pretrained)
+    weights = stages.train(run, config, layout, cell.pretrained)
     cost = results.read_cost(run)
     metrics = evaluate(
         run,

@@ -18,7 +18,7 @@ from typing import Any
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.diffusion import SAMPLERS, Process
-from jaxunlearn.models import denoisers
+from jaxunlearn.models import denoisers, latent
 from jaxunlearn.types import InputError
 
 
@@ -91,7 +91,10 @@ class Problem:
             of them by default.
         augmentation: "none", "crop" or "flip_crop" in training; that of the data set by default.
         model: name of the model, such as mlp, resnet18 or vit-ti.
-        model_settings: fields of the model that differ from its preset.
+        model_settings: fields of the model that differ from its preset; of a text-to-image model,
+            those of its parts, under "text_encoder" and "unet".
+        autoencoder: of text-to-image models, what makes their latents, by "model",
+            "model_settings" and "training" as of a problem; that of their own size by default.
         diffusion: of models that generate, such as ddpm-small; None for classifiers.
         training: settings of pretraining and retraining, as of the method "retrain".
     """
@@ -106,6 +109,7 @@ class Problem:
     model_settings: dict[str, Any] = field(default_factory=dict)
     diffusion: Diffusion | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    autoencoder: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.generates and self.diffusion is None:
@@ -113,9 +117,15 @@ class Problem:
         if not self.generates and self.diffusion is not None:
             raise InputError(
                 f"the model {self.model!r} classifies, so there is no diffusion to set; leave it "
-                f"out, or choose one of {', '.join(denoisers.available())}."
+                f"out, or choose one of {', '.join((*denoisers.available(), *latent.PIPELINES))}."
             )
-        for name in ("name", "num_classes", "axis_name"):
+        if self.autoencoder is not None and self.model not in latent.PIPELINES:
+            raise InputError(
+                f"the model {self.model!r} works on pixels, so there is no autoencoder to set; "
+                f"leave it out, or choose one of {', '.join(latent.PIPELINES)}."
+            )
+        self.first_stage()
+        for name in ("name", "num_classes", "axis_name", "scaling_factor"):
             if name in self.model_settings:
                 raise InputError(
                     f"model_settings give {name}, which the model, the data and the devices "
@@ -125,19 +135,65 @@ class Problem:
     @property
     def generates(self) -> bool:
         """Whether the model generates images, rather than classifies them."""
-        return self.model in denoisers.available()
+        return self.model in (*denoisers.available(), *latent.PIPELINES)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model classifies images, rather than generates or encodes them."""
+        return not self.generates and self.model not in latent.AUTOENCODERS
+
+    @property
+    def does(self) -> str:
+        """What the model does, in words."""
+        kinds = ((self.generates, "generates images"), (self.classifies, "classifies"))
+        return next((words for does, words in kinds if does), "encodes images")
+
+    def first_stage(self) -> "Problem | None":
+        """What the autoencoder of a text-to-image model learns: all of the same data."""
+        if self.model not in latent.PIPELINES:
+            return None
+        same_size = {"model": latent.AUTOENCODERS[latent.PIPELINES.index(self.model)]}
+        found = self.on_same_data(same_size | (self.autoencoder or {}), "the autoencoder")
+        if found.model not in latent.AUTOENCODERS:
+            raise InputError(
+                f"the autoencoder is {found.model!r}, but must be one of "
+                f"{', '.join(latent.AUTOENCODERS)}."
+            )
+        return found
+
+    def on_same_data(self, given: dict[str, Any], what: str) -> "Problem":
+        """Another problem of the same data.
+
+        Args:
+            given: its other fields.
+            what: how errors name it, such as "the classifier".
+
+        Returns:
+            The problem.
+
+        Raises:
+            InputError: a field of the data is given, or a field is unknown or wrong.
+        """
+        data = ("data", "data_dir", "folder", "validation_fraction", "train_size")
+        for name in data:
+            if name in given:
+                raise InputError(
+                    f"{what.removeprefix('the ')} gives {name}, which is that of the problem; "
+                    "leave it out."
+                )
+        return from_dict(Problem, {name: getattr(self, name) for name in data} | given, what)
 
     def training_settings(self) -> dict[str, Any]:
         """All settings of pretraining and retraining: one-cycle SGD unless told otherwise.
 
-        Models that generate learn by clipped Adam, along one cycle as well.
+        Models that generate, and autoencoders, learn by clipped Adam, along one cycle as well.
         """
         defaults = {
             "num_steps": 500,
             "learning_rate": 0.1,
             "learning_rate_schedule": "one_cycle",
         }
-        if self.generates:
+        if not self.classifies:
             defaults |= {
                 "optimizer": "clipped_adamw",
                 "learning_rate": 1e-3,
@@ -250,16 +306,10 @@ class Study:
         """What the classifier learns that judges generated images: all of the same data."""
         if self.classifier is None:
             return None
-        given = {"data", "data_dir", "folder", "validation_fraction", "train_size"}
-        same = {name: getattr(self.problem, name) for name in given}
-        for name in given & self.classifier.keys():
+        judge = self.problem.on_same_data(self.classifier, "the classifier")
+        if not judge.classifies:
             raise InputError(
-                f"classifier gives {name}, which is that of the problem; leave it out."
-            )
-        judge = from_dict(Problem, same | self.classifier, "the classifier")
-        if judge.generates:
-            raise InputError(
-                f"the classifier is {judge.model!r}, which generates images; choose a model that "
+                f"the classifier is {judge.model!r}, which {judge.does}; choose a model that "
                 "classifies, such as mlp."
             )
         return judge

@@ -16,13 +16,14 @@ import numpy as np
 
 from jaxunlearn import deletions, evaluation, runs
 from jaxunlearn.config import Diffusion, Problem
-from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data import Dataset, ForgetRequest
 from jaxunlearn.diffusion import Denoiser, guided, sample
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.generation import classify_generated, compare_generated
 from jaxunlearn.features import Features, of_classifier, of_inception, real_images
 from jaxunlearn.files import write_arrays
 from jaxunlearn.folders import locked
+from jaxunlearn.models.checks import closest
 from jaxunlearn.report.grids import sample_grid
 from jaxunlearn.results import (
     check_retrained,
@@ -33,7 +34,16 @@ from jaxunlearn.results import (
     with_share,
     write_results,
 )
-from jaxunlearn.setting import Weights, load_dataset, load_denoiser, load_splits, load_task
+from jaxunlearn.setting import (
+    Decoder,
+    Weights,
+    load_dataset,
+    load_decoder,
+    load_denoiser,
+    load_splits,
+    load_task,
+    load_tokenizer,
+)
 from jaxunlearn.types import InputError, Task
 
 _CHUNK = 100  # images at a time
@@ -74,10 +84,11 @@ def load_judge(run: Path, problem: Problem, inception: Features | None = None) -
         InputError: the folder holds no finished classifier, or one of other data.
     """
     config = runs.read_pretrained(run)
-    if config.problem.generates:
+    if not config.problem.classifies:
         raise InputError(
-            f"{run} holds {config.problem.model}, which generates images, but generated images are "
-            "judged by a classifier; pretrain one on the same data, such as with --model mlp."
+            f"{run} holds {config.problem.model}, which {config.problem.does}, but generated "
+            "images are judged by a classifier; pretrain one on the same data, such as with "
+            "--model mlp."
         )
     if load_dataset(config.problem).fingerprint != load_dataset(problem).fingerprint:
         raise InputError(
@@ -116,10 +127,11 @@ def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np
                 f"class {label} was asked for, but {dataset.name!r} has the classes 0 to "
                 f"{dataset.num_classes - 1}."
             )
-    shape = dataset.train.image.shape[1:]
+    decoder, shape = load_decoder(problem, weights)
     return np.asarray(
         _generate(
             load_denoiser(problem, weights),
+            decoder,
             jnp.asarray(labels, jnp.int32),
             jnp.asarray(numbers, jnp.int32),
             jnp.float32(generation.guidance),
@@ -133,6 +145,7 @@ def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np
 @functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label"))
 def _generate(
     denoiser: Denoiser,
+    decoder: Decoder,
     labels: jax.Array,
     numbers: jax.Array,
     guidance: jax.Array,
@@ -151,7 +164,7 @@ def _generate(
                 jax.random.fold_in(jax.random.key(0), label), number
             )
         )(*asked)
-        images = sample(
+        samples = sample(
             process,
             denoiser,
             keys,
@@ -161,23 +174,26 @@ def _generate(
             num_steps=generation.sampling_steps,
             eta=generation.eta,
         )
-        return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+        return jnp.round((jnp.clip(decoder(samples), -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
     size = labels.shape[0]
     chunk = min(_CHUNK, size)
     places = jnp.minimum(jnp.arange(-(-size // chunk) * chunk), size - 1).reshape(-1, chunk)
     images = jax.lax.map(some, (labels[places], numbers[places]))
-    return images.reshape(-1, *shape)[:size]
+    return images.reshape(-1, *images.shape[2:])[:size]
 
 
-def draw(file: Path, run: Path, labels: tuple[int, ...], count: int) -> None:
+def draw(
+    file: Path, run: Path, labels: tuple[int, ...], count: int, prompts: tuple[str, ...] = ()
+) -> None:
     """Generates images with the model of a run, and draws them side by side.
 
     Args:
         file: the picture to write, ending in ".png".
         run: the run folder.
-        labels: the classes to generate; all if there are none.
+        labels: the classes to generate; all if there are neither these nor prompts.
         count: how many images of each.
+        prompts: names of classes to generate.
 
     Raises:
         InputError: the folder holds no finished run of a model that generates, a class that the
@@ -186,12 +202,13 @@ def draw(file: Path, run: Path, labels: tuple[int, ...], count: int) -> None:
     config = runs.read_config(run, "pretrain", "retrain", "unlearn")
     if not config.problem.generates:
         raise InputError(
-            f"{run} holds {config.problem.model}, which classifies; sample from a model that "
-            "generates, such as ddpm-small."
+            f"{run} holds {config.problem.model}, which {config.problem.does}; sample from a model "
+            "that generates, such as ddpm-small."
         )
     if count < 1:
         raise InputError(f"count is {count}, but must be 1 or more.")
     dataset = load_dataset(config.problem)
+    labels = (*labels, *(_prompted(dataset, prompt) for prompt in prompts))
     asked = np.array(labels or range(dataset.num_classes), np.int32)
     weights = runs.load_weights(run, config.problem)
     every, numbers = np.repeat(asked, count), np.tile(np.arange(count), len(asked))
@@ -201,6 +218,18 @@ def draw(file: Path, run: Path, labels: tuple[int, ...], count: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     columns = [dataset.class_names[label] for label in asked]
     sample_grid(file, picture, columns, f"{config.problem.model}, {dataset.name}")
+
+
+def _prompted(dataset: Dataset, prompt: str) -> int:
+    """The class that a prompt names; case does not matter."""
+    names = [name.lower() for name in dataset.class_names]
+    if prompt.lower() not in names:
+        load_tokenizer(dataset).encode([prompt])  # names a word that is unknown
+        raise InputError(
+            f"{prompt!r} is not a prompt that the model learned, such as {dataset.class_names[0]!r}"
+            f"{closest(prompt.lower(), names)}; ask for the name of a class of {dataset.name!r}."
+        )
+    return names.index(prompt.lower())
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxunlearn import data, methods, models
 from jaxunlearn.methods import _constructor
-from jaxunlearn.models import denoisers
+from jaxunlearn.models import denoisers, latent
 from jaxunlearn.optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn.types import InputError
 
@@ -47,7 +47,7 @@ def describe(what: str) -> str:
     if what == "methods":
         return _columns({name: methods.summary(name) for name in methods.available()})
     if what == "models":
-        return _columns(_table(models) | _table(denoisers))
+        return _columns(_table(models) | _table(denoisers) | _table(latent))
     if what == "data":
         return _columns(_table(data))
     if what not in methods.available():

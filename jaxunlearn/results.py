@@ -261,10 +261,10 @@ def evaluate_run(
             `retrained` is not that of the same problem, seed and request, or was not evaluated.
     """
     config = read_config(run, "retrain", "unlearn")
-    if config.problem.generates:
+    if not config.problem.classifies:
         raise InputError(
-            f"{run} holds {config.problem.model}, which generates images: give a classifier of the "
-            "same data that judges them (--classifier)."
+            f"{run} holds {config.problem.model}, which {config.problem.does}: give a classifier "
+            "of the same data that judges them (--classifier)."
         )
     *earlier, request = deletions.requests(run, config)
     splits = load_splits(config.problem, config.seed, request, config.earlier)

@@ -7,20 +7,27 @@ import functools
 import json
 import os
 import platform
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from jaxunlearn import data, models
 from jaxunlearn.config import Diffusion, Problem
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.diffusion import Denoiser
-from jaxunlearn.models import denoisers
-from jaxunlearn.tasks import classification, diffusion
+from jaxunlearn.models import denoisers, latent
+from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
+from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
+from jaxunlearn.tokenizer import WordTokenizer
 from jaxunlearn.types import InputError, ModelState, Params, Task
 
+Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None]
+_Stage = tuple[str, str]
 
 
 class Weights(NamedTuple):
@@ -51,6 +58,7 @@ def load_task(problem: Problem) -> Task:
         problem.augmentation,
         problem.model,
         _text(problem.model_settings),
+        _first_stage(problem),
         problem.diffusion,
     )
 
@@ -65,18 +73,36 @@ def check_classifies(problem: Problem, what: str) -> None:
     Raises:
         InputError: the model generates images.
     """
-    if problem.generates:
+    if not problem.classifies:
         raise InputError(
-            f"{what} looks at class probabilities, but the model {problem.model!r} generates "
-            "images; use the commands pretrain, retrain, unlearn, sample, evaluate and compare."
+            f"{what} looks at class probabilities, but the model {problem.model!r} {problem.does}; "
+            "use the commands pretrain, retrain, unlearn, sample, evaluate and compare."
         )
 
 
 def load_denoiser(problem: Problem, weights: "Weights") -> Denoiser:
     """The model of a problem that generates, as a denoiser: see `jaxunlearn.diffusion`."""
-    module = _module(_data_key(problem), problem.model, _text(problem.model_settings))
+    module = _module(
+        _data_key(problem), problem.model, _text(problem.model_settings), _first_stage(problem)
+    )
     variables = {"params": weights.params, **weights.model_state}
     return jax.tree_util.Partial(module.apply, variables)
+
+
+def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
+    """What makes the latents of a text-to-image model, not scaled; None for all other models."""
+    stage = _first_stage(problem)
+    return _autoencoder(_data_key(problem), *stage) if stage else None
+
+
+def load_decoder(problem: Problem, weights: "Weights") -> tuple[Decoder, tuple[int, ...]]:
+    """What turns the samples of a model that generates into images, and the shape of a sample."""
+    autoencoder, shape = load_autoencoder(problem), load_dataset(problem).train.image.shape[1:]
+    if autoencoder is None:
+        return jax.tree_util.Partial(_as_it_is), shape
+    stage = weights.model_state[FIRST_STAGE]
+    decoder = jax.tree_util.Partial(_decoder(autoencoder), stage)
+    return decoder, _latent_shape(autoencoder, shape)
 
 
 def load_training(problem: Problem, seed: int) -> Examples:
@@ -150,13 +176,90 @@ def _dataset(key: _DataKey) -> Dataset:
     return data.load(name, data_dir=data_dir, folder=folder)
 
 
+def _first_stage(problem: Problem) -> _Stage | None:
+    """The model of the autoencoder and its settings, where there is one."""
+    first = problem.first_stage()
+    return (first.model, _text(first.model_settings)) if first else None
+
+
 @functools.lru_cache
-def _module(key: _DataKey, model: str, settings: str) -> nn.Module:
+def _module(key: _DataKey, model: str, settings: str, stage: _Stage | None = None) -> nn.Module:
     dataset, fields = _dataset(key), json.loads(settings)
+    if stage is not None:
+        return _prompted(dataset, model, fields, _autoencoder(key, *stage))
     if model in denoisers.available():
         shape = dataset.train.image.shape[1:]
         return denoisers.create(model, shape, dataset.num_classes, **fields)
+    if model in latent.AUTOENCODERS:
+        return _autoencoder(key, model, settings)
     return models.create(model, dataset.num_classes, **fields)
+
+
+@functools.lru_cache
+def _autoencoder(key: _DataKey, model: str, settings: str) -> AutoencoderKL:
+    """It puts out latents as they are: their scale follows from the data, when there are some."""
+    size, channels = model.partition("-")[2], _dataset(key).train.image.shape[-1]
+    fields = {"scaling_factor": 1.0, **json.loads(settings)}
+    return latent.create_autoencoder(size, channels, **fields)
+
+
+def _prompted(
+    dataset: Dataset, model: str, parts: dict[str, Any], autoencoder: AutoencoderKL
+) -> Prompted:
+    """A text-to-image model whose prompts are the names of the classes, and the empty one."""
+    size, tokenizer = model.partition("-")[2], load_tokenizer(dataset)
+    encoder = _part(parts, "text_encoder", vocabulary=tokenizer.size, length=tokenizer.length)
+    text_encoder = latent.create_text_encoder(size, **encoder)
+    channels, width = autoencoder.latent_channels, text_encoder.width
+    unet = _part(parts, "unet", channels=channels, context_width=width)
+    if parts:
+        raise InputError(
+            f"model_settings give {', '.join(parts)}, but {model} has the parts text_encoder and "
+            "unet; give fields of these, such as unet = {widths = [32, 64]}."
+        )
+    ids = tokenizer.encode([*dataset.class_names, ""])
+    return Prompted(
+        text_encoder,
+        latent.create_text_unet(size, **unet),
+        tuple(tuple(int(i) for i in row) for row in ids),
+    )
+
+
+def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:
+    """The fields of one part, taken out of those of all parts."""
+    fields = parts.pop(name, {})
+    for field in decided.keys() & fields:
+        raise InputError(
+            f"model_settings give {name}.{field}, which the prompts and the other parts decide; "
+            "leave it out."
+        )
+    return decided | fields
+
+
+def load_tokenizer(dataset: Dataset) -> WordTokenizer:
+    """The tokenizer of all words in the names of a data set's classes."""
+    names = [name.lower().split() for name in dataset.class_names]
+    words = dict.fromkeys(word for name in names for word in name)
+    return WordTokenizer(tuple(words), length=2 + max(map(len, names)))
+
+
+def _latent_shape(autoencoder: AutoencoderKL, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    height, width = (side // autoencoder.factor for side in shape[:2])
+    return height, width, autoencoder.latent_channels
+
+
+def _as_it_is(samples: jax.Array) -> jax.Array:
+    return samples
+
+
+@functools.lru_cache
+def _decoder(autoencoder: AutoencoderKL) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
+    def decode(stage: dict[str, Any], latents: jax.Array) -> jax.Array:
+        scaled = latents / stage["scaling_factor"]
+        images: Any = autoencoder.apply({"params": stage["params"]}, scaled, method="decode")
+        return images
+
+    return decode
 
 
 @functools.lru_cache
@@ -165,14 +268,22 @@ def _task(
     augmentation: str | None,
     model: str,
     settings: str,
+    stage: _Stage | None,
     generation: Diffusion | None,
 ) -> Task:
-    dataset, module = _dataset(key), _module(key, model, settings)
+    dataset, module = _dataset(key), _module(key, model, settings, stage)
+    shape = dataset.train.image.shape[1:]
+    if isinstance(module, Prompted) and stage is not None and generation is not None:
+        return _drawing(dataset, module, _autoencoder(key, *stage), generation)
     if generation is not None:
         return _generating(dataset, module, generation)
+    if isinstance(module, AutoencoderKL):
+        task = autoencoding(module, image_shape=shape, num_classes=dataset.num_classes)
+        _shapes(task)
+        return task
     task = classification(
         module,
-        image_shape=dataset.train.image.shape[1:],
+        image_shape=shape,
         num_classes=dataset.num_classes,
         mean=dataset.mean,
         std=dataset.std,
@@ -192,6 +303,25 @@ def _generating(dataset: Dataset, module: nn.Module, generation: Diffusion) -> T
         label_drop=generation.label_drop,
         fisher_guidance=generation.fisher_guidance,
     )
+    _shapes(task)
+    return task
+
+
+def _drawing(
+    dataset: Dataset, module: Prompted, autoencoder: AutoencoderKL, generation: Diffusion
+) -> Task:
+    shape = dataset.train.image.shape[1:]
+    task = latent_diffusion(
+        module.text_encoder,
+        module.unet,
+        generation.process(),
+        ids=np.array(module.ids),
+        latent_shape=_latent_shape(autoencoder, shape),
+        reduction=generation.reduction,
+        label_drop=generation.label_drop,
+        fisher_guidance=generation.fisher_guidance,
+    )
+    task = with_autoencoder(task, autoencoder, shape)
     _shapes(task)
     return task
 

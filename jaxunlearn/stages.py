@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import deletions, hosts, methods, parallel, runs, training
+from jaxunlearn.anchors import anchors
 from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
 from jaxunlearn.compiled import programs_read
 from jaxunlearn.config import Aim, Problem
@@ -25,17 +26,28 @@ from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import Examples, ForgetRequest, Splits
 from jaxunlearn.files import file_digest, write_record
 from jaxunlearn.folders import locked
+from jaxunlearn.latents import cached_latents
 from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import check_budget
 from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.runs import RunConfig
-from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task, load_training, machine
+from jaxunlearn.setting import (
+    Weights,
+    load_autoencoder,
+    load_dataset,
+    load_splits,
+    load_task,
+    load_training,
+    machine,
+)
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
+from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import Program
 from jaxunlearn.types import Arrays, InputError, Method, Params, Task
 from jaxunlearn.unseen import check_unseen, unseen_losses
 
+AUTOENCODER = "autoencoder"  # where a pretraining keeps the run of its autoencoder
 _CHUNK_STEPS = 100
 _MOST_AUDITED = 1024
 _RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000
@@ -69,6 +81,7 @@ def retrain(
     again: bool = False,
     layout: Layout = Layout(),
     earlier: tuple[ForgetRequest, ...] = (),
+    pretrained: Path | None = None,
 ) -> Weights:
     """Trains the oracle: a new model, on the retain data alone.
 
@@ -80,6 +93,8 @@ def retrain(
         again: train the second retrained model, whose distance to the first is the floor.
         layout: the devices it may use, and how much of a batch at once.
         earlier: requests that are left out as well.
+        pretrained: the run folder to take the autoencoder of, which text-to-image models need: the
+            retrained one has the same.
 
     Returns:
         The weights.
@@ -89,7 +104,8 @@ def retrain(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train(run, retraining(problem, seed, request, again, earlier), layout)
+    config = retraining(problem, seed, request, again, earlier)
+    return train(run, config, layout, pretrained)
 
 
 def unlearn(
@@ -185,6 +201,14 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
             something else.
     """
     problem = config.problem
+    if not (problem.classifies or problem.generates or config.stage == "pretrain"):
+        raise InputError(
+            f"the model {problem.model!r} encodes images, and is told no classes that it could "
+            "forget; choose one that classifies or generates."
+        )
+    first = problem.first_stage()
+    if first is not None and config.stage == "pretrain":
+        check(run / AUTOENCODER, pretraining(first, config.seed), layout)
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
     task, _ = _narrowed(load_task(problem), config.aim)
@@ -217,7 +241,8 @@ def train(
         run: the run folder.
         config: what the run is for.
         layout: the devices it may use, and how much of a batch at once.
-        pretrained: the run folder of the weights to start from; by default new weights.
+        pretrained: the run folder of the weights that unlearning starts from; when a text-to-image
+            model is retrained, it gives the autoencoder.
 
     Returns:
         The weights.
@@ -231,13 +256,15 @@ def train(
     problem, settings = config.problem, config.settings
     if runs.is_finished(run):
         return runs.load_weights(run, problem)
-    earlier = deletions.read(pretrained) if pretrained is not None else []
-    seed, task = _own_seed(config), load_task(problem)
-    if pretrained is None:
-        start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
-    else:
+    seed, task, earlier = _own_seed(config), load_task(problem), []
+    if config.stage == "unlearn":
+        assert pretrained is not None
+        earlier = deletions.read(pretrained)
         start = runs.load_weights(pretrained, problem)
-    forget, retain, preparation = _prepared(config, task, start)
+    else:
+        start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
+    start, latents = _first_stage(run, config, start, layout, pretrained)
+    forget, retain, preparation = _prepared(config, task, start, latents)
     task, part = _narrowed(task, config.aim)
     if part is not None:
         start = Weights(*part.split(*start, jax.random.key(seed)))
@@ -274,7 +301,7 @@ def train(
             done["masks"] = fingerprint(masks)
         if is_guarded(settings):
             done["guard"] = methods.guard_records(outcome.state)[0]
-        if pretrained is not None:
+        if config.stage == "unlearn":
             deletions.write(run, earlier, config, done["weights"])
         write_record(run / "done.json", done)
         hosts.meet(f"{run} is done")
@@ -318,22 +345,68 @@ def _splits(config: RunConfig) -> Splits | None:
     return load_splits(config.problem, config.seed, config.request, config.earlier)
 
 
-def _examples(config: RunConfig) -> tuple[Arrays, Arrays]:
+def _first_stage(
+    run: Path, config: RunConfig, start: Weights, layout: Layout, pretrained: Path | None
+) -> tuple[Weights, Examples | None]:
+    """The weights with their autoencoder, and all training data as its latents.
+
+    The autoencoder is trained before the model itself is, on all training data, and stays as it
+    is: retrained and unlearned models have that of the original one. Of a model of pixels there
+    is none.
+    """
+    problem, first = config.problem, config.problem.first_stage()
+    if first is None:
+        return start, None
+    place = run if config.stage == "pretrain" else pretrained
+    if place is None:
+        raise InputError(
+            f"the model {problem.model!r} is retrained with the autoencoder of its pretraining; "
+            "give the folder of that as well."
+        )
+    examples, stage = load_training(problem, config.seed), start.model_state[FIRST_STAGE]
+    if config.stage == "pretrain":
+        runs.claim(run, config, load_dataset(problem), None)
+        stage = {"params": train(run / AUTOENCODER, pretraining(first, config.seed), layout).params}
+    elif config.stage == "retrain":
+        stage = runs.load_weights(place, problem).model_state[FIRST_STAGE]
+    autoencoder = load_autoencoder(problem)
+    assert autoencoder is not None
+    latents = cached_latents(
+        place / AUTOENCODER / "latents.npz", autoencoder, stage["params"], examples.image
+    )
+    stage = {"scaling_factor": jnp.float32(1.0 / latents.std()), **stage}
+    scaled = np.asarray(stage["scaling_factor"]) * latents
+    start = start._replace(model_state={**start.model_state, FIRST_STAGE: stage})
+    return start, Examples(scaled, examples.label, examples.index)
+
+
+def _examples(config: RunConfig, latents: Examples | None) -> tuple[Arrays, Arrays]:
     """Forget and retain data on the device; in pretraining, all training data for both."""
     splits = _splits(config)
-    if splits is not None:
-        return to_device(splits.forget), to_device(splits.retain)
-    everything = to_device(load_training(config.problem, config.seed))
-    return everything, everything
+    if splits is None:
+        everything = to_device(latents or load_training(config.problem, config.seed))
+        return everything, everything
+    forget, retain = splits.forget, splits.retain
+    if latents is not None:
+        forget, retain = (
+            latents.take(np.isin(latents.index, part.index)) for part in (forget, retain)
+        )
+    return to_device(forget), to_device(retain)
 
 
-def _prepared(config: RunConfig, task: Task, start: Weights) -> tuple[Arrays, Arrays, float]:
+def _prepared(
+    config: RunConfig, task: Task, start: Weights, latents: Examples | None
+) -> tuple[Arrays, Arrays, float]:
     """Forget and retain data as the method needs them, and the seconds that took."""
-    forget, retain = _examples(config)
+    forget, retain = _examples(config, latents)
     splits = _splits(config)
     check_original(task, config.method, start, retain, config.settings)
     if config.aim and config.aim.anchor is not None:
         forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
+    elif config.problem.generates and config.request and config.request.names_classes:
+        dataset = load_dataset(config.problem)
+        others = anchors(dataset.class_names, config.request.labels(dataset))
+        forget["anchor"] = jnp.asarray(others)[forget["label"]]
     if splits is None or not needs_unseen(config.settings.get("objective", "")):
         return forget, retain, 0.0
     clock = time.perf_counter()

@@ -25,7 +25,7 @@ FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
         *["--train-size", "--augmentation", "--model-settings", "--diffusion", "--training"],
-        *["--seed", *LAYOUT],
+        *["--autoencoder", "--seed", *LAYOUT],
     ],
     "retrain": ["--pretrained", *FORGET, *LAYOUT],
     "unlearn": [
@@ -33,7 +33,7 @@ FLAGS = {
         *["--trainable", "--adapter-rank", "--anchor"],
     ],
     "evaluate": ["--retrained", "--original", "--classifier", "--inception"],
-    "sample": ["--run", "--labels", "--count"],
+    "sample": ["--run", "--labels", "--prompts", "--count"],
     "compare": ["--config", "--seeds", *LAYOUT],
     "select": ["--pretrained", "--by", "--fraction"],
     "evidence": [],

@@ -73,9 +73,11 @@ def _runs(study: Study, table: Table, seed: int) -> list[Run]:
 
 
 def _chosen(labels: np.ndarray, forgotten: list[int]) -> tuple[np.ndarray, list[int]]:
-    """Some images of the forgotten classes, and one of each of the others."""
+    """Some images of the forgotten classes, and one each of others, spread over all of them."""
     share = max(_OF_FORGOTTEN // max(len(forgotten), 1), 1)
-    others = [label for label in np.unique(labels) if label not in forgotten][:_MOST_OTHERS]
+    others = np.setdiff1d(labels, forgotten)
+    spread = np.linspace(0, len(others) - 1, min(len(others), _MOST_OTHERS)).round().astype(int)
+    others = others[spread]
     places = [np.flatnonzero(labels == label)[:share] for label in forgotten]
     places += [np.flatnonzero(labels == label)[:1] for label in others]
     chosen = np.concatenate(places)

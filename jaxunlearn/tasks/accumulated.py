@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.tasks.narrowed import FROZEN
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
 
@@ -51,7 +52,7 @@ def accumulated(task: Task, micro_batch: int) -> Task:
             f"examples are drawn in pairs; take {micro_batch + 1}."
         )
     _, model_state = jax.eval_shape(task.init, jax.random.key(0))
-    if model_state.keys() - {FROZEN}:
+    if model_state.keys() - {FROZEN, FIRST_STAGE}:
         raise InputError(
             f"micro_batch is {micro_batch}, but the model keeps statistics of whole batches, which "
             "micro-batches do not have; choose a model without BatchNorm, such as norm=group, or "

@@ -6,6 +6,9 @@ that holds of classes holds of prompts: a concept is forgotten as a class is, an
 another label, and methods do not know the difference.
 
     L(z_0, prompt) = sum or mean over latents of (unet(z_t, t, text(prompt)) - target)^2
+
+The autoencoder is no part of what is learned or unlearned, but without it there is nothing to see:
+`with_autoencoder` lets it travel in the model state, which nothing moves.
 """
 
 import jax
@@ -14,10 +17,13 @@ import numpy as np
 from flax import linen as nn
 
 from jaxunlearn.diffusion import Process
+from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
 from jaxunlearn.tasks.diffusion import diffusion
-from jaxunlearn.types import InputError, Task
+from jaxunlearn.types import InputError, ModelState, Params, Task
+
+FIRST_STAGE = "first_stage"
 
 
 class Prompted(nn.Module):
@@ -114,3 +120,34 @@ def latent_diffusion(
         label_drop=label_drop,
         fisher_guidance=fisher_guidance,
     )
+
+
+def with_autoencoder(
+    task: Task, autoencoder: AutoencoderKL, image_shape: tuple[int, int, int]
+) -> Task:
+    """The same task, whose model state also holds the autoencoder of its latents.
+
+    So the weights of a model are all that it takes to draw images. The state has, by
+    `FIRST_STAGE`, "params" and the "scaling_factor" of the latents. Those of `init` are zeros, to
+    be replaced by learned ones.
+
+    Args:
+        task: of latent diffusion.
+        autoencoder: its module.
+        image_shape: `(H, W, C)` of the images.
+
+    Returns:
+        A `Task` like it.
+
+    Raises:
+        InputError: the images do not fit the autoencoder.
+    """
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    learned = jax.eval_shape(autoencoder.init, jax.random.key(0), image)["params"]
+    stage = {"params": learned, "scaling_factor": jax.ShapeDtypeStruct((), jnp.float32)}
+
+    def init(key: jax.Array) -> tuple[Params, ModelState]:
+        params, model_state = task.init(key)
+        return params, {**model_state, FIRST_STAGE: jax.tree.map(jnp.zeros_like, stage)}
+
+    return task._replace(init=init)
