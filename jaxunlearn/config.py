@@ -116,7 +116,7 @@ class Problem:
             object.__setattr__(self, "diffusion", Diffusion())
         if not self.generates and self.diffusion is not None:
             raise InputError(
-                f"the model {self.model!r} classifies, so there is no diffusion to set; leave it "
+                f"the model {self.model!r} {self.does}, so there is no diffusion to set; leave it "
                 f"out, or choose one of {', '.join((*denoisers.available(), *latent.PIPELINES))}."
             )
         if self.autoencoder is not None and self.model not in latent.PIPELINES:

@@ -399,13 +399,13 @@ def _prepared(
 ) -> tuple[Arrays, Arrays, float]:
     """Forget and retain data as the method needs them, and the seconds that took."""
     forget, retain = _examples(config, latents)
-    splits = _splits(config)
+    splits, unlearned = _splits(config), config.request if config.stage == "unlearn" else None
     check_original(task, config.method, start, retain, config.settings)
     if config.aim and config.aim.anchor is not None:
         forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
-    elif config.problem.generates and config.request and config.request.names_classes:
+    elif unlearned and config.problem.generates and unlearned.names_classes:
         dataset = load_dataset(config.problem)
-        others = anchors(dataset.class_names, config.request.labels(dataset))
+        others = anchors(dataset.class_names, unlearned.labels(dataset))
         forget["anchor"] = jnp.asarray(others)[forget["label"]]
     if splits is None or not needs_unseen(config.settings.get("objective", "")):
         return forget, retain, 0.0

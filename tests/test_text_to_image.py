@@ -218,7 +218,11 @@ def test_unknown_words_are_refused(finished, tmp_path):
             "the autoencoder is 'mlp'",
         ),
         ("[problem.autoencoder]", '[problem.autoencoder]\ndata = "digits"', "gives data, which is"),
-        ('model = "latent-tiny"', 'model = "autoencoder-tiny"', "works on pixels, so there is no"),
+        (
+            'model = "latent-tiny"',
+            'model = "autoencoder-tiny"',
+            "encodes images, so there is no diffusion",
+        ),
         (
             'model = "mlp-tiny"',
             'model = "autoencoder-tiny"',

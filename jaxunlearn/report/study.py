@@ -217,7 +217,9 @@ def _folders(parent: Path) -> list[Path]:
 def _check_protocols(folder: Path) -> None:
     """Raises unless all runs learned the same problem, and the runs of a method are all alike."""
     first: dict[tuple[str, ...], tuple[Path, dict[str, Any]]] = {}
-    paths = [*folder.glob("seed-*/pretrain/config.json"), *folder.glob("seed-*/*/*/config.json")]
+    found = folder.glob("seed-*/*/*/config.json")
+    runs = [path for path in found if path.parts[-3] != "pretrain"]  # there, an autoencoder
+    paths = [*folder.glob("seed-*/pretrain/config.json"), *runs]
     for path in sorted(paths):
         config, parts = read_json(path), path.relative_to(folder).parts
         of_problem = {"problem": config.get("problem")}
