@@ -7,6 +7,7 @@
     masks            which parameters might move, by their fingerprint when training ended
     checkpoints      the digests of their files
     metrics          metrics.jsonl, by its digest when training ended
+    deletions        the record of requests forgotten one after another, line by line
     results          results.json and what it was written with, and that they are of these weights
 
 Folders of older versions lack some of these: that is said, and is no fault.
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxunlearn import data
+from jaxunlearn import data, deletions
 from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
 from jaxunlearn.config import from_dict
 from jaxunlearn.files import check_digests, is_sealed, read_json
@@ -77,13 +78,14 @@ def _verify_run(run: Path) -> Iterator[Finding]:
     """The findings on one run folder; what it never had is left out."""
     done = run / "done.json"
     checks: list[tuple[str, Path, Callable[[], bool]]] = [
-        ("configuration", run / "config.json", lambda: _check_record(run / "config.json")),
+        ("configuration", run / "config.json", lambda: _check_configuration(run)),
         ("data", run / "fingerprints.json", lambda: _check_data(run)),
         ("forget request", run / "forget_request.json", lambda: _check_request(run)),
         ("weights", done, lambda: _check_weights(run)),
         ("masks", done, lambda: _check_masks(run)),
         ("checkpoints", run / "checkpoints", lambda: _check_checkpoints(run)),
         ("metrics", done, lambda: _check_files(run, done)),
+        ("deletions", run / deletions.FILE, lambda: bool(deletions.read(run))),
         ("results", run / "results.json", lambda: _check_results(run)),
     ]
     for what, path, check in checks:
@@ -111,6 +113,11 @@ def _finding(place: Path, what: str, check: Callable[[], bool]) -> Finding:
 def _check_record(path: Path) -> bool:
     read_json(path)
     return is_sealed(path)
+
+
+def _check_configuration(run: Path) -> bool:
+    _config(run)
+    return is_sealed(run / "config.json")
 
 
 def _config(run: Path) -> RunConfig:

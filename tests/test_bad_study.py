@@ -68,7 +68,7 @@ def test_folders_and_devices_of_compare(here, finished, pretrained, unwritable):
     assert_refused(call("compare", "full", *words), "full is not empty and holds no study")
     assert_refused(call("compare", "a-file", *words), "a-file is a file")
     assert_refused(call("compare", pretrained, *words), "holds no study")
-    assert_refused(call("compare", unwritable / "study", *words), "study.json cannot be written")
+    assert_refused(call("compare", unwritable / "study", *words), "study cannot be written")
     assert_refused(call("compare", "study", *words, "--devices", 9), "devices is 9")
     assert_refused(call("compare", "study", *words, "--devices", 5), "multiple of the 5 devices")
     assert_refused(call("compare", "study", *words, "--seeds", -1), "not negative")

@@ -319,7 +319,7 @@ def test_damaged_samples_are_named(finished, cell, tmp_path):
     study = copy(finished, tmp_path / "study")
     path = study / "seed-0" / "class-3" / "retrain" / "samples.npz"
     path.write_bytes(path.read_bytes()[:100])
-    assert_refused(call("report", study), "retrain/samples.npz is damaged")
+    assert_refused(call("report", study), "retrain/samples.npz was cut short or altered")
 
 
 def test_weights_are_the_same_when_a_run_is_read_again(finished, config):

@@ -65,7 +65,7 @@ def test_ctrl_c_and_terminate(undisturbed, data_dir, cache, tmp_path):
             f"jaxunlearn: stopped at step {stopped} of {LONG}; the same command continues from "
             f"step {stopped}.\n"
         )
-        assert not ended.out
+        assert all(": step " in line for line in ended.out.splitlines())  # progress, if slow
         assert not (run / "done.json").exists()
     assert f"{LONG} steps" in done(*words)
     assert_same_run(run, undisturbed)

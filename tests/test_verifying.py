@@ -33,7 +33,7 @@ def test_what_was_not_touched_matches(retrained, masked):
     assert verdicts(retrained) == dict.fromkeys(CHECKS, "matches")
     assert snapshot(retrained) == before
     wanted = ["configuration", "data", "forget request", "weights", "masks", "checkpoints"]
-    assert verdicts(masked) == dict.fromkeys([*wanted, "metrics"], "matches")
+    assert verdicts(masked) == dict.fromkeys([*wanted, "metrics", "deletions"], "matches")
     assert "does not match" in done("verify", retrained)  # the heading of an empty column
 
 
@@ -60,6 +60,13 @@ def test_a_changed_file_is_named(retrained, tmp_path, file, what):
     assert result.status == 2 and f"{run}/{file}" in result.out.replace("\n", "")
     assert "do not match" in result.err and result.err.count("\n") == 1
     assert verdicts(run)[what] == "does not match"
+
+
+def test_a_changed_record_of_deletions_is_named(masked, tmp_path):
+    run = copy(masked, tmp_path / "run")
+    record = run / "deletions.jsonl"
+    record.write_text(record.read_text().replace("salun", "ssd"))
+    assert verdicts(run)["deletions"] == "does not match"
 
 
 @pytest.mark.parametrize("folder", ["weights", "checkpoints"])
