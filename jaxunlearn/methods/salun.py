@@ -19,10 +19,11 @@ def salun(
     redraw: str = "every_epoch",
     exclude_true_label: bool = False,
     mask_batch_size: int = 32,
+    objective: str = "random_labels",
 ) -> Method:
     """Random labels with updates masked to the largest `|sum grad L_f|` of the original model.
 
-        theta <- theta - m * opt(grad (L_random labels + L_r))
+        theta <- theta - m * opt(grad (L_f + L_r)),   L_f of random labels
         m = 1[|sum g_f| in the top fraction]
 
     The mask stands last in the chain, so that masked weights stay bit-equal under momentum and
@@ -36,12 +37,14 @@ def salun(
         redraw: draw the labels anew "every_epoch", or "once".
         exclude_true_label: never draw the true label.
         mask_batch_size: of the pass that computes the mask.
+        objective: the forget objective, a name of `objectives.named`; models that generate take
+            "match_anchor", which draws another class in place of the forgotten one.
 
     Returns:
         A `Method`.
 
     Raises:
-        InputError: an unknown mask or `redraw`.
+        InputError: an unknown mask, `redraw` or objective.
 
     Reference: Fan et al., SalUn, ICLR 2024.
     """
@@ -65,8 +68,10 @@ def salun(
         )
         return begin(chain(arrange(salient, key)), key, params, model_state)
 
-    losses = weighted(
-        task, objectives.random_labels(redraw, exclude_true_label), LossPair(1.0, 1.0)
-    )
+    if objective == "random_labels":
+        forget_objective = objectives.random_labels(redraw, exclude_true_label)
+    else:
+        forget_objective = objectives.named(objective, task=task)
+    losses = weighted(task, forget_objective, LossPair(1.0, 1.0))
     # Steps read the mask from the state: the one given here is never used.
     return descend(losses, chain(None), init)

@@ -53,6 +53,12 @@ def test_everything_salient_is_random_labels() -> None:
     assert_trees_close(ours.end.model_state, reference.end.model_state)
 
 
+def test_everything_salient_is_the_sum_of_any_objective_and_the_retain_loss() -> None:
+    ours = toy.runner("salun", objective="ascent").run(fraction=1.0)
+    reference = toy.runner("scalarization", objective="ascent").run(retain_weight=1.0)
+    assert_trees_close(ours.end.params, reference.end.params)
+
+
 def test_nothing_salient_moves_nothing() -> None:
     run = runner("salun").run(fraction=0.0, **STRONG)
     assert_trees_equal(run.end.params, run.start.params)
