@@ -73,12 +73,14 @@ def test_a_check_writes_nothing(problem, pretrained, retrained, unlearned, tmp_p
         stages.check(retrained, stages.retraining(problem, 0, TENTH, again=True))
 
 
-def test_weights_that_were_deleted_are_made_again_from_the_checkpoint(problem, unlearned, tmp_path):
+def test_weights_that_were_deleted_are_made_again_from_the_checkpoint(
+    pretrained, unlearned, tmp_path
+):
     run = copy(unlearned, tmp_path / "run")
     cost = json.loads((run / "done.json").read_text())
     shutil.rmtree(run / "weights")
     assert not runs.is_finished(run)
-    stages.train(run, runs_config(run))
+    stages.train(run, runs_config(run), pretrained=pretrained)
     assert_same_run(run, unlearned)
     again = json.loads((run / "done.json").read_text())
     assert again["seconds"] == cost["seconds"]  # no step was taken
