@@ -1,0 +1,159 @@
+"""Is what was forgotten first still forgotten after four more requests? And what is left by then?
+
+    python experiments/one_after_another.py        (goes on where it stopped)
+
+On the demo's problem (digits, an MLP) five random 2% of the training data are forgotten one after
+another, each from the weights before, by SFR-on and by EUPMU, with the settings that the demo chose
+for a single random 10%. After each request the model is compared with one retrained without all of
+them. Three pretraining seeds.
+
+Writes `experiments/results/one_after_another.json`, `.md` and `.png`; a few minutes on two cores.
+The runs lie in `runs/one-after-another`, each with its record of deletions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn import deletions, results, stages
+from jaxunlearn.config import Study, load_study
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.evaluation import summarize
+from jaxunlearn.figures import BLUE, DASHES, INK, MUTED, ORANGE, panels, picture
+from jaxunlearn.files import read_json, write_json, write_text
+from jaxunlearn.setting import machine
+
+HERE = Path(__file__).parent
+RUNS = Path("runs/one-after-another")
+RESULTS = HERE / "results"
+REQUEST, TIMES, SEEDS = ForgetRequest(fraction=0.02), 5, (0, 1, 2)
+METHODS = ("sfron", "eupmu")
+NAMES = {"retrain": "Retrained", "sfron": "SFR-on", "eupmu": "EUPMU"}
+Entry = dict[str, Any]
+
+
+def run_chain(study: Study, seed: int) -> list[Entry]:
+    """All requests by all methods, and what each model knows after each."""
+    problem, found = study.problem, []
+    original = RUNS / f"seed-{seed}" / "original"
+    stages.pretrain(original, problem, seed)
+    before = dict.fromkeys(METHODS, original)
+    for number in range(1, TIMES + 1):
+        folder = RUNS / f"seed-{seed}" / f"request-{number}"
+        oracle, earlier = folder / "retrain", (REQUEST,) * (number - 1)
+        stages.retrain(oracle, problem, seed, REQUEST, earlier=earlier)
+        found.append(evaluated(oracle, original, None) | {"number": number})
+        for method in METHODS:
+            settings = study.run_settings(ForgetRequest(fraction=0.1), method)[1]
+            stages.unlearn(folder / method, before[method], REQUEST, method, settings)
+            before[method] = folder / method
+            found.append(evaluated(folder / method, original, oracle) | {"number": number})
+            assert len(deletions.read(folder / method)) == number
+    return found
+
+
+def evaluated(run: Path, original: Path, oracle: Path | None) -> Entry:
+    """The results of a run, evaluated unless that is done."""
+    if not (run / "results.json").exists():
+        results.evaluate_run(run, oracle, original)
+    found = read_json(run / "results.json")
+    drift, metrics = found["drift"], found["metrics"]
+    return {
+        "seed": found["seed"],
+        "method": found["method"],
+        "forgotten": [row["accuracy"] for row in drift["requests"]],
+        "examples": [row["examples"] for row in drift["requests"]],
+        "retain": drift["kept"]["model"]["retain_accuracy"],
+        "test": drift["kept"]["model"]["test_accuracy"],
+        "original_test": drift["kept"]["original"]["test_accuracy"],
+        "js_to_original": drift["js_to_original"],
+        "js_to_retrained": metrics.get("js_to_retrained"),
+        "five_part_gap": metrics.get("five_part_gap"),
+        "seconds": found["seconds"],
+    }
+
+
+def over_seeds(found: list[Entry], method: str, number: int, value: Any) -> str:
+    """Mean over seeds of a number, and half its 95% interval, as text."""
+    values = [value(e) for e in found if (e["method"], e["number"]) == (method, number)]
+    if values[0] is None:
+        return "–"
+    summary = summarize(values)
+    return f"{summary.mean:.2f} ± {summary.half_width:.2f}"
+
+
+COLUMNS = {
+    "newest forgotten": lambda e: e["forgotten"][-1],
+    "first forgotten": lambda e: e["forgotten"][0],
+    "retain": lambda e: e["retain"],
+    "test": lambda e: e["test"],
+    "five-part gap": lambda e: e["five_part_gap"],
+    "100 JS to original": lambda e: 100 * e["js_to_original"],
+}
+
+
+def table(found: list[Entry]) -> str:
+    """The drift as Markdown."""
+    lines = [
+        "# Five random 2% requests, one after another",
+        "",
+        f"Digits, MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval. Accuracies in "
+        "percent; the gap is to the model retrained without all requests so far.",
+        "",
+        "| after request | model | " + " | ".join(COLUMNS) + " |",
+        "| --- " * (2 + len(COLUMNS)) + "|",
+    ]
+    for number in range(1, TIMES + 1):
+        for method, name in NAMES.items():
+            cells = [over_seeds(found, method, number, value) for value in COLUMNS.values()]
+            lines.append(f"| {number} | {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "![The drift](one_after_another.png)",
+        "",
+        "`python experiments/one_after_another.py`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(found: list[Entry]) -> None:
+    """What was forgotten first, what is kept, and the gap, after each request."""
+    shown = {
+        "Accuracy on the first request, %": COLUMNS["first forgotten"],
+        "Accuracy on test data, %": COLUMNS["test"],
+        "Five-part gap": COLUMNS["five-part gap"],
+    }
+    look = dict(zip(NAMES, zip((INK, BLUE, ORANGE), DASHES, strict=False), strict=True))
+    path = RESULTS / "one_after_another.png"
+    with picture(path, 1, len(shown), (3.1, 2.6)) as figure:
+        every = panels(figure, list(shown), len(shown))
+        for axes, value in zip(every, shown.values(), strict=True):
+            for method, (colour, dash) in look.items():
+                numbers = range(1, TIMES + 1)
+                rows = [
+                    [value(e) for e in found if (e["method"], e["number"]) == (method, number)]
+                    for number in numbers
+                ]
+                if rows[0][0] is None:
+                    continue
+                means = [sum(row) / len(row) for row in rows]
+                axes.plot(numbers, means, color=colour, ls=dash, label=NAMES[method])
+                axes.fill_between(
+                    numbers, list(map(min, rows)), list(map(max, rows)), color=colour, alpha=0.15
+                )
+            axes.set(xlabel="after request", xticks=range(1, TIMES + 1))
+        every[0].legend(fontsize=7.5, labelcolor=MUTED)
+
+
+def main() -> None:
+    """Runs, writes and draws."""
+    study = load_study(HERE / "configs" / "digits_demo.toml")
+    found = [entry for seed in SEEDS for entry in run_chain(study, seed)]
+    write_json(RESULTS / "one_after_another.json", {"machine": machine(), "runs": found})
+    text = table(found)
+    write_text(RESULTS / "one_after_another.md", text)
+    draw(found)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
