@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import deletions, evaluation, runs
+from jaxunlearn import evaluation, runs
 from jaxunlearn.config import Diffusion, Problem
 from jaxunlearn.data import Dataset, ForgetRequest
 from jaxunlearn.diffusion import Denoiser, guided, sample
@@ -26,11 +26,9 @@ from jaxunlearn.folders import locked
 from jaxunlearn.models.checks import closest
 from jaxunlearn.report.grids import sample_grid
 from jaxunlearn.results import (
-    check_retrained,
-    load_original,
     predict,
-    read_cost,
     read_results,
+    told_by,
     with_share,
     write_results,
 )
@@ -360,27 +358,9 @@ def evaluate_run(
             ones, or those of other data.
     """
     config = runs.read_config(run, "retrain", "unlearn")
-    *earlier, request = deletions.requests(run, config)
-    splits = load_splits(config.problem, config.seed, request, config.earlier)
-    runs.check(run, config, load_dataset(config.problem), splits)
-    if retrained is not None:
-        forgotten = splits.forget.index.tolist()
-        check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)
-    return evaluate(
-        run,
-        runs.load_weights(run, config.problem),
-        config.problem,
-        config.seed,
-        request,
-        judge=load_judge(
-            classifier, config.problem, of_inception(inception) if inception else None
-        ),
-        method="retrain-again" if config.again else config.method,
-        cost=read_cost(run),
-        retrained=retrained,
-        earlier=tuple(earlier),
-        original=load_original(original, run, config) if original else None,
-    )
+    told = told_by(run, config, retrained, original)
+    features = of_inception(inception) if inception else None
+    return evaluate(run, judge=load_judge(classifier, config.problem, features), **told)
 
 
 def check_images(

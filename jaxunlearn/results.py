@@ -266,24 +266,43 @@ def evaluate_run(
             f"{run} holds {config.problem.model}, which {config.problem.does}: give a classifier "
             "of the same data that judges them (--classifier)."
         )
+    return evaluate(run, **told_by(run, config, retrained, original))
+
+
+def told_by(
+    run: Path, config: RunConfig, retrained: Path | None, original: Path | None
+) -> dict[str, Any]:
+    """What evaluating a finished run is told, by what its folder says of itself.
+
+    Args:
+        run: the run folder of `retrain` or `unlearn`.
+        config: what it was for.
+        retrained: the evaluated run folder of the retrained model.
+        original: the run folder of the original model.
+
+    Returns:
+        Arguments of `evaluate`, here or in `generating`, by name.
+
+    Raises:
+        InputError: the folders are not of one problem, seed and request, or of other data.
+    """
     *earlier, request = deletions.requests(run, config)
     splits = load_splits(config.problem, config.seed, request, config.earlier)
     check(run, config, load_dataset(config.problem), splits)
     if retrained is not None:
         forgotten = splits.forget.index.tolist()
         check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)
-    return evaluate(
-        run,
-        load_weights(run, config.problem),
-        config.problem,
-        config.seed,
-        request,
-        method="retrain-again" if config.again else config.method,
-        cost=read_cost(run),
-        retrained=retrained,
-        earlier=tuple(earlier),
-        original=load_original(original, run, config) if original else None,
-    )
+    return {
+        "weights": load_weights(run, config.problem),
+        "problem": config.problem,
+        "seed": config.seed,
+        "request": request,
+        "method": "retrain-again" if config.again else config.method,
+        "cost": read_cost(run),
+        "retrained": retrained,
+        "earlier": tuple(earlier),
+        "original": load_original(original, run, config) if original else None,
+    }
 
 
 def check_retrained(

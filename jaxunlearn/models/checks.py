@@ -140,11 +140,8 @@ def check_flags(module: nn.Module, *fields: str) -> None:
         InputError: a field is something else.
     """
     for field in fields:
-        value = getattr(module, field)
-        if not isinstance(value, bool):
-            raise InputError(
-                f"{type(module).__name__}.{field} is {value!r}, but it must be True or False"
-            )
+        if not isinstance(getattr(module, field), bool):
+            raise _refuse(module, field, "True or False")
 
 
 def closest(word: str, known: Sequence[str]) -> str:
