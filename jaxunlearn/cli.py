@@ -282,7 +282,12 @@ def sample(
 
 
 def compare(
-    study: _Folder, /, config: _File, seeds: _Numbers = (), layout: _Layout = Layout()
+    study: _Folder,
+    /,
+    config: _File,
+    seeds: _Numbers = (),
+    shard: str = "1/1",
+    layout: _Layout = Layout(),
 ) -> None:
     """Run a whole study, skipping what is done, and write its report.
 
@@ -290,6 +295,7 @@ def compare(
         study: the folder of the study; the same command continues it.
         config: a TOML file: see experiments/configs.
         seeds: other pretraining seeds than the file's.
+        shard: i/n runs the i-th of n shares of the methods, for job arrays.
         layout: what the run may use.
     """
     from jaxunlearn.types import InputError
@@ -307,7 +313,7 @@ def compare(
     if seeds:
         planned = replace(planned, seeds=seeds)
     try:
-        run_study(study, planned, layout)
+        run_study(study, planned, layout, shard)
     except Diverged:
         _show(study)
         raise

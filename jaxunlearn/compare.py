@@ -2,6 +2,9 @@
 
 What is done is not done again, so a study that was stopped goes on where it stopped, and one that
 gains a method or a seed computes what is new. A run that diverges stops nothing but what needs it.
+
+The shards of a job array share the methods of one folder among them. The models that several of
+them need are made by the first that gets there, while the others wait.
 """
 
 import dataclasses
@@ -18,12 +21,13 @@ from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.features import Features, of_inception
 from jaxunlearn.files import write_record
-from jaxunlearn.folders import check_claim, locked
+from jaxunlearn.folders import check_claim, in_turn, locked
 from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report import write_report
 from jaxunlearn.runs import RunConfig
 from jaxunlearn.setting import machine
+from jaxunlearn.shards import Shard, parse_shard
 from jaxunlearn.training import Diverged
 
 # evaluate(run, weights, problem, seed, request, *, method, cost, retrained) -> metrics
@@ -56,13 +60,16 @@ class Cell(NamedTuple):
         return self.references | self.methods
 
 
-def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, Path]:
+def compare(
+    folder: Path, study: Study, layout: Layout = Layout(), shard: str = "1/1"
+) -> dict[str, Path]:
     """Runs a study and writes its report.
 
     Args:
         folder: of the study.
         study: what to run.
         layout: the devices the runs may use, and how much of a batch at once.
+        shard: "i/n" runs the i-th of n shares of the methods, and what they need.
 
     Returns:
         The report's files by kind: "markdown", "html" and "json".
@@ -73,7 +80,12 @@ def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, 
         Diverged: some runs did; all others are done, and the report is written.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    cells = {seed: [_plan(folder, study, seed, r) for r in study.requests] for seed in study.seeds}
+    share = parse_shard(shard)
+    mine = [name for number, name in enumerate(study.methods) if share.has(number)]
+    cells = {
+        seed: [_plan(folder, study, seed, request, mine) for request in study.requests]
+        for seed in study.seeds
+    }
     everything = [cell for seed in study.seeds for cell in cells[seed]]
     check_claim(folder, "study.json", "study")
     for seed in study.seeds:
@@ -83,7 +95,6 @@ def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, 
             stages.check(cell.folder / name, config, layout)
     judge, inception = study.judge(), None
     whole = dataclasses.replace(layout, micro_batch=0)  # classifiers may have BatchNorm
-    inception = None
     if judge is not None:
         stages.check(folder / _CLASSIFIER, stages.pretraining(judge, _CLASSIFIER_SEED), whole)
         inception = of_inception(Path(study.inception)) if study.inception else None
@@ -91,32 +102,39 @@ def compare(folder: Path, study: Study, layout: Layout = Layout()) -> dict[str, 
             generating.check_request(cell.request)
             if inception is not None:
                 generating.check_images(inception, study.problem, cell.seed, cell.request)
-    with locked(folder):
+    with locked(folder, share.part):
         write_record(folder / "study.json", _description(study))
         evaluation = functools.partial(_evaluation, folder, study, inception, whole)
-        return _run(folder, study, cells, layout, evaluation)
+        return _run(folder, _turned(cells, share), layout, evaluation)
+
+
+def _turned(cells: dict[int, list[Cell]], share: Shard) -> dict[int, list[Cell]]:
+    """The same cells by seed, each share beginning with another seed, so that few have to wait."""
+    seeds = list(cells)
+    first = (share.share - 1) % len(seeds)
+    return {seed: cells[seed] for seed in seeds[first:] + seeds[:first]}
 
 
 def _run(
     folder: Path,
-    study: Study,
     cells: dict[int, list[Cell]],
     layout: Layout,
     evaluation: Callable[[], Evaluate],
 ) -> dict[str, Path]:
     """Runs what is not finished yet, and writes the report."""
-    everything = [cell for seed in study.seeds for cell in cells[seed]]
+    everything = [cell for of_seed in cells.values() for cell in of_seed]
     paths = [cell.folder / name for cell in everything for name in cell.runs]
     finished = sum(_is_evaluated(path) for path in paths)
     say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
 
     failed: list[str] = []
     evaluate = evaluation()
-    for seed in study.seeds:
-        pretrained = _pretrained(folder, seed)
+    for seed, of_seed in cells.items():
+        pretrained, problem = _pretrained(folder, seed), of_seed[0].references["retrain"].problem
         with _noting(failed, pretrained):
-            stages.pretrain(pretrained, study.problem, seed, layout)
-            for cell in cells[seed]:
+            with in_turn(folder, f"seed-{seed}"):
+                stages.pretrain(pretrained, problem, seed, layout)
+            for cell in of_seed:
                 _compare_one(cell, evaluate, failed, layout)
     written = write_report(folder)
     if failed:
@@ -133,7 +151,8 @@ def _evaluation(folder: Path, study: Study, inception: Features | None, layout: 
     judge = study.judge()
     if judge is None:
         return results.evaluate
-    stages.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
+    with in_turn(folder, _CLASSIFIER):
+        stages.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
     loaded = generating.load_judge(folder / _CLASSIFIER, study.problem, inception)
     for seed in study.seeds:
         for request in study.requests:
@@ -146,7 +165,9 @@ def _pretrained(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}" / "pretrain"
 
 
-def _plan(folder: Path, study: Study, seed: int, request: ForgetRequest) -> Cell:
+def _plan(
+    folder: Path, study: Study, seed: int, request: ForgetRequest, methods: list[str]
+) -> Cell:
     problem = study.problem
     references = {"retrain": stages.retraining(problem, seed, request)}
     if not problem.generates:  # there the floor is the distance between halves of the real data
@@ -165,7 +186,7 @@ def _plan(folder: Path, study: Study, seed: int, request: ForgetRequest) -> Cell
                 *study.run_settings(request, name),
                 aim=study.run_aim(request, name),
             )
-            for name in study.methods
+            for name in methods
         },
     )
 
@@ -196,25 +217,35 @@ def _noting(failed: list[str], run: Path) -> Iterator[None]:
 
 def _compare_one(cell: Cell, evaluate: Evaluate, failed: list[str], layout: Layout) -> None:
     """All models of one seed and request. Without the retrained model there is no comparison."""
-    original, oracle = cell.folder / "original", cell.folder / "retrain"
+    oracle = cell.folder / "retrain"
     with _noting(failed, oracle):
-        _finish(cell, "retrain", evaluate, layout)
-        if not _is_evaluated(original):
-            problem = cell.references["retrain"].problem
-            weights = runs.load_weights(cell.pretrained, problem)
-            metrics = evaluate(
-                original,
-                weights,
-                problem,
-                cell.seed,
-                cell.request,
-                method="original",
-                retrained=oracle,
-            )
-            _announce(original, metrics)
-        for name in cell.runs:
+        with in_turn(cell.folder.parent.parent, f"seed-{cell.seed}-{cell.request.name}"):
+            _finish(cell, "retrain", evaluate, layout)
+            _evaluate_original(cell, evaluate)
+            for name in list(cell.references)[1:]:
+                with _noting(failed, cell.folder / name):
+                    _finish(cell, name, evaluate, layout)
+        for name in cell.methods:
             with _noting(failed, cell.folder / name):
                 _finish(cell, name, evaluate, layout)
+
+
+def _evaluate_original(cell: Cell, evaluate: Evaluate) -> None:
+    """Evaluates the original model, unless that is done."""
+    original = cell.folder / "original"
+    if _is_evaluated(original):
+        return
+    problem = cell.references["retrain"].problem
+    metrics = evaluate(
+        original,
+        runs.load_weights(cell.pretrained, problem),
+        problem,
+        cell.seed,
+        cell.request,
+        method="original",
+        retrained=cell.folder / "retrain",
+    )
+    _announce(original, metrics)
 
 
 def _finish(cell: Cell, name: str, evaluate: Evaluate, layout: Layout) -> None:

@@ -72,7 +72,27 @@ def locked(folder: Path, part: str = "") -> Iterator[None]:
         yield
 
 
-def _lock(held: contextlib.ExitStack, folder: Path, name: str, shared: bool) -> None:
+@contextlib.contextmanager
+def in_turn(folder: Path, piece: str) -> Iterator[None]:
+    """Waits until no other process is at a piece of a folder's work, and keeps it from them.
+
+    The first process makes the piece; those that had to wait find it made.
+
+    Args:
+        folder: of the work, which each process holds a part of: see `locked`.
+        piece: the name of the piece.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        _lock(held, folder, f"{_LOCK}-{piece}", shared=False, wait=True)
+        yield
+
+
+def _lock(
+    held: contextlib.ExitStack, folder: Path, name: str, shared: bool, wait: bool = False
+) -> None:
     """Takes one lock, for as long as `held` lasts."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +102,8 @@ def _lock(held: contextlib.ExitStack, folder: Path, name: str, shared: bool) -> 
     try:
         import fcntl  # not on Windows
 
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
     except (ImportError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES):
             raise InputError(

@@ -34,7 +34,7 @@ FLAGS = {
     ],
     "evaluate": ["--retrained", "--original", "--classifier", "--inception"],
     "sample": ["--run", "--labels", "--prompts", "--count"],
-    "compare": ["--config", "--seeds", *LAYOUT],
+    "compare": ["--config", "--seeds", "--shard", *LAYOUT],
     "select": ["--pretrained", "--by", "--fraction"],
     "evidence": [],
     "ulira": ["--config", "--shadows", "--group-size", "--fpr", "--epsilon", "--no-epsilon"],

@@ -48,9 +48,8 @@ def test_what_the_folder_holds(finished, study_text):
     assert (plan["seeds"], plan["methods"]) == ([0, 1], ["finetune", "tight"])
     assert plan["machine"]["platform"] == "cpu"
     assert plan["configuration"]["problem"]["training"]["num_steps"] == 200
-    assert {path.name for path in folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".lock")} == {
         *["seed-0", "seed-1", "study.json", "report.md", "report.html", "results.json"],
-        ".lock",
     }
     for seed in (0, 1):
         inside = {path.name for path in (folder / f"seed-{seed}").iterdir()}
@@ -161,6 +160,26 @@ def test_one_process_at_a_time(finished, study):
         for words in (["compare", study, "--config", finished.config], ["evidence", study]):
             assert_refused(call(*words), f"another process is at work in {study}; wait")
     assert snapshot(study) == before
+
+
+def test_shards_share_the_methods_and_what_these_need_is_made_once(finished, study, trained):
+    for cell in CELLS:
+        for name in ("finetune", "tight"):
+            shutil.rmtree(study / cell / name)
+    shutil.rmtree(study / CELLS[3] / "retrain-again")
+    given = ["compare", study, "--config", finished.config, "--shard"]
+    with locked(study, "1-of-2"):  # another shard is at work beside this one
+        done(*given, "2/2")
+    assert trained == ["tight", "retrain-again", "tight", "tight", "tight"]  # seed 1 comes first
+    assert len(json.loads((study / "results.json").read_text())["requests"]["class-8"]["runs"]) == 4
+    trained.clear()
+    with locked(study, "2-of-2"):
+        done(*given, "1/2")
+        assert_refused(call(*given[:-1]), "another process is at work")
+    assert trained == ["finetune"] * 4
+    after = json.loads((study / "results.json").read_text())["requests"]["class-8"]["runs"]
+    assert sorted(after) == sorted(NAMES)
+    assert_refused(call(*given, "0/2"), "shard is '0/2'", "1/4 for the first of four jobs")
 
 
 def test_a_new_method_is_all_that_is_computed(finished, study, study_text, trained, tmp_path):

@@ -4,10 +4,11 @@ import errno
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from jaxunlearn.folders import locked
+from jaxunlearn.folders import in_turn, locked
 from jaxunlearn.types import InputError
 
 HOLD = """
@@ -54,6 +55,22 @@ def test_parts_work_side_by_side(tmp_path):
                         raise AssertionError("both hold it")
     with locked(tmp_path):
         pass
+
+
+def test_processes_take_turns_at_a_piece(tmp_path):
+    done, order = threading.Event(), []
+
+    def second():
+        with in_turn(tmp_path, "seed-0"):
+            order.append("second")
+        done.set()
+
+    with locked(tmp_path, "1-of-2"), in_turn(tmp_path, "seed-0"):
+        threading.Thread(target=second, daemon=True).start()
+        with in_turn(tmp_path, "seed-1"):  # another piece waits for nobody
+            assert not done.wait(0.2)
+        order.append("first")
+    assert done.wait(10) and order == ["first", "second"]
 
 
 def test_an_error_in_the_block_ends_the_lock(tmp_path):

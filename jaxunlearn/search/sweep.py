@@ -12,7 +12,6 @@ them: `report.md`, `results.json` and `front.svg`.
 
 import dataclasses
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.search.groups import fitting_size, run_group
 from jaxunlearn.search.space import Space
 from jaxunlearn.setting import check_classifies, load_splits, load_task, machine
+from jaxunlearn.shards import parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from jaxunlearn.unseen import check_unseen
@@ -124,7 +124,7 @@ def sweep(
     """
     if group_size < 1:
         raise InputError(f"group_size is {group_size}, but must be 1 or more.")
-    share, shares = _parse_shard(shard)
+    share = parse_shard(shard)
     original = runs.read_pretrained(plan.pretrained)
     problem, seed = original.problem, original.seed
     settings = methods.settings(plan.method, plan.settings | plan.points()[0])
@@ -154,9 +154,9 @@ def sweep(
         for number, point in enumerate(plan.points(), start=1)
         for run_seed in plan.seeds or (seed,)
     ]
-    with locked(folder, f"{share}-of-{shares}" if shares > 1 else ""):
+    with locked(folder, share.part):
         _describe(folder, plan, identity, case, cells)
-        mine = [cell for i, cell in enumerate(cells) if i % shares == share - 1]
+        mine = [cell for i, cell in enumerate(cells) if share.has(i)]
         waiting = [cell for cell in mine if not cell.path.exists()]
         say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
         size = _fitting(program, settings, case, waiting, group_size)
@@ -170,16 +170,6 @@ def sweep(
             f"{written['markdown']}."
         )
     return written
-
-
-def _parse_shard(shard: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise InputError(
-            f"shard is {shard!r}, but must be i/n with i from 1 to n, such as 1/4 for the first of "
-            "four jobs."
-        )
-    return int(match[1]), int(match[2])
 
 
 def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) -> dict[str, Any]:
