@@ -15,9 +15,12 @@ class Layout:
             docs/scaling.md has the commands.
         micro_batch: compute larger batches in shares of this many examples, one after the other, to
             save memory; 0 computes whole batches.
+        parallel: how devices share a batch: jit, where XLA splits the program, or pmap, where each
+            runs all of it on its share.
     """
 
     devices: int = 1
     parameters: str = "replicated"
     distributed: bool = False
     micro_batch: int = 0
+    parallel: str = "jit"

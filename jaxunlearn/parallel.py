@@ -1,4 +1,4 @@
-"""Data parallelism by sharded jit: devices share the batches, and the parameters if they shall.
+"""Data parallelism: devices share the batches, and the parameters if they shall.
 
 The mesh has two axes. Batches are split over both, parameters over "fsdp" only, so its shape says
 what each device holds: `(n, 1)` all parameters, `(1, n)` a share of them. Whatever mirrors a
@@ -6,21 +6,26 @@ parameter (momentum, mask, slow weights, teacher) follows it, because the rules 
 the end of a path and at the shape.
 
 The compiled program works on the global batch; XLA inserts the collectives. So one device and eight
-compute the same numbers, and nothing else in the library knows about devices.
+compute the same numbers, and nothing else in the library knows about devices. Under `pmap`, the
+other way, each device runs the program itself, and `tasks/spread.py` has it compute its share.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn import hosts
+from jaxunlearn.layout import Layout
 from jaxunlearn.types import InputError
 
 AXES = ("data", "fsdp")
 PARAMETERS = ("replicated", "sharded")
+PARALLEL = ("jit", "pmap")
 
 # What the path of an array ends in, and the axis that is split; the first that fits is taken. All
 # other arrays are split along the largest axis that the devices divide, and vectors along none.
@@ -61,6 +66,55 @@ def make_mesh(num_devices: int | None = None, parameters: str = "replicated") ->
         )
     shape = (1, count) if parameters == "sharded" else (count, 1)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=present[:count])
+
+
+def mapped_axis(layout: Layout) -> str | None:
+    """The name of the axis that `pmap` maps; None under sharded jit, which has none.
+
+    Args:
+        layout: the devices, and how they share a batch.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: an unknown word, or something that is not done under `pmap`.
+
+    Example:
+        >>> mapped_axis(Layout(devices=8, parallel="pmap"))
+        'devices'
+    """
+    if layout.parallel not in PARALLEL:
+        raise InputError(f"parallel is {layout.parallel!r}, but must be {' or '.join(PARALLEL)}.")
+    if layout.parallel == "jit":
+        return None
+    if layout.parameters != "replicated" or layout.distributed:
+        raise InputError(
+            "parallel is 'pmap', which keeps all parameters on each device of a single host; leave "
+            "out --parameters and --distributed, or choose jit."
+        )
+    return "devices"
+
+
+def mapped(function: Callable[..., Any], mesh: Mesh, axis_name: str) -> Callable[..., Any]:
+    """Inside jit: `function` by `pmap`, with all of its arguments on each device.
+
+    Args:
+        function: of arrays; every device must come to the same results.
+        mesh: the devices.
+        axis_name: by which `function` tells them apart.
+
+    Returns:
+        The function, whose results are those of one device.
+    """
+    each = jax.pmap(
+        lambda *args, device: function(*args),
+        axis_name,
+        in_axes=None,
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+    )
+    return lambda *args: each(*args, device=jnp.arange(mesh.size))
 
 
 def check_divides(mesh: Mesh, **batch_sizes: int) -> None:

@@ -46,8 +46,15 @@ def load_dataset(problem: Problem) -> Dataset:
     return _dataset(_data_key(problem))
 
 
-def load_task(problem: Problem) -> Task:
+def load_task(problem: Problem, axis_name: str | None = None) -> Task:
     """The task of a problem.
+
+    Args:
+        problem: what is learned.
+        axis_name: the axis that `pmap` maps, over which BatchNorm averages its statistics.
+
+    Returns:
+        The task, the same one each time.
 
     Raises:
         InputError: the model or augmentation is unknown, or the model has no such field or does
@@ -60,6 +67,7 @@ def load_task(problem: Problem) -> Task:
         _text(problem.model_settings),
         _first_stage(problem),
         problem.diffusion,
+        axis_name,
     )
 
 
@@ -270,8 +278,11 @@ def _task(
     settings: str,
     stage: _Stage | None,
     generation: Diffusion | None,
+    axis_name: str | None,
 ) -> Task:
     dataset, module = _dataset(key), _module(key, model, settings, stage)
+    if hasattr(module, "axis_name"):
+        module = module.clone(axis_name=axis_name)
     shape = dataset.train.image.shape[1:]
     if isinstance(module, Prompted) and stage is not None and generation is not None:
         return _drawing(dataset, module, _autoencoder(key, *stage), generation)

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxunlearn import deletions, hosts, methods, parallel, runs, training
 from jaxunlearn.anchors import anchors
@@ -43,6 +44,7 @@ from jaxunlearn.setting import (
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
+from jaxunlearn.tasks.spread import check_shares, spread
 from jaxunlearn.training import Program
 from jaxunlearn.types import Arrays, InputError, Method, Params, Task
 from jaxunlearn.unseen import check_unseen, unseen_losses
@@ -211,7 +213,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
         check(run / AUTOENCODER, pretraining(first, config.seed), layout)
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
-    task, _ = _narrowed(load_task(problem), config.aim)
+    task, _ = _narrowed(load_task(problem, parallel.mapped_axis(layout)), config.aim)
     program(task, config.method, config.settings, layout)
     anchor = config.aim.anchor if config.aim else None
     if anchor is not None and not 0 <= anchor < dataset.num_classes:
@@ -265,7 +267,7 @@ def train(
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     start, latents = _first_stage(run, config, start, layout, pretrained)
     forget, retain, preparation = _prepared(config, task, start, latents)
-    task, part = _narrowed(task, config.aim)
+    task, part = _narrowed(load_task(problem, parallel.mapped_axis(layout)), config.aim)
     if part is not None:
         start = Weights(*part.split(*start, jax.random.key(seed)))
     _say_what_stays_whole(start.params, layout)
@@ -502,9 +504,7 @@ def _program(
     fixed = dict(static_settings)
     sizes = {name: fixed[name] for name in ("forget_batch_size", "retain_batch_size")}
     mesh = parallel.make_mesh(layout.devices, layout.parameters)
-    if layout.micro_batch:
-        task = accumulated(task, layout.micro_batch)
-        parallel.check_divides(mesh, micro_batch=layout.micro_batch)
+    task = _laid_out(task, layout, mesh)
 
     def build(numbers: dict[str, Any]) -> Method:
         return methods.build(task, method, fixed | numbers)
@@ -514,11 +514,28 @@ def _program(
         defaults = methods.settings(method, guard)
         build({key: value for key, value in defaults.items() if key not in fixed})
         check_micro_batch(layout.micro_batch, **sizes)
+        if parallel.mapped_axis(layout):
+            check_shares(task, layout.devices, **sizes)
         return training.compile_program(
             build,
             **sizes,
             chunk_steps=min(_CHUNK_STEPS, fixed["num_steps"]),
             mesh=mesh,
+            axis_name=parallel.mapped_axis(layout),
         )
     except InputError as error:
         raise InputError(f"among the settings of method {method}, {error}") from error
+
+
+def _laid_out(task: Task, layout: Layout, mesh: Mesh) -> Task:
+    """The task as the devices compute it: in micro-batches, and under `pmap` in shares of them."""
+    whole, axis_name = task, parallel.mapped_axis(layout)
+    if layout.micro_batch:
+        task = accumulated(whole, layout.micro_batch)
+        parallel.check_divides(mesh, micro_batch=layout.micro_batch)
+    if axis_name is None:
+        return task
+    if layout.micro_batch:
+        check_shares(whole, mesh.size, micro_batch=layout.micro_batch)
+        task = accumulated(whole, layout.micro_batch // mesh.size)
+    return spread(task, axis_name)

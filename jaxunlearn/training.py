@@ -29,7 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxunlearn import hosts
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.files import file_digest, unwritable, write_text
-from jaxunlearn.parallel import check_divides, replicate, shardings, split_batch
+from jaxunlearn.parallel import check_divides, mapped, replicate, shardings, split_batch
 from jaxunlearn.streaming import Stream, Unread, supplied
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
 
@@ -93,6 +93,7 @@ def compile_program(
     retain_batch_size: int,
     chunk_steps: int,
     mesh: Mesh,
+    axis_name: str | None = None,
 ) -> Program:
     """The compiled form of the method that `build` makes from (traced) numbers.
 
@@ -102,6 +103,8 @@ def compile_program(
         retain_batch_size: examples in each retain batch of a step.
         chunk_steps: the largest number of steps between two looks at the run.
         mesh: the devices, from `parallel.make_mesh`.
+        axis_name: run by `pmap` over the axis of that name, with a method of a task that is
+            `spread` over it; None runs by sharded jit.
 
     Returns:
         A `Program`.
@@ -112,11 +115,7 @@ def compile_program(
     check_divides(mesh, forget_batch_size=forget_batch_size, retain_batch_size=retain_batch_size)
     everywhere = NamedSharding(mesh, PartitionSpec())
 
-    def placed(state: TrainState) -> TrainState:
-        return jax.lax.with_sharding_constraint(state, shardings(state, mesh))
-
-    @jax.jit
-    def init(
+    def begin(
         numbers: Numbers,
         key: jax.Array,
         params: Params,
@@ -124,8 +123,29 @@ def compile_program(
         forget: Arrays,
         retain: Arrays,
     ) -> TrainState:
-        method = build(numbers)
-        return placed(method.init(key, params, model_state, forget or Unread(), retain or Unread()))
+        data = forget or Unread(), retain or Unread()
+        return build(numbers).init(key, params, model_state, *data)
+
+    def step(
+        numbers: Numbers, state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return build(numbers).step(state, forget, retain)
+
+    if axis_name is not None:
+        begin, step = mapped(begin, mesh, axis_name), mapped(step, mesh, axis_name)
+
+    def shared(batch: Batch, axis: int = 0) -> Batch:
+        """The batch on the devices: a share on each, or all of it, of which `pmap` takes shares."""
+        if axis_name is None:
+            return split_batch(batch, mesh, axis)
+        return jax.lax.with_sharding_constraint(batch, everywhere)
+
+    def placed(state: TrainState) -> TrainState:
+        return jax.lax.with_sharding_constraint(state, shardings(state, mesh))
+
+    @jax.jit
+    def init(*args: Any) -> TrainState:
+        return placed(begin(*args))
 
     def order(
         numbers: Numbers, key: jax.Array, first_step: jax.Array, forget: Arrays, retain: Arrays
@@ -147,24 +167,25 @@ def compile_program(
     ) -> tuple[Batch, Batch]:
         of_forget, of_retain = order(numbers, key, first_step, forget, retain)
         return (
-            _visited(forget, of_forget, mesh, axis=1),
-            _visited(retain, of_retain, mesh, axis=2),
+            _visited(forget, of_forget, functools.partial(shared, axis=1)),
+            _visited(retain, of_retain, functools.partial(shared, axis=2)),
         )
 
     @functools.partial(jax.jit, donate_argnums=1)
     def chunk(
         numbers: Numbers, state: TrainState, forget: Arrays, retain: Arrays, stop: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
-        method, first_step = build(numbers), state.step
+        first_step = state.step
         forget_order, retain_order = order(numbers, state.key, first_step, forget, retain)
 
         def one_step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
             """One step, for which sharded parameters are gathered; the rest of the state is not."""
             i = state.step - first_step
-            forget_batch = split_batch(take(forget, forget_order, i), mesh)
-            retain_batches = split_batch(take(retain, retain_order, i), mesh, axis=1)
+            forget_batch = shared(take(forget, forget_order, i))
+            retain_batches = shared(take(retain, retain_order, i), axis=1)
             whole = jax.lax.with_sharding_constraint(state.params, everywhere)
-            state, metrics = method.step(state._replace(params=whole), forget_batch, retain_batches)
+            state = state._replace(params=whole)
+            state, metrics = step(numbers, state, forget_batch, retain_batches)
             return placed(state), metrics
 
         def go_on(carry: tuple[TrainState, Any, jax.Array]) -> jax.Array:
@@ -217,12 +238,12 @@ def visits(
     return {"position": permutations[epochs - epochs[0, 0], places % size], "epoch": epochs}
 
 
-def _visited(arrays: Arrays, order: Batch, mesh: Mesh, axis: int) -> Batch:
+def _visited(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> Batch:
     """The examples at the positions of an order, or the order itself if only the index is given."""
     if arrays.keys() == {"index"}:
         return order
     found = {name: values[order["position"]] for name, values in arrays.items()}
-    return split_batch(found | {"epoch": order["epoch"]}, mesh, axis)
+    return shared(found | {"epoch": order["epoch"]})
 
 
 def take(arrays: Arrays, order: dict[str, jax.Array], i: jax.Array) -> Batch:

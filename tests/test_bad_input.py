@@ -49,6 +49,8 @@ PRETRAIN = {
     "devices too many": ("--devices 9", "devices is 9, but this machine has 8 (cpu)", "1 to 8"),
     "devices none": ("--devices 0", "devices is 0"),
     "parameters": ("--parameters split", "parameters is 'split'", "replicated or sharded"),
+    "parallel": ("--parallel map", "parallel is 'map'", "jit or pmap"),
+    "pmap of shares": ("--parallel pmap --parameters sharded", "all parameters on each", "jit"),
     "batch over devices": (
         *["--devices 4 --training retain_batch_size=66", "retain_batch_size is 66"],
         *["multiple of the 4 devices", "the nearest is 64"],

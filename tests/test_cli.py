@@ -20,7 +20,10 @@ from tests.shell.commands import QUICK, assert_refused, call, copy, done, proble
 pytest_plugins = ["tests.shell.fixtures"]
 
 FORGET = ["--fraction", "--classes", "--words", "--subclass", "--indices", "--file"]
-LAYOUT = ["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"]
+LAYOUT = [
+    *["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"],
+    "--parallel",
+]
 FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],

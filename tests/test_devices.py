@@ -1,4 +1,4 @@
-"""One device and eight, parameters replicated or sharded: the same numbers, and what they send.
+"""One device and eight, by jit or pmap: the same numbers, and what the devices send one another.
 
 Long forms, over all methods and fifty steps: `experiments/devices.py`.
 """
@@ -14,7 +14,9 @@ import pytest
 
 from jaxunlearn import models, multiplier, tasks, training
 from jaxunlearn.checkpoints import Checkpointer
-from jaxunlearn.parallel import make_mesh, shardings
+from jaxunlearn.layout import Layout
+from jaxunlearn.parallel import make_mesh, mapped_axis, shardings
+from jaxunlearn.tasks.spread import spread
 from jaxunlearn.training import Program, compile_program
 from jaxunlearn.types import Task, TrainState
 from tests import toy
@@ -24,13 +26,21 @@ KEY = jax.random.key(0)
 
 
 @functools.cache
-def program_of(runner: toy.Runner, devices: int, parameters: str = "replicated") -> Program:
+def runner_of(name: str, task: Task) -> toy.Runner:
+    return toy.Runner(name, {}, task)
+
+
+@functools.cache
+def program_of(
+    runner: toy.Runner, devices: int, parameters: str = "replicated", axis_name: str | None = None
+) -> Program:
     return compile_program(
         runner.build,
         forget_batch_size=8,
         retain_batch_size=8,
         chunk_steps=4,
         mesh=make_mesh(devices, parameters),
+        axis_name=axis_name,
     )
 
 
@@ -40,7 +50,8 @@ def executable_of(program: Program) -> Any:
     return found
 
 
-def network() -> tuple[Task, tuple[Any, ...], tuple[Any, ...]]:
+@functools.cache
+def network(axis_name: str | None = None) -> tuple[Task, tuple[Any, ...], tuple[Any, ...]]:
     """A residual network with BatchNorm and 48 images: the task, what to start from, the data."""
     rng = np.random.default_rng(0)
     everything = {
@@ -52,7 +63,8 @@ def network() -> tuple[Task, tuple[Any, ...], tuple[Any, ...]]:
         {name: values[part] for name, values in everything.items()}
         for part in np.split(np.arange(48), [16])
     )
-    model = models.create("resnet-tiny", 3, stem_width=4, widths=(4,), blocks=(1,), strides=(1,))
+    small = {"stem_width": 4, "widths": (4,), "blocks": (1,), "strides": (1,)}
+    model = models.create("resnet-tiny", 3, **small, axis_name=axis_name)
     task = tasks.classification(model, image_shape=(6, 6, 1), num_classes=3)
     return task, jax.jit(task.init)(KEY), data
 
@@ -78,7 +90,7 @@ def test_one_device_and_eight_compute_the_same(name: str, layouts: list[str]) ->
     if name == "eupmu":
         task, start, data = network()
         numbers |= {"tolerance": -0.5}
-    runner = toy.Runner(name, {}, task)
+    runner = runner_of(name, task)
     states, work, shares = [], [], []
     for devices, parameters in ((1, "replicated"), *((8, layout) for layout in layouts)):
         program = program_of(runner, devices, parameters)
@@ -132,6 +144,44 @@ def test_a_sharded_run_goes_on_replicated_on_another_number_of_devices(tmp_path:
         state = go(program, steps, kept)
         assert kept.newest_step() == steps
     assert relative_error(state, go(one, 6)) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["eupmu", "sfron"])
+def test_pmap_computes_the_same_and_jit_goes_on_from_there(name: str, tmp_path: Path) -> None:
+    """BatchNorm, multiplier and noise by example, mask and momentum; and what is sent."""
+    axis_name = mapped_axis(Layout(devices=8, parallel="pmap"))
+    problem, numbers = toy.problem(), {"learning_rate": 0.05}
+    task, start, data = toy.WITHOUT_STATISTICS, (problem.params, {}), problem[2:]
+    whole = task
+    if name == "eupmu":
+        whole, start, data = network()
+        task, *_ = network(axis_name)
+        numbers |= {"tolerance": -0.5}
+    one = program_of(runner_of(name, whole), 1)
+    eight = program_of(runner_of(name, spread(task, axis_name)), 8, axis_name=axis_name)
+
+    def go(program: Program, steps: int, keep: Checkpointer | None = None) -> TrainState:
+        given = runner_of(name, whole).numbers | numbers
+        state = training.run(
+            program, given, start, *data, num_steps=steps, seed=0, checkpointer=keep
+        ).state
+        assert shares_of(state, program)
+        return jax.device_get(state)
+
+    kept = Checkpointer(tmp_path / "checkpoints")
+    for steps, program in ((3, eight), (5, one)):
+        found, expected = go(program, steps, kept), go(one, steps)
+        for ours, theirs in zip(found[1:4], expected[1:4], strict=True):
+            assert not theirs or relative_error(ours, theirs) < 1e-6  # some have no statistics
+        if name == "eupmu":
+            assert multiplier(found.opt_state) > 0
+            np.testing.assert_allclose(
+                *map(multiplier, (found.opt_state, expected.opt_state)), 1e-6
+            )
+    assert relative_error(expected.params, jax.device_get(start[0])) > 1e-3
+    if name == "sfron":
+        text = executable_of(eight).as_text()
+        assert len(re.findall(r" all-reduce(?:-start)?\(", text)) == BACKWARD_PASSES[name]
 
 
 # ---- what the devices send one another ----------------------------------------------------------

@@ -1,5 +1,7 @@
 """Meshes, what divides over them, and where arrays end up."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
+from jaxunlearn.layout import Layout
 from jaxunlearn.parallel import (
     check_divides,
     make_mesh,
+    mapped_axis,
     replicate,
     shardings,
     split_batch,
@@ -34,6 +38,15 @@ def test_devices_that_are_not_there(count: int) -> None:
 def test_parameters_are_replicated_or_sharded() -> None:
     with pytest.raises(InputError, match="parameters is 'split', but must be replicated or sh"):
         make_mesh(2, "split")
+
+
+def test_what_pmap_does_not_do_is_refused() -> None:
+    assert mapped_axis(Layout()) is None
+    for other in (Layout(parameters="sharded"), Layout(distributed=True)):
+        with pytest.raises(InputError, match="parallel is 'pmap', which keeps all .* choose jit"):
+            mapped_axis(dataclasses.replace(other, parallel="pmap"))
+    with pytest.raises(InputError, match="parallel is 'map', but must be jit or pmap"):
+        mapped_axis(Layout(parallel="map"))
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(7, 8), (3, 4), (0, 4), (-4, 4), (18, 16)])

@@ -155,8 +155,9 @@ def test_parameters_that_cannot_be_split_are_named(capsys):
     assert not capsys.readouterr().out
 
 
-def test_micro_batches_give_the_same_numbers(pretrained, unlearned, tmp_path):
-    run, layout = tmp_path / "run", Layout(devices=2, micro_batch=8)
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_micro_batches_give_the_same_numbers(pretrained, unlearned, tmp_path, parallel):
+    run, layout = tmp_path / "run", Layout(devices=2, micro_batch=8, parallel=parallel)
     stages.unlearn(run, pretrained, TENTH, "finetune", FEW_STEPS, layout)
     for ours, theirs in zip(weights(run), weights(unlearned), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
