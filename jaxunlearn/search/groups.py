@@ -1,4 +1,8 @@
-"""Many runs of one method at once: training's program under `vmap` over the numbers and the key.
+"""Many runs of one method as one program: training's, over a group of numbers and keys.
+
+On accelerators this is a `vmap`. On CPUs, which one run keeps busy, the members take turns instead,
+a chunk each, inside the one compiled program: what a member works on stays in the caches, and
+convolutions keep kernels of their own, not one for each member.
 
 The members of a group share weights to start from, data and all settings but the floating-point
 ones; each has numbers and a seed of its own, and ends where it would have ended alone. One that
@@ -70,7 +74,7 @@ def run_group(
     Returns:
         The group.
     """
-    init, chunk = _vmapped(program)
+    init, chunk = _grouped(program)
     size, mesh = len(numbers), program.mesh
     inputs = _inputs(program, numbers, seeds, start, forget, retain)
     stacked, told, *_, forget, retain = inputs
@@ -144,7 +148,7 @@ def memory_needed(
     program: Program, numbers: Sequence[Numbers], start: Weights, forget: Arrays, retain: Arrays
 ) -> int:
     """The bytes that a group needs on a device while it runs, from its compiled program."""
-    init, chunk = _vmapped(program)
+    init, chunk = _grouped(program)
     inputs = _inputs(program, numbers, [0] * len(numbers), start, forget, retain)
     everywhere = NamedSharding(program.mesh, PartitionSpec())
     state = jax.tree.map(
@@ -191,7 +195,7 @@ def _limits(diverged: list[int | None], step: int, mesh: Any) -> jax.Array:
 
 
 @functools.lru_cache
-def _vmapped(program: Program) -> tuple[Any, Any]:
+def _grouped(program: Program) -> tuple[Any, Any]:
     """Both functions of a program for a whole group. Weights and data are shared in the first."""
 
     def init(numbers: Numbers, told: Numbers, *others: Any) -> Any:
@@ -200,7 +204,23 @@ def _vmapped(program: Program) -> tuple[Any, Any]:
     def chunk(numbers: Numbers, told: Numbers, *others: Any) -> Any:
         return program.chunk(numbers | told, *others)
 
+    over = _in_turn if program.mesh.devices.flat[0].platform == "cpu" else jax.vmap
     return (
-        jax.jit(jax.vmap(init, in_axes=(0, None, 0, None, None, None, None))),
-        jax.jit(jax.vmap(chunk, in_axes=(0, None, 0, None, None, 0)), donate_argnums=2),
+        jax.jit(over(init, in_axes=(0, None, 0, None, None, None, None))),
+        jax.jit(over(chunk, in_axes=(0, None, 0, None, None, 0)), donate_argnums=2),
     )
+
+
+def _in_turn(function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    """What `vmap` would give, one member after the other."""
+
+    def whole(*args: Any) -> Any:
+        def one(own: list[Any]) -> Any:
+            rest = iter(own)
+            pairs = zip(args, in_axes, strict=True)
+            return function(*(arg if axis is None else next(rest) for arg, axis in pairs))
+
+        own = [arg for arg, axis in zip(args, in_axes, strict=True) if axis is not None]
+        return jax.lax.map(one, own)
+
+    return whole
