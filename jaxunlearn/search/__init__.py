@@ -1,1 +1,1 @@
-"""Trying many settings: the blind tuner, and sweeps under one vmap."""
+"""Trying many settings: the blind tuner, and sweeps as one program."""
