@@ -87,6 +87,38 @@ def test_kill_at_a_random_moment(undisturbed, data_dir, cache, tmp_path):
     assert_same_run(run, undisturbed)
 
 
+# The command, killed while it writes the part of a checkpoint that comes last, the third time.
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+import orbax.checkpoint as ocp
+from jaxunlearn.__main__ import main
+
+saves, save = [], ocp.JsonCheckpointHandler.async_save
+
+def killed_save(*args, **kwargs):
+    saves.append(args)
+    if len(saves) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return save(*args, **kwargs)
+
+ocp.JsonCheckpointHandler.async_save = killed_save
+main()
+"""
+
+
+def test_kill_inside_the_writing_of_a_checkpoint(undisturbed, data_dir, cache, tmp_path):
+    run = tmp_path / "run"
+    words = ["pretrain", run, *problem_words(data_dir, num_steps=LONG)]
+    ended = wait(start(*words, cache=cache, program=("-c", KILLED_WHILE_SAVING)))
+    assert ended.status == -signal.SIGKILL, ended
+    (half,) = [path for path in (run / "checkpoints").iterdir() if not path.name.isdigit()]
+    assert any(path.is_file() for path in half.rglob("*"))
+    assert Checkpointer(run / "checkpoints").steps() == [1000, 2000]
+    done(*words)
+    assert not half.exists()
+    assert_same_run(run, undisturbed)
+
+
 @pytest.mark.parametrize("seconds", [0.8, 1.6])
 def test_ctrl_c_while_it_imports(data_dir, cache, tmp_path, seconds):
     words = problem_words(data_dir, num_steps=10 * LONG)

@@ -49,8 +49,13 @@ def done(*words: object) -> str:
     return result.out
 
 
-def start(*words: object, cache: Path, **options: Any) -> subprocess.Popen[str]:
-    """Starts the command as a process of its own, whose compiled programs go to `cache`."""
+def start(
+    *words: object, cache: Path, program: tuple[str, ...] = ("-m", "jaxunlearn"), **options: Any
+) -> subprocess.Popen[str]:
+    """Starts the command as a process of its own, whose compiled programs go to `cache`.
+
+    With `program`, Python is told to run that in its place.
+    """
     own = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     environment = own | {
         "JAX_PLATFORMS": "cpu",
@@ -58,7 +63,7 @@ def start(*words: object, cache: Path, **options: Any) -> subprocess.Popen[str]:
         "XDG_CACHE_HOME": str(cache),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "jaxunlearn", *map(str, words)],
+        [sys.executable, *program, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
