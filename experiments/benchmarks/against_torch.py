@@ -10,19 +10,19 @@ weights and see the same images, batches, random labels, timesteps and noise; Py
 randomness ready-made. A cell is refused unless all losses and the last weights agree to 1e-3.
 
 A turn is a whole job. Ours and theirs take turns, and ratios are taken turn by turn: of wall time,
-and of the processor time of the whole process, which a busy machine disturbs less. Both have one
-thread: two that wait for each other measure who else is at work on the machine. Every finished cell
-is kept in `results/against_torch.json` and is not run again; delete it there to do so. The table is
-`results/against_torch.md`. On a machine with a GPU both run there.
+and of the processor time of the whole process, which a busy machine disturbs less. On CPUs both
+have one thread. Every finished cell is kept in `results/against_torch_cpu.json` and is not run
+again; delete it there to do so. The table is the `.md` file of that name. On a machine with a GPU
+the same command runs both there, in full float32 and with more steps a job, and writes
+`against_torch_gpu.json`.
 """
 
+import functools
 import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +32,20 @@ import torch
 import torch.nn.functional as F
 import torch_models
 import torch_unlearning
+from side_by_side import (
+    RESULTS,
+    TOLERANCE,
+    TURNS,
+    apart,
+    clock,
+    prepare,
+    prepare_torch,
+    quartiles,
+    recorded,
+    spread,
+)
 from torch import Tensor
+from torch_models import tensor
 from torch_unlearning import Job, leaves
 
 from jaxunlearn import methods, models, stages
@@ -43,10 +56,9 @@ from jaxunlearn.tasks import classification, diffusion
 from jaxunlearn.training import executable_for, visits
 from jaxunlearn.types import example_keys
 
-RESULTS = Path(__file__).parent / "results"
 IMAGE, CLASSES, SIZES = (28, 28, 1), 10, {"forget": 32, "retain": 96}
 BATCHES = {"forget_batch_size": 32, "retain_batch_size": 64}
-SEED, TURNS, TOLERANCE = 0, 5, 1e-3
+SEED, STEPS_ON_A_GPU = 0, 40
 COMMON = {"learning_rate_schedule": "constant", **BATCHES}
 METHODS: dict[str, dict[str, Any]] = {
     "eupmu": {"tolerance": 0.01, "multiplier_learning_rate": 0.1},
@@ -61,7 +73,7 @@ class Model(NamedTuple):
         ours: the Flax module.
         theirs: the function in `torch_models`.
         generates: whether it denoises images, or classifies them.
-        steps: of a job of EUPMU; SFR-on, whose steps have five retain steps, takes a quarter.
+        steps: of a job of EUPMU on a CPU; SFR-on, with five retain steps a step, takes a quarter.
         target: the largest ratio of the time of a step that is meant to hold.
     """
 
@@ -117,7 +129,8 @@ def make_cell(name: str) -> Cell:
     """Random images and labels: the cost of a step does not depend on them."""
     model_name, method = name.split("-")
     model = known_models()[model_name]
-    steps = model.steps if method == "eupmu" else max(2, model.steps // 4)
+    steps = STEPS_ON_A_GPU if torch_models.DEVICE == "cuda" else model.steps
+    steps = steps if method == "eupmu" else max(2, steps // 4)
     given = COMMON | METHODS[method] | {"num_steps": steps}
     if model.generates and method == "eupmu":
         given["objective"] = "match_anchor"
@@ -154,15 +167,17 @@ class Ran(NamedTuple):
     weights: list[np.ndarray]
 
 
-def clock() -> np.ndarray:
-    """Wall time and the processor time of all threads, once the device is done."""
-    if torch.get_default_device().type == "cuda":
+def now() -> np.ndarray:
+    """The clock, once the device is done."""
+    if torch_models.DEVICE == "cuda":
         torch.cuda.synchronize()
-    return np.array([time.perf_counter(), time.process_time()])
+    return clock()
 
 
-def our_job(cell: Cell) -> tuple[Callable[[], Ran], float]:
-    """A function that runs our job anew, and the seconds of compilation."""
+@functools.lru_cache
+def our_job(name: str) -> tuple[Cell, Callable[[], Ran], float]:
+    """A cell, a function that runs our job anew, and the seconds of compilation."""
+    cell = make_cell(name)
     program = stages.program(cell.task, cell.method, cell.settings)
     numbers = {k: jnp.float32(v) for k, v in stages.numbers(cell.settings).items()}
     inputs = (numbers, jax.random.key(SEED), *cell.start, cell.forget, cell.retain)
@@ -174,18 +189,18 @@ def our_job(cell: Cell) -> tuple[Callable[[], Ran], float]:
     chunk, more = executable_for(program.chunk, *args)
 
     def go() -> Ran:
-        began = clock()
+        began = now()
         state = jax.block_until_ready(init(*inputs))
-        ready = clock()
+        ready = now()
         state, history, _ = jax.block_until_ready(
             chunk(inputs[0], state, cell.forget, cell.retain, stop)
         )
-        ended = clock()
+        ended = now()
         losses = np.stack([history["forget_loss"], history["retain_loss"]], 1)
         weights = [t.numpy(force=True) for t in leaves(torch_models.carried(state.params))]
         return Ran(tuple(ready - began), tuple(ended - ready), losses, weights)
 
-    return go, seconds + more
+    return cell, go, seconds + more
 
 
 def draws(cell: Cell) -> dict[str, np.ndarray]:
@@ -230,11 +245,11 @@ def noised(key: jax.Array, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]
 
 def their_job(cell: Cell, compiled: bool) -> Callable[[], Ran]:
     """A function that runs their job anew."""
-    given = {name: torch.tensor(value) for name, value in draws(cell).items()}
+    given = {name: tensor(value) for name, value in draws(cell).items()}
     given = {n: v.long() if not v.is_floating_point() else v for n, v in given.items()}
     arrays = {"forget": cell.forget, "retain": cell.retain}
-    images = {k: torch.tensor(np.asarray(a["image"])).movedim(-1, 1) for k, a in arrays.items()}
-    labels = {k: torch.tensor(np.asarray(a["label"])).long() for k, a in arrays.items()}
+    images = {k: tensor(a["image"]).movedim(-1, 1) for k, a in arrays.items()}
+    labels = {k: tensor(a["label"]).long() for k, a in arrays.items()}
     losses = (diffusion_losses if cell.model.generates else class_losses)(cell, compiled)
 
     def forget(weights: Any, step: int) -> Tensor:
@@ -262,14 +277,14 @@ def their_job(cell: Cell, compiled: bool) -> Callable[[], Ran]:
 
     def go() -> Ran:
         weights = torch_models.carried(cell.start[0])
-        began = clock()
+        began = now()
         mask = torch_unlearning.saliency(weights, job, settings) if cell.method == "sfron" else []
-        ready = clock()
+        ready = now()
         if cell.method == "sfron":
             history = torch_unlearning.sfron(weights, job, settings, mask)
         else:
             history = torch_unlearning.eupmu(weights, job, settings)
-        ended = clock()
+        ended = now()
         found = [t.numpy(force=True) for t in leaves(weights)]
         return Ran(tuple(ready - began), tuple(ended - ready), np.array(history), found)
 
@@ -291,7 +306,7 @@ def class_losses(cell: Cell, compiled: bool) -> Callable[..., Tensor]:
 def diffusion_losses(cell: Cell, compiled: bool) -> Callable[..., Tensor]:
     """`(weights, images, labels, timesteps, noise, part) -> losses [B]`."""
     forward = cell.model.theirs
-    alphas = torch.tensor(Process().alphas_bar)
+    alphas = tensor(Process().alphas_bar)
     signal, spread = alphas.sqrt().float(), (1.0 - alphas).sqrt().float()
     anchored = cell.method == "eupmu"
 
@@ -316,17 +331,7 @@ def diffusion_losses(cell: Cell, compiled: bool) -> Callable[..., Tensor]:
 def difference(ours: Ran, theirs: Ran) -> dict[str, float]:
     """The largest relative difference of a loss, and that of all weights together."""
     losses = np.abs(ours.losses - theirs.losses) / (np.abs(theirs.losses) + 1e-3)
-    pairs = list(zip(ours.weights, theirs.weights, strict=True))
-    apart = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs))
-    return {
-        "losses": float(losses.max()),
-        "weights": float(apart / np.sqrt(sum(np.sum(b**2) for _, b in pairs))),
-    }
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """The lower quartile, the median and the upper quartile."""
-    return [round(float(v), 4) for v in statistics.quantiles(values, n=4)]
+    return {"losses": float(losses.max()), "weights": apart(ours.weights, theirs.weights)}
 
 
 def compare(pairs: list[tuple[Ran, Ran]], steps: int) -> dict[str, Any]:
@@ -347,22 +352,22 @@ def compare(pairs: list[tuple[Ran, Ran]], steps: int) -> dict[str, Any]:
 
 def measure(name: str, form: str) -> dict[str, Any]:
     """The row of one cell against one form of theirs."""
-    cell = make_cell(name)
-    ours, our_seconds = our_job(cell)
+    cell, ours, our_seconds = our_job(name)
     theirs = their_job(cell, form == "compiled")
     first = ours()
     began = time.perf_counter()
-    apart = difference(first, theirs())
+    found = difference(first, theirs())
     compiling = time.perf_counter() - began
-    print(name, form, apart, flush=True)
-    assert max(apart.values()) <= TOLERANCE, apart
+    print(name, form, found, flush=True)
+    assert max(found.values()) <= TOLERANCE, found
     pairs = [(ours(), theirs()) for _ in range(TURNS)]
     if form == "compiled":
         compiling -= statistics.median(b.before[0] + b.steps[0] for _, b in pairs)
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(cell.start[0])),
         "target": cell.model.target,
-        "difference": apart,
+        "difference": found,
+        "steps": cell.settings["num_steps"],
         "turns": TURNS,
         "our_compile_seconds": round(our_seconds, 1),
         "their_compile_seconds": round(compiling, 1) if form == "compiled" else 0.0,
@@ -372,32 +377,27 @@ def measure(name: str, form: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measures the cells that are missing, and writes the table of all."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # XLA makes a thread for each core
-    torch.set_num_threads(1)
-    if jax.default_backend() == "gpu":
-        torch.set_default_device("cuda")
-    path = RESULTS / "against_torch.json"
-    result = json.loads(path.read_text()) if path.exists() else {"cells": {}}
+    kind = prepare()
+    record = prepare_torch(kind)
+    path = RESULTS / f"against_torch_{kind}.json"
+    result = recorded(path)
     every = [f"{model}-{method}" for model in known_models() for method in METHODS]
     every = [f"{name} {form}" for form in ("eager", "compiled") for name in every]
     for name in sys.argv[1:] or every:
-        if name not in result["cells"]:
+        if name not in result["rows"]:
             try:
-                result["cells"][name] = measure(*name.split())
+                result["rows"][name] = measure(*name.split())
             except (AssertionError, torch._dynamo.exc.BackendCompilerFailed) as error:
                 print(f"{name} failed: {error}", flush=True)  # no equal results, or no C++ compiler
-        result |= {"machine": machine(), "torch": torch.__version__, "threads": 1}
+        result |= {"machine": machine(), **record}
         path.write_text(json.dumps(result, indent=2) + "\n")
-        table = render({name: result["cells"][name] for name in every if name in result["cells"]})
-        (RESULTS / "against_torch.md").write_text(table)
+        table = render({name: result["rows"][name] for name in every if name in result["rows"]})
+        path.with_suffix(".md").write_text(table)
     print(table)
 
 
 def render(cells: dict[str, dict[str, Any]]) -> str:
     """The table, one line a cell."""
-
-    def spread(values: list[float]) -> str:
-        return f"{values[1]:.2f} ({values[0]:.2f} to {values[2]:.2f})"
 
     def both(row: dict[str, Any], what: str) -> str:
         return f"{row[f'our_{what}']:.4g}, {row[f'their_{what}']:.4g}"

@@ -132,9 +132,9 @@ def sweep(name: str, kind: str) -> Row:
 def shadow_models(kind: str) -> Row:
     """64 small networks on halves of small images, and PyTorch's, one after the other."""
     record = prepare_torch(kind)
-    import torch
     import torch.nn.functional as F
     import torch_models
+    from torch_models import tensor
     from torch_unlearning import leaves, sgd
 
     steps, batch, shape = 100, 64, (8, 8, 1)
@@ -159,9 +159,9 @@ def shadow_models(kind: str) -> Row:
         stream = training.visits(child, {"index": learned}, jnp.int32(0), batch, steps)
         return learned[stream["position"]]
 
-    batches = torch.tensor(np.asarray(jax.jit(jax.vmap(visited))(keys, retain))).long()
-    images = torch.tensor(np.asarray(pool["image"])).movedim(-1, 1)
-    labels = torch.tensor(np.asarray(pool["label"])).long()
+    batches = tensor(jax.jit(jax.vmap(visited))(keys, retain)).long()
+    images = tensor(pool["image"]).movedim(-1, 1)
+    labels = tensor(pool["label"]).long()
 
     def nth(tree: Any, n: int) -> Any:
         return torch_models.carried(jax.tree.map(lambda leaf: leaf[n], tree))

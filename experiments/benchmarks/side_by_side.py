@@ -5,6 +5,7 @@ processor time of the whole process, which a busy machine disturbs less. Results
 lie in files of their own, and stand beside each other.
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -31,18 +32,20 @@ def prepare() -> str:
     kind = jax.default_backend()
     if kind == "gpu":
         for thread in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(thread.name), every)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
+                os.sched_setaffinity(int(thread.name), every)
         jax.config.update("jax_default_matmul_precision", "highest")
     return kind
 
 
 def prepare_torch(kind: str) -> dict[str, Any]:
-    """Readies PyTorch likewise, and says what there is of it, for the record."""
+    """Readies PyTorch likewise, and says which it is, for the record."""
     import torch
+    import torch_models
 
     torch.set_num_threads(1)
     if kind == "gpu":
-        torch.set_default_device("cuda")
+        torch_models.DEVICE = "cuda"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return {"torch": torch.__version__}
 

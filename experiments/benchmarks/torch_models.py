@@ -14,6 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Weights = dict[str, Any]
+DEVICE = "cpu"  # where tensors are made; `side_by_side.prepare_torch` sets it
+
+
+def tensor(array: Any, **options: Any) -> Tensor:
+    """An array of JAX's or NumPy's as a tensor on the device."""
+    return torch.tensor(np.ascontiguousarray(np.asarray(array)), device=DEVICE, **options)
 
 
 def carried(tree: Any, name: str = "") -> Any:
@@ -23,7 +29,7 @@ def carried(tree: Any, name: str = "") -> Any:
     array = np.asarray(tree)
     if name == "kernel":
         array = array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
-    return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
+    return tensor(array, requires_grad=True)
 
 
 def dense(x: Tensor, w: Weights) -> Tensor:
@@ -78,7 +84,7 @@ def resnet(strides: tuple[int, ...]) -> Callable[[Weights, Tensor, bool], Tensor
 
     def norm(x: Tensor, w: Weights, train: bool) -> Tensor:
         w = w["batch"]
-        mean, var = (None, None) if train else (torch.zeros(x.shape[1]), torch.ones(x.shape[1]))
+        mean, var = (None, None) if train else (x.new_zeros(x.shape[1]), x.new_ones(x.shape[1]))
         return F.batch_norm(x, mean, var, w["scale"], w["bias"], train, eps=1e-5)
 
     def forward(w: Weights, images: Tensor, train: bool) -> Tensor:
@@ -98,7 +104,7 @@ def resnet(strides: tuple[int, ...]) -> Callable[[Weights, Tensor, bool], Tensor
 def sinusoid(values: Tensor, width: int, cosine_first: bool, shift: int) -> Tensor:
     """Sines and cosines of numbers at geometric frequencies."""
     half = width // 2
-    rates = torch.exp(-math.log(10_000.0) * torch.arange(half) / (half - shift))
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=DEVICE) / (half - shift))
     angles = values.float()[:, None] * rates
     parts = [torch.sin(angles), torch.cos(angles)]
     return torch.cat(parts[::-1] if cosine_first else parts, 1)
@@ -163,7 +169,7 @@ def dit(heads: int, patch: int) -> Callable[..., Tensor]:
     def forward(w: Weights, images: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         x = conv(images, w["patches"], patch)
         rows, columns, width = x.shape[2], x.shape[3], x.shape[1]
-        places = torch.arange(rows * columns)
+        places = torch.arange(rows * columns, device=DEVICE)
         at = [sinusoid(p, width // 2, False, 0) for p in (places % columns, places // columns)]
         x = x.flatten(2).transpose(1, 2) + torch.cat(at, 1)
         e = F.silu(condition(w["condition"], sinusoid(timesteps, 256, True, 0), labels))

@@ -49,7 +49,7 @@ def sgd(parameters: list[Tensor], settings: dict[str, Any]) -> torch.optim.Optim
 def eupmu(weights: Any, job: Job, settings: dict[str, Any]) -> list[tuple[float, float]]:
     """Same-batch EUPMU: one backward pass of `L_f + lambda L_r`, and one more forward pass."""
     optimizer = sgd(leaves(weights), settings)
-    multiplier = torch.zeros(())
+    multiplier = leaves(weights)[0].new_zeros(())
     dual = torch.optim.Adam(
         [multiplier],
         lr=settings["multiplier_learning_rate"],
