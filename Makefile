@@ -21,8 +21,10 @@ lint: $(INSTALLED)  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## what an unlearning step costs beside a plain one
+bench: $(INSTALLED)  ## what steps cost, many runs as one program, and how the cost grows
 	$(BIN)/python experiments/benchmarks/overhead.py
+	$(BIN)/python experiments/benchmarks/many_at_once.py mlp vit resnet
+	$(BIN)/python experiments/benchmarks/growth.py
 
 clean:  ## remove the environment and all runs
 	rm -rf $(VENV) $(RUNS)

@@ -7,7 +7,8 @@ anew. Between chunks the host looks at the losses, saves, and shows progress.
 
 Data order: the examples are visited in an endless stream of permutations, one per epoch, all
 derived from the run's key; a batch is the next stretch of the stream. The position in the stream
-follows from the step alone, so a resumed run sees exactly what an undisturbed one would.
+follows from the step alone, so a resumed run sees exactly what an undisturbed one would. A run
+draws the permutations once an epoch, so that a step takes no longer with more data.
 """
 
 import functools
@@ -16,7 +17,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,8 +64,10 @@ class Program(NamedTuple):
             weights are. Either data set is all examples, or the batches of the coming steps, with
             leaves `[chunk_steps, ...]` and "epoch" among them; the latter compiles once for data of
             any size. `state` is donated. `history` has one array `[chunk_steps]` per metric.
-        batches: `batches(numbers, key, step, forget, retain) -> (forget, retain)`: the batches of
-            the next `chunk_steps` steps, `[chunk_steps, B, ...]` and
+        shuffles: of forget and retain data each, `shuffle(numbers, key, step, arrays) -> Shuffled`:
+            the permutations from a step on. This alone takes longer with more data.
+        batches: `batches(numbers, step, shuffled, forget, retain) -> (forget, retain)`: the batches
+            of the next `chunk_steps` steps, `[chunk_steps, B, ...]` and
             `[chunk_steps, retain batches, B, ...]`. Of examples of which only the "index" is given,
             it is what they visit: "position" and "epoch".
         chunk_steps: the largest number of steps of one chunk.
@@ -73,6 +76,7 @@ class Program(NamedTuple):
 
     init: Callable[..., TrainState]
     chunk: Callable[..., tuple[TrainState, dict[str, jax.Array], jax.Array]]
+    shuffles: tuple[Callable[..., "Shuffled"], Callable[..., "Shuffled"]]
     batches: Callable[..., tuple[Batch, Batch]]
     chunk_steps: int
     mesh: Mesh
@@ -147,25 +151,41 @@ def compile_program(
     def init(*args: Any) -> TrainState:
         return placed(begin(*args))
 
+    def per_step(numbers: Numbers) -> tuple[int, int]:
+        """How many examples a step takes."""
+        return forget_batch_size, build(numbers).retain_batches * retain_batch_size
+
+    def shuffle(
+        numbers: Numbers, key: jax.Array, first_step: jax.Array, arrays: Arrays, *, part: int
+    ) -> Shuffled:
+        child = jax.random.fold_in(jax.random.wrap_key_data(key), 2 + part)
+        found = shuffled(child, arrays, first_step, per_step(numbers)[part], chunk_steps)
+        return jax.lax.with_sharding_constraint(found, everywhere)
+
+    of_forget, of_retain = (jax.jit(functools.partial(shuffle, part=part)) for part in range(2))
+    shuffles = of_forget, of_retain
+
     def order(
-        numbers: Numbers, key: jax.Array, first_step: jax.Array, forget: Arrays, retain: Arrays
+        numbers: Numbers, first_step: jax.Array, permuted: Sequence[Shuffled]
     ) -> tuple[Batch, Batch]:
         """What the next steps visit."""
-        key, num_batches = jax.random.wrap_key_data(key), build(numbers).retain_batches
-        per_step = num_batches * retain_batch_size
         of_forget, of_retain = (
-            visits(jax.random.fold_in(key, child), arrays, first_step, count, chunk_steps)
-            for child, arrays, count in ((2, forget, forget_batch_size), (3, retain, per_step))
+            stretch(each, first_step, count, chunk_steps)
+            for each, count in zip(permuted, per_step(numbers), strict=True)
         )
-        stacked = (chunk_steps, num_batches, retain_batch_size)
+        stacked = (chunk_steps, -1, retain_batch_size)
         of_retain = jax.tree.map(lambda x: x.reshape(stacked), of_retain)
         return jax.lax.with_sharding_constraint((of_forget, of_retain), everywhere)
 
     @jax.jit
     def batches(
-        numbers: Numbers, key: jax.Array, first_step: jax.Array, forget: Arrays, retain: Arrays
+        numbers: Numbers,
+        first_step: jax.Array,
+        permuted: Sequence[Shuffled],
+        forget: Arrays,
+        retain: Arrays,
     ) -> tuple[Batch, Batch]:
-        of_forget, of_retain = order(numbers, key, first_step, forget, retain)
+        of_forget, of_retain = order(numbers, first_step, permuted)
         return (
             _visited(forget, of_forget, functools.partial(shared, axis=1)),
             _visited(retain, of_retain, functools.partial(shared, axis=2)),
@@ -176,7 +196,11 @@ def compile_program(
         numbers: Numbers, state: TrainState, forget: Arrays, retain: Arrays, stop: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
         first_step = state.step
-        forget_order, retain_order = order(numbers, state.key, first_step, forget, retain)
+        permuted = tuple(
+            shuffle(numbers, state.key, first_step, arrays)
+            for shuffle, arrays in zip(shuffles, (forget, retain), strict=True)
+        )
+        forget_order, retain_order = order(numbers, first_step, permuted)
 
         def one_step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
             """One step, for which sharded parameters are gathered; the rest of the state is not."""
@@ -206,7 +230,7 @@ def compile_program(
         finite &= _all_finite((state.params, state.model_state))
         return state, *jax.lax.with_sharding_constraint((history, finite), everywhere)
 
-    return Program(init, chunk, batches, chunk_steps, mesh)
+    return Program(init, chunk, shuffles, batches, chunk_steps, mesh)
 
 
 def _all_finite(tree: Any) -> jax.Array:
@@ -228,14 +252,69 @@ def visits(
     Returns:
         `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
     """
+    permuted = shuffled(key, arrays, first_step, per_step, num_steps)
+    return stretch(permuted, first_step, per_step, num_steps)
+
+
+class Shuffled(NamedTuple):
+    """Some permutations of the stream, one after another.
+
+    Attributes:
+        permutations: of the examples, one an epoch. shape=(epochs, N), dtype=jnp.int32
+        first_epoch: the epoch of the first one. shape=(), dtype=jnp.int32
+        until: a stretch that begins at this step or later needs others. shape=(), dtype=jnp.int32
+    """
+
+    permutations: jax.Array
+    first_epoch: jax.Array
+    until: jax.Array
+
+
+def shuffled(
+    key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
+) -> Shuffled:
+    """The permutations that a stretch needs, with the same arguments as `visits`.
+
+    Args:
+        key: the key of this stream.
+        arrays: the examples, N of them.
+        first_step: the step the stretch begins with (traced).
+        per_step: how many examples a step takes.
+        num_steps: how many steps the stretch spans.
+
+    Returns:
+        Permutations of as many epochs as any stretch of this length touches, which may begin amid
+        one: they serve the stretches after it too, until they end.
+    """
     size = arrays["index"].shape[0]
-    places = first_step * per_step + jnp.arange(num_steps * per_step).reshape(num_steps, per_step)
-    epochs = places // size
-    num_epochs = (num_steps * per_step - 1) // size + 2  # a stretch may begin amid an epoch
+    num_epochs = (num_steps * per_step - 1) // size + 2
+    first_epoch = first_step * per_step // size
     permutations = jax.vmap(
         lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), size)
-    )(epochs[0, 0] + jnp.arange(num_epochs))
-    return {"position": permutations[epochs - epochs[0, 0], places % size], "epoch": epochs}
+    )(first_epoch + jnp.arange(num_epochs))
+    until = (first_epoch + num_epochs) * size // per_step - num_steps + 1
+    return Shuffled(permutations, first_epoch, until)
+
+
+def stretch(
+    permuted: Shuffled, first_step: jax.Array, per_step: int, num_steps: int
+) -> dict[str, jax.Array]:
+    """What `visits` returns, from permutations that are at hand.
+
+    Args:
+        permuted: from `shuffled`, for this stretch or one before it.
+        first_step: the step the stretch begins with (traced), less than `permuted.until`.
+        per_step: how many examples a step takes.
+        num_steps: how many steps the stretch spans.
+
+    Returns:
+        `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
+    """
+    size = permuted.permutations.shape[1]
+    places = first_step * per_step + jnp.arange(num_steps * per_step).reshape(num_steps, per_step)
+    epochs = places // size
+    position = permuted.permutations[epochs - permuted.first_epoch, places % size]
+    return {"position": position, "epoch": epochs}
 
 
 def _visited(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> Batch:
@@ -325,12 +404,22 @@ def run(
     step = saved = int(state.step)
     key = replicate(jax.device_get(state.key), mesh)
     given = [{"index": x.index} if isinstance(x, Stream) else x for x in sets]
-    asked = (numbers, key, replicate(jnp.int32(step), mesh), *replicate(given, mesh))
-    batches, more_seconds = executable_for(program.batches, *asked)
+    given, at = replicate(given, mesh), replicate(jnp.int32(step), mesh)
+    shuffles, permuted = [], []
+    for shuffle, arrays in zip(program.shuffles, given, strict=True):
+        compiled, more_seconds = executable_for(shuffle, numbers, key, at, arrays)
+        shuffles.append(compiled)
+        permuted.append(compiled(numbers, key, at, arrays))
+        compile_seconds += more_seconds
+    batches, more_seconds = executable_for(program.batches, numbers, at, permuted, *given)
     compile_seconds += more_seconds
 
     def visited(step: int) -> Any:
-        return batches(numbers, key, replicate(jnp.int32(step), mesh), *asked[3:])
+        at = replicate(jnp.int32(step), mesh)
+        for i, shuffle in enumerate(shuffles):
+            if step >= int(permuted[i].until):
+                permuted[i] = shuffle(numbers, key, at, given[i])
+        return batches(numbers, at, permuted, *given)
 
     supply = supplied(sets, visited, program.chunk_steps, num_steps, mesh)
     with supply as data_at, _stop_signals() as stop_requested:

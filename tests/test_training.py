@@ -116,6 +116,22 @@ def test_stretches_of_the_stream_fit_together(first: int, count: int) -> None:
         np.testing.assert_array_equal(part[name], whole[name][first : first + count])
 
 
+@pytest.mark.parametrize(("size", "per_step"), [(7, 5), (7, 1), (100, 3)])
+def test_permutations_serve_until_their_epochs_end(size: int, per_step: int) -> None:
+    """The same stream, however many steps ago its permutations were drawn."""
+    arrays, count = {"index": jnp.arange(size)}, 4
+    whole = visits(KEY, arrays, jnp.int32(0), per_step, 70)
+    permuted = training.shuffled(KEY, arrays, jnp.int32(3), per_step, count)
+    until = int(permuted.until)
+    ends = (int(permuted.first_epoch) + len(permuted.permutations)) * size
+    assert (until - 1 + count) * per_step <= ends < (until + count) * per_step
+    assert until >= 3 + max(1, size // per_step - count)
+    for first in range(3, until):
+        part = training.stretch(permuted, jnp.int32(first), per_step, count)
+        for name in ("position", "epoch"):
+            np.testing.assert_array_equal(part[name], whole[name][first : first + count])
+
+
 def test_a_batch_is_the_examples_of_its_step() -> None:
     arrays = {"index": jnp.array([50, 60, 70]), "label": jnp.array([5, 6, 7])}
     order = {"position": jnp.array([[0, 1], [2, 0]]), "epoch": jnp.array([[0, 0], [0, 1]])}

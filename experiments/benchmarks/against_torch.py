@@ -11,9 +11,9 @@ randomness ready-made. A cell is refused unless all losses and the last weights 
 
 A turn is a whole job. Ours and theirs take turns, and ratios are taken turn by turn: of wall time,
 and of the processor time of the whole process, which a busy machine disturbs less. On CPUs both
-have one thread. Every finished cell is kept in `results/against_torch_cpu.json` and is not run
-again; delete it there to do so. The table is the `.md` file of that name. On a machine with a GPU
-the same command runs both there, in full float32 and with more steps a job, and writes
+have one thread. Every finished cell is kept in `results/against_torch_cpu.json` and is run again
+only if it is named. The table is the `.md` file of that name. On a machine with a GPU the same
+command runs both there, in full float32 and with more steps a job, and writes
 `against_torch_gpu.json`.
 """
 
@@ -384,7 +384,7 @@ def main() -> None:
     every = [f"{model}-{method}" for model in known_models() for method in METHODS]
     every = [f"{name} {form}" for form in ("eager", "compiled") for name in every]
     for name in sys.argv[1:] or every:
-        if name not in result["rows"]:
+        if name in sys.argv[1:] or name not in result["rows"]:
             try:
                 result["rows"][name] = measure(*name.split())
             except (AssertionError, torch._dynamo.exc.BackendCompilerFailed) as error:

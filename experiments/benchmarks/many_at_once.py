@@ -10,7 +10,7 @@ the shadow models stands a PyTorch loop that trains one model after the other on
 row is refused unless the weights of every run agree to 1e-3. Compilation stands apart.
 
 What is finished is kept in `results/many_at_once_cpu.json`, or `_gpu.json` on a machine with a GPU,
-and is not run again; delete a row there to do so. The table is the `.md` file of that name.
+and is run again only if it is named. The table is the `.md` file of that name.
 """
 
 import json
@@ -221,7 +221,7 @@ def main() -> None:
     path = RESULTS / f"many_at_once_{kind}.json"
     result = recorded(path)
     for name in sys.argv[1:] or ("shadows", *SWEEPS):
-        if name not in result["rows"]:
+        if name in sys.argv[1:] or name not in result["rows"]:
             row = shadow_models(kind) if name == "shadows" else sweep(name, kind)
             result["rows"][name] = row
         result["machine"] = machine()
