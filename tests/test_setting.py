@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,6 +35,19 @@ def test_the_task_of_a_problem_is_made_once(problem):
 def test_a_model_that_does_not_fit_the_images_is_refused_before_it_is_made(problem):
     with pytest.raises(InputError, match="cannot cut 8x8 images"):
         setting.load_task(replace(problem, model="vit-ti"))
+
+
+def test_batch_norm_averages_over_the_mapped_axis(problem):
+    """Where the axis has no name, that cannot be: the model was told of it."""
+    problem = replace(problem, model="resnet-tiny")
+    task, mapped = setting.load_task(problem), setting.load_task(problem, "devices")
+    weights = jax.eval_shape(task.init, jax.random.key(0))
+    assert weights == jax.eval_shape(mapped.init, jax.random.key(0))
+    batch = {"image": jnp.zeros((2, 8, 8, 1)), "label": jnp.zeros(2, jnp.int32)}
+    key = jax.random.key(0)
+    jax.eval_shape(lambda *w: task.losses(*w, batch, key, True), *weights)
+    with pytest.raises(NameError, match="devices"):
+        jax.eval_shape(lambda *w: mapped.losses(*w, batch, key, True), *weights)
 
 
 def test_the_splits_hang_on_problem_seed_and_request(problem):
