@@ -185,7 +185,7 @@ def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
         "dataset": study.dataset,
         "model": study.model,
         "seeds": list(study.seeds),
-        "machine": dict(study.machine),
+        "machines": [dict(machine) for machine in study.machines],
         "interval": "95% t-interval over seeds, mean +- half_width",
         "requests": requests,
         "unfinished": [

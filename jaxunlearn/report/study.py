@@ -8,6 +8,7 @@ stand `predictions.npz` and `metrics.jsonl`, both optional for reading.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ class Study:
         title: a headline.
         dataset: the name of the data set.
         model: the name of the model.
-        machine: facts on the machine, as they were recorded.
+        machines: facts on the machines that trained the runs, that of most runs first.
         seeds: pretraining seeds, ascending.
         requests: forget requests by name, in the study's order.
         methods: methods by name, in the study's order, references left out.
@@ -87,7 +88,7 @@ class Study:
     title: str
     dataset: str
     model: str
-    machine: Mapping[str, Any]
+    machines: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
     requests: tuple[str, ...]
     methods: tuple[str, ...]
@@ -236,6 +237,14 @@ def _check_protocols(folder: Path) -> None:
                 )
 
 
+def _machines(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The machines that trained the runs: a study may be finished on another than it began on."""
+    records = [read_json(path) for path in sorted(folder.glob("seed-*/*/*/done.json"))]
+    told = [record["machine"] for record in records if isinstance(record.get("machine"), dict)]
+    often = Counter(json.dumps(machine) for machine in told)
+    return tuple(json.loads(text) for text, _ in often.most_common())
+
+
 def _ordered(planned: Any, found: Iterable[str]) -> tuple[str, ...]:
     names = sorted(set(found))
     first = [name for name in planned if name in names] if isinstance(planned, list) else []
@@ -261,6 +270,7 @@ def read_study(folder: str | Path) -> Study:
     machine = plan.get("machine") or {}
     if not isinstance(machine, dict):
         raise InputError(f'{folder / "study.json"} has "machine" = {machine!r}, not an object.')
+    machines = _machines(folder) or ((machine,) if machine else ())
     _check_protocols(folder)
     runs: list[Run] = []
     unfinished: list[Unfinished] = []
@@ -292,7 +302,7 @@ def read_study(folder: str | Path) -> Study:
         title=str(plan.get("title") or folder.resolve().name),
         dataset=str(plan.get("dataset") or "not recorded"),
         model=str(plan.get("model") or "not recorded"),
-        machine=machine,
+        machines=machines,
         seeds=tuple(sorted({each.seed for each in everything})),
         requests=_ordered(plan.get("requests"), (each.request for each in everything)),
         methods=_ordered(plan.get("methods"), names),

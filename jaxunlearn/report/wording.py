@@ -121,8 +121,9 @@ def facts(study: Study, written: float) -> list[tuple[str, str]]:
         ("Methods", ", ".join(study.methods) or "none yet"),
         ("Seeds", ", ".join(map(str, study.seeds)) or "none yet"),
     ]
-    if study.machine:
-        pairs.append(("Machine", plain(study.machine)))
+    if study.machines:
+        several = "Machines" if len(study.machines) > 1 else "Machine"
+        pairs.append((several, "; ".join(map(plain, study.machines))))
     if study.runs:
         moments = sorted(run.finished for run in study.runs)
         span = dict.fromkeys([_moment(moments[0]), _moment(moments[-1])])
