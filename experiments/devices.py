@@ -4,10 +4,10 @@
     python experiments/devices.py --methods eupmu sfron   # two of them
     python experiments/devices.py --precision float64     # those above 1e-6, in float64
 
-Each method runs on one CPU device, on eight with all parameters on each, and on eight with a share
-of the parameters on each. Compared are the parameters (the largest difference over the largest
-entry), the running statistics, and the multiplier where there is one; and the part of the state's
-bytes that one device holds is measured from its arrays.
+Each method runs on one CPU device, on eight with all parameters on each, on eight with a share of
+the parameters on each, and on eight by pmap. Compared are the parameters (the largest difference
+over the largest entry), the running statistics, and the multiplier where there is one; and the part
+of the state's bytes that one device holds is measured from its arrays.
 
 Float32 sums in another order differ in the last digits, and fifty steps can enlarge that: a ReLU
 near zero, a mask entry near its threshold, a clipped norm. Where the difference is above 1e-6, the
@@ -38,13 +38,20 @@ from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.diffusion import Process
 from jaxunlearn.files import read_json, write_json, write_text
+from jaxunlearn.layout import Layout
 from jaxunlearn.setting import load_splits, machine
 from jaxunlearn.stages import numbers
+from jaxunlearn.tasks.spread import spread
 from jaxunlearn.types import InputError, Method, Task, TrainState
 
 RESULTS = Path(__file__).parent / "results" / "devices.json"
 STEPS, BATCH = 50, 64
-LAYOUTS = {"replicated": (8, "replicated"), "sharded": (8, "sharded")}
+ONE = Layout()
+LAYOUTS = {
+    "replicated": Layout(8),
+    "sharded": Layout(8, "sharded"),
+    "pmap": Layout(8, parallel="pmap"),
+}
 GENERATING = ("selective_amnesia", "esd", "concept_ablation")
 # Forms that run other code than a method's defaults, and one that would diverge at its default.
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,12 +67,15 @@ EVERY = tuple(dict.fromkeys([*methods.available(), *FORMS]))
 class Network(nn.Module):
     """A convolutional network with BatchNorm, in the precision of its inputs."""
 
+    axis_name: str | None = None
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits of images."""
         for width in (16, 32):
             x = nn.Conv(width, (3, 3), strides=(2, 2), use_bias=False)(x)
-            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+            norm = nn.BatchNorm(not train, momentum=0.9, axis_name=self.axis_name)
+            x = nn.relu(norm(x))
         x = nn.relu(nn.Dense(256)(x.reshape(len(x), -1)))
         return nn.Dense(10)(x)
 
@@ -84,11 +94,14 @@ class Denoiser(nn.Module):
         return nn.Dense(64)(x).reshape(images.shape)
 
 
-def task_of(name: str) -> Task:
-    """What the method unlearns."""
+def task_of(name: str, layout: Layout = ONE) -> Task:
+    """What the method unlearns, as the devices compute it."""
+    axis_name = parallel.mapped_axis(layout)
     if name in GENERATING:
-        return tasks.diffusion(Denoiser(), Process(100), image_shape=(8, 8, 1), num_classes=10)
-    return tasks.classification(Network(), image_shape=(8, 8, 1), num_classes=10)
+        task = tasks.diffusion(Denoiser(), Process(100), image_shape=(8, 8, 1), num_classes=10)
+    else:
+        task = tasks.classification(Network(axis_name), image_shape=(8, 8, 1), num_classes=10)
+    return spread(task, axis_name) if axis_name else task
 
 
 def data_of() -> tuple[Any, Any]:
@@ -104,7 +117,7 @@ def data_of() -> tuple[Any, Any]:
 def pretrained(task: Task, everything: Any) -> tuple[Any, Any]:
     """Weights after a hundred steps of ordinary training on one device."""
     settings = methods.settings("retrain", {"num_steps": 100, "learning_rate": 0.05})
-    state = run(task, "retrain", settings, task_start(task), everything, (1, "replicated"))
+    state = run(task, "retrain", settings, task_start(task), everything, ONE)
     return jax.device_get((state.params, state.model_state))
 
 
@@ -115,7 +128,7 @@ def task_start(task: Task) -> tuple[Any, Any]:
 
 
 def run(
-    task: Task, name: str, settings: dict[str, Any], start: Any, data: Any, layout: tuple[int, str]
+    task: Task, name: str, settings: dict[str, Any], start: Any, data: Any, layout: Layout
 ) -> TrainState:
     """The state after all steps."""
     fixed = {key: value for key, value in settings.items() if not isinstance(value, float)}
@@ -128,7 +141,8 @@ def run(
         forget_batch_size=BATCH,
         retain_batch_size=BATCH,
         chunk_steps=STEPS,
-        mesh=parallel.make_mesh(*layout),
+        mesh=parallel.make_mesh(layout.devices, layout.parameters),
+        axis_name=parallel.mapped_axis(layout),
     )
     given = numbers(settings)
     if "guard_budget" in settings:
@@ -156,13 +170,12 @@ def share(state: TrainState) -> float:
 def compare(form: str, start: Any, data: Any) -> dict[str, Any]:
     """One method on one device and eight."""
     name, given = FORMS.get(form, (form, {}))
-    task = task_of(name)
     settings = methods.settings(name, {"num_steps": STEPS} | given)
     settings |= {"forget_batch_size": BATCH, "retain_batch_size": BATCH}
-    one = run(task, name, settings, start, data, (1, "replicated"))
+    one = run(task_of(name), name, settings, start, data, ONE)
     row: dict[str, Any] = {"moved": relative(one.params, start[0])}
     for layout, devices in LAYOUTS.items():
-        many = run(task, name, settings, start, data, devices)
+        many = run(task_of(name, devices), name, settings, start, data, devices)
         row[layout] = {
             "params": relative(many.params, one.params),
             "model_state": relative(many.model_state, one.model_state),
@@ -186,15 +199,16 @@ def table(results: dict[str, Any]) -> str:
         "over their largest entry, that of the multiplier (relative), and the part of the state",
         "that one of eight devices holds. `moved` is the same measure between start and end.",
         "",
-        "| method | moved | replicated | multiplier | sharded | multiplier | share | in float64 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| method | moved | replicated | multiplier | sharded | multiplier | pmap | multiplier "
+        "| share | in float64 |",
+        "| --- |" + " --- |" * 9,
     ]
     double = results.get("float64", {})
     rows = results["float32"]
     for form in [form for form in EVERY if form in rows]:
         cells, row = [form], rows[form]
         if "error" in row:
-            lines.append(f"| {form} | {row['error']} |" + " |" * 6)
+            lines.append(f"| {form} | {row['error']} |" + " |" * 8)
             continue
         cells.append(f"{row['moved']:.2g}")
         for layout in LAYOUTS:
@@ -205,7 +219,7 @@ def table(results: dict[str, Any]) -> str:
         if "error" in again:
             cells.append(again["error"])
         elif again:
-            cells.append(f"{max(again[layout]['params'] for layout in LAYOUTS):.1e}")
+            cells.append(f"{worst(again):.1e}")
         else:
             cells.append("")
         lines.append("| " + " | ".join(cells) + " |")
