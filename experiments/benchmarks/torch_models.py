@@ -79,22 +79,35 @@ def vit(heads: int, patch: int) -> Callable[[Weights, Tensor, bool], Tensor]:
     return forward
 
 
-def resnet(strides: tuple[int, ...]) -> Callable[[Weights, Tensor, bool], Tensor]:
-    """`jaxunlearn.models.resnet` with one basic block a stage, and fresh running statistics."""
+def resnet(strides: tuple[int, ...]) -> Callable[..., Tensor]:
+    """`jaxunlearn.models.resnet` with one basic block a stage.
 
-    def norm(x: Tensor, w: Weights, train: bool) -> Tensor:
+    Running statistics may be given: they are read in evaluation, and written in training. Without,
+    evaluation takes fresh ones.
+    """
+
+    def norm(x: Tensor, w: Weights, state: Weights | None, train: bool) -> Tensor:
         w = w["batch"]
         mean, var = (None, None) if train else (x.new_zeros(x.shape[1]), x.new_ones(x.shape[1]))
+        if state is not None:
+            mean, var = state["batch"]["mean"], state["batch"]["var"]
         return F.batch_norm(x, mean, var, w["scale"], w["bias"], train, eps=1e-5)
 
-    def forward(w: Weights, images: Tensor, train: bool) -> Tensor:
-        x = F.relu(norm(conv(images, w["stem_conv"], 2, 1), w["stem_norm"], train))
+    def forward(w: Weights, images: Tensor, train: bool, state: Weights | None = None) -> Tensor:
+        def normed(x: Tensor, *names: str) -> Tensor:
+            own, kept = w, state
+            for name in names:
+                own, kept = own[name], kept and kept[name]
+            return norm(x, own, kept, train)
+
+        x = F.relu(normed(conv(images, w["stem_conv"], 2, 1), "stem_norm"))
         for i, stride in enumerate(strides, start=1):
-            block = w[f"stage{i}_block1"]
-            y = F.relu(norm(conv(x, block["conv1"], stride, 1), block["norm1"], train))
-            y = norm(conv(y, block["conv2"], 1, 1), block["norm2"], train)
+            name = f"stage{i}_block1"
+            block = w[name]
+            y = F.relu(normed(conv(x, block["conv1"], stride, 1), name, "norm1"))
+            y = normed(conv(y, block["conv2"], 1, 1), name, "norm2")
             if "shortcut_conv" in block:
-                x = norm(conv(x, block["shortcut_conv"], stride), block["shortcut_norm"], train)
+                x = normed(conv(x, block["shortcut_conv"], stride), name, "shortcut_norm")
             x = F.relu(x + y)
         return dense(x.mean((2, 3)), w["head"]["linear"])
 
