@@ -140,6 +140,14 @@ def test_an_image_depends_on_its_class_and_number_alone(finished, cell, config):
     assert np.abs(again[1].astype(int) - again[2].astype(int)).max() > 10
 
 
+def test_the_retrained_model_has_a_frechet_distance_too(finished, cell):
+    told = json.loads((finished / "results.json").read_text())["requests"]["class-3"]["runs"]
+    for name in ("original", "retrain", "esd"):
+        own = json.loads((cell / name / "results.json").read_text())["metrics"]
+        for key in ("frechet_retain", "precision_retain", "recall_retain"):
+            assert told[name]["metrics"][key]["mean"] == own[key]
+
+
 def test_a_single_run_is_sampled_and_evaluated(finished, cell, tmp_path):
     picture = tmp_path / "new" / "grid.png"
     out = done("sample", picture, "--run", cell / "esd", "--labels", 3, 1, "--count", 2)

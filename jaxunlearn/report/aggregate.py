@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxunlearn.evaluation import Summary, summarize
-from jaxunlearn.report.columns import COLUMNS, REFERENCES, Column
+from jaxunlearn.report.columns import COLUMNS, DISTANCE, REFERENCES, Column
 from jaxunlearn.report.ranking import METRIC, Ranking, can_rank, make_ranking
 from jaxunlearn.report.study import Study
 
 _COMPARED = {column.key for column in COLUMNS if column.direction == "near"}
 _COMPARED.add("validation_accuracy")
-_DISTANCES = {column.key for column in COLUMNS if column.direction in ("low", "high")}
+_TO_RETRAINED = {column.key for column in COLUMNS if column.group == DISTANCE}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _summaries(study: Study, request: str, name: str) -> dict[str, Cell]:
     oracle = {run.seed: run.metrics for run in study.select(request, "retrain")}
     cells = {}
     for key in dict.fromkeys(key for run in runs for key in run.metrics):
-        if key in _DISTANCES and name == "retrain":
+        if key in _TO_RETRAINED and name == "retrain":
             continue
         values = [run.metrics[key] for run in runs if key in run.metrics]
         pairs = [
@@ -86,7 +86,7 @@ def _summaries(study: Study, request: str, name: str) -> dict[str, Cell]:
 
 def _mark_best(rows: list[Row], column: Column) -> None:
     cells = [row.cells[column.key] for row in rows if column.key in row.cells]
-    if column.key not in _DISTANCES or len(cells) < 2:
+    if column.direction not in ("low", "high") or len(cells) < 2:
         return
     rounded = [round(cell.value.mean, column.decimals) for cell in cells]
     best = min(rounded) if column.direction == "low" else max(rounded)
