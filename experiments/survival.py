@@ -272,7 +272,8 @@ def damage(work: Path, into: Path) -> None:
         counts[case["kind"]][case["outcome"]] += 1
     total = {name: sum(count[name] for count in counts.values()) for name in OUTCOMES}
     summary = {"cases": len(cases), "outcomes": total, "machine": setting.machine()}
-    summary |= {"by_kind": counts, "every_case": cases}
+    told = json.loads(json.dumps(cases).replace(f"{work}/", ""))  # paths as seen from its folder
+    summary |= {"by_kind": counts, "every_case": told}
     write_json(into / "survival_damage.json", summary)
     rows = [
         f"| {kind} | {' | '.join(str(count[name]) for name in OUTCOMES)} |"

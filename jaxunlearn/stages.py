@@ -260,7 +260,11 @@ def train(
         return runs.load_weights(run, problem)
     seed, task, earlier = _own_seed(config), load_task(problem), []
     if config.stage == "unlearn":
-        assert pretrained is not None
+        if pretrained is None:
+            raise InputError(
+                f"{run} is to unlearn, but from what? Give pretrained, the run folder of the "
+                "weights to start from."
+            )
         earlier = deletions.read(pretrained)
         start = runs.load_weights(pretrained, problem)
     else:

@@ -111,6 +111,13 @@ def test_original_and_retrained_models_begin_with_weights_of_their_own(problem, 
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_unlearning_from_nothing_is_refused(problem, tmp_path):
+    config = stages.unlearning(problem, 0, TENTH, "finetune", FEW_STEPS)
+    with pytest.raises(InputError, match="run is to unlearn, but from what. Give pretrained"):
+        stages.train(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_unlearning_twice_gives_the_same_bits_and_leaves_the_original_alone(
     pretrained, unlearned, tmp_path
 ):
