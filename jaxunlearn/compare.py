@@ -105,7 +105,7 @@ def compare(
     with locked(folder, share.part):
         write_record(folder / "study.json", _description(study))
         evaluation = functools.partial(_evaluation, folder, study, inception, whole)
-        return _run(folder, _turned(cells, share), layout, evaluation)
+        return _run(folder, study, _turned(cells, share), layout, evaluation)
 
 
 def _turned(cells: dict[int, list[Cell]], share: Shard) -> dict[int, list[Cell]]:
@@ -117,6 +117,7 @@ def _turned(cells: dict[int, list[Cell]], share: Shard) -> dict[int, list[Cell]]
 
 def _run(
     folder: Path,
+    study: Study,
     cells: dict[int, list[Cell]],
     layout: Layout,
     evaluation: Callable[[], Evaluate],
@@ -130,10 +131,10 @@ def _run(
     failed: list[str] = []
     evaluate = evaluation()
     for seed, of_seed in cells.items():
-        pretrained, problem = _pretrained(folder, seed), of_seed[0].references["retrain"].problem
+        pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
             with in_turn(folder, f"seed-{seed}"):
-                stages.pretrain(pretrained, problem, seed, layout)
+                stages.pretrain(pretrained, study.problem, seed, layout)
             for cell in of_seed:
                 _compare_one(cell, evaluate, failed, layout)
     written = write_report(folder)

@@ -92,7 +92,7 @@ def checked(pairs: Any) -> float:
 
 
 def sweep(name: str, kind: str) -> Row:
-    """16 tolerances of EUPMU under one `vmap`, and one after the other."""
+    """16 tolerances of EUPMU as one program, and as runs of their own."""
     model, fields, steps, target = SWEEPS[name]
     if kind == "gpu":
         steps, target = STEPS_ON_A_GPU, AT_MOST_ON_A_GPU
