@@ -310,7 +310,7 @@ def evaluate(
         "features": described,
         "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
         "metrics": metrics,
-        **with_share(cost, oracle),
+        **with_share(cost, retrained),
     }
     if earlier or original:
         drawn, found = {"accuracy": images}, {"model": metrics}

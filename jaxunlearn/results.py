@@ -90,7 +90,7 @@ def evaluate(
         "model": problem.model,
         "counts": {name: len(examples) for name, examples in splits._asdict().items()},
         "metrics": metrics,
-        **with_share(cost, oracle_results),
+        **with_share(cost, retrained),
     }
     if earlier or original:
         kept = {name: metrics[name] for name in ("retain_accuracy", "test_accuracy")}
@@ -130,17 +130,23 @@ def read_results(run: Path) -> dict[str, Any]:
     return found
 
 
-def with_share(cost: dict[str, Any], oracle: dict[str, Any]) -> dict[str, Any]:
-    """What a run cost, and what share that is of its retrained model's time, where both are known.
+def with_share(cost: dict[str, Any], retrained: Path | None) -> dict[str, Any]:
+    """What a run cost, and what share that is of retraining, if one machine did both.
 
     Args:
         cost: from `read_cost`, or empty.
-        oracle: the results of the retrained model, or empty.
+        retrained: the run folder of the retrained model, if there is one.
+
+    Raises:
+        InputError: the record of the retrained model is damaged.
     """
-    if not (cost and oracle.get("seconds")):
+    if not cost or retrained is None:
         return cost
-    share = cost["seconds"] / oracle["seconds"]
-    return cost | {"retrain_seconds": oracle["seconds"], "share_of_retraining": share}
+    theirs = read_cost(retrained)
+    if theirs["seconds"] == 0.0 or theirs.get("machine") != cost.get("machine"):
+        return cost
+    share = cost["seconds"] / theirs["seconds"]
+    return cost | {"retrain_seconds": theirs["seconds"], "share_of_retraining": share}
 
 
 def _drift(
@@ -341,11 +347,9 @@ def check_retrained(
 
 
 def read_cost(run: Path) -> dict[str, Any]:
-    """What a finished run cost: steps and seconds; and what its guard found, if it had one."""
-    done = read_done(run)
-    return {
-        key: done[key] for key in ("steps", "seconds", "compile_seconds", "guard") if key in done
-    }
+    """What a finished run cost, and where: steps, seconds, machine; and what its guard found."""
+    done, keys = read_done(run), ("steps", "seconds", "compile_seconds", "machine", "guard")
+    return {key: done[key] for key in keys if key in done}
 
 
 def read_metrics(run: Path) -> dict[str, float]:

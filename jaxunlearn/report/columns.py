@@ -250,7 +250,8 @@ COLUMNS: tuple[Column, ...] = (
         "s",
         1,
         "cost",
-        "Wall-clock time of the whole run, masks and Fisher information included.",
+        "Wall-clock time of the whole run, masks and Fisher information included; not to be "
+        "compared between machines.",
     ),
     Column(
         "share_of_retraining",

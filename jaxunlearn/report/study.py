@@ -34,6 +34,7 @@ class Run:
             percent.
         counts: how many examples each split has.
         finished: when its results were written, in seconds since 1970.
+        machine: facts on the machine that trained it; empty where none is on record.
         guard: of a guarded run "start", "limit" and "end" of its held-out retain loss, and its
             "rollbacks"; empty otherwise.
     """
@@ -45,6 +46,7 @@ class Run:
     metrics: Mapping[str, float]
     counts: Mapping[str, int]
     finished: float
+    machine: Mapping[str, Any] = field(default_factory=dict)
     guard: Mapping[str, float] = field(default_factory=dict)
 
     def predictions(self) -> SplitPredictions | None:
@@ -162,8 +164,8 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     path = folder / "results.json"
     results = read_json(path)
     check_digests(folder, results)
-    if (folder / "done.json").exists():
-        check_digests(folder, read_json(folder / "done.json"))
+    done = read_json(folder / "done.json") if (folder / "done.json").exists() else {}
+    check_digests(folder, done)
     metrics = results.get("metrics")
     if not isinstance(metrics, dict):
         raise InputError(f'{path} has no "metrics", which must be an object of numbers.')
@@ -190,11 +192,15 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
             f'{path} has "guard" = {guard!r}, which must have numbers for start, limit, end and '
             "rollbacks."
         )
-    return Run(seed, request, folder.name, folder, numbers, counts, path.stat().st_mtime, guard)
+    finished, machine = path.stat().st_mtime, done.get("machine") or {}
+    return Run(seed, request, folder.name, folder, numbers, counts, finished, machine, guard)
 
 
 def _complete(run: Run, retrained: Run) -> Run:
-    """Adds the distances to the retrained model that the run's results do not hold yet."""
+    """Adds the distances to the retrained model that the run's results do not hold yet.
+
+    Where another machine retrained, times say nothing of each other: the share is left out.
+    """
     numbers: dict[str, float] = dict(run.metrics)
     derived: dict[str, float] = {}
     try:
@@ -206,7 +212,9 @@ def _complete(run: Run, retrained: Run) -> Run:
                 derived.update(divergences(ours, theirs))
     except InputError as error:
         raise InputError(f"{run.folder} cannot be compared: {error}") from None
-    if "seconds" in numbers and retrained.metrics.get("seconds"):
+    if run.machine != retrained.machine:
+        numbers.pop("share_of_retraining", None)
+    elif "seconds" in numbers and retrained.metrics.get("seconds"):
         derived["share_of_retraining"] = 100.0 * numbers["seconds"] / retrained.metrics["seconds"]
     return replace(run, metrics={**derived, **numbers})
 

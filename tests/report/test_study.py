@@ -65,6 +65,16 @@ def test_distances_are_added_where_the_retrained_model_came_later(small_study):
         assert derived[key] == pytest.approx(value, rel=1e-6)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_a_share_of_retraining_takes_one_machine(small_study, platform):
+    group = small_study / "seed-0" / "random-0.1"
+    for name, where in {"retrain": "cpu", "eupmu": platform}.items():
+        (group / name / "done.json").write_text(json.dumps({"machine": {"platform": where}}))
+    metrics = read_study(small_study).select("random-0.1", "eupmu")[0].metrics
+    assert metrics["seconds"] > 0.0
+    assert ("share_of_retraining" in metrics) == (platform == "cpu")
+
+
 def test_without_a_retrained_model_there_are_no_distances(small_study):
     shutil.rmtree(small_study / "seed-0" / "random-0.1" / "retrain")
     path = small_study / "seed-0" / "random-0.1" / "eupmu" / "results.json"
