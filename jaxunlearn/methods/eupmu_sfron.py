@@ -54,6 +54,7 @@ def eupmu_sfron(
     clip_norm: float | jax.Array = 7.0,
     num_fast_steps: int = 5,
     slow_step_size: float | jax.Array = 1.0,
+    share_optimizer: bool = False,
     per_example_fisher: bool = True,
     mask_batch_size: int = 32,
 ) -> Method:
@@ -81,10 +82,11 @@ def eupmu_sfron(
         threshold: the least Fisher ratio to be salient.
         alpha: the scale of the forget gradient at the start.
         alpha_schedule: "linear", "cosine" or "constant".
-        forget_learning_rate: the rate of the forget step.
+        forget_learning_rate: the rate of the forget step, unless the optimizer is shared.
         clip_norm: the largest norm of the masked direction.
         num_fast_steps: K, retain steps per forget step.
         slow_step_size: how much of the way the weights follow.
+        share_optimizer: step the direction by `optimizer` too, with one momentum for both phases.
         per_example_fisher: square the gradients of single examples; otherwise of batch means.
         mask_batch_size: of the pass that computes the Fisher diagonals.
 
@@ -100,8 +102,13 @@ def eupmu_sfron(
     decay = schedule(alpha_schedule, alpha, num_steps)
     losses_fn = loss_pair(task, objectives.named(objective, exponent, task))
     losses_and_grads = surgery_value_and_grad(losses_fn, has_aux=True)
+    forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
     remain = remain_phase(
-        task, optimizer, num_fast_steps=num_fast_steps, slow_step_size=slow_step_size
+        task,
+        optimizer,
+        num_fast_steps=num_fast_steps,
+        slow_step_size=slow_step_size,
+        share_optimizer=share_optimizer,
     )
     surgery = implicit_surgery(
         MULTIPLIER_OPTIMIZER,
@@ -114,7 +121,7 @@ def eupmu_sfron(
     forgetting = forget_phase(
         task,
         decay,
-        optax.scale(-forget_learning_rate),
+        forget_step,
         clip_norm=clip_norm,
         saliency=saliency,
         mask=mask,

@@ -40,8 +40,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sfron, FR-on": ("sfron", {"variant": "FR-on"}),
     "sfron, R-on": ("sfron", {"variant": "R-on"}),
     "sfron, R": ("sfron", {"variant": "R"}),
+    "sfron, shared": ("sfron", {"share_optimizer": True}),
     "sfron_released": ("sfron_released", {}),
     "eupmu_sfron": ("eupmu_sfron", {"objective": "adaptive_ascent"}),
+    "eupmu_sfron, shared": (
+        "eupmu_sfron",
+        {"objective": "adaptive_ascent", "share_optimizer": True},
+    ),
     "eupmu_sfron, next batch": ("eupmu_sfron", {"multiplier": "next_batch", "saliency": False}),
 }
 

@@ -22,9 +22,10 @@ def three_retain_batches(n: int) -> Any:
     return toy.nth_retain_batches(toy.problem().retain, n, 3)
 
 
-def test_without_multiplier_it_is_sfron() -> None:
+@pytest.mark.parametrize("case", ["", ", shared"])
+def test_without_multiplier_it_is_sfron(case: str) -> None:
     """With the same two fast batches; the batch for the surgery then weighs nothing."""
-    chained, alone = runner("eupmu_sfron"), runner("sfron")
+    chained, alone = runner("eupmu_sfron" + case), runner("sfron" + case)
     ours, theirs = chained.start(initial_multiplier=0.0), alone.start()
     chained_numbers = {k: jnp.float32(v) for k, v in (chained.numbers | FIXED).items()}
     numbers = {k: jnp.float32(v) for k, v in alone.numbers.items()}
