@@ -7,9 +7,10 @@ retain loss by `loss_pair`, and hand the pair to any surgery, aggregator or weig
     adaptive ascent    -mean_i c_i l_i,  c_i proportional to 1 / sg(l_i)^exponent    (SFR-on)
     random labels      mean_i l_i against labels drawn anew                           (SalUn, EUPMU)
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
+    track unseen       the same, with the losses of unseen examples that the model has by now
 
-The last one ends by itself: its gradient vanishes when forget examples look like unseen ones. The
-others end there too under `until_unseen`.
+The last two end by themselves: the gradient vanishes when forget examples look like unseen ones.
+The others end there too under `until_unseen`.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import optax
 
 from jaxunlearn.transforms import adaptive_weights
 from jaxunlearn.types import (
+    Arrays,
     Batch,
     InputError,
     LossPair,
@@ -31,6 +33,7 @@ from jaxunlearn.types import (
 )
 
 _HUBER_DELTA = 2.0
+_UNSEEN = "unseen_"
 
 Objective = Callable[[Task, Params, ModelState, Batch, jax.Array], jax.Array]
 
@@ -111,15 +114,39 @@ def match_unseen(
     is 0.
 
     Needs:
-        `batch["unseen_loss"]`, `[B]`, from `with_unseen_losses`.
+        the leaf "unseen_loss", `[B]`, of `with_unseen`: u under the original model.
 
     Raises:
         InputError: the batch has none.
     """
-    unseen = _unseen_losses(batch)
+    unseen = _brought(batch)["loss"]
     losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
-    difference = jnp.sort(_logit(losses)) - jnp.sort(_logit(unseen))
-    return jnp.mean(optax.huber_loss(difference, delta=_HUBER_DELTA))
+    return _transport_distance(losses, unseen)
+
+
+def track_unseen(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Forget examples shall be as confident as unseen ones are by now.
+
+    As `match_unseen`, but for u, the losses of the unseen examples under the same parameters,
+    without a gradient: where unlearning makes the model less sure of everything, forget examples
+    that stay as sure as unseen ones once were are told apart by it. A model retrained without the
+    forget data is at the minimum. So is one that is equally unsure of all data: the retain loss
+    must keep it away from there.
+
+    Costs one forward pass on the unseen examples beside that on the forget examples.
+
+    Needs:
+        the leaves "unseen_image", "unseen_label" and so on of `with_unseen`.
+
+    Raises:
+        InputError: the batch has none.
+    """
+    losses_of, brought = _forget_losses(task), _brought(batch)
+    losses, _ = losses_of(params, model_state, batch, key, True)
+    unseen, _ = losses_of(params, model_state, batch | brought, key, True)
+    return _transport_distance(losses, jax.lax.stop_gradient(unseen))
 
 
 def until_unseen(objective: Objective) -> Objective:
@@ -132,7 +159,7 @@ def until_unseen(objective: Objective) -> Objective:
         objective: what to do until then.
 
     Returns:
-        An objective that needs `batch["unseen_loss"]`, from `with_unseen_losses`.
+        An objective that needs the leaf "unseen_loss" of `with_unseen`.
 
     Raises:
         InputError: on a batch without it.
@@ -141,7 +168,7 @@ def until_unseen(objective: Objective) -> Objective:
     def resting(
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
-        unseen = _unseen_losses(batch)
+        unseen = _brought(batch)["loss"]
         losses = _forget_losses(task)(params, model_state, batch, key, True)[0]
         goes_on = jnp.mean(jnp.exp(-losses)) > jnp.mean(jnp.exp(-unseen))
         value = objective(task, params, model_state, batch, key)
@@ -150,35 +177,53 @@ def until_unseen(objective: Objective) -> Objective:
     return resting
 
 
-def with_unseen_losses(forget_losses: jax.Array, unseen_losses: jax.Array) -> jax.Array:
-    """One unseen loss for each forget example: the same place in the order of losses.
+def with_unseen(
+    forget: Arrays, forget_losses: jax.Array, unseen: Arrays, unseen_losses: jax.Array
+) -> Arrays:
+    """Forget data that bring along one unseen example each: from the same place in the order.
 
-    The i-th of N forget examples, in the order of their losses, gets the `(i + 1/2) / N` quantile
-    of the unseen losses, so that any share of the forget data carries a fair share of them.
+    The i-th of N forget examples, in the order of their losses, gets the unseen example at the
+    `(i + 1/2) / N` quantile of theirs, so that any share of the forget data carries a fair share.
 
     Args:
+        forget: leaves `[N, ...]`.
         forget_losses: of the original model, `[N]`.
-        unseen_losses: of the original model on examples that it was not trained on, `[M]`.
+        unseen: examples that the model was not trained on, leaves `[M, ...]` of the same names.
+        unseen_losses: of the original model, `[M]`.
 
     Returns:
-        The leaf "unseen_loss" of the forget data, `[N]`.
+        The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
+        "unseen_loss" `[N]`.
 
     Example:
-        >>> with_unseen_losses(jnp.array([0.3, 0.1, 0.2]), jnp.array([1.0, 3.0, 2.0])).tolist()
-        [3.0, 1.0, 2.0]
+        >>> forget, unseen = {"label": jnp.array([0, 1, 2])}, {"label": jnp.array([7, 8, 9])}
+        >>> losses = jnp.array([0.3, 0.1, 0.2]), jnp.array([1.0, 3.0, 2.0])
+        >>> with_unseen(forget, losses[0], unseen, losses[1])["unseen_label"].tolist()
+        [8, 7, 9]
     """
     size, count = forget_losses.shape[0], unseen_losses.shape[0]
     places = jnp.argsort(jnp.argsort(forget_losses))
-    return jnp.sort(unseen_losses)[((2 * places + 1) * count) // (2 * size)]
+    chosen = jnp.argsort(unseen_losses)[((2 * places + 1) * count) // (2 * size)]
+    brought = unseen | {"loss": unseen_losses}
+    return forget | {_UNSEEN + name: leaf[chosen] for name, leaf in brought.items()}
 
 
-def _unseen_losses(batch: Batch) -> jax.Array:
-    if "unseen_loss" not in batch:
+def _brought(batch: Batch) -> Batch:
+    """The unseen examples that a forget batch brings along, and their losses."""
+    brought = {
+        name.removeprefix(_UNSEEN): leaf for name, leaf in batch.items() if name.startswith(_UNSEEN)
+    }
+    if not {"loss"} < brought.keys():
         raise InputError(
-            "this objective compares forget data with unseen data, but the forget data have no "
-            'leaf "unseen_loss"; add it by objectives.with_unseen_losses from validation data.'
+            "this objective compares forget data with unseen data, but the forget data bring none "
+            "along, examples and losses; add validation data to them by objectives.with_unseen."
         )
-    return batch["unseen_loss"]
+    return brought
+
+
+def _transport_distance(losses: jax.Array, unseen: jax.Array) -> jax.Array:
+    difference = jnp.sort(_logit(losses)) - jnp.sort(_logit(unseen))
+    return jnp.mean(optax.huber_loss(difference, delta=_HUBER_DELTA))
 
 
 def _logit(losses: jax.Array) -> jax.Array:
@@ -192,18 +237,19 @@ def _forget_losses(task: Task) -> Callable[..., tuple[jax.Array, ModelState]]:
 
 
 _UNTIL = "_until_unseen"
+_UNSEEN_OBJECTIVES = {"match_unseen": match_unseen, "track_unseen": track_unseen}
 
 
 def needs_unseen(name: str) -> bool:
-    """Whether the objective of that name needs forget data with unseen losses."""
-    return name == "match_unseen" or name.endswith(_UNTIL)
+    """Whether the objective of that name needs forget data that bring unseen examples along."""
+    return name in _UNSEEN_OBJECTIVES or name.endswith(_UNTIL)
 
 
 def named(name: str, exponent: float | jax.Array = 0.5, task: Task | None = None) -> Objective:
     """The objective of that name: one of the task, or one that every task has.
 
-    These are ascent, adaptive_ascent and random_labels, which may end in "_until_unseen", and
-    match_unseen.
+    These are ascent, adaptive_ascent and random_labels, which may end in "_until_unseen",
+    match_unseen and track_unseen.
 
     Args:
         name: of the objective.
@@ -222,7 +268,7 @@ def named(name: str, exponent: float | jax.Array = 0.5, task: Task | None = None
         "random_labels": random_labels(),
     }
     objectives |= {name + _UNTIL: until_unseen(objective) for name, objective in objectives.items()}
-    objectives["match_unseen"] = match_unseen
+    objectives |= _UNSEEN_OBJECTIVES
     objectives |= dict(task.objectives if task else ())
     if name not in objectives:
         raise InputError(f"objective is {name!r}, but must be one of {', '.join(objectives)}.")

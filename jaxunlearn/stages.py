@@ -47,7 +47,7 @@ from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.tasks.spread import check_shares, spread
 from jaxunlearn.training import Program
 from jaxunlearn.types import Arrays, InputError, Method, Params, Task
-from jaxunlearn.unseen import check_unseen, unseen_losses
+from jaxunlearn.unseen import check_unseen, with_unseen
 
 AUTOENCODER = "autoencoder"  # where a pretraining keeps the run of its autoencoder
 _CHUNK_STEPS = 100
@@ -416,8 +416,8 @@ def _prepared(
     if splits is None or not needs_unseen(config.settings.get("objective", "")):
         return forget, retain, 0.0
     clock = time.perf_counter()
-    losses = jax.block_until_ready(unseen_losses(task, start, splits))
-    return forget | {"unseen_loss": losses}, retain, time.perf_counter() - clock
+    forget = jax.block_until_ready(with_unseen(task, start, splits, forget))
+    return forget, retain, time.perf_counter() - clock
 
 
 def check_original(

@@ -1,18 +1,17 @@
-"""What unseen examples look like to the original model, told to every forget example.
+"""Forget data that bring unseen examples along, for objectives that compare the two.
 
 Objectives that end when forget data look like data that was never seen (`objectives.match_unseen`
-and `objectives.until_unseen`) read it off a leaf of the forget batch, "unseen_loss". It comes from
-validation data, which no model was trained on and no result is reported on.
+and `objectives.until_unseen`) find it in the forget batch. It is validation data, which no model
+was trained on and no result is reported on.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import objectives, results
 from jaxunlearn.data import Examples, Splits
 from jaxunlearn.setting import Weights
-from jaxunlearn.types import InputError, Task
+from jaxunlearn.types import Arrays, InputError, Task
 
 
 def has_unseen(splits: Splits) -> bool:
@@ -42,21 +41,23 @@ def check_unseen(splits: Splits) -> None:
         )
 
 
-def unseen_losses(task: Task, original: Weights, splits: Splits) -> jax.Array:
-    """One loss of an unseen example for each forget example, by the order of losses.
+def with_unseen(task: Task, original: Weights, splits: Splits, forget: Arrays) -> Arrays:
+    """Forget data with one validation example for each, by the order of losses.
 
     Args:
         task: what is unlearned.
         original: the original model.
         splits: the data of the request, of which validation data is the unseen part.
+        forget: the forget data on the device.
 
     Returns:
-        Nats, `[N]` for N forget examples: see `objectives.with_unseen_losses`.
+        Its leaves and as many of validation data: see `objectives.with_unseen`.
     """
-    forget, unseen = (
+    losses, unseen_losses = (
         jnp.asarray(_losses(task, original, part)) for part in (splits.forget, splits.validation)
     )
-    return objectives.with_unseen_losses(forget, unseen)
+    unseen = {name: jnp.asarray(leaf) for name, leaf in splits.validation.arrays().items()}
+    return objectives.with_unseen(forget, losses, unseen, unseen_losses)
 
 
 def _losses(task: Task, weights: Weights, examples: Examples) -> np.ndarray:

@@ -175,13 +175,19 @@ def test_unknown_choices_are_refused() -> None:
 UNSEEN = jnp.array([3.0, 0.2, 0.7])
 
 
+def bringing(losses: jax.Array, images: jax.Array | None = None) -> dict[str, jax.Array]:
+    """The batch with unseen examples that had these losses, and have those of these images."""
+    images = jnp.zeros_like(losses) if images is None else images
+    return BATCH | {"unseen_image": images, "unseen_loss": losses}
+
+
 def logit(losses: Any) -> np.ndarray:
     confidence = np.exp(-np.asarray(losses, np.float64))
     return np.log(confidence / (1.0 - confidence))
 
 
 def test_match_unseen_is_the_distance_between_sorted_logits() -> None:
-    batch = BATCH | {"unseen_loss": UNSEEN}
+    batch = bringing(UNSEEN)
     value = objectives.match_unseen(LINEAR, jnp.float32(2.0), {}, batch, KEY)
     ours, theirs = logit(2.0 * BATCH["image"]), logit(UNSEEN)
     difference = np.abs(np.sort(ours) - np.sort(theirs))
@@ -191,7 +197,7 @@ def test_match_unseen_is_the_distance_between_sorted_logits() -> None:
 
 
 def test_match_unseen_ends_where_the_confidences_are_alike_in_any_order() -> None:
-    batch = BATCH | {"unseen_loss": 2.0 * BATCH["image"][jnp.array([2, 0, 1])]}
+    batch = bringing(2.0 * BATCH["image"][jnp.array([2, 0, 1])])
     value, slope = jax.value_and_grad(lambda p: objectives.match_unseen(LINEAR, p, {}, batch, KEY))(
         2.0
     )
@@ -199,7 +205,7 @@ def test_match_unseen_ends_where_the_confidences_are_alike_in_any_order() -> Non
 
 
 def test_match_unseen_moves_confident_examples_up_and_hopeless_ones_down() -> None:
-    batch = BATCH | {"unseen_loss": jnp.full(3, 2.0)}  # the losses are 1, 2 and 8
+    batch = bringing(jnp.full(3, 2.0))  # the losses are 1, 2 and 8
 
     def value(offsets: jax.Array) -> jax.Array:
         task = task_of(lambda params, batch: 2.0 * batch["image"] + params)
@@ -209,27 +215,47 @@ def test_match_unseen_moves_confident_examples_up_and_hopeless_ones_down() -> No
     assert slopes[0] < 0.0 and slopes[2] > 0.0
 
 
+@pytest.mark.parametrize("p", [0.5, 2.0])
+def test_track_unseen_follows_the_unseen_examples_but_does_not_move_them(p: float) -> None:
+    """Its value sees the parameters through both losses, its gradient through one."""
+    tracked, matched = (
+        jax.value_and_grad(lambda p, b=batch, f=objective: f(LINEAR, p, {}, b, KEY))(p)
+        for objective, batch in (
+            (objectives.track_unseen, bringing(jnp.zeros(3), images=UNSEEN)),
+            (objectives.match_unseen, bringing(p * UNSEEN)),
+        )
+    )
+    assert np.allclose(tracked, matched, rtol=1e-5)
+    assert abs(tracked[1]) > 1e-3
+
+
 @pytest.mark.parametrize(("unseen", "rests"), [(10.0, False), (0.1, True)])
 def test_until_unseen_rests_once_forget_data_are_no_more_confident(
     unseen: float, rests: bool
 ) -> None:
-    batch = BATCH | {"unseen_loss": jnp.full(3, unseen)}
+    batch = bringing(jnp.full(3, unseen))
     objective = objectives.named("ascent_until_unseen")
     value, slope = jax.value_and_grad(lambda p: objective(LINEAR, p, {}, batch, KEY))(2.0)
     wanted = (0.0, 0.0) if rests else value_and_slope(objectives.ascent)
     assert np.allclose((value, slope), wanted)
 
 
-def test_unseen_losses_keep_the_order_and_the_distribution() -> None:
+def test_unseen_examples_keep_the_order_and_the_distribution() -> None:
     forget = jax.random.uniform(jax.random.key(1), (50,))
     unseen = jax.random.exponential(jax.random.key(2), (200,))
-    given = objectives.with_unseen_losses(forget, unseen)
+    examples = {"label": jnp.arange(50)}, {"label": jnp.arange(200)}
+    brought = objectives.with_unseen(examples[0], forget, examples[1], unseen)
+    assert set(brought) == {"label", "unseen_label", "unseen_loss"}
+    assert np.array_equal(brought["label"], examples[0]["label"])
+    given = brought["unseen_loss"]
+    assert np.array_equal(given, unseen[brought["unseen_label"]])
     assert np.array_equal(np.argsort(given), np.argsort(forget))
     assert np.array_equal(np.sort(given), np.sort(unseen)[2::4])
 
 
-@pytest.mark.parametrize("name", ["match_unseen", "random_labels_until_unseen"])
-def test_objectives_that_compare_need_unseen_losses(name: str) -> None:
+@pytest.mark.parametrize("name", ["match_unseen", "track_unseen", "random_labels_until_unseen"])
+def test_objectives_that_compare_need_unseen_examples(name: str) -> None:
     assert objectives.needs_unseen(name) and not objectives.needs_unseen("random_labels")
-    with pytest.raises(InputError, match="unseen_loss"):
-        objectives.named(name)(LINEAR, jnp.float32(1.0), {}, BATCH, KEY)
+    for lacking in (BATCH, BATCH | {"unseen_loss": UNSEEN}, BATCH | {"unseen_image": UNSEEN}):
+        with pytest.raises(InputError, match="bring none along"):
+            objectives.named(name)(LINEAR, jnp.float32(1.0), {}, lacking, KEY)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.setting import load_splits, load_task
 from jaxunlearn.types import InputError
-from jaxunlearn.unseen import unseen_losses
+from jaxunlearn.unseen import with_unseen
 from tests.shell.commands import TRAINING
 
 pytest_plugins = ["tests.shell.fixtures"]
@@ -37,30 +38,41 @@ def losses(problem, weights, examples):
     return -np.log(np.minimum(confidence, 1.0 - 1e-6))
 
 
-def test_forget_examples_are_told_the_losses_of_validation_data(problem, pretrained):
+def test_forget_examples_bring_validation_examples_along(problem, pretrained):
     splits = load_splits(problem, 0, TENTH)
     original = runs.load_weights(pretrained, problem)
-    told = np.asarray(unseen_losses(load_task(problem), original, splits))
+    forget = {name: jnp.asarray(leaf) for name, leaf in splits.forget.arrays().items()}
+    forget = with_unseen(load_task(problem), original, splits, forget)
+    names = {"image", "label", "index"}
+    assert set(forget) == names | {f"unseen_{name}" for name in (*names, "loss")}
+    assert np.all(np.isin(forget["unseen_index"], splits.validation.index))
+    brought = np.searchsorted(splits.validation.index, forget["unseen_index"])
+    assert np.array_equal(forget["unseen_label"], splits.validation.label[brought])
+    told = np.asarray(forget["unseen_loss"])
+    np.testing.assert_allclose(
+        told, losses(problem, original, splits.validation)[brought], rtol=1e-3, atol=1e-5
+    )
     order = np.argsort(losses(problem, original, splits.forget), kind="stable")
     validation = np.sort(losses(problem, original, splits.validation))
     places = (2 * np.arange(len(told)) + 1) * len(validation) // (2 * len(told))
     np.testing.assert_allclose(told[order], validation[places], rtol=1e-3, atol=1e-5)
 
 
-def test_unlearning_ends_nearer_to_them(problem, pretrained, tmp_path):
+@pytest.mark.parametrize("objective", ["match_unseen", "track_unseen"])
+def test_unlearning_ends_nearer_to_them(problem, pretrained, tmp_path, objective):
     """The distance between the distributions of log-losses shrinks."""
     splits = load_splits(problem, 0, TENTH)
     original = runs.load_weights(pretrained, problem)
-    told = np.sort(np.log(losses(problem, original, splits.validation)).clip(-8.0))
+    shares = np.linspace(0, 1, 99)
 
     def distance(weights):
-        forget = np.sort(np.log(losses(problem, weights, splits.forget)).clip(-8.0))
-        return np.abs(
-            np.interp(np.linspace(0, 1, 99), np.linspace(0, 1, len(forget)), forget)
-            - np.interp(np.linspace(0, 1, 99), np.linspace(0, 1, len(told)), told)
-        ).mean()
+        unseen_by = original if objective == "match_unseen" else weights
+        pairs = ((weights, splits.forget), (unseen_by, splits.validation))
+        logs = [np.log(losses(problem, *pair)).clip(-8.0) for pair in pairs]
+        return np.abs(np.subtract(*(np.quantile(each, shares) for each in logs))).mean()
 
-    after = stages.unlearn(tmp_path / "run", pretrained, TENTH, "scalarization", SETTINGS)
+    settings = SETTINGS | {"objective": objective}
+    after = stages.unlearn(tmp_path / "run", pretrained, TENTH, "scalarization", settings)
     assert distance(after) < 0.7 * distance(original)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(after))
 

@@ -9,7 +9,7 @@ from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.setting import Weights, load_splits, load_task
 from jaxunlearn.types import Arrays, Task
-from jaxunlearn.unseen import has_unseen, unseen_losses
+from jaxunlearn.unseen import has_unseen, with_unseen
 
 _BLIND = ("forget", "retain", "validation")
 
@@ -22,8 +22,8 @@ class Case(NamedTuple):
         seed: the pretraining seed.
         original: the original model.
         splits: the five sets of examples.
-        forget: the forget data on the device, with the losses of unseen examples beside them
-            where there are such.
+        forget: the forget data on the device, with unseen examples beside them where there are
+            such.
         retain: the retain data on the device.
         retrained: predictions and metrics of the retrained model, if there is one.
     """
@@ -66,7 +66,7 @@ def load_case(
     splits = load_splits(problem, seed, request)
     task, forget = load_task(problem), stages.to_device(splits.forget)
     if has_unseen(splits):
-        forget["unseen_loss"] = unseen_losses(task, original, splits)
+        forget = with_unseen(task, original, splits, forget)
     return Case(
         task,
         seed,

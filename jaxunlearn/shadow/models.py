@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods
-from jaxunlearn.objectives import needs_unseen, with_unseen_losses
+from jaxunlearn.objectives import needs_unseen, with_unseen
 from jaxunlearn.training import take, visits
 from jaxunlearn.types import Arrays, InputError, Method, ModelState, Params, Task
 
@@ -166,9 +166,10 @@ def _train(task: Task, method: str, fixed_settings: tuple[tuple[str, Any], ...])
         made = build(numbers | {"held_out": unseen})
         forget_arrays, retain_arrays = (_chosen(pool, chosen) for chosen in (forget, retain))
         if needs_unseen(fixed.get("objective", "")):
-            forget_arrays["unseen_loss"] = with_unseen_losses(
-                *(_losses(task, params, model_state, part) for part in (forget_arrays, unseen))
+            losses, unseen_losses = (
+                _losses(task, params, model_state, part) for part in (forget_arrays, unseen)
             )
+            forget_arrays = with_unseen(forget_arrays, losses, unseen, unseen_losses)
         per_step = made.retain_batches * fixed["retain_batch_size"]
 
         def order(child: int, arrays: Arrays, size: int) -> dict[str, jax.Array]:
