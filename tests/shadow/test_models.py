@@ -160,10 +160,11 @@ def test_an_unknown_choice_of_a_setting_is_found_before_anything_is_compiled():
         shadows.train(toy.TASK, "eupmu", chosen)
 
 
-def test_a_group_forgets_until_its_forget_data_look_unseen():
-    """Each model is told its own losses: alone, with the same key, it does the same."""
+@pytest.mark.parametrize("objective", ["match_unseen", "track_unseen"])
+def test_a_group_forgets_until_its_forget_data_look_unseen(objective):
+    """Each model is told of its own examples: alone, with the same key, it does the same."""
     keys = jax.vmap(jax.random.key)(jnp.array([3, 4]))
-    settings = {"objective": "match_unseen", "learning_rate": 0.3}
+    settings = {"objective": objective, "learning_rate": 0.3}
     group = train("scalarization", keys, FORGET, RETAIN, starts(2), **settings)
     last = jax.tree.map(lambda x: x[1:], starts(2))
     alone = train("scalarization", keys[1:], FORGET[1:], RETAIN, last, **settings)
