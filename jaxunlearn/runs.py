@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from jaxunlearn import data
+from jaxunlearn import data, methods
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Aim, Problem, from_dict
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
@@ -156,7 +156,7 @@ def load_weights(run: Path, problem: Problem) -> Weights:
 def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
     """Raises unless a folder is free for a run, or holds that very run on the same data.
 
-    Nothing is written.
+    Nothing is written. Settings that a method has gained since the run had their defaults in it.
 
     Args:
         run: the run folder.
@@ -172,6 +172,9 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
     present, wanted = read_json(run / "config.json"), _plain(config)
     if config.start is None:
         present = present | {"start": None}
+    theirs = present.get("settings")
+    if present.get("method") == config.method and isinstance(theirs, dict):
+        present = present | {"settings": methods.settings(config.method) | theirs}
     check_same(present, wanted, f"{run} was written by another configuration")
     if (run / "fingerprints.json").exists():
         check_data(run, dataset)

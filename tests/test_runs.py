@@ -57,6 +57,18 @@ def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
         runs.check(run, config, dataset, splits)
 
 
+def test_a_setting_that_came_later_had_its_default(unlearned, tmp_path):
+    """A record of an older version lacks it: the run goes on, unless something else is wanted."""
+    config, run = runs.read_config(unlearned, "unlearn"), copy(unlearned, tmp_path / "run")
+    dataset = setting.load_dataset(config.problem)
+    splits = setting.load_splits(config.problem, config.seed, config.request)
+    rewrite(run / "config.json", lambda record: record["settings"].pop("momentum"))
+    runs.check(run, config, dataset, splits)
+    other = replace(config, settings=config.settings | {"momentum": 0.5})
+    with pytest.raises(InputError, match="settings.momentum is 0.9 there, but 0.5 now"):
+        runs.check(run, other, dataset, splits)
+
+
 def test_long_values_are_cut_short_in_messages(pretrained, tmp_path):
     problem = runs.read_config(pretrained, "pretrain").problem
     dataset = setting.load_dataset(problem)
