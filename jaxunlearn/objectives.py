@@ -129,9 +129,11 @@ def track_unseen(
 ) -> jax.Array:
     """Forget examples shall be as confident as unseen ones are by now.
 
-    As `match_unseen`, but for u, the losses of the unseen examples under the same parameters,
-    without a gradient: where unlearning makes the model less sure of everything, forget examples
-    that stay as sure as unseen ones once were are told apart by it. A model retrained without the
+        mean_i huber(phi(l_(i)) - sg phi(u_(i)))
+
+    As `match_unseen`, but u are the losses of the unseen examples under the same parameters, rather
+    than under the original ones. Unlearning leaves a model less sure of what it never saw; forget
+    examples that are as sure as those once were then stand out. A model retrained without the
     forget data is at the minimum. So is one that is equally unsure of all data: the retain loss
     must keep it away from there.
 
