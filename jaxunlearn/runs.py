@@ -169,12 +169,9 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
     """
     if not check_claim(run, "config.json", "run"):
         return
-    present, wanted = read_json(run / "config.json"), _plain(config)
+    present, wanted = methods.completed(read_json(run / "config.json")), _plain(config)
     if config.start is None:
         present = present | {"start": None}
-    theirs = present.get("settings")
-    if present.get("method") == config.method and isinstance(theirs, dict):
-        present = present | {"settings": methods.settings(config.method) | theirs}
     check_same(present, wanted, f"{run} was written by another configuration")
     if (run / "fingerprints.json").exists():
         check_data(run, dataset)

@@ -309,6 +309,28 @@ def _check_guard(name: str, given: Mapping[str, Any]) -> None:
         )
 
 
+def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of a run whose settings have, where they lack one, the default of its method.
+
+    So a run of an older version is the same as one of today, if the method has only gained
+    settings since. A method that is not known here is left as it is.
+
+    Args:
+        recorded: a record with "method" and "settings".
+
+    Returns:
+        The record.
+
+    Example:
+        >>> completed({"method": "eupmu", "settings": {"tolerance": 1.0}})["settings"]["exponent"]
+        0.5
+    """
+    method, theirs = recorded.get("method"), recorded.get("settings")
+    if method not in available() or not isinstance(theirs, dict):
+        return dict(recorded)
+    return {**recorded, "settings": settings(method) | theirs}
+
+
 def _settings_of(constructor: Callable[..., Method]) -> list[inspect.Parameter]:
     """The settings that only this method has, and its own default of `num_steps`, if any."""
     return [

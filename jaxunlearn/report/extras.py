@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn import methods
 from jaxunlearn.evidence.report import Entries, by_request
 from jaxunlearn.files import read_json
 from jaxunlearn.folders import first_difference
@@ -147,7 +148,7 @@ def _read_ulira(study: Study) -> dict[str, Any] | None:
                 break
     for name, chosen in found["methods"].items():
         for run in study.select(request, name):
-            config = _config(run)
+            config, chosen = methods.completed(_config(run)), methods.completed(chosen)
             ours = {key: config[key] for key in ("method", "settings") if key in config}
             _check_same(run.folder, ours, folder, {key: chosen.get(key) for key in ours})
     return found

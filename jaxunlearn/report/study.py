@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn import methods
 from jaxunlearn.evaluation import SplitPredictions, distances, divergences
 from jaxunlearn.files import check_digests, unsealed
 from jaxunlearn.folders import first_difference
@@ -230,7 +231,7 @@ def _check_protocols(folder: Path) -> None:
     runs = [path for path in found if path.parts[-3] != "pretrain"]  # there, an autoencoder
     paths = [*folder.glob("seed-*/pretrain/config.json"), *runs]
     for path in sorted(paths):
-        config, parts = read_json(path), path.relative_to(folder).parts
+        config, parts = methods.completed(read_json(path)), path.relative_to(folder).parts
         of_problem = {"problem": config.get("problem")}
         of_method = {key: config.get(key) for key in ("method", "settings")}
         for key, present in (((), of_problem), (parts[1:-1], of_method)):

@@ -116,6 +116,20 @@ def test_names_from_these_files_are_escaped(study):
     assert "<img" not in text and "&lt;img src=x&gt;" in text
 
 
+def test_a_setting_that_came_later_had_its_default(study):
+    """Runs of an older version, whose records lack it, belong to those of today."""
+    configure(study, "eupmu", tolerance=0.1)
+    run = study / "seed-1" / "random-0.1" / "eupmu"
+    settings = {"tolerance": 0.1, "exponent": 0.5}
+    record = {"problem": {}, "method": "eupmu", "settings": settings}
+    (run / "config.json").write_text(json.dumps(record))
+    assert read_extras(read_study(study)).ulira is not None
+    record["settings"]["exponent"] = 0.7
+    (run / "config.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="settings.exponent is 0.5 in the first, but 0.7"):
+        read_study(study)
+
+
 def test_an_attack_on_other_settings_or_another_problem_is_refused(study):
     configure(study, "eupmu", tolerance=0.1)
     assert read_extras(read_study(study)).ulira is not None
