@@ -56,7 +56,7 @@ from jaxunlearn import (
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.figures import BLUE, DASHES, GREEN, INK, MUTED, ORANGE, panels, picture
-from jaxunlearn.setting import load_splits, load_task, machine
+from jaxunlearn.setting import load_splits, load_task, machine, to_device
 
 RESULTS = Path(__file__).parent / "results"
 ESTIMATORS = ("same_batch", "next_batch")
@@ -75,7 +75,7 @@ def run_surgery(estimator: str) -> dict[str, list[float]]:
     task = load_task(problem)
     original = stages.pretrain(Path("runs/exactness"), problem, seed=0)
     splits = load_splits(problem, 0, ForgetRequest(fraction=0.1))
-    forget, retain = stages.to_device(splits.forget), stages.to_device(splits.retain)
+    forget, retain = to_device(splits.forget), to_device(splits.retain)
     transform = optax.chain(
         optax.sgd(LEARNING_RATE),
         implicit_surgery(

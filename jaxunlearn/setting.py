@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -23,7 +24,7 @@ from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
 from jaxunlearn.tokenizer import WordTokenizer
-from jaxunlearn.types import InputError, ModelState, Params, Task
+from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
 
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None]
@@ -153,6 +154,11 @@ def load_splits(
 def load_shapes(problem: Problem) -> Weights:
     """The shapes and types of the weights of a problem, as `jax.ShapeDtypeStruct`."""
     return _shapes(load_task(problem))
+
+
+def to_device(examples: Examples) -> Arrays:
+    """The arrays of some examples, as methods take them."""
+    return {name: jnp.asarray(values) for name, values in examples.arrays().items()}
 
 
 def machine() -> dict[str, Any]:

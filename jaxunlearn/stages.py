@@ -40,6 +40,7 @@ from jaxunlearn.setting import (
     load_task,
     load_training,
     machine,
+    to_device,
 )
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
@@ -437,11 +438,6 @@ def check_original(
     """
     if method == "eupmu_budget":
         check_budget(task, *original, retain, min(each["budget"] for each in settings))
-
-
-def to_device(examples: Examples) -> Arrays:
-    """The arrays of some examples, as methods take them."""
-    return {name: jnp.asarray(values) for name, values in examples.arrays().items()}
 
 
 def numbers(settings: dict[str, Any]) -> dict[str, float]:

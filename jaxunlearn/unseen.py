@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxunlearn import objectives, results
 from jaxunlearn.data import Examples, Splits
-from jaxunlearn.setting import Weights
+from jaxunlearn.setting import Weights, to_device
 from jaxunlearn.types import Arrays, InputError, Task
 
 
@@ -56,8 +56,7 @@ def with_unseen(task: Task, original: Weights, splits: Splits, forget: Arrays) -
     losses, unseen_losses = (
         jnp.asarray(_losses(task, original, part)) for part in (splits.forget, splits.validation)
     )
-    unseen = {name: jnp.asarray(leaf) for name, leaf in splits.validation.arrays().items()}
-    return objectives.with_unseen(forget, losses, unseen, unseen_losses)
+    return objectives.with_unseen(forget, losses, to_device(splits.validation), unseen_losses)
 
 
 def _losses(task: Task, weights: Weights, examples: Examples) -> np.ndarray:

@@ -36,9 +36,15 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import data, runs
 from jaxunlearn.files import write_text
-from jaxunlearn.setting import Weights, check_classifies, load_dataset, load_task, load_training
+from jaxunlearn.setting import (
+    Weights,
+    check_classifies,
+    load_dataset,
+    load_task,
+    load_training,
+    to_device,
+)
 from jaxunlearn.shadow.memorisation import memorisation
-from jaxunlearn.stages import to_device
 from jaxunlearn.types import Arrays, InputError, Task, unvisited
 
 SCORES = ("memorisation", "gradient_norm", "influence", "nearest")

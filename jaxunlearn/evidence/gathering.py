@@ -28,8 +28,14 @@ from jaxunlearn.evidence.report import write_evidence_report
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.folders import locked
 from jaxunlearn.report.study import Run, Study, read_study
-from jaxunlearn.setting import Weights, check_classifies, load_dataset, load_splits, load_task
-from jaxunlearn.stages import to_device
+from jaxunlearn.setting import (
+    Weights,
+    check_classifies,
+    load_dataset,
+    load_splits,
+    load_task,
+    to_device,
+)
 from jaxunlearn.types import InputError
 
 _FORMAT = 1

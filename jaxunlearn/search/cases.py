@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxunlearn import evaluation, results, stages
+from jaxunlearn import evaluation, results
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.evaluation import SplitPredictions
-from jaxunlearn.setting import Weights, load_splits, load_task
+from jaxunlearn.setting import Weights, load_splits, load_task, to_device
 from jaxunlearn.types import Arrays, Task
 from jaxunlearn.unseen import has_unseen, with_unseen
 
@@ -64,7 +64,7 @@ def load_case(
         metrics = results.read_metrics(retrained)
         oracle = SplitPredictions.load(retrained / "predictions.npz"), metrics
     splits = load_splits(problem, seed, request)
-    task, forget = load_task(problem), stages.to_device(splits.forget)
+    task, forget = load_task(problem), to_device(splits.forget)
     if has_unseen(splits):
         forget = with_unseen(task, original, splits, forget)
     return Case(
@@ -73,7 +73,7 @@ def load_case(
         original,
         splits,
         forget,
-        stages.to_device(splits.retain),
+        to_device(splits.retain),
         oracle,
     )
 

@@ -31,6 +31,7 @@ from jaxunlearn.setting import (
     load_task,
     load_training,
     machine,
+    to_device,
 )
 from jaxunlearn.shadow import models as shadows
 from jaxunlearn.shadow.groups import KEYS, Group, Said, Setting, claim
@@ -92,8 +93,8 @@ def ulira(
         folder,
         problem,
         task,
-        stages.to_device(pool),
-        stages.to_device(splits.validation),
+        to_device(pool),
+        to_device(splits.validation),
         {name: jnp.asarray(values) for name, values in dataset.test.arrays().items()},
         plan,
         seed,
