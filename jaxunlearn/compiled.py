@@ -1,4 +1,4 @@
-"""Compiled programs on disk: where the commands keep them, and how many were not compiled anew.
+"""Compiled programs: where the commands keep them, how many were read, how long the others took.
 
 The cache is JAX's own. A folder that cannot be read or written costs a warning and time, never a
 run. Importing the library changes nothing: only the command does.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _HIT = "/jax/compilation_cache/cache_hits"
+_COMPILING = "/jax/core/compile/"  # tracing, lowering, and XLA's compiling or reading
 
 
 def keep_compiled_programs() -> None:
@@ -44,3 +45,27 @@ def programs_read() -> Iterator[list[str]]:
         yield hits
     finally:
         jax.monitoring.unregister_event_listener(listen)
+
+
+@contextmanager
+def compilation_seconds() -> Iterator[list[float]]:
+    """Notes how long compiling takes meanwhile: one entry for each of its stages.
+
+    For times that are told without compilation where `training.executable_for` is out of reach.
+
+    Yields:
+        A list that grows.
+    """
+    import jax
+
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **details: Any) -> None:
+        if event.startswith(_COMPILING):
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -1,5 +1,6 @@
 """Forgetting that ends where validation data stand: what the pipeline tells forget examples."""
 
+import time
 from dataclasses import replace
 
 import jax
@@ -75,6 +76,21 @@ def test_unlearning_ends_nearer_to_them(problem, pretrained, tmp_path, objective
     after = stages.unlearn(tmp_path / "run", pretrained, TENTH, "scalarization", settings)
     assert distance(after) < 0.7 * distance(original)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(after))
+
+
+def test_looking_them_up_counts_without_its_compilation(problem, pretrained, tmp_path, monkeypatch):
+    """Of a look-up that waits 0.4 s and traces for 3 s, the run's seconds hold the former."""
+
+    def slow(task, original, splits, forget):
+        jax.jit(lambda x: time.sleep(3.0) or x + 1.0)(jnp.zeros(3))
+        time.sleep(0.4)
+        return with_unseen(task, original, splits, forget)
+
+    monkeypatch.setattr(stages, "with_unseen", slow)
+    settings = SETTINGS | {"num_steps": 1}
+    stages.unlearn(tmp_path / "run", pretrained, TENTH, "scalarization", settings)
+    seconds = runs.read_done(tmp_path / "run")
+    assert 0.4 < seconds["seconds"] < 3.0 < seconds["compile_seconds"]
 
 
 def test_it_needs_validation_data_of_the_same_kind(problem, tmp_path):
