@@ -60,9 +60,9 @@ def compilation_seconds() -> Iterator[list[float]]:
 
     seconds: list[float] = []
 
-    def listen(event: str, duration: float, **details: Any) -> None:
+    def listen(event: str, duration_secs: float, **details: Any) -> None:
         if event.startswith(_COMPILING):
-            seconds.append(duration)
+            seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -1,6 +1,6 @@
 """How long the runs of a study take beside retraining, in turns.
 
-    python experiments/benchmarks/share_of_retraining.py runs/fashion12k-track   (a quarter of an hour)
+    python experiments/benchmarks/share_of_retraining.py runs/fashion12k-track   (15 minutes)
 
 The folder holds the study `experiments/configs/fashion12k_track.toml`, of which the original model
 of seed 0 is used. A turn is each of the runs as a whole, all passes counted, and a stretch of
