@@ -330,10 +330,19 @@ def tune(search: _Folder, /, config: _File) -> None:
     from jaxunlearn.console import show
     from jaxunlearn.report.tuning import render_tuning
     from jaxunlearn.search import tuning
+    from jaxunlearn.training import Diverged
 
-    tuning.tune(search, tuning.load_search(config))
-    show(render_tuning(search))
-    print(f"chosen settings: {search / 'tuned.toml'}")
+    def tell() -> None:
+        show(render_tuning(search))
+        print(f"chosen settings: {search / 'tuned.toml'}")
+
+    try:
+        tuning.tune(search, tuning.load_search(config))
+    except Diverged:
+        if (search / "tuned.toml").exists():  # trials diverged, and not the models they start from
+            tell()
+        raise
+    tell()
 
 
 def ulira(

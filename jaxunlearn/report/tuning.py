@@ -56,6 +56,23 @@ def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
     return trials[0]["five_part_gap"], min(trial["five_part_gap"] for trial in trials)
 
 
+def without_choice(record: dict[str, Any]) -> list[str]:
+    """The runs that no setting was found for: the best trial diverged, from one seed or all.
+
+    Args:
+        record: the content of `tuning.json`.
+
+    Returns:
+        "REQUEST NAME" of each.
+    """
+    return [
+        f"{request} {name}"
+        for request, runs in record["found"].items()
+        for name, found in runs.items()
+        if "diverged" in found["trials"][0]
+    ]
+
+
 def chosen_toml(record: dict[str, Any]) -> str:
     """The settings chosen blind, as overrides for a study's configuration.
 
@@ -63,12 +80,15 @@ def chosen_toml(record: dict[str, Any]) -> str:
         record: the content of `tuning.json`.
 
     Returns:
-        TOML, with the targets (and gaps, if known) as comments.
+        TOML, with the targets (and gaps, if known) as comments; runs without a choice are named.
     """
-    lines = []
+    lines, lost = [], without_choice(record)
     for request, runs in record["found"].items():
         for name, found in runs.items():
             trials = found["trials"]
+            if f"{request} {name}" in lost:
+                lines += [f"# {request} {name}: the best trial diverged", ""]
+                continue
             comment = f"# target {trials[0]['target']:.2f}, median {_median(trials):.2f}"
             gaps = regret(trials)
             if gaps is not None:

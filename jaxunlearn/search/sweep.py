@@ -142,7 +142,7 @@ def sweep(
         results.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
     identity = _identity(plan, problem, seed, retrained)
     if check_claim(folder, "sweep.json", "sweep"):
-        theirs = read_json(folder / "sweep.json").get("identity", {})
+        theirs = methods.completed(read_json(folder / "sweep.json").get("identity", {}))
         check_same(theirs, identity, f"{folder} holds another sweep")
 
     weights = runs.load_weights(plan.pretrained, problem)

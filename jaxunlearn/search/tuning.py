@@ -33,7 +33,7 @@ from jaxunlearn.files import write_record, write_text
 from jaxunlearn.folders import check_claim, check_same, locked
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.objectives import needs_unseen
-from jaxunlearn.report.tuning import FILE, chosen_toml, read_tuning
+from jaxunlearn.report.tuning import FILE, chosen_toml, read_tuning, without_choice
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.setting import Weights, check_classifies, load_splits, load_task, machine
@@ -159,7 +159,8 @@ def tune(folder: Path, search: Search) -> dict[str, Any]:
 
     Raises:
         InputError: anything wrong with the search, the data, or what the folder holds.
-        Diverged: an original or a retrained model did.
+        Diverged: an original or a retrained model did, or the best trial of some run; then all
+            other runs are finished, and their settings are chosen.
         Interrupted: Ctrl-C or SIGTERM arrived; finished trials were saved.
     """
     _open(folder, search)
@@ -186,6 +187,12 @@ def _tune(folder: Path, search: Search) -> dict[str, Any]:
         for name in search.search:
             _tune_one(folder, search, request, name, cases, before, record)
     write_text(folder / "tuned.toml", chosen_toml(record))
+    lost = without_choice(record)
+    if lost:
+        raise training.Diverged(
+            f"the best trial diverged of {', '.join(lost)}. The settings of all other runs are "
+            "chosen; lower the range of a learning rate or of a forget scale."
+        )
     return record
 
 

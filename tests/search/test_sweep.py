@@ -10,7 +10,7 @@ from jaxunlearn.search import groups as memory
 from jaxunlearn.search import sweep as sweeps
 from jaxunlearn.search.space import Choices, Range
 from jaxunlearn.types import InputError
-from tests.shell.commands import QUICK, assert_refused, call, copy, done, snapshot
+from tests.shell.commands import QUICK, assert_refused, call, copy, done, rewrite, snapshot
 
 pytest_plugins = ["tests.shell.fixtures"]
 
@@ -104,6 +104,20 @@ def test_finished_cells_never_run_twice(swept, words, retrained, groups, tmp_pat
     assert all(after[name] == before[name] for name in before if name != lost)
     metrics = json.loads(after[lost])["metrics"]
     assert metrics == pytest.approx(json.loads(before[lost])["metrics"], abs=1e-3)
+
+
+def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, groups, tmp_path):
+    """It lacks a setting that the method has gained since."""
+    folder = copy(swept[0], tmp_path / "sweep")
+    given = ["--vary", RATES, "--seeds", 0, 7, "--retrained", retrained, "--group-size", 4]
+
+    def forget_a_setting(record):
+        assert record["identity"]["settings"].pop("momentum") == 0.9
+
+    rewrite(folder / "sweep.json", forget_a_setting)
+    assert partly("sweep", folder, *words, *given).startswith("6 cells, 6 of them finished already")
+    assert groups == []
+    assert_refused(call("sweep", folder, *words, "momentum=0.5", *given), "momentum is 0.9")
 
 
 def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained, groups, tmp_path):
