@@ -136,7 +136,7 @@ def _run(
             with in_turn(folder, f"seed-{seed}"):
                 stages.pretrain(pretrained, study.problem, seed, layout)
             for cell in of_seed:
-                _compare_one(cell, evaluate, failed, layout)
+                _compare_one(folder, cell, evaluate, failed, layout)
     written = write_report(folder)
     if failed:
         raise Diverged(
@@ -216,11 +216,13 @@ def _noting(failed: list[str], run: Path) -> Iterator[None]:
         say(f"{run_label(run)}: {error}", style="red")
 
 
-def _compare_one(cell: Cell, evaluate: Evaluate, failed: list[str], layout: Layout) -> None:
+def _compare_one(
+    folder: Path, cell: Cell, evaluate: Evaluate, failed: list[str], layout: Layout
+) -> None:
     """All models of one seed and request. Without the retrained model there is no comparison."""
     oracle = cell.folder / "retrain"
     with _noting(failed, oracle):
-        with in_turn(cell.folder.parent.parent, f"seed-{cell.seed}-{cell.request.name}"):
+        with in_turn(folder, f"seed-{cell.seed}-{cell.request.name}"):
             _finish(cell, "retrain", evaluate, layout)
             _evaluate_original(cell, evaluate)
             for name in list(cell.references)[1:]:

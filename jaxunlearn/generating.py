@@ -127,7 +127,7 @@ def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np
             )
     decoder, shape = load_decoder(problem, weights)
     return np.asarray(
-        _generate(
+        sample_images(
             load_denoiser(problem, weights),
             decoder,
             jnp.asarray(labels, jnp.int32),
@@ -141,7 +141,7 @@ def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np
 
 
 @functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label"))
-def _generate(
+def sample_images(
     denoiser: Denoiser,
     decoder: Decoder,
     labels: jax.Array,
@@ -151,7 +151,21 @@ def _generate(
     shape: tuple[int, ...],
     null_label: int,
 ) -> jax.Array:
-    """One program for all images, a chunk at a time."""
+    """One program that draws all images, a chunk at a time.
+
+    Args:
+        denoiser: predicts noise or velocity, from `load_denoiser`.
+        decoder: from samples to images in [-1, 1], from `load_decoder`.
+        labels: the classes, `[N]`.
+        numbers: which image of its class each is, `[N]`.
+        guidance: how strongly the class guides; not looked at where `generation` has none.
+        generation: the process and the sampler.
+        shape: of one sample.
+        null_label: the label that stands for none.
+
+    Returns:
+        uint8 `[N, H, W, C]`.
+    """
     process = generation.process()
     if generation.guidance != 0.0:
         denoiser = guided(denoiser, guidance, null_label)

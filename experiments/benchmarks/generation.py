@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from memory import memory, save
 
 from jaxunlearn import generating, methods
-from jaxunlearn.config import Problem, load_study
+from jaxunlearn.config import Problem, Study, load_study
 from jaxunlearn.files import read_json
 from jaxunlearn.setting import Weights, load_decoder, load_denoiser, load_task, machine
 from jaxunlearn.types import Task
@@ -58,7 +58,7 @@ def sampling(problem: Problem, task: Task) -> Any:
         decoder, shape = load_decoder(problem, Weights(params, {}))
         denoiser = load_denoiser(problem, Weights(params, {}))
         guidance = jnp.float32(generation.guidance)
-        return generating._generate(
+        return generating.sample_images(
             denoiser, decoder, labels, numbers, guidance, generation, shape, task.num_classes
         )
 
@@ -85,6 +85,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def measured(study: Study, task: Task, name: str) -> dict[str, Any]:
+    """The memory of a program, and the operations of a step."""
+    if name == SAMPLING:
+        return {"bytes": memory(sampling(study.problem, task).compile())}
+    run = (PLAIN, {"optimizer": "clipped_adamw"})
+    if name != PLAIN:
+        run = study.run_settings(study.requests[0], name)
+    lowered = step_of(task, *run)
+    counted = operations(lowered)
+    return {"operations_counted": counted, "bytes": memory(lowered.compile())}
+
+
 def main() -> None:
     """The rows that are not there yet, and the table."""
     path = HERE / "results" / "generation.json"
@@ -98,16 +110,7 @@ def main() -> None:
             found = {(row["model"], row["program"]): row for row in result["rows"]}
             if (model, name) in found:
                 continue
-            row: dict[str, Any] = {"model": model, "program": name}
-            if name == SAMPLING:
-                lowered = sampling(study.problem, task)
-            else:
-                run = (PLAIN, {"optimizer": "clipped_adamw"})
-                if name != PLAIN:
-                    run = study.run_settings(study.requests[0], name)
-                lowered = step_of(task, *run)
-                row["operations_counted"] = operations(lowered)
-            row["bytes"] = memory(lowered.compile())
+            row = {"model": model, "program": name} | measured(study, task, name)
             plain = found.get((model, PLAIN), row)
             row["memory"] = round(row["bytes"] / plain["bytes"], 4)
             if name != SAMPLING:
