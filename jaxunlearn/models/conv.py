@@ -3,14 +3,15 @@
 XLA's CPU compiler brings convolutions into the layout of its fast kernels only outside of loops,
 and training happens in one. So on CPUs a convolution takes one of two other forms:
 
-- Small outputs, up to 14 x 14 pixels, as one matrix product of patches: the shifted images side by
-  side `[N H' W', h w C]`, times the kernel `[h w C, F]`.
-- Large ones, whose patches would not fit the caches, as a convolution with gradients of its own.
-  The forward pass of a channels-last convolution is in the fast layout anyway; its gradients are
-  not, and are written here as channels-last convolutions of transposed arrays:
+- In general, a convolution with gradients of its own. The forward pass of a channels-last
+  convolution is in the fast layout anyway; its gradients are not, and are written here as
+  channels-last convolutions of transposed arrays:
 
       grad of the images    g (dilated by the stride) * flipped kernel
       grad of the kernel    images * g (dilated by the stride), summed over the batch like channels
+
+- Where the output has up to 2 x 2 pixels, which those kernels are slow for, one matrix product of
+  patches: the shifted images side by side `[N H' W', h w C]`, times the kernel `[h w C, F]`.
 
 On other platforms, and for convolutions with dilation or groups, JAX's own form is used.
 """
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_MOST_PIXELS, _MOST_SHIFTS = 14 * 14, 9  # of the output and of the kernel, for the patch form
+_MOST_PIXELS, _MOST_SHIFTS = 2 * 2, 9  # of the output and of the kernel, for the patch form
 Pairs = tuple[tuple[int, int], ...]
 
 
