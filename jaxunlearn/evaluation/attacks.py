@@ -184,14 +184,14 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
     return float(np.mean(classifier.predict(asked) == 1))
 
 
-def same_number(members: Predictions, count: int) -> Predictions:
-    """Picks `count` members at random, always the same ones; all of them if there are fewer.
+def same_number(predictions: Predictions, count: int) -> Predictions:
+    """Picks `count` examples at random, always the same ones; all of them if there are fewer.
 
     The released code takes the first ones, which is the same thing on shuffled data, but would see
     only the first classes of data that is stored class by class.
 
     Args:
-        members: predictions to choose from, N rows.
+        predictions: to choose from, N rows.
         count: how many to choose.
 
     Returns:
@@ -202,8 +202,8 @@ def same_number(members: Predictions, count: int) -> Predictions:
         >>> same_number(members, 4).probabilities.shape
         (4, 2)
     """
-    total = len(members.labels)
+    total = len(predictions.labels)
     chosen = np.sort(np.random.default_rng(0).permutation(total)[:count])
     return Predictions(
-        np.asarray(members.probabilities)[chosen], np.asarray(members.labels)[chosen]
+        np.asarray(predictions.probabilities)[chosen], np.asarray(predictions.labels)[chosen]
     )

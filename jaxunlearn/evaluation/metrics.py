@@ -176,8 +176,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Computes all metrics of a model, and its distances to the retrained model if that is given.
 
-    `svc_non_member_rate` is fitted on as many retain examples as there are test examples (see
-    `same_number`) and on the confidence; `entropy_member_rate` on all retain examples.
+    `svc_non_member_rate` is fitted on as many retain as test examples (see `same_number`) and on
+    the confidence; `entropy_member_rate` on all of both.
 
     Args:
         model: the model's predictions on every split.
@@ -204,8 +204,9 @@ def evaluate(
         if name in ("validation", "test_forget") and len(predictions.labels) == 0:
             continue
         metrics[f"{name}_accuracy"] = accuracy(check_predictions(predictions, name))
-    members = same_number(model.retain, len(model.test.labels))
-    metrics["svc_non_member_rate"] = 100.0 * svc_non_member_rate(members, model.test, model.forget)
+    count = min(len(model.retain.labels), len(model.test.labels))
+    members, others = (same_number(part, count) for part in (model.retain, model.test))
+    metrics["svc_non_member_rate"] = 100.0 * svc_non_member_rate(members, others, model.forget)
     metrics["entropy_member_rate"] = 100.0 * entropy_member_rate(
         model.retain, model.test, model.forget
     )

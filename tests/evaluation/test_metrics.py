@@ -69,6 +69,15 @@ def test_evaluate_without_a_retrained_model_has_no_distances():
     assert metrics["entropy_member_rate"] == pytest.approx(expected)
 
 
+def test_the_confidence_attack_sees_as_many_members_as_others():
+    """Else it calls everybody what there is more of, as where half of the data are forgotten."""
+    many = MODEL._replace(test=sample(900, 3.5, 5))
+    few = many._replace(test=same_number(many.test, len(MODEL.retain.labels)))
+    rates = [evaluate(model)["svc_non_member_rate"] for model in (many, few)]
+    assert rates[0] == rates[1] < 95.0
+    assert 100 * svc_non_member_rate(many.retain, many.test, many.forget) == 100.0
+
+
 def test_evaluate_against_a_retrained_model():
     metrics, oracle = evaluate(MODEL, RETRAINED), evaluate(RETRAINED)
     p, q = RETRAINED.forget.probabilities, MODEL.forget.probabilities
