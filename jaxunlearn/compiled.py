@@ -6,11 +6,11 @@ run. Importing the library changes nothing: only the command does.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-_HIT = "/jax/compilation_cache/cache_hits"
+_READING = "/jax/compilation_cache/cache_retrieval_time_sec"
 _COMPILING = "/jax/core/compile/"  # tracing, lowering, and XLA's compiling or reading
 
 
@@ -25,43 +25,28 @@ def keep_compiled_programs() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
-@contextmanager
-def programs_read() -> Iterator[list[str]]:
-    """Notes which compiled programs are read from the cache meanwhile: one entry for each.
-
-    Yields:
-        A list that grows.
-    """
-    import jax
-
-    hits: list[str] = []
-
-    def listen(event: str, **details: Any) -> None:
-        if event == _HIT:
-            hits.append(event)
-
-    jax.monitoring.register_event_listener(listen)
-    try:
-        yield hits
-    finally:
-        jax.monitoring.unregister_event_listener(listen)
+def programs_read() -> AbstractContextManager[list[float]]:
+    """Notes which compiled programs are read from the cache meanwhile: the seconds of each."""
+    return _durations(_READING)
 
 
-@contextmanager
-def compilation_seconds() -> Iterator[list[float]]:
+def compilation_seconds() -> AbstractContextManager[list[float]]:
     """Notes how long compiling takes meanwhile: one entry for each of its stages.
 
     For times that are told without compilation where `training.executable_for` is out of reach.
-
-    Yields:
-        A list that grows.
     """
+    return _durations(_COMPILING)
+
+
+@contextmanager
+def _durations(of_events: str) -> Iterator[list[float]]:
+    """A list that grows by the seconds of each of JAX's events whose name begins so."""
     import jax
 
     seconds: list[float] = []
 
     def listen(event: str, duration_secs: float, **details: Any) -> None:
-        if event.startswith(_COMPILING):
+        if event.startswith(of_events):
             seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)

@@ -69,7 +69,7 @@ def without_choice(record: dict[str, Any]) -> list[str]:
         f"{request} {name}"
         for request, runs in record["found"].items()
         for name, found in runs.items()
-        if "diverged" in found["trials"][0]
+        if _best_diverged(found["trials"])
     ]
 
 
@@ -82,11 +82,11 @@ def chosen_toml(record: dict[str, Any]) -> str:
     Returns:
         TOML, with the targets (and gaps, if known) as comments; runs without a choice are named.
     """
-    lines, lost = [], without_choice(record)
+    lines = []
     for request, runs in record["found"].items():
         for name, found in runs.items():
             trials = found["trials"]
-            if f"{request} {name}" in lost:
+            if _best_diverged(trials):
                 lines += [f"# {request} {name}: the best trial diverged", ""]
                 continue
             comment = f"# target {trials[0]['target']:.2f}, median {_median(trials):.2f}"
@@ -135,6 +135,10 @@ def render_tuning(folder: Path) -> "RichTable":
                 request, name, str(len(trials)), *texts, end_section=index == len(runs)
             )
     return rendered
+
+
+def _best_diverged(trials: list[dict[str, Any]]) -> bool:
+    return "diverged" in trials[0]
 
 
 def _median(trials: list[dict[str, Any]]) -> float:
