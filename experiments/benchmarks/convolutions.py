@@ -44,25 +44,30 @@ def job(form: Callable[..., jax.Array], size: int, channels: int) -> Callable[[]
     return work
 
 
+def measured(size: int, channels: int) -> dict[str, Any]:
+    """The ratio of the two forms in turns, and the milliseconds of each."""
+    jobs = {name: job(form, size, channels) for name, form in FORMS.items()}
+    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(TURNS):
+        for name, work in jobs.items():
+            began = clock()
+            jax.block_until_ready(work())
+            taken[name].append(float((clock() - began)[1]) / STEPS * 1e3)
+    ratio = quartiles([a / b for a, b in zip(*taken.values(), strict=True)])
+    ms = {name: quartiles(each)[1] for name, each in taken.items()}
+    return {"channels": channels, "size": size, "ratio": ratio, "ms": ms}
+
+
 def main() -> None:
     """Measures, and prints the table."""
     kind, rows = prepare(), []
     lines = ["| channels | output | patches / layout | ms a step |", "| ---: | --- | --- | --- |"]
-    for channels, sizes in SIZES.items():
-        for size in sizes:
-            jobs = {name: job(form, size, channels) for name, form in FORMS.items()}
-            taken: dict[str, list[float]] = {name: [] for name in jobs}
-            for _ in range(TURNS):
-                for name, work in jobs.items():
-                    began = clock()
-                    jax.block_until_ready(work())
-                    taken[name].append(float((clock() - began)[1]) / STEPS * 1e3)
-            ratio = quartiles([a / b for a, b in zip(*taken.values(), strict=True)])
-            ms = {name: quartiles(each)[1] for name, each in taken.items()}
-            rows.append({"channels": channels, "size": size, "ratio": ratio, "ms": ms})
-            of_forms = ", ".join(f"{value:.2f}" for value in ms.values())
-            lines.append(f"| {channels} | {size} x {size} | {spread(ratio)} | {of_forms} |")
-            print(lines[-1], flush=True)
+    for channels, size in [(count, side) for count, sides in SIZES.items() for side in sides]:
+        row = measured(size, channels)
+        rows.append(row)
+        of_forms = ", ".join(f"{value:.2f}" for value in row["ms"].values())
+        lines.append(f"| {channels} | {size} x {size} | {spread(row['ratio'])} | {of_forms} |")
+        print(lines[-1], flush=True)
     path = RESULTS / f"convolutions_{kind}.json"
     write_json(path, {"machine": machine(), "batch": BATCH, "turns": TURNS, "rows": rows})
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
