@@ -2,10 +2,10 @@
 
     python experiments/ddpm_search.py experiments/configs/digits_ddpm_rates.toml runs/ddpm-rates
 
-Every method gets the same rates, on one pretraining seed that the study does not use. A run is
-judged blind, without any retrained model and without test data: by how often the classifier still
-sees the forgotten class, and by how much the Frechet distance of the other classes to the real
-retain images has grown over the original model's,
+Every method gets the same rates (`--rates`), on one pretraining seed that the study does not use.
+A run is judged blind, without any retrained model and without test data: by how often the
+classifier still sees the forgotten class, and by how much the Frechet distance of the other
+classes to the real retain images has grown over the original model's,
 
     score = forgotten class seen (%) + 100 max(frechet / frechet of the original - 1, 0)
 
@@ -14,6 +14,7 @@ The result, `search.json`, holds every trial, best first. What is done is not do
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from jaxunlearn.folders import check_claim
 from jaxunlearn.setting import machine
 from jaxunlearn.training import Diverged
 
-RATES = (1e-4, 3e-4, 1e-3)
 DIVERGED = 1000.0
 
 
@@ -35,7 +35,7 @@ def score(metrics: dict[str, float], original: dict[str, float]) -> float:
     return metrics["generated_forget_accuracy"] + 100.0 * max(grown, 0.0)
 
 
-def search(folder: Path, study: Study) -> None:
+def search(folder: Path, study: Study, rates: Sequence[float]) -> None:
     """Tries all rates of all methods of a study on its first seed and request."""
     seed, request, problem, judged = (
         study.seeds[0],
@@ -62,7 +62,7 @@ def search(folder: Path, study: Study) -> None:
     record["original"] = original
     for name in study.methods:
         method, settings = study.run_settings(request, name)
-        for rate in RATES:
+        for rate in rates:
             run = cell / f"{name}-{rate:g}"
             given = settings | {"learning_rate": rate}
             aim = study.run_aim(request, name)
@@ -87,6 +87,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path, help="a study: its first seed and request are used")
     parser.add_argument("folder", type=Path, help="receives the models and search.json")
+    parser.add_argument("--rates", type=float, nargs="+", default=(1e-4, 3e-4, 1e-3))
     given = parser.parse_args()
     check_claim(given.folder, "search.json", "search")
-    search(given.folder, load_study(given.config))
+    search(given.folder, load_study(given.config), given.rates)
