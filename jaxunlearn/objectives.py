@@ -13,7 +13,7 @@ The last two end by themselves: the gradient vanishes when forget examples look 
 The others end there too under `until_unseen`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -242,8 +242,9 @@ _UNTIL = "_until_unseen"
 _UNSEEN_OBJECTIVES = {"match_unseen": match_unseen, "track_unseen": track_unseen}
 
 
-def needs_unseen(name: str) -> bool:
-    """Whether the objective of that name needs forget data that bring unseen examples along."""
+def needs_unseen(settings: Mapping[str, Any]) -> bool:
+    """Whether the objective that settings name needs forget data that bring unseen examples."""
+    name = settings.get("objective", "")
     return name in _UNSEEN_OBJECTIVES or name.endswith(_UNTIL)
 
 

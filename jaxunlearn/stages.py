@@ -229,8 +229,8 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
             "method."
         )
     splits = _splits(config)
-    if splits is not None and needs_unseen(config.settings.get("objective", "")):
-        check_unseen(splits)
+    if splits is not None:
+        check_unseen(config.settings, splits)
     held_out(config.settings, splits)
     runs.check(run, config, dataset, splits)
 
@@ -414,7 +414,7 @@ def _prepared(
         dataset = load_dataset(config.problem)
         others = anchors(dataset.class_names, unlearned.labels(dataset))
         forget["anchor"] = jnp.asarray(others)[forget["label"]]
-    if splits is None or not needs_unseen(config.settings.get("objective", "")):
+    if splits is None or not needs_unseen(config.settings):
         return forget, retain, 0.0, 0.0
     with compilation_seconds() as compiling:
         clock = time.perf_counter()

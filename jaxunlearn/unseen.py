@@ -5,6 +5,9 @@ and `objectives.until_unseen`) find it in the forget batch. It is validation dat
 was trained on and no result is reported on.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,15 +22,18 @@ def has_unseen(splits: Splits) -> bool:
     return len(splits.validation) > 0 and len(splits.test_forget) == 0
 
 
-def check_unseen(splits: Splits) -> None:
-    """Raises unless there are validation examples like those that are forgotten.
+def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
+    """Raises if an objective needs validation examples like those that are forgotten, and has none.
 
     Args:
+        settings: of the method, which name its objective if it has one.
         splits: the data of the request.
 
     Raises:
         InputError: there are none.
     """
+    if not objectives.needs_unseen(settings):
+        return
     if len(splits.validation) == 0:
         raise InputError(
             "the objective compares forget data with validation data, but there are none; raise "

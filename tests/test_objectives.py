@@ -255,7 +255,9 @@ def test_unseen_examples_keep_the_order_and_the_distribution() -> None:
 
 @pytest.mark.parametrize("name", ["match_unseen", "track_unseen", "random_labels_until_unseen"])
 def test_objectives_that_compare_need_unseen_examples(name: str) -> None:
-    assert objectives.needs_unseen(name) and not objectives.needs_unseen("random_labels")
+    assert objectives.needs_unseen({"objective": name})
+    assert not objectives.needs_unseen({"objective": "random_labels"})
+    assert not objectives.needs_unseen({})
     for lacking in (BATCH, BATCH | {"unseen_loss": UNSEEN}, BATCH | {"unseen_image": UNSEEN}):
         with pytest.raises(InputError, match="bring none along"):
             objectives.named(name)(LINEAR, jnp.float32(1.0), {}, lacking, KEY)

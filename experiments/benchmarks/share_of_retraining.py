@@ -40,7 +40,7 @@ def job(config: RunConfig, start: Weights, num_steps: int) -> Callable[[], Any]:
 
     def work() -> training.Outcome:
         brought = forget
-        if objectives.needs_unseen(settings.get("objective", "")):
+        if objectives.needs_unseen(settings):
             brought = with_unseen(task, start, splits, forget)
         given = program, stages.numbers(settings), start, brought, retain
         return training.run(*given, num_steps=num_steps, seed=SEED)

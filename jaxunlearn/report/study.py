@@ -19,6 +19,7 @@ from jaxunlearn.evaluation import SplitPredictions, distances, divergences
 from jaxunlearn.files import check_digests, unsealed
 from jaxunlearn.folders import first_difference
 from jaxunlearn.report.columns import REFERENCES
+from jaxunlearn.results import share_of_time
 from jaxunlearn.types import InputError
 
 
@@ -171,15 +172,12 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     if not isinstance(metrics, dict):
         raise InputError(f'{path} has no "metrics", which must be an object of numbers.')
     numbers = dict(metrics)
-    for key in ("seconds", "share_of_retraining"):
-        if results.get(key) is not None:
-            numbers[key] = results[key]
+    if results.get("seconds") is not None:
+        numbers["seconds"] = results["seconds"]
     bad = {key: value for key, value in numbers.items() if not is_number(value)}
     if bad:
         key, value = next(iter(bad.items()))
         raise InputError(f"{path} has {key} = {value!r}, which must be a finite number.")
-    if "share_of_retraining" in numbers:
-        numbers["share_of_retraining"] *= 100.0
     counts = results.get("counts") or {}
     if not isinstance(counts, dict) or not all(is_number(value) for value in counts.values()):
         raise InputError(f'{path} has "counts" = {counts!r}, which must be an object of numbers.')
@@ -194,14 +192,13 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
             "rollbacks."
         )
     finished, machine = path.stat().st_mtime, done.get("machine") or {}
+    if not isinstance(machine, dict):
+        raise InputError(f'{folder / "done.json"} has "machine" = {machine!r}, not an object.')
     return Run(seed, request, folder.name, folder, numbers, counts, finished, machine, guard)
 
 
 def _complete(run: Run, retrained: Run) -> Run:
-    """Adds the distances to the retrained model that the run's results do not hold yet.
-
-    Where another machine retrained, times say nothing of each other: the share is left out.
-    """
+    """Adds the distances to the retrained model that the run's results do not hold yet."""
     numbers: dict[str, float] = dict(run.metrics)
     derived: dict[str, float] = {}
     try:
@@ -213,10 +210,10 @@ def _complete(run: Run, retrained: Run) -> Run:
                 derived.update(divergences(ours, theirs))
     except InputError as error:
         raise InputError(f"{run.folder} cannot be compared: {error}") from None
-    if run.machine != retrained.machine:
-        numbers.pop("share_of_retraining", None)
-    elif "seconds" in numbers and retrained.metrics.get("seconds"):
-        derived["share_of_retraining"] = 100.0 * numbers["seconds"] / retrained.metrics["seconds"]
+    costs = ({**each.metrics, "machine": each.machine} for each in (run, retrained))
+    share = share_of_time(*costs)
+    if share is not None:
+        derived["share_of_retraining"] = 100.0 * share
     return replace(run, metrics={**derived, **numbers})
 
 
@@ -246,11 +243,9 @@ def _check_protocols(folder: Path) -> None:
                 )
 
 
-def _machines(folder: Path) -> tuple[dict[str, Any], ...]:
+def _machines(runs: Iterable[Run]) -> tuple[dict[str, Any], ...]:
     """The machines that trained the runs: a study may be finished on another than it began on."""
-    records = [read_json(path) for path in sorted(folder.glob("seed-*/*/*/done.json"))]
-    told = [record["machine"] for record in records if isinstance(record.get("machine"), dict)]
-    often = Counter(json.dumps(machine) for machine in told)
+    often = Counter(json.dumps(dict(run.machine)) for run in runs if run.machine)
     return tuple(json.loads(text) for text, _ in often.most_common())
 
 
@@ -279,7 +274,6 @@ def read_study(folder: str | Path) -> Study:
     machine = plan.get("machine") or {}
     if not isinstance(machine, dict):
         raise InputError(f'{folder / "study.json"} has "machine" = {machine!r}, not an object.')
-    machines = _machines(folder) or ((machine,) if machine else ())
     _check_protocols(folder)
     runs: list[Run] = []
     unfinished: list[Unfinished] = []
@@ -311,7 +305,7 @@ def read_study(folder: str | Path) -> Study:
         title=str(plan.get("title") or folder.resolve().name),
         dataset=str(plan.get("dataset") or "not recorded"),
         model=str(plan.get("model") or "not recorded"),
-        machines=machines,
+        machines=_machines(runs) or ((machine,) if machine else ()),
         seeds=tuple(sorted({each.seed for each in everything})),
         requests=_ordered(plan.get("requests"), (each.request for each in everything)),
         methods=_ordered(plan.get("methods"), names),

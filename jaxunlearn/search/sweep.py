@@ -24,7 +24,6 @@ from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.folders import check_claim, check_same, locked
-from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
@@ -136,8 +135,7 @@ def sweep(
             f"{plan.request.name} leaves no validation data, which the front needs; pretrain with "
             f"a larger validation_fraction than {problem.validation_fraction:g}."
         )
-    if needs_unseen(settings.get("objective", "")):
-        check_unseen(splits)
+    check_unseen(settings, splits)
     if retrained is not None:
         results.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
     identity = _identity(plan, problem, seed, retrained)

@@ -32,7 +32,6 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import write_record, write_text
 from jaxunlearn.folders import check_claim, check_same, locked
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
-from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.report.tuning import FILE, chosen_toml, read_tuning, without_choice
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
@@ -239,9 +238,8 @@ def _check(folder: Path, search: Search) -> None:
             method, proposals = search.proposals(request, name)
             settings = methods.settings(method, proposals[0])
             stages.program(task, method, settings)
-            if needs_unseen(settings.get("objective", "")):
-                for seed in search.seeds:
-                    check_unseen(load_splits(search.problem, seed, request))
+            for seed in search.seeds:
+                check_unseen(settings, load_splits(search.problem, seed, request))
 
 
 def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> Path | None:

@@ -165,7 +165,7 @@ def _train(task: Task, method: str, fixed_settings: tuple[tuple[str, Any], ...])
     ) -> tuple[Params, ModelState]:
         made = build(numbers | {"held_out": unseen})
         forget_arrays, retain_arrays = (_chosen(pool, chosen) for chosen in (forget, retain))
-        if needs_unseen(fixed.get("objective", "")):
+        if needs_unseen(fixed):
             losses, unseen_losses = (
                 _losses(task, params, model_state, part) for part in (forget_arrays, unseen)
             )

@@ -23,7 +23,6 @@ from jaxunlearn.evaluation.audit import epsilon_lower_bound
 from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
 from jaxunlearn.files import write_record
 from jaxunlearn.folders import locked
-from jaxunlearn.objectives import needs_unseen
 from jaxunlearn.setting import (
     check_classifies,
     load_dataset,
@@ -85,8 +84,7 @@ def ulira(
     for method, settings in chosen.values():
         shadows.train(task, method, settings)
         stages.held_out(settings, splits)
-        if needs_unseen(settings.get("objective", "")):
-            check_unseen(splits)
+        check_unseen(settings, splits)
     if epsilon:
         epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?
     setting = Setting(

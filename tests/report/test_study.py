@@ -128,15 +128,20 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
         read_study(tmp_path)
 
 
+def test_a_machine_that_is_no_object_is_refused(small_study):
+    run = small_study / "seed-0" / "random-0.1" / "eupmu"
+    (run / "done.json").write_text('{"machine": "fast"}')
+    with pytest.raises(InputError, match="eupmu/done.json has \"machine\" = 'fast', not an object"):
+        read_study(small_study)
+
+
 def test_the_machines_named_are_those_that_trained_the_runs(small_study):
     gpu, cpu = {"platform": "gpu", "jax": "0.11.2"}, {"platform": "cpu"}
     cell = small_study / "seed-0" / "random-0.1"
     assert [each["processor"] for each in read_study(small_study).machines] == ["2 cores"]
     for name, machine in {"retrain": cpu, "eupmu": gpu}.items():
         (cell / name / "done.json").write_text(json.dumps({"machine": machine}))
-    (small_study / "seed-0" / "class-3" / "eupmu").mkdir(parents=True)
-    done = small_study / "seed-0" / "class-3" / "eupmu" / "done.json"
-    done.write_text(json.dumps({"machine": gpu}))
+    shutil.copytree(cell / "eupmu", small_study / "seed-0" / "class-3" / "eupmu")
     study = read_study(small_study)
     assert study.machines == (gpu, cpu)  # that of most runs first
     told = dict(facts(study, 0.0))
