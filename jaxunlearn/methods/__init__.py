@@ -113,6 +113,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "forget_batch_size": _POSITIVE,
     "retain_batch_size": _POSITIVE,
     "mask_batch_size": _POSITIVE,
+    "num_mask_batches": _NOT_NEGATIVE,
     "num_fast_steps": _POSITIVE,
     "num_layers": _POSITIVE,
     "bank_size": _POSITIVE,

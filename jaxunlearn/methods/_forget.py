@@ -34,6 +34,7 @@ def forget_phase(
     threshold: float | jax.Array,
     per_example: bool,
     mask_batch_size: int,
+    num_mask_batches: int,
 ) -> ForgetPhase:
     """Scales by `decay`, masks by the Fisher ratio if `saliency`, clips, and then does `finish`."""
     arrange = arranged(mask)
@@ -58,6 +59,7 @@ def forget_phase(
                 threshold=threshold,
                 per_example=per_example,
                 batch_size=mask_batch_size,
+                num_batches=num_mask_batches,
             )
             movable = arrange(salient, key)
         return chain(movable).init(params)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxunlearn.transforms import fisher_diagonal
 from jaxunlearn.types import Arrays, ModelState, Params, Task, unvisited
 
+_ORDER_CHILD = 6  # of the run's key
+
 
 def stacked_positions(arrays: Arrays, batch_size: int) -> jax.Array:
     """Positions of all examples as `[N, B]`; the last incomplete batch is left out."""
@@ -16,6 +18,13 @@ def stacked_positions(arrays: Arrays, batch_size: int) -> jax.Array:
     batch_size = min(batch_size, size)
     count = size // batch_size
     return jnp.arange(count * batch_size).reshape(count, batch_size)
+
+
+def drawn_positions(arrays: Arrays, batch_size: int, num_batches: int, key: jax.Array) -> jax.Array:
+    """Positions of random examples, none twice, as `[N, B]`: at most so many batches of them."""
+    size = arrays["label"].shape[0]
+    order = jax.random.permutation(jax.random.fold_in(key, _ORDER_CHILD), size)
+    return order[stacked_positions(arrays, batch_size)[:num_batches]]
 
 
 def plain_losses(
@@ -38,10 +47,15 @@ def fisher_of(
     *,
     per_example: bool,
     batch_size: int,
+    num_batches: int = 0,
 ) -> Any:
-    """The Fisher diagonal over all of the data: a tree like the parameters."""
+    """The Fisher diagonal over random batches, or (0) all data: a tree like the parameters."""
     losses_fn = plain_losses(task, model_state, arrays, key)
-    return fisher_diagonal(losses_fn, params, stacked_positions(arrays, batch_size), per_example)
+    if num_batches:
+        positions = drawn_positions(arrays, batch_size, num_batches, key)
+    else:
+        positions = stacked_positions(arrays, batch_size)
+    return fisher_diagonal(losses_fn, params, positions, per_example)
 
 
 def fisher_pair(
@@ -54,8 +68,9 @@ def fisher_pair(
     *,
     per_example: bool,
     batch_size: int,
+    num_batches: int = 0,
 ) -> tuple[Any, Any]:
-    """The Fisher diagonals over all of the forget and all of the retain data."""
+    """The Fisher diagonals over the forget and over the retain data."""
 
     def fisher(arrays: Arrays) -> Any:
         return fisher_of(
@@ -66,6 +81,7 @@ def fisher_pair(
             arrays,
             per_example=per_example,
             batch_size=batch_size,
+            num_batches=num_batches,
         )
 
     return fisher(forget), fisher(retain)

@@ -26,8 +26,9 @@ def fisher_mask(
     threshold: float | jax.Array,
     per_example: bool,
     batch_size: int,
+    num_batches: int,
 ) -> Any:
-    """`1[F_forget / F_retain >= threshold]`, with the Fisher diagonals over all of the data."""
+    """`1[F_forget / F_retain >= threshold]`, each over random batches, or (0) over all its data."""
     of_forget, of_retain = fisher_pair(
         task,
         key,
@@ -37,6 +38,7 @@ def fisher_mask(
         retain,
         per_example=per_example,
         batch_size=batch_size,
+        num_batches=num_batches,
     )
     return fisher_ratio_mask(of_forget, of_retain, threshold)
 

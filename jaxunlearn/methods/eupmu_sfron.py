@@ -57,6 +57,7 @@ def eupmu_sfron(
     share_optimizer: bool = False,
     per_example_fisher: bool = True,
     mask_batch_size: int = 32,
+    num_mask_batches: int = 0,
 ) -> Method:
     """Surgery of the forget step, then retain steps of the fast weights, then the multiplier.
 
@@ -89,6 +90,8 @@ def eupmu_sfron(
         share_optimizer: step the direction by `optimizer` too, with one momentum for both phases.
         per_example_fisher: square the gradients of single examples; otherwise of batch means.
         mask_batch_size: of the pass that computes the Fisher diagonals.
+        num_mask_batches: of that pass, at most, of random examples of either data set; 0 takes all
+            of both, as in the paper, which costs about an epoch.
 
     Returns:
         A `Method` that uses K + 1 retain batches per step: one for the surgery, K for the fast
@@ -128,6 +131,7 @@ def eupmu_sfron(
         threshold=threshold,
         per_example=per_example_fisher,
         mask_batch_size=mask_batch_size,
+        num_mask_batches=num_mask_batches,
     )
 
     def init(

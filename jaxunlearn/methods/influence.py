@@ -21,10 +21,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxunlearn.methods._one_shot import one_shot
-from jaxunlearn.methods._passes import plain_losses, stacked_positions
+from jaxunlearn.methods._passes import drawn_positions, plain_losses, stacked_positions
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
-
-_ORDER_CHILD = 6  # of the run's key
 
 
 class InverseFisher(NamedTuple):
@@ -138,8 +136,7 @@ def influence(
             return lambda positions: gradient(flat, positions)
 
         num_forget, num_retain = len(forget["label"]), len(retain["label"])
-        order = jax.random.permutation(jax.random.fold_in(key, _ORDER_CHILD), num_retain)
-        batches = order[stacked_positions(retain, fisher_batch_size)[:num_fisher_batches]]
+        batches = drawn_positions(retain, fisher_batch_size, num_fisher_batches, key)
         inverse = woodfisher(gradient_on(retain), batches, flat.size, damping)
         total = num_forget * _mean(
             gradient_on(forget), stacked_positions(forget, fisher_batch_size)

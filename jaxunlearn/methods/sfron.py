@@ -48,6 +48,7 @@ def sfron(
     share_optimizer: bool = False,
     per_example_fisher: bool = True,
     mask_batch_size: int = 32,
+    num_mask_batches: int = 0,
 ) -> Method:
     """One masked forget step, then retain steps of the fast weights, which the weights follow.
 
@@ -78,6 +79,8 @@ def sfron(
             phases (the released code).
         per_example_fisher: square the gradients of single examples; otherwise of batch means.
         mask_batch_size: of the pass that computes the Fisher diagonals.
+        num_mask_batches: of that pass, at most, of random examples of either data set; 0 takes all
+            of both, as in the paper, which costs about an epoch.
 
     Returns:
         A `Method` that uses K retain batches per step.
@@ -114,6 +117,7 @@ def sfron(
         threshold=threshold,
         per_example=per_example_fisher,
         mask_batch_size=mask_batch_size,
+        num_mask_batches=num_mask_batches,
     )
 
     def init(

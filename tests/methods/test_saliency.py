@@ -6,6 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxunlearn import methods
+from jaxunlearn.methods._passes import drawn_positions
+from jaxunlearn.methods._saliency import fisher_mask
 from jaxunlearn.types import InputError
 from tests import toy
 from tests.helpers import assert_trees_equal, flat
@@ -48,6 +51,38 @@ def test_weights_outside_the_random_mask_stay_bit_equal() -> None:
     np.testing.assert_array_equal(after[~mask], before[~mask])
     assert np.all(after[mask] != before[mask])
     assert_trees_equal(mask_of(run.start.opt_state), mask_of(run.end.opt_state))
+
+
+@pytest.mark.parametrize("method", ["sfron", "eupmu_sfron"])
+def test_the_mask_of_some_batches_is_that_of_the_examples_in_them(method: str) -> None:
+    """Three batches of four, of either data set; others with another seed."""
+    problem = toy.problem()
+    some = toy.runner(method, num_mask_batches=3)
+    for seed in (0, 1):
+        key = jax.random.key(seed)
+        drawn = []
+        for arrays in (problem.forget, problem.retain):
+            positions = drawn_positions(arrays, 4, 3, key)
+            assert positions.shape == (3, 4) and len(np.unique(positions)) == 12
+            drawn.append({name: values[positions.ravel()] for name, values in arrays.items()})
+        rest = {"threshold": 1.0, "per_example": True, "batch_size": 4, "num_batches": 0}
+        given = toy.TASK, key, problem.params, problem.model_state, *drawn
+        expected = flat(fisher_mask(*given, **rest)).astype(bool)
+        np.testing.assert_array_equal(entries(some.start(seed).opt_state), expected)
+    everything = entries(toy.runner(method).start().opt_state)
+    assert np.any(entries(some.start().opt_state) != everything)
+
+
+def test_more_batches_than_there_are_take_all_of_the_data() -> None:
+    of_all, of_many = (toy.runner("sfron", num_mask_batches=n).start() for n in (0, 1000))
+    np.testing.assert_array_equal(entries(of_many.opt_state), entries(of_all.opt_state))
+
+
+def test_a_negative_number_of_batches_is_refused() -> None:
+    with pytest.raises(
+        InputError, match="num_mask_batches of method sfron is -1, but must be 0 or more"
+    ):
+        methods.settings("sfron", {"num_mask_batches": -1})
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)
