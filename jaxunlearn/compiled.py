@@ -1,4 +1,5 @@
-"""Compiled programs: where the commands keep them, how many were read, how long the others took.
+"""Compiled programs: where they are kept, how many were read, how long the others took, how many
+are too many.
 
 The cache is JAX's own. A folder that cannot be read or written costs a warning and time, never a
 run. Importing the library changes nothing: only the command does.
@@ -12,6 +13,7 @@ from typing import Any
 
 _READING = "/jax/compilation_cache/cache_retrieval_time_sec"
 _COMPILING = "/jax/core/compile/"  # tracing, lowering, and XLA's compiling or reading
+_MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
 def keep_compiled_programs() -> None:
@@ -23,6 +25,20 @@ def keep_compiled_programs() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxunlearn" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def too_many() -> bool:
+    """Whether the programs of this process come near the limit that Linux sets to memory maps.
+
+    On CPUs a program takes some two hundred of them, and one map too many ends the process. Here it
+    is half of the limit; where there is none that can be read, programs are never too many.
+    """
+    try:
+        limit = int(_MOST_MAPS.read_text())
+        with _MAPS.open("rb") as maps:
+            return 2 * sum(1 for _ in maps) > limit
+    except (OSError, ValueError):
+        return False
 
 
 def programs_read() -> AbstractContextManager[list[float]]:

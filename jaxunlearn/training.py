@@ -29,6 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn import hosts
 from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.compiled import too_many
 from jaxunlearn.files import file_digest, unwritable, write_text
 from jaxunlearn.parallel import check_divides, mapped, replicate, shardings, split_batch
 from jaxunlearn.streaming import Stream, Unread, supplied
@@ -463,6 +464,9 @@ _executables: dict[Any, Any] = {}
 def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
     """The executable of a jitted function for arguments like these, compiled once.
 
+    Programs that come to be too many for the process (see `compiled.too_many`) are all let go
+    first, those in JAX's own caches too; who needs one again compiles it again.
+
     Args:
         function: from `jax.jit`.
         *args: its arguments; what counts is their shapes, types and devices.
@@ -474,6 +478,9 @@ def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
     signature = (function, structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
     if signature in _executables:
         return _executables[signature], 0.0
+    if too_many():
+        _executables.clear()
+        jax.clear_caches()
     clock = time.perf_counter()
     _executables[signature] = function.lower(*args).compile()
     return _executables[signature], time.perf_counter() - clock

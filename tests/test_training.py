@@ -3,6 +3,7 @@
 The program is EUPMU with the next-batch multiplier on the toy task, in chunks of four steps.
 """
 
+import gc
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import training
+from jaxunlearn import compiled, training
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.parallel import make_mesh, replicate
 from jaxunlearn.training import Diverged, Interrupted, Outcome, Program, compile_program
@@ -357,6 +358,37 @@ def chunk(program: Program, runner: toy.Runner) -> tuple[Any, tuple[Any, ...]]:
     args = (numbers, state, problem.forget, problem.retain, stop)
     args = (args[0], args[1], *replicate(args[2:], program.mesh))
     return training.executable_for(program.chunk, *args)[0], args
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux limits memory maps")
+def test_programs_are_let_go_before_they_are_too_many(
+    go: Any, undisturbed: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where each is one too many, a run goes as any other, and those of before are gone."""
+
+    def maps() -> int:
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    go()
+    held, limit = maps(), tmp_path / "limit"
+    limit.write_text("1\n")
+    monkeypatch.setattr(compiled, "_MOST_MAPS", limit)
+    training.executable_for(jax.jit(lambda x: x + 1.0), jnp.ones(3))
+    assert len(training._executables) == 1
+    gc.collect()
+    assert maps() < held
+    Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1", True), ("2000000000", False), ("?", False)])
+def test_programs_are_too_many_by_the_limit_of_the_system(
+    limit: str, expected: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "limit"
+    monkeypatch.setattr(compiled, "_MOST_MAPS", path)
+    assert not compiled.too_many()  # no limit that can be read
+    path.write_text(limit)
+    assert compiled.too_many() == (expected and Path("/proc/self/maps").exists())
 
 
 def test_nothing_moves_to_or_from_the_host_within_a_chunk(chunk: Any) -> None:
