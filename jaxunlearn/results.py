@@ -143,33 +143,10 @@ def with_share(cost: dict[str, Any], retrained: Path | None) -> dict[str, Any]:
     if not cost or retrained is None:
         return cost
     theirs = read_cost(retrained)
-    share = share_of_time(cost, theirs)
+    share = evaluation.share_of_time(cost, theirs)
     if share is None:
         return cost
     return cost | {"retrain_seconds": theirs["seconds"], "share_of_retraining": share}
-
-
-def share_of_time(cost: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
-    """What share the seconds of one run are of those of another.
-
-    Args:
-        cost: "seconds" and "machine" of the one, where they are known.
-        other: the same of the other.
-
-    Returns:
-        The share; None where either took no time that is known, or where they ran on different
-        machines, whose times say nothing of each other.
-
-    Example:
-        >>> share_of_time({"seconds": 1.0}, {"seconds": 4.0})
-        0.25
-        >>> share_of_time({"seconds": 1.0, "machine": {"platform": "gpu"}}, {"seconds": 4.0})
-    """
-    if "seconds" not in cost or not other.get("seconds"):
-        return None
-    if (cost.get("machine") or {}) != (other.get("machine") or {}):
-        return None
-    return cost["seconds"] / other["seconds"]
 
 
 def _drift(

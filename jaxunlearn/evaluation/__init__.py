@@ -30,6 +30,7 @@ from jaxunlearn.evaluation.metrics import (
     divergences,
     evaluate,
     five_part_gap,
+    share_of_time,
     tug_of_war,
 )
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
@@ -71,6 +72,7 @@ __all__ = [
     "precision_recall",
     "predict",
     "rank",
+    "share_of_time",
     "same_number",
     "summarize",
     "svc_non_member_rate",

@@ -1,4 +1,4 @@
-"""Every number of the results table, from predictions alone.
+"""Every number of the results table, from predictions alone, but for the share of time.
 
 Write FA, RA and TA for the accuracy on forget, retain and test data, and d for the difference to
 the model retrained without the forget data (the oracle). Then
@@ -10,6 +10,7 @@ have an accuracy of their own.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -216,3 +217,26 @@ def evaluate(
         metrics.update(divergences(model, retrained))
         metrics.update(distances(metrics, retrained_metrics))
     return metrics
+
+
+def share_of_time(cost: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+    """What share the seconds of one run are of those of another.
+
+    Args:
+        cost: "seconds" and "machine" of the one, where they are known.
+        other: the same of the other.
+
+    Returns:
+        The share; None where either took no time that is known, or where they ran on different
+        machines, whose times say nothing of each other.
+
+    Example:
+        >>> share_of_time({"seconds": 1.0}, {"seconds": 4.0})
+        0.25
+        >>> share_of_time({"seconds": 1.0, "machine": {"platform": "gpu"}}, {"seconds": 4.0})
+    """
+    if "seconds" not in cost or not other.get("seconds"):
+        return None
+    if (cost.get("machine") or {}) != (other.get("machine") or {}):
+        return None
+    return cost["seconds"] / other["seconds"]

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn import methods
-from jaxunlearn.evaluation import SplitPredictions, distances, divergences
+from jaxunlearn.evaluation import SplitPredictions, distances, divergences, share_of_time
 from jaxunlearn.files import check_digests, unsealed
 from jaxunlearn.folders import first_difference
 from jaxunlearn.report.columns import REFERENCES
-from jaxunlearn.results import share_of_time
 from jaxunlearn.types import InputError
 
 
