@@ -1,5 +1,4 @@
-"""Compiled programs: where they are kept, how many were read, how long the others took, how many
-are too many.
+"""Compiled programs: where they are kept, how many were read, how long others took, how many fit.
 
 The cache is JAX's own. A folder that cannot be read or written costs a warning and time, never a
 run. Importing the library changes nothing: only the command does.

@@ -221,6 +221,13 @@ def _check(folder: Path, search: Search) -> None:
     """Raises if anything is wrong with any run, before anything is compiled or written."""
     check_classifies(search.problem, "tune")
     task = load_task(search.problem)
+    chosen: dict[ForgetRequest, list[dict[str, Any]]] = {each: [] for each in search.requests}
+    for request in search.requests:
+        for name in search.search:
+            method, proposals = search.proposals(request, name)
+            settings = methods.settings(method, proposals[0])
+            stages.program(task, method, settings)
+            chosen[request].append(settings)
     for seed in search.seeds:
         stages.check(_pretrained(folder, seed), stages.pretraining(search.problem, seed))
         for request in search.requests:
@@ -230,16 +237,11 @@ def _check(folder: Path, search: Search) -> None:
                     f"{request.name} leaves no validation data, which blind tuning needs; raise "
                     f"validation_fraction, which is {search.problem.validation_fraction:g}."
                 )
+            for settings in chosen[request]:
+                check_unseen(settings, splits)
             if search.oracle:
                 retraining = stages.retraining(search.problem, seed, request)
                 stages.check(_retrained(folder, seed, request), retraining)
-    for request in search.requests:
-        for name in search.search:
-            method, proposals = search.proposals(request, name)
-            settings = methods.settings(method, proposals[0])
-            stages.program(task, method, settings)
-            for seed in search.seeds:
-                check_unseen(settings, load_splits(search.problem, seed, request))
 
 
 def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> Path | None:
