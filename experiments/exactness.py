@@ -45,13 +45,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import (
+    data_order,
     fast_slow,
     implicit_surgery,
     multiplier,
     objectives,
     stages,
     surgery_value_and_grad,
-    training,
 )
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
@@ -93,7 +93,7 @@ def run_surgery(estimator: str) -> dict[str, list[float]]:
     @jax.jit
     def run(params: Any, model_state: Any) -> dict[str, jax.Array]:
         orders = [
-            training.visits(jax.random.fold_in(key, child), part, jnp.int32(0), size, STEPS)
+            data_order.visits(jax.random.fold_in(key, child), part, jnp.int32(0), size, STEPS)
             for child, part, size in ((2, forget, FORGET_BATCH), (3, retain, RETAIN_BATCH))
         ]
 
@@ -103,7 +103,7 @@ def run_surgery(estimator: str) -> dict[str, list[float]]:
         def step(carry: Any, i: jax.Array) -> Any:
             params, opt_state = carry
             batches = [
-                training.take(part, order, i)
+                data_order.take(part, order, i)
                 for part, order in zip((forget, retain), orders, strict=True)
             ]
 

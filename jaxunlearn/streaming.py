@@ -1,8 +1,8 @@
 """Examples that are read from where they lie as a run visits them: data larger than memory.
 
-The order of visits follows from the step alone (`training.visits`), so what the next steps visit is
-known before they are computed: grain's threads read exactly those examples, on each host those of
-its own devices. A streamed run computes what it would with the same data in memory.
+What the steps visit follows from their numbers alone (`data_order.visits`), so what the next ones
+visit is known before they are computed: grain's threads read exactly those examples, on each host
+those of its own devices. A streamed run computes what it would with the same data in memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence

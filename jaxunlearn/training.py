@@ -5,15 +5,11 @@ A `Program` compiles a method once: `init`, and a chunk of many steps over the b
 a chunk sees batches only, so other numbers, seeds, chunk lengths and sizes of data compile no chunk
 anew. Between chunks the host looks at the losses, saves, and shows progress.
 
-Data order: the examples are visited in an endless stream of permutations, one per epoch, all
-derived from the run's key; a batch is the next stretch of the stream. The position in the stream
-follows from the step alone, so a resumed run sees exactly what an undisturbed one would. A run
-draws the permutations once an epoch, so that a step takes no longer with more data.
+Which examples a step visits follows from the step alone (`data_order`), and the metrics of each are
+kept to the line (`metrics_file`), so a resumed run is what an undisturbed one would have been.
 """
 
 import functools
-import hashlib
-import json
 import signal
 import threading
 import time
@@ -24,13 +20,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn import hosts
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.compiled import too_many
-from jaxunlearn.files import file_digest, unwritable, write_text
+from jaxunlearn.data_order import Shuffled, gathered, shuffled, stretch, take
+from jaxunlearn.metrics_file import MetricsFile
 from jaxunlearn.parallel import check_divides, mapped, replicate, shardings, split_batch
 from jaxunlearn.streaming import Stream, Unread, supplied
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
@@ -188,8 +184,8 @@ def compile_program(
     ) -> tuple[Batch, Batch]:
         of_forget, of_retain = order(numbers, first_step, permuted)
         return (
-            _visited(forget, of_forget, functools.partial(shared, axis=1)),
-            _visited(retain, of_retain, functools.partial(shared, axis=2)),
+            gathered(forget, of_forget, functools.partial(shared, axis=1)),
+            gathered(retain, of_retain, functools.partial(shared, axis=2)),
         )
 
     @functools.partial(jax.jit, donate_argnums=1)
@@ -238,111 +234,6 @@ def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def visits(
-    key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
-) -> dict[str, jax.Array]:
-    """Which examples the next steps visit: a stretch of the endless stream of permutations.
-
-    Args:
-        key: the key of this stream.
-        arrays: the examples, N of them.
-        first_step: the step the stretch begins with (traced).
-        per_step: how many examples a step takes.
-        num_steps: how many steps the stretch spans.
-
-    Returns:
-        `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
-    """
-    permuted = shuffled(key, arrays, first_step, per_step, num_steps)
-    return stretch(permuted, first_step, per_step, num_steps)
-
-
-class Shuffled(NamedTuple):
-    """Some permutations of the stream, one after another.
-
-    Attributes:
-        permutations: of the examples, one an epoch. shape=(epochs, N), dtype=jnp.int32
-        first_epoch: the epoch of the first one. shape=(), dtype=jnp.int32
-        until: a stretch that begins at this step or later needs others. shape=(), dtype=jnp.int32
-    """
-
-    permutations: jax.Array
-    first_epoch: jax.Array
-    until: jax.Array
-
-
-def shuffled(
-    key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
-) -> Shuffled:
-    """The permutations that a stretch needs, with the same arguments as `visits`.
-
-    Args:
-        key: the key of this stream.
-        arrays: the examples, N of them.
-        first_step: the step the stretch begins with (traced).
-        per_step: how many examples a step takes.
-        num_steps: how many steps the stretch spans.
-
-    Returns:
-        Permutations of as many epochs as any stretch of this length touches, which may begin amid
-        one: they serve the stretches after it too, until they end.
-    """
-    size = arrays["index"].shape[0]
-    num_epochs = (num_steps * per_step - 1) // size + 2
-    first_epoch = first_step * per_step // size
-    permutations = jax.vmap(
-        lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), size)
-    )(first_epoch + jnp.arange(num_epochs))
-    until = (first_epoch + num_epochs) * size // per_step - num_steps + 1
-    return Shuffled(permutations, first_epoch, until)
-
-
-def stretch(
-    permuted: Shuffled, first_step: jax.Array, per_step: int, num_steps: int
-) -> dict[str, jax.Array]:
-    """What `visits` returns, from permutations that are at hand.
-
-    Args:
-        permuted: from `shuffled`, for this stretch or one before it.
-        first_step: the step the stretch begins with (traced), less than `permuted.until`.
-        per_step: how many examples a step takes.
-        num_steps: how many steps the stretch spans.
-
-    Returns:
-        `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
-    """
-    size = permuted.permutations.shape[1]
-    places = first_step * per_step + jnp.arange(num_steps * per_step).reshape(num_steps, per_step)
-    epochs = places // size
-    position = permuted.permutations[epochs - permuted.first_epoch, places % size]
-    return {"position": position, "epoch": epochs}
-
-
-def _visited(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> Batch:
-    """The examples at the positions of an order, or the order itself if only the index is given."""
-    if arrays.keys() == {"index"}:
-        return order
-    found = {name: values[order["position"]] for name, values in arrays.items()}
-    return shared(found | {"epoch": order["epoch"]})
-
-
-def take(arrays: Arrays, order: dict[str, jax.Array], i: jax.Array) -> Batch:
-    """The batch of the i-th step of a stretch, out of all examples or of the batches of its steps.
-
-    Args:
-        arrays: N examples `[N, ...]`, or the batches themselves, with "epoch", `[num_steps, ...]`.
-        order: what each step visits; of batches themselves, it does not count.
-        i: the step.
-
-    Returns:
-        The batch.
-    """
-    if "epoch" in arrays:
-        return {name: values[i] for name, values in arrays.items()}
-    batch = {name: values[order["position"][i]] for name, values in arrays.items()}
-    return batch | {"epoch": order["epoch"][i]}
-
-
 def run(
     program: Program,
     numbers: Numbers,
@@ -382,7 +273,7 @@ def run(
             at all of them before its first step, a record that cannot be read, or a file that
             cannot be written.
     """
-    mesh = program.mesh
+    mesh, metrics = program.mesh, MetricsFile(metrics_file)
     sets = [x if isinstance(x, Stream) else replicate(x, mesh) for x in (forget, retain)]
     present = [{} if isinstance(x, Stream) else x for x in sets]
     numbers = {k: jnp.float32(v) if isinstance(v, float) else v for k, v in numbers.items()}
@@ -393,7 +284,7 @@ def run(
         shapes = jax.eval_shape(program.init, *inputs)
         places = shardings(shapes, mesh)
         target = jax.tree.map(lambda shape, place: shape.update(sharding=place), shapes, places)
-        state, record = checkpointer.restore(target, functools.partial(_complaint, metrics_file))
+        state, record = checkpointer.restore(target, metrics.complaint)
         seconds = record["seconds"]
     else:
         init, compile_seconds = executable_for(program.init, *inputs)
@@ -401,7 +292,7 @@ def run(
         state = jax.block_until_ready(init(*inputs))
         seconds = time.perf_counter() - clock
     del inputs  # the state has its own copy of the weights
-    _truncate_metrics(metrics_file, int(state.step))
+    metrics.truncate(int(state.step))
     step = saved = int(state.step)
     key = replicate(jax.device_get(state.key), mesh)
     given = [{"index": x.index} if isinstance(x, Stream) else x for x in sets]
@@ -435,7 +326,7 @@ def run(
             del data  # that of the next chunk comes now
             done = int(state.step) - step
             seconds += time.perf_counter() - clock - more_seconds
-            _append_metrics(metrics_file, history, step, done)
+            metrics.append(history, step, done)
             step += done
             if not finite:
                 kept = f"the last good checkpoint is of step {saved}" if saved else "none was saved"
@@ -448,7 +339,7 @@ def run(
             stop = hosts.any_says(stop_requested.is_set())
             due = step - saved >= checkpoint_every or step == num_steps
             if checkpointer and (due or stop):
-                checkpointer.save(step, state, _record(metrics_file, step, seconds))
+                checkpointer.save(step, state, metrics.record(step, seconds))
                 saved = step
             if stop:
                 raise Interrupted(
@@ -500,51 +391,3 @@ def _stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-def _record(metrics_file: Path | None, step: int, seconds: float) -> dict[str, Any]:
-    """What goes with a checkpoint: the seconds so far, and the digest of the metrics so far."""
-    record: dict[str, Any] = {"step": step, "seconds": seconds}
-    if metrics_file is None or not hosts.is_first():
-        return record
-    return record | {"metrics": file_digest(metrics_file)}
-
-
-def _complaint(metrics_file: Path | None, record: dict[str, Any]) -> str | None:
-    """What is wrong with the metrics of the steps up to a checkpoint, or None."""
-    if metrics_file is None or "metrics" not in record:
-        return None
-    lines = _lines(metrics_file)[: record["step"]]
-    if hashlib.sha256(b"".join(lines)).hexdigest() == record["metrics"]:
-        return None
-    return f"{metrics_file} was cut short or altered in the lines up to there"
-
-
-def _append_metrics(
-    path: Path | None, history: dict[str, np.ndarray], first_step: int, count: int
-) -> None:
-    if path is None or not hosts.is_first():
-        return
-    lines = []
-    for i in range(count):
-        values = {name: float(values[i]) for name, values in history.items()}
-        line = {"step": first_step + i + 1} | {
-            name: value if np.isfinite(value) else str(value) for name, value in values.items()
-        }
-        lines.append(json.dumps(line) + "\n")
-    try:
-        with path.open("a") as file:
-            file.writelines(lines)
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def _truncate_metrics(path: Path | None, step: int) -> None:
-    """Drops the lines of steps after `step`, which a resumed run writes again."""
-    if path is not None and path.exists():
-        write_text(path, b"".join(_lines(path)[:step]).decode("utf-8", "replace"))
-
-
-def _lines(path: Path) -> list[bytes]:
-    """The lines of a file, one a step; the last may have been cut short by a kill."""
-    return path.read_bytes().splitlines(keepends=True) if path.exists() else []

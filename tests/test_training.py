@@ -1,4 +1,4 @@
-"""Runs: the stream of examples, resuming to the bit, stopping, and what a program promises.
+"""Runs: resuming to the bit, stopping, and what a program promises.
 
 The program is EUPMU with the next-batch multiplier on the toy task, in chunks of four steps.
 """
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import compiled, training
+from jaxunlearn import compiled, data_order, training
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.parallel import make_mesh, replicate
 from jaxunlearn.training import Diverged, Interrupted, Outcome, Program, compile_program
@@ -27,7 +27,6 @@ from tests.helpers import assert_trees_equal, flat
 
 KEY = jax.random.key(0)
 STEPS = 10
-visits = jax.jit(training.visits, static_argnums=(3, 4))
 
 
 def program_of(runner: toy.Runner, devices: int = 1, **sizes: int) -> Program:
@@ -91,72 +90,19 @@ def undisturbed(go: Any, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(go(folder), folder)
 
 
-# The stream of examples.
-
-
-@pytest.mark.parametrize("per_step", [3, 20])
-def test_the_stream_is_one_permutation_after_another(per_step: int) -> None:
-    """Every example once per epoch, in another order each time."""
-    arrays = {"index": jnp.arange(7)}
-    order = visits(KEY, arrays, jnp.int32(0), per_step, 14)
-    positions = np.asarray(order["position"]).ravel()
-    places = np.arange(positions.size)
-    np.testing.assert_array_equal(np.asarray(order["epoch"]).ravel(), places // 7)
-    epochs = positions[: positions.size // 7 * 7].reshape(-1, 7)
-    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(7), (len(epochs), 1)))
-    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
-
-
-@pytest.mark.parametrize(("first", "count"), [(0, 4), (5, 4), (10, 4)])
-def test_stretches_of_the_stream_fit_together(first: int, count: int) -> None:
-    """Wherever a chunk begins and however long it is, it sees the same stream."""
-    arrays = {"index": jnp.arange(7)}
-    whole = visits(KEY, arrays, jnp.int32(0), 5, 14)
-    part = visits(KEY, arrays, jnp.int32(first), 5, count)
-    for name in ("position", "epoch"):
-        np.testing.assert_array_equal(part[name], whole[name][first : first + count])
-
-
-@pytest.mark.parametrize(("size", "per_step"), [(7, 5), (7, 1), (100, 3)])
-def test_permutations_serve_until_their_epochs_end(size: int, per_step: int) -> None:
-    """The same stream, however many steps ago its permutations were drawn."""
-    arrays, count = {"index": jnp.arange(size)}, 4
-    whole = visits(KEY, arrays, jnp.int32(0), per_step, 70)
-    permuted = training.shuffled(KEY, arrays, jnp.int32(3), per_step, count)
-    until = int(permuted.until)
-    ends = (int(permuted.first_epoch) + len(permuted.permutations)) * size
-    assert (until - 1 + count) * per_step <= ends < (until + count) * per_step
-    assert until >= 3 + max(1, size // per_step - count)
-    for first in range(3, until):
-        part = training.stretch(permuted, jnp.int32(first), per_step, count)
-        for name in ("position", "epoch"):
-            np.testing.assert_array_equal(part[name], whole[name][first : first + count])
-
-
-def test_a_batch_is_the_examples_of_its_step() -> None:
-    arrays = {"index": jnp.array([50, 60, 70]), "label": jnp.array([5, 6, 7])}
-    order = {"position": jnp.array([[0, 1], [2, 0]]), "epoch": jnp.array([[0, 0], [0, 1]])}
-    batch = training.take(arrays, order, jnp.int32(1))
-    assert {name: values.tolist() for name, values in batch.items()} == {
-        "index": [70, 50],
-        "label": [7, 5],
-        "epoch": [0, 1],
-    }
-
-
 def test_a_run_is_the_steps_of_the_method(undisturbed: Finished, runner: toy.Runner) -> None:
     """One by one, on batches of the stream, by the keys that the run derives from its seed."""
     problem, numbers = toy.problem(), {k: jnp.float32(v) for k, v in runner.numbers.items()}
     forget, retain = (
-        visits(jax.random.fold_in(KEY, child), arrays, jnp.int32(0), size, 4)
+        data_order.visits(jax.random.fold_in(KEY, child), arrays, jnp.int32(0), size, 4)
         for child, arrays, size in ((2, problem.forget, 4), (3, problem.retain, 6))
     )
     state = runner.start(seed=0)
     lines = undisturbed.metrics.decode().splitlines()
     for n in range(4):
-        batch = training.take(problem.retain, retain, jnp.int32(n))
+        batch = data_order.take(problem.retain, retain, jnp.int32(n))
         stacked = jax.tree.map(lambda x: x[None], batch)
-        batch = training.take(problem.forget, forget, jnp.int32(n))
+        batch = data_order.take(problem.forget, forget, jnp.int32(n))
         state, metrics = runner.step(numbers, state, batch, stacked)
         line = json.loads(lines[n])
         assert line.pop("step") == n + 1

@@ -49,11 +49,12 @@ from torch_models import tensor
 from torch_unlearning import Job, leaves
 
 from jaxunlearn import methods, models, stages
+from jaxunlearn.data_order import visits
 from jaxunlearn.diffusion import Process, antithetic_timesteps
 from jaxunlearn.models import denoisers
 from jaxunlearn.setting import machine
 from jaxunlearn.tasks import classification, diffusion
-from jaxunlearn.training import executable_for, visits
+from jaxunlearn.training import executable_for
 from jaxunlearn.types import example_keys
 
 IMAGE, CLASSES, SIZES = (28, 28, 1), 10, {"forget": 32, "retain": 96}

@@ -36,7 +36,7 @@ from side_by_side import (
     spread,
 )
 
-from jaxunlearn import methods, models, stages, training
+from jaxunlearn import data_order, methods, models, stages, training
 from jaxunlearn.search.groups import run_group
 from jaxunlearn.setting import Weights, machine
 from jaxunlearn.shadow import models as shadows
@@ -156,7 +156,7 @@ def shadow_models(kind: str) -> Row:
     def visited(key: jax.Array, learned: jax.Array) -> jax.Array:
         """The batches of one model, which PyTorch gets ready-made."""
         child = jax.random.fold_in(key, 3)
-        stream = training.visits(child, {"index": learned}, jnp.int32(0), batch, steps)
+        stream = data_order.visits(child, {"index": learned}, jnp.int32(0), batch, steps)
         return learned[stream["position"]]
 
     batches = tensor(jax.jit(jax.vmap(visited))(keys, retain)).long()

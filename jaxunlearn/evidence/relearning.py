@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn import evaluation, methods, results
+from jaxunlearn.data_order import take, visits
 from jaxunlearn.setting import Weights
-from jaxunlearn.training import take, visits
 from jaxunlearn.types import Arrays, Task, TrainState
 
 EPOCHS = 5

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods
+from jaxunlearn.data_order import take, visits
 from jaxunlearn.objectives import needs_unseen, with_unseen
-from jaxunlearn.training import take, visits
 from jaxunlearn.types import Arrays, InputError, Method, ModelState, Params, Task
 
 LEAST_SHADOWS = 6
