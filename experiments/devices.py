@@ -39,8 +39,8 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.diffusion import Process
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.layout import Layout
+from jaxunlearn.programs import numbers
 from jaxunlearn.setting import load_splits, machine
-from jaxunlearn.stages import numbers
 from jaxunlearn.tasks.spread import spread
 from jaxunlearn.types import InputError, Method, Task, TrainState
 

@@ -29,7 +29,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from jaxunlearn import runs, stages, training
+from jaxunlearn import programs, runs, training
 from jaxunlearn.cli import main as command_line
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.setting import machine
@@ -51,7 +51,7 @@ RUNS = {  # the command, and what each device holds
 
 def work() -> None:
     """One process: the command of the arguments, with frequent checkpoints."""
-    stages._CHUNK_STEPS = 5
+    programs._CHUNK_STEPS = 5
     training.run = functools.partial(training.run, checkpoint_every=10)
     command_line(sys.argv[2:])
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import methods, stages
+from jaxunlearn import methods, programs
 from jaxunlearn.diffusion import Process
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.layout import Layout
@@ -78,8 +78,8 @@ def lowered(name: str, method: str, parameters: str) -> dict[str, Any]:
     task, shape = task_of(name)
     own = {"forget_batch_size": BATCH, "retain_batch_size": BATCH, "num_steps": 1}
     settings = methods.settings(method, METHODS[method] | own)
-    program = stages.program(task, method, settings, Layout(DEVICES, parameters))
-    numbers = {key: jax.ShapeDtypeStruct((), jnp.float32) for key in stages.numbers(settings)}
+    program = programs.of_method(task, method, settings, Layout(DEVICES, parameters))
+    numbers = {key: jax.ShapeDtypeStruct((), jnp.float32) for key in programs.numbers(settings)}
     data = {
         "image": jax.ShapeDtypeStruct((EXAMPLES, *shape), jnp.float32),
         "label": jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32),

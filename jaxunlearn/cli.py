@@ -110,7 +110,8 @@ def pretrain(
     """
     _join(layout)
     from jaxunlearn import runs, stages
-    from jaxunlearn.config import Diffusion, Problem, from_dict, parse_settings
+    from jaxunlearn.config import Diffusion, Problem
+    from jaxunlearn.fields import from_dict, parse_settings
 
     given = parse_settings(diffusion, "--diffusion")
     problem = Problem(
@@ -212,7 +213,8 @@ def unlearn(
     """
     _join(layout)
     from jaxunlearn import runs, stages
-    from jaxunlearn.config import Aim, parse_settings
+    from jaxunlearn.config import Aim
+    from jaxunlearn.fields import parse_settings
 
     given = parse_settings(settings, "--settings")
     aim = Aim(trainable or "", adapter_rank, anchor)
@@ -409,7 +411,7 @@ def sweep(
             memory holds no more.
         shard: i/n runs the i-th of n shares, for job arrays.
     """
-    from jaxunlearn.config import parse_settings
+    from jaxunlearn.fields import parse_settings
     from jaxunlearn.search import sweep as sweeps
     from jaxunlearn.search.space import parse_space
 

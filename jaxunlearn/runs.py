@@ -17,8 +17,9 @@ import jax
 
 from jaxunlearn import data, methods
 from jaxunlearn.checkpoints import Checkpointer
-from jaxunlearn.config import Aim, Problem, from_dict
+from jaxunlearn.config import Aim, Problem
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
+from jaxunlearn.fields import from_dict
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.setting import Weights, load_dataset, load_shapes

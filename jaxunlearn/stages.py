@@ -16,9 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from jaxunlearn import deletions, hosts, methods, parallel, runs, training
+from jaxunlearn import deletions, hosts, methods, parallel, programs, runs, training
 from jaxunlearn.anchors import anchors
 from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
 from jaxunlearn.compiled import compilation_seconds, programs_read
@@ -42,17 +41,12 @@ from jaxunlearn.setting import (
     machine,
     to_device,
 )
-from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
-from jaxunlearn.tasks.spread import check_shares, spread
-from jaxunlearn.training import Program
-from jaxunlearn.types import Arrays, InputError, Method, Params, Task
+from jaxunlearn.types import Arrays, InputError, Params, Task
 from jaxunlearn.unseen import check_unseen, with_unseen
 
 AUTOENCODER = "autoencoder"  # where a pretraining keeps the run of its autoencoder
-_CHUNK_STEPS = 100
-_MOST_AUDITED = 1024
 _RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000
 
 
@@ -215,7 +209,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
     task, _ = _narrowed(load_task(problem, parallel.mapped_axis(layout)), config.aim)
-    program(task, config.method, config.settings, layout)
+    programs.of_method(task, config.method, config.settings, layout)
     anchor = config.aim.anchor if config.aim else None
     if anchor is not None and not 0 <= anchor < dataset.num_classes:
         raise InputError(
@@ -231,7 +225,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
     splits = _splits(config)
     if splits is not None:
         check_unseen(config.settings, splits)
-    held_out(config.settings, splits)
+    programs.held_out(config.settings, splits)
     runs.check(run, config, dataset, splits)
 
 
@@ -279,8 +273,8 @@ def train(
     with locked(run), show_progress(run) as on_progress, programs_read() as read:
         runs.claim(run, config, load_dataset(problem), _splits(config))
         outcome = training.run(
-            program(task, config.method, settings, layout),
-            numbers(settings) | held_out(settings, _splits(config)),
+            programs.of_method(task, config.method, settings, layout),
+            programs.numbers(settings) | programs.held_out(settings, _splits(config)),
             start,
             forget,
             retain,
@@ -306,7 +300,7 @@ def train(
         masks = masks_of(outcome.state)
         if masks:
             done["masks"] = fingerprint(masks)
-        if is_guarded(settings):
+        if programs.is_guarded(settings):
             done["guard"] = methods.guard_records(outcome.state)[0]
         if config.stage == "unlearn":
             deletions.write(run, earlier, config, done["weights"])
@@ -440,104 +434,3 @@ def check_original(
     """
     if method == "eupmu_budget":
         check_budget(task, *original, retain, min(each["budget"] for each in settings))
-
-
-def numbers(settings: dict[str, Any]) -> dict[str, float]:
-    """The settings that are arguments of a method's program: the floating-point ones."""
-    return {key: value for key, value in settings.items() if isinstance(value, float)}
-
-
-def is_guarded(settings: dict[str, Any]) -> bool:
-    """Whether settings have a utility budget for the guard to hold."""
-    return "guard_budget" in settings
-
-
-def held_out(settings: dict[str, Any], splits: Splits | None) -> dict[str, Arrays]:
-    """What a guarded method's program is told beside its numbers: validation examples.
-
-    Args:
-        settings: all settings of the method.
-        splits: the data of the request.
-
-    Returns:
-        "held_out", some retain examples that no model was trained on; nothing without a guard.
-
-    Raises:
-        InputError: the guard has no validation data to look at.
-    """
-    if not is_guarded(settings):
-        return {}
-    if splits is None or len(splits.validation) == 0:
-        raise InputError(
-            "guard_budget is held on validation data of the retained classes, but there are none; "
-            "pretrain with a larger validation_fraction, or leave it out."
-        )
-    positions = np.linspace(0, len(splits.validation) - 1, _MOST_AUDITED, dtype=np.int64)
-    return {"held_out": to_device(splits.validation.take(np.unique(positions)))}
-
-
-def program(
-    task: Task, method: str, settings: dict[str, Any], layout: Layout = Layout()
-) -> Program:
-    """The program of a method: one and the same for settings that differ in numbers only.
-
-    Args:
-        task: what is unlearned.
-        method: the name of the method.
-        settings: all its settings.
-        layout: the devices it may use, and how much of a batch at once.
-
-    Returns:
-        A `Program`, compiled when it is first run.
-
-    Raises:
-        InputError: an unknown choice of a setting, a batch that does not divide over the devices
-            or into micro-batches, or a model that has no micro-batches.
-    """
-    fixed = tuple((key, value) for key, value in settings.items() if not isinstance(value, float))
-    return _program(task, method, fixed, layout)
-
-
-@functools.lru_cache
-def _program(
-    task: Task, method: str, static_settings: tuple[tuple[str, Any], ...], layout: Layout
-) -> Program:
-    """The program of a method. It is built once here, which finds unknown choices of settings."""
-    fixed = dict(static_settings)
-    sizes = {name: fixed[name] for name in ("forget_batch_size", "retain_batch_size")}
-    mesh = parallel.make_mesh(layout.devices, layout.parameters)
-    task = _laid_out(task, layout, mesh)
-
-    def build(numbers: dict[str, Any]) -> Method:
-        return methods.build(task, method, fixed | numbers)
-
-    try:
-        guard = {"guard_budget": 0.0} if "guard_every" in fixed else {}
-        defaults = methods.settings(method, guard)
-        build({key: value for key, value in defaults.items() if key not in fixed})
-        check_micro_batch(layout.micro_batch, **sizes)
-        if parallel.mapped_axis(layout):
-            check_shares(task, layout.devices, **sizes)
-        return training.compile_program(
-            build,
-            **sizes,
-            chunk_steps=min(_CHUNK_STEPS, fixed["num_steps"]),
-            mesh=mesh,
-            axis_name=parallel.mapped_axis(layout),
-        )
-    except InputError as error:
-        raise InputError(f"among the settings of method {method}, {error}") from error
-
-
-def _laid_out(task: Task, layout: Layout, mesh: Mesh) -> Task:
-    """The task as the devices compute it: in micro-batches, and under `pmap` in shares of them."""
-    whole, axis_name = task, parallel.mapped_axis(layout)
-    if layout.micro_batch:
-        task = accumulated(whole, layout.micro_batch)
-        parallel.check_divides(mesh, micro_batch=layout.micro_batch)
-    if axis_name is None:
-        return task
-    if layout.micro_batch:
-        check_shares(whole, mesh.size, micro_batch=layout.micro_batch)
-        task = accumulated(whole, layout.micro_batch // mesh.size)
-    return spread(task, axis_name)

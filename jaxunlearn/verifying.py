@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from jaxunlearn import data, deletions
 from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
-from jaxunlearn.config import from_dict
+from jaxunlearn.fields import from_dict
 from jaxunlearn.files import check_digests, is_sealed, read_json
 from jaxunlearn.runs import RunConfig, read_done
 from jaxunlearn.setting import Weights, load_dataset, load_splits

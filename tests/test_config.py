@@ -1,12 +1,11 @@
 """Configurations: what may stand in them, and what is said of what may not."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from jaxunlearn.config import Problem, Study, from_dict, load_study, parse_settings
+from jaxunlearn.config import Problem, Study, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.search.tuning import load_search
 from jaxunlearn.types import InputError
@@ -15,79 +14,6 @@ CONFIGS = Path(__file__).parents[1] / "experiments" / "configs"
 SEARCHES = sorted(CONFIGS.glob("*_search.toml"))
 STUDIES = [path for path in sorted(CONFIGS.glob("*.toml")) if not path.stem.endswith("_search")]
 SEARCHED = [path for path in STUDIES if path.with_name(f"{path.stem}_search.toml") in SEARCHES]
-
-
-@dataclass(frozen=True)
-class Inner:
-    name: str
-    sizes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outer:
-    inner: Inner
-    rate: float = 1.0
-    on: bool = False
-    limit: int | None = None
-    extra: dict[str, dict[str, Any]] | None = None
-
-
-def test_from_dict_makes_what_was_written():
-    values = {
-        "inner": {"name": "x", "sizes": [1, 2]},
-        "rate": 3,
-        "on": True,
-        "limit": None,
-        "extra": {"a": {"b": [1]}},
-    }
-    made = from_dict(Outer, values, "it")
-    assert made == Outer(Inner("x", (1, 2)), 3.0, True, None, {"a": {"b": [1]}})
-    assert type(made.rate) is float
-    assert from_dict(Outer, asdict(made), "it") == made
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([], r"it is \[\], but must be a table of fields"),
-        ({}, "it has no inner, but needs one; add it"),
-        ({"inner": {}}, "it: inner has no name"),
-        ({"inner": 3}, "it: inner is 3, but must be a table"),
-        ({"iner": {}}, "no field 'iner', only inner, rate, on, limit, extra; did you mean inner?"),
-        ({"zzz": {}}, "no field 'zzz', only inner, rate, on, limit, extra."),
-        ({"inner": {"name": 3}}, "inner: name is 3, but must be text"),
-        ({"inner": {"name": "x", "sizes": 3}}, "sizes is 3, but must be a list"),
-        (
-            {"inner": {"name": "x", "sizes": [1, "2"]}},
-            r"sizes\[1\] is '2', but must be a whole num",
-        ),
-        ({"inner": {"name": "x", "sizes": [1.0]}}, r"sizes\[0\] is 1.0, but must be a whole num"),
-        ({"inner": {"name": "x"}, "rate": True}, "rate is True, but must be a number"),
-        ({"inner": {"name": "x"}, "rate": "1"}, "rate is '1', but must be a number"),
-        ({"inner": {"name": "x"}, "on": 1}, "on is 1, but must be true or false"),
-        ({"inner": {"name": "x"}, "limit": True}, "limit is True, but must be a whole number"),
-        ({"inner": {"name": "x"}, "extra": {"a": 1}}, "extra.a is 1, but must be a table"),
-    ],
-)
-def test_from_dict_refuses(values, message):
-    with pytest.raises(InputError, match=message.replace("?", r"\?")):
-        from_dict(Outer, values, "it")
-
-
-def test_parse_settings():
-    given = ("a=1", "b=1.5", "c=true", "d=[32, 16]", "e=text", "f=x=y", "g=", "h=1e-3", 'i="3"')
-    parsed = parse_settings(given, "--settings")
-    expected = {"a": 1, "b": 1.5, "c": True, "d": [32, 16], "e": "text", "f": "x=y", "g": ""}
-    assert parsed == expected | {"h": 0.001, "i": "3"}
-    assert [type(parsed[key]) for key in "abc"] == [int, float, bool]
-
-
-@pytest.mark.parametrize("pairs", [("a",), ("=1",), ("a=1", "a=2"), ("",)])
-def test_parse_settings_refuses(pairs):
-    with pytest.raises(
-        InputError, match="--training got .* takes each setting once, as name=value"
-    ):
-        parse_settings(pairs, "--training")
 
 
 def test_a_problem_has_all_training_settings():

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from jaxunlearn import runs, setting, stages
-from jaxunlearn.config import from_dict
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.fields import from_dict
 from jaxunlearn.files import read_json
 from jaxunlearn.types import InputError
 from tests.shell.commands import QUICK, assert_same_run, call, copy, done, rewrite, snapshot

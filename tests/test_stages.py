@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from jaxunlearn import methods, results, runs, stages, training
-from jaxunlearn.config import Problem, from_dict
+from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.fields import from_dict
 from jaxunlearn.files import read_json
 from jaxunlearn.layout import Layout
 from jaxunlearn.setting import load_splits, load_task

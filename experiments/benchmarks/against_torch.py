@@ -48,7 +48,7 @@ from torch import Tensor
 from torch_models import tensor
 from torch_unlearning import Job, leaves
 
-from jaxunlearn import methods, models, stages
+from jaxunlearn import methods, models, programs
 from jaxunlearn.data_order import visits
 from jaxunlearn.diffusion import Process, antithetic_timesteps
 from jaxunlearn.models import denoisers
@@ -179,8 +179,8 @@ def now() -> np.ndarray:
 def our_job(name: str) -> tuple[Cell, Callable[[], Ran], float]:
     """A cell, a function that runs our job anew, and the seconds of compilation."""
     cell = make_cell(name)
-    program = stages.program(cell.task, cell.method, cell.settings)
-    numbers = {k: jnp.float32(v) for k, v in stages.numbers(cell.settings).items()}
+    program = programs.of_method(cell.task, cell.method, cell.settings)
+    numbers = {k: jnp.float32(v) for k, v in programs.numbers(cell.settings).items()}
     inputs = (numbers, jax.random.key(SEED), *cell.start, cell.forget, cell.retain)
     inputs = jax.device_put(inputs, jax.devices()[0])
     init, seconds = executable_for(program.init, *inputs)

@@ -32,7 +32,7 @@ import torch_unlearning
 from side_by_side import RESULTS, clock, prepare, prepare_torch
 from torch_models import tensor
 
-from jaxunlearn import evaluation, methods, runs, stages
+from jaxunlearn import evaluation, methods, programs, runs
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.results import predict_splits
 from jaxunlearn.setting import Weights, load_splits, load_task, machine
@@ -168,8 +168,8 @@ def ours(
     study: Study, method: str, settings: dict[str, Any], goal: dict[str, float]
 ) -> list[dict[str, Any]]:
     """How far our run is at places along its way, up to the first that is as good as the goal."""
-    program = stages.program(study.task, method, settings)
-    numbers = {name: jnp.float32(value) for name, value in stages.numbers(settings).items()}
+    program = programs.of_method(study.task, method, settings)
+    numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
     retain = jax.device_put(study.splits.retain.arrays())
     forget, seconds = jax.device_put(study.splits.forget.arrays()), np.zeros(2)
     if settings.get("objective") == "match_unseen":

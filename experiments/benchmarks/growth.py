@@ -24,7 +24,7 @@ import matplotlib
 import numpy as np
 from side_by_side import RESULTS, clock, prepare
 
-from jaxunlearn import methods, models, stages, training
+from jaxunlearn import methods, models, programs, training
 from jaxunlearn.setting import machine
 from jaxunlearn.tasks import classification
 
@@ -83,7 +83,7 @@ def job(method: str, at: dict[str, int]) -> Callable[[int], Any]:
     task, start = begun(at["width"])
     sizes = {"forget_batch_size": at["batch"] // 2, "retain_batch_size": at["batch"]}
     settings = methods.settings(method, {"num_steps": LONG, **sizes})
-    program, numbers = stages.program(task, method, settings), stages.numbers(settings)
+    program, numbers = programs.of_method(task, method, settings), programs.numbers(settings)
     data = examples(at["forget"]), examples(at["data"])
 
     def go(num_steps: int) -> Any:
@@ -116,8 +116,8 @@ def fisher_pass(count: int) -> Callable[[], Any]:
     """A function that does the Fisher pass of SFR-on over so many forget and retain examples."""
     task, start = begun(BASE["width"])
     settings = methods.settings("sfron", {"num_steps": LONG})
-    program = stages.program(task, "sfron", settings)
-    numbers = {name: jnp.float32(value) for name, value in stages.numbers(settings).items()}
+    program = programs.of_method(task, "sfron", settings)
+    numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
     data = examples(count // 2), examples(count - count // 2)
     return lambda: program.init(numbers, jax.random.key(0), *start, *data)
 

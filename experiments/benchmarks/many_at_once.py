@@ -36,7 +36,7 @@ from side_by_side import (
     spread,
 )
 
-from jaxunlearn import data_order, methods, models, stages, training
+from jaxunlearn import data_order, methods, models, programs, training
 from jaxunlearn.search.groups import run_group
 from jaxunlearn.setting import Weights, machine
 from jaxunlearn.shadow import models as shadows
@@ -98,11 +98,11 @@ def sweep(name: str, kind: str) -> Row:
         steps, target = STEPS_ON_A_GPU, AT_MOST_ON_A_GPU
     task = classification(models.create(model, 10, **fields), image_shape=IMAGE, num_classes=10)
     settings = methods.settings("eupmu", {"num_steps": steps, **BATCHES})
-    program = stages.program(task, "eupmu", settings)
+    program = programs.of_method(task, "eupmu", settings)
     start = Weights(*jax.jit(task.init)(jax.random.key(0)))
     forget, retain = examples(0, 128, IMAGE), examples(128, 1024, IMAGE)
     tolerances = np.linspace(0.0, 0.15, RUNS)
-    numbers = [stages.numbers(settings) | {"tolerance": float(t)} for t in tolerances]
+    numbers = [programs.numbers(settings) | {"tolerance": float(t)} for t in tolerances]
 
     def together() -> Any:
         return run_group(program, numbers, [0] * RUNS, start, forget, retain, num_steps=steps)
@@ -145,7 +145,7 @@ def shadow_models(kind: str) -> Row:
     pool = examples(0, 1024, shape)
     keys = jax.vmap(jax.random.key)(jnp.arange(SHADOWS))
     start = jax.block_until_ready(shadows.new_weights(task, keys))
-    numbers = {name: jnp.float32(value) for name, value in stages.numbers(settings).items()}
+    numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
     draw = np.random.default_rng(0)
     order = np.stack([draw.permutation(1024) for _ in range(SHADOWS)])
     forget, retain = jnp.asarray(order[:, :64]), jnp.asarray(order[:, 64:576])

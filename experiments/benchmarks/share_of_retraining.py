@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from side_by_side import RESULTS, clock, prepare, quartiles, spread
 
-from jaxunlearn import objectives, runs, stages, training
+from jaxunlearn import objectives, programs, runs, stages, training
 from jaxunlearn.config import load_study
 from jaxunlearn.files import write_json
 from jaxunlearn.runs import RunConfig
@@ -36,13 +36,13 @@ def job(config: RunConfig, start: Weights, num_steps: int) -> Callable[[], Any]:
     assert config.request is not None
     splits = load_splits(config.problem, SEED, config.request)
     forget, retain = to_device(splits.forget), to_device(splits.retain)
-    program = stages.program(task, config.method, settings)
+    program = programs.of_method(task, config.method, settings)
 
     def work() -> training.Outcome:
         brought = forget
         if objectives.needs_unseen(settings):
             brought = with_unseen(task, start, splits, forget)
-        given = program, stages.numbers(settings), start, brought, retain
+        given = program, programs.numbers(settings), start, brought, retain
         return training.run(*given, num_steps=num_steps, seed=SEED)
 
     return work

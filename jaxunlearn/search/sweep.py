@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import methods, results, runs, stages
+from jaxunlearn import methods, programs, results, runs, stages
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
@@ -128,7 +128,7 @@ def sweep(
     problem, seed = original.problem, original.seed
     settings = methods.settings(plan.method, plan.settings | plan.points()[0])
     check_classifies(problem, "sweep")
-    program = stages.program(load_task(problem), plan.method, settings)
+    program = programs.of_method(load_task(problem), plan.method, settings)
     splits = load_splits(problem, seed, plan.request)
     if len(splits.validation) == 0:
         raise InputError(
@@ -217,7 +217,7 @@ def _fitting(
     most = min(most, len(cells))
     if most < 2:
         return 1
-    numbers = stages.numbers(settings) | stages.held_out(settings, case.splits)
+    numbers = programs.numbers(settings) | programs.held_out(settings, case.splits)
     size = fitting_size(program, numbers, case.original, case.forget, case.retain, most=most)
     if size < most:
         say(f"{size} of {most} cells at once fit the memory of the device")
@@ -234,12 +234,12 @@ def _run(
 ) -> None:
     """Runs one group. The last one is filled up with copies, so that all share one program."""
     members = [cells[i % len(cells)] for i in range(size)]
-    told = stages.held_out(settings, case.splits)
+    told = programs.held_out(settings, case.splits)
     label = folder / f"{cells[0].path.stem} and {len(cells) - 1} more"
     with show_progress(label) as on_progress:
         group = run_group(
             program,
-            [stages.numbers(settings | cell.point) | told for cell in members],
+            [programs.numbers(settings | cell.point) | told for cell in members],
             [cell.seed for cell in members],
             case.original,
             case.forget,

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import methods, results, stages, training
-from jaxunlearn.config import Problem, from_dict, read_toml
+from jaxunlearn import methods, programs, results, stages, training
+from jaxunlearn.config import Problem
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.fields import from_dict, read_toml
 from jaxunlearn.files import write_record, write_text
 from jaxunlearn.folders import check_claim, check_same, locked
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
@@ -226,7 +227,7 @@ def _check(folder: Path, search: Search) -> None:
         for name in search.search:
             method, proposals = search.proposals(request, name)
             settings = methods.settings(method, proposals[0])
-            stages.program(task, method, settings)
+            programs.of_method(task, method, settings)
             chosen[request].append(settings)
     for seed in search.seeds:
         stages.check(_pretrained(folder, seed), stages.pretraining(search.problem, seed))
@@ -306,8 +307,8 @@ def _try(
             stages.check_original(case.task, method, case.original, case.retain, settings)
             with show_progress(label) as on_progress:
                 outcome = training.run(
-                    stages.program(case.task, method, settings),
-                    stages.numbers(settings) | stages.held_out(settings, case.splits),
+                    programs.of_method(case.task, method, settings),
+                    programs.numbers(settings) | programs.held_out(settings, case.splits),
                     case.original,
                     case.forget,
                     case.retain,

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import stages
+from jaxunlearn import programs
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say
@@ -154,7 +154,7 @@ class Group:
         retain: np.ndarray,
     ) -> Weights:
         program = shadows.train(self.setting.task, method, settings)
-        numbers = {name: jnp.float32(value) for name, value in stages.numbers(settings).items()}
+        numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
         forget = jnp.asarray(self.setting.plan.forget(self.members))
         positions = jnp.asarray(retain)
         pool, unseen = self.setting.pool, self.setting.unseen

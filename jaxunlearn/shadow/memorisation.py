@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.programs import numbers
 from jaxunlearn.shadow import models as shadows
-from jaxunlearn.stages import numbers
 from jaxunlearn.types import Arrays, Task
 
 

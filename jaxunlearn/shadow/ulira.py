@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import stages
+from jaxunlearn import programs
 from jaxunlearn.config import Study
 from jaxunlearn.console import say
 from jaxunlearn.data import ForgetRequest
@@ -83,7 +83,7 @@ def ulira(
     task, splits = load_task(problem), load_splits(problem, seed, request)
     for method, settings in chosen.values():
         shadows.train(task, method, settings)
-        stages.held_out(settings, splits)
+        programs.held_out(settings, splits)
         check_unseen(settings, splits)
     if epsilon:
         epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?

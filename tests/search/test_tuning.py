@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from jaxunlearn import training
-from jaxunlearn.config import Problem, from_dict, load_study
+from jaxunlearn.config import Problem, load_study
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.fields import from_dict
 from jaxunlearn.folders import locked
 from jaxunlearn.report.tuning import chosen_toml, regret
 from jaxunlearn.runs import load_weights
