@@ -254,9 +254,11 @@ def evaluate(
         metrics = results.evaluate_run(run, retrained, original)
     oracle = results.read_metrics(retrained) if retrained else {}
     print(results.render(metrics, oracle))
-    drift = read_json(run / "results.json").get("drift")
-    if drift:
-        print(results.render_drift(drift))
+    found = read_json(run / "results.json")
+    if "judge" in found:
+        print(results.render_judge(found))
+    if "drift" in found:
+        print(results.render_drift(found["drift"]))
     print(f"results: {run / 'results.json'}")
 
 

@@ -141,8 +141,8 @@ def _run(
     if failed:
         raise Diverged(
             f"diverged or broke their budget, and so without results: {', '.join(failed)}. All "
-            "other runs are in the report; lower a learning rate or a forget scale, or raise the "
-            "budget, and delete the folder of that run."
+            "other runs are in the report. Where a loss diverged, lower a learning rate or a "
+            "forget scale, and delete the folder of that run; where a budget was broken, raise it."
         )
     return written
 

@@ -6,6 +6,7 @@ continued under another configuration.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,15 @@ class Diffusion:
             )
         if self.samples < 1:
             raise InputError(f"samples is {self.samples}, but must be 1 or more.")
+        for name, least, most in (
+            ("eta", 0.0, 1.0),
+            ("guidance", -1.0, math.inf),
+            ("fisher_guidance", -1.0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not (least <= value <= most and math.isfinite(value)):
+                allowed = "at least -1" if most == math.inf else "from 0 to 1"
+                raise InputError(f"{name} is {value!r}, but must be a number {allowed}.")
         if self.label_drop == 0.0 and (self.guidance, self.fisher_guidance) != (0.0, 0.0):
             raise InputError(
                 "guidance compares with the prediction for no label, which the model never learns "

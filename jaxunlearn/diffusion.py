@@ -269,12 +269,16 @@ def _log_likelihood_of_pixels(x: jax.Array, mean: jax.Array, log_scale: jax.Arra
     return jnp.log(jnp.maximum(upper - lower, 1e-12))
 
 
-def guided(denoiser: Denoiser, guidance: float | jax.Array, null_label: int) -> Denoiser:
+def guided(
+    process: Process, denoiser: Denoiser, guidance: float | jax.Array, null_label: int
+) -> Denoiser:
     """Classifier-free guidance: `(1 + w) out(x, t, label) - w out(x, t, null)`.
 
-    Both outputs come from one pass over twice the batch.
+    Both outputs come from one pass over twice the batch. A learned variance is not guided: it stays
+    what the model says of the label, within its range.
 
     Args:
+        process: the diffusion.
         denoiser: what is guided; trained with some of its labels dropped.
         guidance: w; 0 is the denoiser itself. It may be traced.
         null_label: the label that stands for none.
@@ -283,7 +287,8 @@ def guided(denoiser: Denoiser, guidance: float | jax.Array, null_label: int) -> 
         A denoiser.
 
     Example:
-        >>> double = guided(lambda x, t, labels: labels[:, None] * x, 1.0, null_label=0)
+        >>> denoiser = lambda x, t, labels: labels[:, None] * x
+        >>> double = guided(Process(), denoiser, 1.0, null_label=0)
         >>> double(jnp.ones((1, 1)), jnp.zeros(1), jnp.array([3])).tolist()
         [[6.0]]
     """
@@ -296,7 +301,12 @@ def guided(denoiser: Denoiser, guidance: float | jax.Array, null_label: int) -> 
             jnp.concatenate([labels, nothing]),
         )
         with_label, without = jnp.split(out, 2)
-        return (1.0 + guidance) * with_label - guidance * without
+        prediction, variance = split_variance(process, with_label)
+        unconditional, _ = split_variance(process, without)
+        prediction = (1.0 + guidance) * prediction - guidance * unconditional
+        if variance is None:
+            return prediction
+        return jnp.concatenate([prediction, variance], axis=-1)
 
     return both
 

@@ -24,7 +24,7 @@ from jaxunlearn.features import Features, of_classifier, of_inception, real_imag
 from jaxunlearn.files import write_arrays
 from jaxunlearn.folders import locked
 from jaxunlearn.models.checks import closest
-from jaxunlearn.report.grids import sample_grid
+from jaxunlearn.report.grids import check_picture, sample_grid
 from jaxunlearn.results import (
     predict,
     read_results,
@@ -136,11 +136,12 @@ def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np
             generation,
             shape,
             dataset.num_classes,
+            clip=problem.first_stage() is None,
         )
     )
 
 
-@functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label"))
+@functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label", "clip"))
 def sample_images(
     denoiser: Denoiser,
     decoder: Decoder,
@@ -150,6 +151,8 @@ def sample_images(
     generation: Diffusion,
     shape: tuple[int, ...],
     null_label: int,
+    *,
+    clip: bool,
 ) -> jax.Array:
     """One program that draws all images, a chunk at a time.
 
@@ -162,13 +165,14 @@ def sample_images(
         generation: the process and the sampler.
         shape: of one sample.
         null_label: the label that stands for none.
+        clip: whether samples lie in [-1, 1]: pixels do, latents do not.
 
     Returns:
         uint8 `[N, H, W, C]`.
     """
     process = generation.process()
     if generation.guidance != 0.0:
-        denoiser = guided(denoiser, guidance, null_label)
+        denoiser = guided(process, denoiser, guidance, null_label)
 
     def some(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
         keys = jax.vmap(
@@ -185,6 +189,7 @@ def sample_images(
             sampler=generation.sampler,
             num_steps=generation.sampling_steps,
             eta=generation.eta,
+            clip=clip,
         )
         return jnp.round((jnp.clip(decoder(samples), -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
@@ -219,6 +224,7 @@ def draw(
         )
     if count < 1:
         raise InputError(f"count is {count}, but must be 1 or more.")
+    check_picture(file)
     dataset = load_dataset(config.problem)
     labels = (*labels, *(_prompted(dataset, prompt) for prompt in prompts))
     asked = np.array(labels or range(dataset.num_classes), np.int32)

@@ -38,6 +38,12 @@ _UNITS = {
     "average_gap_entropy_member_rate": "percentage points",
     "five_part_gap": "percentage points",
     "tow": "best at 1",
+    "frechet_retain": "",
+    "frechet_floor": "",
+    "precision_retain": "of 1",
+    "recall_retain": "of 1",
+    **{f"generated_{part}_probability": "of 1" for part in ("forget", "retain")},
+    **{f"generated_{part}_entropy": "nats" for part in ("forget", "retain")},
 }
 
 
@@ -380,9 +386,35 @@ def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
     lines = [f"{'':32}{'model':>10}{'retrained':>11}{'difference':>12}"] if retrained else []
     for name, value in metrics.items():
         unit = _UNITS.get(name, "%")
-        digits = 3 if unit in ("nats", "best at 1") else 2
+        digits = 2 if unit in ("%", "percentage points") else 3
         line = f"{name:32}{value:10.{digits}f}"
-        if name in retrained and unit == "%":
+        if name in retrained:
             line += f"{retrained[name]:11.{digits}f}{value - retrained[name]:+12.{digits}f}"
-        lines.append(f"{line:{len(lines[0]) if retrained else 0}}  {unit}")
+        lines.append(f"{line:{len(lines[0]) if retrained else 0}}  {unit}".rstrip())
     return "\n".join(lines)
+
+
+def render_judge(results: dict[str, Any]) -> str:
+    """By what generated images were judged, as a line of text.
+
+    Args:
+        results: of a model that generates.
+
+    Returns:
+        The line.
+
+    Example:
+        >>> features = {"name": "mlp", "dimension": 16}
+        >>> judge = {"model": "mlp", "test_accuracy": 97.5}
+        >>> counts = {"generated_retain": 900, "retain": 10800}
+        >>> print(render_judge({"features": features, "judge": judge, "counts": counts}))
+        judge: mlp, 97.50 % of the real test images; features: mlp, 16 dimensions, 900 generated
+        images of the other classes against 10,800 real ones
+    """
+    features, judge, counts = (results[key] for key in ("features", "judge", "counts"))
+    return (
+        f"judge: {judge['model']}, {judge['test_accuracy']:.2f} % of the real test images; "
+        f"features: {features['name']}, {features['dimension']:,} dimensions, "
+        f"{counts['generated_retain']:,} generated\nimages of the other classes against "
+        f"{counts['retain']:,} real ones"
+    )

@@ -24,7 +24,7 @@ from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
 from jaxunlearn.tokenizer import WordTokenizer
-from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
+from jaxunlearn.types import Arrays, Batch, InputError, ModelState, Params, Task
 
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None]
@@ -320,7 +320,8 @@ def _generating(dataset: Dataset, module: nn.Module, generation: Diffusion) -> T
         label_drop=generation.label_drop,
         fisher_guidance=generation.fisher_guidance,
     )
-    _shapes(task)
+    _check_images(dataset)
+    _check_output(task, dataset.train.image.shape[1:])
     return task
 
 
@@ -339,8 +340,35 @@ def _drawing(
         fisher_guidance=generation.fisher_guidance,
     )
     task = with_autoencoder(task, autoencoder, shape)
-    _shapes(task)
+    _check_images(dataset)
+    _check_output(task, _latent_shape(autoencoder, shape))
     return task
+
+
+def _check_images(dataset: Dataset) -> None:
+    """Raises unless the images have the range that a model which generates learns."""
+    images = dataset.train.image
+    if images.dtype == np.uint8:
+        return
+    low, high = images.min(), images.max()
+    if not -1.0 <= low <= high <= 1.0:
+        raise InputError(
+            f"the images of {dataset.name!r} are {images.dtype} from {low:g} to {high:g}, but a "
+            "model that generates learns uint8, or numbers from -1 to 1; scale them."
+        )
+
+
+def _check_output(task: Task, shape: tuple[int, ...]) -> None:
+    """Raises unless what the model puts out fits its process, before anything is compiled."""
+    one = jax.ShapeDtypeStruct((1,), jnp.int32)
+    batch = {name: one for name in ("label", "index", "epoch")}
+    batch["image"] = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+    def output(weights: Weights, batch: Batch) -> Any:
+        assert task.outputs is not None
+        return task.outputs(*weights, batch, jax.random.key(0), False)
+
+    jax.eval_shape(output, _shapes(task), batch)
 
 
 @functools.lru_cache

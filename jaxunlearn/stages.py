@@ -23,7 +23,7 @@ from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
 from jaxunlearn.compiled import compilation_seconds, programs_read
 from jaxunlearn.config import Aim, Problem
 from jaxunlearn.console import say, show_progress
-from jaxunlearn.data import Examples, ForgetRequest, Splits
+from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.files import file_digest, write_record
 from jaxunlearn.folders import locked
 from jaxunlearn.latents import cached_latents
@@ -210,12 +210,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
     load_training(problem, config.seed)
     task, _ = _narrowed(load_task(problem, parallel.mapped_axis(layout)), config.aim)
     programs.of_method(task, config.method, config.settings, layout)
-    anchor = config.aim.anchor if config.aim else None
-    if anchor is not None and not 0 <= anchor < dataset.num_classes:
-        raise InputError(
-            f"anchor is {anchor}, but {dataset.name!r} has the classes 0 to "
-            f"{dataset.num_classes - 1}."
-        )
+    _check_anchor(config, dataset)
     if config.method == "esd" and problem.diffusion and problem.diffusion.label_drop == 0.0:
         raise InputError(
             "the method esd compares with the prediction for no label, which the model never "
@@ -227,6 +222,34 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
         check_unseen(config.settings, splits)
     programs.held_out(config.settings, splits)
     runs.check(run, config, dataset, splits)
+
+
+def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
+    """Raises if the class to turn forgotten ones into is none, a forgotten one, or not needed."""
+    anchor = config.aim.anchor if config.aim else None
+    if anchor is None:
+        return
+    if not 0 <= anchor < dataset.num_classes:
+        raise InputError(
+            f"anchor is {anchor}, but {dataset.name!r} has the classes 0 to "
+            f"{dataset.num_classes - 1}."
+        )
+    if anchor in _gone(config, dataset):
+        raise InputError(
+            f"anchor is {anchor}, a class that is forgotten itself, by this request or an earlier "
+            "one; name a class that is kept, or leave it out."
+        )
+    if config.settings.get("objective") != "match_anchor":
+        raise InputError(
+            f"anchor is {anchor}, but only the objective match_anchor turns a class into another; "
+            "set objective=match_anchor, or leave it out."
+        )
+
+
+def _gone(config: RunConfig, dataset: Dataset) -> set[int]:
+    """The classes that the request of a run forgets, and those that earlier ones did."""
+    requests = (*(config.earlier or ()), *([config.request] if config.request else ()))
+    return {label for each in requests if each.names_classes for label in each.labels(dataset)}
 
 
 def train(
@@ -406,7 +429,7 @@ def _prepared(
         forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
     elif unlearned and config.problem.generates and unlearned.names_classes:
         dataset = load_dataset(config.problem)
-        others = anchors(dataset.class_names, unlearned.labels(dataset))
+        others = anchors(dataset.class_names, _gone(config, dataset))
         forget["anchor"] = jnp.asarray(others)[forget["label"]]
     if splits is None or not needs_unseen(config.settings):
         return forget, retain, 0.0, 0.0

@@ -177,7 +177,7 @@ def test_guidance_extrapolates_from_no_label_and_can_be_mapped():
     x, t, labels = jnp.ones((2, 3)), jnp.array([1.0, 2.0]), jnp.array([4, 5])
 
     def out(guidance):
-        return guided(denoiser, guidance, null_label=9)(x, t, labels)
+        return guided(Process(), denoiser, guidance, null_label=9)(x, t, labels)
 
     chex.assert_trees_all_equal(out(0.0), denoiser(x, t, labels))
     expected = 3.0 * denoiser(x, t, labels) - 2.0 * denoiser(x, t, jnp.full(2, 9))
@@ -185,6 +185,37 @@ def test_guidance_extrapolates_from_no_label_and_can_be_mapped():
     chex.assert_trees_all_close(
         jax.vmap(out)(jnp.array([0.0, 2.0])), jnp.stack([out(0.0), out(2.0)])
     )
+
+
+def test_guidance_leaves_a_learned_variance_as_it_is():
+    """Extrapolated, it would leave the range from -1 to 1 that it is learned in."""
+
+    def denoiser(x, t, labels):
+        variance = jnp.where(labels == 9, -1.0, 1.0)[:, None, None, None]
+        return jnp.concatenate([x * labels[:, None, None, None], variance + 0.0 * x], axis=-1)
+
+    x, labels = jnp.ones((2, 1, 1, 3)), jnp.array([4, 5])
+    process = Process(50, variance="learned_range")
+    out = guided(process, denoiser, 2.0, null_label=9)(x, jnp.zeros(2), labels)
+    chex.assert_trees_all_equal(out[..., 3:], jnp.ones_like(x))
+    expected = jnp.array([3 * 4 - 2 * 9, 3 * 5 - 2 * 9.0])
+    chex.assert_trees_all_equal(out[:, 0, 0, 0], expected)
+
+
+def test_the_sampler_can_be_mapped_over_guidance():
+    process, keys = Process(50), jax.random.split(KEY, 3)
+    labels = jnp.array([1, 2, 3])
+
+    def denoiser(x, t, labels):
+        return 0.1 * x + 0.01 * labels[:, None]
+
+    def images(guidance):
+        one = guided(process, denoiser, guidance, null_label=9)
+        return sample(process, one, keys, labels, (4,), num_steps=5, clip=False)
+
+    mapped = jax.jit(jax.vmap(images))(jnp.array([0.0, 2.0]))
+    chex.assert_trees_all_close(mapped, jnp.stack([images(0.0), images(2.0)]), rtol=1e-4)
+    assert not np.allclose(mapped[0], mapped[1])
 
 
 def test_the_variational_term_vanishes_for_the_true_posterior_and_grows_off_it():

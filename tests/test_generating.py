@@ -4,14 +4,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxunlearn import features, generating, runs
-from jaxunlearn.config import load_study
+from jaxunlearn import features, generating, runs, setting, stages
+from jaxunlearn.config import Aim, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_arrays
+from jaxunlearn.setting import Weights, load_dataset, load_task
 from jaxunlearn.types import InputError
 from tests.helpers import assert_trees_equal
 from tests.shell.commands import assert_refused, call, copy, done, snapshot
@@ -155,7 +157,9 @@ def test_a_single_run_is_sampled_and_evaluated(finished, cell, tmp_path):
     kept = json.loads((cell / "esd" / "results.json").read_text())["metrics"]
     words = ["--classifier", finished / "classifier", "--retrained", cell / "retrain"]
     out = done("evaluate", cell / "esd", *words)
-    assert "generated_forget_accuracy" in out
+    line = next(line for line in out.splitlines() if line.startswith("generated_forget_entropy"))
+    assert line.endswith("nats") and len(line.split()) == 5  # the retrained model's beside it
+    assert "judge: mlp-tiny" in out and "last features of mlp-tiny, 32 dimensions, 45" in out
     assert json.loads((cell / "esd" / "results.json").read_text())["metrics"] == kept
 
 
@@ -219,8 +223,9 @@ def test_one_class_is_forgotten_after_another(finished, cell, tmp_path):
 
 
 def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
-    words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "esd"]
+    words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "eupmu"]
     quick = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "learning_rate=0.1"]
+    quick += ["objective=match_anchor"]
     aims = ["--trainable", "attention", "--adapter-rank", 2, "--anchor", 1]
     run = tmp_path / "adapted"
     done("unlearn", run, *words, *aims, "--settings", *quick)
@@ -249,12 +254,71 @@ def test_an_inception_that_is_none_is_refused(finished, cell, tmp_path, content,
     [
         (["--labels", "12"], ["class 12 was asked for", "0 to 9"]),
         (["--count", "0"], ["count is 0, but must be 1 or more"]),
+        (["--prompts", "three"], ["'three'"]),
     ],
 )
 def test_bad_samplings_are_refused(cell, tmp_path, words, fragments):
     picture = tmp_path / "grid.png"
     assert_refused(call("sample", picture, "--run", cell / "esd", *words), *fragments)
     assert not picture.exists()
+
+
+def test_a_picture_of_another_kind_is_refused_before_anything_is_drawn(cell, tmp_path, monkeypatch):
+    monkeypatch.setattr(generating, "generate", lambda *_: pytest.fail("was drawn"))
+    with pytest.raises(InputError, match=r"must be a file ending in \.png"):
+        generating.draw(tmp_path / "grid.jpg", cell / "esd", (), 1)
+
+
+def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch):
+    problem, told = load_study(config).problem, {}
+    monkeypatch.setattr(generating, "sample_images", lambda *_, **kw: told.update(kw) or 0)
+    generating.generate(problem, runs.load_weights(cell / "esd", problem), [1], [0])
+    assert told == {"clip": True}
+
+
+def test_a_learned_variance_from_the_command_line(tmp_path, data_dir):
+    words = ["--data-dir", data_dir, "--model", "ddpm-tiny", "--model-settings"]
+    words += ["learn_variance=true", "--diffusion", "variance=learned_range", "sampler=ddpm"]
+    words += ["num_timesteps=10", "sampling_steps=2", "fisher_guidance=1"]
+    done("pretrain", tmp_path / "run", *words, "--training", "num_steps=2", "retain_batch_size=4")
+    done("sample", tmp_path / "grid.png", "--run", tmp_path / "run", "--count", 1)
+    quick = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "num_mask_batches=1"]
+    words = ["--pretrained", tmp_path / "run", "--classes", 3, "--method", "sfron"]
+    quick += ["objective=match_anchor", "learning_rate=1e-6", "forget_learning_rate=1e-6"]
+    done("unlearn", tmp_path / "less", *words, "--settings", *quick)
+
+
+def test_a_forgotten_class_turns_into_none_that_was_forgotten_before(config):
+    problem, dataset = load_study(config).problem, load_dataset(load_study(config).problem)
+    settings = {"objective": "match_anchor"}
+    request, earlier = ForgetRequest(classes=(2,)), (ForgetRequest(classes=(3,)),)
+    told = stages.unlearning(problem, 0, request, "eupmu", settings, earlier=earlier)
+    task = load_task(problem)
+    start = Weights(*task.init(jax.random.key(0)))
+    forget, *_ = stages._prepared(told, task, start, None)
+    assert set(np.asarray(forget["anchor"]).tolist()) == {4}
+    told = replace(told, aim=Aim(anchor=3))
+    with pytest.raises(InputError, match="anchor is 3, a class that is forgotten itself"):
+        stages._check_anchor(told, dataset)
+
+
+def test_images_of_another_range_are_refused(config):
+    dataset = load_dataset(load_study(config).problem)
+    floats = dataset.train.image.astype(np.float32)
+    of = {scale: replace(dataset.train, image=floats / scale) for scale in (1, 255)}
+    with pytest.raises(InputError, match="float32 from 0 to 255, but a model that generates"):
+        setting._check_images(replace(dataset, train=of[1]))
+    setting._check_images(replace(dataset, train=of[255]))
+
+
+def test_images_judged_differently_are_in_no_one_report(finished, tmp_path, data_dir):
+    study, judge = copy(finished, tmp_path / "study"), tmp_path / "judge"
+    assert "**Judge of the images:** model mlp-tiny" in (study / "report.md").read_text()
+    assert "**Features:** name last features of mlp-tiny" in (study / "report.md").read_text()
+    words = ["--data-dir", data_dir, "--model", "mlp-tiny", "--training", "num_steps=3"]
+    done("pretrain", judge, *words)
+    done("evaluate", study / "seed-0" / "class-3" / "esd", "--classifier", judge)
+    assert_refused(call("report", study), "were judged differently", "judge.test_accuracy is")
 
 
 def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
@@ -303,6 +367,16 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
         ('"attention"', '"attention"\nadapter_rank = -1', "adapter_rank is -1"),
         ('"attention"', '"attention"\nadapter_rank = 1000', "has ranks up to"),
         ('"attention"', '"attention"\nanchor = 10', "anchor is 10, but 'digits' has the classes"),
+        ('"attention"', '"attention"\nanchor = 3', "anchor is 3, a class that is forgotten itself"),
+        ('"attention"', '"attention"\nanchor = 1', "only the objective match_anchor"),
+        ("guidance = 1.0", "guidance = nan", "guidance is nan, but must be a number at least -1"),
+        ("guidance = 1.0", "eta = 1.5", "eta is 1.5, but must be a number from 0 to 1"),
+        ("guidance = 1.0", 'variance = "learned_range"', "puts out 1 channels for images of 1"),
+        (
+            'model = "ddpm-tiny"',
+            'model = "ddpm-tiny"\nmodel_settings = {learn_variance = true}',
+            "puts out 2 channels for images of 1, but with the variance 'small' it must be 1",
+        ),
         ('model = "ddpm-tiny"', 'model = "mlp"', "classifies, so there is no diffusion"),
     ],
 )

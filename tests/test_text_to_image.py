@@ -3,12 +3,14 @@ it is for models of pixels."""
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxunlearn import generating, latents, runs, stages
 from jaxunlearn.checkpoints import fingerprint
-from jaxunlearn.config import Problem, load_study
+from jaxunlearn.config import Diffusion, Problem, load_study
 from jaxunlearn.files import read_arrays
 from jaxunlearn.setting import load_autoencoder, load_training
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
@@ -161,6 +163,39 @@ def test_a_retrained_model_has_the_autoencoder_of_the_original(finished, tmp_pat
         request = runs.read_config(oracle, "retrain").request
         stages.retrain(tmp_path / "alone", problem, 0, request)
     assert not (tmp_path / "alone").exists()
+
+
+def test_latents_are_not_kept_in_the_range_of_pixels(finished, problem, weights, monkeypatch):
+    told = {}
+    monkeypatch.setattr(generating, "sample_images", lambda *_, **kw: told.update(kw) or 0)
+    generating.generate(problem, weights[0], [1], [0])
+    assert told == {"clip": False}
+
+
+def test_sampled_latents_have_the_spread_that_the_denoiser_knows():
+    """The exact denoiser of latents of standard deviation one, drawn at an eighth of that."""
+    generation = Diffusion(num_timesteps=200, sampling_steps=60, guidance=0.0)
+    alphas_bar = jnp.asarray(generation.process().alphas_bar, jnp.float32)
+
+    def denoiser(noisy, t, labels):
+        return jnp.sqrt(1.0 - alphas_bar[t])[:, None, None, None] * noisy
+
+    drawn = {}
+    for clip in (True, False):
+        images = generating.sample_images(
+            jax.tree_util.Partial(denoiser),
+            jax.tree_util.Partial(lambda latents: latents / 8.0),
+            jnp.zeros(100, jnp.int32),
+            jnp.arange(100),
+            jnp.float32(0.0),
+            generation,
+            (8, 8, 1),
+            1,
+            clip=clip,
+        )
+        drawn[clip] = 8.0 * (np.asarray(images) / 127.5 - 1.0)
+    assert abs(drawn[False].std() - 1.0) < 0.05 and drawn[False].max() > 2.0
+    assert drawn[True].std() < 0.8
 
 
 def test_prompts_are_drawn(finished, tmp_path):

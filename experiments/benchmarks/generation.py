@@ -58,9 +58,8 @@ def sampling(problem: Problem, task: Task) -> Any:
         decoder, shape = load_decoder(problem, Weights(params, {}))
         denoiser = load_denoiser(problem, Weights(params, {}))
         guidance = jnp.float32(generation.guidance)
-        return generating.sample_images(
-            denoiser, decoder, labels, numbers, guidance, generation, shape, task.num_classes
-        )
+        given = denoiser, decoder, labels, numbers, guidance, generation, shape, task.num_classes
+        return generating.sample_images(*given, clip=True)
 
     asked = jax.ShapeDtypeStruct((SAMPLES,), jnp.int32)
     params, _ = jax.eval_shape(task.init, jax.random.key(0))

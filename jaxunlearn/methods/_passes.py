@@ -20,6 +20,28 @@ def stacked_positions(arrays: Arrays, batch_size: int) -> jax.Array:
     return jnp.arange(count * batch_size).reshape(count, batch_size)
 
 
+def mean_over(arrays: Arrays, batch_size: int, values_of: Callable[[jax.Array], Any]) -> Any:
+    """The mean over all examples, batch by batch; the last batch counts by what it has of them.
+
+    Args:
+        arrays: the examples, N of them.
+        batch_size: how many are looked at at once.
+        values_of: `positions [B] -> values [B]`, an array or a tree of them.
+
+    Returns:
+        Scalars, of the same tree.
+    """
+    size = arrays["label"].shape[0]
+    batch_size = min(batch_size, size)
+    places = jnp.arange(-(-size // batch_size) * batch_size).reshape(-1, batch_size)
+
+    def total(some: jax.Array) -> Any:
+        values = values_of(jnp.minimum(some, size - 1))
+        return jax.tree.map(lambda each: jnp.sum(jnp.where(some < size, each, 0.0)), values)
+
+    return jax.tree.map(lambda sums: jnp.sum(sums) / size, jax.lax.map(total, places))
+
+
 def drawn_positions(arrays: Arrays, batch_size: int, num_batches: int, key: jax.Array) -> jax.Array:
     """Positions of random examples, none twice, as `[N, B]`: at most so many batches of them."""
     size = arrays["label"].shape[0]

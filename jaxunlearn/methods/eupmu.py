@@ -82,6 +82,15 @@ def eupmu(
 
     Raises:
         InputError: an unknown multiplier or objective.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = eupmu(task, optax.sgd(0.01), tolerance=0.01)
+
+    Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025.
     """
     forget_objective = objectives.named(objective, exponent, task)
     if multiplier == "exact":

@@ -13,7 +13,7 @@ import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import advance, begin, first, predict_of
-from jaxunlearn.methods._passes import stacked_positions
+from jaxunlearn.methods._passes import mean_over
 from jaxunlearn.methods._winding_back import audit, watch
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
@@ -107,6 +107,13 @@ def eupmu_budget(
 
     Raises:
         InputError: an unknown objective.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = eupmu_budget(task, optax.sgd(0.01), num_steps=100, budget=0.5)
 
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025, for the multiplier; the choice
     of the tolerance is this library's.
@@ -205,14 +212,14 @@ def check_budget(
 def _error_and_loss(
     task: Task, params: Params, model_state: ModelState, arrays: Arrays, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Share of wrong answers and mean loss, in evaluation mode, over all full batches."""
+    """Share of wrong answers and mean loss, in evaluation mode, over all examples."""
 
     def one(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         batch = unvisited(arrays, positions)
         predicted = predict_of(task, "eupmu_budget")(params, model_state, batch)
         answers = jnp.argmax(predicted, axis=-1)
         losses, _ = task.losses(params, model_state, batch, key, False)
-        return jnp.mean(answers != batch["label"]), jnp.mean(losses)
+        return (answers != batch["label"]).astype(losses.dtype), losses
 
-    errors, losses = jax.lax.map(one, stacked_positions(arrays, _BATCH))
-    return jnp.mean(errors), jnp.mean(losses)
+    error, loss = mean_over(arrays, _BATCH, one)
+    return error, loss

@@ -99,6 +99,15 @@ def eupmu_sfron(
 
     Raises:
         InputError: an unknown multiplier, objective, mask or schedule, or no fast steps.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = eupmu_sfron(task, optax.sgd(0.01), num_steps=100)
+
+    Reference: both papers: arXiv 2510.22124 and arXiv 2409.19732; their chain is this library's.
     """
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")

@@ -18,6 +18,13 @@ def gradient_ascent(task: Task, optimizer: optax.GradientTransformation) -> Meth
     Returns:
         A `Method`.
 
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = gradient_ascent(task, optax.sgd(1e-4))
+
     Reference: Thudi et al., Unrolling SGD, EuroS&P 2022.
     """
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.methods._passes import plain_losses, stacked_positions
+from jaxunlearn.methods._passes import mean_over, plain_losses
 from jaxunlearn.methods._winding_back import Watched, audit, watch
 from jaxunlearn.types import (
     Arrays,
@@ -67,8 +67,8 @@ def guarded(
         params: Params, model_state: ModelState, audited: Arrays, key: jax.Array
     ) -> jax.Array:
         losses = plain_losses(task, model_state, held_out, key)
-        positions = stacked_positions(held_out, _BATCH)
-        return jnp.mean(jax.lax.map(lambda some: jnp.mean(losses(params, some)), positions))
+        mean: jax.Array = mean_over(held_out, _BATCH, lambda some: losses(params, some))
+        return mean
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays

@@ -24,6 +24,13 @@ def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
 
     Returns:
         A `Method`.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = retrain(task, optax.sgd(0.1))
     """
 
     def loss_fn(
@@ -39,11 +46,22 @@ def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
 def finetune(task: Task, optimizer: optax.GradientTransformation) -> Method:
     """Fine-tuning (FT): goes on training the original model on the retain data.
 
+        theta <- theta - opt(grad L_r(theta)),   theta_0 of the original model
+
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
 
     Returns:
         A `Method`.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = finetune(task, optax.sgd(0.01))
+
+    Reference: Warnecke et al., Machine Unlearning of Features and Labels, NDSS 2023.
     """
     return retrain(task, optimizer)

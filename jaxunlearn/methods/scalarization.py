@@ -31,6 +31,13 @@ def scalarization(
 
     Returns:
         A `Method`.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = scalarization(task, optax.sgd(0.01), retain_weight=3.0)
     """
     forget = objectives.named(objective, exponent, task)
     return descend(weighted(task, forget, LossPair(1.0, retain_weight)), optimizer)
@@ -49,6 +56,13 @@ def neggrad_plus(
     Returns:
         A `Method`.
 
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = neggrad_plus(task, optax.sgd(0.01), retain_share=0.99)
+
     Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
     """
     weights = LossPair(1.0 - retain_share, retain_share)
@@ -64,6 +78,8 @@ def random_labels(
 ) -> Method:
     """Random labels (RL): fits the forget data to random labels, and the retain data to its own.
 
+        descend  L(theta; forget, random labels) + L_r(theta)
+
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
@@ -72,6 +88,13 @@ def random_labels(
 
     Returns:
         A `Method`.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = random_labels(task, optax.sgd(0.01), redraw="once")
 
     Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
     """

@@ -87,6 +87,15 @@ def sfron(
 
     Raises:
         InputError: an unknown variant, objective, mask or schedule, or no fast steps.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = sfron(task, optax.sgd(0.01), num_steps=100, alpha=25.0)
+
+    Reference: Huang et al. (SFR-on, arXiv 2409.19732), NeurIPS 2024.
     """
     if variant not in VARIANTS:
         raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")
@@ -164,6 +173,8 @@ def sfron_released(
     One momentum serves both phases, the slow weights follow all the way, the Fisher diagonal
     squares batch means, and alpha decays along a cosine.
 
+        v <- momentum v + g,   theta <- theta - rate v   for the forget gradient, then K retain ones
+
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer, shared by both phases.
@@ -181,6 +192,15 @@ def sfron_released(
 
     Raises:
         InputError: an unknown mask, or no fast steps.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = sfron_released(task, optax.sgd(0.01), num_steps=100, alpha=25.0)
+
+    Reference: Huang et al. (SFR-on, arXiv 2409.19732), NeurIPS 2024.
     """
     return sfron(
         task,

@@ -153,7 +153,7 @@ COLUMNS: tuple[Column, ...] = (
         "Frechet",
         3,
         "low",
-        "Frechet distance between the classifier's last features of generated images of the other "
+        "Frechet distance between the features (named above) of generated images of the other "
         "classes and of all real retain images. Not to be compared with distances of other "
         "features or other numbers of images.",
     ),

@@ -51,6 +51,16 @@ class _Group(NamedTuple):
     width: int
 
 
+def check_picture(path: Path) -> None:
+    """Raises unless a file can hold a picture, before anything is drawn for it.
+
+    Raises:
+        InputError: its name does not end in ".png".
+    """
+    if path.suffix != ".png":
+        raise InputError(f"the picture is to be {path.name}, but must be a file ending in .png.")
+
+
 def sample_grid(
     path: Path,
     rows: Mapping[str, Any],
@@ -82,8 +92,7 @@ def sample_grid(
         ...     print([path.name for path in Path(folder).iterdir()])
         ['grid.png']
     """
-    if path.suffix != ".png":
-        raise InputError(f"the picture is to be {path.name}, but must be a file ending in .png.")
+    check_picture(path)
     images = _check_rows(rows)
     number, *sides = next(iter(images.values())).shape[:3]
     _check_columns(columns, number, forgotten)

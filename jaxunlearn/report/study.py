@@ -38,6 +38,7 @@ class Run:
         machine: facts on the machine that trained it; empty where none is on record.
         guard: of a guarded run "start", "limit" and "end" of its held-out retain loss, and its
             "rollbacks"; empty otherwise.
+        judged: of generated images, the "judge" and the "features"; empty otherwise.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class Run:
     finished: float
     machine: Mapping[str, Any] = field(default_factory=dict)
     guard: Mapping[str, float] = field(default_factory=dict)
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
     def predictions(self) -> SplitPredictions | None:
         """Its predictions, or None if they were not kept."""
@@ -193,7 +195,10 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     finished, machine = path.stat().st_mtime, done.get("machine") or {}
     if not isinstance(machine, dict):
         raise InputError(f'{folder / "done.json"} has "machine" = {machine!r}, not an object.')
-    return Run(seed, request, folder.name, folder, numbers, counts, finished, machine, guard)
+    judged: dict[str, Any] = {k: results[k] for k in ("judge", "features") if k in results}
+    return Run(
+        seed, request, folder.name, folder, numbers, counts, finished, machine, guard, judged
+    )
 
 
 def _complete(run: Run, retrained: Run) -> Run:
@@ -221,7 +226,11 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _check_protocols(folder: Path) -> None:
-    """Raises unless all runs learned the same problem, and the runs of a method are all alike."""
+    """Raises unless all runs learned the same problem, and those of a folder are of one kind.
+
+    The runs of a method are all alike; those in a request's folder forgot the same, and those in a
+    seed's folder began from that seed.
+    """
     first: dict[tuple[str, ...], tuple[Path, dict[str, Any]]] = {}
     found = folder.glob("seed-*/*/*/config.json")
     runs = [path for path in found if path.parts[-3] != "pretrain"]  # there, an autoencoder
@@ -229,8 +238,12 @@ def _check_protocols(folder: Path) -> None:
     for path in sorted(paths):
         config, parts = methods.completed(read_json(path)), path.relative_to(folder).parts
         of_problem = {"problem": config.get("problem")}
-        of_method = {key: config.get(key) for key in ("method", "settings")}
-        for key, present in (((), of_problem), (parts[1:-1], of_method)):
+        of_method = {key: config.get(key) for key in ("method", "settings", "aim")}
+        of_request = {key: config.get(key) for key in ("request", "earlier")}
+        checked = [((), of_problem), (parts[1:-1], of_method)]
+        checked += [((parts[0],), {"seed": config.get("seed")})]
+        checked += [((parts[1],), of_request)] if parts[1] != "pretrain" else []
+        for key, present in checked:
             other, expected = first.setdefault(key, (path.parent, present))
             difference = first_difference(expected, present)
             if difference is not None:
@@ -240,6 +253,19 @@ def _check_protocols(folder: Path) -> None:
                     f"one report: {name} is {there} in the first, but {here} in the second; move "
                     "one of them out of the study."
                 )
+
+
+def _check_judges(runs: list[Run]) -> None:
+    """Raises unless all generated images were judged alike: other distances say nothing."""
+    for run in runs[1:]:
+        difference = first_difference(dict(runs[0].judged), dict(run.judged))
+        if difference is not None:
+            name, there, here = difference
+            raise InputError(
+                f"{runs[0].folder} and {run.folder} were judged differently, and cannot be in one "
+                f"report: {name} is {there} in the first, but {here} in the second; evaluate all "
+                "runs of the study alike."
+            )
 
 
 def _machines(runs: Iterable[Run]) -> tuple[dict[str, Any], ...]:
@@ -297,6 +323,7 @@ def read_study(folder: str | Path) -> Study:
                 group = [run if run is retrained else _complete(run, retrained) for run in group]
             runs.extend(group)
     runs.sort(key=lambda run: run.seed)
+    _check_judges(runs)
     everything: list[Run | Unfinished] = [*runs, *unfinished]
     names = {each.name for each in everything} - set(REFERENCES)
     return Study(

@@ -87,7 +87,7 @@ def chosen_toml(record: dict[str, Any]) -> str:
         for name, found in runs.items():
             trials = found["trials"]
             if _best_diverged(trials):
-                lines += [f"# {request} {name}: the best trial diverged", ""]
+                lines += [f"# {request} {name}: the best trial diverged or broke its budget", ""]
                 continue
             comment = f"# target {trials[0]['target']:.2f}, median {_median(trials):.2f}"
             gaps = regret(trials)

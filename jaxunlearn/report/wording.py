@@ -121,6 +121,10 @@ def facts(study: Study, written: float) -> list[tuple[str, str]]:
         ("Methods", ", ".join(study.methods) or "none yet"),
         ("Seeds", ", ".join(map(str, study.seeds)) or "none yet"),
     ]
+    judged = study.runs[0].judged if study.runs else {}
+    for heading, key in (("Judge of the images", "judge"), ("Features", "features")):
+        if key in judged:
+            pairs.append((heading, plain(judged[key])))
     if study.machines:
         several = "Machines" if len(study.machines) > 1 else "Machine"
         pairs.append((several, "; ".join(map(plain, study.machines))))

@@ -190,8 +190,9 @@ def _tune(folder: Path, search: Search) -> dict[str, Any]:
     lost = without_choice(record)
     if lost:
         raise training.Diverged(
-            f"the best trial diverged of {', '.join(lost)}. The settings of all other runs are "
-            "chosen; lower the range of a learning rate or of a forget scale."
+            f"the best trial diverged or broke its budget of {', '.join(lost)}. The settings of "
+            "all other runs are chosen; lower the range of a learning rate or of a forget scale, "
+            "or raise that of a budget."
         )
     return record
 

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import programs
+from jaxunlearn import programs, stages
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say
@@ -135,6 +136,10 @@ class Group:
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
             )
             start, _ = Checkpointer(self.folder / "original").restore(target)
+            kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setting.pool)
+            for member in range(keys.shape[0]):
+                original = jax.tree.map(itemgetter(member), start)
+                stages.check_original(task, method, original, kept, settings)
             return self._run(method, settings, keys, start, plan.retain)
 
         return self._say(name, {"method": method} | settings, train)

@@ -62,7 +62,8 @@ def diffusion(
         A `Task` that predicts no classes.
 
     Raises:
-        InputError: an unknown reduction, or a share outside [0, 1).
+        InputError: an unknown reduction, or a share outside [0, 1); from its functions, a model
+            whose output does not fit the variance of the process.
 
     Example:
         >>> from jaxunlearn.models import denoisers
@@ -111,8 +112,10 @@ def diffusion(
             output: Any = model.apply(variables, x, t, c, train=train, rngs=rngs)
             return output
 
-        predict = guided(denoiser, guidance, num_classes) if guidance else denoiser
-        return predict(noisy, timesteps, labels), clean, noise, noisy, timesteps
+        predict = guided(process, denoiser, guidance, num_classes) if guidance else denoiser
+        output = predict(noisy, timesteps, labels)
+        _check_channels(process, output.shape[-1], clean.shape[-1])
+        return output, clean, noise, noisy, timesteps
 
     def losses_of(
         params: Params,
@@ -167,6 +170,22 @@ def diffusion(
         divergence,
         forget_losses,
         (("match_anchor", match_anchor), ("match_noise", match_noise)),
+    )
+
+
+def _check_channels(process: Process, given: int, channels: int) -> None:
+    """Raises unless a model puts out the variance where the process has it, and only there."""
+    wanted = 2 * channels if process.variance == "learned_range" else channels
+    if given == wanted:
+        return
+    mend = (
+        'set learn_variance = true of the model, or the variance to "small" or "large"'
+        if given < wanted
+        else 'set the variance to "learned_range", or learn_variance = false of the model'
+    )
+    raise InputError(
+        f"the model puts out {given} channels for images of {channels}, but with the variance "
+        f"{process.variance!r} it must be {wanted}; {mend}, where it has that."
     )
 
 

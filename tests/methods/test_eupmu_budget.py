@@ -65,6 +65,19 @@ def test_a_budget_that_the_original_model_breaks_is_refused() -> None:
         check_budget(toy.TASK, params, model_state, retain, 0.99 * least)
 
 
+def test_examples_of_an_incomplete_batch_count_too() -> None:
+    """The original model breaks the budget on those alone that do not fill a batch of 256."""
+    _, model_state, _, retain = toy.problem()
+    trained = runner("finetune").run(60, learning_rate=0.5).states[-1].params
+    probabilities = toy.TASK.predict(trained, model_state, retain)
+    known = np.flatnonzero(np.asarray(probabilities.argmax(1) == retain["label"]))
+    first = jax.tree.map(lambda leaf: leaf[known[0] * np.ones(500, int)], retain)
+    check_budget(toy.TASK, trained, model_state, first, 100.0)
+    wrong = first | {"label": first["label"].at[256:].set((first["label"][0] + 1) % 3)}
+    with pytest.raises(InputError, match="is broken by the original model"):
+        check_budget(toy.TASK, trained, model_state, wrong, 100.0)
+
+
 @pytest.mark.parametrize("learning_rate", [5.0, 10.0])
 def test_the_budget_holds_at_the_end_whatever_the_learning_rate(learning_rate: float) -> None:
     """Audits wind back what broke it; the same steps without audits leave it far behind."""

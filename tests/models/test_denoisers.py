@@ -27,7 +27,7 @@ COUNTS = {
     "dit-xl/2": (1000, (32, 32, 4), 674_834_720),
 }
 # The U-Net for CIFAR-10 is counted in test_ddpm_unet.py, the transformers by hand in test_dit.py.
-EVALUATED = ("ddpm-tiny", "ddpm-small", "dit-tiny-test", "dit-small", "dit-xl/2")
+EVALUATED = available()
 TINY = {
     "ddpm-tiny": {"widths": (4,), "attention_levels": (1,), "groups": 2},
     "dit-tiny-test": {"width": 8, "depth": 1},

@@ -93,6 +93,30 @@ def test_runs_of_different_problems_are_not_mixed(study):
     assert_refused(call("report", study), "come from different protocols")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "field"),
+    [
+        (("seed-0", "sfron", {"aim": {"trainable": "head"}}), ("seed-1", "sfron", {}), "aim"),
+        (
+            ("seed-0", "sfron", {"request": {"fraction": 0.1}}),
+            ("seed-1", "eupmu", {"request": {"fraction": 0.2}}),
+            "request.fraction",
+        ),
+        (
+            ("seed-0", "sfron", {"earlier": [{"classes": [1]}]}),
+            ("seed-0", "eupmu", {"earlier": None}),
+            "earlier",
+        ),
+        (("seed-0", "sfron", {"seed": 0}), ("seed-0", "eupmu", {"seed": 1}), "seed"),
+    ],
+)
+def test_runs_of_another_aim_request_or_seed_are_not_mixed(study, one, other, field):
+    for seed, name, more in (one, other):
+        write_config(study / seed / "random-0.1" / name, {}, **more)
+    with pytest.raises(InputError, match=f"different protocols, .*: {field} is "):
+        read_study(study)
+
+
 def test_runs_of_one_method_with_different_settings_are_not_mixed(study):
     one, other = (study / f"seed-{seed}" / "random-0.1" / "sfron" for seed in (0, 1))
     write_config(one, {}, settings={"alpha": 1.0})

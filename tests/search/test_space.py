@@ -96,6 +96,12 @@ def test_malformed_ranges_are_refused(pair):
         parse_space(("alpha=1", "alpha=2"), "--vary")
 
 
+@pytest.mark.parametrize("pair", ["objective=ascent,random_labels", "log_loss=true,false"])
+def test_words_and_switches_cannot_vary(pair):
+    with pytest.raises(InputError, match="what is no number cannot vary: give it one value"):
+        parse_space((pair,), "--vary")
+
+
 @pytest.mark.parametrize("value", [[1.0], [1.0, 2.0, 3.0], ["a", "b"], [True, False], []])
 def test_a_list_in_a_file_must_be_a_range(value):
     with pytest.raises(InputError, match=r"alpha is .* a range \[low, high\]"):

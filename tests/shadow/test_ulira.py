@@ -1,5 +1,6 @@
 """The command `ulira`: what it writes, how it goes on, and what it refuses."""
 
+import dataclasses
 import json
 
 import jax
@@ -38,6 +39,12 @@ def study(data_dir):
 def attacked(tmp_path_factory, study):
     folder = tmp_path_factory.mktemp("ulira") / "shadows"
     return folder, ulira.ulira(folder, study, **NUMBERS)
+
+
+def test_a_budget_that_shadow_models_break_is_refused(tmp_path, study):
+    tight = {"tight": {"method": "eupmu_budget", "budget": 1e-6} | QUICK}
+    with pytest.raises(InputError, match="is broken by the original model already"):
+        ulira.ulira(tmp_path / "shadows", dataclasses.replace(study, methods=tight), **NUMBERS)
 
 
 def test_results_name_the_protocol_and_every_model(attacked):
