@@ -44,7 +44,9 @@ def attacked(tmp_path_factory, study):
 def test_a_budget_that_shadow_models_break_is_refused(tmp_path, study):
     tight = {"tight": {"method": "eupmu_budget", "budget": 1e-6} | QUICK}
     with pytest.raises(InputError, match="is broken by the original model already"):
-        ulira.ulira(tmp_path / "shadows", dataclasses.replace(study, methods=tight), **NUMBERS)
+        ulira.ulira(
+            tmp_path / "shadows", dataclasses.replace(study, methods=tight, overrides={}), **NUMBERS
+        )
 
 
 def test_results_name_the_protocol_and_every_model(attacked):
