@@ -206,5 +206,5 @@ def _write_numbers(axes: Any, values: np.ndarray, top: float, only_above: float 
         if np.isfinite(value) and value > only_above:
             colour = "white" if abs(value) > 0.6 * top else INK
             axes.text(
-                column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour
+                column, row, f"{value:z.0f}", ha="center", va="center", fontsize=7, color=colour
             )
