@@ -29,7 +29,6 @@ def test_without_the_auditor_the_error_says_what_to_install(monkeypatch):
 
 
 def test_randomised_response_is_bounded_by_its_own_epsilon():
-    pytest.importorskip("jax_privacy")
     rng = np.random.default_rng(0)
     # A true answer with probability e / (1 + e): epsilon is exactly 1.
     keep = np.e / (1 + np.e)
