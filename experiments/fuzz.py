@@ -37,12 +37,13 @@ import safetensors.numpy
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from jaxunlearn import cli, compare, config, data, fields, methods, report, runs, stages
+from jaxunlearn import cli, compare, config, data, methods, report, runs, stages
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.data.idx import read_idx
 from jaxunlearn.data.saved import load_request
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import check_predictions
+from jaxunlearn.fields import from_dict, parse_settings
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.importing import tensors
 from jaxunlearn.report.extras import read_extras
@@ -267,8 +268,8 @@ def give_search(tree: dict[str, Any]) -> None:
 def give_settings(case: tuple[str, list[str]]) -> None:
     """A method and its settings, as after `--settings`."""
     method, words = case
-    problem = fields.from_dict(config.Problem, _problem(), "the problem")
-    given = fields.parse_settings(tuple(words), "--settings")
+    problem = from_dict(config.Problem, _problem(), "the problem")
+    given = parse_settings(tuple(words), "--settings")
     request = ForgetRequest(fraction=0.1)
     stages.check(Path("run"), stages.unlearning(problem, 0, request, method, given))
 
@@ -276,7 +277,7 @@ def give_settings(case: tuple[str, list[str]]) -> None:
 def give_request(fields: dict[str, Any]) -> None:
     """A forget request of these fields, for digits."""
     request = ForgetRequest(**fields)
-    problem = fields.from_dict(config.Problem, _problem(), "the problem")
+    problem = from_dict(config.Problem, _problem(), "the problem")
     load_splits(problem, 0, request)
     assert Path(request.name).name == request.name
 
@@ -296,7 +297,7 @@ def _in_scratch(name: str, content: bytes) -> Path:
 
 def give_saved_request(tree: Any) -> None:
     """The forget request in a run folder."""
-    problem = fields.from_dict(config.Problem, _problem(), "the problem")
+    problem = from_dict(config.Problem, _problem(), "the problem")
     dataset = load_dataset(problem)
     content = {"fingerprint": dataset.fingerprint} | tree
     load_request(_in_scratch("forget_request.json", json.dumps(content).encode()), dataset)
@@ -753,7 +754,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data.load("digits", data_dir=Path(folder) / "data")
         prepare(Path(folder), Path(folder) / "data")
-        problem = fields.from_dict(config.Problem, _problem(), "the problem")
+        problem = from_dict(config.Problem, _problem(), "the problem")
         stages.pretrain(Path(_PRETRAINED[0]), problem, 0)
         rows = {}
         for name in words.only:

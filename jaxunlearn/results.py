@@ -388,7 +388,7 @@ def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
         unit = _UNITS.get(name, "%")
         digits = 2 if unit in ("%", "percentage points") else 3
         line = f"{name:32}{value:10.{digits}f}"
-        if name in retrained:
+        if name in retrained and unit != "best at 1":
             line += f"{retrained[name]:11.{digits}f}{value - retrained[name]:+12.{digits}f}"
         lines.append(f"{line:{len(lines[0]) if retrained else 0}}  {unit}".rstrip())
     return "\n".join(lines)
