@@ -90,10 +90,14 @@ def pcgrad() -> optax.GradientTransformationExtraArgs:
 
         d = g_f + g_r - [c < 0] (c / a g_r + c / b g_f)
 
+    Of two gradients each ends as its projection onto the cone of directions that raise neither
+    loss, so this is twice their mean, which is UPGrad.
+
     Returns:
         A stateless transformation from a `LossPair` of gradient trees to one tree.
 
-    Reference: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020.
+    Reference: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020; UPGrad: Quinton
+    and Rey, Jacobian Descent for Multi-Objective Optimization, 2024.
 
     Example:
         >>> g = LossPair(forget=jnp.array([1.0, 1.0]), retain=jnp.array([-1.0, 0.0]))

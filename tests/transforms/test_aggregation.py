@@ -122,6 +122,21 @@ def test_pcgrad_leaves_no_conflict(seed: int) -> None:
     assert d @ f > 0 and d @ r > 0
 
 
+@pytest.mark.parametrize("conflict", [True, False])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_pcgrad_is_twice_upgrad_of_two_gradients(seed: int, conflict: bool) -> None:
+    """UPGrad by its definition: each gradient projected onto the dual cone, by a general solver."""
+    pair = gradients(seed, conflict)
+    both = np.stack([flat(pair.forget), flat(pair.retain)])
+
+    def projected(g: np.ndarray) -> np.ndarray:
+        multipliers, _ = scipy.optimize.nnls(both.T, -g)
+        return g + both.T @ multipliers
+
+    upgrad = np.mean([projected(g) for g in both.astype(np.float64)], axis=0)
+    np.testing.assert_allclose(direction(pcgrad(), pair), 2.0 * upgrad, rtol=1e-4, atol=1e-5)
+
+
 def test_pcgrad_adds_gradients_that_agree() -> None:
     pair = gradients(2, conflict=False)
     expected = flat(pair.forget) + flat(pair.retain)
