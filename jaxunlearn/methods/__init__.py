@@ -35,6 +35,7 @@ from jaxunlearn.methods.influence import influence
 from jaxunlearn.methods.l1_sparse import l1_sparse
 from jaxunlearn.methods.mgda import mgda
 from jaxunlearn.methods.nash import nash
+from jaxunlearn.methods.orthograd import orthograd
 from jaxunlearn.methods.pcgrad import pcgrad
 from jaxunlearn.methods.retrain import finetune, retrain
 from jaxunlearn.methods.salun import salun
@@ -67,6 +68,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
     "nash": nash,
     "gdr_gma": gdr_gma,
     "famo": famo,
+    "orthograd": orthograd,
     "scrub": scrub,
     "scrub_r": scrub_r,
     "bad_teacher": bad_teacher,

@@ -22,6 +22,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "nash": ("nash", {}),
     "gdr_gma": ("gdr_gma", {"bank_size": 2}),
     "famo": ("famo", {}),
+    "orthograd": ("orthograd", {}),
     "scrub": ("scrub", {"num_max_steps": 1, "num_min_steps": 1}),
     "scrub_r": ("scrub_r", {"num_max_steps": 1, "num_min_steps": 1}),
     "bad_teacher": ("bad_teacher", {}),
@@ -50,8 +51,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "eupmu_sfron, next batch": ("eupmu_sfron", {"multiplier": "next_batch", "saliency": False}),
 }
 
-# These learn from forget data alone, which never write running statistics.
-FORGET_ONLY = ("gradient_ascent", "boundary_shrinking", "boundary_expanding")
+# These run forget data alone in training mode, and those never write running statistics.
+FORGET_ONLY = ("gradient_ascent", "boundary_shrinking", "boundary_expanding", "orthograd")
 
 # These run on models that generate: test_generating.py has their cases.
 GENERATING = ("selective_amnesia", "esd", "concept_ablation")

@@ -152,6 +152,7 @@ def test_objectives_of_the_task_are_known_by_name(name):
         ("eupmu", {"multiplier": "next_batch", "objective": "match_noise"}),
         ("eupmu_sfron", {"num_fast_steps": 2, "objective": "match_anchor"}),
         ("pcgrad", {}),
+        ("orthograd", {}),
         ("bad_teacher", {}),
         ("ssd", {"selection": 0.1}),
         ("esd", {}),

@@ -1,0 +1,112 @@
+"""OrthoGrad: the forget gradient without what it shares with any single retain example's."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn import objectives
+from jaxunlearn.methods._build import advance, begin_with, first
+from jaxunlearn.types import Batch, Method, Params, Task, TrainState
+
+_LEAST = 1e-6  # of the largest eigenvalue: what is below it is rounding
+
+
+def orthograd(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    objective: str = "ascent",
+    exponent: float | jax.Array = 0.5,
+) -> Method:
+    """Descends the forget objective, at right angles to the gradient of each retain example.
+
+        d = g_f - G^T (G G^T)^+ G g_f,   G = the gradients of the B examples of a retain batch
+        theta <- theta - opt(d)
+
+    So `<g_i, d> = 0` for every example i of the batch: to first order none of their losses changes,
+    where other methods of two gradients guard their mean. Retain examples are looked at in
+    evaluation mode, so running statistics stay as they are. It takes the memory of B gradients.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer; momentum and weight decay leave the right angle.
+        objective: the forget objective, a name of `objectives.named`.
+        exponent: of adaptive ascent.
+
+    Returns:
+        A `Method`.
+
+    Raises:
+        InputError: an unknown objective.
+
+    Example:
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
+        >>> method = orthograd(task, optax.sgd(1e-3))
+
+    Reference: Shamsian et al., Go Beyond Your Means: Unlearning with Per-Sample Gradient
+    Orthogonalization (arXiv 2503.02312), 2025.
+    """
+    forget_objective = objectives.named(objective, exponent, task)
+
+    def step(
+        state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key, model_state = jax.random.wrap_key_data(state.key), state.model_state
+
+        def retain_loss(params: Params, example: Batch) -> jax.Array:
+            alone = jax.tree.map(lambda leaf: leaf[None], example)
+            return task.losses(params, model_state, alone, key, False)[0][0]
+
+        forget_value, gradient = jax.value_and_grad(
+            lambda p: forget_objective(task, p, model_state, forget, key)
+        )(state.params)
+        of_each = jax.vmap(jax.value_and_grad(retain_loss), in_axes=(None, 0))
+        retain_values, gradients = of_each(state.params, first(retain))
+        updates, opt_state = optimizer.update(
+            without_span(gradient, gradients), state.opt_state, state.params
+        )
+        metrics = {"forget_loss": forget_value, "retain_loss": jnp.mean(retain_values)}
+        return advance(state, updates, opt_state, model_state), metrics
+
+    return Method(begin_with(optimizer), step)
+
+
+def without_span(vector: Any, rows: Any) -> Any:
+    """The part of a vector that is at right angles to all rows: `v - G^T (G G^T)^+ G v`.
+
+    Args:
+        vector: v, a tree.
+        rows: G, the same tree with leaves `[B, ...]`; rows may be zero, or depend on others.
+
+    Returns:
+        A tree like `vector`.
+
+    Example:
+        >>> rows = {"a": jnp.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])}
+        >>> left = without_span({"a": jnp.array([4.0, 5.0, 6.0])}, rows)["a"]
+        >>> [round(abs(float(x)), 3) for x in left]
+        [0.0, 0.0, 6.0]
+    """
+    flat = [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in jax.tree.leaves(rows)]
+    norms = jnp.sqrt(sum(jnp.sum(leaf**2, axis=1) for leaf in flat))
+    scale = jnp.where(norms > 0.0, 1.0 / jnp.where(norms > 0.0, norms, 1.0), 0.0)
+    flat = [leaf * scale[:, None] for leaf in flat]  # the span is the same, and better conditioned
+    gram: jax.Array = sum(leaf @ leaf.T for leaf in flat)
+    along = sum(
+        leaf @ part.reshape(-1).astype(jnp.float32)
+        for leaf, part in zip(flat, jax.tree.leaves(vector), strict=True)
+    )
+    values, vectors = jnp.linalg.eigh(gram)
+    kept = values > _LEAST * values[-1]
+    inverse = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
+    weights = scale * (vectors @ (inverse * (vectors.T @ along)))
+    return jax.tree.map(
+        lambda part, leaf: (part - jnp.tensordot(weights, leaf, axes=1)).astype(part.dtype),
+        vector,
+        rows,
+    )
