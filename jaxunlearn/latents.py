@@ -1,8 +1,14 @@
-"""Images as latents of an autoencoder and back, in batches, computed once and kept on disk."""
+"""What models that rest make of the data, computed once and kept on disk.
 
+Images become latents of an autoencoder and images again, prompts the hidden states of a text
+encoder; all in batches.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +16,7 @@ import numpy as np
 from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.files import read_arrays, write_arrays
 from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.tasks.diffusion import as_signal
 from jaxunlearn.types import InputError
 
@@ -87,14 +94,75 @@ def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.nda
     Raises:
         InputError: the file is damaged, or cannot be written; or images of another range.
     """
-    stamp = np.array(fingerprint({"params": params, "images": images}) + repr(model))
+    return _cached(path, "latents", encode, model, params, images)
+
+
+def encode_prompts(model: TextEncoder, params: Any, ids: np.ndarray) -> np.ndarray:
+    """The hidden states of prompts.
+
+    Args:
+        model: the text encoder.
+        params: its parameters.
+        ids: the token ids of every prompt, `[P, L]`, from a tokenizer.
+
+    Returns:
+        float32 `[P, L, C]`.
+
+    Example:
+        >>> from jaxunlearn.models import latent
+        >>> model = latent.create_text_encoder("tiny")
+        >>> ids = np.zeros((3, 8), np.int32)
+        >>> encode_prompts(model, jax.jit(model.init)(jax.random.key(0), ids)["params"], ids).shape
+        (3, 8, 16)
+    """
+
+    def one_batch(batch: jax.Array) -> jax.Array:
+        states: Any = model.apply({"params": params}, batch)
+        return states.astype(jnp.float32)
+
+    return in_batches(jax.jit(one_batch), ids)
+
+
+def cached_prompt_states(
+    path: Path, model: TextEncoder, params: Any, ids: np.ndarray
+) -> np.ndarray:
+    """What `encode_prompts` gives, from a file if it was computed before, as `cached_latents`.
+
+    For a text encoder that is not trained; in the model state, by
+    `jaxunlearn.tasks.latent_diffusion.PROMPT_STATES`, it takes the place of encoding.
+
+    Args:
+        path: the `.npz` file.
+        model: the text encoder.
+        params: its parameters.
+        ids: the token ids of every prompt, `[P, L]`.
+
+    Returns:
+        `[P, L, C]`.
+
+    Raises:
+        InputError: the file is damaged, or cannot be written.
+    """
+    return _cached(path, "states", encode_prompts, model, params, ids)
+
+
+def _cached(
+    path: Path,
+    name: str,
+    compute: Callable[[Any, Any, np.ndarray], np.ndarray],
+    model: nn.Module,
+    params: Any,
+    values: np.ndarray,
+) -> np.ndarray:
+    """`compute(model, params, values)`, kept by the fingerprint of these three."""
+    stamp = np.array(fingerprint({"params": params, "values": values}) + repr(model))
     if path.exists():
-        kept = read_arrays(path, "stamp", "latents")
+        kept = read_arrays(path, "stamp", name)
         if kept["stamp"] == stamp:
-            return kept["latents"]
-    latents = encode(model, params, images)
-    write_arrays(path, {"stamp": stamp, "latents": latents})
-    return latents
+            return kept[name]
+    computed = compute(model, params, values)
+    write_arrays(path, {"stamp": stamp, name: computed})
+    return computed
 
 
 def in_batches(function: Any, values: np.ndarray, size: int = 100) -> np.ndarray:

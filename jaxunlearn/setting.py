@@ -21,6 +21,7 @@ from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.diffusion import Denoiser
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
 from jaxunlearn.tokenizer import WordTokenizer
@@ -91,11 +92,14 @@ def check_classifies(problem: Problem, what: str) -> None:
 
 def load_denoiser(problem: Problem, weights: "Weights") -> Denoiser:
     """The model of a problem that generates, as a denoiser: see `jaxunlearn.diffusion`."""
-    module = _module(
-        _data_key(problem), problem.model, _text(problem.model_settings), _first_stage(problem)
-    )
     variables = {"params": weights.params, **weights.model_state}
-    return jax.tree_util.Partial(module.apply, variables)
+    return jax.tree_util.Partial(_load_module(problem).apply, variables)
+
+
+def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None:
+    """That of a text-to-image model, and the token ids of its prompts; None for all others."""
+    module = _load_module(problem)
+    return (module.text_encoder, np.array(module.ids)) if isinstance(module, Prompted) else None
 
 
 def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
@@ -194,6 +198,12 @@ def _first_stage(problem: Problem) -> _Stage | None:
     """The model of the autoencoder and its settings, where there is one."""
     first = problem.first_stage()
     return (first.model, _text(first.model_settings)) if first else None
+
+
+def _load_module(problem: Problem) -> nn.Module:
+    return _module(
+        _data_key(problem), problem.model, _text(problem.model_settings), _first_stage(problem)
+    )
 
 
 @functools.lru_cache

@@ -26,7 +26,7 @@ from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.files import file_digest, write_record
 from jaxunlearn.folders import locked
-from jaxunlearn.latents import cached_latents
+from jaxunlearn.latents import cached_latents, cached_prompt_states
 from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import check_budget
 from jaxunlearn.objectives import needs_unseen
@@ -37,11 +37,12 @@ from jaxunlearn.setting import (
     load_dataset,
     load_splits,
     load_task,
+    load_text_encoder,
     load_training,
     machine,
     to_device,
 )
-from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
+from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, PROMPT_STATES
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.types import Arrays, InputError, Params, Task
 from jaxunlearn.unseen import check_unseen, with_unseen
@@ -291,7 +292,8 @@ def train(
     forget, retain, preparation, compiling = _prepared(config, task, start, latents)
     task, part = _narrowed(load_task(problem, parallel.mapped_axis(layout)), config.aim)
     if part is not None:
-        start = Weights(*part.split(*start, jax.random.key(seed)))
+        assert pretrained is not None
+        start = _moving(problem, pretrained, start, part, seed)
     _say_what_stays_whole(start.params, layout)
     with locked(run), show_progress(run) as on_progress, programs_read() as read:
         runs.claim(run, config, load_dataset(problem), _splits(config))
@@ -310,6 +312,7 @@ def train(
         weights = Weights(outcome.state.params, outcome.state.model_state)
         if part is not None:
             weights = Weights(*part.merge(*weights))
+            weights.model_state.pop(PROMPT_STATES, None)
         Checkpointer(run / "weights").save(settings["num_steps"], weights, {})
         done = {
             "steps": settings["num_steps"],
@@ -341,6 +344,21 @@ def _narrowed(task: Task, aim: Aim | None) -> tuple[Task, Narrowed | None]:
 
 
 _narrowed_task = functools.lru_cache(narrowed)  # one task, and so one compiled program
+
+
+def _moving(
+    problem: Problem, pretrained: Path, start: Weights, part: Narrowed, seed: int
+) -> Weights:
+    """What may move of the weights; a text encoder that rests has encoded the prompts before."""
+    params, model_state = part.split(*start, jax.random.key(seed))
+    text = load_text_encoder(problem)
+    if text is not None and "text_encoder" not in params:
+        encoder, ids = text
+        states = cached_prompt_states(
+            pretrained / "prompt_states.npz", encoder, start.params["text_encoder"], ids
+        )
+        model_state = {**model_state, PROMPT_STATES: {"states": jnp.asarray(states)}}
+    return Weights(params, model_state)
 
 
 def _say_what_stays_whole(params: Params, layout: Layout) -> None:

@@ -154,6 +154,26 @@ def test_latents_are_read_again_and_those_of_another_autoencoder_are_not(
     assert one == two
 
 
+def test_prompts_are_encoded_once_where_the_text_encoder_rests(
+    finished, tmp_path, problem, monkeypatch
+):
+    pretrained = copy(finished / "seed-0" / "pretrain", tmp_path / "pretrain")
+    kept = read_arrays(pretrained / "prompt_states.npz", "states")["states"]
+    assert kept.shape[0] == 41
+    words = ["--pretrained", pretrained, "--method", "finetune", "--words", "inverted"]
+    calls, encode = [], latents.encode_prompts
+    monkeypatch.setattr(latents, "encode_prompts", lambda *a: calls.append(1) or encode(*a))
+    done("unlearn", tmp_path / "unet", *words, "--trainable", "^unet/", "--settings", *QUICK)
+    assert calls == []
+    (pretrained / "prompt_states.npz").unlink()
+    done("unlearn", tmp_path / "all", *words, "--settings", *QUICK)
+    text = words + ["--trainable", "text_encoder", "--settings", *QUICK]
+    done("unlearn", tmp_path / "text", *text)
+    assert calls == [] and not (pretrained / "prompt_states.npz").exists()
+    for name in ("unet", "text"):
+        assert set(runs.load_weights(tmp_path / name, problem).model_state) == {FIRST_STAGE}
+
+
 def test_a_retrained_model_has_the_autoencoder_of_the_original(finished, tmp_path, problem):
     pretrained = finished / "seed-0" / "pretrain"
     oracle = finished / "seed-0" / "word-inverted" / "retrain"
@@ -187,7 +207,7 @@ def test_sampled_latents_have_the_spread_that_the_denoiser_knows():
             jax.tree_util.Partial(lambda latents: latents / 8.0),
             jnp.zeros(100, jnp.int32),
             jnp.arange(100),
-            jnp.float32(0.0),
+            None,
             generation,
             (8, 8, 1),
             1,

@@ -8,7 +8,8 @@ another label, and methods do not know the difference.
     L(z_0, prompt) = sum or mean over latents of (unet(z_t, t, text(prompt)) - target)^2
 
 The autoencoder is no part of what is learned or unlearned, but without it there is nothing to see:
-`with_autoencoder` lets it travel in the model state, which nothing moves.
+`with_autoencoder` lets it travel in the model state, which nothing moves. Where the text encoder
+rests too, what it says of the prompts may travel there as well, by `PROMPT_STATES`.
 """
 
 import jax
@@ -24,6 +25,7 @@ from jaxunlearn.tasks.diffusion import diffusion
 from jaxunlearn.types import InputError, ModelState, Params, Task
 
 FIRST_STAGE = "first_stage"
+PROMPT_STATES = "prompt_states"  # {"states": [P + 1, L, C]}, of a text encoder that rests
 
 
 class Prompted(nn.Module):
@@ -36,6 +38,9 @@ class Prompted(nn.Module):
         text_encoder: token ids to hidden states.
         unet: noisy latents, timesteps and hidden states to noise.
         ids: the token ids of every prompt, `[P + 1][L]`, the empty one last.
+
+    The model state may hold the hidden states of all prompts (`PROMPT_STATES`, computed once by
+    `jaxunlearn.latents.cached_prompt_states`); then no text is encoded.
     """
 
     text_encoder: TextEncoder
@@ -56,9 +61,14 @@ class Prompted(nn.Module):
         Returns:
             Like `latents`.
         """
-        # Every prompt is encoded once for a batch, however often it stands in it.
-        states = self.text_encoder(jnp.asarray(self.ids, jnp.int32))
-        return self.unet(latents, timesteps, states[labels], train=train)
+        ids = jnp.asarray(self.ids, jnp.int32)
+        if self.has_variable(PROMPT_STATES, "states"):
+            states: jax.Array = self.get_variable(PROMPT_STATES, "states")[labels]
+        elif len(ids) > len(labels):
+            states = self.text_encoder(ids[labels])
+        else:  # every prompt is encoded once, however often it stands in the batch
+            states = self.text_encoder(ids)[labels]
+        return self.unet(latents, timesteps, states, train=train)
 
 
 def latent_diffusion(

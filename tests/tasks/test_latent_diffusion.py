@@ -11,7 +11,7 @@ from jaxunlearn import latents, methods, objectives
 from jaxunlearn.diffusion import Process
 from jaxunlearn.models import latent
 from jaxunlearn.tasks import autoencoding, latent_diffusion
-from jaxunlearn.tasks.latent_diffusion import Prompted
+from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES, Prompted
 from jaxunlearn.tasks.narrowed import narrowed
 from jaxunlearn.tokenizer import WordTokenizer
 from jaxunlearn.types import InputError
@@ -56,6 +56,42 @@ def test_a_label_is_a_prompt(params):
     ids = tuple(tuple(int(i) for i in row) for row in IDS)
     found = Prompted(ENCODER, UNET, ids).apply({"params": params}, x, t, labels)
     chex.assert_trees_all_close(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[2, 0], [2, 0, 1, 3, 0]])
+def test_prompts_are_encoded_with_the_batch_or_before(params, labels):
+    """Fewer prompts in the batch than there are, more, or none that is left to encode."""
+    model = Prompted(ENCODER, UNET, tuple(tuple(int(i) for i in row) for row in IDS))
+    x = jax.random.normal(KEY, (len(labels), *SHAPE))
+    args = x, jnp.arange(len(labels)), jnp.array(labels)
+    states = ENCODER.apply({"params": params["text_encoder"]}, IDS[np.array(labels)])
+    expected = UNET.apply({"params": params["unet"]}, *args[:2], states)
+    chex.assert_trees_all_close(model.apply({"params": params}, *args), expected, atol=1e-5)
+    kept = latents.encode_prompts(ENCODER, params["text_encoder"], IDS)
+    resting = {"params": {"unet": params["unet"]}, PROMPT_STATES: {"states": kept}}
+    chex.assert_trees_all_close(model.apply(resting, *args), expected, atol=1e-5)
+
+
+def test_only_the_prompts_of_a_small_batch_are_encoded(params):
+    def flops(size: int) -> float:
+        ids = tuple(tuple(int(i) for i in row) for row in np.tile(IDS, (size, 1)))
+        model, labels = Prompted(ENCODER, UNET, ids), jnp.zeros(2, jnp.int32)
+        args = {"params": params}, jnp.zeros((2, *SHAPE)), labels, labels
+        return jax.jit(model.apply).lower(*args).compile().cost_analysis()["flops"]
+
+    assert flops(100) == flops(1)
+
+
+def test_prompts_are_encoded_once(params, tmp_path, monkeypatch):
+    path, encode, calls = tmp_path / "states.npz", latents.encode_prompts, []
+    monkeypatch.setattr(latents, "encode_prompts", lambda *a: calls.append(1) or encode(*a))
+    first = latents.cached_prompt_states(path, ENCODER, params["text_encoder"], IDS)
+    again = latents.cached_prompt_states(path, ENCODER, params["text_encoder"], IDS)
+    chex.assert_trees_all_equal(first, again)
+    assert calls == [1]
+    moved = jax.tree.map(lambda x: x + 1.0, params["text_encoder"])
+    assert not np.allclose(latents.cached_prompt_states(path, ENCODER, moved, IDS), first)
+    assert calls == [1, 1]
 
 
 def test_each_prompt_is_answered_in_its_own_way(params):
