@@ -7,6 +7,7 @@ from real ones.
 """
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,14 +127,15 @@ def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np
                 f"{dataset.num_classes - 1}."
             )
     decoder, shape = load_decoder(problem, weights)
+    guidance = jnp.float32(generation.guidance) if generation.guidance else None
     return np.asarray(
         sample_images(
             load_denoiser(problem, weights),
             decoder,
             jnp.asarray(labels, jnp.int32),
             jnp.asarray(numbers, jnp.int32),
-            jnp.float32(generation.guidance),
-            generation,
+            guidance,
+            replace(generation, guidance=0.0),  # one program, however strong it is
             shape,
             dataset.num_classes,
             clip=problem.first_stage() is None,
@@ -147,7 +149,7 @@ def sample_images(
     decoder: Decoder,
     labels: jax.Array,
     numbers: jax.Array,
-    guidance: jax.Array,
+    guidance: jax.Array | None,
     generation: Diffusion,
     shape: tuple[int, ...],
     null_label: int,
@@ -161,7 +163,7 @@ def sample_images(
         decoder: from samples to images in [-1, 1], from `load_decoder`.
         labels: the classes, `[N]`.
         numbers: which image of its class each is, `[N]`.
-        guidance: how strongly the class guides; not looked at where `generation` has none.
+        guidance: how strongly the class guides, if it does; that of `generation` is not looked at.
         generation: the process and the sampler.
         shape: of one sample.
         null_label: the label that stands for none.
@@ -171,7 +173,7 @@ def sample_images(
         uint8 `[N, H, W, C]`.
     """
     process = generation.process()
-    if generation.guidance != 0.0:
+    if guidance is not None:
         denoiser = guided(process, denoiser, guidance, null_label)
 
     def some(asked: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -269,6 +269,20 @@ def test_a_picture_of_another_kind_is_refused_before_anything_is_drawn(cell, tmp
         generating.draw(tmp_path / "grid.jpg", cell / "esd", (), 1)
 
 
+def test_five_hundred_images_are_one_program_whatever_the_guidance(cell, config):
+    problem = load_study(config).problem
+    weights = runs.load_weights(cell / "esd", problem)
+    labels, numbers = np.repeat(np.arange(10), 50), np.tile(np.arange(50), 10)
+    compiled = generating.sample_images._cache_size
+    before, drawn = compiled(), []
+    for guidance in (1.0, 3.0):
+        told = replace(problem, diffusion=replace(problem.diffusion, guidance=guidance))
+        drawn.append(generating.generate(told, weights, labels, numbers))
+    assert compiled() == before + 1
+    assert drawn[0].shape == (500, 8, 8, 1)
+    assert np.any(drawn[0] != drawn[1])
+
+
 def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch):
     problem, told = load_study(config).problem, {}
     monkeypatch.setattr(generating, "sample_images", lambda *_, **kw: told.update(kw) or 0)
