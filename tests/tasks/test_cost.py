@@ -61,15 +61,21 @@ SFRON = {"num_fast_steps": 1, "share_optimizer": True, "variant": "FR-on"}
 EUPMU = {"multiplier": "next_batch", "objective": "adaptive_ascent"}
 
 
+ANCHOR = {"objective": "match_anchor"}
+
+
 @pytest.mark.parametrize(
-    ("model", "name", "settings"),
+    ("model", "name", "settings", "most"),
     [
-        ("ddpm-tiny", "sfron", SFRON),
-        ("dit-tiny-test", "sfron", SFRON),
-        ("dit-tiny-test", "eupmu", EUPMU),
+        ("ddpm-tiny", "sfron", SFRON, 1.05),
+        ("dit-tiny-test", "sfron", SFRON, 1.05),
+        ("dit-tiny-test", "eupmu", EUPMU, 1.05),
+        # What the anchor is denoised as takes a forward pass more, one of six.
+        ("dit-tiny-test", "sfron", SFRON | ANCHOR, 1.05 + 1 / 6),
+        ("dit-tiny-test", "eupmu", EUPMU | ANCHOR, 1.05 + 1 / 6),
     ],
 )
-def test_a_step_costs_what_a_forget_and_a_retain_step_cost(model, name, settings):
+def test_a_step_costs_what_a_forget_and_a_retain_step_cost(model, name, settings, most):
     task = task_of(model)
     chosen = methods.settings(name, {"optimizer": "adamw", **settings})
     method = methods.build(task, name, chosen)
@@ -79,4 +85,4 @@ def test_a_step_costs_what_a_forget_and_a_retain_step_cost(model, name, settings
         lambda p, f, r: method.init(jax.random.key(0), p, {}, f, r), params, arrays, arrays
     )
     ratio = flops(method.step, state, batch(), batch(method.retain_batches)) / plain(model)
-    assert 0.8 < ratio < 1.05, ratio
+    assert most - 0.25 < ratio < most, ratio
