@@ -97,6 +97,11 @@ def test_every_model_is_judged_and_reported(finished, cell):
         assert 0 <= metrics["generated_forget_entropy"] <= np.log(10) + 1e-5
         assert metrics["frechet_retain"] > metrics["frechet_floor"] > 0
         assert ("share_of_retraining" in results) == (name == "esd")
+    told = json.loads((finished / "results.json").read_text())["requests"]["class-3"]["runs"]
+    ours, theirs = (told[name]["metrics"] for name in ("esd", "original"))
+    ratio = ours["frechet_retain"]["mean"] / theirs["frechet_retain"]["mean"]
+    assert ours["frechet_ratio"]["mean"] == pytest.approx(ratio)
+    assert theirs["frechet_ratio"]["mean"] == 1.0
     page = (finished / "report.html").read_text()
     text = (finished / "report.md").read_text()
     assert "![Images that the models generate](samples-class-3.png)" in text

@@ -158,6 +158,16 @@ COLUMNS: tuple[Column, ...] = (
         "features or other numbers of images.",
     ),
     Column(
+        "frechet_ratio",
+        LOOKS,
+        "Frechet distance / original's",
+        "/ orig.",
+        2,
+        "low",
+        "The same distance over that of the original model of the same seed: above 1, forgetting "
+        "one class has harmed the others.",
+    ),
+    Column(
         "frechet_floor",
         LOOKS,
         "Frechet distance of real halves",

@@ -31,8 +31,8 @@ class Run:
         request: the forget request, by its folder's name.
         name: "original", "retrain", "retrain-again" or a method.
         folder: where it lies.
-        metrics: all its numbers: those of `evaluate`, "seconds", and "share_of_retraining" in
-            percent.
+        metrics: all its numbers: those of `evaluate`, "seconds", "share_of_retraining" in percent,
+            and "frechet_ratio", the Frechet distance over that of the original model.
         counts: how many examples each split has.
         finished: when its results were written, in seconds since 1970.
         machine: facts on the machine that trained it; empty where none is on record.
@@ -221,6 +221,15 @@ def _complete(run: Run, retrained: Run) -> Run:
     return replace(run, metrics={**derived, **numbers})
 
 
+def _beside_original(run: Run, original: Run) -> Run:
+    """Adds how its Frechet distance compares with that of the original model of the same seed."""
+    key = "frechet_retain"
+    if key not in run.metrics or not original.metrics.get(key):
+        return run
+    ratio = run.metrics[key] / original.metrics[key]
+    return replace(run, metrics={**run.metrics, "frechet_ratio": ratio})
+
+
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
 
@@ -318,6 +327,9 @@ def read_study(folder: str | Path) -> Study:
                     steps = [entry.get("step") for entry in read_lines(path / "metrics.jsonl")]
                     last = steps[-1] if steps and is_number(steps[-1]) else None
                     unfinished.append(Unfinished(seed, request_folder.name, path.name, last))
+            original = next((run for run in group if run.name == "original"), None)
+            if original is not None:
+                group = [_beside_original(run, original) for run in group]
             retrained = next((run for run in group if run.name == "retrain"), None)
             if retrained is not None:
                 group = [run if run is retrained else _complete(run, retrained) for run in group]
