@@ -22,6 +22,10 @@ METRICS = {
     "ToW": "tow",
     "s": "seconds",
     "five-part gap": "five_part_gap",
+    "seen, %": "generated_forget_accuracy",
+    "others seen, %": "generated_retain_accuracy",
+    "Frechet / original": "frechet_ratio",
+    "% of retraining": "share_of_retraining",
 }
 NAMES = {"original": "original", "retrained": "retrain", "retrained again": "retrain-again"}
 
@@ -36,13 +40,13 @@ class Table(NamedTuple):
 
 
 def tables() -> Iterator[Table]:
-    """The tables of runs with accuracies."""
+    """The tables of runs with accuracies, or with what is seen in generated images."""
     for page in (ROOT / "README.md", ROOT / "docs" / "studies.md"):
         source, lines = None, page.read_text("utf-8").splitlines()
         for number, line in enumerate(lines):
             for name in re.findall(r"`experiments/results/(\w+)\.(?:json|md)`", line):
                 source = RESULTS / f"{name}.json"
-            if not re.match(r"\| (run|model) \| FA \|", line):
+            if not re.match(r"\| (run|model) \| (FA|seen, %) \|", line):
                 continue
             assert source is not None, f"{page.name}:{number + 1} names no result file"
             body = lines[number + 2 :]
@@ -64,7 +68,7 @@ def shown(found: dict[str, Any], name: str, title: str, like: str) -> str:
     if title == "alike":
         places = {place["method"]: place["letters"] for place in found["ranking"]["places"]}
         return places.get(name, "")
-    value = found["runs"][name]["metrics"].get(METRICS[title])
+    value = found["runs"].get(name, {"metrics": {}})["metrics"].get(METRICS[title])
     if value is None:
         return "–"
     digits = len(like.split(" ")[0].partition(".")[2])
