@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn import generating, results, stages
+from jaxunlearn.cli import one_sentence
 from jaxunlearn.config import Study, load_study
 from jaxunlearn.console import say
 from jaxunlearn.files import read_json, write_json
@@ -105,5 +106,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="receives the models and search.json")
     parser.add_argument("--rates", type=float, nargs="+", default=(1e-4, 3e-4, 1e-3))
     given = parser.parse_args()
-    check_claim(given.folder, "search.json", "search")
-    search(given.folder, load_study(given.config), given.rates)
+    with one_sentence():
+        check_claim(given.folder, "search.json", "search")
+        search(given.folder, load_study(given.config), given.rates)

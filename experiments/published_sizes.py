@@ -13,13 +13,9 @@ Writes `experiments/results/published_sizes.json` and `published_sizes.md`.
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import Any
-
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 
 import jax
 import jax.numpy as jnp
@@ -72,10 +68,11 @@ def held(tree: Any, places: Any) -> float:
     return sum(int(np.prod(place.shard_shape(leaf.shape))) for leaf, place in pairs) / whole
 
 
-def lowered(name: str, method: str, parameters: str) -> dict[str, Any]:
-    """One program of one published size, lowered."""
+def lowered(
+    task: Task, shape: tuple[int, int, int], method: str, parameters: str
+) -> dict[str, Any]:
+    """One program of a task that denoises images of a shape, lowered."""
     clock = time.perf_counter()
-    task, shape = task_of(name)
     own = {"forget_batch_size": BATCH, "retain_batch_size": BATCH, "num_steps": 1}
     settings = methods.settings(method, METHODS[method] | own)
     program = programs.of_method(task, method, settings, Layout(DEVICES, parameters))
@@ -130,12 +127,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="which sizes, anew")
     chosen = parser.parse_args().names
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", DEVICES)
     kept = read_json(RESULTS)["found"] if RESULTS.exists() else {}
     for each in chosen or [*DENOISERS, LATENT]:
         if each in kept and not chosen:
             continue
         kept[each] = {
-            f"{method}, {parameters}": lowered(each, method, parameters)
+            f"{method}, {parameters}": lowered(*task_of(each), method, parameters)
             for method in METHODS
             for parameters in PARAMETERS
         }

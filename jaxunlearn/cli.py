@@ -18,6 +18,8 @@ done again. Exit status: 0 done, 1 a loss diverged, 2 bad input, 130 stopped by 
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -511,10 +513,17 @@ def main(arguments: list[str] | None = None) -> None:
         "report": report,
         "list": list_,
     }
-    try:
+    with one_sentence():
         tyro.extras.subcommand_cli_from_dict(
             commands, prog="jaxunlearn", description=__doc__, args=arguments
         )
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Ends the process with one sentence and its status if what is done within fails as foreseen."""
+    try:
+        yield
     except KeyboardInterrupt:
         _fail("stopped; the same command continues.", 130)
     except (ValueError, RuntimeError, OSError) as error:

@@ -3,24 +3,16 @@
 Tiny ones of each kind; those of published size: `experiments/published_sizes.py`.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import methods, programs
+from experiments.published_sizes import DEVICES, HALF, lowered
 from jaxunlearn.diffusion import Process
-from jaxunlearn.layout import Layout
 from jaxunlearn.models import denoisers, latent
-from jaxunlearn.parallel import PARAMETERS, make_mesh, shardings
+from jaxunlearn.parallel import PARAMETERS
 from jaxunlearn.tasks import diffusion, latent_diffusion
 
-DEVICES, BATCH, SHAPE = 8, 8, (8, 8, 4)
-HALF = {"dtype": "bfloat16", "remat": True}
-METHODS = {
-    "eupmu": {"multiplier": "next_batch", "objective": "match_anchor"},
-    "sfron": {"objective": "match_anchor", "per_example_fisher": False},
-}
+SHAPE = (8, 8, 4)
 
 
 def task_of(model):
@@ -39,32 +31,8 @@ def task_of(model):
 )
 def test_an_unlearning_step_lowers_with_and_without_sharded_parameters(model, method):
     task = task_of(model)
-    own = {"forget_batch_size": BATCH, "retain_batch_size": BATCH, "num_steps": 1}
-    settings = methods.settings(method, METHODS[method] | own)
-    data = {
-        "image": jax.ShapeDtypeStruct((16, *SHAPE), jnp.float32),
-        "label": jax.ShapeDtypeStruct((16,), jnp.int32),
-        "index": jax.ShapeDtypeStruct((16,), jnp.int32),
-    }
-    numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in programs.numbers(settings)}
-    key = jax.eval_shape(jax.random.key, 0)
-    start = jax.eval_shape(task.init, key)
-    largest = max(jax.tree.leaves(start), key=lambda leaf: leaf.size)
-    for parameters in PARAMETERS:
-        program = programs.of_method(task, method, settings, Layout(DEVICES, parameters))
-        state = jax.eval_shape(program.init, numbers, key, *start, data, data)
-        places = shardings(state, make_mesh(DEVICES, parameters))
-        given = jax.tree.map(lambda leaf, place: leaf.update(sharding=place), state, places)
-        stop = jax.ShapeDtypeStruct((), jnp.int32)
-        lowered = program.chunk.lower(numbers, given, data, data, stop)
-        assert "bf16" in lowered.as_text()
-        after = jax.tree.map(jnp.shape, lowered.out_info[0])
-        assert after == jax.tree.map(jnp.shape, state)
-        held = [
-            np.prod(place.shard_shape(leaf.shape)) / leaf.size
-            for leaf, place in zip(
-                jax.tree.leaves(state.params), jax.tree.leaves(places.params), strict=True
-            )
-            if leaf.shape == largest.shape
-        ]
-        assert held == [1 / DEVICES if parameters == "sharded" else 1.0] * len(held)
+    found = {each: lowered(task, SHAPE, method, each) for each in PARAMETERS}
+    assert found["replicated"]["held_of_parameters"] == 1.0
+    assert found["replicated"]["held_of_state"] == 1.0
+    assert found["sharded"]["held_of_parameters"] < 1.5 / DEVICES
+    assert found["sharded"]["held_of_state"] < 2.0 / DEVICES
