@@ -521,7 +521,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Ends the process with one sentence and its status if what is done within fails as foreseen."""
+    """Ends the process with one sentence, and its status, where the work fails as foreseen."""
     try:
         yield
     except KeyboardInterrupt:
