@@ -62,6 +62,8 @@ def _settings(method: str) -> str:
     """A method's equations, and its settings with their defaults and meanings."""
     about = (inspect.getdoc(_constructor(method)) or "").partition("\nArgs:")[0]
     meanings = _meanings(method)
+    for name, limits in methods.limits(method).items():
+        meanings[name] = f"{meanings[name].removesuffix('.')} ({limits})."
     rows = {
         f"{name} = {json.dumps(value)}": meanings.get(name, "")
         for name, value in methods.settings(method).items()

@@ -103,11 +103,13 @@ class Method(NamedTuple):
             `retain_batches` are `[retain_batches, B, ...]`; `metrics` is a flat dictionary of
             scalars with at least `forget_loss` or `retain_loss`.
         retain_batches: how many retain batches one step uses.
+        optimizer_steps: how often one step calls the optimizer: its schedule counts these.
     """
 
     init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], TrainState]
     step: Callable[[TrainState, Batch, Batch], tuple[TrainState, dict[str, jax.Array]]]
     retain_batches: int = 1
+    optimizer_steps: int = 1
 
 
 def example_keys(key: jax.Array, batch: Batch) -> jax.Array:

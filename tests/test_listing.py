@@ -1,6 +1,7 @@
 """The lists: every name and every setting with its meaning."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -30,6 +31,10 @@ def test_the_list_of_a_method_explains_every_setting(method):
         given = f"{name} = {json.dumps(value)}"
         assert line.startswith(given)
         assert len(line.removeprefix(given).strip()) > 5, line
+    words = " ".join(text.split())
+    for name, limits in methods.limits(method).items():
+        given = rf"\b{name} = [^=]*\({re.escape(str(limits))}\)\."
+        assert re.search(given, words) or (name.startswith("guard") and method == "retrain")
     assert methods.summary(method) in " ".join(text.split())
 
 

@@ -5,8 +5,8 @@
     state, metrics = method.step(state, forget_batch, retain_batches)
 
 Every constructor takes the task and an optax optimizer, then its own settings by keyword. For
-configurations, `build` makes a method from flat settings, the optimizer's included. An own method
-is made known by `register`, and is then like any of these.
+configurations, `build` makes a method from flat settings, the optimizer's included. `register` adds
+a custom method, which is then like any of these.
 """
 
 import difflib
@@ -14,7 +14,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import optax
+
 from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._limits import (
+    Count,
+    Limits,
+    NotNegative,
+    Positive,
+    Share,
+    checked,
+    limits_of,
+)
 from jaxunlearn.methods.bad_teacher import bad_teacher
 from jaxunlearn.methods.boundary_expanding import boundary_expanding
 from jaxunlearn.methods.boundary_shrinking import boundary_shrinking
@@ -103,70 +114,24 @@ COMMON_SETTINGS: dict[str, Any] = {
 # What every method is also told where it has a budget; without one there is no guard.
 GUARD_SETTINGS: dict[str, Any] = {"guard_budget": 0.0, "guard_every": 10}
 
-# What the programs can hold, whose numbers have 32 bits.
-_LARGEST = {int: 2**31 - 1, float: 3.4e38, bool: 1}
-
-# The least and the largest value of each number, and whether the least itself is allowed.
-_POSITIVE = (0.0, float("inf"), False)
-_NOT_NEGATIVE = (0.0, float("inf"), True)
-_SHARE = (0.0, 1.0, True)
-_RANGES: dict[str, tuple[float, float, bool]] = {
-    "num_steps": _POSITIVE,
-    "forget_batch_size": _POSITIVE,
-    "retain_batch_size": _POSITIVE,
-    "mask_batch_size": _POSITIVE,
-    "num_mask_batches": _NOT_NEGATIVE,
-    "num_fast_steps": _POSITIVE,
-    "num_layers": _POSITIVE,
-    "bank_size": _POSITIVE,
-    "audit_every": _POSITIVE,
-    "guard_every": _POSITIVE,
-    "num_max_steps": _POSITIVE,
-    "num_min_steps": _POSITIVE,
-    "num_noise": _POSITIVE,
-    "num_noise_steps": _POSITIVE,
-    "num_fisher_batches": _POSITIVE,
-    "fisher_batch_size": _POSITIVE,
-    "damping": _POSITIVE,
-    "slow_step_size": _POSITIVE,
-    "clip_norm": _POSITIVE,
-    "guard_budget": _NOT_NEGATIVE,
-    "learning_rate": _NOT_NEGATIVE,
-    "forget_learning_rate": _NOT_NEGATIVE,
-    "multiplier_learning_rate": _NOT_NEGATIVE,
-    "multiplier_decay": _NOT_NEGATIVE,
-    "logit_learning_rate": _NOT_NEGATIVE,
-    "logit_decay": _NOT_NEGATIVE,
-    "penalty": _NOT_NEGATIVE,
-    "radius": _NOT_NEGATIVE,
-    "sharpness": _NOT_NEGATIVE,
-    "noise_learning_rate": _NOT_NEGATIVE,
-    "noise_penalty": _NOT_NEGATIVE,
-    "attack_size": _NOT_NEGATIVE,
-    "max_variance": _NOT_NEGATIVE,
-    "selection": _NOT_NEGATIVE,
-    "dampening": _NOT_NEGATIVE,
-    "distillation_weight": _NOT_NEGATIVE,
-    "task_weight": _NOT_NEGATIVE,
-    "initial_multiplier": _NOT_NEGATIVE,
-    "weight_decay": _NOT_NEGATIVE,
-    "retain_weight": _NOT_NEGATIVE,
-    "anchor_weight": _NOT_NEGATIVE,
-    "negative_guidance": _NOT_NEGATIVE,
-    "alpha": _NOT_NEGATIVE,
-    "exponent": _NOT_NEGATIVE,
-    "threshold": _NOT_NEGATIVE,
-    "budget": (0.0, 100.0, False),  # percentage points
-    "memory": _SHARE,
-    "momentum": _SHARE,
-    "fraction": _SHARE,
-    "retain_share": _SHARE,
-    "max_share": _SHARE,
-    "impair_share": _SHARE,
-    "target_accuracy": (0.0, 100.0, True),  # percent
+# The limits of the settings that every method has; others have theirs in the method's signature.
+_LIMITS: dict[str, Limits] = {
+    "num_steps": Limits(0, above=True),
+    "forget_batch_size": Limits(0, above=True),
+    "retain_batch_size": Limits(0, above=True),
+    "learning_rate": Limits(0.0),
+    "momentum": Limits(0.0, 1.0),
+    "weight_decay": Limits(0.0),
+    "guard_budget": Limits(0.0),
+    "guard_every": Limits(0, above=True),
 }
 
 __all__ = [
+    "Count",
+    "Limits",
+    "NotNegative",
+    "Positive",
+    "Share",
     "advance",
     "available",
     "begin",
@@ -174,6 +139,7 @@ __all__ = [
     "first",
     "guard_records",
     "guarded",
+    "limits",
     "register",
     "settings",
     "summary",
@@ -223,6 +189,7 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
     if given and GUARD_SETTINGS.keys() & given.keys():
         _check_guard(name, given)
         defaults |= GUARD_SETTINGS
+    allowed = limits(name) if given else {}
     for key, value in (given or {}).items():
         if key not in defaults:
             close = difflib.get_close_matches(key, defaults, n=1)
@@ -230,8 +197,21 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
             raise InputError(
                 f"method {name} has no setting {key!r}, only {', '.join(defaults)}{hint}"
             )
-        defaults[key] = _checked(name, key, value, defaults[key])
+        defaults[key] = checked(name, key, value, defaults[key], allowed.get(key, Limits()))
     return defaults
+
+
+def limits(name: str) -> dict[str, Limits]:
+    """The limits of a method's settings that have any, by their name.
+
+    Raises:
+        InputError: an unknown method.
+
+    Example:
+        >>> str(limits("eupmu_budget")["budget"])
+        'above 0 and at most 100'
+    """
+    return _LIMITS | _own_limits(_constructor(name))
 
 
 def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
@@ -239,13 +219,15 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
 
     Args:
         constructor: `constructor(task, optimizer, *, setting=default, ...) -> Method`. It is called
-            with traced values for floating-point settings. One named `num_steps` needs no default.
+            twice, with traced values for floating-point settings. One named `num_steps` needs no
+            default. Limits stand in the annotations, as in `alpha: NotNegative = 1.0`.
 
     Returns:
         The constructor.
 
     Raises:
-        InputError: the name of a method of this library, or a setting without a default.
+        InputError: the name of a method of this library, or a setting without a default or with
+            one outside its limits.
 
     Example:
         >>> import optax
@@ -258,9 +240,12 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
     name = constructor.__name__
     if name in _METHODS and _METHODS[name].__module__.startswith(__name__):
         raise InputError(f"a method named {name} exists already; choose another name.")
-    for parameter in _settings_of(constructor):
-        if parameter.default is parameter.empty:
-            raise InputError(f"setting {parameter.name} of method {name} has no default; give one.")
+    allowed = _own_limits(constructor)
+    for setting, default in ((p.name, p.default) for p in _settings_of(constructor)):
+        if default is inspect.Parameter.empty:
+            raise InputError(f"setting {setting} of method {name} has no default; give one.")
+        if setting in allowed:
+            checked(name, setting, default, default, allowed[setting])
     _METHODS[name] = constructor
     return constructor
 
@@ -282,10 +267,11 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     """
     constructor = _constructor(name)
     parameters = inspect.signature(constructor).parameters
-    optimizer_steps = chosen["num_steps"] * _optimizer_steps(name, chosen)
-    rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], optimizer_steps)
-    made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
     own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
+    # Made twice, since the length of the schedule is known by the method.
+    calls = chosen["num_steps"] * constructor(task, optax.identity(), **own).optimizer_steps
+    rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], calls)
+    made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
     method = constructor(task, made, **own)
     if "guard_budget" not in chosen:
         return method
@@ -344,12 +330,10 @@ def _settings_of(constructor: Callable[..., Method]) -> list[inspect.Parameter]:
     ]
 
 
-def _optimizer_steps(name: str, chosen: Mapping[str, Any]) -> int:
-    """How often one step of a method calls the optimizer, whose schedule counts its own steps."""
-    if "num_fast_steps" not in chosen or chosen.get("variant") == "R":
-        return 1
-    shared = chosen.get("share_optimizer", name == "sfron_released")
-    return chosen["num_fast_steps"] + int(shared)  # a shared optimizer takes the forget step too
+def _own_limits(constructor: Callable[..., Method]) -> dict[str, Limits]:
+    names = getattr(inspect.unwrap(constructor), "__globals__", {})
+    own = {p.name: limits_of(p, names) for p in _settings_of(constructor)}
+    return {name: found for name, found in own.items() if found != Limits()}
 
 
 def _constructor(name: str) -> Callable[..., Method]:
@@ -358,33 +342,3 @@ def _constructor(name: str) -> Callable[..., Method]:
         hint = f"; did you mean {close[0]}?" if close else "."
         raise InputError(f"method is {name!r}, but must be one of {', '.join(_METHODS)}{hint}")
     return _METHODS[name]
-
-
-def _checked(method: str, key: str, value: Any, default: Any) -> Any:
-    """The value in the type of the default, or an error that names the setting."""
-    kind = type(default)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise InputError(
-            f"setting {key} of method {method} is {value!r}, but must be of type {kind.__name__}, "
-            f"such as {default!r}."
-        )
-    if isinstance(value, float) and value != value:
-        raise InputError(f"setting {key} of method {method} is not a number; give one.")
-    low, high, closed = _RANGES.get(key, (float("-inf"), float("inf"), True))
-    if isinstance(value, int | float) and not (
-        low <= value <= high and (closed or value > low) and abs(value) <= _LARGEST[kind]
-    ):
-        allowed = (
-            f"in [{low:g}, {high:g}]"
-            if high < float("inf")
-            else ("finite" if low else ("0 or more" if closed else "positive"))
-        )
-        if abs(value) > _LARGEST[kind]:
-            allowed += f" and at most {_LARGEST[kind]:.10g} in size"
-        raise InputError(
-            f"setting {key} of method {method} is {value!r}, but must be {allowed}; "
-            f"the default is {default!r}."
-        )
-    return value

@@ -4,6 +4,7 @@ import jax
 import optax
 
 from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import Teacher, distance_from, keep
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
@@ -14,7 +15,7 @@ def bad_teacher(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    retain_weight: float | jax.Array = 1.0,
+    retain_weight: NotNegative = 1.0,
 ) -> Method:
     """Descends the divergence from a random network on forget data, from the original on retain.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import advance, begin, predict_of
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import outputs_of
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState, unvisited
 
@@ -12,7 +13,7 @@ _BATCH = 256  # examples that are attacked at once
 
 
 def boundary_shrinking(
-    task: Task, optimizer: optax.GradientTransformation, *, attack_size: float | jax.Array = 0.1
+    task: Task, optimizer: optax.GradientTransformation, *, attack_size: NotNegative = 0.1
 ) -> Method:
     """Descends the loss of the forget data against their nearest wrong labels.
 

@@ -1,9 +1,9 @@
 """CAGrad: the direction near the average gradient that helps the worse of the two losses most."""
 
-import jax
 import optax
 
 from jaxunlearn import objectives, transforms
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.types import Method, Task
 
@@ -12,9 +12,9 @@ def cagrad(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    radius: float | jax.Array = 0.4,
+    radius: NotNegative = 0.4,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the direction of the largest worse gain, in a ball around the average gradient.
 

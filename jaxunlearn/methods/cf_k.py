@@ -3,10 +3,11 @@
 import optax
 
 from jaxunlearn.methods._last_layers import train_last_layers
+from jaxunlearn.methods._limits import Count
 from jaxunlearn.types import Method, Task
 
 
-def cf_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: int = 2) -> Method:
+def cf_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Count = 2) -> Method:
     """Goes on training the last k layers on the retain data; the others stay bit for bit.
 
         theta_last <- theta_last - opt(grad_last L_r)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import check_generates, descend
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import outputs_of
 from jaxunlearn.objectives import retain_loss
 from jaxunlearn.types import Batch, Method, ModelState, Params, Task
@@ -14,7 +15,7 @@ def concept_ablation(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    retain_weight: float | jax.Array = 1.0,
+    retain_weight: NotNegative = 1.0,
 ) -> Method:
     """On images of other classes, asks for the forgotten class and answers as for their own.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import advance, begin, check_generates
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import keep, outputs_of
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
@@ -13,7 +14,7 @@ def esd(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    negative_guidance: float | jax.Array = 1.0,
+    negative_guidance: NotNegative = 1.0,
 ) -> Method:
     """Matches the frozen original's prediction, guided away from what is forgotten.
 

@@ -4,12 +4,13 @@ import jax
 import optax
 
 from jaxunlearn.methods._last_layers import train_last_layers
+from jaxunlearn.methods._limits import Count
 from jaxunlearn.types import Method, Params, Task
 
 _FRESH_CHILD = 10  # of the run's key
 
 
-def eu_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: int = 2) -> Method:
+def eu_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Count = 2) -> Method:
     """Draws the last k layers afresh and trains them on the retain data; the others stay.
 
         theta_last = fresh;   theta_last <- theta_last - opt(grad_last L_r)

@@ -12,6 +12,7 @@ import optax
 
 from jaxunlearn import objectives, transforms
 from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.objectives import loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad, unilateral_surgery
@@ -48,13 +49,13 @@ def eupmu(
     *,
     multiplier: str = "same_batch",
     tolerance: float | jax.Array = 0.0,
-    multiplier_learning_rate: float | jax.Array = 1.0,
-    multiplier_decay: float | jax.Array = 0.01,
-    initial_multiplier: float | jax.Array = 0.0,
+    multiplier_learning_rate: NotNegative = 1.0,
+    multiplier_decay: NotNegative = 0.01,
+    initial_multiplier: NotNegative = 0.0,
     log_loss: bool = True,
     convex: bool = False,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends `L_f + lambda L_r`, with lambda moved by what each step does to the retain loss.
 

@@ -5,7 +5,7 @@ The first paper leaves the choice of the tolerance open. Here it follows from wh
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import advance, begin, first, predict_of
+from jaxunlearn.methods._limits import Count, Limits, NotNegative, Share
 from jaxunlearn.methods._passes import mean_over
 from jaxunlearn.methods._winding_back import audit, watch
 from jaxunlearn.methods.eupmu import (
@@ -64,14 +65,14 @@ def eupmu_budget(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    budget: float | jax.Array = 0.5,
-    audit_every: int = 10,
-    memory: float | jax.Array = 0.8,
-    multiplier_learning_rate: float | jax.Array = 1.0,
-    multiplier_decay: float | jax.Array = 0.01,
-    initial_multiplier: float | jax.Array = 0.0,
+    budget: Annotated[float | jax.Array, Limits(0.0, 100.0, above=True)] = 0.5,
+    audit_every: Count = 10,
+    memory: Share = 0.8,
+    multiplier_learning_rate: NotNegative = 1.0,
+    multiplier_decay: NotNegative = 0.01,
+    initial_multiplier: NotNegative = 0.0,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """EUPMU whose tolerance is what is left of a budget, spread over the steps that are left.
 
@@ -94,7 +95,7 @@ def eupmu_budget(
         num_steps: T, how many steps there are.
         budget: by how many percentage points the retain accuracy may fall.
         audit_every: steps from one audit to the next.
-        memory: of the moving average, in [0, 1]: 0 is the last batch.
+        memory: of the moving average; 0 takes the last batch alone.
         multiplier_learning_rate: of the multiplier's Adam.
         multiplier_decay: added to the dual gradient, times the multiplier.
         initial_multiplier: where the multiplier starts.

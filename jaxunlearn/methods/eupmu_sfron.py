@@ -11,6 +11,7 @@ import optax
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._forget import forget_phase
+from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
@@ -39,25 +40,25 @@ def eupmu_sfron(
     num_steps: int,
     multiplier: str = "same_batch",
     tolerance: float | jax.Array = 0.0,
-    multiplier_learning_rate: float | jax.Array = 1.0,
-    multiplier_decay: float | jax.Array = 0.01,
-    initial_multiplier: float | jax.Array = 0.0,
+    multiplier_learning_rate: NotNegative = 1.0,
+    multiplier_decay: NotNegative = 0.01,
+    initial_multiplier: NotNegative = 0.0,
     log_loss: bool = True,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
     saliency: bool = True,
     mask: str = "saliency",
-    threshold: float | jax.Array = 1.0,
-    alpha: float | jax.Array = 1.0,
+    threshold: NotNegative = 1.0,
+    alpha: NotNegative = 1.0,
     alpha_schedule: str = "linear",
-    forget_learning_rate: float | jax.Array = 0.01,
-    clip_norm: float | jax.Array = 7.0,
-    num_fast_steps: int = 5,
-    slow_step_size: float | jax.Array = 1.0,
+    forget_learning_rate: NotNegative = 0.01,
+    clip_norm: Positive = 7.0,
+    num_fast_steps: Count = 5,
+    slow_step_size: Positive = 1.0,
     share_optimizer: bool = False,
     per_example_fisher: bool = True,
-    mask_batch_size: int = 32,
-    num_mask_batches: int = 0,
+    mask_batch_size: Count = 32,
+    num_mask_batches: CountOrZero = 0,
 ) -> Method:
     """Surgery of the forget step, then retain steps of the fast weights, then the multiplier.
 
@@ -177,4 +178,4 @@ def eupmu_sfron(
         opt_state = (forget_state, remain_state, surgery_state)
         return advance(state, updates, opt_state, model_state), surgery_metrics(losses, opt_state)
 
-    return Method(init, step, num_fast_steps + 1)
+    return Method(init, step, num_fast_steps + 1, num_fast_steps + share_optimizer)

@@ -1,9 +1,9 @@
 """FAMO: log losses, with weights that slow down whichever falls faster."""
 
-import jax
 import optax
 
 from jaxunlearn import objectives, transforms
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.types import Method, Task
 
@@ -12,8 +12,8 @@ def famo(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    logit_learning_rate: float | jax.Array = 0.025,
-    logit_decay: float | jax.Array = 1e-3,
+    logit_learning_rate: NotNegative = 0.025,
+    logit_decay: NotNegative = 1e-3,
 ) -> Method:
     """Fits random labels and the retain data, so that both losses fall in the same proportion.
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._one_shot import one_shot
 from jaxunlearn.methods._passes import fisher_of
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
@@ -21,7 +22,7 @@ def noise_variance(
     Args:
         retain_fisher: a Fisher diagonal, a tree.
         alpha: the variance where F is 1.
-        max_variance: the variance where F is 0.
+        max_variance: the variance where F is 0, unless alpha is.
 
     Returns:
         A tree of variances.
@@ -30,9 +31,12 @@ def noise_variance(
         >>> noise_variance(jnp.array([0.0, 4.0]), 1.0, 100.0).tolist()
         [100.0, 0.5]
     """
-    return jax.tree.map(
-        lambda f: jnp.minimum(alpha * jax.lax.rsqrt(f), max_variance), retain_fisher
-    )
+
+    def variance(fisher: jax.Array) -> jax.Array:
+        wanted = jnp.where(alpha > 0, alpha * jax.lax.rsqrt(fisher), 0.0)  # not 0 times infinity
+        return jnp.minimum(wanted, max_variance)
+
+    return jax.tree.map(variance, retain_fisher)
 
 
 def fisher_forgetting(
@@ -40,9 +44,9 @@ def fisher_forgetting(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int = 1,
-    alpha: float | jax.Array = 1e-6,
-    max_variance: float | jax.Array = 1e-2,
-    fisher_batch_size: int = 32,
+    alpha: NotNegative = 1e-6,
+    max_variance: NotNegative = 1e-2,
+    fisher_batch_size: Count = 32,
 ) -> Method:
     """`theta + noise`, with the variance `min(alpha F_r^(-1/2), max_variance)`, in one shot.
 

@@ -1,9 +1,9 @@
 """GDR-GMA: rectified gradient directions, weighed by how far the retain loss has risen."""
 
-import jax
 import optax
 
 from jaxunlearn import objectives, transforms
+from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.types import Method, Task
 
@@ -12,11 +12,11 @@ def gdr_gma(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    bank_size: int = 4,
-    sharpness: float | jax.Array = 10.0,
-    threshold: float | jax.Array = 0.1,
+    bank_size: Count = 4,
+    sharpness: NotNegative = 10.0,
+    threshold: NotNegative = 0.1,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Rectifies both directions, and weighs forgetting down as the retain loss rises.
 

@@ -101,7 +101,7 @@ def guarded(
             "guard_scale": watched.scale,
         }
 
-    return Method(init, step, method.retain_batches)
+    return method._replace(init=init, step=step)
 
 
 def guard_records(state: TrainState) -> list[dict[str, Any]]:

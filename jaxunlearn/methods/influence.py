@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jaxunlearn.methods._limits import Count, NotNegative, Positive
 from jaxunlearn.methods._one_shot import one_shot
 from jaxunlearn.methods._passes import drawn_positions, plain_losses, stacked_positions
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
@@ -86,10 +87,10 @@ def influence(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int = 1,
-    alpha: float | jax.Array = 1.0,
-    damping: float | jax.Array = 0.01,
-    num_fisher_batches: int = 64,
-    fisher_batch_size: int = 32,
+    alpha: NotNegative = 1.0,
+    damping: Positive = 0.01,
+    num_fisher_batches: Count = 64,
+    fisher_batch_size: Count = 32,
 ) -> Method:
     """`theta + alpha / n (F + damping I)^-1 sum_f grad l`, by WoodFisher's recursion, in one shot.
 

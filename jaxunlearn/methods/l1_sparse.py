@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods.retrain import finetune
 from jaxunlearn.optimizers import schedule
 from jaxunlearn.types import Method, Task
@@ -16,7 +17,7 @@ def l1_sparse(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    penalty: float | jax.Array = 1e-4,
+    penalty: NotNegative = 1e-4,
 ) -> Method:
     """Descends `L_r + gamma_t |theta|_1`, with `gamma_t = penalty (1 - t / T)`.
 

@@ -1,9 +1,9 @@
 """MGDA: the shortest direction between the two gradients."""
 
-import jax
 import optax
 
 from jaxunlearn import objectives, transforms
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.types import Method, Task
 
@@ -13,7 +13,7 @@ def mgda(
     optimizer: optax.GradientTransformation,
     *,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the point of least norm between both gradients: it vanishes at a Pareto point.
 

@@ -1,9 +1,9 @@
 """Nash bargaining: both losses gain the same in proportion, whatever their scale."""
 
-import jax
 import optax
 
 from jaxunlearn import objectives, transforms
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.types import Method, Task
 
@@ -13,7 +13,7 @@ def nash(
     optimizer: optax.GradientTransformation,
     *,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the direction with the largest product of both gains.
 

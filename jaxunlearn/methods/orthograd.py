@@ -8,6 +8,7 @@ import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import advance, begin_with, first
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.types import Batch, Method, Params, Task, TrainState
 
 _LEAST = 1e-6  # of the largest eigenvalue: what is below it is rounding
@@ -18,7 +19,7 @@ def orthograd(
     optimizer: optax.GradientTransformation,
     *,
     objective: str = "ascent",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the forget objective, at right angles to the gradient of each retain example.
 

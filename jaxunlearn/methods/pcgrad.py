@@ -1,9 +1,9 @@
 """PCGrad: where the two gradients conflict, each is projected off the other."""
 
-import jax
 import optax
 
 from jaxunlearn import objectives, transforms
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.types import Method, Task
 
@@ -13,7 +13,7 @@ def pcgrad(
     optimizer: optax.GradientTransformation,
     *,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the sum of both gradients, each without its part against the other.
 

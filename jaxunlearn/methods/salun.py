@@ -5,6 +5,7 @@ import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import begin, descend, weighted
+from jaxunlearn.methods._limits import Count, Share
 from jaxunlearn.methods._saliency import arranged, gradient_mask
 from jaxunlearn.transforms import saliency_mask
 from jaxunlearn.types import Arrays, LossPair, Method, ModelState, Params, Task, TrainState
@@ -15,10 +16,10 @@ def salun(
     optimizer: optax.GradientTransformation,
     *,
     mask: str = "saliency",
-    fraction: float | jax.Array = 0.5,
+    fraction: Share = 0.5,
     redraw: str = "every_epoch",
     exclude_true_label: bool = False,
-    mask_batch_size: int = 32,
+    mask_batch_size: Count = 32,
     objective: str = "random_labels",
 ) -> Method:
     """Random labels with updates masked to the largest `|sum grad L_f|` of the original model.
@@ -33,7 +34,7 @@ def salun(
         task: what is unlearned.
         optimizer: any optax optimizer.
         mask: "saliency", or "random" for the control: as many parameters, drawn at random.
-        fraction: the share of parameters that may move, in [0, 1].
+        fraction: the share of parameters that may move.
         redraw: draw the labels anew "every_epoch", or "once".
         exclude_true_label: never draw the true label.
         mask_batch_size: of the pass that computes the mask.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods.scalarization import random_labels
 from jaxunlearn.optimizers import schedule
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
@@ -14,7 +15,7 @@ def salun_soft(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    threshold: float | jax.Array = 1e-4,
+    threshold: NotNegative = 1e-4,
     redraw: str = "every_epoch",
     exclude_true_label: bool = False,
 ) -> Method:

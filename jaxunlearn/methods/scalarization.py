@@ -4,11 +4,11 @@ Two published baselines are this method with one objective each: NegGrad+ (ascen
 labels.
 """
 
-import jax
 import optax
 
 from jaxunlearn import objectives
 from jaxunlearn.methods._build import descend, weighted
+from jaxunlearn.methods._limits import NotNegative, Share
 from jaxunlearn.types import LossPair, Method, Task
 
 
@@ -16,9 +16,9 @@ def scalarization(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    retain_weight: float | jax.Array = 1.0,
+    retain_weight: NotNegative = 1.0,
     objective: str = "random_labels",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends `L_f + retain_weight L_r`: surgery with a multiplier that never moves.
 
@@ -44,14 +44,14 @@ def scalarization(
 
 
 def neggrad_plus(
-    task: Task, optimizer: optax.GradientTransformation, *, retain_share: float | jax.Array = 0.95
+    task: Task, optimizer: optax.GradientTransformation, *, retain_share: Share = 0.95
 ) -> Method:
     """NegGrad+: descends `a L_r - (1 - a) L_f`.
 
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-        retain_share: a, in [0, 1].
+        retain_share: a, the weight of the retain loss.
 
     Returns:
         A `Method`.

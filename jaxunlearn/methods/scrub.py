@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._limits import Count, NotNegative, Share
 from jaxunlearn.methods._teacher import Teacher, distance_from, keep
 from jaxunlearn.objectives import retain_loss
 from jaxunlearn.types import (
@@ -40,11 +41,11 @@ def scrub(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    num_max_steps: int = 4,
-    num_min_steps: int = 12,
-    max_share: float | jax.Array = 0.6,
-    distillation_weight: float | jax.Array = 0.5,
-    task_weight: float | jax.Array = 1.0,
+    num_max_steps: Count = 4,
+    num_min_steps: Count = 12,
+    max_share: Share = 0.6,
+    distillation_weight: NotNegative = 0.5,
+    task_weight: NotNegative = 1.0,
 ) -> Method:
     """Rounds of steps away from the teacher on forget data, then toward it on retain data.
 
@@ -69,7 +70,7 @@ def scrub(
         num_steps: T, how many steps there are.
         num_max_steps: max steps at the start of a round, one or more.
         num_min_steps: min steps after them.
-        max_share: the share of all steps, in [0, 1], past which there are no more max steps; 0 is
+        max_share: the share of all steps past which there are no more max steps; 0 is
             distillation on the retain data.
         distillation_weight: of the divergence in a min step.
         task_weight: of the ordinary loss in a min step.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import choose, predict_of
+from jaxunlearn.methods._limits import Count, NotNegative, Percent, Share
 from jaxunlearn.methods.scrub import scrub
 from jaxunlearn.types import (
     Arrays,
@@ -55,12 +56,12 @@ def scrub_r(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    target_accuracy: float | jax.Array = 90.0,
-    num_max_steps: int = 4,
-    num_min_steps: int = 12,
-    max_share: float | jax.Array = 0.6,
-    distillation_weight: float | jax.Array = 0.5,
-    task_weight: float | jax.Array = 1.0,
+    target_accuracy: Percent = 90.0,
+    num_max_steps: Count = 4,
+    num_min_steps: Count = 12,
+    max_share: Share = 0.6,
+    distillation_weight: NotNegative = 0.5,
+    task_weight: NotNegative = 1.0,
 ) -> Method:
     """SCRUB, and at the last step the weights of the round nearest to a target forget accuracy.
 

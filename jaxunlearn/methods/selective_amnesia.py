@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import advance, begin, check_generates, first
+from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._passes import fisher_of
 from jaxunlearn.methods._teacher import keep
 from jaxunlearn.objectives import named, retain_loss
@@ -15,10 +16,10 @@ def selective_amnesia(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    anchor_weight: float | jax.Array = 100.0,
-    retain_weight: float | jax.Array = 1.0,
+    anchor_weight: NotNegative = 100.0,
+    retain_weight: NotNegative = 1.0,
     objective: str = "match_noise",
-    fisher_batch_size: int = 64,
+    fisher_batch_size: Count = 64,
 ) -> Method:
     """The class becomes noise, while elastic weights and replay hold the rest.
 

@@ -10,6 +10,7 @@ import optax
 
 from jaxunlearn.methods._build import advance, begin
 from jaxunlearn.methods._forget import forget_phase
+from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.objectives import named
@@ -35,20 +36,20 @@ def sfron(
     *,
     num_steps: int,
     variant: str = "SFR-on",
-    alpha: float | jax.Array = 1.0,
+    alpha: NotNegative = 1.0,
     alpha_schedule: str = "linear",
-    forget_learning_rate: float | jax.Array = 0.01,
-    clip_norm: float | jax.Array = 7.0,
+    forget_learning_rate: NotNegative = 0.01,
+    clip_norm: Positive = 7.0,
     objective: str = "adaptive_ascent",
-    exponent: float | jax.Array = 0.5,
+    exponent: NotNegative = 0.5,
     mask: str = "saliency",
-    threshold: float | jax.Array = 1.0,
-    num_fast_steps: int = 5,
-    slow_step_size: float | jax.Array = 1.0,
+    threshold: NotNegative = 1.0,
+    num_fast_steps: Count = 5,
+    slow_step_size: Positive = 1.0,
     share_optimizer: bool = False,
     per_example_fisher: bool = True,
-    mask_batch_size: int = 32,
-    num_mask_batches: int = 0,
+    mask_batch_size: Count = 32,
+    num_mask_batches: CountOrZero = 0,
 ) -> Method:
     """One masked forget step, then retain steps of the fast weights, which the weights follow.
 
@@ -152,7 +153,7 @@ def sfron(
         metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
         return advance(state, updates, (forget_state, remain_state), model_state), metrics
 
-    return Method(init, step, num_fast_steps)
+    return Method(init, step, num_fast_steps, num_fast_steps + share_optimizer)
 
 
 def sfron_released(
@@ -160,13 +161,13 @@ def sfron_released(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    alpha: float | jax.Array = 25.0,
-    clip_norm: float | jax.Array = 7.0,
-    exponent: float | jax.Array = 0.5,
+    alpha: NotNegative = 25.0,
+    clip_norm: Positive = 7.0,
+    exponent: NotNegative = 0.5,
     mask: str = "saliency",
-    threshold: float | jax.Array = 1.0,
-    num_fast_steps: int = 5,
-    mask_batch_size: int = 128,
+    threshold: NotNegative = 1.0,
+    num_fast_steps: Count = 5,
+    mask_batch_size: Count = 128,
 ) -> Method:
     """SFR-on as its released code does it, where that differs from the paper.
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._one_shot import one_shot
 from jaxunlearn.methods._passes import fisher_pair
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
@@ -51,9 +52,9 @@ def ssd(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int = 1,
-    selection: float | jax.Array = 4.0,
-    dampening: float | jax.Array = 1.0,
-    fisher_batch_size: int = 32,
+    selection: NotNegative = 4.0,
+    dampening: NotNegative = 1.0,
+    fisher_batch_size: Count = 32,
 ) -> Method:
     """`theta_i min(dampening F_all / F_f, 1)` where `F_f > selection F_all`, in one shot.
 

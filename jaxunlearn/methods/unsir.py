@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import advance, begin, first, predict_of
+from jaxunlearn.methods._limits import Count, NotNegative, Share
 from jaxunlearn.methods._teacher import outputs_of
 from jaxunlearn.objectives import retain_loss
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
@@ -37,11 +38,11 @@ def unsir(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    num_noise: int = 64,
-    num_noise_steps: int = 40,
-    noise_learning_rate: float | jax.Array = 0.1,
-    noise_penalty: float | jax.Array = 0.1,
-    impair_share: float | jax.Array = 0.5,
+    num_noise: Count = 64,
+    num_noise_steps: Count = 40,
+    noise_learning_rate: NotNegative = 0.1,
+    noise_penalty: NotNegative = 0.1,
+    impair_share: Share = 0.5,
 ) -> Method:
     """Fits error-maximising noise to the forgotten classes (impair), then only the rest (repair).
 
@@ -62,7 +63,7 @@ def unsir(
         num_noise_steps: how many steps they are learned for.
         noise_learning_rate: of their Adam.
         noise_penalty: of their squared norm.
-        impair_share: the share of all steps, in [0, 1], that impair.
+        impair_share: the share of all steps that impair.
 
     Returns:
         A `Method`. Its metrics hold "noise_loss", 0 in repair steps.

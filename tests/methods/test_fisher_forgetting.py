@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.methods.fisher_forgetting import noise_variance
 from tests import toy
 from tests.helpers import assert_trees_equal, flat
 from tests.methods.cases import runner
@@ -38,6 +40,13 @@ def test_the_variance_is_alpha_over_the_root_of_fisher(
 
 def test_the_variance_is_clamped(normal: np.ndarray) -> None:
     np.testing.assert_allclose(noise(alpha=1e20, max_variance=0.25), 0.5 * normal, atol=1e-6)
+
+
+def test_without_variance_there_is_no_noise_even_where_nothing_depends_on_a_weight() -> None:
+    fisher = jnp.array([0.0, 1e-30, 4.0])
+    np.testing.assert_array_equal(noise_variance(fisher, 0.0, 1.0), [0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(noise_variance(fisher, 1.0, 0.0), [0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(noise_variance(fisher, 1.0, 9.0), [9.0, 9.0, 0.5])
 
 
 def test_the_draws_are_standard_normal_and_belong_to_the_key(normal: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Methods by name: their settings, what is refused, and how an own one is made known."""
 
 import inspect
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,10 @@ def test_whole_numbers_become_floating_point() -> None:
         ("eupmu", {"tolerance": float("-inf")}, "tolerance .* is -inf, but must be finite"),
         ("sfron", {"num_fast_steps": 0}, "num_fast_steps .* is 0, but must be positive"),
         ("sfron", {"clip_norm": 0.0}, "clip_norm .* is 0.0, but must be positive"),
+        ("sfron", {"num_mask_batches": -1}, "num_mask_batches .* is -1, but must be 0 or more"),
+        ("eupmu_budget", {"budget": 0}, "budget .* is 0.0, but must be above 0 and at most 100;"),
+        ("eupmu_budget", {"budget": 101}, "budget .* is 101.0, but must be above 0 and at most"),
+        ("sfron", {"num_fast_steps": 2**31}, "but must be positive and at most 2147483647 in size"),
     ],
 )
 def test_bad_settings_are_refused(name: str, given: dict[str, Any], message: str) -> None:
@@ -104,6 +108,89 @@ def test_an_own_method_is_like_any_other(monkeypatch: pytest.MonkeyPatch) -> Non
     quarter = jax.tree.map(lambda x: 0.25 * x, moved("finetune"))
     assert np.any(quarter["kernel"])
     assert_trees_close(moved("gentle"), quarter)
+
+
+def test_the_limits_of_a_setting_are_those_of_the_method_that_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name means nothing: `alpha` of another method may be negative, and `shade` need not be."""
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+
+    @methods.register
+    def shaded(
+        task: Task,
+        optimizer: Any,
+        *,
+        alpha: float = -1.0,
+        budget: float = 0.0,
+        num_fast_steps: int = -3,
+        shade: methods.Share = 0.5,
+        rounds: "methods.Count" = 2,
+        depth: Annotated[int, methods.Limits(2, 4)] = 3,
+        momentum: methods.Positive = 2.0,
+    ) -> Method:
+        """A method whose settings have limits of its own."""
+        return methods.finetune(task, optimizer)
+
+    given = {"alpha": -7.0, "budget": -1.0, "num_fast_steps": 0, "shade": 1.0, "depth": 2}
+    assert given.items() <= methods.settings("shaded", given | {"momentum": 5.0}).items()
+    for bad, allowed in (
+        ({"shade": 1.5}, r"in \[0, 1\]"),
+        ({"rounds": 0}, "positive"),
+        ({"depth": 5}, r"in \[2, 4\]"),
+        ({"momentum": 0.0}, "positive"),
+        ({"alpha": float("inf")}, "finite"),
+        ({"learning_rate": -1.0}, "0 or more"),
+    ):
+        with pytest.raises(InputError, match=f"must be {allowed}"):
+            methods.settings("shaded", bad)
+    assert methods.limits("shaded")["depth"] == methods.Limits(2, 4)
+    assert "alpha" not in methods.limits("shaded")
+
+
+def test_limits_that_cannot_be_read_or_exclude_the_default_are_refused() -> None:
+    def outside(task: Task, optimizer: Any, *, shade: methods.Share = 2.0) -> Method:
+        return methods.finetune(task, optimizer)
+
+    def unread(task: "Missing", optimizer: Any, *, shade: "Missing" = 2.0) -> Method:  # noqa: F821
+        return methods.finetune(task, optimizer)
+
+    with pytest.raises(InputError, match=r"shade .* is 2.0, but must be in \[0, 1\]"):
+        methods.register(outside)
+    with pytest.raises(InputError, match="shade is annotated as 'Missing', but name 'Missing' is "):
+        methods.register(unread)
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_the_schedule_is_as_long_as_the_method_says(
+    calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its settings are called: the rate of its last step is that of the last call."""
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+
+    @methods.register
+    def counted(task: Task, optimizer: Any, *, num_fast_steps: int = 4) -> Method:
+        """Returns the optimizer's last update as a metric."""
+
+        def init(key: Any, params: Any, model_state: Any, forget: Any, retain: Any) -> Any:
+            return methods.begin(optimizer, key, params, model_state)
+
+        def step(state: Any, forget: Any, retain: Any) -> Any:
+            opt_state, updates = state.opt_state, None
+            for _ in range(calls):
+                updates, opt_state = optimizer.update(state.params, opt_state, state.params)
+            rate = -updates["kernel"][0, 0] / state.params["kernel"][0, 0]
+            return methods.advance(state, updates, opt_state, state.model_state), {"rate": rate}
+
+        return Method(init, step, optimizer_steps=calls)
+
+    given = {"num_steps": 5, "learning_rate_schedule": "linear", "learning_rate": 0.5}
+    plain = {"momentum": 0.0, "weight_decay": 0.0}
+    method = methods.build(toy.TASK, "counted", methods.settings("counted", given | plain))
+    state, step = method.init(jax.random.key(0), *toy.problem()), jax.jit(method.step)
+    for _ in range(5):
+        state, metrics = step(state, None, None)
+    np.testing.assert_allclose(metrics["rate"], 0.5 / (5 * calls), rtol=1e-5)
 
 
 def test_an_own_method_must_not_shadow_another_and_needs_defaults() -> None:
