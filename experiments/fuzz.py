@@ -443,6 +443,9 @@ _REPORTED: dict[str, Any] = {
         "settings": {"multiplier": "exact", "tolerance": 0.1},
     },
     "evidence.json": {
+        "title": "A study",
+        "dataset": "digits",
+        "model": "mlp",
         "relearning": {"epochs": 2},
         "runs": [
             {
@@ -456,12 +459,14 @@ _REPORTED: dict[str, Any] = {
                 "calibration_error": {"forget": 2.0, "test": 3.0},
                 "brier_score": {"forget": 0.1, "test": 0.2},
                 "class_damage": [0.5, None, -0.5],
+                "disagreement_map": {"forget": [[3, 1]], "test": [[4, 0]]},
                 "disagreement": {"forget": 2.0, "test": 3.0},
             }
             for name in ("retrain", "eupmu")
         ],
     },
     "ulira/ulira.json": {
+        "title": "A study",
         "dataset": "digits",
         "model": "mlp",
         "shadows": 6,
@@ -476,7 +481,7 @@ _REPORTED: dict[str, Any] = {
             name: {
                 "auc": {"value": 55.0, "low": 50.0, "high": 60.0},
                 "tpr": {"0.01": {"value": 1.0, "low": 0.5, "high": 2.0}},
-                "roc": {"fpr": [0.01, 1.0], "tpr": [0.02, 1.0]},
+                "roc_curve": {"fpr": [1.0, 100.0], "tpr": [2.0, 100.0]},
                 "forget_accuracy": 90.0,
                 "retain_accuracy": 99.0,
                 "test_accuracy": 91.0,

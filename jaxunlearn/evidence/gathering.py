@@ -24,9 +24,10 @@ from jaxunlearn.evaluation.calibration import brier_score, calibration_error
 from jaxunlearn.evaluation.per_class import class_damage, disagreement_map
 from jaxunlearn.evidence.probing import probe_accuracy
 from jaxunlearn.evidence.relearning import EPOCHS, SETTINGS, relearning_curve
-from jaxunlearn.evidence.report import write_evidence_report
+from jaxunlearn.evidence.report import EVIDENCE, write_evidence_report
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.folders import locked
+from jaxunlearn.records import check_record
 from jaxunlearn.report.study import Run, Study, read_study
 from jaxunlearn.setting import (
     Weights,
@@ -80,6 +81,7 @@ def _gather(study: Study, cells: dict[tuple[int, str], Run]) -> dict[str, Any]:
         "relearning": SETTINGS | {"epochs": EPOCHS},
         "runs": entries,
     }
+    check_record(folder / "evidence.json", report, EVIDENCE)
     write_record(folder / "evidence.json", report)
     write_evidence_report(folder, report)
     return report

@@ -8,6 +8,8 @@ import numpy as np
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.figures import INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.files import write_text
+from jaxunlearn.markdown import escape, table
+from jaxunlearn.records import Filled
 
 _NAMES = {
     "original": "Original",
@@ -15,7 +17,32 @@ _NAMES = {
     "retrain-again": "Retrained again",
 }
 _COLUMNS = 3
+_PARTS = ("forget", "test")
 Entries = list[dict[str, Any]]
+
+_OF_PARTS = dict.fromkeys(_PARTS, float)
+EVIDENCE = {  # the form of evidence.json, for who writes it and who reads it
+    "title": str,
+    "dataset": str,
+    "model": str,
+    "relearning": {"epochs": int},
+    "runs": [
+        {
+            "seed": int,
+            "request": str,
+            "name": str,
+            "weights": str,
+            "retrained": str,
+            "relearning_curve": Filled([float]),
+            "probe_accuracy": (None, float),  # a single forget example has no halves
+            "calibration_error": _OF_PARTS,
+            "brier_score": _OF_PARTS,
+            "class_damage": Filled([(None, float)]),  # a class without test examples has none
+            "disagreement_map": dict.fromkeys(_PARTS, [[int]]),
+            "disagreement": _OF_PARTS,
+        }
+    ],
+}
 
 MEANINGS = """\
 FA after 0, 1 and 5 epochs: accuracy on the forget data when the model is trained on them. Probe:
@@ -67,14 +94,14 @@ def render_markdown(report: dict[str, Any]) -> str:
     Returns:
         The text, ending with a newline.
     """
-    lines = [f"# Evidence: {report['title']}", "", *MEANINGS.splitlines()]
+    lines = [f"# Evidence: {escape(report['title'])}", "", *MEANINGS.splitlines()]
     for request, models in by_request(report).items():
         titles, rows = evidence_rows(report, models)
-        lines += ["", f"## {request}", "", "| | " + " | ".join(titles) + " |"]
-        lines += ["| --- |" + " ---: |" * len(titles)]
-        for name, *cells in rows:
-            shown = f"*{_NAMES[name]}*" if name in _NAMES else name
-            lines.append(f"| {shown} | " + " | ".join(cells) + " |")
+        named = [
+            [f"*{_NAMES[name]}*" if name in _NAMES else escape(name), *cells]
+            for name, *cells in rows
+        ]
+        lines += ["", f"## {escape(request)}", "", *table(["", *titles], named)]
     return "\n".join(lines) + "\n"
 
 
@@ -105,9 +132,6 @@ def evidence_rows(
         cells += [_cell([e["disagreement"][part] for e in entries]) for part in _PARTS]
         rows.append([name, *cells])
     return titles, rows
-
-
-_PARTS = ("forget", "test")
 
 
 def _is_number(value: float | None) -> bool:

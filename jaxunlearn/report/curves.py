@@ -59,7 +59,7 @@ def draw_roc(models: Mapping[str, Mapping[str, Any]], name: str) -> str:
     """Draws the ROC curve of U-LiRA on logarithmic axes.
 
     Args:
-        models: the "models" of `ulira.json`, each with "roc": shares "fpr" and "tpr".
+        models: the "models" of `ulira.json`, each with "roc_curve": "fpr" and "tpr" in percent.
         name: the method.
 
     Returns:
@@ -69,19 +69,19 @@ def draw_roc(models: Mapping[str, Mapping[str, Any]], name: str) -> str:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     styles = _REFERENCES | {name: {"color": FORGET}}
-    shown = {each: models[each]["roc"] for each in styles if each in models}
+    shown = {each: models[each]["roc_curve"] for each in styles if each in models}
     least = min(min(roc["fpr"]) for roc in shown.values())
     with rc_context(SETTINGS | {"axes.grid.axis": "both"}):
         figure = new_figure(2.7)
         axes = figure.subplots()
-        axes.plot([least, 1], [least, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.plot([least, 100], [least, 100], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
         for each, roc in shown.items():
             axes.step(roc["fpr"], np.maximum(roc["tpr"], least), where="post", **styles[each])
-        axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
+        axes.set(xscale="log", yscale="log", xlim=(least, 100), ylim=(least, 100))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(LogLocator(10, numticks=5))
             axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
         return to_svg(figure, "ROC curve of U-LiRA")
 

@@ -11,54 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn import methods
-from jaxunlearn.evidence.report import Entries, by_request
+from jaxunlearn.evidence.report import EVIDENCE, Entries, by_request
 from jaxunlearn.files import read_json
 from jaxunlearn.folders import first_difference
-from jaxunlearn.records import Filled, check_record
+from jaxunlearn.records import check_record
 from jaxunlearn.report.study import Run, Study
+from jaxunlearn.shadow.report import INTERVAL, ULIRA
 from jaxunlearn.types import InputError
 
 ULIRA_FOLDER = "ulira"
-_PARTS = {"forget": float, "test": float}
-_EVIDENCE = {
-    "relearning": {"epochs": int},
-    "runs": [
-        {
-            "seed": int,
-            "request": str,
-            "name": str,
-            "weights": str,
-            "retrained": str,
-            "relearning_curve": Filled([float]),
-            "probe_accuracy": float,
-            "calibration_error": _PARTS,
-            "brier_score": _PARTS,
-            "class_damage": Filled([(None, float)]),
-            "disagreement": _PARTS,
-        }
-    ],
-}
-_INTERVAL = {"value": float, "low": float, "high": float}
-_MODEL = {
-    "auc": _INTERVAL,
-    "tpr": {str: _INTERVAL},
-    "roc": {"fpr": Filled([float]), "tpr": Filled([float])},
-    "forget_accuracy": float,
-    "retain_accuracy": float,
-    "test_accuracy": float,
-    "epsilon_lower_bound": (None, float),
-}
-_ULIRA = {
-    "dataset": str,
-    "model": str,
-    "shadows": int,
-    "targets": int,
-    "fraction": float,
-    "seed": int,
-    "variance": str,
-    "methods": {str: {"method": str, "settings": dict}},
-    "models": Filled({str: _MODEL}),
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +62,7 @@ def read_extras(study: Study) -> Extras:
     if not path.exists():
         return Extras(ulira=ulira)
     evidence = read_json(path)
-    check_record(path, evidence, _EVIDENCE)
+    check_record(path, evidence, EVIDENCE)
     present = {(run.seed, run.request, run.name): run for run in study.runs}
     oracles = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
     kept = []
@@ -132,9 +93,9 @@ def _read_ulira(study: Study) -> dict[str, Any] | None:
     if not path.exists():
         return None
     found = read_json(path)
-    check_record(path, found, _ULIRA)
+    check_record(path, found, ULIRA)
     first = next(iter(found["models"].values()))
-    alike: dict[str, Any] = {"tpr": dict.fromkeys(first["tpr"], _INTERVAL)}
+    alike: dict[str, Any] = {"tpr": dict.fromkeys(first["tpr"], INTERVAL)}
     if "epsilon_lower_bound" in first:
         alike |= {"epsilon_lower_bound": float}
     check_record(path, found, {"models": {str: alike}})

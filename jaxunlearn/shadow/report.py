@@ -8,10 +8,38 @@ import numpy as np
 from jaxunlearn.evaluation.ulira import Scores, roc_curve
 from jaxunlearn.figures import BLUE, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.files import write_text
+from jaxunlearn.markdown import escape, table
+from jaxunlearn.records import Filled
 
 _NAMES = {"retrain": "Retrained", "original": "Original"}
 _TARGETS = {"retrain": "never seen, too", "original": "learned"}
 _COLUMNS, _BINS, _ENOUGH_SHADOWS = 3, 60, 16
+
+INTERVAL = {"value": float, "low": float, "high": float}
+ULIRA = {  # the form of ulira.json, for who writes it and who reads it; all rates are in percent
+    "title": str,
+    "dataset": str,
+    "model": str,
+    "shadows": int,
+    "targets": int,
+    "fraction": float,
+    "seed": int,
+    "variance": str,
+    "methods": {str: {"method": str, "settings": dict}},
+    "models": Filled(
+        {
+            str: {
+                "auc": INTERVAL,
+                "tpr": {str: INTERVAL},
+                "roc_curve": {"fpr": Filled([float]), "tpr": Filled([float])},
+                "forget_accuracy": float,
+                "retain_accuracy": float,
+                "test_accuracy": float,
+                "epsilon_lower_bound": (None, float),
+            }
+        }
+    ),
+}
 
 
 def write_ulira_report(
@@ -47,10 +75,14 @@ def render_markdown(report: dict[str, Any]) -> str:
         The text, ending with a newline.
     """
     bound, (titles, rows) = _has_bound(report), ulira_rows(report)
+    named = [
+        [f"*{_NAMES[name]}*" if name in _NAMES else escape(name), *cells] for name, *cells in rows
+    ]
     lines = [
-        f"# U-LiRA: {report['title']}",
+        f"# U-LiRA: {escape(report['title'])}",
         "",
-        f"{report['shadows']} shadow models ({report['model']} on {report['dataset']}), "
+        f"{report['shadows']} shadow models ({escape(report['model'])} on "
+        f"{escape(report['dataset'])}), "
         f"{report['targets']} target examples; each model learned half of them and "
         f"unlearned these, {100 * report['fraction']:g}% of all it learned. The attacker knows "
         "everything but whether a model learned and unlearned an example, or was retrained "
@@ -62,13 +94,7 @@ def render_markdown(report: dict[str, Any]) -> str:
             else "the mean variance of all examples, since there are few models."
         ),
         "",
-        "| | " + " | ".join(titles) + " |",
-        "| --- |" + " ---: |" * len(titles),
-    ]
-    for name, *cells in rows:
-        shown = f"*{_NAMES[name]}*" if name in _NAMES else name
-        lines.append(f"| {shown} | " + " | ".join(cells) + " |")
-    lines += [
+        *table(["", *titles], named),
         "",
         "FA, RA, TA: accuracy on what was forgotten, on the retain and on the test data, in "
         "percent, mean over the shadow models.",

@@ -23,6 +23,7 @@ from jaxunlearn.evaluation.audit import epsilon_lower_bound
 from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
 from jaxunlearn.files import write_record
 from jaxunlearn.folders import locked
+from jaxunlearn.records import check_record
 from jaxunlearn.setting import (
     check_classifies,
     load_dataset,
@@ -35,7 +36,7 @@ from jaxunlearn.setting import (
 from jaxunlearn.shadow import models as shadows
 from jaxunlearn.shadow.groups import KEYS, Group, Said, Setting, claim
 from jaxunlearn.shadow.models import Plan, plan_shadows
-from jaxunlearn.shadow.report import write_ulira_report
+from jaxunlearn.shadow.report import ULIRA, write_ulira_report
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from jaxunlearn.unseen import check_unseen
@@ -115,6 +116,7 @@ def ulira(
             "methods": {name: {"method": m, "settings": s} for name, (m, s) in chosen.items()},
             "models": results,
         }
+        check_record(folder / "ulira.json", report, ULIRA)
         write_record(folder / "ulira.json", report)
         write_ulira_report(folder, report, scores, _sides(plan, found))
     if diverged:
@@ -205,7 +207,7 @@ def _attack_all(
         results[name] = {
             "auc": success.auc._asdict(),
             "tpr": {f"{rate:g}": value._asdict() for rate, value in success.tpr.items()},
-            "roc": _thin_roc(scores[name]),
+            "roc_curve": _thin_roc(scores[name]),
             "forget_accuracy": 100.0 * float(said["correct"][plan.forgotten].mean()),
             "retain_accuracy": float(said["retain_accuracy"].mean()),
             "test_accuracy": float(said["test_accuracy"].mean()),
@@ -216,8 +218,8 @@ def _attack_all(
 
 
 def _thin_roc(scores: Scores) -> dict[str, list[float]]:
-    """The ROC curve as shares, at false-positive rates that are equally far apart as logarithms."""
+    """The ROC curve in percent, at false-positive rates evenly spaced on a logarithmic axis."""
     fpr, tpr = roc_curve(scores)
     rates = np.geomspace(1.0 / scores.retrained.size, 1.0, _ROC_POINTS)
     reached = tpr[np.searchsorted(fpr, rates + 1e-12, side="right") - 1]
-    return {"fpr": rates.tolist(), "tpr": reached.tolist()}
+    return {"fpr": (100.0 * rates).tolist(), "tpr": (100.0 * reached).tolist()}

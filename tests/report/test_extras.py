@@ -31,16 +31,17 @@ def make_entry(seed, name):
         "calibration_error": {"forget": 1.0, "test": 2.0},
         "brier_score": {"forget": 0.1, "test": 0.2},
         "class_damage": [0.0, 12.5, -3.0, None, 1.0],
+        "disagreement_map": {"forget": [[3]], "test": [[4]]},
         "disagreement": {"forget": 5.0, "test": 6.0},
     }
 
 
 def make_model(value):
-    rates = list(np.geomspace(0.001, 1, 20))
+    rates = np.geomspace(0.1, 100, 20)
     return {
         "auc": {"value": value, "low": value - 2, "high": value + 2},
         "tpr": {"0.01": {"value": 3.0, "low": 1.0, "high": 6.0}},
-        "roc": {"fpr": rates, "tpr": [rate**0.8 for rate in rates]},
+        "roc_curve": {"fpr": rates.tolist(), "tpr": (100 * (rates / 100) ** 0.8).tolist()},
         "forget_accuracy": 95.0,
         "retain_accuracy": 100.0,
         "test_accuracy": 97.0,
@@ -50,6 +51,7 @@ def make_model(value):
 def make_ulira():
     """Results of `jaxunlearn ulira`."""
     return {
+        "title": "Forgetting handwritten digits",
         "dataset": "digits",
         "model": "mlp",
         "shadows": 16,
@@ -67,7 +69,8 @@ def study(finished_study, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(finished_study, folder)
     runs = [make_entry(seed, name) for seed in (0, 1) for name in MODELS]
-    evidence = {"relearning": {"epochs": 5}, "runs": runs}
+    study = {"title": "Forgetting handwritten digits", "dataset": "digits", "model": "mlp"}
+    evidence = study | {"relearning": {"epochs": 5}, "runs": runs}
     (folder / "evidence.json").write_text(json.dumps(evidence))
     (folder / "ulira").mkdir()
     (folder / "ulira" / "ulira.json").write_text(json.dumps(make_ulira()))
@@ -145,13 +148,14 @@ def test_an_attack_on_other_settings_or_another_problem_is_refused(study):
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("evidence.json", '{"runs": []}', 'evidence.json has no "relearning"'),
+        ("evidence.json", '{"runs": []}', 'evidence.json has no "title"'),
         (
             "evidence.json",
-            '{"relearning": {"epochs": 5}, "runs": [{"seed": 0}]}',
+            '{"title": "", "dataset": "", "model": "", "relearning": {"epochs": 5}, '
+            '"runs": [{"seed": 0}]}',
             r'"runs\[0\].request"',
         ),
-        ("ulira/ulira.json", '{"dataset": "digits"}', 'ulira.json has no "model"'),
+        ("ulira/ulira.json", '{"title": "a", "dataset": "b"}', 'ulira.json has no "model"'),
         ("ulira/ulira.json", "[1]", "ulira.json"),
     ],
 )
@@ -163,9 +167,9 @@ def test_damaged_files_are_named(study, file, text, words):
 
 def test_an_attack_without_curves_is_refused(study):
     found = make_ulira()
-    del found["models"]["eupmu"]["roc"]
+    del found["models"]["eupmu"]["roc_curve"]
     (study / "ulira" / "ulira.json").write_text(json.dumps(found))
-    with pytest.raises(InputError, match='no "models.eupmu.roc"'):
+    with pytest.raises(InputError, match='no "models.eupmu.roc_curve"'):
         read_extras(read_study(study))
 
 

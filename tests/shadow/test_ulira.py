@@ -58,12 +58,12 @@ def test_results_name_the_protocol_and_every_model(attacked):
         assert found["auc"]["low"] <= found["auc"]["value"] <= found["auc"]["high"]
         assert 0 <= found["tpr"]["0.05"]["value"] <= 100
         assert 50 < found["test_accuracy"] < 100
-        fpr, tpr = found["roc"]["fpr"], found["roc"]["tpr"]
+        fpr, tpr = found["roc_curve"]["fpr"], found["roc_curve"]["tpr"]
         assert fpr == sorted(fpr) and tpr == sorted(tpr)
-        assert fpr[-1] == tpr[-1] == pytest.approx(1.0)
-        reached = max(t for f, t in zip(fpr, tpr, strict=True) if f <= 0.05)
-        assert 100 * reached <= found["tpr"]["0.05"]["value"] + 1e-9
-        area = 100 * np.trapezoid([tpr[0], *tpr], [0.0, *fpr])
+        assert fpr[-1] == tpr[-1] == pytest.approx(100.0)
+        reached = max(t for f, t in zip(fpr, tpr, strict=True) if f <= 5.0)
+        assert reached <= found["tpr"]["0.05"]["value"] + 1e-9
+        area = np.trapezoid([tpr[0], *tpr], [0.0, *fpr]) / 100
         assert area == pytest.approx(found["auc"]["value"], abs=3.0)
     text = (folder / "ulira.md").read_text()
     assert "intervals are too narrow" in text
