@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 
 def escape(text: str) -> str:
-    """Keeps data from being read as Markdown or HTML, or from breaking a table.
+    r"""Keeps data from being read as Markdown or HTML, or from breaking a table.
 
     Example:
         >>> print(escape("a_b <i>|"))
-        a\\_b &lt;i>\\|
+        a\_b &lt;i>\|
     """
     for character in "\\`*_|[]#":
         text = text.replace(character, "\\" + character)
@@ -16,14 +16,14 @@ def escape(text: str) -> str:
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, the first column to the left and the others to the right.
+    r"""The lines of a table, the first column to the left and the others to the right.
 
     Args:
         titles: the headings of all columns, escaped.
         rows: the cells of each row, escaped.
 
     Example:
-        >>> print(*table(["run", "gap"], [["a", "0.5"]]), sep="\\n")
+        >>> print(*table(["run", "gap"], [["a", "0.5"]]), sep="\n")
         | run | gap |
         | --- | ---: |
         | a | 0.5 |

@@ -38,7 +38,7 @@ EVIDENCE = {  # the form of evidence.json, for who writes it and who reads it
             "calibration_error": _OF_PARTS,
             "brier_score": _OF_PARTS,
             "class_damage": Filled([(None, float)]),  # a class without test examples has none
-            "disagreement_map": dict.fromkeys(_PARTS, [[int]]),
+            "disagreement_map": {part: [[int]] for part in _PARTS},
             "disagreement": _OF_PARTS,
         }
     ],
