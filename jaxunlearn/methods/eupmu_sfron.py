@@ -152,7 +152,7 @@ def eupmu_sfron(
         surgery_state = with_multiplier_settings(
             surgery.init(params), multiplier_learning_rate, multiplier_decay
         )
-        remain_state = remain.init(state.params, state.model_state)
+        remain_state = remain.init(state.params)
         return state._replace(opt_state=(forget_state, remain_state, surgery_state))
 
     def step(

@@ -135,7 +135,7 @@ def sfron(
     ) -> TrainState:
         state = begin(optax.identity(), key, params, model_state)
         forget_state = forgetting.init(key, params, model_state, forget, retain)
-        remain_state = remain.init(state.params, state.model_state)
+        remain_state = remain.init(state.params)
         return state._replace(opt_state=(forget_state, remain_state))
 
     def step(

@@ -23,7 +23,12 @@ from jaxunlearn.transforms.aggregation import (
     pcgrad,
     unilateral_surgery,
 )
-from jaxunlearn.transforms.fast_slow import FastSlowState, fast_slow
+from jaxunlearn.transforms.fast_slow import (
+    FastSlowState,
+    fast_slow,
+    fast_slow_carry,
+    shared_fast_slow,
+)
 from jaxunlearn.transforms.saliency import (
     SaliencyMaskState,
     adaptive_weights,
@@ -53,6 +58,7 @@ __all__ = [
     "dual_gradient",
     "famo",
     "fast_slow",
+    "fast_slow_carry",
     "fisher_diagonal",
     "fisher_ratio_mask",
     "gdr_gma",
@@ -63,6 +69,7 @@ __all__ = [
     "nash",
     "pcgrad",
     "saliency_mask",
+    "shared_fast_slow",
     "surgery_value_and_grad",
     "top_fraction_mask",
     "unilateral_surgery",

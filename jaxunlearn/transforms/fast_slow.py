@@ -13,68 +13,187 @@ For a quadratic retain loss with Hessian H, `params` at its minimum, and SGD of 
 returned step is exactly `slow_step_size * (I - eta H)^K updates`: directions that matter for the
 retained data are forgotten less.
 
-Source: Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement
-(SFR-on, arXiv 2409.19732), NeurIPS 2024.
+References:
+    Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement
+    (SFR-on), NeurIPS 2024, https://arxiv.org/abs/2409.19732
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from jaxunlearn.transforms._checks import check_like
 from jaxunlearn.types import InputError
 
 
 class FastSlowState(NamedTuple):
-    """What `fast_slow` remembers.
+    """State of `fast_slow` and `shared_fast_slow`.
 
     Attributes:
-        fast_optimizer_state: the state of the fast optimizer, carried from update to update.
+        count: the number of updates so far.
+        fast_optimizer_state: the state of the fast optimizer, kept from update to update.
+        carry: the last carry that `grad_fn` returned; None before the first, or without carry.
     """
 
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
     fast_optimizer_state: optax.OptState
+    carry: Any  # of the shapes and dtypes of the carry that `update` received
 
 
 def fast_slow(
     fast_optimizer: optax.GradientTransformation,
     *,
     num_fast_steps: int,
-    slow_step_size: float | jax.Array = 1.0,
-    share_optimizer: bool = False,
+    slow_step_size: optax.ScalarOrSchedule = 1.0,
+    has_carry: bool = False,
+    unroll: int | bool = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """Lets fast weights descend the retain loss after each step, and follows them slowly.
 
+        fast_0 = params + updates;   fast_{i+1} = fast_i + fast_optimizer(grad_fn(fast_i, i))
+        returns slow_step_size * (fast_K - params)
+
+    With `has_carry`, what a gradient leaves behind besides itself (running statistics, counters,
+    keys) is handed from fast step to fast step. No optimizer touches it. The last one is stored in
+    the state, where `fast_slow_carry` reads it. As `init` sees only parameters, the state holds
+    None until the first update. Inside `jax.lax.scan`, where a state may not change its structure,
+    store the first carry beforehand and leave the keyword out:
+    `state = optax.tree.set(tx.init(params), carry=batch_stats)`.
+
     Args:
-        fast_optimizer: any optax optimizer; its state persists between updates.
-        num_fast_steps: how many retain steps the fast weights take, K >= 0.
+        fast_optimizer: any optax optimizer; its state is kept from update to update.
+        num_fast_steps: K >= 0, the number of retain steps of the fast weights.
         slow_step_size: the share of the way that the slow weights follow; 1 moves all the way.
-        share_optimizer: if True, `updates` is the raw (masked, clipped, scaled) forget *gradient*,
-            which `fast_optimizer` steps first, so that one momentum serves both phases, as in the
-            released SFR-on. If False, `updates` is a finished step.
+            A number, or a schedule over updates.
+        has_carry: whether `grad_fn` receives and returns a carry.
+        unroll: how many fast steps one iteration of the compiled loop takes, as in `jax.lax.scan`;
+            True leaves no loop. XLA's convolutions on CPUs are slow inside loops: use True there.
 
     Returns:
-        A transformation whose `update(updates, state, params, *, grad_fn, **extra)` takes
-        `grad_fn(params, i)`, the gradient of the retain loss of the i-th fast batch (`i` is a
-        traced int32 scalar). Other keywords are forwarded to `fast_optimizer`.
+        A transformation whose `update(updates, state, params, *, grad_fn, carry=None, **extra)`
+        takes `grad_fn(params, i)`, the gradient of the retain loss on the i-th fast batch (`i` is a
+        traced int32 scalar), or with `has_carry` `grad_fn(params, i, carry) -> (gradient, carry)`.
+        `carry` is any tree of arrays; without it, the one in the state is used. Other keywords go
+        to `fast_optimizer`.
 
     Raises:
         InputError: a `fast_optimizer` that is none, a negative or fractional number of steps, a
-            slow step size that is not positive; in `update`, a missing `grad_fn` or `params`.
+            slow step size that is not positive; in `update`, a missing `grad_fn`, `params` or
+            `carry`, a gradient unlike the parameters, or a carry that changes its type.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> import jax.numpy as jnp
         >>> H = jnp.array([1.0, 0.1])
         >>> tx = fast_slow(optax.sgd(0.5), num_fast_steps=2)
         >>> params = jnp.zeros(2)
         >>> step, _ = tx.update(jnp.ones(2), tx.init(params), params, grad_fn=lambda p, i: H * p)
         >>> [round(float(s), 4) for s in step]  # (1 - 0.5 * 1)^2 and (1 - 0.5 * 0.1)^2
         [0.25, 0.9025]
+
+    References:
+        Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement,
+        NeurIPS 2024, https://arxiv.org/abs/2409.19732
     """
-    if not isinstance(fast_optimizer, optax.GradientTransformation):
+    optimizer = _checked(fast_optimizer, num_fast_steps, slow_step_size, unroll)
+
+    def begin(updates: optax.Updates, state: Any, params: optax.Params, **extra: Any) -> Any:
+        del params, extra
+        return updates, state
+
+    return _transformation(optimizer, begin, num_fast_steps, slow_step_size, has_carry, unroll)
+
+
+def shared_fast_slow(
+    fast_optimizer: optax.GradientTransformation,
+    *,
+    num_fast_steps: int,
+    slow_step_size: optax.ScalarOrSchedule = 1.0,
+    has_carry: bool = False,
+    unroll: int | bool = 1,
+) -> optax.GradientTransformationExtraArgs:
+    """`fast_slow` whose `updates` is the forget *gradient*, stepped by the fast optimizer too.
+
+        fast_0 = params + fast_optimizer(updates);   then as in `fast_slow`
+
+    One momentum serves both phases, as in the released SFR-on. `updates` is the raw (masked,
+    clipped, scaled) gradient: no optimizer stands before this transformation.
+
+    Args:
+        fast_optimizer: any optax optimizer; it takes K + 1 steps per update.
+        num_fast_steps: as in `fast_slow`.
+        slow_step_size: as in `fast_slow`.
+        has_carry: as in `fast_slow`.
+        unroll: as in `fast_slow`.
+
+    Returns:
+        A transformation with the `update` of `fast_slow`.
+
+    Raises:
+        InputError: as in `fast_slow`.
+
+    Example:
+        >>> tx = shared_fast_slow(optax.sgd(0.5), num_fast_steps=1)
+        >>> params = jnp.zeros(2)
+        >>> step, _ = tx.update(jnp.ones(2), tx.init(params), params, grad_fn=lambda p, i: p)
+        >>> step.tolist()  # -0.5, then -0.5 + 0.5 * 0.5
+        [-0.25, -0.25]
+
+    References:
+        Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement,
+        NeurIPS 2024, https://arxiv.org/abs/2409.19732
+    """
+    optimizer = _checked(fast_optimizer, num_fast_steps, slow_step_size, unroll)
+    return _transformation(
+        optimizer, optimizer.update, num_fast_steps, slow_step_size, has_carry, unroll
+    )
+
+
+def fast_slow_carry(opt_state: optax.OptState) -> Any:
+    """The carry that the last fast step left, wherever it is in a chain's state.
+
+    Args:
+        opt_state: any optimizer state that holds exactly one `fast_slow` or `shared_fast_slow`.
+
+    Returns:
+        A tree like the carry that `update` received.
+
+    Raises:
+        InputError: no fast and slow weights in `opt_state`, or several, or no carry yet.
+
+    Example:
+        >>> tx = fast_slow(optax.sgd(0.5), num_fast_steps=3, has_carry=True)
+        >>> params = jnp.zeros(2)
+        >>> grad_fn = lambda p, i, seen: (p, seen + 1)
+        >>> _, state = tx.update(params, tx.init(params), params, grad_fn=grad_fn, carry=0)
+        >>> int(fast_slow_carry(state))
+        3
+    """
+
+    def wanted(node: Any) -> bool:
+        return isinstance(node, FastSlowState)
+
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=wanted) if wanted(node)]
+    if len(found) != 1:
         raise InputError(
-            f"fast_optimizer is {fast_optimizer!r}, but must be an optax gradient transformation "
+            f"the optimizer state holds {len(found) or 'no'} fast_slow, but must hold exactly one; "
+            "pass the state of a chain with one fast_slow(...), with its NamedTuples intact."
+        )
+    if found[0].carry is None:
+        raise InputError(
+            "the optimizer state holds no carry; call fast_slow with has_carry=True and pass "
+            "tx.update(..., carry=...) first."
+        )
+    return found[0].carry
+
+
+def _checked(
+    optimizer: Any, num_fast_steps: Any, slow_step_size: Any, unroll: Any
+) -> optax.GradientTransformationExtraArgs:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise InputError(
+            f"fast_optimizer is {optimizer!r}, but must be an optax gradient transformation "
             "such as optax.sgd(1e-2)."
         )
     fractional = isinstance(num_fast_steps, float)
@@ -86,41 +205,118 @@ def fast_slow(
         raise InputError(
             f"slow_step_size is {slow_step_size}, but must be positive; 1.0 follows all the way."
         )
-    optimizer = optax.with_extra_args_support(fast_optimizer)
+    if not isinstance(unroll, int | jax.Array) or (isinstance(unroll, int) and unroll < 0):
+        raise InputError(
+            f"unroll is {unroll!r}, but must be True, False or a whole number of fast steps."
+        )
+    unrolled = unroll if isinstance(unroll, bool) else _known(unroll) != 1
+    if unrolled and isinstance(num_fast_steps, jax.Array):
+        raise InputError(
+            f"unroll is {unroll} and num_fast_steps is an array, but only a known number of steps "
+            "can be unrolled; name both in the static_args of inject_hyperparams."
+        )
+    return optax.with_extra_args_support(optimizer)
+
+
+def _known(unroll: Any) -> int | bool:
+    """`inject_hyperparams` makes arrays of numbers, of the 1 that asks for nothing as well."""
+    return unroll if isinstance(unroll, int) else 1
+
+
+def _transformation(
+    optimizer: optax.GradientTransformationExtraArgs,
+    begin: Callable[..., tuple[optax.Updates, optax.OptState]],
+    num_fast_steps: int,
+    slow_step_size: optax.ScalarOrSchedule,
+    has_carry: bool,
+    unroll: int | bool,
+) -> optax.GradientTransformationExtraArgs:
+    """Fast and slow weights that start from what `begin` makes of the updates."""
 
     def init_fn(params: optax.Params) -> FastSlowState:
-        return FastSlowState(optimizer.init(params))
+        return FastSlowState(jnp.zeros([], jnp.int32), optimizer.init(params), None)
 
     def update_fn(
         updates: optax.Updates,
         state: FastSlowState,
         params: optax.Params | None = None,
         *,
-        grad_fn: Callable[[optax.Params, jax.Array], optax.Updates] | None = None,
+        grad_fn: Callable[..., Any] | None = None,
+        carry: Any = None,
         **extra: Any,
     ) -> tuple[optax.Updates, FastSlowState]:
-        if grad_fn is None or params is None:
-            missing = "grad_fn" if grad_fn is None else "params"
-            raise InputError(
-                f"fast_slow got no {missing}; pass tx.update(updates, state, params, "
-                "grad_fn=lambda params, i: retain gradient of the i-th fast batch)."
-            )
-        fast_state = state.fast_optimizer_state
-        if share_optimizer:
-            updates, fast_state = optimizer.update(updates, fast_state, params, **extra)
+        _check_arguments(grad_fn, params, carry, has_carry)
+        assert grad_fn is not None
+        if has_carry:
+            carry = jax.tree.map(jnp.asarray, state.carry if carry is None else carry)
+            if carry is None:
+                raise InputError(
+                    "fast_slow with has_carry=True got no carry; pass tx.update(..., carry=...), "
+                    "such as the running statistics."
+                )
+        offset, fast_state = begin(updates, state.fast_optimizer_state, params, **extra)
         # The fast weights are kept as their offset from `params`: that difference is the result,
         # and it is not rounded to the precision of the weights themselves.
-        dtypes = jax.tree.map(lambda u: u.dtype, updates)
+        dtypes = jax.tree.map(lambda u: u.dtype, offset)
 
-        def fast_step(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            offset, fast_state = carry
+        def fast_step(i: jax.Array, loop: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            offset, fast_state, carry = loop
             fast = optax.apply_updates(params, offset)
-            step, fast_state = optimizer.update(grad_fn(fast, i), fast_state, fast, **extra)
+            gradient = grad_fn(fast, i, carry) if has_carry else grad_fn(fast, i)
+            if has_carry:
+                gradient, carry = _checked_pair(gradient, carry)
+            check_like(gradient, params, "the gradient that grad_fn returned", "the parameter tree")
+            step, fast_state = optimizer.update(gradient, fast_state, fast, **extra)
             offset = jax.tree.map(lambda o, s, dtype: (o + s).astype(dtype), offset, step, dtypes)
-            return offset, fast_state
+            return offset, fast_state, carry
 
-        offset, fast_state = jax.lax.fori_loop(0, num_fast_steps, fast_step, (updates, fast_state))
-        slow = jax.tree.map(lambda o, d: (slow_step_size * o).astype(d), offset, dtypes)
-        return slow, FastSlowState(fast_state)
+        offset, fast_state, carry = jax.lax.fori_loop(
+            0, num_fast_steps, fast_step, (offset, fast_state, carry), unroll=_known(unroll)
+        )
+        share = slow_step_size(state.count) if callable(slow_step_size) else slow_step_size
+        slow = jax.tree.map(lambda o, d: (share * o).astype(d), offset, dtypes)
+        return slow, FastSlowState(optax.safe_increment(state.count), fast_state, carry)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_arguments(grad_fn: Any, params: Any, carry: Any, has_carry: bool) -> None:
+    if grad_fn is None or params is None:
+        missing = "grad_fn" if grad_fn is None else "params"
+        raise InputError(
+            f"fast_slow got no {missing}; pass tx.update(updates, state, params, "
+            "grad_fn=lambda params, i: retain gradient of the i-th fast batch)."
+        )
+    if carry is not None and not has_carry:
+        raise InputError(
+            "fast_slow got a carry, but was made with has_carry=False; make it with "
+            "fast_slow(..., has_carry=True)."
+        )
+
+    def hidden(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    if any(map(hidden, jax.tree.leaves(params, is_leaf=hidden))):
+        raise InputError(
+            "fast_slow got only a part of the parameters, from optax.masked or "
+            "optax.multi_transform, but grad_fn needs all of them; stand fast_slow outside, and "
+            "wrap its fast_optimizer and what comes before it instead."
+        )
+
+
+def _checked_pair(returned: Any, carry: Any) -> tuple[optax.Updates, Any]:
+    """The gradient and the carry of `grad_fn`, which the next fast step must find as this one."""
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise InputError(
+            f"grad_fn returned {type(returned).__name__}, but with has_carry=True must return "
+            "(gradient, carry)."
+        )
+    gradient, after = returned
+    check_like(after, carry, "the carry that grad_fn returned", "the carry that it received")
+    for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(carry), strict=True):
+        if jnp.asarray(new).dtype != old.dtype:
+            raise InputError(
+                f"the carry that grad_fn returned has dtype {jnp.asarray(new).dtype}, where the "
+                f"carry that it received has {old.dtype}; cast it back with .astype."
+            )
+    return gradient, after

@@ -109,13 +109,11 @@ def test_the_joint_ablation_without_alpha_is_finetuning() -> None:
 
 
 def test_the_slow_weights_follow_part_of_the_way() -> None:
-    """So does the running mean; the reported loss is that of the fast weights all the same."""
+    """The running mean and the reported loss are those of the fast weights all the same."""
     full, half = (runner("sfron").run(1, slow_step_size=share) for share in (1.0, 0.5))
-    start = (full.start.params, full.start.model_state)
-    expected = jax.tree.map(
-        lambda s, e: s + 0.5 * (e - s), start, (full.end.params, full.end.model_state)
-    )
-    assert_trees_close((half.end.params, half.end.model_state), expected)
+    expected = jax.tree.map(lambda s, e: s + 0.5 * (e - s), full.start.params, full.end.params)
+    assert_trees_close(half.end.params, expected)
+    assert_trees_close(half.end.model_state, full.end.model_state)
     assert np.isclose(half.metrics[0]["retain_loss"], full.metrics[0]["retain_loss"])
 
 

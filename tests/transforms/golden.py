@@ -9,7 +9,7 @@ Where the released code behaves differently from our defaults, these settings re
 - the multiplier: `log_loss=True`, `project=False`, `tolerance=-error`, and Adam preceded by
   `optax.add_decayed_weights` (its decay is added to the gradient);
 - EUPMU's fast form: `estimator="next_batch"`, `convex=True`, `initial_multiplier=1`;
-- SFR-on: `share_optimizer=True` and `num_fast_steps=forget_every` (one momentum for both phases,
+- SFR-on: `shared_fast_slow` and `num_fast_steps=forget_every` (one momentum for both phases,
   slow step 1), Fisher information with `per_example=False`, and a mask before the clipping rather
   than last.
 """
@@ -34,6 +34,7 @@ from jaxunlearn import (
     fisher_ratio_mask,
     implicit_surgery,
     saliency_mask,
+    shared_fast_slow,
     surgery_value_and_grad,
     top_fraction_mask,
     unilateral_surgery,
@@ -187,12 +188,13 @@ def sfron_trajectory(case: int, **overrides: Any) -> Pairs:
         )
     else:
         optimizer = optax.adamw(learning_rate, weight_decay=config["weight_decay"])
-    settings = {"slow_step_size": config["slow_step_size"], "share_optimizer": True} | overrides
+    settings = {"slow_step_size": config["slow_step_size"]} | overrides
+    fast_and_slow = shared_fast_slow if settings.pop("share", True) else fast_slow
     tx = optax.chain(
         optax.scale_by_schedule(lambda cycle: config["alpha"] * cosine_decay(cycle * every)),
         saliency_mask(weights(golden, f"case{case}_mask")),
         optax.clip_by_global_norm(config["clip_norm"]),
-        fast_slow(optimizer, num_fast_steps=every, **settings),
+        fast_and_slow(optimizer, num_fast_steps=every, **settings),
     )
     forget, retain = batches(golden, "forget"), batches(golden, "retain")
 

@@ -24,6 +24,7 @@ from jaxunlearn import (
     nash,
     pcgrad,
     saliency_mask,
+    shared_fast_slow,
     unilateral_surgery,
 )
 from tests.helpers import assert_trees_close, assert_trees_equal
@@ -52,8 +53,7 @@ def surgery(**settings: Any) -> Callable[[Any], optax.GradientTransformationExtr
 
 
 def shared(value: Any) -> optax.GradientTransformationExtraArgs:
-    optimizer = optax.adamw(1e-2)
-    return fast_slow(optimizer, num_fast_steps=2, slow_step_size=value, share_optimizer=True)
+    return shared_fast_slow(optax.adamw(1e-2), num_fast_steps=2, slow_step_size=value)
 
 
 CASES = {
@@ -65,7 +65,7 @@ CASES = {
             optax.sgd(0.1, momentum=0.9), num_fast_steps=2, slow_step_size=value
         )
     ),
-    "fast_slow share_optimizer": Case(shared),
+    "shared_fast_slow": Case(shared),
     "saliency_mask": Case(lambda value: saliency_mask(MASK)),
     "unilateral_surgery": Case(unilateral_surgery, pair=True),
     "pcgrad": Case(lambda value: pcgrad(), pair=True),

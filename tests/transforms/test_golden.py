@@ -88,7 +88,7 @@ def test_eupmu_trajectory(case: int) -> None:
         (golden.multiplier, 3, {"project": True}),
         (golden.eupmu_trajectory, 2, {"estimator": "next_batch"}),
         (golden.eupmu_trajectory, 4, {"convex": False}),
-        (golden.sfron_trajectory, 1, {"share_optimizer": False}),
+        (golden.sfron_trajectory, 1, {"share": False}),
         (golden.sfron_trajectory, 4, {"slow_step_size": 1.0}),
     ],
 )

@@ -58,8 +58,8 @@ def test_the_core_is_written_with_jax_and_optax_only(path: pathlib.Path) -> None
 
 PUBLIC = """
 LossPair InputError implicit_surgery multiplier loss_weights surgery_value_and_grad
-unilateral_surgery pcgrad mgda cagrad nash gdr_gma famo fast_slow saliency_mask fisher_diagonal
-fisher_ratio_mask top_fraction_mask adaptive_weights
+unilateral_surgery pcgrad mgda cagrad nash gdr_gma famo fast_slow shared_fast_slow fast_slow_carry
+saliency_mask fisher_diagonal fisher_ratio_mask top_fraction_mask adaptive_weights
 """
 
 

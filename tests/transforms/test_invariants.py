@@ -18,6 +18,7 @@ from jaxunlearn import (
     implicit_surgery,
     multiplier,
     saliency_mask,
+    shared_fast_slow,
     surgery_value_and_grad,
     top_fraction_mask,
     unilateral_surgery,
@@ -175,7 +176,7 @@ def test_no_fast_steps_is_the_optimizer_itself(start: np.ndarray, gradients: np.
     plain = optax.sgd(0.1, momentum=0.9)
     expected = steps(plain, listed, params)
     outside = optax.chain(plain, fast_slow(optax.adam(1.0), num_fast_steps=0))
-    shared = fast_slow(plain, num_fast_steps=0, share_optimizer=True)
+    shared = shared_fast_slow(plain, num_fast_steps=0)
     for tx in (outside, shared):
         assert_trees_equal(steps(tx, listed, params, grad_fn=lambda p, i: p), expected)
 
