@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxunlearn.files import unwritable
+from jaxunlearn.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,14 +70,8 @@ def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
         figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
         yield figure
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        partial = path.with_name(f".{path.name}")
-        try:
-            figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=metadata)
-            partial.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise unwritable(path, error) from error
+        with replacing(path) as file:
+            figure.savefig(file, format=path.suffix[1:], dpi=150, metadata=metadata)
 
 
 def panels(figure: "Figure", titles: Sequence[str], columns: int) -> list["Axes"]:

@@ -1,5 +1,7 @@
 """Files that are there in full or not at all, and that say what is wrong with them when read.
 
+`replacing` is the one way in which the package writes files.
+
 Records are JSON objects that carry the digest of their own content, and those of the files that
 belong to them: one that was altered since is named, never used. Records of older versions carry
 none, and are taken as they are.
@@ -10,10 +12,11 @@ import hashlib
 import json
 import os
 import reprlib
+import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +42,58 @@ DAMAGE = (  # what reading arrays raises for a file cut short, altered, or of an
 )
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file that takes the place of another when the `with` block ends.
+
+    It has a name that no other process has, on any host, and is on the disk before it takes its
+    place. A kill or a power loss leaves the old file or the new one, an error the old one alone.
+
+    Args:
+        path: the file to replace; its folder is made.
+
+    Yields:
+        An empty file in the same folder, to be written to.
+
+    Raises:
+        InputError: it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "new" / "file.txt"
+        ...     with replacing(path) as file:
+        ...         _ = file.write_text("text")
+        ...     path.read_text()
+        'text'
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        with contextlib.suppress(OSError):  # not every file system syncs folders
+            sync(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of a folder's files, is on the disk."""
+    place = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes a file through a temporary one beside it, so that a kill leaves the old or the new.
+    """Writes a file whole or not at all; of several hosts, the first one does.
 
     Args:
         path: the file; its folder is made.
@@ -49,17 +102,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    if not hosts.is_first():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise unwritable(path, error) from error
+    if hosts.is_first():
+        with replacing(path) as file:
+            file.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -156,18 +201,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    if not hosts.is_first():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+    if hosts.is_first():
+        with replacing(path) as place, place.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise unwritable(path, error) from error
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:

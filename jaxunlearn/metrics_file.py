@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import hosts
-from jaxunlearn.files import file_digest, unwritable, write_text
+from jaxunlearn.files import file_digest, sync, unwritable, write_text
 
 
 class MetricsFile(NamedTuple):
@@ -56,10 +56,14 @@ class MetricsFile(NamedTuple):
             write_text(self.path, b"".join(self._lines()[:step]).decode("utf-8", "replace"))
 
     def record(self, step: int, seconds: float) -> dict[str, Any]:
-        """What goes with a checkpoint: the seconds so far, and the digest of the lines so far."""
+        """What goes with a checkpoint: the seconds and the digest of the lines so far.
+
+        The lines are on the disk before the checkpoint is written.
+        """
         record: dict[str, Any] = {"step": step, "seconds": seconds}
         if self.path is None or not hosts.is_first():
             return record
+        sync(self.path)
         return record | {"metrics": file_digest(self.path)}
 
     def complaint(self, record: dict[str, Any]) -> str | None:

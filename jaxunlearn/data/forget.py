@@ -7,14 +7,17 @@ Algorithms for Random Number Generation, 2014), whose stream NumPy keeps the sam
 and in every version. So a larger fraction with the same seed contains the smaller one.
 """
 
+import functools
 import hashlib
 import json
 import numbers
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +25,7 @@ from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.types import InputError
 
 VALIDATION_STREAM, FORGET_STREAM = 0, 1
+_LONGEST_NAME = 100  # bytes
 
 
 def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
@@ -42,6 +46,7 @@ def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
         >>> random_keys(0, FORGET_STREAM, 2).tolist()
         [12492077108140196533, 4482314363672241088]
     """
+    seed = plain(seed)
     if not _is_integer(seed) or seed < 0:
         raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
     return np.random.PCG64(np.random.SeedSequence(int(seed), spawn_key=(stream,))).random_raw(count)
@@ -51,14 +56,18 @@ def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
 class ForgetRequest:
     """A request to forget. Give exactly one of the fields.
 
+    Requests for the same examples are equal, in whatever order or spelling they were given.
+
     Attributes:
         fraction: share of the training examples (validation examples aside), chosen at random.
         classes: all examples of these classes.
-        words: all examples of the classes whose name has one of these words; case does not matter.
+        words: all examples of the classes whose name has one of these words; case does not matter,
+            nor how Unicode composes a letter.
         subclass: all examples of this fine class, in a data set that also has coarse classes; with
             cifar20, whose models learn the coarse ones, it is forgotten inside its coarse class.
         indices: positions in the data set's training split.
-        file: path of a file of such positions: a JSON list, or one number a line.
+        file: path of a file of such positions: a JSON list, or one number a line. It is read once,
+            when it is first needed.
 
     Raises:
         InputError: none or several fields are given, or one of them cannot be right for any data
@@ -77,9 +86,11 @@ class ForgetRequest:
     file: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", _checked(self.classes, "classes"))
+        for name in ("fraction", "subclass"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        for name in ("classes", "indices"):
+            object.__setattr__(self, name, tuple(sorted(_checked(getattr(self, name), name))))
         object.__setattr__(self, "words", _checked_words(self.words or ()) or None)
-        object.__setattr__(self, "indices", _checked(self.indices, "indices"))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         given = [name for name, value in values.items() if value is not None and not _empty(value)]
         if len(given) != 1:
@@ -100,28 +111,34 @@ class ForgetRequest:
         if self.file is not None:
             object.__setattr__(self, "file", str(self.file))
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """A name for folders: equal for requests of the same examples, given the same seed.
 
         "random-0.1", "class-3", "classes-1-2", "word-sneaker", "words-bag-coat", "subclass-7", or
-        "indices-2-" and the first eight digits of a hash of the sorted indices (a file counts as
-        the indices it holds).
+        "indices-2-" and the first eight digits of a hash of the indices (a file counts as the
+        indices it holds). Words with other characters than letters and digits, and names that would
+        be too long, end with "_" and a hash.
         """
         if self.fraction is not None:
             return f"random-{self.fraction!r}"
-        if len(self.classes) == 1:
-            return f"class-{self.classes[0]}"
         if self.classes:
-            return "classes-" + "-".join(str(label) for label in sorted(self.classes))
+            return _joined("class", "classes", [str(label) for label in self.classes])
         if self.words:
-            plain = [re.sub(r"[^a-z0-9]+", "-", word) for word in self.words]
-            return "-".join(["word" if len(plain) == 1 else "words", *plain])
+            return _joined("word", "words", self.words)
         if self.subclass is not None:
             return f"subclass-{self.subclass}"
-        indices = sorted(self._explicit())
+        indices = self._explicit
         digest = hashlib.sha256(",".join(str(index) for index in indices).encode()).hexdigest()
         return f"indices-{len(indices)}-{digest[:8]}"
+
+    def resolved(self) -> "ForgetRequest":
+        """The same request by what it asks for: the positions in a file in place of its path.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return self if self.file is None else ForgetRequest(indices=self._explicit)
 
     def select(
         self, dataset: Dataset, eligible: np.ndarray, seed: int, gone: np.ndarray | None = None
@@ -218,7 +235,7 @@ class ForgetRequest:
                 raise InputError(
                     f"class {label} does not exist: {dataset.name!r} has classes 0 to {count - 1}"
                 )
-        names = [name.lower().split() for name in dataset.class_names]
+        names = [_folded(name).split() for name in dataset.class_names]
         known = dict.fromkeys(word for name in names for word in name)
         for word in self.words or ():
             if word not in known:
@@ -231,14 +248,14 @@ class ForgetRequest:
 
     def _listed(self, dataset: Dataset, eligible: np.ndarray, gone: np.ndarray) -> np.ndarray:
         total = len(dataset.train)
-        indices = self._explicit()
+        indices = self._explicit
         outside = [index for index in indices if not 0 <= index < total]
         if outside:
             raise InputError(
                 f"index {reprlib.repr(outside[0])} is out of range: the training split of "
                 f"{dataset.name!r} has positions 0 to {total - 1}"
             )
-        chosen = np.sort(np.array(indices, np.int64))
+        chosen = np.array(indices, np.int64)
         again = chosen[np.isin(chosen, gone)]
         if len(again):
             raise InputError(
@@ -254,8 +271,19 @@ class ForgetRequest:
             )
         return chosen
 
+    @functools.cached_property
     def _explicit(self) -> tuple[int, ...]:
-        return self.indices if self.file is None else read_indices(self.file)
+        return self.indices if self.file is None else tuple(sorted(read_indices(self.file)))
+
+
+def _joined(one: str, several: str, parts: Iterable[str]) -> str:
+    """A name of some parts, and of no others: a hash tells apart what letters and digits cannot."""
+    parts = tuple(parts)
+    name = "-".join([one if len(parts) == 1 else several, *parts])
+    if all(part.isalnum() for part in parts) and len(name.encode()) <= _LONGEST_NAME:
+        return name
+    shown = re.sub(r"[\W_]+", "-", name).encode()[:_LONGEST_NAME].decode(errors="ignore").strip("-")
+    return f"{shown}_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
 
 def _random(fraction: float, eligible: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -315,6 +343,15 @@ def read_indices(path: str | Path) -> tuple[int, ...]:
     return _checked(values, what)
 
 
+def plain(value: Any) -> Any:
+    """A Python number in place of an array scalar of NumPy or JAX; everything else as it is."""
+    if getattr(value, "shape", None) != () or not hasattr(value, "dtype"):
+        return value
+    scalar = np.asarray(value)[()]
+    # The shortest decimals: 0.1 in float32 is 0.1, not 0.10000000149011612.
+    return float(str(scalar)) if isinstance(scalar, np.floating) else scalar.item()
+
+
 def is_real(value: object) -> bool:
     """Whether a value is a number, of Python's or NumPy's, and not a truth value."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -329,21 +366,27 @@ def _empty(value: object) -> bool:
 
 
 def _checked_words(words: Iterable[str]) -> tuple[str, ...]:
-    """The words in lower case, sorted, each once."""
+    """The words without case, sorted, each once."""
     if isinstance(words, str) or not isinstance(words, Iterable):
         raise InputError(f"words must be a list of words, got {words!r}")
     words = tuple(words)
     for word in words:
         if not isinstance(word, str) or word.split() != [word]:
             raise InputError(f"words must hold single words without blanks, got {word!r}")
-    return tuple(sorted({word.lower() for word in words}))
+    return tuple(sorted({_folded(word) for word in words}))
+
+
+def _folded(text: str) -> str:
+    """Without case, each letter in the one form that Unicode composes it to."""
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def _checked(values: Iterable[int], what: str) -> tuple[int, ...]:
     """The values as plain integers, none of them negative or repeated."""
+    values = np.asarray(values).tolist() if hasattr(values, "__array__") else values
     if not isinstance(values, Iterable):
         raise InputError(f"{what} must be a list of integers, got {values!r}")
-    values = tuple(values)
+    values = tuple(map(plain, values))
     seen: set[int] = set()
     for value in values:
         if not _is_integer(value):

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
-from jaxunlearn.data.forget import VALIDATION_STREAM, ForgetRequest, is_real, random_keys
+from jaxunlearn.data.forget import VALIDATION_STREAM, ForgetRequest, is_real, plain, random_keys
 from jaxunlearn.types import InputError
 
 
@@ -58,6 +58,7 @@ def hold_out(
         InputError: the fraction is outside [0, 1), nothing is left to learn from, or fewer
             examples than `train_size`.
     """
+    validation_fraction, train_size = plain(validation_fraction), plain(train_size)
     if not is_real(validation_fraction) or not 0 <= validation_fraction < 1:
         raise InputError(
             f"validation_fraction must be at least 0 and below 1, got {validation_fraction!r}"

@@ -28,7 +28,7 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxunlearn.files import unwritable
+from jaxunlearn.files import replacing
 from jaxunlearn.types import InputError
 
 _AXES = {"linear": (1, 0), "conv": (2, 3, 1, 0)}  # of the stored tensor, in the order of ours
@@ -135,16 +135,13 @@ def write(path: str | os.PathLike[str], tree: Any, naming: Naming) -> None:
     for name, (_, kind, leaf) in _by_name(flatten_dict(tree), naming).items():
         ours = np.asarray(leaf, np.float32)
         stored[name] = np.ascontiguousarray(ours.transpose(_stored_axes(kind, ours.ndim)))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Other libraries refuse a file that does not say whose order of axes it keeps.
-        safetensors.numpy.save_file(stored, temporary, metadata={"format": "pt"})
-        temporary.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise unwritable(path, error if isinstance(error, OSError) else OSError(error)) from error
+    # Other libraries refuse a file that does not say whose order of axes it keeps.
+    metadata = {"format": "pt"}
+    with replacing(path) as file:
+        try:
+            safetensors.numpy.save_file(stored, file, metadata=metadata)
+        except safetensors.SafetensorError as error:  # how it reports what the disk does not take
+            raise OSError(str(error)) from error
 
 
 def stored_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -109,7 +110,7 @@ def test_names(tmp_path):
     assert ForgetRequest(classes=(3,)).name == "class-3"
     assert ForgetRequest(classes=(2, 1)).name == "classes-1-2"
     assert ForgetRequest(words=("Sneaker",)).name == "word-sneaker"
-    assert ForgetRequest(words=("t-shirt/top", "bag")).name == "words-bag-t-shirt-top"
+    assert ForgetRequest(words=("t-shirt/top", "bag")).name == "words-bag-t-shirt-top_10836dd6"
     assert ForgetRequest(subclass=7).name == "subclass-7"
     name = ForgetRequest(indices=(9, 2, 5)).name
     assert name == "indices-3-f5e1d39f"
@@ -117,6 +118,73 @@ def test_names(tmp_path):
     assert ForgetRequest(file=str(tmp_path / "a")).name == name
     assert ForgetRequest(indices=(9, 2, 6)).name != name
     assert ForgetRequest(indices=(92, 5, 0)).name != ForgetRequest(indices=(9, 25, 0)).name
+
+
+DIFFERENT = [
+    [("猫",), ("犬",)],
+    [("größe",), ("gräße",), ("grosse",)],
+    [("a-b", "c"), ("a", "b-c"), ("a", "b", "c"), ("a.b.c",), ("a/b/c",), ("a_b_c",)],
+    [("x" * 300,), ("x" * 301,), ("猫" * 90,), ("猫" * 91,)],
+    [tuple(f"word{i}" for i in range(100)), tuple(f"word{i}" for i in range(99))],
+]
+
+
+@pytest.mark.parametrize("words", DIFFERENT, ids=range(len(DIFFERENT)))
+def test_other_words_have_other_names_and_each_is_a_folder(tmp_path, words):
+    names = [ForgetRequest(words=each).name for each in words]
+    for name in names:
+        (tmp_path / name).mkdir()  # refuses one that is there
+        assert len(name.encode()) <= 255 and not set(name) & set("/\\.[]*?: ")
+    assert len(list(tmp_path.iterdir())) == len(words)
+
+
+def test_names_show_what_can_be_read():
+    assert ForgetRequest(words=("猫",)).name == "word-猫"
+    assert ForgetRequest(words=("Größe",)).name == "word-grösse"
+    assert ForgetRequest(words=("a-b", "c")).name.startswith("words-a-b-c_")
+    many = ForgetRequest(classes=range(100))
+    assert many.name.startswith("classes-0-1-2-3-") and len(many.name) < 120
+    assert many.name != ForgetRequest(classes=range(101)).name
+
+
+def test_order_and_spelling_do_not_change_a_request():
+    one, other = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"  # one letter, or o and two dots
+    data = toy(classes=2, class_names=("ein " + other.upper(), "ein Hund"))
+    assert ForgetRequest(words=(one,)) == ForgetRequest(words=(other,))
+    assert ForgetRequest(words=(one,)).labels(data) == (0,)
+    for name, values in {"classes": (2, 1), "indices": (9, 2, 5)}.items():
+        same = ForgetRequest(**{name: values}), ForgetRequest(**{name: sorted(values)})
+        assert same[0] == same[1] and hash(same[0]) == hash(same[1])
+        assert same[0].name == same[1].name and getattr(same[0], name) == tuple(sorted(values))
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_arrays_of_both_libraries_are_taken(array):
+    assert ForgetRequest(indices=array([5, 3])) == ForgetRequest(indices=(3, 5))
+    assert ForgetRequest(classes=array([5, 3], "uint8")) == ForgetRequest(classes=(3, 5))
+    assert ForgetRequest(classes=tuple(array([5, 3]))) == ForgetRequest(classes=(3, 5))
+    assert ForgetRequest(subclass=array(3)) == ForgetRequest(subclass=3)
+    assert ForgetRequest(fraction=array(0.1, "float32")) == ForgetRequest(fraction=0.1)
+    assert ForgetRequest(fraction=array(0.1, "float32")).name == "random-0.1"
+    kinds = [type(i) for i in ForgetRequest(indices=array([5, 3])).indices]
+    assert kinds == [int, int] and type(ForgetRequest(subclass=array(3)).subclass) is int
+    assert random_keys(array(7), 0, 2).tolist() == random_keys(7, 0, 2).tolist()
+    for wrong in ([0.5], [True], [[1, 2]]):
+        with pytest.raises(InputError, match="indices must hold integers, got"):
+            ForgetRequest(indices=array(wrong))
+    with pytest.raises(InputError, match="indices must be a list of integers, got 3"):
+        ForgetRequest(indices=array(3))
+
+
+def test_a_file_is_read_once(tmp_path):
+    (tmp_path / "a").write_text("5\n9\n2\n")
+    request = ForgetRequest(file=str(tmp_path / "a"))
+    name = request.name
+    (tmp_path / "a").unlink()
+    assert request.name == name == request.resolved().name
+    assert chosen(request) == chosen(request.resolved()) == [2, 5, 9]
+    assert request.resolved() == ForgetRequest(indices=(2, 5, 9))
+    assert ForgetRequest(classes=(1,)).resolved() == ForgetRequest(classes=(1,))
 
 
 def test_requests_compare_and_hash_by_value():
