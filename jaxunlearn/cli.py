@@ -20,6 +20,7 @@ done again. Exit status: 0 done, 1 a loss diverged, 2 bad input, 130 stopped by 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -135,7 +136,12 @@ def pretrain(
 
 
 def retrain(
-    run: _Folder, /, pretrained: _Needed, forget: _Forget = Forget(), layout: _Layout = Layout()
+    run: _Folder,
+    /,
+    pretrained: _Needed,
+    forget: _Forget = Forget(),
+    data_dir: _Text = None,
+    layout: _Layout = Layout(),
 ) -> None:
     """Train the oracle: a new model that never sees the forget data.
 
@@ -144,9 +150,11 @@ def retrain(
         pretrained: the folder of `jaxunlearn pretrain`, or of an `unlearn` whose requests are left
             out as well.
         forget: what to leave out.
+        data_dir: where prepared data is, if not where the run says.
         layout: what the run may use.
     """
     _join(layout)
+    _find_data(data_dir)
     from jaxunlearn import deletions, runs, stages
 
     request, before = _request(forget), runs.is_finished(run)
@@ -163,7 +171,14 @@ def retrain(
     _trained("retrained", run, before)
 
 
-def select(file: _NewFile, /, pretrained: _Needed, by: str, fraction: float = 0.1) -> None:
+def select(
+    file: _NewFile,
+    /,
+    pretrained: _Needed,
+    by: str,
+    fraction: float = 0.1,
+    data_dir: _Text = None,
+) -> None:
     """Choose the examples that are hardest to forget: the file of a worst-case request.
 
     Args:
@@ -172,7 +187,9 @@ def select(file: _NewFile, /, pretrained: _Needed, by: str, fraction: float = 0.
         by: memorisation (trains 16 models on halves of the data), gradient_norm, influence (on
             validation data), or nearest (to what is retained).
         fraction: the share of the training examples to choose.
+        data_dir: where prepared data is, if not where the run says.
     """
+    _find_data(data_dir)
     from statistics import median
 
     from jaxunlearn.evidence import entanglement
@@ -196,6 +213,7 @@ def unlearn(
     trainable: _Text = None,
     adapter_rank: int = 0,
     anchor: _Number = None,
+    data_dir: _Text = None,
     layout: _Layout = Layout(),
 ) -> None:
     """Make the original model forget.
@@ -211,9 +229,11 @@ def unlearn(
         trainable: a regular expression: only parameters whose path has it may move, such as head.
         adapter_rank: move low-rank adapters of this rank on these parameters' kernels instead.
         anchor: the class that objective=match_anchor turns forgotten ones into.
+        data_dir: where prepared data is, if not where the run says.
         layout: what the run may use.
     """
     _join(layout)
+    _find_data(data_dir)
     from jaxunlearn import runs, stages
     from jaxunlearn.config import Aim
     from jaxunlearn.fields import parse_settings
@@ -232,6 +252,7 @@ def evaluate(
     original: _Oracle = None,
     classifier: _Oracle = None,
     inception: _Text = None,
+    data_dir: _Text = None,
 ) -> None:
     """Compute accuracies, attacks and the distances to the retrained model.
 
@@ -243,7 +264,9 @@ def evaluate(
             data, which judges their images.
         inception: with a classifier: a safetensors file with the network of the Frechet distance,
             whose features then stand in for the classifier's.
+        data_dir: where prepared data is, if not where the run says.
     """
+    _find_data(data_dir)
     from jaxunlearn import results
     from jaxunlearn.files import read_json
 
@@ -271,6 +294,7 @@ def sample(
     labels: _Numbers = (),
     prompts: _Texts = (),
     count: int = 8,
+    data_dir: _Text = None,
 ) -> None:
     """Generate images, and draw them side by side.
 
@@ -280,7 +304,9 @@ def sample(
         labels: the classes to generate; all by default.
         prompts: classes to generate by their names, such as "a photo of a three".
         count: how many images of each.
+        data_dir: where prepared data is, if not where the run says.
     """
+    _find_data(data_dir)
     from jaxunlearn import generating
 
     generating.draw(file, run, labels, count, prompts)
@@ -293,6 +319,7 @@ def compare(
     config: _File,
     seeds: _Numbers = (),
     shard: str = "1/1",
+    data_dir: _Text = None,
     layout: _Layout = Layout(),
 ) -> None:
     """Run a whole study, skipping what is done, and write its report.
@@ -302,6 +329,7 @@ def compare(
         config: a TOML file: see experiments/configs.
         seeds: other pretraining seeds than the file's.
         shard: i/n runs the i-th of n shares of the methods, for job arrays.
+        data_dir: where prepared data is, if not where the file says.
         layout: what the run may use.
     """
     from jaxunlearn.types import InputError
@@ -311,6 +339,7 @@ def compare(
             "a study runs on one host; give the commands pretrain, retrain and unlearn to several, "
             "and evaluate each run on one."
         )
+    _find_data(data_dir)
     from jaxunlearn.compare import compare as run_study
     from jaxunlearn.config import load_study
     from jaxunlearn.training import Diverged
@@ -326,13 +355,15 @@ def compare(
     _show(study)
 
 
-def tune(search: _Folder, /, config: _File) -> None:
+def tune(search: _Folder, /, config: _File, data_dir: _Text = None) -> None:
     """Choose settings blind, from training and validation data, by random search.
 
     Args:
         search: a new folder for this search; the same command continues it.
         config: a TOML file: see experiments/configs/digits_demo_search.toml.
+        data_dir: where prepared data is, if not where the file says.
     """
+    _find_data(data_dir)
     from jaxunlearn.console import show
     from jaxunlearn.report.tuning import render_tuning
     from jaxunlearn.search import tuning
@@ -359,6 +390,7 @@ def ulira(
     group_size: int = 16,
     fpr: _Rates = (0.01, 0.001),
     epsilon: bool = False,
+    data_dir: _Text = None,
 ) -> None:
     """Attack every method of a study example by example, with shadow models (U-LiRA).
 
@@ -369,7 +401,9 @@ def ulira(
         group_size: how many are trained at once; 1 is fastest for convolutions on CPUs.
         fpr: false-positive rates at which the true-positive rate is reported.
         epsilon: also bound epsilon from below; needs jaxunlearn[audit].
+        data_dir: where prepared data is, if not where the file says.
     """
+    _find_data(data_dir)
     from jaxunlearn.config import load_study
     from jaxunlearn.shadow import ulira as attack
 
@@ -398,6 +432,7 @@ def sweep(
     retrained: _Oracle = None,
     group_size: int = 16,
     shard: str = "1/1",
+    data_dir: _Text = None,
 ) -> None:
     """Try many settings of one method, many at once, and draw what they keep against forgetting.
 
@@ -414,7 +449,9 @@ def sweep(
         group_size: how many runs share one compiled program and run at once, or fewer where the
             memory holds no more.
         shard: i/n runs the i-th of n shares, for job arrays.
+        data_dir: where prepared data is, if not where the run says.
     """
+    _find_data(data_dir)
     from jaxunlearn.fields import parse_settings
     from jaxunlearn.search import sweep as sweeps
     from jaxunlearn.search.space import parse_space
@@ -432,12 +469,14 @@ def sweep(
     print(f"report: {paths['markdown']}, picture: {paths['picture']}")
 
 
-def evidence(study: _Folder, /) -> None:
+def evidence(study: _Folder, /, data_dir: _Text = None) -> None:
     """Gather evidence of forgetting: relearning, probes, calibration, damage, disagreement.
 
     Args:
         study: the folder of a study that jaxunlearn compare has run.
+        data_dir: where prepared data is, if not where the run says.
     """
+    _find_data(data_dir)
     from jaxunlearn.evidence.gathering import gather
 
     gather(study)
@@ -445,14 +484,16 @@ def evidence(study: _Folder, /) -> None:
     print(f"results: {study / 'evidence.json'}")
 
 
-def verify(folder: _Folder, /) -> None:
+def verify(folder: _Folder, /, data_dir: _Text = None) -> None:
     """Compute all fingerprints of a run or a study anew, and say what does and does not match.
 
     The exit status is 2 if anything does not.
 
     Args:
         folder: of a run or a study.
+        data_dir: where prepared data is, if not where the run says.
     """
+    _find_data(data_dir)
     from jaxunlearn.console import say, show
     from jaxunlearn.report.verified import render_findings
     from jaxunlearn.verifying import verify as check
@@ -514,8 +555,12 @@ def main(arguments: list[str] | None = None) -> None:
         "list": list_,
     }
     with one_sentence():
-        tyro.extras.subcommand_cli_from_dict(
-            commands, prog="jaxunlearn", description=__doc__, args=arguments
+        copy_context().run(  # where a command finds its data is forgotten at its end
+            tyro.extras.subcommand_cli_from_dict,
+            commands,
+            prog="jaxunlearn",
+            description=__doc__,
+            args=arguments,
         )
 
 
@@ -554,6 +599,13 @@ def _join(layout: Layout) -> None:
         from jaxunlearn import hosts
 
         hosts.join()
+
+
+def _find_data(data_dir: str | None) -> None:
+    """Says where the data is, for this command."""
+    from jaxunlearn.setting import find_data_in
+
+    find_data_in(data_dir)
 
 
 def _request(forget: Forget) -> "ForgetRequest":

@@ -6,6 +6,7 @@ continued under another configuration.
 """
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from jaxunlearn.diffusion import SAMPLERS, Process
 from jaxunlearn.fields import from_dict, read_toml
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.types import InputError
+
+PLACES = ("data_dir", "folder")  # of the data of a problem
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,11 @@ class Diffusion:
 class Problem:
     """What is learned, before anything is forgotten.
 
+    Problems of the same data are equal, wherever the data is.
+
     Attributes:
         data: name of the data set, such as digits, fashion_mnist or cifar10.
-        data_dir: where prepared data lies; a user cache folder by default.
+        data_dir: where prepared data is; a user cache folder by default.
         folder: raw files of fashion_mnist or tiny_imagenet.
         validation_fraction: share of the training split held out before anything else.
         train_size: how many of the other training examples to learn from, drawn by the seed; all
@@ -106,8 +111,8 @@ class Problem:
     """
 
     data: str = "digits"
-    data_dir: str | None = None
-    folder: str | None = None
+    data_dir: str | None = field(default=None, compare=False)
+    folder: str | None = field(default=None, compare=False)
     validation_fraction: float = 0.1
     train_size: int | None = None
     augmentation: str | None = None
@@ -137,6 +142,14 @@ class Problem:
                     f"model_settings give {name}, which the model, the data and the devices "
                     "decide; leave it out."
                 )
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this problem, as JSON has it; where the data is does not."""
+        return {
+            name: value
+            for name, value in json.loads(json.dumps(dataclasses.asdict(self))).items()
+            if name not in PLACES
+        }
 
     @property
     def generates(self) -> bool:
@@ -180,7 +193,7 @@ class Problem:
         Raises:
             InputError: a field of the data is given, or a field is unknown or wrong.
         """
-        data = ("data", "data_dir", "folder", "validation_fraction", "train_size")
+        data = ("data", *PLACES, "validation_fraction", "train_size")
         for name in data:
             if name in given:
                 raise InputError(

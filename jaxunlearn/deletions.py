@@ -17,7 +17,7 @@ from typing import Any
 from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import SEAL, sealed, write_text
-from jaxunlearn.runs import RunConfig, check_data, read_config, read_done, read_request
+from jaxunlearn.runs import RunConfig, check_data, read_config, read_done
 from jaxunlearn.setting import load_dataset, load_splits
 from jaxunlearn.types import InputError
 
@@ -40,14 +40,14 @@ def read_start(run: Path) -> tuple[RunConfig, tuple[ForgetRequest, ...]]:
     config = read_config(run, "pretrain", "unlearn")
     check_data(run, load_dataset(config.problem))
     read(run)
-    return config, requests(run, config)
+    return config, requests(config)
 
 
-def requests(run: Path, config: RunConfig) -> tuple[ForgetRequest, ...]:
+def requests(config: RunConfig) -> tuple[ForgetRequest, ...]:
     """All requests that the weights of a run have honoured, the oldest first."""
     if config.request is None:
         return ()
-    return (*(config.earlier or ()), read_request(run, config))
+    return (*(config.earlier or ()), config.request)
 
 
 def write(run: Path, earlier: list[dict[str, Any]], config: RunConfig, result: str) -> None:
@@ -62,7 +62,7 @@ def write(run: Path, earlier: list[dict[str, Any]], config: RunConfig, result: s
     Raises:
         InputError: it cannot be written.
     """
-    entry = _expected(run, config, result) | {
+    entry = _expected(config, result) | {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "previous": earlier[-1][SEAL] if earlier else None,
     }
@@ -102,7 +102,7 @@ def read(run: Path) -> list[dict[str, Any]]:
             raise _altered(path, f"line {number} does not follow from the line before")
         before = entry[SEAL]
         entries.append(entry)
-    asked = [each.name for each in requests(run, config)]
+    asked = [each.name for each in requests(config)]
     if [entry.get("request") for entry in entries] != asked:
         raise _altered(path, f"it does not name the requests {', '.join(asked)} in this order")
     for one, following in itertools.pairwise(entries):
@@ -110,15 +110,16 @@ def read(run: Path) -> list[dict[str, Any]]:
             raise _altered(
                 path, f"{following.get('request')} did not start from the weights before"
             )
-    for key, value in _expected(run, config, read_done(run)["weights"]).items():
+    for key, value in _expected(config, read_done(run)["weights"]).items():
         if entries[-1].get(key) != value:
             raise _altered(path, f"its last line has another {key} than the run")
     return entries
 
 
-def _expected(run: Path, config: RunConfig, result: str) -> dict[str, Any]:
+def _expected(config: RunConfig, result: str) -> dict[str, Any]:
     """What a line says of a run, but for its time and place."""
-    request = read_request(run, config)
+    request = config.request
+    assert request is not None
     chosen = load_splits(config.problem, config.seed, request, config.earlier).forget.index
     return {
         "request": request.name,

@@ -298,7 +298,7 @@ def told_by(
     Raises:
         InputError: the folders are not of one problem, seed and request, or of other data.
     """
-    *earlier, request = deletions.requests(run, config)
+    *earlier, request = deletions.requests(config)
     splits = load_splits(config.problem, config.seed, request, config.earlier)
     check(run, config, load_dataset(config.problem), splits)
     if retrained is not None:

@@ -1,15 +1,16 @@
 """Run folders: what a run is for, whether it is finished, and what it leaves behind.
 
-A run folder holds `config.json` (what the run is for), `fingerprints.json` (of the data),
-`forget_request.json` (which examples), `metrics.jsonl`, `checkpoints/` (to resume), `weights/` (the
-result), `deletions.jsonl` (of unlearning: every request that the weights have honoured),
-`done.json` (what it cost), and after evaluation `results.json` and `predictions.npz`. A
-folder belongs to one configuration and to one data set for good.
+A run folder holds `config.json` (what the run is for), `fingerprints.json` (of the data, and where
+it was), `forget_request.json` (which examples), `metrics.jsonl`, `checkpoints/` (to resume),
+`weights/` (the result), `deletions.jsonl` (of unlearning: every request that the weights have
+honoured), `done.json` (what it cost), and after evaluation `results.json` and `predictions.npz`. A
+folder belongs to one configuration and to one data set for good, wherever both are moved.
 """
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import jax
 
 from jaxunlearn import data, methods
 from jaxunlearn.checkpoints import Checkpointer
-from jaxunlearn.config import Aim, Problem
+from jaxunlearn.config import PLACES, Aim, Problem
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
 from jaxunlearn.fields import from_dict
 from jaxunlearn.files import read_json, write_record
@@ -34,7 +35,8 @@ class RunConfig:
         stage: "pretrain", "retrain" or "unlearn".
         problem: what is learned.
         seed: the pretraining seed.
-        request: what is forgotten, or left out; None in pretraining.
+        request: what is forgotten, or left out, by its examples if it was given as a file; None in
+            pretraining.
         again: the second retrained model, whose distance to the first is the floor.
         method: the name of the method.
         settings: all its settings.
@@ -55,6 +57,25 @@ class RunConfig:
     aim: Aim | None = None
     earlier: tuple[ForgetRequest, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if self.request is not None:
+            object.__setattr__(self, "request", self.request.resolved())
+
+
+def read_record(run: Path) -> RunConfig:
+    """What a run is for, finished or not, and where its data was if that is still there.
+
+    Raises:
+        InputError: a record is missing or damaged.
+    """
+    config = from_dict(RunConfig, read_json(run / "config.json"), f"{run / 'config.json'}")
+    if not (run / "fingerprints.json").exists():
+        return config
+    recorded = read_json(run / "fingerprints.json")
+    places = {name: recorded.get(name) for name in PLACES}
+    there = {name: place for name, place in places.items() if place and Path(place).is_dir()}
+    return replace(config, problem=replace(config.problem, **there))
+
 
 def read_config(run: Path, *stages: str) -> RunConfig:
     """What a finished run was for.
@@ -72,7 +93,7 @@ def read_config(run: Path, *stages: str) -> RunConfig:
     wanted = " or ".join(stages)
     if not (run / "config.json").is_file():
         raise InputError(f"{run} holds no run; give the folder of a finished {wanted}.")
-    config = from_dict(RunConfig, read_json(run / "config.json"), f"{run / 'config.json'}")
+    config = read_record(run)
     if config.stage not in stages:
         raise InputError(
             f"{run} is the folder of a run of {config.stage}, but one of {wanted} is needed here."
@@ -120,18 +141,6 @@ def read_pretrained(run: Path) -> RunConfig:
     config = read_config(run, "pretrain")
     check_data(run, load_dataset(config.problem))
     return config
-
-
-def read_request(run: Path, config: RunConfig) -> ForgetRequest:
-    """The request of a run, by the examples themselves if it was a file, which may have gone.
-
-    Raises:
-        InputError: the record of the request is damaged, or the run has none.
-    """
-    chosen = data.load_request(run / "forget_request.json", load_dataset(config.problem))
-    if config.request is None or config.request.file is not None:
-        return ForgetRequest(indices=tuple(chosen.tolist()))
-    return config.request
 
 
 def load_weights(run: Path, problem: Problem) -> Weights:
@@ -195,7 +204,9 @@ def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
     if not (run / "config.json").exists():
         write_record(run / "config.json", _plain(config))
     if not (run / "fingerprints.json").exists():
-        write_record(run / "fingerprints.json", {"data": dataset.fingerprint})
+        places = {name: getattr(config.problem, name) for name in PLACES}
+        known = {k: os.path.abspath(os.path.expanduser(v)) for k, v in places.items() if v}
+        write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | known)
     path = run / "forget_request.json"
     if config.request is not None and splits is not None and not path.exists():
         data.save_request(path, config.request, dataset, splits)
@@ -211,11 +222,12 @@ def check_data(run: Path, dataset: Dataset) -> None:
     if saved != present:
         raise InputError(
             f"{run} was trained on other data: {dataset.name} had the fingerprint "
-            f"{str(saved)[:12]}, but now has {present[:12]}; restore the data, or begin anew in "
-            "another folder."
+            f"{str(saved)[:12]}, but now has {present[:12]}; restore the data, say where it is "
+            "(--data-dir), or begin again in another folder."
         )
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:
-    """The configuration as JSON has it: tuples are lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """The configuration as JSON has it, tuples as lists, without where the data is."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain | {"problem": config.problem.identity()}

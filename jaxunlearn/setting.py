@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ from jaxunlearn.types import Arrays, Batch, InputError, ModelState, Params, Task
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None]
 _Stage = tuple[str, str]
+_found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
 
 
 class Weights(NamedTuple):
@@ -37,6 +39,18 @@ class Weights(NamedTuple):
 
     params: Params
     model_state: ModelState
+
+
+def find_data_in(data_dir: str | os.PathLike[str] | None) -> None:
+    """Says where the data is, from now on, whatever problems and runs say of it.
+
+    A run that was moved to another machine finds its data so; that it is the same data is checked
+    by its fingerprint.
+
+    Args:
+        data_dir: the folder of prepared data; None takes what problems and runs say.
+    """
+    _found_in.set(None if data_dir is None else os.fspath(data_dir))
 
 
 def load_dataset(problem: Problem) -> Dataset:
@@ -150,7 +164,7 @@ def load_splits(
         problem.validation_fraction,
         problem.train_size,
         seed,
-        request,
+        request.resolved(),
         earlier or (),
     )
 
@@ -181,7 +195,10 @@ def machine() -> dict[str, Any]:
 
 
 def _data_key(problem: Problem) -> _DataKey:
-    return problem.data, problem.data_dir, problem.folder
+    given = _found_in.get()
+    places = (problem.data_dir, problem.folder) if given is None else (given, None)
+    data_dir, folder = (p and os.path.abspath(os.path.expanduser(p)) for p in places)
+    return problem.data, data_dir, folder
 
 
 def _text(settings: dict[str, Any]) -> str:

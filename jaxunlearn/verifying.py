@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 from jaxunlearn import data, deletions
 from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
-from jaxunlearn.fields import from_dict
 from jaxunlearn.files import check_digests, is_sealed, read_json
-from jaxunlearn.runs import RunConfig, read_done
+from jaxunlearn.runs import read_done, read_record
 from jaxunlearn.setting import Weights, load_dataset, load_splits
 from jaxunlearn.types import InputError
 
@@ -116,17 +115,13 @@ def _check_record(path: Path) -> bool:
 
 
 def _check_configuration(run: Path) -> bool:
-    _config(run)
+    read_record(run)
     return is_sealed(run / "config.json")
-
-
-def _config(run: Path) -> RunConfig:
-    return from_dict(RunConfig, read_json(run / "config.json"), f"{run / 'config.json'}")
 
 
 def _check_data(run: Path) -> bool:
     saved = read_json(run / "fingerprints.json").get("data")
-    dataset = load_dataset(_config(run).problem)
+    dataset = load_dataset(read_record(run).problem)
     if saved != dataset.fingerprint:
         raise InputError(
             f"{dataset.name} had the fingerprint {str(saved)[:12]} when {run} began, but now has "
@@ -136,9 +131,9 @@ def _check_data(run: Path) -> bool:
 
 
 def _check_request(run: Path) -> bool:
-    config, path = _config(run), run / "forget_request.json"
+    config, path = read_record(run), run / "forget_request.json"
     named = data.load_request(path, load_dataset(config.problem)).tolist()
-    if config.request is not None and config.request.file is None:  # a file may have gone since
+    if config.request is not None:
         splits = load_splits(config.problem, config.seed, config.request, config.earlier)
         if named != splits.forget.index.tolist():
             raise InputError(f"{path} names other examples than the request chooses.")

@@ -135,8 +135,8 @@ def test_a_damaged_checkpoint_of_the_original_model(pretrained, tmp_path, damage
     # And the mend that it names works: nothing was lost.
     shutil.rmtree(step)
     assert_refused(call("unlearn", tmp_path / "run", *words), "is not finished")
-    problem = json.loads((run / "config.json").read_text())["problem"]
-    assert "200 steps" in done("pretrain", run, *problem_words(problem["data_dir"]))
+    place = json.loads((run / "fingerprints.json").read_text())["data_dir"]
+    assert "200 steps" in done("pretrain", run, *problem_words(place))
     assert_same_run(run, pretrained)
 
 
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_data_set(pictures, tmp_path):
     pretrain = ["pretrain", run, *words, "--training", "num_steps=2"]
     done(*pretrain, "--folder", files)
     moved = {"folder": None, "data_dir": str(tmp_path / "others")}  # the files are not asked for
-    rewrite(run / "config.json", lambda config: config["problem"].update(moved))
+    rewrite(run / "fingerprints.json", lambda record: record.update(moved))
     shutil.rmtree(files)
     write_fashion_mnist(files, train=24)
     data.load("fashion_mnist", data_dir=tmp_path / "others", folder=files)

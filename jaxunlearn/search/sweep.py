@@ -179,7 +179,7 @@ def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) 
         for name, values in plan.space.items()
     }
     identity = {
-        "problem": dataclasses.asdict(problem),
+        "problem": problem.identity(),
         "seed": seed,
         "pretrained": runs.read_done(plan.pretrained)["weights"],
         "retrained": None if retrained is None else runs.read_done(retrained)["weights"],

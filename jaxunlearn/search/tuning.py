@@ -19,7 +19,7 @@ overrides for a study), and the pretrained and retrained models. What was tried 
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def _retrained(folder: Path, seed: int, request: ForgetRequest) -> Path:
 
 def _open(folder: Path, search: Search) -> dict[str, Any]:
     """What the folder holds of this search; a folder of anything else is refused."""
-    protocol = {"seeds": list(search.seeds), "problem": asdict(search.problem)}
+    protocol = {"seeds": list(search.seeds), "problem": search.problem.identity()}
     if check_claim(folder, FILE, "search"):
         record = read_tuning(folder)
         theirs, otherwise = record["protocol"], f"{folder} holds another search"

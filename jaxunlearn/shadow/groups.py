@@ -8,7 +8,6 @@
 What is there is not computed again. `models.py` has the program that trains a group.
 """
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -77,7 +76,7 @@ def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
     """
     folder = setting.folder
     wanted = {
-        "problem": dataclasses.asdict(setting.problem),
+        "problem": setting.problem.identity(),
         "data": fingerprint,
         "shadows": len(setting.plan.forgotten),
         "group_size": group_size,
