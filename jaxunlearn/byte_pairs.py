@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from jaxunlearn.published import read_text
 from jaxunlearn.types import InputError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -129,21 +130,15 @@ def read_merges(path: Path) -> tuple[Pair, ...]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path} does not exist; check the path.") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable text ({error}); get it anew.") from error
     pairs = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line or (number == 1 and line.startswith(_HEADER)):
             continue
         pair = line.split(" ")
         if len(pair) != 2 or not all(pair):
             raise InputError(
                 f"line {number} of {path} is {line!r}, but must hold two tokens with one blank "
-                "between them; get the file anew."
+                "between them; download the file again."
             )
         pairs.append((pair[0], pair[1]))
     return tuple(pairs)

@@ -27,10 +27,12 @@ from jaxunlearn.byte_pairs import (
     read_merges,
     tokens_of,
 )
-from jaxunlearn.files import read_json, write_json, write_text
+from jaxunlearn.files import write_json, write_text
+from jaxunlearn.published import read_json
 from jaxunlearn.types import InputError
 
 _LONGEST = 4096  # ids of a prompt; far beyond any text encoder
+_UNSAID = int(1e30)  # transformers' length where none was given
 _SPECIAL = 3  # padding, start and end of WordTokenizer
 
 
@@ -143,27 +145,28 @@ class ClipTokenizer:
         whole = all(type(i) is int for i in self.ids.values())
         if not whole or sorted(self.ids.values()) != list(range(len(self.ids))):
             raise InputError(
-                f"the ids of the {len(self.ids)} tokens must be 0, 1, 2 ..., each once; get the "
-                "vocabulary anew."
+                f"the ids of the {len(self.ids)} tokens must be 0, 1, 2 ..., each once; "
+                "download the vocabulary again."
             )
         of_bytes = (*BYTES, *(character + END_OF_WORD for character in BYTES))
         of_merges = (left + right for left, right in self.merges)
         for token in (START, END, self.padding, *of_bytes, *of_merges):
             if token not in self.ids:
                 raise InputError(
-                    f"the vocabulary lacks the token {token!r}, which texts may need; get the "
-                    "vocabulary and the merges anew."
+                    f"the vocabulary lacks the token {token!r}, which texts may need; "
+                    "download the vocabulary and the merges again."
                 )
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "ClipTokenizer":
-        """Reads `vocab.json` and `merges.txt`, and `tokenizer_config.json` where it is there.
+    def load(cls, folder: str | os.PathLike[str], length: int = 77) -> "ClipTokenizer":
+        """Reads `vocab.json` and `merges.txt`, or `tokenizer.json` where these are not there.
 
         Args:
-            folder: the folder of these files.
+            folder: the folder of these files, and perhaps of `tokenizer_config.json`.
+            length: the length where the configuration has none.
 
         Returns:
-            The tokenizer; its length is 77 unless the configuration says otherwise.
+            The tokenizer.
 
         Raises:
             InputError: a file is missing or damaged, or describes another tokenizer.
@@ -177,8 +180,15 @@ class ClipTokenizer:
                     f"{config_file} says that {option!r} is {config[option]!r}, but CLIP's is "
                     f"{only!r}; give the folder of a CLIP tokenizer."
                 )
-        ids, merges = read_json(folder / "vocab.json"), read_merges(folder / "merges.txt")
-        length = config.get("model_max_length", 77)
+        ids, merges, added = _read_vocabulary(folder)
+        for token in added:
+            if token not in ids:
+                raise InputError(
+                    f"{folder} adds the token {token!r} to the vocabulary, which is not supported "
+                    "here; give the tokenizer without it."
+                )
+        said = config.get("model_max_length", _UNSAID)
+        length = length if said == _UNSAID else said
         try:
             return cls(ids, merges, length, _content(config.get("pad_token", END)))
         except InputError as error:
@@ -229,6 +239,33 @@ class ClipTokenizer:
             tokens = [self.ids[token] for token in tokens_of(prompt, ranks)]
             rows.append([self.ids[START], *tokens[: self.length - 2], self.ids[END]])
         return _padded(rows, self.length, self.ids[self.padding])
+
+
+def _read_vocabulary(folder: Path) -> tuple[dict[str, int], tuple[Pair, ...], list[Any]]:
+    """The ids, the merges, and the tokens that were added later."""
+    file = folder / "tokenizer.json"
+    if (folder / "vocab.json").exists() or not file.exists():
+        ids, merges = read_json(folder / "vocab.json"), read_merges(folder / "merges.txt")
+        later = folder / "added_tokens.json"
+        return ids, merges, list(read_json(later)) if later.exists() else []
+    whole = read_json(file)
+    model = whole.get("model")
+    model = model if isinstance(model, dict) else {}
+    kind = model.get("type"), model.get("end_of_word_suffix")
+    pairs = [tuple(p.split(" ") if isinstance(p, str) else p) for p in model.get("merges") or ()]
+    vocabulary = model.get("vocab")
+    added = [_content(token) for token in whole.get("added_tokens") or ()]
+    if (
+        kind != ("BPE", END_OF_WORD)
+        or not isinstance(vocabulary, dict)
+        or not all(len(pair) == 2 for pair in pairs)
+    ):
+        raise InputError(
+            f"{file} is of the kind {kind[0]!r} with words that end in {kind[1]!r}, but CLIP's is "
+            f"'BPE' with {END_OF_WORD!r}, a 'vocab' and 'merges' of two tokens each; give the "
+            "folder of a CLIP tokenizer."
+        )
+    return vocabulary, tuple(pairs), added
 
 
 def _texts(texts: Sequence[str], what: str) -> Sequence[str]:

@@ -99,7 +99,7 @@ def change(folder, file, edit):
         ("vocab.json", lambda v: v.update({"~~": v.pop("Ń")}), "lacks the token 'Ń'"),
         ("tokenizer_config.json", lambda c: c.update(eos_token="</s>"), "'eos_token' is '</s>'"),
         ("tokenizer_config.json", lambda c: c.update(pad_token="<pad>"), "lacks the token '<pad>'"),
-        ("tokenizer_config.json", lambda c: c.update(model_max_length=10**30), "from 3 to 4096"),
+        ("tokenizer_config.json", lambda c: c.update(model_max_length=10**6), "from 3 to 4096"),
     ],
 )
 def test_bad_files(file, edit, said, tmp_path):
@@ -110,13 +110,80 @@ def test_bad_files(file, edit, said, tmp_path):
     assert str(tmp_path) in str(error.value)
 
 
+def as_one_file(folder, **model):
+    """`tokenizer.json` alone, as transformers 5 writes it; other options of its model."""
+    ids = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    specials = [{"id": ids[t], "content": t, "special": True} for t in list(ids)[-2:]]
+    whole = {
+        "version": "1.0",
+        "added_tokens": specials,
+        "normalizer": {"type": "Lowercase"},
+        "model": {
+            "type": "BPE",
+            "end_of_word_suffix": "</w>",
+            "vocab": ids,
+            "merges": [line.split(" ") for line in lines],
+        }
+        | model,
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+
+
+def test_tokenizer_json_alone(tmp_path):
+    shutil.copytree(DATA / "tokenizer", tmp_path, dirs_exist_ok=True)
+    as_one_file(tmp_path)
+    wanted = ClipTokenizer.load(DATA / "tokenizer")
+    assert ClipTokenizer.load(tmp_path) == wanted
+    older = [" ".join(pair) for pair in wanted.merges]
+    change(tmp_path, "tokenizer.json", lambda whole: whole["model"].update(merges=older))
+    assert ClipTokenizer.load(tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda whole: whole["model"].update(type="WordPiece"), "of the kind 'WordPiece'"),
+        (lambda whole: whole["model"].pop("end_of_word_suffix"), "words that end in None"),
+        (lambda whole: whole["model"].update(merges=["a b c"]), "'merges' of two tokens each"),
+        (lambda whole: whole.pop("model"), "of the kind None"),
+        (lambda whole: whole["added_tokens"].append({"content": "<cat>"}), "the token '<cat>'"),
+    ],
+)
+def test_another_tokenizer_json(edit, said, tmp_path):
+    shutil.copytree(DATA / "tokenizer", tmp_path, dirs_exist_ok=True)
+    as_one_file(tmp_path)
+    change(tmp_path, "tokenizer.json", edit)
+    with pytest.raises(InputError, match=said) as error:
+        ClipTokenizer.load(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_tokens_that_were_added(tmp_path):
+    shutil.copytree(DATA / "tokenizer", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "added_tokens.json").write_text('{"<|endoftext|>": 657}')
+    ClipTokenizer.load(tmp_path)
+    (tmp_path / "added_tokens.json").write_text('{"<my-cat>": 658}')
+    with pytest.raises(InputError, match="adds the token '<my-cat>' .*not supported"):
+        ClipTokenizer.load(tmp_path)
+
+
+def test_files_with_a_byte_order_mark_or_carriage_returns(tmp_path):
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        text = (DATA / "tokenizer" / name).read_text(encoding="utf-8").replace("\n", "\r\n")
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert ClipTokenizer.load(tmp_path) == ClipTokenizer.load(DATA / "tokenizer")
+
+
 def test_bad_merges(tmp_path):
     shutil.copytree(DATA / "tokenizer", tmp_path, dirs_exist_ok=True)
     (tmp_path / "merges.txt").write_text("#version: 0.2\ni n\nth e x\n")
     with pytest.raises(InputError, match=r"line 3 of .*merges.txt is 'th e x', but must hold two"):
         ClipTokenizer.load(tmp_path)
     (tmp_path / "merges.txt").write_bytes(b"\xff\xfe i\n")
-    with pytest.raises(InputError, match=r"merges.txt is not readable text"):
+    with pytest.raises(InputError, match=r"merges.txt is damaged or unreadable"):
         ClipTokenizer.load(tmp_path)
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(InputError, match=r"merges.txt does not exist"):

@@ -26,16 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxunlearn.files import write_json
 from jaxunlearn.importing.parts import (
     CONFIG,
+    Like,
     Options,
     described_by,
     read_options,
     stored_as,
-    weights_of,
+    write_config,
 )
-from jaxunlearn.importing.tensors import Tensor, read, write
+from jaxunlearn.importing.tensors import Tensor, read, weights_of, write
 from jaxunlearn.models.dit import DiT
 from jaxunlearn.types import InputError
 
@@ -124,18 +124,22 @@ def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
         jax.ShapeDtypeStruct((1,), jnp.int32),
     )
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    weights = weights_of(folder, _WEIGHTS)
+    weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     copied = read(weights, with_copies(shapes), naming, ignore=[_POSITIONS])
     return module, _without_copies(weights, copied)
 
 
-def save_dit(folder: str | os.PathLike[str], module: DiT, params: Any) -> None:
+def save_dit(
+    folder: str | os.PathLike[str], module: DiT, params: Any, *, like: Like = None
+) -> None:
     """Writes the transformer of a pipeline, so that `load_dit` gives the same.
 
     Args:
         folder: of the pipeline; it is made, and the pipeline's other parts are left alone.
         module: the transformer; `dtype` and `remat` are not kept.
         params: its parameters.
+        like: the folder of the pipeline that the model was read from; options of its transformer
+            that change nothing here are kept. Without it, those already in `folder` are.
 
     Raises:
         InputError: the layout has no place for such a module, or a file cannot be written.
@@ -163,7 +167,9 @@ def save_dit(folder: str | os.PathLike[str], module: DiT, params: Any) -> None:
         "sample_size": height,
     }
     config |= {name: getattr(module, field) for name, field in _FIELDS.items()}
-    write_json(folder / CONFIG, config)
+    if not (like is None or isinstance(like, Mapping)):
+        like = Path(like) / _PART
+    write_config(folder, like, _OPTIONS, config)
     write(folder / _WEIGHTS, with_copies(params), naming)
 
 

@@ -10,16 +10,23 @@ The configuration is read strictly. Each of its options is one of
 Any other option is an error that names it: it may stand for a layer that the module does not have.
 """
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxunlearn.files import read_json
+from jaxunlearn.files import write_json
 from jaxunlearn.importing.tensors import Tensor
+from jaxunlearn.published import read_json
 from jaxunlearn.types import InputError
 
 CONFIG = "config.json"
+INDEX = "model_index.json"  # of a whole pipeline
+_LORAS = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+_TYPES = ("dtype", "torch_dtype")  # said of the stored weights; float32 is written
+Like = str | os.PathLike[str] | Mapping[str, Any] | None
 _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 
 
@@ -64,7 +71,85 @@ def read_options(folder: Path, options: Options) -> dict[str, Any]:
         {'width': (8, 16), 'groups': 32}
     """
     path = folder / CONFIG
-    config = read_json(path)
+    check_there(folder)
+    return _checked(path, read_json(path), options)
+
+
+def check_there(folder: Path, file: str = CONFIG) -> None:
+    """Raises unless a part's folder holds its configuration, and says what the folder holds else.
+
+    Args:
+        folder: of one part of a pipeline.
+        file: the configuration.
+
+    Raises:
+        InputError: it is missing.
+    """
+    if (folder / file).is_file():
+        return
+    above = folder.parent
+    if folder.is_file():
+        fault = "is a file, but must be the folder of a configuration and weights"
+        mend = (
+            "give that folder (of a pipeline in one file, diffusers' `from_single_file` and "
+            "`save_pretrained` make folders)"
+        )
+    elif (folder / INDEX).is_file():
+        fault, mend = (
+            "is a whole pipeline, but must be one part",
+            "give the folder of that part in it",
+        )
+    elif any((folder / name).exists() for name in _LORAS):
+        fault = "is a LoRA, which changes a model and is none"
+        mend = "merge it into its model by diffusers' `load_lora_weights` and `fuse_lora` first"
+    elif folder.is_dir():
+        fault, mend = f"has no {file}", "download the whole folder, or check the path"
+    elif (above / CONFIG).is_file():
+        folder, fault = above, f"is one part of a pipeline, but must hold the part {folder.name!r}"
+        mend = "give the folder of the whole pipeline"
+    else:
+        fault = "does not exist"
+        mend = "check the path (names of hubs are not looked up; download the folder first)"
+    raise InputError(f"{folder} {fault}; {mend}.")
+
+
+def write_config(
+    folder: Path,
+    like: Like,
+    options: Options,
+    config: Mapping[str, Any],
+    otherwise: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Writes a configuration that keeps what the module does not tell.
+
+    Args:
+        folder: where to; it is made.
+        like: the folder, or the content, of the configuration that the model was read with; None
+            stands for the one that is in `folder` already, if it is one of this layout.
+        options: what it may hold.
+        config: what the module tells; it comes before what was read.
+        otherwise: what is written where neither tells it.
+
+    Raises:
+        InputError: `like` holds no configuration of this layout, or the file cannot be written.
+    """
+    if isinstance(like, Mapping):
+        kept = dict(like)
+    elif like is not None:
+        read_options(Path(like), options)
+        kept = read_json(Path(like) / CONFIG)
+    else:
+        try:
+            read_options(folder, options)
+            kept = read_json(folder / CONFIG)
+        except InputError:
+            kept = {}
+    kept = {name: value for name, value in kept.items() if name not in _TYPES}
+    write_json(folder / CONFIG, {**otherwise, **kept, **config})
+
+
+def _checked(path: Path, config: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """The needed and the optional options, once all are known to be supported."""
     for name, value in config.items():
         if name in options.fixed and value not in options.fixed[name]:
             supported = " or ".join(map(repr, options.fixed[name]))
@@ -80,7 +165,7 @@ def read_options(folder: Path, options: Options) -> dict[str, Any]:
             )
     missing = [name for name in options.needed if name not in config]
     if missing:
-        raise InputError(f"{path} does not say what {missing[0]!r} is; get the file anew.")
+        raise InputError(f"{path} does not say what {missing[0]!r} is; download it again.")
     values = {**options.optional, **config}
     sizes = {name: values[name] for name in (*options.needed, *options.optional)}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
@@ -115,14 +200,6 @@ def described_by(folder: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"in {folder / CONFIG}, {error}") from error
-
-
-def weights_of(folder: Path, name: str) -> Path:
-    """The file of this name in the folder; or the folder, if it keeps its weights otherwise.
-
-    Published folders may hold several files of the same weights, such as a half-precision one.
-    """
-    return folder / name if (folder / name).exists() else folder
 
 
 def stored_as(prefix: str, layers: Mapping[str, Tensor], path: Sequence[str]) -> Tensor:

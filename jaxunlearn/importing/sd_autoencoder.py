@@ -16,17 +16,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.files import write_json
 from jaxunlearn.importing.parts import (
-    CONFIG,
+    Like,
     Options,
     check_derived,
     described_by,
     read_options,
     stored_as,
-    weights_of,
+    write_config,
 )
-from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
+from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, weights_of, write
 from jaxunlearn.models.autoencoder import AutoencoderKL
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -98,26 +97,30 @@ def load_autoencoder(folder: str | os.PathLike[str]) -> tuple[AutoencoderKL, Any
     check_derived(folder, options, _derived(module), "give a model of Stable Diffusion v1's kind.")
     images = jax.ShapeDtypeStruct((1, module.factor, module.factor, module.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
-    weights = weights_of(folder, _WEIGHTS)
+    weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     old = any(".attentions.0.proj_attn." in name for name in stored_shapes(weights))
     return module, read(weights, shapes, functools.partial(naming, attention=_OLD if old else _NEW))
 
 
-def save_autoencoder(folder: str | os.PathLike[str], module: AutoencoderKL, params: Any) -> None:
+def save_autoencoder(
+    folder: str | os.PathLike[str], module: AutoencoderKL, params: Any, *, like: Like = None
+) -> None:
     """Writes `config.json` and the weights, so that `load_autoencoder` gives the same.
 
     Args:
         folder: where to; it is made.
         module: the autoencoder; `dtype` and `remat` are not kept.
         params: its parameters.
+        like: the folder that the model was read from; options of its `config.json` that change
+            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: `like` holds no such model, or a file cannot be written.
     """
     folder = Path(folder)
     sizes = {name: getattr(module, field) for name, field in _FIELDS.items()}
     fixed = {"_class_name": "AutoencoderKL", "act_fn": "silu"}
-    write_json(folder / CONFIG, fixed | sizes | _derived(module))
+    write_config(folder, like, _OPTIONS, fixed | sizes | _derived(module))
     write(folder / _WEIGHTS, params, naming)
 
 

@@ -16,16 +16,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.files import write_json
 from jaxunlearn.importing.parts import (
-    CONFIG,
+    Like,
     Options,
     described_by,
     read_options,
     stored_as,
-    weights_of,
+    write_config,
 )
-from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
+from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, weights_of, write
 from jaxunlearn.models.text_encoder import TextEncoder
 
 _WEIGHTS = "model.safetensors"
@@ -58,7 +57,12 @@ _OPTIONS = Options(
         "initializer_factor",
         "initializer_range",
         "dtype",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
         "torch_dtype",
+        "use_cache",
+        "use_return_dict",
         "transformers_version",
     ),
 )
@@ -93,28 +97,32 @@ def load_text_encoder(folder: str | os.PathLike[str]) -> tuple[TextEncoder, Any]
         module = TextEncoder(**{field: options[name] for name, field in _FIELDS.items()})
     ids = jax.ShapeDtypeStruct((1, module.length), jnp.int32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), ids)["params"]
-    weights = weights_of(folder, _WEIGHTS)
+    weights = weights_of(folder, _WEIGHTS, sharded_first=False)
     below = any(name.startswith(_PREFIX) for name in stored_shapes(weights))
     prefix = _PREFIX if below else ""
     ignore = [re.escape(f"{prefix}embeddings.position_ids")]  # 0, 1, 2 ...
     return module, read(weights, shapes, functools.partial(naming, prefix=prefix), ignore)
 
 
-def save_text_encoder(folder: str | os.PathLike[str], module: TextEncoder, params: Any) -> None:
+def save_text_encoder(
+    folder: str | os.PathLike[str], module: TextEncoder, params: Any, *, like: Like = None
+) -> None:
     """Writes `config.json` and the weights, so that `load_text_encoder` gives the same.
 
     Args:
         folder: where to; it is made.
         module: the text encoder; `dtype` and `remat` are not kept.
         params: its parameters.
+        like: the folder that the model was read from; options of its `config.json` that change
+            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: `like` holds no such model, or a file cannot be written.
     """
     folder = Path(folder)
     sizes = {name: getattr(module, field) for name, field in _FIELDS.items()}
     fixed = {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"]}
-    write_json(folder / CONFIG, fixed | sizes)
+    write_config(folder, like, _OPTIONS, fixed | sizes)
     write(folder / _WEIGHTS, params, naming)
 
 

@@ -16,16 +16,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.files import write_json
 from jaxunlearn.importing.parts import (
-    CONFIG,
+    Like,
     Options,
     check_derived,
     described_by,
     read_options,
-    weights_of,
+    write_config,
 )
-from jaxunlearn.importing.tensors import Tensor, read, write
+from jaxunlearn.importing.tensors import Tensor, read, weights_of, write
 from jaxunlearn.importing.unet_layout import block_types, unet_tensor
 from jaxunlearn.models.text_unet import TextUNet
 
@@ -153,24 +152,29 @@ def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:
     )
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     named = functools.partial(naming, levels=len(module.widths))
-    return module, read(weights_of(folder, _WEIGHTS), shapes, named)
+    return module, read(weights_of(folder, _WEIGHTS, sharded_first=True), shapes, named)
 
 
-def save_text_unet(folder: str | os.PathLike[str], module: TextUNet, params: Any) -> None:
+def save_text_unet(
+    folder: str | os.PathLike[str], module: TextUNet, params: Any, *, like: Like = None
+) -> None:
     """Writes `config.json` and the weights, so that `load_text_unet` gives the same.
 
     Args:
         folder: where to; it is made.
         module: the U-Net; `dtype` and `remat` are not kept.
         params: its parameters.
+        like: the folder that the model was read from; options of its `config.json` that change
+            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: `like` holds no such model, or a file cannot be written.
     """
     folder = Path(folder)
     sizes = {name: getattr(module, field) for name, field in _FIELDS.items()}
-    fixed = {"_class_name": "UNet2DConditionModel", "act_fn": "silu", "sample_size": _SAMPLE_SIZE}
-    write_json(folder / CONFIG, fixed | sizes | _derived(module))
+    fixed = {"_class_name": "UNet2DConditionModel", "act_fn": "silu"}
+    config = fixed | sizes | _derived(module)
+    write_config(folder, like, _OPTIONS, config, otherwise={"sample_size": _SAMPLE_SIZE})
     write(folder / _WEIGHTS, params, functools.partial(naming, levels=len(module.widths)))
 
 

@@ -9,22 +9,28 @@ Each part can also be read and written on its own: `load_autoencoder`, `load_tex
 
     beta_t = (sqrt(.00085) + (t / 999) (sqrt(.012) - sqrt(.00085)))^2,   t = 0 .. 999
 
-and the U-Net says the noise; a folder that says otherwise is refused. Safety checkers are left out.
+and the U-Net predicts the noise; a folder with another process is refused. How samples are drawn
+(the scheduler's class and its other options) is not looked at, but written back as it came. Safety
+checkers are left out.
 
 Source of the layout: the public files of Stable Diffusion v1.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxunlearn.files import read_json, write_json
+from jaxunlearn.files import write_json
+from jaxunlearn.importing.parts import CONFIG, INDEX, check_there
 from jaxunlearn.importing.sd_autoencoder import load_autoencoder, save_autoencoder
 from jaxunlearn.importing.sd_text_encoder import load_text_encoder, save_text_encoder
 from jaxunlearn.importing.sd_text_unet import load_text_unet, save_text_unet
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
+from jaxunlearn.published import read_json
 from jaxunlearn.tokenizer import ClipTokenizer
 from jaxunlearn.types import InputError
 
@@ -41,12 +47,12 @@ __all__ = [
 ]
 
 _CLASS = "StableDiffusionPipeline"
+_PARTS = ("vae", "text_encoder", "unet")
 _INDEX = {
     "_class_name": _CLASS,
     "feature_extractor": [None, None],
     "requires_safety_checker": False,
     "safety_checker": [None, None],
-    "scheduler": ["diffusers", "PNDMScheduler"],
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
@@ -60,7 +66,30 @@ _NOISE = {
     "trained_betas": None,
     "prediction_type": "epsilon",
 }
-_SAMPLER = {
+_PLAIN = _NOISE | {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
+_NEEDED = (
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+)  # other values are meant where they are absent
+_SCHEDULER = "scheduler/scheduler_config.json"
+_SCHEDULERS = (  # samplers of diffusers that go by the noise above
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+_SAMPLER = {  # as published
     "_class_name": "PNDMScheduler",
     "set_alpha_to_one": False,
     "skip_prk_steps": True,
@@ -79,6 +108,8 @@ class StableDiffusion(NamedTuple):
         unet: noisy latents, timesteps and hidden states to noise.
         unet_params: its parameters.
         tokenizer: prompts to token ids.
+        configs: the configurations of "vae", "text_encoder", "unet" and "scheduler" as they were
+            read; what the modules do not tell is written back from them.
     """
 
     autoencoder: AutoencoderKL
@@ -88,6 +119,7 @@ class StableDiffusion(NamedTuple):
     unet: TextUNet
     unet_params: Any
     tokenizer: ClipTokenizer
+    configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
@@ -104,14 +136,21 @@ def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
             noise, or the parts do not fit each other.
     """
     folder = Path(folder)
-    _check_index(folder / "model_index.json")
-    _check_noise(folder / "scheduler" / "scheduler_config.json")
-    tokenizer = ClipTokenizer.load(folder / "tokenizer")
+    _check_index(folder / INDEX)
+    for part in _PARTS:
+        check_there(folder / part)
+    configs = {part: read_json(folder / part / CONFIG) for part in _PARTS}
+    if (folder / _SCHEDULER).exists():
+        configs["scheduler"] = read_json(folder / _SCHEDULER)
+        _check_noise(folder / _SCHEDULER, configs["scheduler"])
+    text_encoder, text_encoder_params = load_text_encoder(folder / "text_encoder")
     pipeline = StableDiffusion(
         *load_autoencoder(folder / "vae"),
-        *load_text_encoder(folder / "text_encoder"),
+        text_encoder,
+        text_encoder_params,
         *load_text_unet(folder / "unet"),
-        tokenizer,
+        ClipTokenizer.load(folder / "tokenizer", length=text_encoder.length),
+        configs,
     )
     _check_fit(pipeline)
     return pipeline
@@ -119,6 +158,9 @@ def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
 
 def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffusion) -> None:
     """Writes all parts, so that `load_stable_diffusion` gives the same and diffusers can read it.
+
+    What the parts do not tell (`pipeline.configs`, such as the scheduler) is written as it came; a
+    pipeline without that gets the scheduler of Stable Diffusion v1, PNDM.
 
     Args:
         folder: where to; it is made.
@@ -129,12 +171,19 @@ def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffus
     """
     _check_fit(pipeline)
     folder = Path(folder)
-    save_autoencoder(folder / "vae", pipeline.autoencoder, pipeline.autoencoder_params)
-    save_text_encoder(folder / "text_encoder", pipeline.text_encoder, pipeline.text_encoder_params)
-    save_text_unet(folder / "unet", pipeline.unet, pipeline.unet_params)
+    vae, text_encoder, unet = (pipeline.configs.get(part) for part in _PARTS)
+    save_autoencoder(folder / "vae", pipeline.autoencoder, pipeline.autoencoder_params, like=vae)
+    save_text_encoder(
+        folder / "text_encoder",
+        pipeline.text_encoder,
+        pipeline.text_encoder_params,
+        like=text_encoder,
+    )
+    save_text_unet(folder / "unet", pipeline.unet, pipeline.unet_params, like=unet)
     pipeline.tokenizer.save(folder / "tokenizer")
-    write_json(folder / "scheduler" / "scheduler_config.json", _SAMPLER | _NOISE)
-    write_json(folder / "model_index.json", _INDEX)
+    scheduler = pipeline.configs.get("scheduler", _SAMPLER | _NOISE)
+    write_json(folder / _SCHEDULER, dict(scheduler))
+    write_json(folder / INDEX, _INDEX | {"scheduler": ["diffusers", scheduler["_class_name"]]})
 
 
 def _check_index(path: Path) -> None:
@@ -145,9 +194,19 @@ def _check_index(path: Path) -> None:
         )
 
 
-def _check_noise(path: Path) -> None:
-    config = read_json(path) if path.exists() else {}
-    for name, only in _NOISE.items():
+def _check_noise(path: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("_class_name")
+    if kind not in _SCHEDULERS:
+        raise InputError(
+            f"{path} is of the scheduler {kind!r}, but must be one that adds noise as Stable "
+            "Diffusion v1 does, such as PNDMScheduler or DDIMScheduler; give a folder of version 1."
+        )
+    for name, only in _PLAIN.items():
+        if name not in config and name in _NEEDED:
+            raise InputError(
+                f"{path} does not say what {name!r} is, which diffusers takes for another than the "
+                f"{only!r} of Stable Diffusion v1; download it again."
+            )
         if config.get(name, only) != only:
             raise InputError(
                 f"{path} says that {name!r} is {config[name]!r}, but Stable Diffusion v1 has "

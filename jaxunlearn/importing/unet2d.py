@@ -19,16 +19,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.files import write_json
 from jaxunlearn.importing.parts import (
-    CONFIG,
+    Like,
     Options,
     check_derived,
     described_by,
     read_options,
-    weights_of,
+    write_config,
 )
-from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
+from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, weights_of, write
 from jaxunlearn.importing.unet_layout import block_types, unet_tensor
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 
@@ -133,23 +132,27 @@ def load_unet2d(folder: str | os.PathLike[str]) -> tuple[DDPMUNet, Any]:
         jax.ShapeDtypeStruct((1,), jnp.int32),
     )
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    weights = weights_of(folder, _WEIGHTS)
+    weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     old = "mid_block.attentions.0.proj_attn.weight" in stored_shapes(weights)
     attention = _OLD_ATTENTION if old else _ATTENTION
     names = functools.partial(naming, levels=len(module.widths), attention=attention)
     return module, read(weights, shapes, names)
 
 
-def save_unet2d(folder: str | os.PathLike[str], module: DDPMUNet, params: Any) -> None:
+def save_unet2d(
+    folder: str | os.PathLike[str], module: DDPMUNet, params: Any, *, like: Like = None
+) -> None:
     """Writes `config.json` and the weights, so that `load_unet2d` gives the same.
 
     Args:
         folder: where to; it is made.
         module: the U-Net; `dtype` and `remat` are not kept.
         params: its parameters.
+        like: the folder that the model was read from; options of its `config.json` that change
+            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: `like` holds no such model, or a file cannot be written.
     """
     folder = Path(folder)
     height, width, channels = module.image_shape
@@ -162,7 +165,7 @@ def save_unet2d(folder: str | os.PathLike[str], module: DDPMUNet, params: Any) -
         "sample_size": height if height == width else [height, width],
     }
     config |= {name: getattr(module, field) for name, field in _FIELDS.items()}
-    write_json(folder / CONFIG, config | _derived(module))
+    write_config(folder, like, _OPTIONS, config | _derived(module))
     write(folder / _WEIGHTS, params, functools.partial(naming, levels=len(module.widths)))
 
 

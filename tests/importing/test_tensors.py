@@ -11,7 +11,14 @@ import safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, write
+from jaxunlearn.importing.tensors import (
+    Tensor,
+    read,
+    stored_metadata,
+    stored_shape,
+    stored_shapes,
+    write,
+)
 from jaxunlearn.types import InputError
 
 NAMES = {
@@ -150,6 +157,88 @@ def test_files_that_are_wrong(tmp_path):
     refused(tmp_path, "holds m.safetensors, n.safetensors; give the path of the file itself")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("m.pth", b"PK\x03\x04\x00\x00\x08\x08" + b"x" * 80, "is a pickle of PyTorch, but must be"),
+        ("m.bin", b"\x80\x02}q\x00.", r"convert it by .*load\(.m.bin., .*, .m.safetensors.\)"),
+        ("m.ckpt", b"PK\x03\x04\x00\x00\x08\x08", "in one file: diffusers' `from_single_file`"),
+        ("m.safetensors", b"\x80\x04\x95\x1f\x00" + b"x" * 80, "is a pickle of PyTorch"),
+        ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        ("m.safetensors", b"<!DOCTYPE html><html></html>", "is a web page"),
+    ],
+)
+def test_files_of_another_kind(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    refused(tmp_path / name, rf"{name} .*{said}")
+
+
+def test_folders_without_safetensors(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    refused(tmp_path, r"as a pickle of PyTorch \(pytorch_model.bin\).*convert it by")
+    (tmp_path / "pytorch_model.bin").unlink()
+    for i in (1, 2):
+        save(tmp_path / f"m-0000{i}-of-00002.safetensors", stored_tensors())
+    refused(tmp_path, "holds m-00001-of-00002.safetensors, .*; download its index too")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_wrappers_put_before_all_names(prefix, tmp_path):
+    tensors = stored_tensors()
+    wrapped = {prefix + name: value for name, value in tensors.items()}
+    file = save(tmp_path / "m.safetensors", wrapped)
+    assert_same(read(file, SHAPES, NAMING), expected_tree(tensors))
+    assert stored_shapes(file) == STORED_SHAPES
+    save(file, tensors | {"module.extra": tensors["norm.weight"]})
+    refused(file, "holds the tensor 'module.extra'")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("unet.down_blocks.0.attn1.to_q.lora_A.weight", "a LoRA, .*: merge it"),
+        ("unet.mid_block.attn1.to_q.lora.down.weight", "a LoRA"),
+        ("lora_unet_mid_block_attn1_to_q.alpha", "a LoRA"),
+        ("base_model.model.to_q.lora_B.weight", "a LoRA"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "in one file .*`.*from_single_file"),
+        ("input_blocks.0.0.weight", "Stable Diffusion in one file"),
+        ("vision_model.embeddings.class_embedding", "a whole CLIP: .*CLIPTextModel"),
+        ("layers.0.blocks.0.attn.relative_position_bias_table", "a Swin transformer; supported"),
+        ("features.1.0.attn.relative_position_bias_table", "a Swin transformer"),
+        ("features.0.weight", "a VGG, "),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "torchvision's ViT; supported are"),
+        ("vit.embeddings.patch_embeddings.projection.weight", "transformers' ViT; supported are"),
+        ("resnet.embedder.embedder.convolution.weight", "transformers' ResNet"),
+        ("what.weight", "give the file of a model of the same kind and size"),
+    ],
+)
+def test_layouts_that_are_known_but_not_read(name, said, tmp_path):
+    tensor = np.zeros(3, np.float32)
+    refused(save(tmp_path / "m.safetensors", {name: tensor}), f"no tensor .*; .*{said}")
+    save(tmp_path / "m.safetensors", stored_tensors() | {name: tensor})
+    refused(tmp_path, f"holds the tensor '{name}' .*; .*{said}")
+    with pytest.raises(InputError, match=f"'fc.bias' .* is missing.*; .*{said}"):
+        stored_shape(tmp_path, stored_shapes(tmp_path), "fc.bias", 1)
+
+
+def test_metadata(tmp_path):
+    tree = expected_tree(stored_tensors())
+    write(tmp_path / "m.safetensors", tree, NAMING, {"pool": "true"})
+    assert stored_metadata(tmp_path) == {"format": "pt", "pool": "true"}
+    assert stored_metadata(save(tmp_path / "m.safetensors", stored_tensors()))["format"] == "pt"
+
+
+def test_writing_replaces_what_others_might_read_in_its_place(tmp_path):
+    tree = expected_tree(stored_tensors())
+    for name in ("m.fp16.safetensors", "m-00001-of-00002.safetensors", "m.bin", "m.mine.bin"):
+        (tmp_path / name).touch()
+    index, _ = sharded(tmp_path)
+    index.write_text("{}")
+    write(tmp_path / "m.safetensors", tree, NAMING)
+    left = {"m.half.safetensors", "m.mine.bin", "m.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == left
+
+
 def sharded(folder):
     """Two files and their index; another file that the index does not name does not matter."""
     tensors = stored_tensors()
@@ -179,9 +268,9 @@ def test_several_files(tmp_path):
         ({"fc.weight": "m-1-of-2.safetensors"}, "1-of-2.* lacks a tensor that m.* lists: 'fc.weig"),
         ({"a": "m-1-of-2.safetensors"}, "m-1-of-2.safetensors lacks a tensor that .* lists: 'a'"),
         ({"conv.weight": None}, "m-2-of-2.* holds a tensor that .* does not list: 'conv.weight'"),
-        ({"a": "../m.safetensors"}, "'a' is in '../m.safetensors', but it must be .* same folder"),
-        ({"a": 3}, "'a' is in 3, but"),
-        ({"a": "model.bin"}, "'a' is in 'model.bin', but"),
+        ({"a": "../m.safetensors"}, "lists '../m.safetensors' for .* 'a', but .* same folder"),
+        ({"a": 3}, "lists 3 for the tensor 'a', but"),
+        ({"a": "model.bin"}, "lists 'model.bin' for the tensor 'a', but"),
     ],
 )
 def test_an_index_that_is_wrong(changes, match, tmp_path):
@@ -196,7 +285,7 @@ def test_an_index_that_is_wrong(changes, match, tmp_path):
     [
         ("{", "m.safetensors.index.json is damaged or unreadable"),
         ("[" * 100_000, "m.safetensors.index.json is damaged or unreadable"),
-        ("[]", "has no 'weight_map'"),
+        ("[]", "holds no JSON object"),
         ('{"weight_map": {}}', "has no 'weight_map'"),
         ('{"weight_map": [1]}', "has no 'weight_map'"),
     ],

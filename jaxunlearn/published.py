@@ -1,0 +1,95 @@
+"""Files that other libraries wrote: read, or refused with their fault and its remedy."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from jaxunlearn.types import InputError
+
+PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # as PyTorch users call them
+_BEGINNINGS = {  # of files that are not what their name says
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself; run `git lfs pull`.",
+    b"<!DOCTYPE": "is a web page, not the file itself; download the file.",
+    b"<html": "is a web page, not the file itself; download the file.",
+}
+_PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what can go wrong while reading a file into one sentence.
+
+    Args:
+        path: the file that is read within.
+
+    Raises:
+        InputError: it is missing, damaged or of another kind.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path} does not exist; check the path.") from error
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} {_fault(path, error)}") from error
+
+
+def read_text(path: Path) -> str:
+    """Reads a text in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    with readable(path):
+        return path.read_text(encoding="utf-8-sig")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds something else.
+
+    Example:
+        >>> read_json(Path("nowhere/config.json"))
+        Traceback (most recent call last):
+        jaxunlearn.types.InputError: nowhere/config.json does not exist; check the path.
+    """
+    text = read_text(path)
+    with readable(path):
+        value = json.loads(text)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object; download it again.")
+    return value
+
+
+def conversion(path: Path) -> str:
+    """How a pickle of PyTorch becomes a safetensors file.
+
+    Example:
+        >>> print(conversion(Path("net.pth")))
+        `safetensors.torch.save_file(torch.load("net.pth", map_location="cpu"), "net.safetensors")`
+    """
+    load = f'torch.load("{path.name}", map_location="cpu")'
+    line = f'`safetensors.torch.save_file({load}, "{path.stem}.safetensors")`'
+    whole = " (Stable Diffusion in one file: diffusers' `from_single_file`, `save_pretrained`)"
+    return line + whole * (path.suffix == ".ckpt")
+
+
+def _fault(path: Path, error: Exception) -> str:
+    beginning = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        beginning = file.read(64)
+    for known, fault in _BEGINNINGS.items():
+        if beginning.startswith(known):
+            return fault
+    if path.suffix in PICKLES or beginning.startswith(_PICKLED):
+        return (
+            "is a pickle of PyTorch, but must be a safetensors file; convert it by "
+            f"{conversion(path)}."
+        )
+    reason = " ".join(str(error).split())
+    return f"is damaged or unreadable ({reason}); download it again."
