@@ -76,17 +76,15 @@ def run_surgery(estimator: str) -> dict[str, list[float]]:
     original = stages.pretrain(Path("runs/exactness"), problem, seed=0)
     splits = load_splits(problem, 0, ForgetRequest(fraction=0.1))
     forget, retain = to_device(splits.forget), to_device(splits.retain)
-    transform = optax.chain(
-        optax.sgd(LEARNING_RATE),
-        implicit_surgery(
-            optax.sgd(MULTIPLIER_RATE),
-            tolerance=TOLERANCE,
-            step_size=LEARNING_RATE,
-            estimator=estimator,
-        ),
+    surgery = implicit_surgery(
+        optax.sgd(MULTIPLIER_RATE),
+        tolerance=TOLERANCE,
+        step_size=LEARNING_RATE,
+        estimator=estimator,
     )
+    transform = optax.chain(optax.sgd(LEARNING_RATE), surgery)
     losses_fn = objectives.loss_pair(task, objectives.random_labels())
-    losses_and_grads = surgery_value_and_grad(losses_fn, has_aux=True)
+    losses_and_grads = surgery_value_and_grad(losses_fn, surgery, has_aux=True)
     key = jax.random.key(0)
     everything = retain | {"epoch": jnp.zeros_like(retain["index"])}
 

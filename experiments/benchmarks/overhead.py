@@ -92,11 +92,11 @@ def plain_steps(problem: Problem) -> dict[str, Any]:
 
 def surgery_step(problem: Problem, estimator: str) -> Any:
     """A step of implicit surgery."""
-    tx = optax.chain(
-        optax.sgd(1e-3, momentum=0.9), implicit_surgery(optax.adam(0.1), estimator=estimator)
-    )
+    surgery = implicit_surgery(optax.adam(0.1), estimator=estimator)
+    tx = optax.chain(optax.sgd(1e-3, momentum=0.9), surgery)
     losses_and_grads = surgery_value_and_grad(
-        lambda p, forget, retain: LossPair(problem.loss(p, forget), problem.loss(p, retain))
+        lambda p, forget, retain: LossPair(problem.loss(p, forget), problem.loss(p, retain)),
+        surgery,
     )
 
     def step(params: Any, state: Any, forget: Any, retain: Any) -> Any:

@@ -110,7 +110,8 @@ def eupmu(
         initial_multiplier=initial_multiplier,
     )
     transform = optax.chain(optimizer, surgery)
-    losses_and_grads = surgery_value_and_grad(loss_pair(task, forget_objective), has_aux=True)
+    losses_fn = loss_pair(task, forget_objective)
+    losses_and_grads = surgery_value_and_grad(losses_fn, surgery, has_aux=True)
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays

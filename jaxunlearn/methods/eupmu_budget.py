@@ -156,17 +156,19 @@ def eupmu_budget(
         ledger, scale = state.opt_state.opt_state, state.opt_state.scale
         within = (ledger.average <= ledger.limit).astype(ledger.average.dtype)
         tolerance = (ledger.limit - ledger.average) / jnp.maximum(num_steps - state.step, 1)
+        own_surgery = surgery(tolerance)
 
         def scaled(params: Params) -> tuple[LossPair, tuple[ModelState, jax.Array]]:
             losses, model_state = losses_fn(params, state.model_state, forget, batch, key)
             pair = LossPair(within * scale * losses.forget, losses.retain)
             return pair, (model_state, losses.forget)
 
-        (losses, (model_state, forget_loss)), grads = surgery_value_and_grad(scaled, has_aux=True)(
+        value_and_grad = surgery_value_and_grad(scaled, own_surgery, has_aux=True)
+        (losses, (model_state, forget_loss)), grads = value_and_grad(
             state.params, state=ledger.multiplier_state
         )
         updates, optimizer_state = optimizer.update(grads, ledger.optimizer_state, state.params)
-        updates, multiplier_state = surgery(tolerance).update(
+        updates, multiplier_state = own_surgery.update(
             updates,
             ledger.multiplier_state,
             state.params,

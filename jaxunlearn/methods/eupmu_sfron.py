@@ -114,7 +114,6 @@ def eupmu_sfron(
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
     decay = schedule(alpha_schedule, alpha, num_steps)
     losses_fn = loss_pair(task, objectives.named(objective, exponent, task))
-    losses_and_grads = surgery_value_and_grad(losses_fn, has_aux=True)
     forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
     remain = remain_phase(
         task,
@@ -130,6 +129,7 @@ def eupmu_sfron(
         estimator=multiplier,
         initial_multiplier=initial_multiplier,
     )
+    losses_and_grads = surgery_value_and_grad(losses_fn, surgery, has_aux=True)
 
     forgetting = forget_phase(
         task,

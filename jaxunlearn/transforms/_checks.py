@@ -1,11 +1,83 @@
-"""The check that two trees are alike, shared by masks, Fisher diagonals and pairs of gradients."""
+"""Checks and small readings that the transformations share."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxunlearn.types import InputError
+
+
+def value_at(scalar_or_schedule: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
+    """A number, or what a schedule says at `count`, as a float32 array of its own.
+
+    A copy, because states are donated and the caller's arrays are not.
+    """
+    value = scalar_or_schedule(count) if callable(scalar_or_schedule) else scalar_or_schedule
+    return jnp.array(value, jnp.float32)
+
+
+def scalar(value: Any, name: str) -> jax.Array:
+    """A floating-point scalar as a float32 array of its own.
+
+    Raises:
+        InputError: it has another shape or type.
+    """
+    array = jnp.asarray(value)
+    if array.ndim != 0 or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InputError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}, but must be one "
+            "floating-point scalar; take the mean over the batch first."
+        )
+    return jnp.array(array, jnp.float32)
+
+
+def wide_scalar(value: Any, name: str) -> jax.Array:
+    """`scalar`, of a loss whose small changes matter.
+
+    Raises:
+        InputError: it is no floating-point scalar, or one of half precision.
+    """
+    dtype = jnp.asarray(value).dtype
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        raise InputError(
+            f"{name} has dtype {dtype}, but must be float32, as the multiplier moves by small "
+            "differences of losses; compute the loss from logits.astype(jnp.float32)."
+        )
+    return scalar(value, name)
+
+
+def has_masked_nodes(tree: Any) -> bool:
+    """Whether `optax.masked` (or `optax.multi_transform`) has taken leaves out of a tree."""
+    return any(is_masked(node) for node in jax.tree.leaves(tree, is_leaf=is_masked))
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a node stands for a leaf that `optax.masked` has taken out."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def check_floating(tree: Any, name: str) -> None:
+    """Raises unless every leaf of `tree` is a floating-point (or complex) array or number.
+
+    Raises:
+        InputError: naming the first leaf that is not.
+
+    Example:
+        >>> check_floating({"w": jnp.ones(3)}, "params")
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if dtype not in (float, complex) and not (
+            hasattr(leaf, "dtype") and jnp.issubdtype(dtype, jnp.inexact)
+        ):
+            raise InputError(
+                f"{name} has a leaf of type {getattr(dtype, '__name__', dtype)} at "
+                f"{jax.tree_util.keystr(path) or 'its root'}, but all leaves must be "
+                "floating-point; partition the model first, for example with "
+                "eqx.partition(model, eqx.is_inexact_array)."
+            )
 
 
 def check_like(tree: Any, like: Any, name: str, like_name: str) -> None:

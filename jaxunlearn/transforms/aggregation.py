@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.transforms._checks import check_like
-from jaxunlearn.transforms.surgery import ScalarOrSchedule, _scalar, _value
+from jaxunlearn.transforms._checks import check_like, scalar, value_at
 from jaxunlearn.types import InputError, LossPair
 
 _TINY = 1e-30  # keeps 0 / 0 finite; far below the squared norm of any gradient that matters
@@ -36,7 +35,9 @@ class UnilateralSurgeryState(NamedTuple):
     multiplier: jax.Array  # shape=(), dtype=jnp.float32
 
 
-def unilateral_surgery(tolerance: ScalarOrSchedule = 0.0) -> optax.GradientTransformationExtraArgs:
+def unilateral_surgery(
+    tolerance: optax.ScalarOrSchedule = 0.0,
+) -> optax.GradientTransformationExtraArgs:
     """The nearest direction to the forget gradient that respects the retain loss, in closed form.
 
         d = g_f + lambda g_r,   lambda = max(0, (-<g_r, g_f> - tolerance) / |g_r|^2)
@@ -78,7 +79,7 @@ def unilateral_surgery(tolerance: ScalarOrSchedule = 0.0) -> optax.GradientTrans
     ) -> tuple[optax.Updates, UnilateralSurgeryState]:
         del params, extra
         a, _, c = _inner_products(updates)
-        weight = jnp.maximum((-c - _value(tolerance, state.count)) / (a + 1e-8), 0.0)
+        weight = jnp.maximum((-c - value_at(tolerance, state.count)) / (a + 1e-8), 0.0)
         combined = _combine(updates, jnp.ones_like(weight), weight)
         return combined, UnilateralSurgeryState(optax.safe_increment(state.count), weight)
 
@@ -445,4 +446,4 @@ def _required(value: Any, name: str, transformation: str) -> jax.Array:
         raise InputError(
             f"{transformation} got no {name}; pass the loss as tx.update(..., {name}=...)."
         )
-    return _scalar(value, name)
+    return scalar(value, name)

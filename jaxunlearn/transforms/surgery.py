@@ -16,11 +16,11 @@ last step did to the retain loss. One backward pass of `l_f + lambda l_r` is the
 by that much per unit step. The released code's `error` has the opposite sign, it *demands* a fall;
 `tolerance=-error` reproduces it.
 
-Source: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU, arXiv 2510.22124),
-2025, Equation 8.
+References:
+    Zhou et al., `Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery
+    <https://arxiv.org/abs/2510.22124>`_, NeurIPS 2025, Equation 8.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,9 +28,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.transforms._checks import (
+    check_floating,
+    has_masked_nodes,
+    scalar,
+    value_at,
+    wide_scalar,
+)
 from jaxunlearn.types import InputError, LossPair
-
-ScalarOrSchedule = float | jax.Array | Callable[[jax.Array], jax.Array]
 
 ESTIMATORS = ("same_batch", "next_batch")
 
@@ -51,7 +56,7 @@ def dual_gradient(
         before: the retain loss before the step, `[]`.
         after: the retain loss after the step, `[]`.
         tolerance: the permitted rise of `phi` of the retain loss per unit step.
-        step_size: the length that "per unit step" refers to.
+        step_size: the length that "per unit step" refers to; not 0.
         log_loss: compare logarithms of the losses instead of the losses.
 
     Returns:
@@ -66,93 +71,43 @@ def dual_gradient(
     return (before - after) / step_size + tolerance
 
 
-class ImplicitSurgeryState(NamedTuple):
-    """What `implicit_surgery` remembers.
-
-    Its type is specialised per transformation (see `_state_type`), so that the rule by which the
-    multiplier moves is found from the state alone while the state holds nothing but arrays.
+class LastStep(NamedTuple):
+    """The step that the next call of "next_batch" judges.
 
     Attributes:
-        count: the number of updates so far.
-        multiplier: the stored multiplier (raw, possibly negative, if `project=False`).
-        optimizer_state: the state of the multiplier's optimizer.
-        retain_value: the retain loss given to the previous update.
-        tolerance: the tolerance in force at the previous update.
-        step_size: the step size in force at the previous update.
+        retain_value: the retain loss before it.
+        tolerance: the tolerance in force.
+        step_size: the step size in force.
     """
 
-    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
-    multiplier: jax.Array  # shape=(), dtype=jnp.float32
-    optimizer_state: optax.OptState
     retain_value: jax.Array  # shape=(), dtype=jnp.float32
     tolerance: jax.Array  # shape=(), dtype=jnp.float32
     step_size: jax.Array  # shape=(), dtype=jnp.float32
 
 
-class _Rule(NamedTuple):
-    """Everything about a surgery that is not an array."""
+class ImplicitSurgeryState(NamedTuple):
+    """The state of `implicit_surgery`.
 
-    optimizer: optax.GradientTransformation
-    log_loss: bool
-    convex: bool
-    estimator: str
-    project: bool
+    Attributes:
+        count: the number of updates so far.
+        multiplier: the stored multiplier (raw, possibly negative, if `project=False`).
+        convex: whether the loss weights sum to 1.
+        optimizer_state: the state of the multiplier's optimizer.
+        last_step: what "next_batch" remembers; None for "same_batch".
+    """
 
-    def move(
-        self,
-        state: ImplicitSurgeryState,
-        before: jax.Array,
-        after: jax.Array,
-        tolerance: jax.Array,
-        step_size: jax.Array,
-        **extra: Any,
-    ) -> tuple[jax.Array, optax.OptState]:
-        """One descent step of the multiplier: its new value and its optimizer's new state."""
-        gradient = dual_gradient(before, after, tolerance, step_size, self.log_loss)
-        optimizer = optax.with_extra_args_support(self.optimizer)
-        step, optimizer_state = optimizer.update(
-            gradient, state.optimizer_state, state.multiplier, **extra
-        )
-        moved = (state.multiplier + step).astype(jnp.float32)
-        return jnp.maximum(moved, 0.0) if self.project else moved, optimizer_state
-
-    def move_to_next_batch(
-        self, state: ImplicitSurgeryState, retain_value: jax.Array, **extra: Any
-    ) -> tuple[jax.Array, optax.OptState]:
-        """The multiplier once this batch's retain loss is known; the first batch only starts it."""
-        moved = self.move(
-            state, state.retain_value, retain_value, state.tolerance, state.step_size, **extra
-        )
-        stay = (state.multiplier, state.optimizer_state)
-        return jax.tree.map(lambda new, old: jnp.where(state.count > 0, new, old), moved, stay)
-
-
-@functools.lru_cache(maxsize=4096)
-def _state_type(rule: _Rule) -> type[ImplicitSurgeryState]:
-    """A subclass of `ImplicitSurgeryState` that carries `rule`, the same one for the same rule."""
-    return type("ImplicitSurgeryState", (ImplicitSurgeryState,), {"rule": rule, "__slots__": ()})
-
-
-def _value(scalar_or_schedule: ScalarOrSchedule, count: jax.Array) -> jax.Array:
-    value = scalar_or_schedule(count) if callable(scalar_or_schedule) else scalar_or_schedule
-    return jnp.array(value, jnp.float32)  # a copy: states are donated, the caller's arrays are not
-
-
-def _scalar(value: Any, name: str) -> jax.Array:
-    array = jnp.asarray(value)
-    if array.ndim != 0 or not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(
-            f"{name} has shape {array.shape} and dtype {array.dtype}, but must be one "
-            "floating-point scalar; take the mean over the batch first."
-        )
-    return jnp.array(array, jnp.float32)  # a copy, see `_value`
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
+    multiplier: jax.Array  # shape=(), dtype=jnp.float32
+    convex: jax.Array  # shape=(), dtype=jnp.bool_
+    optimizer_state: optax.OptState
+    last_step: LastStep | None
 
 
 def implicit_surgery(
     multiplier_optimizer: optax.GradientTransformation,
     *,
-    tolerance: ScalarOrSchedule = 0.0,
-    step_size: ScalarOrSchedule = 1.0,
+    tolerance: optax.ScalarOrSchedule = 0.0,
+    step_size: optax.ScalarOrSchedule = 1.0,
     log_loss: bool = False,
     convex: bool = False,
     estimator: str = "same_batch",
@@ -172,30 +127,34 @@ def implicit_surgery(
     `beta |g_r|^2 < 2`, under either estimator with `surgery_value_and_grad`. Gradients weighed by
     the *stored* multiplier of "next_batch" lag by one step, which halves the bound.
 
+    A step that says nothing leaves the multiplier where it is: one of size 0 (a schedule that warms
+    up), or one whose losses are not finite or, under `log_loss`, negative.
+
     Args:
         multiplier_optimizer: any optax optimizer, over one float32 scalar.
         tolerance: the rise of `phi` of the retain loss permitted per unit step (>= 0 permits a
             rise, < 0 demands a fall); a number or a schedule.
         step_size: the unit of the step, normally the learning rate; a positive number or a
             schedule.
-        log_loss: compare logarithms of the losses.
+        log_loss: compare logarithms of the losses, which must not be negative.
         convex: weigh the losses `(1, lambda) / (1 + lambda)` rather than `(1, lambda)`.
         estimator: "same_batch" compares the retain loss of one batch before and after the step (one
             more forward pass); "next_batch" compares the previous batch before the step with the
             present one after it (no extra pass; the first call only remembers).
-        initial_multiplier: where the multiplier starts.
+        initial_multiplier: the multiplier before the first step.
         project: clip the stored multiplier at 0; otherwise it is stored raw and clipped where used.
 
     Returns:
         A transformation whose `update(updates, state, params, *, retain_value,
         retain_value_fn=None, **extra)` takes the retain loss at `params` and, for "same_batch", a
-        function from parameters to the retain loss of the same batch.
+        function from parameters to the retain loss of the same batch. Both are float32 scalars.
 
     Raises:
         InputError: an unknown estimator, a `multiplier_optimizer` that is none, a step size that is
             not positive, a negative `initial_multiplier` that would be projected; in `update`, a
-            missing or non-scalar `retain_value`, or a missing `retain_value_fn` or `params` for
-            "same_batch".
+            `retain_value` that is missing, no scalar or in half precision, a negative one under
+            `log_loss` (where its value is known), and for "same_batch" a missing `retain_value_fn`
+            or `params`, or a place inside `optax.masked`.
 
     Example:
         >>> tx = optax.chain(optax.sgd(0.1), implicit_surgery(optax.sgd(1.0), step_size=0.1))
@@ -206,6 +165,10 @@ def implicit_surgery(
         ...                      retain_value=retain_loss(params), retain_value_fn=retain_loss)
         >>> round(float(multiplier(state)), 3)  # the step raised the loss by 0.21: (0.21 / 0.1)
         2.1
+
+    References:
+        Zhou et al., `Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery
+        <https://arxiv.org/abs/2510.22124>`_, NeurIPS 2025
     """
     if not isinstance(multiplier_optimizer, optax.GradientTransformation):
         raise InputError(
@@ -223,21 +186,54 @@ def implicit_surgery(
             f"initial_multiplier is {initial_multiplier}, but must be 0 or more; only "
             "project=False stores negative values."
         )
-    rule = _Rule(multiplier_optimizer, log_loss, convex, estimator, project)
-    state_type = _state_type(rule)
+    optimizer = optax.with_extra_args_support(multiplier_optimizer)
+    same_batch = estimator == "same_batch"
 
     def init_fn(params: optax.Params) -> ImplicitSurgeryState:
         del params
         start = jnp.array(initial_multiplier, jnp.float32)
         count = jnp.zeros([], jnp.int32)
-        return state_type(
+        first = LastStep(
+            jnp.zeros([], jnp.float32), value_at(tolerance, count), value_at(step_size, count)
+        )
+        return ImplicitSurgeryState(
             count=count,
             multiplier=start,
-            optimizer_state=multiplier_optimizer.init(jnp.array(start)),  # some store it: a copy
-            retain_value=jnp.zeros([], jnp.float32),
-            tolerance=_value(tolerance, count),
-            step_size=_value(step_size, count),
+            convex=jnp.array(convex, jnp.bool_),
+            optimizer_state=optimizer.init(jnp.array(start)),  # some store it: a copy
+            last_step=None if same_batch else first,
         )
+
+    def descended(
+        state: ImplicitSurgeryState, step: LastStep, after: jax.Array, extra: dict[str, Any]
+    ) -> ImplicitSurgeryState:
+        """The state one descent step of the multiplier later, where the losses tell a direction."""
+        moves = step.step_size > 0.0
+        step_size = jnp.where(moves, step.step_size, 1.0)
+        gradient = dual_gradient(step.retain_value, after, step.tolerance, step_size, log_loss)
+        tells = moves & jnp.isfinite(gradient**2)  # optimizers square it
+        if not same_batch:
+            tells &= state.count > 0
+        change, optimizer_state = optimizer.update(
+            jnp.where(tells, gradient, 0.0), state.optimizer_state, state.multiplier, **extra
+        )
+        value = (state.multiplier + change).astype(jnp.float32)
+        value = jnp.maximum(value, 0.0) if project else value
+        value, optimizer_state = jax.tree.map(
+            lambda new, old: jnp.where(tells, new, old),
+            (value, optimizer_state),
+            (state.multiplier, state.optimizer_state),
+        )
+        return state._replace(multiplier=value, optimizer_state=optimizer_state)
+
+    def loss(value: Any, name: str) -> jax.Array:
+        array = wide_scalar(value, name)
+        if log_loss and not isinstance(array, jax.core.Tracer) and array <= -1e-8:
+            raise InputError(
+                f"{name} is {float(array):g}, but must not be negative with log_loss=True; use "
+                "log_loss=False for losses that can be."
+            )
+        return array
 
     def update_fn(
         updates: optax.Updates,
@@ -253,9 +249,12 @@ def implicit_surgery(
                 "implicit_surgery got no retain_value; pass the retain loss at params as "
                 "tx.update(..., retain_value=losses.retain)."
             )
-        before = _scalar(retain_value, "retain_value")
-        now_tolerance, now_step = _value(tolerance, state.count), _value(step_size, state.count)
-        if estimator == "same_batch":
+        step = LastStep(
+            loss(retain_value, "retain_value"),
+            value_at(tolerance, state.count),
+            value_at(step_size, state.count),
+        )
+        if same_batch:
             if retain_value_fn is None or params is None:
                 missing = "retain_value_fn" if retain_value_fn is None else "params"
                 raise InputError(
@@ -263,19 +262,20 @@ def implicit_surgery(
                     "tx.update(grads, state, params, retain_value=..., retain_value_fn=...), or "
                     "use estimator='next_batch', which needs neither."
                 )
+            if has_masked_nodes((updates, params)):
+                raise InputError(
+                    "implicit_surgery stands inside optax.masked or optax.multi_transform, where "
+                    "it sees a part of the parameters, but must see all of them; chain it after "
+                    "that, as optax.chain(optax.masked(...), implicit_surgery(...))."
+                )
             value_after = retain_value_fn(optax.apply_updates(params, updates))
-            after = _scalar(value_after, "the value of retain_value_fn")
-            moved = rule.move(state, before, after, now_tolerance, now_step, **extra)
+            after = loss(value_after, "the value of retain_value_fn")
+            state = descended(state, step, after, extra)
         else:
-            moved = rule.move_to_next_batch(state, before, **extra)
-        return updates, state._replace(
-            count=optax.safe_increment(state.count),
-            multiplier=moved[0],
-            optimizer_state=moved[1],
-            retain_value=before,
-            tolerance=now_tolerance,
-            step_size=now_step,
-        )
+            assert state.last_step is not None
+            state = descended(state, state.last_step, step.retain_value, extra)
+            state = state._replace(last_step=step)
+        return updates, state._replace(count=optax.safe_increment(state.count))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -297,7 +297,7 @@ def multiplier(opt_state: optax.OptState) -> jax.Array:
         >>> float(multiplier(tx.init(None)))
         0.5
     """
-    return jnp.maximum(_find(opt_state, _has_multiplier).multiplier, 0.0)
+    return jnp.maximum(_only(opt_state, _has_multiplier).multiplier, 0.0)
 
 
 def loss_weights(opt_state: optax.OptState) -> LossPair:
@@ -310,75 +310,96 @@ def loss_weights(opt_state: optax.OptState) -> LossPair:
         `LossPair` of float32 scalars `[]`.
 
     Raises:
-        InputError: no `implicit_surgery` in `opt_state`, or several.
+        InputError: no `implicit_surgery` in `opt_state`, or several, or one of "same_batch" that
+            does not stand last in its chain.
 
     Example:
         >>> tx = implicit_surgery(optax.sgd(1.0), initial_multiplier=1.0, convex=True)
         >>> [float(weight) for weight in loss_weights(tx.init(None))]
         [0.5, 0.5]
     """
-    state = _find(opt_state, _is_implicit)
-    return _weights(state.rule, state.multiplier)
+    state = _only(opt_state, _is_implicit)
+    _check_last(opt_state, state)
+    value = jnp.maximum(state.multiplier, 0.0)
+    scale = jnp.where(state.convex, 1.0 / (1.0 + value), 1.0)
+    return LossPair(forget=scale, retain=value * scale)
 
 
 def surgery_value_and_grad(
-    losses_fn: Callable[..., Any], *, has_aux: bool = False, axis_name: str | None = None
+    losses_fn: Callable[..., Any],
+    surgery: optax.GradientTransformation,
+    *,
+    has_aux: bool = False,
+    axis_name: str | None = None,
 ) -> Callable[..., tuple[Any, Any]]:
     """Both losses and the gradient of their surgery-weighted sum, in one forward and one backward.
 
     The pair of losses is differentiated once and pulled back along `loss_weights`. With the
-    "next_batch" estimator the multiplier is refreshed by this batch's retain loss in between,
-    by the rule that `update` then stores.
+    "next_batch" estimator `surgery` refreshes the multiplier by this batch's retain loss in
+    between, exactly as the `update` that follows will.
 
     Args:
-        losses_fn: `losses_fn(params, *args) -> LossPair` of scalar losses, or, with `has_aux`,
-            `(LossPair, aux)`.
+        losses_fn: `losses_fn(params, *args, **kwargs) -> LossPair` of scalar losses, or, with
+            `has_aux`, `(LossPair, aux)`.
+        surgery: the `implicit_surgery` whose state `state` holds, as it stands in the chain: bare,
+            or inside `optax.inject_hyperparams`.
         has_aux: whether `losses_fn` returns something besides the losses.
         axis_name: the mapped axis to average losses and gradients over, in `pmap` or `shard_map`.
 
     Returns:
-        `vg(params, *args, state=opt_state) -> (losses, grads)`, or `((losses, aux), grads)`, with
-        `losses` a `LossPair` of (averaged) scalars and `grads` a tree like `params`. Hand
-        `losses.retain` on to `update` as `retain_value`.
+        `vg(params, *args, state=opt_state, **kwargs) -> (losses, grads)`, or `((losses, aux),
+        grads)`, with `losses` a `LossPair` of (averaged) scalars and `grads` a tree like `params`.
+        `state` is a chain's state or the `opt_state` of an `nnx.Optimizer`. Hand `losses.retain` on
+        to `update` as `retain_value`.
 
     Raises:
-        InputError: `state` missing or without an `implicit_surgery`; losses that are not a pair of
-            floating-point scalars.
+        InputError: `surgery` is no transformation; in `vg`, `state` missing or without the state of
+            `surgery`; parameters that are not floating-point; losses that are not a pair of
+            floating-point scalars, or a retain loss in half precision.
 
     Example:
         >>> surgery = implicit_surgery(optax.sgd(1.0), initial_multiplier=2.0)
         >>> tx = optax.chain(optax.sgd(0.1), surgery)
-        >>> vg = surgery_value_and_grad(lambda p: LossPair(forget=-p, retain=p**2))
+        >>> vg = surgery_value_and_grad(lambda p: LossPair(forget=-p, retain=p**2), surgery)
         >>> losses, grads = vg(1.0, state=tx.init(1.0))
         >>> float(grads)  # -1 + 2 * 2
         3.0
     """
+    if not isinstance(surgery, optax.GradientTransformation):
+        raise InputError(
+            f"surgery is {surgery!r}, but must be the implicit_surgery(...) of the chain; call "
+            "surgery_value_and_grad(losses_fn, surgery)."
+        )
 
     def averaged(tree: Any) -> Any:
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
-    def pair_fn(params: Any, *args: Any) -> tuple[LossPair, Any]:
-        losses, aux = losses_fn(params, *args) if has_aux else (losses_fn(params, *args), None)
-        return averaged(_as_pair_of_scalars(losses)), aux
+    def value_and_grad_fn(
+        params: Any, *args: Any, state: optax.OptState = None, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        if state is None:
+            raise InputError(
+                "surgery_value_and_grad got no state; call it as vg(params, ..., state=opt_state)."
+            )
+        check_floating(params, "params")
+        own_state = _state_of(surgery, state, params)
 
-    def value_and_grad_fn(params: Any, *args: Any, state: optax.OptState = None) -> tuple[Any, Any]:
-        surgery = _find(state, _is_implicit)
-        losses, pullback, aux = jax.vjp(lambda p: pair_fn(p, *args), params, has_aux=True)
-        current = surgery.multiplier
-        if surgery.rule.estimator == "next_batch":
-            current, _ = surgery.rule.move_to_next_batch(surgery, losses.retain.astype(jnp.float32))
-        weights = _weights(surgery.rule, current)
+        def pair_fn(params: Any) -> tuple[LossPair, Any]:
+            result = losses_fn(params, *args, **kwargs)
+            losses, aux = result if has_aux else (result, None)
+            return averaged(_as_pair_of_scalars(losses)), aux
+
+        losses, pullback, aux = jax.vjp(pair_fn, params, has_aux=True)
+        if _only(own_state, _is_implicit).last_step is not None:
+            at_rest = jax.tree.map(jnp.zeros_like, params)
+            refresh = optax.with_extra_args_support(surgery).update
+            _, own_state = refresh(at_rest, own_state, params, retain_value=losses.retain)
+        weights = loss_weights(own_state)
         cotangents = jax.tree.map(lambda w, loss: w.astype(loss.dtype), weights, losses)
         (grads,) = pullback(cotangents)
         return ((losses, aux) if has_aux else losses), averaged(grads)
 
     return value_and_grad_fn
-
-
-def _weights(rule: _Rule, raw_multiplier: jax.Array) -> LossPair:
-    value = jnp.maximum(raw_multiplier, 0.0)
-    scale = 1.0 / (1.0 + value) if rule.convex else jnp.ones_like(value)
-    return LossPair(forget=scale, retain=value * scale)
 
 
 def _as_pair_of_scalars(losses: Any) -> LossPair:
@@ -387,21 +408,54 @@ def _as_pair_of_scalars(losses: Any) -> LossPair:
             f"losses_fn returned {type(losses).__name__}, but must return "
             "LossPair(forget=..., retain=...); with has_aux=True, that and the auxiliary value."
         )
-    for name, loss in zip(LossPair._fields, losses, strict=True):
-        _scalar(loss, f"the {name} loss")
+    scalar(losses[0], "the forget loss")
+    wide_scalar(losses[1], "the retain loss")
     return LossPair(*map(jnp.asarray, losses))
 
 
+def _state_of(
+    surgery: optax.GradientTransformation, opt_state: optax.OptState, params: optax.Params
+) -> Any:
+    """The part of `opt_state` that has the structure of `surgery.init(params)`."""
+    opt_state = _unboxed(opt_state)
+    _check_last(opt_state, _only(opt_state, _is_implicit))
+    wanted = jax.tree.structure(jax.eval_shape(surgery.init, params))
+
+    def matches(node: Any) -> bool:
+        return bool(jax.tree.structure(node) == wanted)
+
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=matches) if matches(node)]
+    if len(found) != 1:
+        raise InputError(
+            "the optimizer state holds an implicit_surgery of another structure than the given "
+            "one makes; give surgery_value_and_grad the surgery that stands in the chain."
+        )
+    return found[0]
+
+
+def _unboxed(opt_state: optax.OptState) -> optax.OptState:
+    """`opt_state` with plain arrays for leaves where `nnx.Optimizer` keeps variables."""
+
+    def boxed(node: Any) -> bool:
+        return hasattr(node, "__jax_array__")
+
+    return jax.tree.map(lambda x: jnp.asarray(x) if boxed(x) else x, opt_state, is_leaf=boxed)
+
+
 def _is_implicit(node: Any) -> bool:
-    return isinstance(node, ImplicitSurgeryState) and hasattr(node, "rule")
+    return isinstance(node, ImplicitSurgeryState)
 
 
 def _has_multiplier(node: Any) -> bool:
     return isinstance(node, tuple) and "multiplier" in getattr(node, "_fields", ())
 
 
-def _find(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> Any:
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=wanted) if wanted(node)]
+def _all(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> list[Any]:
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=wanted) if wanted(node)]
+
+
+def _only(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> Any:
+    found = _all(opt_state, wanted)
     if len(found) != 1:
         count = "no" if not found else str(len(found))
         raise InputError(
@@ -409,4 +463,17 @@ def _find(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> Any:
             "the state of a chain that ends with implicit_surgery(...), with its NamedTuples "
             "intact (a restored checkpoint must be restored into the structure of tx.init(params))."
         )
-    return found[0]
+    return _unboxed(found[0])
+
+
+def _check_last(opt_state: optax.OptState, state: ImplicitSurgeryState) -> None:
+    """Raises where "same_batch" stands before another member of its chain."""
+
+    def is_early(node: Any) -> bool:
+        return type(node) is tuple and any(_all(part, _is_implicit) for part in node[:-1])
+
+    if state.last_step is None and _all(opt_state, is_early):
+        raise InputError(
+            "implicit_surgery with estimator='same_batch' stands before another member of its "
+            "chain, but must see the finished step; make it the last one in optax.chain(...)."
+        )

@@ -232,13 +232,14 @@ def eupmu_trajectory(case: int, **overrides: Any) -> Pairs:
         "initial_multiplier": config["initial_multiplier"],
         "project": False,
     } | overrides
+    surgery = implicit_surgery(
+        multiplier_optimizer(config["multiplier_learning_rate"], config["multiplier_decay"]),
+        **settings,
+    )
     tx = optax.chain(
         optax.clip_by_global_norm(clip_norm),
         optax.sgd(config["learning_rate"], momentum=config["momentum"]),
-        implicit_surgery(
-            multiplier_optimizer(config["multiplier_learning_rate"], config["multiplier_decay"]),
-            **settings,
-        ),
+        surgery,
     )
     forget, retain = batches(golden, "forget"), batches(golden, "retain")
 
@@ -249,7 +250,7 @@ def eupmu_trajectory(case: int, **overrides: Any) -> Pairs:
 
     def step(carry: Any, t: jax.Array) -> tuple[Any, jax.Array]:
         params, state = carry
-        losses, grads = surgery_value_and_grad(losses_fn)(params, t, state=state)
+        losses, grads = surgery_value_and_grad(losses_fn, surgery)(params, t, state=state)
         updates, state = tx.update(
             grads,
             state,

@@ -99,7 +99,7 @@ def updates_for(case: Case, seed: int) -> Any:
 
 
 def retain_loss(params: Any) -> jax.Array:
-    return sum(jnp.mean(leaf**2) for leaf in jax.tree.leaves(params))
+    return sum(jnp.mean(leaf.astype(jnp.float32) ** 2) for leaf in jax.tree.leaves(params))
 
 
 def apply(tx: Any, updates: Any, state: Any, params: Any, **more: Any) -> tuple[Any, Any]:

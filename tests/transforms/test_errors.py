@@ -43,7 +43,7 @@ def update(tx: Any, updates: Any = PARAMS, params: Any = PARAMS, **extra: Any) -
 
 def value_and_grad(losses_fn: Callable[..., Any], **settings: Any) -> Any:
     state = surgery().init(PARAMS)
-    return surgery_value_and_grad(losses_fn, **settings)(PARAMS, state=state)
+    return surgery_value_and_grad(losses_fn, surgery(), **settings)(PARAMS, state=state)
 
 
 def mean_square(params: Any) -> jax.Array:
@@ -115,8 +115,8 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     # surgery_value_and_grad
     "no state": (
-        lambda: surgery_value_and_grad(lambda p: LossPair(LOSS, LOSS))(PARAMS),
-        "holds no implicit_surgery",
+        lambda: surgery_value_and_grad(lambda p: LossPair(LOSS, LOSS), surgery())(PARAMS),
+        "got no state.*state=opt_state",
     ),
     "one loss": (lambda: value_and_grad(mean_square), "losses_fn returned .*LossPair"),
     "a forgotten has_aux": (

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 from jaxunlearn import (
@@ -55,12 +56,16 @@ def assert_unlearned(outcome: Outcome) -> None:
     assert outcome.multiplier > 0.0
 
 
-def surgery() -> optax.GradientTransformationExtraArgs:
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.sgd(RATE, momentum=0.9),
-        implicit_surgery(optax.adam(1.0), log_loss=True, tolerance=-0.02),
+SURGERIES = {
+    estimator: implicit_surgery(
+        optax.adam(1.0), log_loss=True, tolerance=-0.02, estimator=estimator
     )
+    for estimator in ("same_batch", "next_batch")
+}
+
+
+def chained(surgery: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(RATE, momentum=0.9), surgery)
 
 
 def test_a_bare_dict_of_arrays() -> None:
@@ -85,12 +90,13 @@ def test_a_bare_dict_of_arrays() -> None:
             optax.sgd(RATE, momentum=0.9),
             fast_slow(optax.sgd(0.1), num_fast_steps=2),
             saliency_mask(salient),
-            implicit_surgery(optax.adam(1.0), log_loss=True, tolerance=-0.02),
+            SURGERIES["same_batch"],
         )
+        value_and_grad = surgery_value_and_grad(losses_fn, SURGERIES["same_batch"])
 
         def step(carry: Any, _: Any) -> tuple[Any, None]:
             params, state = carry
-            losses, grads = surgery_value_and_grad(losses_fn)(params, state=state)
+            losses, grads = value_and_grad(params, state=state)
             updates, state = tx.update(
                 grads,
                 state,
@@ -125,7 +131,8 @@ def test_equinox() -> None:
     def losses_fn(params: Any) -> LossPair:
         return LossPair(forget=-mean_loss(params, FORGET), retain=mean_loss(params, RETAIN))
 
-    tx = surgery()
+    tx = chained(SURGERIES["same_batch"])
+    value_and_grad = surgery_value_and_grad(losses_fn, SURGERIES["same_batch"])
 
     @eqx.filter_jit
     def pretrain_step(params: Any) -> Any:
@@ -134,7 +141,7 @@ def test_equinox() -> None:
 
     @eqx.filter_jit
     def step(params: Any, state: Any) -> tuple[Any, Any]:
-        losses, grads = surgery_value_and_grad(losses_fn)(params, state=state)
+        losses, grads = value_and_grad(params, state=state)
         updates, state = tx.update(
             grads,
             state,
@@ -162,8 +169,10 @@ class NnxNetwork(nnx.Module):
         return self.second(jnp.tanh(self.first(inputs)))
 
 
-def test_flax_nnx() -> None:
+@pytest.mark.parametrize("estimator", SURGERIES)
+def test_flax_nnx(estimator: str) -> None:
     """`nnx.Optimizer` holds the chain's state, where the multiplier is, and forwards keywords."""
+    surgery = SURGERIES[estimator]
     model = NnxNetwork(nnx.Rngs(0))
 
     def mean_loss(model: NnxNetwork, data: Any) -> jax.Array:
@@ -183,8 +192,8 @@ def test_flax_nnx() -> None:
             merged = nnx.merge(graph, params, rest)
             return LossPair(forget=-mean_loss(merged, FORGET), retain=mean_loss(merged, RETAIN))
 
-        state = nnx.as_pure(optimizer.opt_state)
-        losses, grads = surgery_value_and_grad(losses_fn)(params, state=state)
+        value_and_grad = surgery_value_and_grad(losses_fn, surgery)
+        losses, grads = value_and_grad(params, state=optimizer.opt_state)
         optimizer.update(
             model,
             grads,
@@ -196,7 +205,7 @@ def test_flax_nnx() -> None:
     for _ in range(PRETRAIN):
         pretrain_step(model, pretrainer)
     measure = nnx.jit(lambda m: LossPair(mean_loss(m, FORGET), mean_loss(m, RETAIN)))
-    before, optimizer = measure(model), nnx.Optimizer(model, surgery(), wrt=nnx.Param)
+    before, optimizer = measure(model), nnx.Optimizer(model, chained(surgery), wrt=nnx.Param)
     for _ in range(UNLEARN):
         step(model, optimizer)
-    assert_unlearned(Outcome(before, measure(model), multiplier(nnx.as_pure(optimizer.opt_state))))
+    assert_unlearned(Outcome(before, measure(model), multiplier(optimizer.opt_state)))

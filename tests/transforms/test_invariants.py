@@ -187,11 +187,12 @@ def test_a_multiplier_held_at_zero_is_descent_on_the_forget_loss_alone() -> None
     params = jax.tree.map(lambda p: p + 1.0, problem.optimum)
     optimizer = optax.adam(0.1)
     for value in (0.0, 1.0):
-        tx = optax.chain(optimizer, implicit_surgery(optax.set_to_zero(), initial_multiplier=value))
+        surgery = implicit_surgery(optax.set_to_zero(), initial_multiplier=value)
+        tx = optax.chain(optimizer, surgery)
 
-        def ours(carry: Any, _: Any, tx: Any = tx) -> tuple[Any, None]:
+        def ours(carry: Any, _: Any, tx: Any = tx, surgery: Any = surgery) -> tuple[Any, None]:
             p, state = carry
-            value_and_grad = surgery_value_and_grad(problem.losses)
+            value_and_grad = surgery_value_and_grad(problem.losses, surgery)
             pair, grads = value_and_grad(p, state=state)
             updates, state = tx.update(
                 grads, state, p, retain_value=pair.retain, retain_value_fn=problem.retain_loss

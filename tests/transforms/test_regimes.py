@@ -35,11 +35,12 @@ Step = Callable[..., tuple[Any, Any]]  # (params, state, forget, retain, axis_na
 
 SGD = optax.sgd(0.1, momentum=0.9)
 MULTIPLIER = optax.sgd(0.5)
+SURGERIES = {
+    "same_batch": implicit_surgery(MULTIPLIER, log_loss=True),
+    "next_batch": implicit_surgery(MULTIPLIER, estimator="next_batch", initial_multiplier=0.5),
+}
 TRANSFORMS = {
-    "same_batch": optax.chain(SGD, implicit_surgery(MULTIPLIER, log_loss=True)),
-    "next_batch": optax.chain(
-        SGD, implicit_surgery(MULTIPLIER, estimator="next_batch", initial_multiplier=0.5)
-    ),
+    **{name: optax.chain(SGD, surgery) for name, surgery in SURGERIES.items()},
     "unilateral": optax.chain(unilateral_surgery(-0.05), SGD),
     "fast_slow": optax.chain(optax.sgd(0.1), fast_slow(SGD, num_fast_steps=FAST_STEPS)),
 }
@@ -77,7 +78,7 @@ def unlearn(
         losses = global_losses(params)
         grads = averaged(jax.grad(lambda p: global_losses(p).forget)(params), axis_name)
     else:
-        losses, grads = surgery_value_and_grad(pair_fn, axis_name=axis_name)(
+        losses, grads = surgery_value_and_grad(pair_fn, SURGERIES[name], axis_name=axis_name)(
             params, forget, retain, state=state
         )
     updates, state = TRANSFORMS[name].update(
@@ -187,7 +188,7 @@ def trapped(
 ) -> tuple[Any, Any]:
     """As `unlearn`, but what `update` is told of the retain loss is this device's own."""
     pair_fn = functools.partial(losses_fn, axis_name=axis_name)
-    _, grads = surgery_value_and_grad(pair_fn, axis_name=axis_name)(
+    _, grads = surgery_value_and_grad(pair_fn, SURGERIES["same_batch"], axis_name=axis_name)(
         params, forget, retain, state=state
     )
     retain_loss = lambda p: jnp.mean(example_losses(p, retain))  # noqa: E731

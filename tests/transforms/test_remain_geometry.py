@@ -109,19 +109,20 @@ def exact(trained: Trained) -> Callable[[float], Any]:
     return checked
 
 
-def displacements(trained: Trained, tx: Any, two_gradients: bool, steps: int) -> Any:
+def displacements(trained: Trained, tx: Any, surgery: Any, steps: int) -> Any:
     """How far an unlearning run has moved the parameters after each of `steps` steps.
 
-    Exact surgery takes both gradients, implicit surgery that of the weighted sum.
+    Exact surgery (`surgery` is None) takes both gradients, implicit surgery that of the weighted
+    sum.
     """
-    value_and_grad = surgery_value_and_grad(trained.damped_losses)
 
     def step(carry: Any, _: Any) -> tuple[Any, Any]:
         params, state = carry
-        if two_gradients:
+        if surgery is None:
             losses = trained.damped_losses(params)
             grads = jax.jacrev(trained.damped_losses)(params)
         else:
+            value_and_grad = surgery_value_and_grad(trained.damped_losses, surgery)
             losses, grads = value_and_grad(params, state=state)
         updates, state = tx.update(
             grads,
@@ -167,7 +168,7 @@ EXACT = {
     ),
 }
 IMPLICIT = {
-    estimator: optax.chain(STEP, implicit_surgery(MULTIPLIER, step_size=RATE, estimator=estimator))
+    estimator: implicit_surgery(MULTIPLIER, step_size=RATE, estimator=estimator)
     for estimator in ("same_batch", "next_batch")
 }
 
@@ -178,7 +179,9 @@ def test_surgery_turns_the_path_towards_the_exact_direction(
 ) -> None:
     wanted = exact(DAMPING)
     plain = cosine(negative(trained.forget_gradient()), wanted)
-    path = displacements(trained, (EXACT | IMPLICIT)[name], name in EXACT, steps=60)
+    surgery = IMPLICIT.get(name)
+    tx = EXACT[name] if surgery is None else optax.chain(STEP, surgery)
+    path = displacements(trained, tx, surgery, steps=60)
     after_10, after_60 = (cosine(jax.tree.map(lambda d, t=t: d[t], path), wanted) for t in (9, 59))
     assert plain < 0.9 < after_10 < after_60
     assert after_60 > 0.99

@@ -224,7 +224,7 @@ def run_fixed(estimator: str, bound: float, refresh: bool, steps: int = 250) -> 
     def step(carry: Any, _: Any) -> tuple[Any, jax.Array]:
         params, state = carry
         if refresh:
-            losses, grads = surgery_value_and_grad(fixed_losses)(params, state=state)
+            losses, grads = surgery_value_and_grad(fixed_losses, surgery)(params, state=state)
         else:
             losses, weights = fixed_losses(params), loss_weights(state)
             grads = jax.grad(
@@ -278,14 +278,15 @@ def network_losses(params: Any, forget: Any, retain: Any) -> LossPair:
     )
 
 
-def surgery_state(value: float, **settings: Any) -> Any:
-    return implicit_surgery(optax.sgd(0.5), initial_multiplier=value, **settings).init(NETWORK)
+def surgery_at(value: float, **settings: Any) -> optax.GradientTransformationExtraArgs:
+    return implicit_surgery(optax.sgd(0.5), initial_multiplier=value, **settings)
 
 
 @pytest.mark.parametrize(("convex", "weights"), [(False, (1.0, 3.0)), (True, (0.25, 0.75))])
 def test_gradient_is_the_weighted_sum(convex: bool, weights: tuple[float, float]) -> None:
-    vg = jax.jit(surgery_value_and_grad(network_losses))
-    losses, grads = vg(NETWORK, FORGET, RETAIN, state=surgery_state(3.0, convex=convex))
+    surgery = surgery_at(3.0, convex=convex)
+    vg = jax.jit(surgery_value_and_grad(network_losses, surgery))
+    losses, grads = vg(NETWORK, FORGET, RETAIN, state=surgery.init(NETWORK))
     pair, parts = jax.jit(
         lambda p: (network_losses(p, FORGET, RETAIN), jax.jacrev(network_losses)(p, FORGET, RETAIN))
     )(NETWORK)
@@ -308,10 +309,11 @@ def count(jaxpr: Any, name: str) -> int:
 @pytest.mark.parametrize("estimator", ["same_batch", "next_batch"])
 def test_one_forward_and_one_backward(estimator: str) -> None:
     """As many matrix products, and within 2% as many FLOPs, as differentiating `f + r`."""
-    state = surgery_state(1.0, estimator=estimator)
+    surgery = surgery_at(1.0, estimator=estimator)
+    state = surgery.init(NETWORK)
 
     def ours(params: Any, state: Any, forget: Any, retain: Any) -> Any:
-        return surgery_value_and_grad(network_losses)(params, forget, retain, state=state)
+        return surgery_value_and_grad(network_losses, surgery)(params, forget, retain, state=state)
 
     def plain(params: Any, forget: Any, retain: Any) -> Any:
         return jax.value_and_grad(lambda p: sum(network_losses(p, forget, retain)))(params)
@@ -330,16 +332,14 @@ def test_one_forward_and_one_backward(estimator: str) -> None:
 def test_next_batch_refreshes_by_the_rule_that_update_stores() -> None:
     """The weights inside the gradient are those that the state holds after `update`."""
     problem = quadratic()
-    tx = optax.chain(
-        optax.sgd(0.05),
-        implicit_surgery(
-            optax.adam(0.3), estimator="next_batch", initial_multiplier=0.5, tolerance=-0.1
-        ),
+    surgery = implicit_surgery(
+        optax.adam(0.3), estimator="next_batch", initial_multiplier=0.5, tolerance=-0.1
     )
+    tx = optax.chain(optax.sgd(0.05), surgery)
 
     @jax.jit
     def step(params: Any, state: Any) -> Any:
-        losses, grads = surgery_value_and_grad(problem.losses)(params, state=state)
+        losses, grads = surgery_value_and_grad(problem.losses, surgery)(params, state=state)
         updates, state = tx.update(grads, state, params, retain_value=losses.retain)
         return optax.apply_updates(params, updates), state, grads, problem.retain_grad(params)
 
@@ -358,26 +358,29 @@ def test_auxiliary_values_and_arguments_pass_through() -> None:
         loss = jnp.sum(params["w"] ** 2) * scale
         return LossPair(forget=-loss, retain=loss + shift), {"norm": loss, "label": jnp.arange(2)}
 
-    vg = jax.jit(surgery_value_and_grad(losses_fn, has_aux=True))
-    (losses, aux), grads = vg(PARAMS, 2.0, 1.0, state=surgery_state(3.0))
+    surgery = surgery_at(3.0)
+    vg = jax.jit(surgery_value_and_grad(losses_fn, surgery, has_aux=True))
+    (losses, aux), grads = vg(PARAMS, 2.0, 1.0, state=surgery.init(PARAMS))
     assert float(losses.retain) == pytest.approx(float(aux["norm"]) + 1.0)
     assert aux["label"].tolist() == [0, 1]
     np.testing.assert_allclose(grads["w"], 2.0 * 2.0 * PARAMS["w"] * (3.0 - 1.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["same_batch", "next_batch"])
-def test_bfloat16_losses(estimator: str) -> None:
-    """Half-precision losses and parameters: gradients stay in it, the multiplier in float32."""
+def test_bfloat16_parameters(estimator: str) -> None:
+    """The gradients are in half precision as well, losses and multiplier in float32."""
     params = {"w": PARAMS["w"].astype(jnp.bfloat16)}
-    tx = optax.chain(optax.sgd(0.1), implicit_surgery(optax.sgd(1.0), estimator=estimator))
+    surgery = implicit_surgery(optax.sgd(1.0), estimator=estimator)
+    tx = optax.chain(optax.sgd(0.1), surgery)
 
     def losses_fn(p: Any) -> LossPair:
-        return LossPair(forget=-jnp.sum(p["w"]), retain=jnp.sum(p["w"] ** 2))
+        w = p["w"].astype(jnp.float32)
+        return LossPair(forget=-jnp.sum(w), retain=jnp.sum(w**2))
 
     state = tx.init(params)
     for _ in range(2):
-        losses, grads = surgery_value_and_grad(losses_fn)(params, state=state)
-        assert losses.retain.dtype == jnp.bfloat16 and grads["w"].dtype == jnp.bfloat16
+        losses, grads = surgery_value_and_grad(losses_fn, surgery)(params, state=state)
+        assert losses.retain.dtype == jnp.float32 and grads["w"].dtype == jnp.bfloat16
         updates, state = tx.update(
             grads,
             state,
@@ -390,7 +393,8 @@ def test_bfloat16_losses(estimator: str) -> None:
 
 
 def test_losses_may_be_a_plain_tuple_and_need_not_depend_on_the_parameters() -> None:
-    vg = surgery_value_and_grad(lambda p: (jnp.sum(p["w"]), jnp.array(2.0)))
-    losses, grads = vg(PARAMS, state=surgery_state(5.0))
+    surgery = surgery_at(5.0)
+    vg = surgery_value_and_grad(lambda p: (jnp.sum(p["w"]), jnp.array(2.0)), surgery)
+    losses, grads = vg(PARAMS, state=surgery.init(PARAMS))
     assert isinstance(losses, LossPair) and float(losses.retain) == 2.0
     np.testing.assert_array_equal(grads["w"], jnp.ones(3))
