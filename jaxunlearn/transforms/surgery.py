@@ -419,10 +419,11 @@ def _state_of(
     """The part of `opt_state` that has the structure of `surgery.init(params)`."""
     opt_state = _unboxed(opt_state)
     _check_last(opt_state, _only(opt_state, _is_implicit))
-    wanted = jax.tree.structure(jax.eval_shape(surgery.init, params))
+    wanted: Any = jax.tree.structure(jax.eval_shape(surgery.init, params))
 
     def matches(node: Any) -> bool:
-        return bool(jax.tree.structure(node) == wanted)
+        structure: Any = jax.tree.structure(node)
+        return bool(structure == wanted)
 
     found = [node for node in jax.tree.leaves(opt_state, is_leaf=matches) if matches(node)]
     if len(found) != 1:
