@@ -47,7 +47,7 @@ from jaxunlearn.fields import from_dict, parse_settings
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.importing import tensors
 from jaxunlearn.report.extras import read_extras
-from jaxunlearn.report.sweep import write_sweep_report
+from jaxunlearn.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.report.tuning import render_tuning
 from jaxunlearn.search import sweep, tuning
 from jaxunlearn.search.space import parse_space
@@ -503,17 +503,17 @@ _SWEPT: dict[str, Any] = {
         "original": _metrics(0.0),
         "retrained": None,
         "counts": {"forget": 10},
-        "cells": ["setting-0001-seed-0.json", "setting-0002-seed-0.json"],
+        "cells": [cell_file({"tolerance": value}, 0) for value in (0.1, 0.2)],
         "machine": {},
     },
-    "cells/setting-0001-seed-0.json": {
+    f"cells/{cell_file({'tolerance': 0.1}, 0)}": {
         "settings": {"tolerance": 0.1},
         "seed": 0,
         "seconds": 0.1,
         "group_size": 2,
         "metrics": _metrics(0.1),
     },
-    "cells/setting-0002-seed-0.json": {
+    f"cells/{cell_file({'tolerance': 0.2}, 0)}": {
         "settings": {"tolerance": 0.2},
         "seed": 0,
         "seconds": 0.1,

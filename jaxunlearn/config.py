@@ -8,6 +8,7 @@ continued under another configuration.
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jaxunlearn.models import denoisers, latent
 from jaxunlearn.types import InputError
 
 PLACES = ("data_dir", "folder")  # of the data of a problem
+SEEDS = 2**31  # JAX tells apart 2**32, of which retrained models have some of their own
 
 
 @dataclass(frozen=True)
@@ -291,17 +293,9 @@ class Study:
         for name, values in (("seeds", self.seeds), ("requests", self.requests)):
             if not values:
                 raise InputError(f"the study has no {name}, but needs at least one.")
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise InputError(f"seeds are {self.seeds}, but must be different and not negative.")
-        names = [request.name for request in self.requests]
-        if len(set(names)) < len(names):
-            raise InputError(f"the requests {', '.join(names)} are not all different; drop one.")
-        for name in self.methods:
-            if name in ("original", "retrain", "retrain-again") or not _is_plain(name):
-                raise InputError(
-                    f"a run cannot be named {name!r}; use letters, digits, dots, - and _, and "
-                    "leave original, retrain and retrain-again to the references."
-                )
+        check_seeds(self.seeds)
+        names = check_requests(self.requests)
+        check_runs(self.methods)
         for request, runs in self.overrides.items():
             if request not in names:
                 raise InputError(
@@ -357,8 +351,44 @@ class Study:
 _AIMS = tuple(entry.name for entry in dataclasses.fields(Aim))
 
 
-def _is_plain(name: str) -> bool:
-    return name != "" and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
+def check_seeds(seeds: Iterable[int]) -> None:
+    """Raises unless seeds are different, and each decides a run of its own.
+
+    Raises:
+        InputError: one is given twice, negative, or beyond what JAX tells apart.
+    """
+    seeds = tuple(seeds)
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < SEEDS for seed in seeds):
+        raise InputError(
+            f"seeds are {seeds}, but must be different and not negative, each below {SEEDS}."
+        )
+
+
+def check_requests(requests: Iterable[ForgetRequest]) -> list[str]:
+    """The names of requests, which must be different.
+
+    Raises:
+        InputError: two requests are for the same examples.
+    """
+    names = [request.name for request in requests]
+    if len(set(names)) < len(names):
+        raise InputError(f"the requests {', '.join(names)} are not all different; drop one.")
+    return names
+
+
+def check_runs(names: Iterable[str]) -> None:
+    """Raises unless runs have names that folders can have.
+
+    Raises:
+        InputError: one has not, or is that of a reference.
+    """
+    for name in names:
+        plain = name != "" and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
+        if name in ("original", "retrain", "retrain-again") or not plain:
+            raise InputError(
+                f"a run cannot be named {name!r}; use letters, digits, dots, - and _, and leave "
+                "original, retrain and retrain-again to the references."
+            )
 
 
 def load_study(path: Path) -> Study:

@@ -18,7 +18,7 @@ import jax
 
 from jaxunlearn import data, methods
 from jaxunlearn.checkpoints import Checkpointer
-from jaxunlearn.config import PLACES, Aim, Problem
+from jaxunlearn.config import PLACES, Aim, Problem, check_seeds
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
 from jaxunlearn.fields import from_dict
 from jaxunlearn.files import read_json, write_record
@@ -58,6 +58,7 @@ class RunConfig:
     earlier: tuple[ForgetRequest, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_seeds([self.seed])
         if self.request is not None:
             object.__setattr__(self, "request", self.request.resolved())
 

@@ -10,7 +10,9 @@ forget error and a validation accuracy 10 points below the original's: a setting
 that in either adds nothing.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
 from jaxunlearn.files import read_json, write_record, write_text
 from jaxunlearn.records import Filled, check_record
 from jaxunlearn.report.front import draw_front, is_shown
+from jaxunlearn.types import InputError
 
 _LOSS_ALLOWED = 10.0
 _SHOWN = {
@@ -47,12 +50,20 @@ _PLAN = {
     "cells": [str],
     "machine": dict,
 }
-_CELL = {"settings": dict, "seconds": float, "metrics": (None, {str: float} | _ACCURACIES)}
+_METRICS = (None, {str: float} | _ACCURACIES)
+_CELL = {"settings": dict, "seed": int, "seconds": float, "metrics": _METRICS}
 
 
-def cell_file(number: int, seed: int) -> str:
-    """The name of the file of a setting's run with a seed."""
-    return f"setting-{number:04d}-seed-{seed}.json"
+def cell_file(settings: Mapping[str, float], seed: int) -> str:
+    """The name of the file of a run, which follows from its settings and its seed alone.
+
+    Example:
+        >>> cell_file({"alpha": 1.0, "momentum": 0.9}, seed=7)
+        'setting-41c9261c7a0d-seed-7.json'
+    """
+    numbers = {name: float(value) for name, value in settings.items()}
+    digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+    return f"setting-{digest[:12]}-seed-{seed}.json"
 
 
 def write_sweep_report(folder: Path) -> dict[str, Path]:
@@ -120,12 +131,17 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
             continue
         cell = read_json(folder / "cells" / name)
         check_record(folder / "cells" / name, cell, shape)
+        if cell_file(cell["settings"], cell["seed"]) != name:
+            raise InputError(
+                f"{folder / 'cells' / name} is of other settings or another seed than its name "
+                "tells; delete it and run the sweep again."
+            )
         finished += 1
         if cell.get("metrics"):
             shape |= {"metrics": (None, dict.fromkeys(cell["metrics"], float))}  # as in all others
         else:
             diverged.append(f"{Path(name).stem} ({_words(cell['settings'])})")
-        by_setting.setdefault(json.dumps(cell["settings"]), []).append(cell)
+        by_setting.setdefault(json.dumps(cell["settings"], sort_keys=True), []).append(cell)
     rows: list[dict[str, Any]] = []
     for cells in by_setting.values():
         metrics = [cell["metrics"] for cell in cells if cell.get("metrics")]

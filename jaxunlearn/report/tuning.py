@@ -93,8 +93,8 @@ def chosen_toml(record: dict[str, Any]) -> str:
             gaps = regret(trials)
             if gaps is not None:
                 comment += f"; five-part gap {gaps[0]:.2f}, tuned by the oracle {gaps[1]:.2f}"
-            lines += [comment, f'[overrides."{request}".{name}]']
-            lines += [f"{key} = {json.dumps(v)}" for key, v in trials[0]["settings"].items()]
+            lines += [comment, f"[overrides.{_toml(request)}.{_toml(name)}]"]
+            lines += [f"{key} = {_toml(v)}" for key, v in trials[0]["settings"].items()]
             lines.append("")
     return "\n".join(lines)
 
@@ -116,14 +116,14 @@ def render_tuning(folder: Path) -> "RichTable":
 
     found = read_tuning(folder)["found"]
     rendered = Table(
-        caption="target: |RA - RA0| + |VA - VA0| + |FA - U| in points, seen by the tuner; gap: "
+        caption="tuned: how many numbers were drawn; target: |RA - RA0| + |VA - VA0| + |FA - U| in points, seen by the tuner; gap: "
         "five-part gap to the retrained model, not seen; regret: what blindness costs",
         box=box.SIMPLE_HEAD,
         show_edge=False,
     )
     for heading in ("request", "run"):
         rendered.add_column(heading)
-    for heading in ("trials", "target", "median", "gap, blind", "gap, oracle", "regret"):
+    for heading in ("tuned", "trials", "target", "median", "gap, blind", "gap, oracle", "regret"):
         rendered.add_column(heading, justify="right")
     for request, runs in found.items():
         for index, (name, entry) in enumerate(runs.items(), start=1):
@@ -131,14 +131,19 @@ def render_tuning(folder: Path) -> "RichTable":
             numbers = [trials[0]["target"], _median(trials)]
             numbers += [] if gaps is None else [*gaps, gaps[0] - gaps[1]]
             texts = [f"{value:.2f}" for value in numbers] + ["–"] * (5 - len(numbers))
-            rendered.add_row(
-                request, name, str(len(trials)), *texts, end_section=index == len(runs)
-            )
+            tuned = sum(isinstance(values, list) for values in entry["ranges"].values())
+            counts = (str(tuned), str(len(trials)))
+            rendered.add_row(request, name, *counts, *texts, end_section=index == len(runs))
     return rendered
 
 
 def _best_diverged(trials: list[dict[str, Any]]) -> bool:
     return "diverged" in trials[0]
+
+
+def _toml(value: Any) -> str:
+    """A value, or a quoted key, as TOML has it: JSON that leaves other letters as they are."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _median(trials: list[dict[str, Any]]) -> float:

@@ -77,49 +77,59 @@ def check_space(method: str, space: Space) -> None:
             methods.settings(method, {name: value})
 
 
-def draw(space: Space, generator: np.random.Generator) -> dict[str, float]:
-    """One random point of a space. Numbers of a range are rounded to three digits.
+def draw(space: Space, count: int) -> list[dict[str, float]]:
+    """Random points of a space, always the same ones; more points begin with the fewer ones.
+
+    Each setting has a generator of its own, which its name seeds: what is drawn for it depends
+    neither on the order of the settings nor on what else varies. Numbers of a range are rounded to
+    three digits.
 
     Args:
         space: values by the name of a setting.
-        generator: where the randomness comes from; each setting takes one number, in order.
+        count: how many points.
 
     Returns:
-        A value for each setting.
+        Values by the name of a setting, once for each point; points may repeat.
 
     Example:
-        >>> draw({"learning_rate": Range(0.001, 1.0)}, np.random.default_rng(0))
-        {'learning_rate': 0.0814}
+        >>> draw({"learning_rate": Range(0.001, 1.0)}, 2)
+        [{'learning_rate': 0.0646}, {'learning_rate': 0.00331}]
     """
-    point = {}
-    for name, values in space.items():
-        if isinstance(values, Range):
-            exact = math.exp(generator.uniform(math.log(values.low), math.log(values.high)))
-            point[name] = min(max(float(f"{exact:.3g}"), values.low), values.high)
-        else:
-            point[name] = values.values[generator.integers(len(values.values))]
-    return point
+    columns = {
+        name: _column(values, count, np.random.default_rng(list(name.encode())))
+        for name, values in sorted(space.items())
+    }
+    return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
+
+
+def _column(values: Range | Choices, count: int, generator: np.random.Generator) -> list[float]:
+    if isinstance(values, Choices):
+        every = sorted(values.values)
+        return [every[generator.integers(len(every))] for _ in range(count)]
+    low, high = math.log(values.low), math.log(values.high)
+    exact = [math.exp(generator.uniform(low, high)) for _ in range(count)]
+    return [min(max(float(f"{value:.3g}"), values.low), values.high) for value in exact]
 
 
 def grid(space: Space) -> list[dict[str, float]]:
-    """Every combination of the choices of a space, the last setting varying fastest.
+    """Every combination of the choices of a space, in the order of names and numbers.
 
     Raises:
         InputError: a range, which has no end of values.
 
     Example:
-        >>> grid({"alpha": Choices((1.0, 2.0)), "momentum": Choices((0.9,))})
+        >>> grid({"momentum": Choices((0.9,)), "alpha": Choices((2.0, 1.0))})
         [{'alpha': 1.0, 'momentum': 0.9}, {'alpha': 2.0, 'momentum': 0.9}]
     """
-    lists: list[tuple[float, ...]] = []
-    for name, values in space.items():
+    lists: dict[str, list[float]] = {}
+    for name, values in sorted(space.items()):
         if isinstance(values, Range):
             raise InputError(
                 f"{name} is a range, of which a grid cannot try all numbers; list its values, such "
                 f"as {name}={values.low:g},{values.high:g}, or say how many trials to draw."
             )
-        lists.append(values.values)
-    return [dict(zip(space, point, strict=True)) for point in itertools.product(*lists)]
+        lists[name] = sorted(set(values.values))
+    return [dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())]
 
 
 def parse_space(pairs: tuple[str, ...], flag: str) -> dict[str, Range | Choices]:

@@ -3,8 +3,9 @@
     setting 1 2 3 ... x seed  ->  cells  ->  groups under vmap  ->  one file a cell  ->  a front
 
 The settings are a grid, or points drawn at random, always the same ones; more trials begin with the
-fewer ones. A cell that is finished is not run again, a run that diverges is a finished cell without
-metrics, and the shards of a job array share the cells of one folder among them.
+fewer ones. A cell is its settings and its seed, in whatever order these were given, and its file is
+named after both. A cell that is finished is not run again, a run that diverges is a finished cell
+without metrics, and the shards of a job array share the cells of one folder among them.
 
 The folder holds `sweep.json` (what is swept), `cells/` (one JSON file each), and what is made of
 them: `report.md`, `results.json` and `front.svg`.
@@ -16,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxunlearn import methods, programs, results, runs, stages
-from jaxunlearn.config import Problem
+from jaxunlearn.config import Problem, check_seeds
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_record
-from jaxunlearn.folders import check_claim, check_same, locked
+from jaxunlearn.folders import check_claim, check_same, in_turn, locked
 from jaxunlearn.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.search import space as search_space
 from jaxunlearn.search.cases import Case, all_metrics, blind_metrics, load_case
@@ -34,6 +33,8 @@ from jaxunlearn.shards import parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from jaxunlearn.unseen import check_unseen
+
+_FORMAT = 2  # of a folder; in the first, cells were numbered
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Sweep:
     seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "request", self.request.resolved())
+        object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
         if not self.space:
             raise InputError(
                 "nothing varies, so the grid is empty; name a setting and its values, as in --vary "
@@ -74,18 +77,15 @@ class Sweep:
                 )
         if self.trials is not None and self.trials < 1:
             raise InputError(f"trials is {self.trials}, but must be 1 or more.")
-        if len(set(self.seeds)) < len(self.seeds) or any(seed < 0 for seed in self.seeds):
-            raise InputError(f"seeds are {self.seeds}, but must be different and not negative.")
+        check_seeds(self.seeds)
         methods.settings(self.method, self.settings | self.points()[0])
 
     def points(self) -> list[dict[str, float]]:
         """The settings to try, each once."""
         if self.trials is None:
-            found = search_space.grid(self.space)
-        else:
-            generator = np.random.default_rng(0)
-            found = [search_space.draw(self.space, generator) for _ in range(self.trials)]
-        return list({json.dumps(point): point for point in found}.values())
+            return search_space.grid(self.space)
+        drawn = search_space.draw(self.space, self.trials)
+        return list({json.dumps(point): point for point in drawn}.values())
 
 
 class Cell(NamedTuple):
@@ -148,26 +148,34 @@ def sweep(
     tried = (settings | point for point in plan.points())
     stages.check_original(case.task, plan.method, case.original, case.retain, *tried)
     cells = [
-        Cell(folder / "cells" / cell_file(number, run_seed), point, run_seed)
-        for number, point in enumerate(plan.points(), start=1)
+        Cell(folder / "cells" / cell_file(point, run_seed), point, run_seed)
+        for point in plan.points()
         for run_seed in plan.seeds or (seed,)
     ]
     with locked(folder, share.part):
-        _describe(folder, plan, identity, case, cells)
+        with in_turn(folder, "plan"):
+            _describe(folder, plan, identity, case, cells)
         mine = [cell for i, cell in enumerate(cells) if share.has(i)]
         waiting = [cell for cell in mine if not cell.path.exists()]
         say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
         size = _fitting(program, settings, case, waiting, group_size)
         for first in range(0, len(waiting), size):
             _run(folder, program, settings, case, waiting[first : first + size], size)
-        written = write_sweep_report(folder)
-    lost = [cell.path.stem for cell in mine if "diverged" in read_json(cell.path)]
+        with in_turn(folder, "report"):
+            written = write_sweep_report(folder)
+    lost = [_label(cell) for cell in mine if "diverged" in read_json(cell.path)]
     if lost:
         raise Diverged(
-            f"diverged: {', '.join(lost)}. All other cells are in the report, "
+            f"diverged: {'; '.join(lost)}. All other cells are in the report, "
             f"{written['markdown']}."
         )
     return written
+
+
+def _label(cell: Cell) -> str:
+    """A cell in words."""
+    settings = ", ".join(f"{name}={value:g}" for name, value in cell.point.items())
+    return f"{cell.path.stem} ({settings})"
 
 
 def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) -> dict[str, Any]:
@@ -175,10 +183,11 @@ def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) 
     varied = {
         name: {"low": values.low, "high": values.high}
         if isinstance(values, search_space.Range)
-        else list(values.values)
-        for name, values in plan.space.items()
+        else sorted(set(values.values))
+        for name, values in sorted(plan.space.items())
     }
     identity = {
+        "format": _FORMAT,
         "problem": problem.identity(),
         "seed": seed,
         "pretrained": runs.read_done(plan.pretrained)["weights"],
@@ -195,8 +204,9 @@ def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) 
 def _describe(
     folder: Path, plan: Sweep, identity: dict[str, Any], case: Case, cells: list[Cell]
 ) -> None:
-    """Writes `sweep.json`: what is swept, and the models to compare with."""
-    before = blind_metrics(case, case.original)
+    """Writes `sweep.json`: what is swept, by this command and those before, and the models."""
+    before, path = blind_metrics(case, case.original), folder / "sweep.json"
+    theirs = read_json(path)["cells"] if path.exists() else []
     description = {
         "identity": identity,
         "request": plan.request.name,
@@ -204,10 +214,10 @@ def _describe(
         "original": before,
         "retrained": None if case.retrained is None else case.retrained[1],
         "counts": {name: len(examples) for name, examples in case.splits._asdict().items()},
-        "cells": [cell.path.name for cell in cells],
+        "cells": sorted({*theirs, *(cell.path.name for cell in cells)}),
         "machine": machine(),
     }
-    write_record(folder / "sweep.json", description)
+    write_record(path, description)
 
 
 def _fitting(
@@ -257,8 +267,7 @@ def _run(
         }
         if group.guards:
             entry["guard"] = group.guards[i]
-        name = ", ".join(f"{key}={value:g}" for key, value in cell.point.items())
-        name = f"{cell.path.stem} ({name})"
+        name = _label(cell)
         if weights is None:
             entry["diverged"] = diverged
             say(

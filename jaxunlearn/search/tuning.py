@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import methods, programs, results, stages, training
-from jaxunlearn.config import Problem
+from jaxunlearn.config import Problem, check_requests, check_runs, check_seeds
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.fields import from_dict, read_toml
@@ -72,9 +72,9 @@ class Search:
         for name in ("requests", "seeds", "search"):
             if not getattr(self, name):
                 raise InputError(f"the search has no {name}, but needs at least one.")
-        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise InputError(f"seeds are {self.seeds}, but must be different and not negative.")
-        names = [request.name for request in self.requests]
+        check_seeds(self.seeds)
+        names = check_requests(self.requests)
+        check_runs(self.search)
         for request, runs in self.overrides.items():
             for what, name, known in (
                 ("request", request, names),
@@ -107,12 +107,8 @@ class Search:
             raise InputError("the method retrain has nothing to unlearn; search for others.")
         search_space.check_space(method, ranges)
         methods.settings(method, fixed)
-        generator = np.random.default_rng(0)
-        drawn = [
-            fixed | search_space.draw(ranges, generator)
-            for _ in range(self.trials if ranges else 1)
-        ]
-        return method, [{key: point[key] for key in entries} for point in drawn]
+        drawn = search_space.draw(ranges, self.trials) if ranges else [{}]
+        return method, [fixed | point for point in drawn]
 
 
 def load_search(path: Path) -> Search:
@@ -214,6 +210,15 @@ def _open(folder: Path, search: Search) -> dict[str, Any]:
         check_same({key: theirs.get(key) for key in protocol}, protocol, otherwise)
         if theirs["trials"] > search.trials:
             check_same({"trials": theirs["trials"]}, {"trials": search.trials}, otherwise)
+        for request in search.requests:
+            for name in search.search:
+                drawn = {_key(proposal) for proposal in search.proposals(request, name)[1]}
+                if _known(record, search, request, name).keys() - drawn:
+                    raise InputError(
+                        f"{folder / FILE} has trials of {request.name} {name} that this search "
+                        "does not draw: another version wrote it, or it was altered; name a new "
+                        "folder."
+                    )
     else:
         record = {"machine": machine(), "found": {}}
     return record | {"protocol": protocol | {"trials": search.trials, "oracle": search.oracle}}
@@ -269,11 +274,10 @@ def _tune_one(
 ) -> None:
     """All trials of one run that are not on record yet."""
     method, proposals = search.proposals(request, name)
-    entries, runs = search.entries(request, name), record["found"].setdefault(request.name, {})
-    known = runs[name]["trials"] if runs.get(name, {}).get("ranges") == entries else []
-    trials = {json.dumps(trial["settings"]): trial for trial in known}
+    entries, trials = search.entries(request, name), _known(record, search, request, name)
+    runs = record["found"].setdefault(request.name, {})
     for number, proposal in enumerate(proposals, start=1):
-        key = json.dumps(proposal)
+        key = _key(proposal)
         if key in trials and (not search.oracle or "five_part_gap" in trials[key]):
             continue
         clock = time.perf_counter()
@@ -286,6 +290,20 @@ def _tune_one(
             f"{time.perf_counter() - clock:8.1f} s  target {_target(trials[key]):7.2f}  "
             f"best {_target(runs[name]['trials'][0]):7.2f}"
         )
+
+
+def _known(
+    record: dict[str, Any], search: Search, request: ForgetRequest, name: str
+) -> dict[str, dict[str, Any]]:
+    """The trials of a run on record, by their settings; those of other ranges do not count."""
+    found = record["found"].get(request.name, {}).get(name, {})
+    trials = found["trials"] if found.get("ranges") == search.entries(request, name) else []
+    return {_key(trial["settings"]): trial for trial in trials}
+
+
+def _key(settings: dict[str, Any]) -> str:
+    """Equal for equal settings, in whatever order."""
+    return json.dumps(settings, sort_keys=True)
 
 
 def _target(trial: dict[str, Any]) -> float:

@@ -20,8 +20,7 @@ from jaxunlearn.types import InputError
 
 
 def test_every_factor_of_a_range_is_as_likely_as_the_next():
-    generator = np.random.default_rng(0)
-    points = [draw({"alpha": Range(0.01, 100.0)}, generator)["alpha"] for _ in range(4000)]
+    points = [point["alpha"] for point in draw({"alpha": Range(0.01, 100.0)}, 4000)]
     logarithms = np.log10(points)
     assert min(points) >= 0.01 and max(points) <= 100.0
     counts, _ = np.histogram(logarithms, bins=4, range=(-2, 2))
@@ -30,23 +29,35 @@ def test_every_factor_of_a_range_is_as_likely_as_the_next():
 
 
 def test_numbers_of_a_range_have_three_digits_and_stay_inside():
-    generator = np.random.default_rng(1)
-    for _ in range(200):
-        value = draw({"fraction": Range(0.9991, 0.9999)}, generator)["fraction"]
-        assert 0.9991 <= value <= 0.9999
-        value = draw({"alpha": Range(1.0, 9.0)}, generator)["alpha"]
-        assert value == float(f"{value:.3g}")
+    for point in draw({"fraction": Range(0.9991, 0.9999), "alpha": Range(1.0, 9.0)}, 200):
+        assert 0.9991 <= point["fraction"] <= 0.9999
+        assert point["alpha"] == float(f"{point['alpha']:.3g}")
 
 
 def test_choices_are_drawn_evenly():
-    generator = np.random.default_rng(2)
-    points = [draw({"alpha": Choices((1.0, 5.0))}, generator)["alpha"] for _ in range(1000)]
+    points = [point["alpha"] for point in draw({"alpha": Choices((1.0, 5.0))}, 1000)]
     assert set(points) == {1.0, 5.0}
     assert abs(points.count(1.0) - 500) < 4 * math.sqrt(250)
 
 
+def test_points_depend_on_neither_the_order_of_settings_nor_what_else_varies():
+    alpha, rate, momentum = Range(1.0, 9.0), Range(0.01, 1.0), Choices((0.9, 0.0, 0.5))
+    points = draw({"alpha": alpha, "learning_rate": rate, "momentum": momentum}, 40)
+    turned = Choices(momentum.values[::-1])
+    assert draw({"momentum": turned, "learning_rate": rate, "alpha": alpha}, 40) == points
+    assert draw({"learning_rate": rate, "alpha": alpha, "momentum": momentum}, 9) == points[:9]
+    assert draw({"alpha": alpha}, 40) == [{"alpha": point["alpha"]} for point in points]
+
+
+def test_two_settings_are_drawn_independently():
+    space = {"alpha": Range(0.01, 100.0), "learning_rate": Range(0.01, 100.0)}
+    logarithms = np.log([list(point.values()) for point in draw(space, 4000)])
+    # Of independent numbers: standard deviation 1 / sqrt(4000).
+    assert abs(np.corrcoef(logarithms.T)[0, 1]) < 4 / math.sqrt(4000)
+
+
 def test_a_grid_has_every_combination_once():
-    points = grid({"alpha": Choices((1.0, 2.0, 3.0)), "momentum": Choices((0.0, 0.9))})
+    points = grid({"momentum": Choices((0.9, 0.0, 0.9)), "alpha": Choices((3.0, 1.0, 2.0))})
     pairs = [(point["alpha"], point["momentum"]) for point in points]
     assert pairs == [(a, m) for a in (1.0, 2.0, 3.0) for m in (0.0, 0.9)]
     assert grid({}) == [{}]

@@ -6,6 +6,7 @@ import pytest
 
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.folders import locked
+from jaxunlearn.report.sweep import cell_file
 from jaxunlearn.search import groups as memory
 from jaxunlearn.search import sweep as sweeps
 from jaxunlearn.search.space import Choices, Range
@@ -34,8 +35,9 @@ def swept(tmp_path_factory, words, retrained):
 def partly(*given):
     """Runs a sweep some cells of which diverge; what it printed, and which ones it named."""
     result = call(*given)
-    assert result.status == 1 and result.err.startswith("jaxunlearn: diverged: setting-0003-seed-")
-    assert "All other cells are in the report" in result.err and "0001" not in result.err
+    assert result.status == 1 and result.err.startswith("jaxunlearn: diverged: setting-")
+    assert "seed-0 (learning_rate=1e+30)" in result.err or "seed-7 (learning_rate=1" in result.err
+    assert "All other cells are in the report" in result.err and "0.001" not in result.err
     return result.out
 
 
@@ -54,38 +56,40 @@ def groups(monkeypatch):
     return seen
 
 
-def read(folder, number, seed):
-    return json.loads((folder / "cells" / f"setting-{number:04d}-seed-{seed}.json").read_text())
+def read(folder, rate, seed):
+    name = cell_file({"learning_rate": rate}, seed)
+    return json.loads((folder / "cells" / name).read_text())
 
 
 def test_a_cell_is_the_run_that_the_commands_would_make(swept, words, retrained, tmp_path):
     folder, _ = swept
-    for number, rate in ((1, 0.001), (2, 0.1)):
-        run = tmp_path / str(number)
+    for rate in (0.001, 0.1):
+        run = tmp_path / str(rate)
         done("unlearn", run, *words, f"learning_rate={rate}")  # of the pretraining's seed, 0
         done("evaluate", run, "--retrained", retrained)
         expected = json.loads((run / "results.json").read_text())["metrics"]
-        cell = read(folder, number, 0)
+        cell = read(folder, rate, 0)
         assert cell["settings"] == {"learning_rate": rate} and cell["seed"] == 0
         assert cell["metrics"] == pytest.approx(expected, abs=1e-3)
         assert {"five_part_gap", "kl_to_retrained", "validation_accuracy"} <= expected.keys()
-        assert cell["metrics"] != read(folder, number, 7)["metrics"]
-    assert read(folder, 1, 0)["metrics"] != read(folder, 2, 0)["metrics"]
+        assert cell["metrics"] != read(folder, rate, 7)["metrics"]
+    assert read(folder, 0.001, 0)["metrics"] != read(folder, 0.1, 0)["metrics"]
 
 
 def test_a_diverged_cell_names_itself_and_stops_nobody(swept):
     folder, printed = swept
     assert printed.startswith("6 cells, 0 of them finished already\n")
     for seed in (0, 7):
-        assert "metrics" not in read(folder, 3, seed) and read(folder, 3, seed)["diverged"] <= 4
-        assert f"setting-0003-seed-{seed} (learning_rate=1e+30): a loss or a weight" in printed
-        assert f"setting-0002-seed-{seed} (learning_rate=0.1): accuracy: forget" in printed
+        assert "metrics" not in read(folder, 1e30, seed)
+        assert read(folder, 1e30, seed)["diverged"] <= 4
+        assert f"-seed-{seed} (learning_rate=1e+30): a loss or a weight" in printed
+        assert f"-seed-{seed} (learning_rate=0.1): accuracy: forget" in printed
     found = json.loads((folder / "results.json").read_text())
     assert [row["settings"]["learning_rate"] for row in found["settings"]] != []
     assert {row["settings"]["learning_rate"] for row in found["settings"]} == {0.001, 0.1}
     assert all(row["seeds"] == 2 for row in found["settings"])
     assert len(found["diverged"]) == 2 and (found["cells"], found["finished"]) == (6, 6)
-    assert "setting-0003-seed-7 (learning_rate=1e+30)" in (folder / "report.md").read_text()
+    assert "-seed-7 (learning_rate=1e+30)" in (folder / "report.md").read_text()
     assert (folder / "front.svg").read_text().startswith("<svg")
 
 
@@ -95,15 +99,64 @@ def test_finished_cells_never_run_twice(swept, words, retrained, groups, tmp_pat
     again = partly("sweep", folder, *words, *given, "--seeds", 0, 7)
     assert again.startswith("6 cells, 6 of them finished already\n") and groups == []
     before = snapshot(folder / "cells")
-    (folder / "cells" / "setting-0002-seed-0.json").unlink()
+    lost = cell_file({"learning_rate": 0.1}, 0)
+    (folder / "cells" / lost).unlink()
     partly("sweep", folder, *words, *given, "--seeds", 0, 7, 8)
     # Of four cells at most, all of one size: the lost one and those of the new seed.
     assert groups == [[(0.001, 8), (0.1, 0), (0.1, 8), (1e30, 8)]]
     after = snapshot(folder / "cells")
-    lost = "setting-0002-seed-0.json"
     assert all(after[name] == before[name] for name in before if name != lost)
     metrics = json.loads(after[lost])["metrics"]
     assert metrics == pytest.approx(json.loads(before[lost])["metrics"], abs=1e-3)
+
+
+@pytest.mark.parametrize("trials", [[], ["--trials", 5]])
+def test_the_order_of_words_does_not_matter(words, groups, tmp_path, trials):
+    """A cell that was lost is all that is run, and no other cell twice."""
+    folder, first = tmp_path / "sweep", ["learning_rate=0.1,0.01", "weight_decay=0,1e-4"]
+    swapped = ["weight_decay=1e-4,0,0", "learning_rate=0.01,0.1"]
+    done("sweep", folder, *words, "--vary", *first, *trials, "--seeds", 3, 1)
+    cells = snapshot(folder / "cells")
+    points = [tuple(sorted(json.loads(cell)["settings"].items())) for cell in cells.values()]
+    assert len(set(points)) == len(points) / 2 <= 4
+    if not trials:
+        assert len(cells) == 8
+    groups.clear()
+    done("sweep", folder, *words, "--vary", *swapped, *trials, "--seeds", 1, 3)
+    assert groups == [] and snapshot(folder / "cells") == cells
+    lost = min(cells)
+    (folder / "cells" / lost).unlink()
+    done("sweep", folder, *words, "--vary", *swapped, *trials, "--seeds", 1, 3)
+    assert len(groups) == 1 and len(groups[0]) == 1
+    entry, before = (json.loads((folder / "cells" / lost).read_text()), json.loads(cells[lost]))
+    assert (entry["settings"], entry["seed"]) == (before["settings"], before["seed"])
+    found = json.loads((folder / "results.json").read_text())
+    assert found["finished"] == found["cells"] == len(cells)
+    assert len(found["settings"]) == len(cells) / 2 and {r["seeds"] for r in found["settings"]} == {
+        2
+    }
+
+
+def test_fewer_seeds_run_less_and_forget_nothing(swept, words, retrained, groups, tmp_path):
+    folder = copy(swept[0], tmp_path / "sweep")
+    given = ["--vary", RATES, "--retrained", retrained, "--group-size", 4]
+    printed = partly("sweep", folder, *words, *given, "--seeds", 7)
+    assert printed.startswith("3 cells, 3 of them finished already") and groups == []
+    for name in ("sweep.json", "results.json"):
+        ours, theirs = (json.loads((f / name).read_text())["cells"] for f in (folder, swept[0]))
+        assert ours == theirs
+    assert (folder / "report.md").read_text() == (swept[0] / "report.md").read_text()
+
+
+def test_cells_that_are_not_what_their_names_tell_are_refused(swept, words, retrained, tmp_path):
+    folder = copy(swept[0], tmp_path / "sweep")
+    path = folder / "cells" / cell_file({"learning_rate": 0.1}, 0)
+    rewrite(path, lambda cell: cell["settings"].update(learning_rate=0.2))
+    given = ["--vary", RATES, "--seeds", 0, 7, "--retrained", retrained, "--group-size", 4]
+    result = call("sweep", folder, *words, *given)
+    assert_refused(result, str(path), "is of other settings or another seed than its name tells")
+    rewrite(folder / "sweep.json", lambda record: record["identity"].pop("format"))
+    assert_refused(call("sweep", folder, *words, *given), "format is 'not given' there, but 2 now")
 
 
 def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, groups, tmp_path):
@@ -153,6 +206,8 @@ def test_points_are_drawn_always_the_same_and_once(tmp_path):
     request = ForgetRequest(fraction=0.1)
     drawn = sweeps.Sweep(tmp_path, request, "sfron", space, trials=50)
     assert sorted(p["alpha"] for p in drawn.points()) == [1.0, 1.0, 2.0, 2.0]
+    turned = {name: Choices(values[0][::-1]) for name, values in reversed(space.items())}
+    assert sweeps.Sweep(tmp_path, request, "sfron", turned, trials=50).points() == drawn.points()
     wide = {"alpha": Range(1.0, 100.0)}
     few, many = (sweeps.Sweep(tmp_path, request, "sfron", wide, trials=n).points() for n in (3, 9))
     assert many[:3] == few and len(many) == 9
@@ -198,7 +253,7 @@ def test_cells_run_one_by_one_where_the_memory_holds_no_more(words, tmp_path, mo
     monkeypatch.setattr(memory, "memory_limit", lambda: 1)
     printed = done("sweep", tmp_path / "new", *words, "--vary", "learning_rate=0.1,0.2")
     assert "1 of 2 cells at once fit the memory of the device" in printed
-    assert {read(tmp_path / "new", number, 0)["group_size"] for number in (1, 2)} == {1}
+    assert {read(tmp_path / "new", rate, 0)["group_size"] for rate in (0.1, 0.2)} == {1}
 
 
 def test_an_objective_that_no_example_is_unseen_for_is_refused(here, words):

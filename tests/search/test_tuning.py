@@ -1,9 +1,12 @@
 """The blind tuner: what it tries, what it may see, how it resumes, and what blindness costs."""
 
 import json
+import math
+import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxunlearn import training
@@ -67,6 +70,8 @@ def tuned(tmp_path_factory, config) -> Path:
     """A finished search."""
     folder = tmp_path_factory.mktemp("search") / "tuned"
     printed = partly(folder, config)
+    assert re.search(r"random-0.1 +finetune +1 +3 ", printed)  # one number, three trials
+    assert re.search(r"random-0.1 +wild +0 +1 ", printed)
     assert "trial   3 of 3" in printed and f"chosen settings: {folder}" in printed
     assert "regret" in printed
     return folder
@@ -123,7 +128,21 @@ def test_every_run_gets_the_same_trials_and_more_trials_begin_with_them():
         assert fewer.proposals(request, name)[1] == proposals[:5]
 
 
-def test_the_committed_results_are_of_the_settings_that_the_search_file_draws():
+def drawn_in_order(entries, count):
+    """As the committed searches drew: one generator for all settings, in the order of the file."""
+    generator = np.random.default_rng(0)
+    ranges = {name: values for name, values in entries.items() if isinstance(values, list)}
+    return [
+        entries
+        | {
+            name: float(f"{math.exp(generator.uniform(math.log(low), math.log(high))):.3g}")
+            for name, (low, high) in ranges.items()
+        }
+        for _ in range(count)
+    ]
+
+
+def test_the_committed_results_are_of_settings_that_were_drawn_blind():
     plan = tuning.load_search(CONFIGS / "digits_demo_search.toml")
     record = json.loads((CONFIGS / "digits_demo_search_result.json").read_text())
     study = load_study(CONFIGS / "digits_demo.toml")
@@ -131,8 +150,9 @@ def test_the_committed_results_are_of_the_settings_that_the_search_file_draws():
         assert record["found"][request.name].keys() == plan.search.keys()
         for name, found in record["found"][request.name].items():
             trials = found["trials"]
-            drawn = {json.dumps(each) for each in plan.proposals(request, name)[1]}
-            assert {json.dumps(trial["settings"]) for trial in trials} == drawn
+            assert found["ranges"] == plan.search[name]
+            drawn = [json.dumps(each) for each in drawn_in_order(found["ranges"], plan.trials)]
+            assert sorted(json.dumps(trial["settings"]) for trial in trials) == sorted(drawn)
             targets = [trial["target"] for trial in trials]
             assert targets == sorted(targets) and regret(trials) is None
             _, used = study.run_settings(request, name)
@@ -231,6 +251,52 @@ def test_more_trials_and_other_ranges_compute_what_is_new(tuned, config, runs, t
     assert len(trials) == 4 and all(trial["settings"]["momentum"] == 0.5 for trial in trials)
 
 
+TWO_RANGES = "learning_rate = [0.001, 1.0]\nweight_decay = [1e-6, 1e-3]\n"
+TURNED = "weight_decay = [1e-6, 1e-3]\nlearning_rate = [0.001, 1.0]\n"
+
+
+def test_the_order_of_lines_does_not_matter(tuned, config, runs, tmp_path):
+    """As many trials as were asked for, and none of them twice."""
+    folder, lines = copy(tuned, tmp_path / "search"), config.read_text()
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text(lines.replace("learning_rate = [0.001, 1.0]\n", TWO_RANGES))
+    other.write_text(lines.replace("learning_rate = [0.001, 1.0]\n", TURNED))
+    partly(folder, one)
+    assert len(runs.seen) == 3
+    before = (folder / "tuning.json").read_bytes()
+    partly(folder, other)
+    assert len(runs.seen) == 3 and (folder / "tuning.json").read_bytes() == before
+    trials = read(folder)["found"]["random-0.1"]["finetune"]["trials"]
+    assert len(trials) == 3
+    plans = [tuning.load_search(path) for path in (one, other)]
+    drawn = [plan.proposals(plan.requests[0], "finetune")[1] for plan in plans]
+    assert drawn[0] == drawn[1] and all(trial["settings"] in drawn[0] for trial in trials)
+
+
+def test_trials_that_the_search_does_not_draw_are_refused(tuned, config, runs, tmp_path):
+    folder = copy(tuned, tmp_path / "search")
+
+    def other_draws(record):
+        found = record["found"]["random-0.1"]["finetune"]["trials"]
+        found[0]["settings"]["learning_rate"] = 0.5
+
+    rewrite(folder / "tuning.json", other_draws)
+    before = snapshot(folder)
+    reason = "has trials of random-0.1 finetune that this search does not draw"
+    assert_refused(call("tune", folder, "--config", config), reason)
+    assert runs.seen == [] and snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", ["sfron.slow", "größer", "a-b_c"])
+def test_the_chosen_settings_can_be_read_whatever_a_run_is_called(name):
+    settings = {"learning_rate": 1e-05, "objective": "match_unseen", "log_loss": True}
+    trials = [{"target": 1.0, "settings": settings}]
+    found = {"random-0.1": {name: {"trials": trials}}, 'word_"\\é': {name: {"trials": trials}}}
+    chosen = tomllib.loads(chosen_toml({"found": found}))
+    expected = {request: {name: settings} for request in found}
+    assert chosen == {"overrides": expected}
+
+
 def test_overrides_take_the_place_of_entries(data_dir):
     text = SEARCH.format(data_dir=data_dir, oracle="false")
     plan = search_of(text + '[overrides."random-0.1".wild]\nlearning_rate = [0.1, 1.0]\n')
@@ -267,6 +333,13 @@ BAD = {
         *["no validation data", "raise validation_fraction, which is 0"],
     ),
     "override": ("[search.wild]", "[overrides.x.wild]\n[search.wild]", "the request 'x'"),
+    "name": ("[search.wild]", "[search.'../x']", "a run cannot be named '../x'"),
+    "reference": ("[search.wild]", "[search.retrain]", "a run cannot be named 'retrain'"),
+    "requests twice": (
+        *["[search.wild]", "[[requests]]\nfraction = 0.1\n[search.wild]"],
+        "random-0.1, random-0.1 are not all different",
+    ),
+    "seed": ("seeds = [0]", "seeds = [4294967296]", "(4294967296,), but must be different"),
     "run": (
         *["[search.wild]", '[overrides."random-0.1".x]\n[search.wild]'],
         *["the run 'x'", "the search has finetune, wild"],
