@@ -116,8 +116,9 @@ def render_tuning(folder: Path) -> "RichTable":
 
     found = read_tuning(folder)["found"]
     rendered = Table(
-        caption="tuned: how many numbers were drawn; target: |RA - RA0| + |VA - VA0| + |FA - U| in points, seen by the tuner; gap: "
-        "five-part gap to the retrained model, not seen; regret: what blindness costs",
+        caption="tuned: how many numbers were drawn; target: |RA - RA0| + |VA - VA0| + |FA - U| "
+        "in points, seen by the tuner; gap: five-part gap to the retrained model, not seen; "
+        "regret: what blindness costs",
         box=box.SIMPLE_HEAD,
         show_edge=False,
     )
