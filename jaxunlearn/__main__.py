@@ -1,6 +1,8 @@
 """`python -m jaxunlearn`, and the `jaxunlearn` command: the process around the command line."""
 
+import codecs
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -8,27 +10,88 @@ from typing import Any, NoReturn
 
 from jaxunlearn.compiled import keep_compiled_programs
 
+# The extra that brings a package, where it is not "pipeline".
+EXTRAS = {"safetensors": "import", "jax_privacy": "audit", "tensorflow": "tfds-prepare"}
+
+# Plain characters for an output whose encoding lacks these; "?" stands for all others.
+_PLAIN = str.maketrans(
+    {"…": "...", "•": "*", "±": "+-", "×": "x", "→": "->", "↑": "^", "↓": "v", "≤": "<=", "≥": ">="}
+    | dict.fromkeys("‐‑–—−─━", "-")
+    | dict.fromkeys("│┃", "|")
+    | dict.fromkeys("╭╮╰╯├┤┬┴┼┏┓┗┛", "+")
+)
+
 
 def main() -> None:
     """Runs the command line, or says what to install."""
+    _open_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     keep_compiled_programs()
+    os.environ["MPLBACKEND"] = "agg"  # all pictures are files: no window, whatever the user has set
     try:
-        from jaxunlearn.cli import main as command_line
+        try:
+            from jaxunlearn.cli import main as command_line
 
-        command_line()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has gone, as in `jaxunlearn list | head -3`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+            command_line()
+        finally:
+            sys.stdout.flush()
     except ModuleNotFoundError as error:
-        print(
-            f"jaxunlearn: the command line needs the package {error.name}, which is not installed; "
-            "install jaxunlearn[pipeline].",
-            file=sys.stderr,
+        package = (error.name or "").split(".")[0]
+        _say(
+            f"the command needs the package {error.name}, which is not installed; install "
+            f"jaxunlearn[{EXTRAS.get(package, 'pipeline')}]."
         )
         sys.exit(2)
+    except OSError as error:
+        if not _is_stdout_broken():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # whoever read it is gone, as in `... list | head`
+            sys.exit(128 + signal.SIGPIPE)
+        _say(f"the output cannot be written ({error.strerror}); the same command continues.")
+        sys.exit(2)
+
+
+def _open_streams() -> None:
+    """Makes standard output and error ones that take every text.
+
+    A stream that is closed is opened on nothing, or the next file would get its number and what
+    libraries print. Characters that the encoding of a stream lacks are written as plain ones.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the smallest number that is free: this one
+    codecs.register_error("plain", _plain)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs: plain characters in place of those that cannot be encoded."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return "".join(c if c.isascii() else "?" for c in text), error.end
+
+
+def _is_stdout_broken() -> bool:
+    """Whether nothing can be written to standard output any more, not even the end of a line."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"jaxunlearn: {sentence}", file=sys.stderr)
 
 
 def _stop(number: int, frame: Any) -> NoReturn:
@@ -39,8 +102,9 @@ def _stop(number: int, frame: Any) -> NoReturn:
     """
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar may have hidden it
-    os.write(2, f"{cursor}jaxunlearn: stopped; the same command continues.\n".encode())
+    with contextlib.suppress(Exception):
+        cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar may have hidden it
+        os.write(2, f"{cursor}jaxunlearn: stopped; the same command continues.\n".encode())
     os._exit(130)
 
 

@@ -13,17 +13,18 @@
     jaxunlearn tune SEARCH --config FILE                               settings, chosen blind
     jaxunlearn verify FOLDER                                           is all as it was written?
 
-Every command can be stopped and given again: it goes on where it stopped, and what is done is not
-done again. Exit status: 0 done, 1 a loss diverged, 2 bad input, 130 stopped by Ctrl-C or SIGTERM.
+Every command can be stopped and given again: it continues where it stopped, and what is done is not
+done again. Exit status: 0 done, 1 an unexpected error, 2 bad input, 3 a loss diverged, 4 out of
+memory, 130 stopped by Ctrl-C or SIGTERM.
 """
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import tyro
 
@@ -38,7 +39,17 @@ _Needed = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 _NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 _File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
 _Oracle = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
-_Text = Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+_Place = Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+_OneFile = Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+_Pattern = Annotated[str | None, tyro.conf.arg(metavar="REGEX", help_behavior_hint="")]
+_Metric = Annotated[str | None, tyro.conf.arg(metavar="METRIC", help_behavior_hint="")]
+_Augmentation = Annotated[
+    Literal["none", "crop", "flip_crop"] | None,
+    tyro.conf.arg(metavar="{none,crop,flip_crop}", help_behavior_hint=""),
+]
+_Score = Annotated[str, tyro.conf.arg(metavar="{memorisation,gradient_norm,influence,nearest}")]
+_Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
+_Shard = Annotated[str, tyro.conf.arg(metavar="I/N")]
 _Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
 _Words = Annotated[tuple[str, ...], tyro.conf.arg(metavar="WORD ...", help_behavior_hint="")]
@@ -53,9 +64,9 @@ class Forget:
     """What to forget.
 
     Attributes:
-        fraction: a random share of the training data, such as 0.1. Give exactly one of this and
-            the next five.
-        classes: all examples of these classes.
+        fraction: a random share of the training data, such as 0.1. Give exactly one of --fraction,
+            --classes, --words, --subclass, --indices and --file.
+        classes: all examples of the classes with these numbers; --words takes their names.
         words: all examples of the classes whose name has one of these words, such as sneaker.
         subclass: all examples of a fine class, in a data set with coarse classes.
         indices: the examples at these positions of the training split.
@@ -67,7 +78,7 @@ class Forget:
     words: _Words = ()
     subclass: _Number = None
     indices: _Numbers = ()
-    file: _Text = None
+    file: _OneFile = None
 
 
 _Forget = Annotated[Forget, tyro.conf.arg(name="")]
@@ -77,13 +88,13 @@ _Layout = Annotated[Layout, tyro.conf.arg(name="")]
 def pretrain(
     run: _Folder,
     /,
-    data: str = "digits",
-    model: str = "mlp",
-    data_dir: _Text = None,
-    folder: _Text = None,
+    data: _Name = "digits",
+    model: _Name = "mlp",
+    data_dir: _Place = None,
+    folder: _Place = None,
     validation_fraction: float = 0.1,
     train_size: _Number = None,
-    augmentation: _Text = None,
+    augmentation: _Augmentation = None,
     model_settings: _Pairs = (),
     diffusion: _Pairs = (),
     training: _Pairs = (),
@@ -111,24 +122,24 @@ def pretrain(
         seed: decides the held-out data, the initial weights and the order of the data.
         layout: what the run may use.
     """
-    _join(layout)
+    _ready(None, layout)
     from jaxunlearn import runs, stages
     from jaxunlearn.config import Diffusion, Problem
     from jaxunlearn.fields import from_dict, parse_settings
 
     given = parse_settings(diffusion, "--diffusion")
     problem = Problem(
-        data,
-        data_dir,
-        folder,
-        validation_fraction,
-        train_size,
-        augmentation,
-        model,
-        parse_settings(model_settings, "--model-settings"),
-        from_dict(Diffusion, given, "--diffusion") if given else None,
-        parse_settings(training, "--training"),
-        parse_settings(autoencoder, "--autoencoder") or None,
+        data=data,
+        data_dir=data_dir,
+        folder=folder,
+        validation_fraction=validation_fraction,
+        train_size=train_size,
+        augmentation=augmentation,
+        model=model,
+        model_settings=parse_settings(model_settings, "--model-settings"),
+        diffusion=from_dict(Diffusion, given, "--diffusion") if given else None,
+        training=parse_settings(training, "--training"),
+        autoencoder=parse_settings(autoencoder, "--autoencoder") or None,
     )
     before = runs.is_finished(run)
     stages.pretrain(run, problem, seed, layout)
@@ -140,7 +151,7 @@ def retrain(
     /,
     pretrained: _Needed,
     forget: _Forget = Forget(),
-    data_dir: _Text = None,
+    data_dir: _Place = None,
     layout: _Layout = Layout(),
 ) -> None:
     """Train the oracle: a new model that never sees the forget data.
@@ -153,8 +164,7 @@ def retrain(
         data_dir: where prepared data is, if not where the run says.
         layout: what the run may use.
     """
-    _join(layout)
-    _find_data(data_dir)
+    _ready(data_dir, layout)
     from jaxunlearn import deletions, runs, stages
 
     request, before = _request(forget), runs.is_finished(run)
@@ -175,9 +185,9 @@ def select(
     file: _NewFile,
     /,
     pretrained: _Needed,
-    by: str,
+    by: _Score,
     fraction: float = 0.1,
-    data_dir: _Text = None,
+    data_dir: _Place = None,
 ) -> None:
     """Choose the examples that are hardest to forget: the file of a worst-case request.
 
@@ -189,7 +199,7 @@ def select(
         fraction: the share of the training examples to choose.
         data_dir: where prepared data is, if not where the run says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from statistics import median
 
     from jaxunlearn.evidence import entanglement
@@ -207,13 +217,13 @@ def unlearn(
     run: _Folder,
     /,
     pretrained: _Needed,
-    method: str,
+    method: _Name,
     forget: _Forget = Forget(),
     settings: _Pairs = (),
-    trainable: _Text = None,
+    trainable: _Pattern = None,
     adapter_rank: int = 0,
     anchor: _Number = None,
-    data_dir: _Text = None,
+    data_dir: _Place = None,
     layout: _Layout = Layout(),
 ) -> None:
     """Make the original model forget.
@@ -232,8 +242,7 @@ def unlearn(
         data_dir: where prepared data is, if not where the run says.
         layout: what the run may use.
     """
-    _join(layout)
-    _find_data(data_dir)
+    _ready(data_dir, layout)
     from jaxunlearn import runs, stages
     from jaxunlearn.config import Aim
     from jaxunlearn.fields import parse_settings
@@ -251,8 +260,8 @@ def evaluate(
     retrained: _Oracle = None,
     original: _Oracle = None,
     classifier: _Oracle = None,
-    inception: _Text = None,
-    data_dir: _Text = None,
+    inception: _OneFile = None,
+    data_dir: _Place = None,
 ) -> None:
     """Compute accuracies, attacks and the distances to the retrained model.
 
@@ -266,7 +275,7 @@ def evaluate(
             whose features then stand in for the classifier's.
         data_dir: where prepared data is, if not where the run says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from jaxunlearn import results
     from jaxunlearn.files import read_json
 
@@ -294,7 +303,7 @@ def sample(
     labels: _Numbers = (),
     prompts: _Texts = (),
     count: int = 8,
-    data_dir: _Text = None,
+    data_dir: _Place = None,
 ) -> None:
     """Generate images, and draw them side by side.
 
@@ -306,7 +315,7 @@ def sample(
         count: how many images of each.
         data_dir: where prepared data is, if not where the run says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from jaxunlearn import generating
 
     generating.draw(file, run, labels, count, prompts)
@@ -318,8 +327,8 @@ def compare(
     /,
     config: _File,
     seeds: _Numbers = (),
-    shard: str = "1/1",
-    data_dir: _Text = None,
+    shard: _Shard = "1/1",
+    data_dir: _Place = None,
     layout: _Layout = Layout(),
 ) -> None:
     """Run a whole study, skipping what is done, and write its report.
@@ -339,7 +348,7 @@ def compare(
             "a study runs on one host; give the commands pretrain, retrain and unlearn to several, "
             "and evaluate each run on one."
         )
-    _find_data(data_dir)
+    _ready(data_dir, layout)
     from jaxunlearn.compare import compare as run_study
     from jaxunlearn.config import load_study
     from jaxunlearn.training import Diverged
@@ -355,7 +364,7 @@ def compare(
     _show(study)
 
 
-def tune(search: _Folder, /, config: _File, data_dir: _Text = None) -> None:
+def tune(search: _Folder, /, config: _File, data_dir: _Place = None) -> None:
     """Choose settings blind, from training and validation data, by random search.
 
     Args:
@@ -363,7 +372,7 @@ def tune(search: _Folder, /, config: _File, data_dir: _Text = None) -> None:
         config: a TOML file: see experiments/configs/digits_demo_search.toml.
         data_dir: where prepared data is, if not where the file says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from jaxunlearn.console import show
     from jaxunlearn.report.tuning import render_tuning
     from jaxunlearn.search import tuning
@@ -390,7 +399,7 @@ def ulira(
     group_size: int = 16,
     fpr: _Rates = (0.01, 0.001),
     epsilon: bool = False,
-    data_dir: _Text = None,
+    data_dir: _Place = None,
 ) -> None:
     """Attack every method of a study example by example, with shadow models (U-LiRA).
 
@@ -403,7 +412,7 @@ def ulira(
         epsilon: also bound epsilon from below; needs jaxunlearn[audit].
         data_dir: where prepared data is, if not where the file says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from jaxunlearn.config import load_study
     from jaxunlearn.shadow import ulira as attack
 
@@ -423,7 +432,7 @@ def sweep(
     folder: _Folder,
     /,
     pretrained: _Needed,
-    method: str,
+    method: _Name,
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES ...")],
     forget: _Forget = Forget(),
     settings: _Pairs = (),
@@ -431,8 +440,8 @@ def sweep(
     seeds: _Numbers = (),
     retrained: _Oracle = None,
     group_size: int = 16,
-    shard: str = "1/1",
-    data_dir: _Text = None,
+    shard: _Shard = "1/1",
+    data_dir: _Place = None,
 ) -> None:
     """Try many settings of one method, many at once, and draw what they keep against forgetting.
 
@@ -451,7 +460,7 @@ def sweep(
         shard: i/n runs the i-th of n shares, for job arrays.
         data_dir: where prepared data is, if not where the run says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from jaxunlearn.fields import parse_settings
     from jaxunlearn.search import sweep as sweeps
     from jaxunlearn.search.space import parse_space
@@ -469,14 +478,14 @@ def sweep(
     print(f"report: {paths['markdown']}, picture: {paths['picture']}")
 
 
-def evidence(study: _Folder, /, data_dir: _Text = None) -> None:
+def evidence(study: _Folder, /, data_dir: _Place = None) -> None:
     """Gather evidence of forgetting: relearning, probes, calibration, damage, disagreement.
 
     Args:
         study: the folder of a study that jaxunlearn compare has run.
         data_dir: where prepared data is, if not where the run says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from jaxunlearn.evidence.gathering import gather
 
     gather(study)
@@ -484,16 +493,16 @@ def evidence(study: _Folder, /, data_dir: _Text = None) -> None:
     print(f"results: {study / 'evidence.json'}")
 
 
-def verify(folder: _Folder, /, data_dir: _Text = None) -> None:
+def verify(folder: _Folder, /, data_dir: _Place = None) -> None:
     """Compute all fingerprints of a run or a study anew, and say what does and does not match.
 
     The exit status is 2 if anything does not.
 
     Args:
-        folder: of a run or a study.
+        folder: the folder of a run or a study.
         data_dir: where prepared data is, if not where the run says.
     """
-    _find_data(data_dir)
+    _ready(data_dir)
     from jaxunlearn.console import say, show
     from jaxunlearn.report.verified import render_findings
     from jaxunlearn.verifying import verify as check
@@ -507,7 +516,7 @@ def verify(folder: _Folder, /, data_dir: _Text = None) -> None:
         _fail(f"{len(wrong)} of {len(findings)} checks of {folder} do not match.", 2)
 
 
-def report(study: _Folder, /, rank_by: _Text = None) -> None:
+def report(study: _Folder, /, rank_by: _Metric = None) -> None:
     """Write the Markdown and HTML report of a study anew.
 
     Args:
@@ -533,10 +542,10 @@ def list_(what: Annotated[str, tyro.conf.Positional] = "methods", /) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; ends the process with status 0, 1, 2 or 130.
+    """Runs the command line; ends the process with the status that the help documents.
 
     Args:
-        arguments: those of the process by default.
+        arguments: the words of the command; those of the process by default.
     """
     commands: dict[str, Any] = {
         "pretrain": pretrain,
@@ -554,13 +563,16 @@ def main(arguments: list[str] | None = None) -> None:
         "report": report,
         "list": list_,
     }
+    words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(words):  # wherever it stands, tyro then explains all arguments
+        words = [*(word for word in words[:1] if word in commands), "--help"]
     with one_sentence():
         copy_context().run(  # where a command finds its data is forgotten at its end
             tyro.extras.subcommand_cli_from_dict,
             commands,
             prog="jaxunlearn",
             description=__doc__,
-            args=arguments,
+            args=words,
         )
 
 
@@ -571,38 +583,53 @@ def one_sentence() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _fail("stopped; the same command continues.", 130)
-    except (ValueError, RuntimeError, OSError) as error:
-        from jaxunlearn.training import Diverged, Interrupted
-        from jaxunlearn.types import InputError
+    except Exception as error:
+        foreseen = _foreseen(error)
+        if foreseen is None:
+            raise
+        _fail(*foreseen)
 
-        if isinstance(error, InputError):
-            _fail(str(error), 2)
-        if isinstance(error, Diverged):
-            _fail(str(error), 1)
-        if isinstance(error, Interrupted):
-            _fail(str(error), 130)
-        if isinstance(error, OSError) and error.filename is not None:
-            _fail(f"{error.filename} cannot be read or written ({error.strerror}).", 2)
-        raise
+
+def _foreseen(error: Exception) -> tuple[str, int] | None:
+    """The sentence and the status of a failure that is no bug; None for any other."""
+    if "jax" not in sys.modules:  # it could not be imported
+        sentence = f"JAX cannot start ({error}); correct the environment variable of that setting."
+        return (sentence, 2) if isinstance(error, ValueError) else None
+    from jaxunlearn.training import Diverged, Interrupted
+    from jaxunlearn.types import InputError
+
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, Diverged):
+        return str(error), 3
+    if isinstance(error, Interrupted):
+        return str(error), 130
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror}).", 2
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply; write it with fewer brackets.", 2
+    if isinstance(error, MemoryError):
+        return "the memory of this machine is full; use a smaller model or less data.", 4
+    return None
 
 
 def _fail(sentence: str, status: int) -> NoReturn:
+    with suppress(OSError):
+        print(f"jaxunlearn: {sentence}", file=sys.stderr)
+    if "jax" not in sys.modules:
+        sys.exit(status)
     from jaxunlearn import hosts
 
-    print(f"jaxunlearn: {sentence}", file=sys.stderr)
     hosts.leave(status)
 
 
-def _join(layout: Layout) -> None:
-    """Finds the other hosts, before anything else asks JAX for devices."""
+def _ready(data_dir: str | None, layout: Layout = Layout()) -> None:
+    """Finds the other hosts, if there are any, the devices and the data: before any computation."""
+    from jaxunlearn import hosts
+
     if layout.distributed:
-        from jaxunlearn import hosts
-
         hosts.join()
-
-
-def _find_data(data_dir: str | None) -> None:
-    """Says where the data is, for this command."""
+    hosts.check_devices()
     from jaxunlearn.setting import find_data_in
 
     find_data_in(data_dir)

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn.home import user_cache
+
 _READING = "/jax/compilation_cache/cache_retrieval_time_sec"
 _COMPILING = "/jax/core/compile/"  # tracing, lowering, and XLA's compiling or reading
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
@@ -18,11 +20,12 @@ _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 def keep_compiled_programs() -> None:
     """Makes the second start of a command fast; JAX reads this when it is imported.
 
-    The folder is `jaxunlearn/xla` in the user's cache, unless JAX_COMPILATION_CACHE_DIR names
-    another one. JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    The folder is `jaxunlearn/xla` in the user's cache, if that is known, unless
+    JAX_COMPILATION_CACHE_DIR names another one. JAX_ENABLE_COMPILATION_CACHE=false turns it off.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxunlearn" / "xla"))
+    cache = user_cache()
+    if cache is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxunlearn" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 

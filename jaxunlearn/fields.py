@@ -3,8 +3,9 @@
 An unknown field, a missing one, or a value of another type is refused by a sentence that names it.
 """
 
+import ast
+import contextlib
 import dataclasses
-import difflib
 import json
 import tomllib
 import types
@@ -12,6 +13,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 # How errors name types to people who write TOML.
@@ -32,34 +34,35 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: the file is missing or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(
             f"the configuration {path} cannot be read ({error.strerror or error}); give a TOML "
             "file, such as those in experiments/configs."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"the configuration {path} is no TOML ({error}); mend the file."
+            f"the configuration {path} is no TOML in UTF-8 ({error}); correct the file."
         ) from error
 
 
 def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:
-    """Settings from "name=value": numbers, true, false and JSON lists as such, the rest as text.
+    """Settings from "name=value": what is JSON or a constant of Python as such, the rest as text.
 
     Args:
-        pairs: as they stand on the command line.
+        pairs: the words of the command line.
         flag: how errors name it.
 
     Returns:
         The values by name.
 
     Raises:
-        InputError: something that is not name=value, or a name given twice.
+        InputError: a word that is not name=value, a name given twice, or a value that is nested
+            too deeply.
 
     Example:
-        >>> parse_settings(("num_steps=5", "objective=ascent"), "--settings")
-        {'num_steps': 5, 'objective': 'ascent'}
+        >>> parse_settings(("num_steps=5", "log_loss=True", "objective=ascent"), "--settings")
+        {'num_steps': 5, 'log_loss': True, 'objective': 'ascent'}
     """
     parsed: dict[str, Any] = {}
     for pair in pairs:
@@ -70,10 +73,21 @@ def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:
                 "learning_rate=0.01."
             )
         try:
-            parsed[name] = json.loads(text)
-        except ValueError:
-            parsed[name] = text
+            parsed[name] = _value(text)
+        except (RecursionError, MemoryError) as error:
+            raise InputError(
+                f"{flag}: the value of {name} is nested too deeply; write it with fewer brackets."
+            ) from error
     return parsed
+
+
+def _value(text: str) -> Any:
+    """A value in the spelling of JSON (true, [1e-3]) or of Python (True, [.001]), or the text."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):  # the last: not a value of JSON
+        return json.loads(json.dumps(ast.literal_eval(text)))
+    return text
 
 
 def from_dict(cls: Any, values: Any, where: str) -> Any:
@@ -96,9 +110,9 @@ def from_dict(cls: Any, values: Any, where: str) -> Any:
     known = {entry.name: hints[entry.name] for entry in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "."
-            raise InputError(f"{where} has no field {name!r}, only {', '.join(known)}{hint}")
+            raise InputError(
+                f"{where} has no field {name!r}{closest(name, known)}, only {', '.join(known)}."
+            )
     for entry in dataclasses.fields(cls):
         required = (entry.default, entry.default_factory) == (dataclasses.MISSING,) * 2
         if required and entry.name not in values:

@@ -238,7 +238,7 @@ def read_json(path: Path) -> dict[str, Any]:
             altered.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ from jaxunlearn.evaluation.generation import classify_generated, compare_generat
 from jaxunlearn.features import Features, of_classifier, of_inception, real_images
 from jaxunlearn.files import write_arrays
 from jaxunlearn.folders import locked
-from jaxunlearn.models.checks import closest
+from jaxunlearn.names import closest
 from jaxunlearn.report.grids import check_picture, sample_grid
 from jaxunlearn.results import (
     predict,

@@ -7,7 +7,7 @@ that ends with an error takes all others with it.
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -16,6 +16,15 @@ from jax.experimental import multihost_utils
 from jaxunlearn.types import InputError
 
 _SECONDS_TO_NOTICE = 30  # a host that is gone
+# Settings of JAX that stop compiled programs, and what they may be; the last is JAX's default.
+_GUARDS = dict.fromkeys(
+    ("", "_host_to_device", "_device_to_device", "_device_to_host"), ("log", None, "allow")
+)
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "jax_disable_jit": (False,),
+    "jax_numpy_dtype_promotion": ("standard",),
+    **{f"jax_transfer_guard{part}": allowed for part, allowed in _GUARDS.items()},
+}
 
 
 def join() -> None:
@@ -49,6 +58,29 @@ def join() -> None:
 def _number(variable: str) -> int | None:
     value = os.environ.get(variable)
     return None if value is None else int(value)
+
+
+def check_devices() -> None:
+    """Looks for devices, before anything is computed.
+
+    Raises:
+        InputError: JAX finds none, or a setting of JAX is one that compiled programs cannot run
+            under.
+    """
+    for name, allowed in _ALLOWED.items():
+        value = getattr(jax.config, name)
+        if value not in allowed:
+            raise InputError(
+                f"{name.upper()} is {value}, but the commands need {allowed[-1]}; unset it."
+            )
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter is of a plugin that is missing
+        raise InputError(
+            f"JAX finds no device for JAX_PLATFORMS={jax.config.jax_platforms or ''} "
+            f"({str(error).split('.')[0] or 'no such plugin'}); name what this machine has, such "
+            "as cpu, or unset it."
+        ) from error
 
 
 def is_first() -> bool:

@@ -1,6 +1,7 @@
 """How a run is laid out on the machine. It is no part of a run's configuration."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Layout:
     """
 
     devices: int = 1
-    parameters: str = "replicated"
+    parameters: Literal["replicated", "sharded"] = "replicated"
     distributed: bool = False
     micro_batch: int = 0
-    parallel: str = "jit"
+    parallel: Literal["jit", "pmap"] = "jit"

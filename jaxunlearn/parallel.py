@@ -57,8 +57,9 @@ def make_mesh(num_devices: int | None = None, parameters: str = "replicated") ->
     count = len(present) if num_devices is None else num_devices
     if not 1 <= count <= len(present):
         raise InputError(
-            f"devices is {count}, but this machine has {len(present)} ({present[0].platform}); ask "
-            f"for 1 to {len(present)}, or set JAX_NUM_CPU_DEVICES for more CPU devices."
+            f"devices is {count}, but this machine has {len(present)} ({present[0].platform}); use "
+            f"{'1' if len(present) == 1 else f'1 to {len(present)}'}, or set JAX_NUM_CPU_DEVICES "
+            "for more CPU devices."
         )
     if jax.process_count() > 1 and count != len(present):
         raise InputError(

@@ -329,7 +329,11 @@ def run(
             metrics.append(history, step, done)
             step += done
             if not finite:
-                kept = f"the last good checkpoint is of step {saved}" if saved else "none was saved"
+                kept = (
+                    f"the last good checkpoint is of step {saved}"
+                    if saved
+                    else "no checkpoint was saved before it"
+                )
                 raise Diverged(
                     f"a loss or a weight became NaN or infinite at step {step} of {num_steps}; "
                     f"{kept}. Lower the learning rate or the forget scale."

@@ -29,7 +29,11 @@ PRETRAIN = {
     "model axis": ("--model-settings axis_name=data", "give axis_name", "leave it out"),
     "model too large": ("--model vit-ti", "patch_size 16 cannot cut 8x8 images"),
     "no pair": ("--model-settings hidden", "--model-settings got 'hidden'", "name=value"),
-    "setting": ("--training steps=3", "no setting 'steps', only num_steps", "learning_rate"),
+    "setting": (
+        "--training steps=3",
+        "no setting 'steps' (did you mean 'num_steps'?)",
+        "learning_rate",
+    ),
     "setting twice": ("--training num_steps=3 num_steps=4", "--training got 'num_steps=4'", "once"),
     "steps negative": ("--training num_steps=-5", "num_steps", "is -5, but must be positive"),
     "steps zero": ("--training num_steps=0", "is 0, but must be positive"),
@@ -48,8 +52,6 @@ PRETRAIN = {
     "seed": ("--seed -1", "seed must be an integer of at least 0, got -1"),
     "devices too many": ("--devices 9", "devices is 9, but this machine has 8 (cpu)", "1 to 8"),
     "devices none": ("--devices 0", "devices is 0"),
-    "parameters": ("--parameters split", "parameters is 'split'", "replicated or sharded"),
-    "parallel": ("--parallel map", "parallel is 'map'", "jit or pmap"),
     "pmap of shares": ("--parallel pmap --parameters sharded", "all parameters on each", "jit"),
     "batch over devices": (
         *["--devices 4 --training retain_batch_size=66", "retain_batch_size is 66"],
@@ -76,6 +78,26 @@ def test_pretrain(here, data_dir, case):
     if "--data" not in given:
         given += ["--data-dir", str(data_dir)]
     assert_refused(call("pretrain", "run", *given), *fragments)
+
+
+@pytest.mark.parametrize(
+    ("words", "choices"),
+    [
+        ("--parameters split", ("replicated", "sharded")),
+        ("--parallel map", ("jit", "pmap")),
+        ("--augmentation flip", ("none", "crop", "flip_crop")),
+    ],
+)
+def test_a_choice_that_does_not_exist(here, words, choices):
+    result = call("pretrain", "run", *words.split())
+    assert result.status == 2 and words.split()[1] in result.err
+    assert all(choice in result.err for choice in choices)
+
+
+def test_a_class_by_its_name_is_sent_to_the_flag_for_words(here, pretrained):
+    result = call("retrain", "run", "--pretrained", pretrained, "--classes", "three")
+    assert result.status == 2
+    assert "--classes" in result.err and "--words takes their names" in result.err
 
 
 REQUESTS = {
@@ -125,9 +147,9 @@ def test_indices_that_are_everything_or_held_out(here, pretrained, data_dir):
 
 
 SETTINGS = {
-    "method": ("eupm", "", "method is 'eupm'", "salun", "did you mean eupmu?"),
+    "method": ("eupm", "", "method is 'eupm'", "salun", "did you mean 'eupmu'?"),
     "retrain": ("retrain", "", "begins with new weights", "finetune"),
-    "setting": ("eupmu", "tolerence=1", "no setting 'tolerence'", "did you mean tolerance?"),
+    "setting": ("eupmu", "tolerence=1", "no setting 'tolerence'", "did you mean 'tolerance'?"),
     "of another": ("finetune", "tolerance=1", "method finetune has no setting 'tolerance'"),
     "no pair": ("eupmu", "tolerance:1", "--settings got 'tolerance:1'", "name=value"),
     "no name": ("eupmu", "=1", "--settings got '=1'"),
@@ -196,10 +218,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(pretrained, tmp_path):
     run = tmp_path / "run"
     words = ["unlearn", run, "--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
     result = call(*words, "--settings", *QUICK, "learning_rate=1e30")
-    assert result.status == 1
+    assert result.status == 3
     assert result.err.count("\n") == 1 and "Traceback" not in result.err
     assert "became NaN or infinite at step " in result.err and " of 4" in result.err
-    assert "none was saved" in result.err and "Lower the learning rate" in result.err
+    assert (
+        "no checkpoint was saved before it" in result.err
+        and "Lower the learning rate" in result.err
+    )
     assert not (run / "done.json").exists() and not (run / "weights").exists()
     assert not (run / "checkpoints").exists()
 
@@ -210,7 +235,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(data_dir, tmp
     decay = {"learning_rate": 10.0, "weight_decay": 1.0, "momentum": 0.0}
     words = problem_words(data_dir, num_steps=24000, **decay)
     result = call("pretrain", run, *words)
-    assert result.status == 1, result
+    assert result.status == 3, result
     assert "the last good checkpoint is of step 1000" in result.err
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["1000"]
     assert not (run / "done.json").exists()
@@ -218,7 +243,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(data_dir, tmp
         call("retrain", tmp_path / "r", "--pretrained", run, "--fraction", 0.1), "not finished"
     )
     again = call("pretrain", run, *words)
-    assert (again.status, again.err) == (1, result.err)
+    assert (again.status, again.err) == (3, result.err)
 
 
 def test_in_processes_of_their_own(here, pretrained, tmp_path_factory):

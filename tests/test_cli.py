@@ -70,7 +70,8 @@ def test_the_help_lists_every_command_with_its_meaning():
     text = done("--help")
     for command in FLAGS:
         assert f"• {command}" in text
-    assert "Exit status: 0 done, 1 a loss diverged, 2 bad input, 130 stopped" in text
+    statuses = "0 done, 1 an unexpected error, 2 bad input, 3 a loss diverged, 4 out of memory"
+    assert f"Exit status: {statuses}, 130 stopped" in " ".join(text.split())
 
 
 def test_help_imports_neither_jax_nor_anything_else_that_is_slow():
@@ -104,16 +105,6 @@ def test_the_package_is_lazy_and_complete():
     assert jaxunlearn.types.InputError is jaxunlearn.InputError
     with pytest.raises(AttributeError, match="'jaxunlearn' has no attribute 'implicit_surgey'"):
         _ = jaxunlearn.implicit_surgey
-
-
-def test_a_missing_package_is_named(tmp_path):
-    code = "import sys; sys.modules['tyro'] = None\nfrom jaxunlearn.__main__ import main\nmain()"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert ended.stderr == (
-        "jaxunlearn: the command line needs the package tyro, which is not installed; install "
-        "jaxunlearn[pipeline].\n"
-    )
 
 
 @pytest.mark.parametrize(

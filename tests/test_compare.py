@@ -230,7 +230,7 @@ def test_a_diverging_method_does_not_stop_the_others(
         + '[overrides."random-0.1".wild]\nlearning_rate = 1e30\n'
     )
     result = call("compare", study, "--config", config)
-    assert result.status == 1
+    assert result.status == 3
     assert trained == ["wild", "tight", "wild", "wild", "wild"]
     assert result.err.startswith("jaxunlearn: diverged or broke their budget, and so without ")
     assert result.err.count("\n") == 1
@@ -263,7 +263,7 @@ def test_nothing_follows_a_diverging_original_model(study_text, tmp_path, traine
         study_text.replace("[problem.training]", "[problem.training]\nlearning_rate = 1e30")
     )
     result = call("compare", folder, "--config", config)
-    assert result.status == 1
+    assert result.status == 3
     assert trained == ["pretrain", "pretrain"]
     assert "seed-0/pretrain, " in result.err and "seed-1/pretrain. " in result.err
     assert json.loads((folder / "results.json").read_text())["requests"] == {}

@@ -221,7 +221,7 @@ def test_divergence_keeps_the_last_good_checkpoint(
 
 def test_divergence_without_checkpoints(go: Any) -> None:
     seen: list[training.Progress] = []
-    with pytest.raises(Diverged, match="at step 2 of 10; none was saved"):
+    with pytest.raises(Diverged, match="at step 2 of 10; no checkpoint was saved before"):
         go(numbers=WILD, on_progress=seen.append)
     assert seen == []
 

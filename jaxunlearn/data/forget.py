@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.data.dataset import Dataset
+from jaxunlearn.home import expanded
 from jaxunlearn.types import InputError
 
 VALIDATION_STREAM, FORGET_STREAM = 0, 1
@@ -310,7 +311,7 @@ def read_indices(path: str | Path) -> tuple[int, ...]:
             is negative or stands there twice.
     """
     try:
-        text = Path(path).expanduser().read_text("utf-8")
+        text = expanded(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"forget file {str(path)!r} cannot be read ({error}); give a JSON list or one number a "

@@ -4,7 +4,6 @@ Reading needs no TensorFlow, only that the set was prepared in a format with ran
 TensorFlow is installed, a set that is missing is prepared on the way.
 """
 
-import difflib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jaxunlearn.data import storage
 from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.table import TABLE, Entry
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 
@@ -98,9 +98,7 @@ def _cannot_open(name: str, known: tuple[str, ...], error: Exception) -> str:
     base = str(name).split("/")[0].split(":")[0]
     if base in known:
         return f"tfds cannot open the data set {name!r} ({storage.sentence(error)}); {sets}"
-    matches = difflib.get_close_matches(base, known, n=1)
-    closest = f" (did you mean {matches[0]!r}?)" if matches else ""
-    return f"unknown data set {name!r}{closest}; {sets}"
+    return f"unknown data set {name!r}{closest(base, known)}; {sets}"
 
 
 def _not_prepared(source: str, place: Path, reason: str) -> str:

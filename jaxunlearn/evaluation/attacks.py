@@ -25,12 +25,12 @@ Learning Models", USENIX Security 2021: it is 0 for a confident right answer and
 confident wrong one, where the entropy cannot tell the two apart.
 """
 
-import difflib
 from collections.abc import Callable
 
 import numpy as np
 
 from jaxunlearn.evaluation.predictions import Predictions, check_predictions
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 _TINY = 1e-30
@@ -91,10 +91,9 @@ def attack_feature(predictions: Predictions, feature: str) -> np.ndarray:
         modified_entropy 0.021 4.145
     """
     if feature not in _FEATURES:
-        close = difflib.get_close_matches(feature, FEATURES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise InputError(
-            f"Unknown feature {feature!r}: it must be one of {', '.join(FEATURES)}{hint}"
+            f"feature is {feature!r}{closest(feature, FEATURES)}, but must be one of "
+            f"{', '.join(FEATURES)}."
         )
     checked = check_predictions(predictions, "attacked")
     return _FEATURES[feature](checked).reshape(len(checked.labels), -1)

@@ -22,7 +22,6 @@ Estimating Training Data Influence by Tracing Gradient Descent, NeurIPS 2020; Zh
 makes unlearning hard and what to do about it, NeurIPS 2024 (why such requests).
 """
 
-import difflib
 import functools
 import json
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import data, runs
 from jaxunlearn.files import write_text
+from jaxunlearn.names import closest
 from jaxunlearn.setting import (
     Weights,
     check_classifies,
@@ -82,9 +82,9 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
             pretraining run, or a file that holds something else or cannot be written.
     """
     if by not in SCORES:
-        close = difflib.get_close_matches(by, SCORES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
-        raise InputError(f"by is {by!r}, but must be one of {', '.join(SCORES)}{hint}")
+        raise InputError(
+            f"by is {by!r}{closest(by, SCORES)}, but must be one of {', '.join(SCORES)}."
+        )
     if not 0 < fraction < 1:
         raise InputError(f"fraction is {fraction}, but must lie between 0 and 1, such as 0.1.")
     config = runs.read_pretrained(pretrained)

@@ -9,7 +9,6 @@ configurations, `build` makes a method from flat settings, the optimizer's inclu
 a custom method, which is then like any of these.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -58,6 +57,7 @@ from jaxunlearn.methods.selective_amnesia import selective_amnesia
 from jaxunlearn.methods.sfron import sfron, sfron_released
 from jaxunlearn.methods.ssd import ssd
 from jaxunlearn.methods.unsir import unsir
+from jaxunlearn.names import closest
 from jaxunlearn.optimizers import optimizer, schedule
 from jaxunlearn.types import InputError, Method, Task
 
@@ -192,10 +192,9 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
     allowed = limits(name) if given else {}
     for key, value in (given or {}).items():
         if key not in defaults:
-            close = difflib.get_close_matches(key, defaults, n=1)
-            hint = f"; did you mean {close[0]}?" if close else "."
             raise InputError(
-                f"method {name} has no setting {key!r}, only {', '.join(defaults)}{hint}"
+                f"method {name} has no setting {key!r}{closest(key, defaults)}, only "
+                f"{', '.join(defaults)}."
             )
         defaults[key] = checked(name, key, value, defaults[key], allowed.get(key, Limits()))
     return defaults
@@ -338,7 +337,8 @@ def _own_limits(constructor: Callable[..., Method]) -> dict[str, Limits]:
 
 def _constructor(name: str) -> Callable[..., Method]:
     if name not in _METHODS:
-        close = difflib.get_close_matches(name, _METHODS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
-        raise InputError(f"method is {name!r}, but must be one of {', '.join(_METHODS)}{hint}")
+        raise InputError(
+            f"method is {name!r}{closest(name, _METHODS)}, but must be one of "
+            f"{', '.join(_METHODS)}."
+        )
     return _METHODS[name]

@@ -34,12 +34,12 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxunlearn.models.checks import closest
 from jaxunlearn.models.mlp import MLP
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.swin import Swin
 from jaxunlearn.models.vgg import VGG
 from jaxunlearn.models.vit import ViT
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 __all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create"]

@@ -4,7 +4,6 @@ A check reads one field of a module and raises `InputError` with the value found
 and an example; it runs while the module is built, before any array exists.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,17 +141,6 @@ def check_flags(module: nn.Module, *fields: str) -> None:
     for field in fields:
         if not isinstance(getattr(module, field), bool):
             raise _refuse(module, field, "True or False")
-
-
-def closest(word: str, known: Sequence[str]) -> str:
-    """What an error adds where a word is nearly a known one, or "".
-
-    Example:
-        >>> closest("resnet81", ("resnet18", "mlp"))
-        " (did you mean 'resnet18'?)"
-    """
-    matches = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
 def check_common(module: nn.Module) -> None:

@@ -29,9 +29,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxunlearn.models.checks import closest
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.dit import DiT
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 __all__ = ["DDPMUNet", "DiT", "available", "create"]

@@ -23,9 +23,9 @@ from typing import Any
 import flax.linen as nn
 
 from jaxunlearn.models.autoencoder import AutoencoderKL
-from jaxunlearn.models.checks import closest
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 _AUTOENCODERS: dict[str, dict[str, Any]] = {

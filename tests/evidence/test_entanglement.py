@@ -138,7 +138,7 @@ def test_the_highest_scores_are_taken(pretrained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
-        (["--by", "nearst"], ("'nearst'", "did you mean nearest?")),
+        (["--by", "nearst"], ("'nearst'", "did you mean 'nearest'?")),
         (["--by", "nearest", "--fraction", 1.0], ("between 0 and 1",)),
         (["--by", "nearest", "--fraction", 0.0001], ("less than one example",)),
         (["--by", "nearest", "--fraction", 0.9], ("smaller fraction",)),

@@ -80,7 +80,7 @@ def tuned(tmp_path_factory, config) -> Path:
 def partly(folder, config):
     """Runs a search whose run "wild" diverges; what it printed."""
     result = call("tune", folder, "--config", config)
-    assert result.status == 1
+    assert result.status == 3
     assert result.err.startswith(
         "jaxunlearn: the best trial diverged or broke its budget of random-0.1 wild. "
     )
@@ -310,10 +310,10 @@ def test_overrides_take_the_place_of_entries(data_dir):
 BAD = {
     "no trials": ("trials = 3", "trials = 0", "trials is 0"),
     "missing": ("trials = 3\n", "", "the search has no trials"),
-    "field": ("trials = 3", "trials = 3\ntrails = 3", "no field 'trails'", "mean trials?"),
+    "field": ("trials = 3", "trials = 3\ntrails = 3", "no field 'trails'", "mean 'trials'?"),
     "no seeds": ("seeds = [0]", "seeds = []", "the search has no seeds"),
     "seeds": ("seeds = [0]", "seeds = [1, 1]", "must be different"),
-    "method": ('method = "finetune"', 'method = "finetuned"', "mean finetune?"),
+    "method": ('method = "finetune"', 'method = "finetuned"', "mean 'finetune'?"),
     "retrain": ('method = "finetune"', 'method = "retrain"', "nothing to unlearn"),
     "static": ("num_steps = 4", "num_steps = [4, 8]", "num_steps", "cannot be varied", "momentum"),
     "range": ("[0.001, 1.0]", "[0.0, 1.0]", "must begin above 0"),

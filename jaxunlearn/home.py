@@ -1,0 +1,42 @@
+"""The user's home and cache folders, where they can be found. Imports nothing else."""
+
+import os
+from pathlib import Path
+
+
+def user_cache() -> Path | None:
+    """The folder for what can be made again: $XDG_CACHE_HOME, by default `~/.cache`.
+
+    Returns:
+        The folder, which need not exist; None if it is not set and the home folder is unknown, as
+        for a numeric user of a container.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if cache.startswith("~") else Path(cache)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """An absolute path, with the home folder in place of `~`; nothing is created.
+
+    Args:
+        path: as the user gave it.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: the path begins with `~`, but that home folder is unknown.
+
+    Example:
+        >>> expanded("/data/digits").as_posix()
+        '/data/digits'
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        from jaxunlearn.types import InputError
+
+        raise InputError(
+            f"{os.fspath(path)} begins with ~, but that home folder is unknown; give the path in "
+            "full."
+        ) from error
