@@ -77,9 +77,9 @@ def check_devices() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter is of a plugin that is missing
         raise InputError(
-            f"JAX finds no device for JAX_PLATFORMS={jax.config.jax_platforms or ''} "
-            f"({str(error).split('.')[0] or 'no such plugin'}); name what this machine has, such "
-            "as cpu, or unset it."
+            f"JAX finds no device for JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} "
+            f"({str(error).partition('. ')[0] or 'no such plugin'}); name what this machine has, "
+            "such as cpu, or unset it."
         ) from error
 
 
