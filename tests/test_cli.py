@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -83,15 +82,8 @@ def test_help_imports_neither_jax_nor_anything_else_that_is_slow():
         "slow = {'jax', 'numpy', 'optax', 'flax', 'orbax', 'scipy', 'sklearn', 'matplotlib'}\n"
         "sys.exit(' '.join(slow & set(sys.modules)) or 0)\n"
     )
-    seconds = {"help": [], "jax": []}
-    for _ in range(3):
-        for name, program in (("help", code), ("jax", "import jax")):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-            assert ended.returncode == 0, ended.stderr
-            after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            seconds[name].append(after - before)
-    assert min(seconds["help"]) < 0.6 * min(seconds["jax"])
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_package_is_lazy_and_complete():

@@ -16,6 +16,7 @@ from jaxunlearn.files import read_arrays
 from jaxunlearn.setting import Weights, load_dataset, load_task
 from jaxunlearn.types import InputError
 from tests.helpers import assert_trees_equal
+from tests.once import made_once
 from tests.shell.commands import assert_refused, call, copy, done, snapshot
 
 pytest_plugins = ["tests.shell.fixtures"]
@@ -63,9 +64,11 @@ def config(tmp_path_factory, data_dir):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, config):
     """The study, run once. It is not to be written to."""
-    folder = tmp_path_factory.mktemp("studies") / "generating"
-    done("compare", folder, "--config", config)
-    return folder
+
+    def make(folder):
+        done("compare", folder / "study", "--config", config)
+
+    return made_once(tmp_path_factory, "generating", make) / "study"
 
 
 @pytest.fixture(scope="session")

@@ -71,18 +71,18 @@ def test_ctrl_c_and_terminate(undisturbed, data_dir, cache, tmp_path):
     assert_same_run(run, undisturbed)
 
 
-def test_kill_at_a_random_moment(undisturbed, data_dir, cache, tmp_path):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kill_at_a_random_moment(undisturbed, data_dir, cache, tmp_path, seed):
+    """Soon after a checkpoint that a seed draws; the moment itself is the scheduler's."""
     run = tmp_path / "run"
     words = ["pretrain", run, *problem_words(data_dir, num_steps=LONG)]
     process = start(*words, cache=cache)
-    wait_for_checkpoint(run, 2000)
-    delay = random.uniform(0.0, 0.5)
-    time.sleep(delay)
+    wait_for_checkpoint(run, 1000 * random.Random(seed).randint(1, 8))
     process.kill()
     assert wait(process).status == -signal.SIGKILL
     unfinished = not (run / "done.json").exists()
     ended = call(*words)
-    assert ended.status == 0, (delay, ended)
+    assert ended.status == 0, ended
     assert (f"{LONG} steps" in ended.out) == unfinished
     assert_same_run(run, undisturbed)
 
@@ -119,13 +119,27 @@ def test_kill_inside_the_writing_of_a_checkpoint(undisturbed, data_dir, cache, t
     assert_same_run(run, undisturbed)
 
 
-@pytest.mark.parametrize("seconds", [0.8, 1.6])
-def test_ctrl_c_while_it_imports(data_dir, cache, tmp_path, seconds):
-    words = problem_words(data_dir, num_steps=10 * LONG)
-    process = start("pretrain", tmp_path / "run", *words, cache=cache)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    ended = wait(process)
+# The command, interrupted when it begins to import a package.
+INTERRUPTED_WHILE_IMPORTING = """
+import importlib.abc, os, signal, sys
+from jaxunlearn.__main__ import main
+
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {package!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+
+
+@pytest.mark.parametrize("package", ["jax", "orbax.checkpoint"])
+def test_ctrl_c_while_it_imports(data_dir, cache, tmp_path, package):
+    words = problem_words(data_dir, num_steps=LONG)
+    program = ("-c", INTERRUPTED_WHILE_IMPORTING.format(package=package))
+    ended = wait(start("pretrain", tmp_path / "run", *words, cache=cache, program=program))
     assert ended.status == 130, ended
     assert ended.err.startswith("jaxunlearn: stopped") and ended.err.count("\n") == 1
     assert "the same command continues" in ended.err

@@ -1,6 +1,7 @@
 """Forgetting that ends where validation data stand: what the pipeline tells forget examples."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import jax
@@ -79,18 +80,22 @@ def test_unlearning_ends_nearer_to_them(problem, pretrained, tmp_path, objective
 
 
 def test_looking_them_up_counts_without_its_compilation(problem, pretrained, tmp_path, monkeypatch):
-    """Of a look-up that waits 0.4 s and traces for 3 s, the run's seconds hold the former."""
+    """Of a look-up of 1,000.5 s, of which 1,000 are compilation, the run's seconds hold 0.5."""
+    late, compiled = [0.0], []
+    clock = time.perf_counter
 
     def slow(task, original, splits, forget):
-        jax.jit(lambda x: time.sleep(3.0) or x + 1.0)(jnp.zeros(3))
-        time.sleep(0.4)
+        late[0] += 1000.5
+        compiled.append(1000.0)
         return with_unseen(task, original, splits, forget)
 
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
+    monkeypatch.setattr(stages, "compilation_seconds", lambda: nullcontext(compiled))
     monkeypatch.setattr(stages, "with_unseen", slow)
     settings = SETTINGS | {"num_steps": 1}
     stages.unlearn(tmp_path / "run", pretrained, TENTH, "scalarization", settings)
     seconds = runs.read_done(tmp_path / "run")
-    assert 0.4 < seconds["seconds"] < 3.0 < seconds["compile_seconds"]
+    assert 0.5 < seconds["seconds"] < 1000.0 < seconds["compile_seconds"]
 
 
 def test_it_needs_validation_data_of_the_same_kind(problem, tmp_path):

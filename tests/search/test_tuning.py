@@ -18,6 +18,7 @@ from jaxunlearn.report.tuning import chosen_toml, regret
 from jaxunlearn.runs import load_weights
 from jaxunlearn.search import cases, tuning
 from jaxunlearn.setting import load_task
+from tests.once import made_once
 from tests.shell.commands import (
     QUICK,
     TRAINING,
@@ -68,13 +69,15 @@ def config(tmp_path_factory, data_dir) -> Path:
 @pytest.fixture(scope="session")
 def tuned(tmp_path_factory, config) -> Path:
     """A finished search."""
-    folder = tmp_path_factory.mktemp("search") / "tuned"
-    printed = partly(folder, config)
-    assert re.search(r"random-0.1 +finetune +1 +3 ", printed)  # one number, three trials
-    assert re.search(r"random-0.1 +wild +0 +1 ", printed)
-    assert "trial   3 of 3" in printed and f"chosen settings: {folder}" in printed
-    assert "regret" in printed
-    return folder
+
+    def make(folder):
+        printed = partly(folder / "tuned", config)
+        assert re.search(r"random-0.1 +finetune +1 +3 ", printed)  # one number, three trials
+        assert re.search(r"random-0.1 +wild +0 +1 ", printed)
+        assert "trial   3 of 3" in printed and f"chosen settings: {folder / 'tuned'}" in printed
+        assert "regret" in printed
+
+    return made_once(tmp_path_factory, "tuned", make) / "tuned"
 
 
 def partly(folder, config):

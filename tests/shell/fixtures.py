@@ -12,41 +12,48 @@ import pytest
 
 from jaxunlearn import data
 from tests.data.toys import write_fashion_mnist
+from tests.once import made_once
 from tests.shell.commands import QUICK, done, problem_words, snapshot
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
     """A folder that holds prepared digits."""
-    place = tmp_path_factory.mktemp("data")
-    data.load("digits", data_dir=place)
-    return place
+    return made_once(
+        tmp_path_factory, "data", lambda place: data.load("digits", data_dir=place)
+    )
 
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory, data_dir) -> Path:
     """A pretraining run."""
-    run = tmp_path_factory.mktemp("runs") / "pretrained"
-    done("pretrain", run, *problem_words(data_dir))
-    return run
+
+    def make(folder: Path) -> None:
+        done("pretrain", folder / "run", *problem_words(data_dir))
+
+    return made_once(tmp_path_factory, "pretrained", make) / "run"
 
 
 @pytest.fixture(scope="session")
 def retrained(tmp_path_factory, pretrained) -> Path:
     """The retrained model without a random tenth, evaluated."""
-    run = tmp_path_factory.mktemp("runs") / "retrained"
-    done("retrain", run, "--pretrained", pretrained, "--fraction", 0.1)
-    done("evaluate", run)
-    return run
+
+    def make(folder: Path) -> None:
+        done("retrain", folder / "run", "--pretrained", pretrained, "--fraction", 0.1)
+        done("evaluate", folder / "run")
+
+    return made_once(tmp_path_factory, "retrained", make) / "run"
 
 
 @pytest.fixture(scope="session")
 def unlearned(tmp_path_factory, pretrained) -> Path:
     """The original model, made to forget that tenth by a few steps of fine-tuning."""
-    run = tmp_path_factory.mktemp("runs") / "unlearned"
     words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
-    done("unlearn", run, *words, "--settings", *QUICK)
-    return run
+
+    def make(folder: Path) -> None:
+        done("unlearn", folder / "run", *words, "--settings", *QUICK)
+
+    return made_once(tmp_path_factory, "unlearned", make) / "run"
 
 
 STUDY = """
@@ -99,10 +106,15 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, study_text) -> Finished:
     """The study, run."""
-    place = tmp_path_factory.mktemp("study")
-    config = place / "study.toml"
-    config.write_text(study_text)
-    return Finished(place / "study", config, done("compare", place / "study", "--config", config))
+
+    def make(folder: Path) -> None:
+        config = folder / "study.toml"
+        config.write_text(study_text)
+        printed = done("compare", folder / "study", "--config", config)
+        (folder / "printed.txt").write_text(printed)
+
+    folder = made_once(tmp_path_factory, "finished", make)
+    return Finished(folder / "study", folder / "study.toml", (folder / "printed.txt").read_text())
 
 
 @pytest.fixture
