@@ -1,17 +1,26 @@
-# Everything from a fresh clone: each target makes its own environment in .venv first.
+# Everything from a fresh clone: each target makes its own environment first.
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-dev
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test lint docs-test bench clean
+.PHONY: demo test test-long test-newest lint docs-test bench clean
 
 demo: $(INSTALLED)  ## make models forget handwritten digits, and show the report
 	$(BIN)/jaxunlearn compare $(RUNS)/digits-demo --config experiments/configs/digits_demo.toml
 
-test: $(INSTALLED)  ## all tests, doctests included
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+test: $(INSTALLED)  ## the tests of every part, doctests included: five minutes on two cores
+	$(PYTEST) -m "not long" --cov --cov-report=
+	@echo "coverage of these tests: $$($(BIN)/coverage report --format=total)%"
+
+test-long: $(INSTALLED)  ## the rest: every method on every task, kills, fuzz, devices, whole studies
+	$(PYTEST) -m long --cov --cov-append --cov-report=
+	@echo "coverage of all tests so far: $$($(BIN)/coverage report --format=total)%"
+
+test-newest: $(INSTALLED)  ## the core and the methods: with PYTHON=python3.13 and a VENV of its own, on the newest JAX
+	$(PYTEST) tests/transforms tests/methods
 
 docs-test: $(INSTALLED)  ## only the examples in docstrings, README and docs
 	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py tests/test_new_method.py
@@ -21,7 +30,7 @@ lint: $(INSTALLED)  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## what steps cost, many runs as one program, and how the cost grows
+bench: $(INSTALLED)  ## the cost of a step, of many runs as one program, and how it grows
 	$(BIN)/python experiments/benchmarks/overhead.py
 	$(BIN)/python experiments/benchmarks/many_at_once.py mlp vit resnet
 	$(BIN)/python experiments/benchmarks/growth.py
