@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxunlearn.data.examples import Examples, integers
+from jaxunlearn.pixels import pixel_scale
 from jaxunlearn.types import InputError
 
 AUGMENTATIONS = ("none", "crop", "flip_crop")
@@ -28,8 +29,8 @@ class Dataset:
         test: test examples, likewise.
         num_classes: number of classes in `label`.
         class_names: one name a class.
-        mean: mean of each channel, on the scale where 255 is 1.
-        std: standard deviation of each channel, on the same scale.
+        mean: mean of each channel, as `channel_statistics` measures it.
+        std: standard deviation of each channel, likewise.
         augmentation: "none", "crop" (shifts) or "flip_crop" (shifts and mirror images).
         coarse: int32 `[N_train]`, the coarse class of each training example, or None.
         coarse_names: one name a coarse class.
@@ -159,7 +160,7 @@ class Dataset:
 
 
 def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, on the scale where 255 is 1.
+    """Mean and standard deviation of each channel: of uint8 / 255, or of floating point as it is.
 
     A constant channel gets standard deviation 1, so that normalising it gives zeros.
 
@@ -169,15 +170,18 @@ def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[floa
     Returns:
         mean and std, one number a channel.
 
+    Raises:
+        InputError: images of another type.
+
     Example:
         >>> channel_statistics(np.array([0, 255], np.uint8).reshape(1, 2, 1, 1))
         ((0.5,), (0.5,))
     """
-    axes, pixels = (0, 1, 2), image[..., 0].size
+    axes, pixels, scale = (0, 1, 2), image[..., 0].size, pixel_scale(image.dtype)
     blocks = [image[i : i + _BLOCK] for i in range(0, len(image), _BLOCK)]
     mean = np.sum([b.sum(axes, dtype=np.float64) for b in blocks], axis=0) / pixels
     with np.errstate(invalid="ignore"):  # infinite pixels: `Dataset` refuses them in a sentence
         variance = np.sum([((b - mean) ** 2).sum(axes) for b in blocks], axis=0) / pixels
     constant = image.min(axes) == image.max(axes)
-    std = np.where(constant, 1.0, np.sqrt(variance) / 255)
-    return tuple((mean / 255).tolist()), tuple(std.tolist())
+    std = np.where(constant, 1.0, np.sqrt(variance) / scale)
+    return tuple((mean / scale).tolist()), tuple(std.tolist())

@@ -2,13 +2,15 @@
 
 Every example keeps its `index`, the position it has in its data set's split, wherever it is taken:
 that number is its identity in forget requests, saved runs and batches. Images stay as they were
-stored (uint8); the task normalises them, `(image / 255 - mean) / std`, inside the compiled step.
+stored; the task normalises them inside the compiled step, uint8 by `(image / 255 - mean) / std` and
+floating point by `(image - mean) / std`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from jaxunlearn.pixels import pixel_scale
 from jaxunlearn.types import InputError
 
 
@@ -20,13 +22,9 @@ def _images(image: np.ndarray) -> np.ndarray:
             f"images must have the four axes [N, H, W, C], got shape {image.shape}; add the "
             "missing axis, image[..., None] for one channel"
         )
+    pixel_scale(image.dtype)
     if image.dtype == np.uint8:
         return _frozen(image)
-    if not np.issubdtype(image.dtype, np.floating):
-        raise InputError(
-            f"images must be uint8 or floating point, got {image.dtype}; convert them with "
-            ".astype(np.uint8) where they hold 0 to 255"
-        )
     with np.errstate(over="ignore"):
         image = image.astype(np.float32, copy=False)
     bad = ~np.isfinite(image)

@@ -6,6 +6,7 @@ import optax
 
 from jaxunlearn.methods._build import advance, begin, predict_of
 from jaxunlearn.methods._teacher import outputs_of
+from jaxunlearn.tasks.classification import cross_entropy
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
 _SHADOW_CHILD = 8  # of the run's key
@@ -68,7 +69,8 @@ def boundary_expanding(task: Task, optimizer: optax.GradientTransformation) -> M
             logits, _ = outputs(params, state.model_state, forget, key, True)
             shadows = logits @ extra["kernel"] + extra["bias"]
             expanded = jnp.concatenate([logits, shadows[:, None]], axis=1)
-            return -jnp.mean(jax.nn.log_softmax(expanded)[:, -1])
+            wanted = jnp.full(len(logits), task.num_classes)
+            return jnp.mean(cross_entropy(expanded, wanted))
 
         both = (state.params, shadow)
         loss, grads = jax.value_and_grad(loss_fn)(both)

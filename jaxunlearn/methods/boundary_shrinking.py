@@ -7,6 +7,7 @@ import optax
 from jaxunlearn.methods._build import advance, begin, predict_of
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import outputs_of
+from jaxunlearn.pixels import as_floats
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState, unvisited
 
 _BATCH = 256  # examples that are attacked at once
@@ -105,8 +106,7 @@ def nearest_wrong_labels(
 
     def of_batch(positions: jax.Array) -> jax.Array:
         batch = unvisited(arrays, positions)
-        if batch["image"].dtype == jnp.uint8:
-            batch["image"] = batch["image"].astype(jnp.float32) / 255.0
+        batch["image"] = as_floats(batch["image"])
 
         def total_loss(images: jax.Array) -> jax.Array:
             attacked = batch | {"image": images}

@@ -1,7 +1,7 @@
 """Image classification as a task: cross-entropy per example, and class probabilities.
 
-Images arrive raw (uint8 or floating point) and are normalised and augmented inside the compiled
-step. Augmentation draws from one key per example and visit, so it does not depend on batch size or
+Images arrive raw (`jaxunlearn.pixels`) and are normalised and augmented inside the compiled step.
+Augmentation draws from one key per example and visit, so it does not depend on batch size or
 devices.
 """
 
@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxunlearn.pixels import as_floats
+from jaxunlearn.tasks._linen import caller, dropout_rngs
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 
 AUGMENTATIONS = ("none", "crop", "flip_crop")
@@ -29,20 +31,25 @@ def classification(
     """The task of classifying images with a Flax linen model.
 
     Args:
-        model: `model.apply(variables, images [B, H, W, C], train) -> logits [B, num_classes]`; what
-            it keeps besides `params` (such as `batch_stats`) becomes the model state.
+        model: `model.apply(variables, images [B, H, W, C], train) -> logits [B, num_classes]`, or a
+            tuple that begins with them. Its switch may also be `deterministic`, or missing; dropout
+            draws from the stream "dropout". What it keeps besides `params` (such as `batch_stats`)
+            becomes the model state.
         image_shape: `(H, W, C)` of the images.
         num_classes: how many classes the labels range over.
-        mean: mean of the pixels (in [0, 1]) by channel, or one for all.
-        std: standard deviation of the pixels by channel, or one for all.
+        mean: mean of the pixels by channel, or one for all: of uint8 images divided by 255, of
+            floating-point images as they are (`jaxunlearn.data.channel_statistics`).
+        std: standard deviation of the pixels by channel, or one for all, likewise.
         augmentation: "none", "crop" (shifts by up to 4 pixels) or "flip_crop" (mirrored at random
             too).
 
     Returns:
-        A `Task`.
+        A `Task`, whose logits and losses are in float32 whatever the model computes in.
 
     Raises:
-        InputError: an unknown augmentation, or a mean or std of another number of channels.
+        InputError: a model of another library or with other arguments, an unknown augmentation, or
+            a mean or std of another number of channels; from its functions, a model with another
+            number of outputs, or images of integers other than uint8.
 
     Example:
         >>> from jaxunlearn import models
@@ -64,14 +71,28 @@ def classification(
                 "give one value, or one per channel."
             )
 
+    call = caller(model, num_inputs=1)
+
     def normalised(images: jax.Array) -> jax.Array:
-        if images.dtype == jnp.uint8:
-            images = images.astype(jnp.float32) / 255.0
         shape = (1, 1, 1, -1)
-        return (images - jnp.reshape(jnp.array(mean), shape)) / jnp.reshape(jnp.array(std), shape)
+        centred = as_floats(images) - jnp.reshape(jnp.array(mean), shape)
+        return centred / jnp.reshape(jnp.array(std), shape)
+
+    def logits_of(output: Any) -> jax.Array:
+        logits: jax.Array = output[0] if isinstance(output, tuple | list) else output
+        if jnp.ndim(logits) != 2 or logits.shape[1] != num_classes:
+            raise InputError(
+                f"the model puts out logits of shape {list(jnp.shape(logits))} for a batch, but "
+                f"must put out [B, {num_classes}], one for each class; change its last layer, or "
+                "num_classes."
+            )
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
     def init(key: jax.Array) -> tuple[Params, ModelState]:
-        variables = dict(model.init(key, jnp.zeros((1, *image_shape)), train=False))
+        images = jnp.zeros((1, *image_shape))
+        output, variables = call(model.init_with_output, key, images, train=False)
+        logits_of(output)
+        variables = dict(variables)
         return variables.pop("params"), variables
 
     def outputs(
@@ -80,28 +101,55 @@ def classification(
         images = batch["image"]
         if train and augmentation != "none":
             images = augmented(images, example_keys(key, batch), flip=augmentation == "flip_crop")
-        return model.apply(
+        output, new_state = call(
+            model.apply,
             {"params": params, **model_state},
             normalised(images),
             train=train,
+            rngs=dropout_rngs(key, batch, train),
             mutable=list(model_state),
         )
+        return logits_of(output), new_state
 
     def losses(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[jax.Array, ModelState]:
         logits, new_state = outputs(params, model_state, batch, key, train)
-        # Not logsumexp minus logit, which rounds small losses to 0: adaptive weights divide by one.
-        log_probabilities = jax.nn.log_softmax(logits)
-        losses = -jnp.take_along_axis(log_probabilities, batch["label"][:, None], axis=1)[:, 0]
-        return losses, new_state
+        return cross_entropy(logits, batch["label"]), new_state
 
     def predict(params: Params, model_state: ModelState, batch: Batch) -> jax.Array:
         variables = {"params": params, **model_state}
-        logits: Any = model.apply(variables, normalised(batch["image"]), train=False)
-        return jax.nn.softmax(logits)
+        output = call(model.apply, variables, normalised(batch["image"]), train=False)
+        return jax.nn.softmax(logits_of(output))
 
     return Task(init, losses, predict, num_classes, outputs, kl_divergence)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The cross-entropy of each example, exact however small or large it is.
+
+        -log p_y = log(1 + sum_{j != y} exp(z_j - z_y)) = softplus(logsumexp_{j != y} z_j - z_y)
+
+    `logsumexp - z_y` and `log_softmax` round every loss below about 1e-7 to 0, where adaptive
+    weights divide by it.
+
+    Args:
+        logits: z, `[B, C]`, of any floating-point type.
+        labels: y, integers `[B]`.
+
+    Returns:
+        Nats, `[B]`, in float32 or wider.
+
+    Example:
+        >>> loss = cross_entropy(jnp.array([[20.0, 0.0]]), jnp.array([0]))
+        >>> print(f"{loss[0]:.6g}")
+        2.06115e-09
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    true = labels[:, None] == jnp.arange(logits.shape[1])[None]
+    others = jax.nn.logsumexp(jnp.where(true, jnp.finfo(logits.dtype).min, logits), axis=1)
+    chosen = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    return jax.nn.softplus(others - chosen)
 
 
 def kl_divergence(teacher: jax.Array, outputs: jax.Array) -> jax.Array:

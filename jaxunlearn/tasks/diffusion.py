@@ -1,6 +1,7 @@
 """Conditional diffusion as a task: the error of the predicted noise, per example.
 
-Images arrive raw: uint8 becomes [-1, 1], floating point (latents too) stays as it is. Timesteps,
+Images arrive raw: uint8 becomes [-1, 1], floating point (latents too) stays as it is, and other
+integers are refused. Timesteps,
 noise and dropped labels are drawn from one key per example and visit. The label `num_classes`
 stands for no condition.
 
@@ -11,8 +12,6 @@ Forget objectives of this task, besides those that every task has:
     match_anchor    |out(x_t, t, c) - sg out(x_t, t, a)|^2,  a = batch["anchor"], or the next class
     match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +26,8 @@ from jaxunlearn.diffusion import (
     target,
     variational_term,
 )
+from jaxunlearn.pixels import as_floats
+from jaxunlearn.tasks._linen import caller, dropout_rngs
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 
 REDUCTIONS = ("sum", "mean")
@@ -49,8 +50,8 @@ def diffusion(
     guided prediction, `(1 + w) out(c) - w out(null)`.
 
     Args:
-        model: `model.apply(variables, images [B, ...], timesteps [B], labels [B], train)`; dropout
-            draws from the collection "dropout".
+        model: `model.apply(variables, images [B, ...], timesteps [B], labels [B], train)`. Its
+            switch may also be `deterministic`, or missing; dropout draws from the stream "dropout".
         process: the diffusion.
         image_shape: of one image.
         num_classes: how many classes the labels range over; one more label means none.
@@ -62,8 +63,8 @@ def diffusion(
         A `Task` that predicts no classes.
 
     Raises:
-        InputError: an unknown reduction, or a share outside [0, 1); from its functions, a model
-            whose output does not fit the variance of the process.
+        InputError: a model of another library, an unknown reduction, or a share outside [0, 1);
+            from its functions, a model whose output does not fit the variance of the process.
 
     Example:
         >>> from jaxunlearn.models import denoisers
@@ -81,11 +82,13 @@ def diffusion(
     if not 0.0 <= label_drop < 1.0:
         raise InputError(f"label_drop is {label_drop!r}, but must be at least 0 and below 1.")
     pixels = tuple(range(1, len(image_shape) + 1))
+    call = caller(model, num_inputs=3)
     reduce = jnp.sum if reduction == "sum" else jnp.mean
 
     def init(key: jax.Array) -> tuple[Params, ModelState]:
         nothing = jnp.zeros((1,), jnp.int32)
-        variables = dict(model.init(key, jnp.zeros((1, *image_shape)), nothing, nothing))
+        images = jnp.zeros((1, *image_shape))
+        variables = dict(call(model.init, key, images, nothing, nothing, train=False))
         return variables.pop("params"), variables
 
     def predicted(
@@ -108,9 +111,9 @@ def diffusion(
 
         def denoiser(x: jax.Array, t: jax.Array, c: jax.Array) -> jax.Array:
             variables = {"params": params, **model_state}
-            rngs = {"dropout": jax.random.fold_in(keys[0], 3)} if train else None
-            output: Any = model.apply(variables, x, t, c, train=train, rngs=rngs)
-            return output
+            rngs = dropout_rngs(key, batch, train)
+            output = call(model.apply, variables, x, t, c, train=train, rngs=rngs)
+            return output.astype(x.dtype)
 
         predict = guided(process, denoiser, guidance, num_classes) if guidance else denoiser
         output = predict(noisy, timesteps, labels)
@@ -190,13 +193,18 @@ def _check_channels(process: Process, given: int, channels: int) -> None:
 
 
 def as_signal(images: jax.Array) -> jax.Array:
-    """Images in [-1, 1]: uint8 is scaled, floating point stays as it is.
+    """Images in float32 or wider: uint8 is scaled to [-1, 1], floating point stays as it is.
+
+    Raises:
+        InputError: images of another type.
 
     Example:
         >>> as_signal(jnp.array([0, 255], jnp.uint8)).tolist()
         [-1.0, 1.0]
     """
-    return images.astype(jnp.float32) / 127.5 - 1.0 if images.dtype == jnp.uint8 else images
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 127.5 - 1.0
+    return as_floats(images)
 
 
 def match_anchor(

@@ -2,10 +2,15 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from jaxunlearn import tasks
 from jaxunlearn.data import Dataset, Examples, channel_statistics
+from jaxunlearn.tasks.diffusion import as_signal
 from jaxunlearn.types import InputError
 from tests.data.toys import (
     toy,
@@ -13,6 +18,22 @@ from tests.data.toys import (
     toy_of_coarse_classes,
     toy_with_coarse_classes,
 )
+
+
+class Seen(nn.Module):
+    """Its logits are what it is given."""
+
+    @nn.compact
+    def __call__(self, images):
+        return images.reshape(len(images), -1) * self.param("one", nn.initializers.ones, ())
+
+
+def seen_by_a_model(image, mean, std):
+    task = tasks.classification(Seen(), image_shape=(4, 4, 3), num_classes=48, mean=mean, std=std)
+    batch = {"image": jnp.asarray(image), "index": jnp.arange(len(image))}
+    batch["epoch"] = 0 * batch["index"]
+    logits, _ = task.outputs(*task.init(jax.random.key(0)), batch, jax.random.key(0), False)
+    return np.asarray(logits, np.float64).reshape(image.shape)
 
 
 def changed(examples: Examples, field: str, position: int, value: int) -> Examples:
@@ -115,13 +136,63 @@ def test_fingerprint_golden():
     assert data.fingerprint == "e63c42e0a41562438f2ee4f96d172876afbf992f37507288e87ace5d0948936c"
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_channel_statistics_against_numpy(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(np.uint8, 255), (np.float16, 1), (np.float32, 1), (np.float64, 1)]
+)
+def test_channel_statistics_against_numpy(dtype, scale):
     image = toy_arrays(1500, shape=(4, 4, 3))[0].astype(dtype)
     mean, std = channel_statistics(image)
-    exact = image.astype(np.float64) / 255
+    exact = image.astype(np.float64) / scale
     np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, exact.std((0, 1, 2)), rtol=1e-12)
+
+
+IMAGES = toy_arrays(64, shape=(4, 4, 3))[0]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        IMAGES,
+        (IMAGES / 255).astype(np.float32),
+        IMAGES.astype(np.float32),
+        IMAGES.astype(np.float16),
+        (IMAGES / 127.5 - 1).astype(np.float32),
+        IMAGES.astype(np.float64),
+    ],
+    ids=["uint8", "[0, 1]", "[0, 255]", "float16", "[-1, 1]", "float64"],
+)
+def test_a_task_normalises_images_by_their_own_statistics(image):
+    """Whatever their type and range: a model sees mean 0 and standard deviation 1."""
+    mean, std = channel_statistics(image)
+    seen = seen_by_a_model(image, mean, std)
+    np.testing.assert_allclose(seen.mean((0, 1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(seen.std((0, 1, 2)), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(
+        seen, seen_by_a_model(IMAGES, *channel_statistics(IMAGES)), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.uint16, bool])
+def test_integers_other_than_bytes_are_refused_by_statistics_and_tasks_alike(dtype):
+    image = IMAGES.astype(dtype)
+    said = f"images must be uint8 or floating point, got {np.dtype(dtype)}"
+    for use in (
+        channel_statistics,
+        lambda x: Examples.from_arrays(x, np.zeros(64, int)),
+        lambda x: seen_by_a_model(x, (0.5,), (0.5,)),
+        as_signal,
+    ):
+        with pytest.raises(InputError, match=said.replace("int64", "int(32|64)")):
+            use(jnp.asarray(image) if use is as_signal else image)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32])
+def test_floating_point_images_of_models_that_generate_stay_as_they_are(dtype):
+    image = jnp.asarray(IMAGES / 127.5 - 1).astype(dtype)
+    assert as_signal(image).dtype == jnp.float32
+    np.testing.assert_array_equal(as_signal(image), image.astype(jnp.float32))
+    np.testing.assert_allclose(as_signal(jnp.asarray(IMAGES)), IMAGES / 127.5 - 1, atol=1e-6)
 
 
 def test_channel_statistics_of_a_constant_channel():

@@ -1,0 +1,61 @@
+"""The scale of stored pixels, one rule for statistics and for every task.
+
+    uint8              x / 255
+    floating point     x
+
+Other integers may hold anything, so they are refused.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.types import InputError
+
+
+def pixel_scale(dtype: Any) -> float:
+    """What stored pixels of a type are divided by: 255 or 1.
+
+    Args:
+        dtype: the type of an array of images.
+
+    Returns:
+        The divisor.
+
+    Raises:
+        InputError: a type other than uint8 and floating point.
+
+    Example:
+        >>> pixel_scale(jnp.uint8), pixel_scale(jnp.float16)
+        (255.0, 1.0)
+    """
+    if dtype == jnp.uint8:
+        return 255.0
+    if jnp.issubdtype(dtype, jnp.floating):
+        return 1.0
+    raise InputError(
+        f"images must be uint8 or floating point, got {jnp.dtype(dtype)}; convert them with "
+        ".astype(np.uint8) where they hold 0 to 255"
+    )
+
+
+def as_floats(images: jax.Array) -> jax.Array:
+    """Images in float32 or wider: uint8 in [0, 1], floating point as it is.
+
+    Args:
+        images: `[B, H, W, C]`.
+
+    Returns:
+        Images of the same shape.
+
+    Raises:
+        InputError: images of another type.
+
+    Example:
+        >>> as_floats(jnp.array([0, 255], jnp.uint8)).tolist()
+        [0.0, 1.0]
+    """
+    scale = pixel_scale(images.dtype)
+    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    return images / scale if scale != 1.0 else images

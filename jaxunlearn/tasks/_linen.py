@@ -1,0 +1,80 @@
+"""How a task calls a Flax linen model, whatever that calls its switch for training."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax.errors import InvalidRngError
+
+from jaxunlearn.types import Batch, InputError, example_keys
+
+_DROPOUT_CHILD = 3  # of the key of an example
+_SWITCHES: dict[str, Callable[[bool], bool]] = {
+    "train": lambda train: train,
+    "deterministic": lambda train: not train,
+}
+
+
+def caller(model: Any, num_inputs: int) -> Callable[..., Any]:
+    """A function that initialises or applies a model.
+
+    Args:
+        model: a Flax linen module. Its `__call__` takes the inputs and, if anything more, `train`
+            or `deterministic`.
+        num_inputs: how many inputs.
+
+    Returns:
+        `call(function, variables or key, *inputs, train, **options)`, which returns what `function`
+        does, `model.apply` or a relative of it.
+
+    Raises:
+        InputError: another kind of model, or a `__call__` that needs more; from the function, a
+            model that draws from another stream than "dropout", or in evaluation mode.
+    """
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise InputError(
+            f"the model is {kind!r}, but must be a Flax linen module; flax.nnx.bridge.to_linen "
+            "makes one from an NNX class, and any other model needs a jaxunlearn.types.Task."
+        )
+    # What an NNX class is called with is not seen in its bridge.
+    function = getattr(model, "nnx_class", type(model)).__call__
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    switches = [name for name in _SWITCHES if name in named]
+    if not switches and any(p.kind is p.VAR_KEYWORD for p in parameters):
+        switches = ["train"]
+    missing = [
+        p.name
+        for p in parameters[num_inputs:]
+        if p.name in named and p.default is p.empty and p.name not in _SWITCHES
+    ]
+    if missing:
+        raise InputError(
+            f"{type(model).__name__}.__call__ also needs {', '.join(missing)}, but a task passes "
+            f"{num_inputs} inputs and train or deterministic; give the others a default."
+        )
+
+    def call(function: Callable[..., Any], *inputs: Any, train: bool, **options: Any) -> Any:
+        mode = {name: _SWITCHES[name](train) for name in switches}
+        try:
+            return function(*inputs, **mode, **options)
+        except InvalidRngError as error:
+            when = "training" if train else "evaluation mode"
+            raise InputError(
+                f"{type(model).__name__} draws random numbers in {when} that a task does not give "
+                f"it ({str(error).split(' (https')[0]}); a task gives the stream 'dropout', in "
+                "training alone."
+            ) from error
+
+    return call
+
+
+def dropout_rngs(key: jax.Array, batch: Batch, train: bool) -> dict[str, jax.Array] | None:
+    """The random streams of a model: in training, a key by the first example and its visit."""
+    if not train:
+        return None
+    one = {name: batch[name][:1] for name in ("index", "epoch")}
+    return {"dropout": jax.random.fold_in(example_keys(key, one)[0], _DROPOUT_CHILD)}
