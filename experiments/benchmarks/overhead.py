@@ -119,10 +119,10 @@ def exact_step(problem: Problem) -> Any:
     tx = optax.chain(unilateral_surgery(), optax.sgd(1e-3, momentum=0.9))
 
     def step(params: Any, state: Any, forget: Any, retain: Any) -> Any:
-        grads = LossPair(
-            jax.grad(problem.loss)(params, forget), jax.grad(problem.loss)(params, retain)
+        forget_grads, retain_grads = (
+            jax.grad(problem.loss)(params, batch) for batch in (forget, retain)
         )
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(forget_grads, state, params, retain_grads=retain_grads)
         return optax.apply_updates(params, updates), state
 
     one = jax.tree.map(lambda x: x[0], problem.retain)

@@ -35,9 +35,9 @@ def two_gradients(
 
     Args:
         task: what is unlearned.
-        aggregator: from a `LossPair` of gradient trees to one tree; it may ask for `forget_value`
-            and `retain_value`, the losses at the same weights.
-        optimizer: any optax optimizer, of the one tree.
+        aggregator: one of `transforms.aggregation`; it receives `retain_grads`, and both losses at
+            the same weights as `forget_value` and `retain_value`.
+        optimizer: any optax optimizer, which steps the direction.
         objective: the forget objective.
         metrics: `metrics(losses, opt_state)`, what a step reports; both losses unless told.
 
@@ -57,9 +57,10 @@ def two_gradients(
             lambda p: retain_loss(task, p, state.model_state, batch, key), has_aux=True
         )(state.params)
         updates, opt_state = transform.update(
-            LossPair(forget_grads, retain_grads),
+            forget_grads,
             state.opt_state,
             state.params,
+            retain_grads=retain_grads,
             forget_value=forget_value,
             retain_value=retain_value,
         )

@@ -95,7 +95,7 @@ def eupmu(
     """
     forget_objective = objectives.named(objective, exponent, task)
     if multiplier == "exact":
-        exact = unilateral_surgery(tolerance)
+        exact = unilateral_surgery(tolerance=tolerance)
         return two_gradients(task, exact, optimizer, forget_objective, surgery_metrics)
     if multiplier not in MULTIPLIERS:
         raise InputError(

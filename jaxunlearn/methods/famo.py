@@ -41,5 +41,5 @@ def famo(
 
     Reference: Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023.
     """
-    aggregator = transforms.famo(logit_learning_rate, logit_decay)
+    aggregator = transforms.famo(logit_learning_rate=logit_learning_rate, logit_decay=logit_decay)
     return two_gradients(task, aggregator, optimizer, objectives.random_labels())

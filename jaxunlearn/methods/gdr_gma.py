@@ -50,5 +50,5 @@ def gdr_gma(
     Reference: Lin et al., GDR-GMA, ACM Multimedia 2024.
     """
     forget = objectives.named(objective, exponent, task)
-    aggregator = transforms.gdr_gma(bank_size, sharpness, threshold)
+    aggregator = transforms.gdr_gma(bank_size=bank_size, sharpness=sharpness, threshold=threshold)
     return two_gradients(task, aggregator, optimizer, forget)

@@ -42,10 +42,30 @@ def wide_scalar(value: Any, name: str) -> jax.Array:
     dtype = jnp.asarray(value).dtype
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
         raise InputError(
-            f"{name} has dtype {dtype}, but must be float32, as the multiplier moves by small "
-            "differences of losses; compute the loss from logits.astype(jnp.float32)."
+            f"{name} has dtype {dtype}, but must be float32, since small differences of losses "
+            "count; compute the loss from logits.astype(jnp.float32)."
         )
     return scalar(value, name)
+
+
+def check_not_negative(value: jax.Array, name: str, what: str) -> None:
+    """Raises where a scalar whose value is known (outside `jit`) is negative by more than rounding.
+
+    Raises:
+        InputError: naming it and `what` takes no negative values.
+    """
+    if not isinstance(value, jax.core.Tracer) and value <= -1e-8:
+        raise InputError(f"{name} is {float(value):g}, but must not be negative with {what}.")
+
+
+def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
+    """`new` where the condition holds, else `old`; a tree whose leaves have the types of `old`."""
+
+    def one(new: jax.Array, old: jax.Array) -> jax.Array:
+        result = jnp.where(condition, new, old)
+        return result if result.dtype == old.dtype else result.astype(old.dtype)
+
+    return jax.tree.map(one, new, old)
 
 
 def has_masked_nodes(tree: Any) -> bool:

@@ -1,13 +1,26 @@
 """Two gradients in, one direction out: exact surgery and the other two-loss aggregators.
 
-Each is a gradient transformation whose `updates` is a `LossPair` of gradient trees (forget, retain)
-and whose result is one tree, to be stepped by whatever follows it in the chain:
+Each is a gradient transformation whose updates are the gradient of the forget loss, which takes
+that of the retain loss beside it, and whose result is a tree like both, to be stepped by whatever
+follows in the chain:
 
     tx = optax.chain(unilateral_surgery(tolerance=0.01), optax.sgd(1e-2, momentum=0.9))
-    updates, state = tx.update(LossPair(forget=g_f, retain=g_r), state, params)
+    updates, state = tx.update(forget_grads, state, params, retain_grads=retain_grads)
 
 With a = |g_r|^2, b = |g_f|^2 and c = <g_r, g_f> over the whole tree, every rule below is a pair of
 weights computed from those three numbers, so all of them live inside `jit`.
+
+| gradients | result |
+| --- | --- |
+| both zero | zero |
+| g_r = 0 | `unilateral_surgery`, `pcgrad`: g_f; `mgda`: 0; `cagrad`: g_f / 2; `nash`: g_f / norm |
+| g_f = 0 | the same of g_r, but `unilateral_surgery`: zero if the tolerance permits a rise |
+| equal | `unilateral_surgery`, `mgda`: g; `pcgrad`: 2 g; `cagrad`: (1 + c) g; `nash`: 1.4 g/norm |
+| opposite | zero: `unilateral_surgery` without tolerance, `pcgrad`, `mgda`, `nash`, `cagrad` |
+| not finite | not finite; `optax.apply_if_finite` around the chain looks at g_f alone |
+| a norm above 1e19 or below 1e-19 | its square leaves the range of float32: scale the loss |
+
+`gdr_gma` and `famo` weigh by the losses as well.
 """
 
 from collections.abc import Callable
@@ -17,14 +30,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.transforms._checks import check_like, scalar, value_at
+from jaxunlearn.transforms._checks import (
+    check_floating,
+    check_like,
+    check_not_negative,
+    chosen,
+    has_masked_nodes,
+    is_masked,
+    value_at,
+    wide_scalar,
+)
 from jaxunlearn.types import InputError, LossPair
 
 _TINY = 1e-30  # keeps 0 / 0 finite; far below the squared norm of any gradient that matters
 
 
 class UnilateralSurgeryState(NamedTuple):
-    """What `unilateral_surgery` remembers.
+    """The state of `unilateral_surgery`.
 
     Attributes:
         count: the number of updates so far.
@@ -36,35 +58,38 @@ class UnilateralSurgeryState(NamedTuple):
 
 
 def unilateral_surgery(
-    tolerance: optax.ScalarOrSchedule = 0.0,
+    *, tolerance: optax.ScalarOrSchedule = 0.0, epsilon: float | jax.Array = 1e-30
 ) -> optax.GradientTransformationExtraArgs:
     """The nearest direction to the forget gradient that respects the retain loss, in closed form.
 
         d = g_f + lambda g_r,   lambda = max(0, (-<g_r, g_f> - tolerance) / |g_r|^2)
 
     solves `min 1/2 |d - g_f|^2` subject to `<g_r, d> >= -tolerance`; when the constraint is active,
-    `<g_r, d> = -tolerance`. (1e-8 is added to the denominator.)
+    `<g_r, d> = -tolerance`. It is the limit of `implicit_surgery` with the learning rate as
+    `step_size`: both permit the same rise for the same `tolerance`.
 
     Args:
         tolerance: the permitted rise of the retain loss per unit step; a number or a schedule.
+        epsilon: added to `|g_r|^2` in the denominator.
 
     Returns:
-        A transformation from a `LossPair` of gradient trees to one tree. `multiplier(opt_state)`
-        reads the last multiplier.
+        A transformation with `update(forget_grads, state, params, *, retain_grads)`.
+        `multiplier(opt_state)` reads the last multiplier.
 
     Raises:
-        InputError: in `update`, updates that are not a `LossPair` of trees of the same structure
-            and shapes.
-
-    Reference: Zhou et al., Efficient Utility-Preserving Machine Unlearning (EUPMU,
-    arXiv 2510.22124), 2025.
+        InputError: in `update`, `retain_grads` missing or of another structure or other shapes than
+            the forget gradients.
 
     Example:
         >>> tx = unilateral_surgery()
-        >>> g = LossPair(forget=jnp.array([1.0, 1.0]), retain=jnp.array([-1.0, 0.0]))
-        >>> direction, _ = tx.update(g, tx.init(g.forget))
+        >>> forget_grads, retain_grads = jnp.array([1.0, 1.0]), jnp.array([-1.0, 0.0])
+        >>> direction, _ = tx.update(forget_grads, tx.init(forget_grads), retain_grads=retain_grads)
         >>> direction.tolist()  # the part that would raise the retain loss is gone
         [0.0, 1.0]
+
+    References:
+        Zhou et al., `Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery
+        <https://arxiv.org/abs/2510.22124>`_, NeurIPS 2025
     """
 
     def init_fn(params: optax.Params) -> UnilateralSurgeryState:
@@ -75,12 +100,16 @@ def unilateral_surgery(
         updates: optax.Updates,
         state: UnilateralSurgeryState,
         params: optax.Params | None = None,
+        *,
+        retain_grads: optax.Updates | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, UnilateralSurgeryState]:
         del params, extra
-        a, _, c = _inner_products(updates)
-        weight = jnp.maximum((-c - value_at(tolerance, state.count)) / (a + 1e-8), 0.0)
-        combined = _combine(updates, jnp.ones_like(weight), weight)
+        pair = _pair(updates, retain_grads, "unilateral_surgery")
+        a, _, c = _inner_products(pair)
+        weight = jnp.maximum((-c - value_at(tolerance, state.count)) / (a + epsilon), 0.0)
+        weight = jnp.where(a > 0.0, weight, 0.0).astype(jnp.float32)
+        combined = _combine(pair, jnp.ones_like(weight), weight)
         return combined, UnilateralSurgeryState(optax.safe_increment(state.count), weight)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -91,26 +120,35 @@ def pcgrad() -> optax.GradientTransformationExtraArgs:
 
         d = g_f + g_r - [c < 0] (c / a g_r + c / b g_f)
 
-    Of two gradients each ends as its projection onto the cone of directions that raise neither
-    loss, so this is twice their mean, which is UPGrad.
+    Either projection is the nearest point to its gradient in the cone of directions that raise
+    neither loss. UPGrad is the mean of the two, half of this sum.
 
     Returns:
-        A stateless transformation from a `LossPair` of gradient trees to one tree.
+        A stateless transformation with `update(forget_grads, state, params, *, retain_grads)`.
 
-    Reference: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020; UPGrad: Quinton
-    and Rey, Jacobian Descent for Multi-Objective Optimization, 2024.
+    Raises:
+        InputError: as in `unilateral_surgery`.
 
     Example:
-        >>> g = LossPair(forget=jnp.array([1.0, 1.0]), retain=jnp.array([-1.0, 0.0]))
-        >>> pcgrad().update(g, optax.EmptyState())[0].tolist()
+        >>> forget_grads, retain_grads = jnp.array([1.0, 1.0]), jnp.array([-1.0, 0.0])
+        >>> tx = pcgrad()
+        >>> state = tx.init(forget_grads)
+        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()
         [-0.5, 1.5]
+
+    References:
+        Yu et al., `Gradient Surgery for Multi-Task Learning
+        <https://arxiv.org/abs/2001.06782>`_, NeurIPS 2020
+
+        Quinton and Rey, `Jacobian Descent for Multi-Objective Optimization
+        <https://arxiv.org/abs/2406.16232>`_, 2024
     """
 
     def weights(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
         conflict = jnp.minimum(c, 0.0)
         return 1.0 - conflict / jnp.maximum(b, _TINY), 1.0 - conflict / jnp.maximum(a, _TINY)
 
-    return _stateless(weights)
+    return _stateless(weights, "pcgrad")
 
 
 def mgda() -> optax.GradientTransformationExtraArgs:
@@ -119,24 +157,44 @@ def mgda() -> optax.GradientTransformationExtraArgs:
         d = w g_f + (1 - w) g_r,   w = clip(<g_r - g_f, g_r> / |g_r - g_f|^2, 0, 1)
 
     Returns:
-        A stateless transformation from a `LossPair` of gradient trees to one tree.
+        A stateless transformation with `update(forget_grads, state, params, *, retain_grads)`.
 
-    Reference: Desideri, Multiple-gradient descent algorithm, 2012; Sener and Koltun, NeurIPS 2018.
+    Raises:
+        InputError: as in `unilateral_surgery`.
 
     Example:
-        >>> g = LossPair(forget=jnp.array([1.0, 0.0]), retain=jnp.array([0.0, 1.0]))
-        >>> mgda().update(g, optax.EmptyState())[0].tolist()
+        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+        >>> tx = mgda()
+        >>> state = tx.init(forget_grads)
+        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()
         [0.5, 0.5]
+
+    References:
+        Desideri, `Multiple-gradient descent algorithm (MGDA) for multiobjective optimization
+        <https://doi.org/10.1016/j.crma.2012.03.014>`_, 2012
+
+        Sener and Koltun, `Multi-Task Learning as Multi-Objective Optimization
+        <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018
     """
 
     def weights(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
         forget = jnp.clip((a - c) / jnp.maximum(a + b - 2.0 * c, _TINY), 0.0, 1.0)
         return forget, 1.0 - forget
 
-    return _stateless(weights)
+    return _stateless(weights, "mgda")
 
 
-def cagrad(c: float | jax.Array = 0.4) -> optax.GradientTransformationExtraArgs:
+class CagradState(NamedTuple):
+    """The state of `cagrad`.
+
+    Attributes:
+        count: the number of updates so far, which a schedule follows.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
+
+
+def cagrad(*, c: optax.ScalarOrSchedule = 0.4) -> optax.GradientTransformationExtraArgs:
     """The direction that helps the worse of the two losses most, near their average gradient.
 
         d = g_0 + c |g_0| / |g_w| g_w,   g_0 = (g_f + g_r) / 2,   g_w = w g_f + (1 - w) g_r
@@ -145,26 +203,33 @@ def cagrad(c: float | jax.Array = 0.4) -> optax.GradientTransformationExtraArgs:
     The minimum of this convex function of one variable is found by bisection of its derivative.
 
     Args:
-        c: the radius, relative to `|g_0|`; 0 is the plain average.
+        c: the radius, relative to `|g_0|`, 0 or more; 0 is the plain average. A number or a
+            schedule.
 
     Returns:
-        A stateless transformation from a `LossPair` of gradient trees to one tree.
+        A transformation with `update(forget_grads, state, params, *, retain_grads)`.
 
     Raises:
-        InputError: a negative `c`.
-
-    Reference: Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021.
+        InputError: a negative `c`; in `update`, as in `unilateral_surgery`.
 
     Example:
-        >>> g = LossPair(forget=jnp.array([1.0, 0.0]), retain=jnp.array([0.0, 1.0]))
-        >>> cagrad(0.0).update(g, optax.EmptyState())[0].tolist()
+        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+        >>> tx = cagrad(c=0.0)
+        >>> state = tx.init(forget_grads)
+        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()
         [0.5, 0.5]
+
+    References:
+        Liu et al., `Conflict-Averse Gradient Descent for Multi-task Learning
+        <https://arxiv.org/abs/2110.14048>`_, NeurIPS 2021
     """
     if isinstance(c, int | float) and c < 0:
         raise InputError(f"c is {c}, but must be 0 or more; the usual choice is 0.4.")
 
-    def weights(a: jax.Array, b: jax.Array, inner: jax.Array) -> tuple[jax.Array, jax.Array]:
-        radius = c * 0.5 * jnp.sqrt(jnp.maximum(a + b + 2.0 * inner, 0.0))
+    def weights(
+        a: jax.Array, b: jax.Array, inner: jax.Array, radius: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        radius = radius * 0.5 * jnp.sqrt(jnp.maximum(a + b + 2.0 * inner, 0.0))
 
         def norm(w: jax.Array) -> jax.Array:
             square = w**2 * b + 2.0 * w * (1.0 - w) * inner + (1.0 - w) ** 2 * a
@@ -185,10 +250,27 @@ def cagrad(c: float | jax.Array = 0.4) -> optax.GradientTransformationExtraArgs:
         scale = radius / norm(w)
         return 0.5 + scale * w, 0.5 + scale * (1.0 - w)
 
-    return _stateless(weights)
+    def init_fn(params: optax.Params) -> CagradState:
+        del params
+        return CagradState(jnp.zeros([], jnp.int32))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: CagradState,
+        params: optax.Params | None = None,
+        *,
+        retain_grads: optax.Updates | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, CagradState]:
+        del params, extra
+        pair = _pair(updates, retain_grads, "cagrad")
+        shares = weights(*_inner_products(pair), value_at(c, state.count))
+        return _combine(pair, *shares), CagradState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def nash() -> optax.GradientTransformationExtraArgs:
+def nash(*, epsilon: float | jax.Array = 1e-6) -> optax.GradientTransformationExtraArgs:
     """The Nash bargaining solution between the two losses, in closed form.
 
         d = w_f g_f + w_r g_r
@@ -196,28 +278,38 @@ def nash() -> optax.GradientTransformationExtraArgs:
 
     It solves `G G^T w = 1 / w`: both losses gain the same in proportion, whatever their scale.
 
-    Returns:
-        A stateless transformation from a `LossPair` of gradient trees to one tree.
+    Args:
+        epsilon: the least value of `1 + cos(g_f, g_r)`, which is 0 for opposite gradients, where no
+            direction helps both.
 
-    Reference: Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022.
+    Returns:
+        A stateless transformation with `update(forget_grads, state, params, *, retain_grads)`.
+
+    Raises:
+        InputError: as in `unilateral_surgery`.
 
     Example:
-        >>> g = LossPair(forget=jnp.array([2.0, 0.0]), retain=jnp.array([0.0, 0.5]))
-        >>> nash().update(g, optax.EmptyState())[0].tolist()  # scale does not matter
+        >>> forget_grads, retain_grads = jnp.array([2.0, 0.0]), jnp.array([0.0, 0.5])
+        >>> tx = nash()
+        >>> state = tx.init(forget_grads)
+        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()  # not by scale
         [1.0, 1.0]
+
+    References:
+        Navon et al., `Multi-Task Learning as a Bargaining Game
+        <https://arxiv.org/abs/2202.01017>`_, ICML 2022
     """
 
     def weights(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
         a, b = jnp.maximum(a, _TINY), jnp.maximum(b, _TINY)
-        # 1 + cos is 0 for opposite gradients, where no direction helps both.
-        agreement = jnp.maximum(1.0 + c / (jnp.sqrt(a) * jnp.sqrt(b)), 1e-6)
+        agreement = jnp.maximum(1.0 + c / (jnp.sqrt(a) * jnp.sqrt(b)), epsilon)
         return jax.lax.rsqrt(b * agreement), jax.lax.rsqrt(a * agreement)
 
-    return _stateless(weights)
+    return _stateless(weights, "nash")
 
 
 class GdrGmaState(NamedTuple):
-    """What `gdr_gma` remembers.
+    """The state of `gdr_gma`.
 
     Attributes:
         count: the number of updates so far.
@@ -229,7 +321,10 @@ class GdrGmaState(NamedTuple):
 
 
 def gdr_gma(
-    bank_size: int = 4, sharpness: float | jax.Array = 1.0, threshold: float | jax.Array = 0.1
+    *,
+    bank_size: int = 4,
+    sharpness: optax.ScalarOrSchedule = 10.0,
+    threshold: optax.ScalarOrSchedule = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
     """Rectifies both directions and weighs forgetting down as the retain loss rises.
 
@@ -239,24 +334,33 @@ def gdr_gma(
 
     Args:
         bank_size: how many forget gradients the memory bank holds, at least 1.
-        sharpness: how fast the weight moves from forgetting to retaining.
-        threshold: the retain loss at which both weigh the same.
+        sharpness: how fast the weight moves from forgetting to retaining; a number or a schedule.
+        threshold: the retain loss at which both weigh the same; a number or a schedule.
 
     Returns:
-        A transformation from a `LossPair` of gradient trees to one tree, whose `update` takes the
-        retain loss as `retain_value`.
+        A transformation with `update(forget_grads, state, params, *, retain_grads, retain_value)`,
+        the last the retain loss, `[]`.
 
     Raises:
-        InputError: a `bank_size` below 1; in `update`, a missing `retain_value`.
-
-    Reference: Lin et al., GDR-GMA, ACM Multimedia 2024.
+        InputError: a `bank_size` below 1; in `update`, a missing `retain_value`, and as in
+            `unilateral_surgery`.
 
     Example:
+        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
         >>> tx = gdr_gma(bank_size=1, threshold=0.5)
-        >>> g = LossPair(forget=jnp.array([1.0, 0.0]), retain=jnp.array([0.0, 1.0]))
-        >>> tx.update(g, tx.init(g.forget), retain_value=0.5)[0].tolist()
+        >>> state = tx.init(forget_grads)
+        >>> tx.update(forget_grads, state, retain_grads=retain_grads, retain_value=0.5)[0].tolist()
         [0.5, 0.5]
+
+    References:
+        Lin et al., GDR-GMA: Machine Unlearning via Direction-Rectified and Magnitude-Adjusted
+        Gradients, ACM Multimedia 2024
     """
+    if isinstance(bank_size, jax.core.Tracer):
+        raise InputError(
+            "bank_size is traced, but must be a Python integer, for it is a shape; tell "
+            "optax.inject_hyperparams(gdr_gma, static_args='bank_size')."
+        )
     if bank_size < 1:
         raise InputError(f"bank_size is {bank_size}, but must be at least 1.")
 
@@ -269,12 +373,13 @@ def gdr_gma(
         state: GdrGmaState,
         params: optax.Params | None = None,
         *,
+        retain_grads: optax.Updates | None = None,
         retain_value: jax.Array | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, GdrGmaState]:
         del params, extra
+        pair = _pair(updates, retain_grads, "gdr_gma")
         value = _required(retain_value, "retain_value", "gdr_gma")
-        pair = _checked(updates)
         slot = state.count % bank_size
         bank = jax.tree.map(lambda m, g: m.at[slot].set(g.astype(m.dtype)), state.bank, pair.forget)
         count = optax.safe_increment(state.count)
@@ -282,14 +387,15 @@ def gdr_gma(
         memory = jax.tree.map(lambda m: jnp.sum(m.astype(jnp.float32), axis=0) / filled, bank)
         forget = _rectified(pair.forget, pair.retain)
         retain = _rectified(pair.retain, memory)
-        weight = jax.nn.sigmoid(-sharpness * (value - threshold))
+        excess = value - value_at(threshold, state.count)
+        weight = jax.nn.sigmoid(-value_at(sharpness, state.count) * excess)
         return _combine(LossPair(forget, retain), weight, 1.0 - weight), GdrGmaState(count, bank)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 class FamoState(NamedTuple):
-    """What `famo` remembers.
+    """The state of `famo`.
 
     Attributes:
         count: the number of updates so far.
@@ -305,7 +411,10 @@ class FamoState(NamedTuple):
 
 
 def famo(
-    learning_rate: float | jax.Array = 0.025, weight_decay: float | jax.Array = 1e-3
+    *,
+    logit_learning_rate: optax.ScalarOrSchedule = 0.025,
+    logit_decay: optax.ScalarOrSchedule = 1e-3,
+    epsilon: float | jax.Array = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
     """Descends the log losses with weights that slow down whichever loss falls faster.
 
@@ -313,29 +422,35 @@ def famo(
         the logits descend `J_softmax^T (log l_before - log l_after)` by Adam, with decay
 
     where before and after are the losses of the previous and the present call (the first call only
-    remembers). Both losses must be positive.
+    remembers). Neither loss may be negative.
 
     Args:
-        learning_rate: the rate of the logits' Adam.
-        weight_decay: the decay added to the logits' gradient.
+        logit_learning_rate: the learning rate of the logits' Adam; a number or a schedule.
+        logit_decay: the decay added to the logits' gradient; a number or a schedule.
+        epsilon: added to the losses.
 
     Returns:
-        A transformation from a `LossPair` of gradient trees to one tree, whose `update` takes the
-        two losses as `forget_value` and `retain_value`.
+        A transformation with `update(forget_grads, state, params, *, retain_grads, forget_value,
+        retain_value)`, the last two the losses, `[]`.
 
     Raises:
-        InputError: in `update`, a missing `forget_value` or `retain_value`.
-
-    Reference: Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023.
+        InputError: in `update`, a `forget_value` or `retain_value` that is missing, in half
+            precision or (where its value is known) negative, and as in `unilateral_surgery`.
 
     Example:
+        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
         >>> tx = famo()
-        >>> g = LossPair(forget=jnp.array([1.0, 0.0]), retain=jnp.array([0.0, 1.0]))
-        >>> state = tx.init(g.forget)
-        >>> tx.update(g, state, forget_value=1.0, retain_value=1.0)[0].tolist()
+        >>> state = tx.init(forget_grads)
+        >>> direction, state = tx.update(forget_grads, state, retain_grads=retain_grads,
+        ...                              forget_value=1.0, retain_value=1.0)
+        >>> direction.tolist()
         [0.5, 0.5]
+
+    References:
+        Liu et al., `FAMO: Fast Adaptive Multitask Optimization
+        <https://arxiv.org/abs/2306.03792>`_, NeurIPS 2023
     """
-    optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+    optimizer = optax.chain(optax.add_decayed_weights(logit_decay), optax.adam(logit_learning_rate))
 
     def init_fn(params: optax.Params) -> FamoState:
         del params
@@ -349,30 +464,28 @@ def famo(
         state: FamoState,
         params: optax.Params | None = None,
         *,
+        retain_grads: optax.Updates | None = None,
         forget_value: jax.Array | None = None,
         retain_value: jax.Array | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, FamoState]:
         del params, extra
-        losses = jnp.stack(
-            [
-                _required(forget_value, "forget_value", "famo"),
-                _required(retain_value, "retain_value", "famo"),
-            ]
-        )
-        log_losses = jnp.log(losses + 1e-8)
+        pair = _pair(updates, retain_grads, "famo")
+        values = {"forget_value": forget_value, "retain_value": retain_value}
+        losses = jnp.stack([_required(value, name, "famo") for name, value in values.items()])
+        for value, name in zip(losses, values, strict=True):
+            check_not_negative(value, name, "famo; choose an objective that is positive")
+        log_losses = jnp.log(losses + epsilon).astype(jnp.float32)
         _, softmax_vjp = jax.vjp(jax.nn.softmax, state.logits)
         (gradient,) = softmax_vjp(state.log_losses - log_losses)
         step, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.logits)
         moved = (state.logits + step, optimizer_state)
         stay = (state.logits, state.optimizer_state)
-        logits, optimizer_state = jax.tree.map(
-            lambda new, old: jnp.where(state.count > 0, new, old), moved, stay
-        )
-        shares = jax.nn.softmax(logits) / (losses + 1e-8)
+        logits, optimizer_state = chosen(state.count > 0, moved, stay)
+        shares = jax.nn.softmax(logits) / (losses + epsilon)
         shares = shares / jnp.sum(shares)
         count = optax.safe_increment(state.count)
-        return _combine(updates, shares[0], shares[1]), FamoState(
+        return _combine(pair, shares[0], shares[1]), FamoState(
             count, logits, optimizer_state, log_losses
         )
 
@@ -381,6 +494,7 @@ def famo(
 
 def _stateless(
     weights_fn: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    name: str,
 ) -> optax.GradientTransformationExtraArgs:
     """A transformation that weighs the two gradients by `weights_fn(a, b, c) -> (w_f, w_r)`."""
 
@@ -392,10 +506,13 @@ def _stateless(
         updates: optax.Updates,
         state: optax.EmptyState,
         params: optax.Params | None = None,
+        *,
+        retain_grads: optax.Updates | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra
-        return _combine(updates, *weights_fn(*_inner_products(updates))), state
+        pair = _pair(updates, retain_grads, name)
+        return _combine(pair, *weights_fn(*_inner_products(pair))), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -406,9 +523,8 @@ def _dot(x: Any, y: Any) -> jax.Array:
     return jax.tree.reduce(jnp.add, leaves, jnp.zeros([], jnp.float32))
 
 
-def _inner_products(updates: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _inner_products(pair: LossPair) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`a = |g_r|^2`, `b = |g_f|^2`, `c = <g_r, g_f>`."""
-    pair = _checked(updates)
     return (
         _dot(pair.retain, pair.retain),
         _dot(pair.forget, pair.forget),
@@ -416,8 +532,7 @@ def _inner_products(updates: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     )
 
 
-def _combine(updates: Any, forget_weight: jax.Array, retain_weight: jax.Array) -> Any:
-    pair = _checked(updates)
+def _combine(pair: LossPair, forget_weight: jax.Array, retain_weight: jax.Array) -> Any:
     return jax.tree.map(
         lambda f, r: (forget_weight * f + retain_weight * r).astype(f.dtype),
         pair.forget,
@@ -431,14 +546,27 @@ def _rectified(gradient: Any, other: Any) -> Any:
     return jax.tree.map(lambda g, o: (g - scale * o).astype(g.dtype), gradient, other)
 
 
-def _checked(updates: Any) -> LossPair:
-    if not isinstance(updates, LossPair):
+def _pair(forget_grads: Any, retain_grads: Any, name: str) -> LossPair:
+    """Both gradients, the second without what `optax.masked` has taken out of the first."""
+    if retain_grads is None:
         raise InputError(
-            f"updates is a {type(updates).__name__}, but must be "
-            "LossPair(forget=gradients, retain=gradients); an aggregator stands first in its chain."
+            f"{name} got no retain_grads; pass the gradient of the retain loss as "
+            "tx.update(forget_grads, state, params, retain_grads=...)."
         )
-    check_like(updates.retain, updates.forget, "the retain gradient", "the forget gradient")
-    return updates
+    if has_masked_nodes(forget_grads):
+        try:
+            retain_grads = jax.tree.map(
+                lambda f, r: f if is_masked(f) else r,
+                forget_grads,
+                retain_grads,
+                is_leaf=is_masked,
+            )
+        except ValueError:
+            pass  # check_like names the difference
+    for tree, which in ((forget_grads, "forget"), (retain_grads, "retain")):
+        check_floating(tree, f"the {which} gradient")
+    check_like(retain_grads, forget_grads, "the retain gradient", "the forget gradient")
+    return LossPair(forget_grads, retain_grads)
 
 
 def _required(value: Any, name: str, transformation: str) -> jax.Array:
@@ -446,4 +574,4 @@ def _required(value: Any, name: str, transformation: str) -> jax.Array:
         raise InputError(
             f"{transformation} got no {name}; pass the loss as tx.update(..., {name}=...)."
         )
-    return scalar(value, name)
+    return wide_scalar(value, name)

@@ -30,6 +30,8 @@ import optax
 
 from jaxunlearn.transforms._checks import (
     check_floating,
+    check_not_negative,
+    chosen,
     has_masked_nodes,
     scalar,
     value_at,
@@ -217,22 +219,17 @@ def implicit_surgery(
         change, optimizer_state = optimizer.update(
             jnp.where(tells, gradient, 0.0), state.optimizer_state, state.multiplier, **extra
         )
-        value = (state.multiplier + change).astype(jnp.float32)
+        value = state.multiplier + change
         value = jnp.maximum(value, 0.0) if project else value
-        value, optimizer_state = jax.tree.map(
-            lambda new, old: jnp.where(tells, new, old),
-            (value, optimizer_state),
-            (state.multiplier, state.optimizer_state),
+        value, optimizer_state = chosen(
+            tells, (value, optimizer_state), (state.multiplier, state.optimizer_state)
         )
         return state._replace(multiplier=value, optimizer_state=optimizer_state)
 
     def loss(value: Any, name: str) -> jax.Array:
         array = wide_scalar(value, name)
-        if log_loss and not isinstance(array, jax.core.Tracer) and array <= -1e-8:
-            raise InputError(
-                f"{name} is {float(array):g}, but must not be negative with log_loss=True; use "
-                "log_loss=False for losses that can be."
-            )
+        if log_loss:
+            check_not_negative(array, name, "log_loss=True; set log_loss=False")
         return array
 
     def update_fn(

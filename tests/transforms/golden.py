@@ -100,9 +100,9 @@ def multiplier(case: int, **overrides: Any) -> Pairs:
 
 def unilateral(case: int) -> Pairs:
     golden = load("unilateral_surgery")
-    tx = unilateral_surgery(float(golden["tolerance"][case]))
-    pair = LossPair(*(jnp.asarray(golden[f"{part}_gradient"][case]) for part in LossPair._fields))
-    combined, state = tx.update(pair, tx.init(pair.forget))
+    tx = unilateral_surgery(tolerance=float(golden["tolerance"][case]), epsilon=1e-8)
+    forget, retain = (jnp.asarray(golden[f"{part}_gradient"][case]) for part in LossPair._fields)
+    combined, state = tx.update(forget, tx.init(forget), retain_grads=retain)
     return {
         "multiplier": (state.multiplier, golden["multiplier"][case]),
         "combined": (combined, golden["combined"][case]),

@@ -1,5 +1,8 @@
 """The aggregators against quadratic programs, brute force and hand arithmetic."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,8 +40,13 @@ def tree(vector: np.ndarray) -> dict[str, jax.Array]:
     return {"a": vector[:4].reshape(2, 2), "b": vector[4:]}
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def update(tx: Any, pair: LossPair, state: Any, **values: Any) -> tuple[Any, Any]:
+    return tx.update(pair.forget, state, retain_grads=pair.retain, **values)
+
+
 def direction(tx: optax.GradientTransformationExtraArgs, pair: LossPair) -> np.ndarray:
-    combined, _ = jax.jit(tx.update)(pair, tx.init(pair.forget))
+    combined, _ = update(tx, pair, tx.init(pair.forget))
     assert jax.tree.structure(combined) == jax.tree.structure(pair.forget)
     return flat(combined)
 
@@ -70,7 +78,7 @@ def test_unilateral_surgery_solves_the_quadratic_program(seed: int, tolerance: f
     )
     assert solution.success
     np.testing.assert_allclose(
-        direction(unilateral_surgery(tolerance), pair), solution.x, rtol=1e-5, atol=1e-5
+        direction(unilateral_surgery(tolerance=tolerance), pair), solution.x, rtol=1e-5, atol=1e-5
     )
 
 
@@ -79,14 +87,14 @@ def test_unilateral_surgery_stops_at_the_tolerance(tolerance: float) -> None:
     """`<g_r, d> = -tolerance` when active: positive permits a rise, negative demands a fall."""
     pair = gradients(0, conflict=True)
     assert dot(pair.retain, pair.forget) < -tolerance  # active
-    d = direction(unilateral_surgery(tolerance), pair)
+    d = direction(unilateral_surgery(tolerance=tolerance), pair)
     assert flat(pair.retain) @ d == pytest.approx(-tolerance, abs=1e-5)
 
 
 def test_unilateral_surgery_leaves_harmless_gradients_alone() -> None:
     pair = gradients(1, conflict=False)
     tx = unilateral_surgery()
-    combined, state = tx.update(pair, tx.init(pair.forget))
+    combined, state = update(tx, pair, tx.init(pair.forget))
     assert_trees_equal(combined, pair.forget)
     assert float(multiplier(state)) == 0.0 and int(state.count) == 1
 
@@ -94,11 +102,11 @@ def test_unilateral_surgery_leaves_harmless_gradients_alone() -> None:
 def test_unilateral_surgery_takes_a_schedule() -> None:
     """The tolerance of update n is `schedule(n)`."""
     pair = gradients(0, conflict=True)
-    tx = unilateral_surgery(lambda count: jnp.where(count == 0, 0.0, 100.0))
+    tx = unilateral_surgery(tolerance=lambda count: jnp.where(count == 0, 0.0, 100.0))
     state = tx.init(pair.forget)
-    _, state = tx.update(pair, state)
+    _, state = update(tx, pair, state)
     assert float(multiplier(state)) > 0.0
-    combined, state = tx.update(pair, state)
+    combined, state = update(tx, pair, state)
     assert float(multiplier(state)) == 0.0
     assert_trees_equal(combined, pair.forget)
 
@@ -106,7 +114,7 @@ def test_unilateral_surgery_takes_a_schedule() -> None:
 def test_multiplier_of_a_chain_with_exact_surgery() -> None:
     pair = gradients(0, conflict=True)
     tx = optax.chain(unilateral_surgery(), optax.adam(1e-2))
-    _, state = tx.update(pair, tx.init(pair.forget), pair.forget)
+    _, state = update(tx, pair, tx.init(pair.forget))
     expected = -dot(pair.retain, pair.forget) / dot(pair.retain, pair.retain)
     assert float(multiplier(state)) == pytest.approx(expected, rel=1e-5)
 
@@ -177,7 +185,7 @@ def test_cagrad_maximises_the_worse_gain_in_a_ball(seed: int, radius: float) -> 
     mean = 0.5 * (flat(pair.forget) + flat(pair.retain))
     candidates = mean + radius * np.linalg.norm(mean) * on_circle(pair)
     worse = np.minimum(candidates @ flat(pair.forget), candidates @ flat(pair.retain))
-    d = direction(cagrad(radius), pair)
+    d = direction(cagrad(c=radius), pair)
     assert np.linalg.norm(d - mean) == pytest.approx(radius * np.linalg.norm(mean), rel=1e-4)
     ours = min(d @ flat(pair.forget), d @ flat(pair.retain))
     assert ours == pytest.approx(np.max(worse), abs=1e-4)
@@ -186,7 +194,7 @@ def test_cagrad_maximises_the_worse_gain_in_a_ball(seed: int, radius: float) -> 
 def test_cagrad_with_radius_zero_is_the_average() -> None:
     pair = gradients(3)
     expected = 0.5 * (flat(pair.forget) + flat(pair.retain))
-    np.testing.assert_allclose(direction(cagrad(0.0), pair), expected, rtol=1e-6)
+    np.testing.assert_allclose(direction(cagrad(c=0.0), pair), expected, rtol=1e-6)
 
 
 def test_famo_by_hand() -> None:
@@ -194,10 +202,9 @@ def test_famo_by_hand() -> None:
     pair = gradients(0)
     forget, retain = flat(pair.forget), flat(pair.retain)
     losses = np.array([[2.0, 0.5], [1.5, 0.8], [1.4, 0.9], [1.0, 0.7]])
-    tx = famo(learning_rate=0.1, weight_decay=1e-2)
+    tx = famo(logit_learning_rate=0.1, logit_decay=1e-2)
     state = tx.init(pair.forget)
     logits, first, second = np.zeros(2), np.zeros(2), np.zeros(2)
-    update = jax.jit(tx.update)
     for t, (forget_value, retain_value) in enumerate(losses):
         if t > 0:
             z = np.exp(logits) / np.sum(np.exp(logits))
@@ -209,7 +216,11 @@ def test_famo_by_hand() -> None:
         z = np.exp(logits) / np.sum(np.exp(logits))
         shares = z / losses[t] / np.sum(z / losses[t])
         combined, state = update(
-            pair, state, forget_value=jnp.array(forget_value), retain_value=jnp.array(retain_value)
+            tx,
+            pair,
+            state,
+            forget_value=jnp.array(forget_value),
+            retain_value=jnp.array(retain_value),
         )
         np.testing.assert_allclose(
             flat(combined), shares[0] * forget + shares[1] * retain, rtol=1e-3, atol=1e-4
@@ -223,7 +234,6 @@ def test_gdr_gma_by_hand() -> None:
     values = [0.1, 0.4, 0.9]
     tx = gdr_gma(bank_size=2, sharpness=3.0, threshold=0.4)
     state = tx.init(pairs[0].forget)
-    update = jax.jit(tx.update)
 
     def rectified(g: np.ndarray, other: np.ndarray) -> np.ndarray:
         return g - min(g @ other, 0.0) / (other @ other) * other
@@ -233,12 +243,71 @@ def test_gdr_gma_by_hand() -> None:
         memory = np.mean([flat(p.forget) for p in pairs[max(0, t - 1) : t + 1]], axis=0)
         weight = 1.0 / (1.0 + np.exp(3.0 * (value - 0.4)))
         expected = weight * rectified(forget, retain) + (1 - weight) * rectified(retain, memory)
-        combined, state = update(pair, state, retain_value=jnp.array(value))
+        combined, state = update(tx, pair, state, retain_value=jnp.array(value))
         np.testing.assert_allclose(flat(combined), expected, rtol=1e-4, atol=1e-5)
     assert any(dot(pair.forget, pair.retain) < 0 for pair in pairs)
 
 
-SCALE_FREE = {"pcgrad": pcgrad(), "mgda": mgda(), "nash": nash(), "cagrad": cagrad(0.4)}
+def test_gdr_gma_and_famo_take_schedules() -> None:
+    """Each call has the weights of the numbers that the schedule gives at its count."""
+    pair = gradients(0)
+    values = {"forget_value": jnp.float32(1.5), "retain_value": jnp.float32(0.7)}
+    tx = gdr_gma(bank_size=1, sharpness=lambda n: 2.0 + n, threshold=lambda n: 0.1 * n)
+    state = tx.init(pair.forget)
+    for n in range(3):
+        combined, state = update(tx, pair, state, **values)
+        fixed = gdr_gma(bank_size=1, sharpness=2.0 + n, threshold=0.1 * n)
+        expected, _ = update(fixed, pair, fixed.init(pair.forget), **values)
+        np.testing.assert_allclose(flat(combined), flat(expected), rtol=1e-6)
+    tx = famo(logit_learning_rate=lambda n: jnp.where(n == 0, 0.0, 1.0), logit_decay=0.0)
+    state, logits = tx.init(pair.forget), []
+    for n in range(3):  # the first call moves nothing, and the second by a rate of 0
+        values["retain_value"] = jnp.float32(0.7 - 0.2 * n)
+        _, state = update(tx, pair, state, **values)
+        logits.append(float(jnp.max(jnp.abs(state.logits))))
+    assert logits[:2] == [0.0, 0.0] and logits[2] > 0.5
+
+
+@pytest.mark.parametrize("norm", [1e-4, 1e-3, 1.0])
+def test_exact_surgery_is_exact_for_small_retain_gradients(norm: float) -> None:
+    """`<g_r, d> = 0`, for the gradients of a model that has learned its data by heart as well."""
+    pair = gradients(0, conflict=True)
+    scale = norm / np.linalg.norm(flat(pair.retain))
+    pair = LossPair(pair.forget, jax.tree.map(lambda g: scale * g, pair.retain))
+    violation = dot(pair.forget, pair.retain)
+    d = direction(unilateral_surgery(), pair)
+    assert abs(flat(pair.retain) @ d) < 1e-5 * abs(violation)
+    damped = direction(unilateral_surgery(epsilon=norm**2), pair)
+    assert flat(pair.retain) @ damped == pytest.approx(0.5 * violation, rel=1e-3)
+
+
+EDGES = {  # of (g, 0), (0, g), (g, g), (g, -g): the multiple of g, or of g / |g|
+    "unilateral_surgery": (unilateral_surgery(), (1.0, 0.0, 1.0, 0.0), False),
+    "pcgrad": (pcgrad(), (1.0, 1.0, 2.0, 0.0), False),
+    "mgda": (mgda(), (0.0, 0.0, 1.0, 0.0), False),
+    "cagrad": (cagrad(c=0.4), (0.5, 0.5, 1.4, 0.0), False),
+    "nash": (nash(), (1.0, 1.0, np.sqrt(2.0), 0.0), True),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges(name: str) -> None:
+    """The table at the head of the module."""
+    tx, multiples, normalised = EDGES[name]
+    gradient = gradients(0).forget
+    zero, minus = jax.tree.map(jnp.zeros_like, gradient), jax.tree.map(jnp.negative, gradient)
+    unit = flat(gradient) / (np.linalg.norm(flat(gradient)) if normalised else 1.0)
+    pairs = ((gradient, zero), (zero, gradient), (gradient, gradient), (gradient, minus))
+    for pair, multiple in zip(pairs, multiples, strict=True):
+        np.testing.assert_allclose(
+            direction(tx, LossPair(*pair)), multiple * unit, rtol=1e-4, atol=1e-4
+        )
+    assert not np.any(direction(tx, LossPair(zero, zero)))
+    broken = jax.tree.map(lambda g: g.at[0].set(jnp.nan), gradient)
+    assert np.any(np.isnan(direction(tx, LossPair(gradient, broken))))
+
+
+SCALE_FREE = {"pcgrad": pcgrad(), "mgda": mgda(), "nash": nash(), "cagrad": cagrad(c=0.4)}
 
 
 @pytest.mark.parametrize("name", SCALE_FREE)

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.serialization
 import jax
@@ -13,7 +13,6 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxunlearn import (
-    LossPair,
     cagrad,
     famo,
     fast_slow,
@@ -35,16 +34,8 @@ MASK = {
 }
 
 
-class Case(NamedTuple):
-    """One row of the table.
-
-    Attributes:
-        make: from a hyperparameter (a number or a traced scalar) to the transformation.
-        pair: whether `updates` is a `LossPair` of gradient trees.
-    """
-
-    make: Callable[[Any], optax.GradientTransformationExtraArgs]
-    pair: bool = False
+# From a hyperparameter (a number or a traced scalar) to the transformation.
+Case = Callable[[Any], optax.GradientTransformationExtraArgs]
 
 
 def surgery(**settings: Any) -> Callable[[Any], optax.GradientTransformationExtraArgs]:
@@ -56,24 +47,22 @@ def shared(value: Any) -> optax.GradientTransformationExtraArgs:
     return shared_fast_slow(optax.adamw(1e-2), num_fast_steps=2, slow_step_size=value)
 
 
-CASES = {
-    "implicit_surgery same_batch": Case(surgery()),
-    "implicit_surgery next_batch": Case(surgery(estimator="next_batch", log_loss=True)),
-    "implicit_surgery convex": Case(surgery(convex=True, project=False)),
-    "fast_slow": Case(
-        lambda value: fast_slow(
-            optax.sgd(0.1, momentum=0.9), num_fast_steps=2, slow_step_size=value
-        )
+CASES: dict[str, Case] = {
+    "implicit_surgery same_batch": surgery(),
+    "implicit_surgery next_batch": surgery(estimator="next_batch", log_loss=True),
+    "implicit_surgery convex": surgery(convex=True, project=False),
+    "fast_slow": lambda value: fast_slow(
+        optax.sgd(0.1, momentum=0.9), num_fast_steps=2, slow_step_size=value
     ),
-    "shared_fast_slow": Case(shared),
-    "saliency_mask": Case(lambda value: saliency_mask(MASK)),
-    "unilateral_surgery": Case(unilateral_surgery, pair=True),
-    "pcgrad": Case(lambda value: pcgrad(), pair=True),
-    "mgda": Case(lambda value: mgda(), pair=True),
-    "cagrad": Case(cagrad, pair=True),
-    "nash": Case(lambda value: nash(), pair=True),
-    "gdr_gma": Case(lambda value: gdr_gma(bank_size=2, threshold=value), pair=True),
-    "famo": Case(famo, pair=True),
+    "shared_fast_slow": shared,
+    "saliency_mask": lambda value: saliency_mask(MASK),
+    "unilateral_surgery": lambda value: unilateral_surgery(tolerance=value),
+    "pcgrad": lambda value: pcgrad(),
+    "mgda": lambda value: mgda(),
+    "cagrad": lambda value: cagrad(c=value),
+    "nash": lambda value: nash(),
+    "gdr_gma": lambda value: gdr_gma(bank_size=2, threshold=value),
+    "famo": lambda value: famo(logit_learning_rate=value),
 }
 VALUE = 0.3
 
@@ -94,10 +83,6 @@ def tree(seed: int) -> dict[str, jax.Array]:
 PARAMS = tree(0)
 
 
-def updates_for(case: Case, seed: int) -> Any:
-    return LossPair(tree(seed), tree(seed + 100)) if case.pair else tree(seed)
-
-
 def retain_loss(params: Any) -> jax.Array:
     return sum(jnp.mean(leaf.astype(jnp.float32) ** 2) for leaf in jax.tree.leaves(params))
 
@@ -116,14 +101,14 @@ def apply(tx: Any, updates: Any, state: Any, params: Any, **more: Any) -> tuple[
         retain_value=retain_loss(params),
         retain_value_fn=retain_loss,
         grad_fn=grad_fn,
-        **more,
+        **{"retain_grads": jax.tree.map(lambda u: u[::-1] - 0.5 * u, updates)} | more,
     )
 
 
-def three_updates(case: Case, tx: Any, state: Any, update: Any = apply) -> tuple[list[Any], Any]:
+def three_updates(tx: Any, state: Any, update: Any = apply) -> tuple[list[Any], Any]:
     outputs = []
     for seed in (1, 2, 3):
-        output, state = update(tx, updates_for(case, seed), state, PARAMS)
+        output, state = update(tx, tree(seed), state, PARAMS)
         outputs.append(output)
     return outputs, state
 
@@ -146,17 +131,17 @@ def test_foreign_keywords_are_accepted_and_forwarded(case: Case) -> None:
         return updates, state
 
     probe = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
-    tx = optax.chain(case.make(VALUE), probe, optax.sgd(0.1))
+    tx = optax.chain(case(VALUE), probe, optax.sgd(0.1))
     state = jax.eval_shape(tx.init, PARAMS)
     run = lambda u, s, p: apply(tx, u, s, p, foreign=jnp.zeros(2))  # noqa: E731
-    result, _ = jax.eval_shape(run, updates_for(case, 1), state, PARAMS)
+    result, _ = jax.eval_shape(run, tree(1), state, PARAMS)
     assert {"foreign", "retain_value", "retain_value_fn", "grad_fn", "forget_value"} <= set(seen)
     assert jax.tree.structure(result) == jax.tree.structure(PARAMS)
 
 
 def test_jit_equals_eager_without_recompilation(case: Case) -> None:
     """Three steps of each; the compiled step is traced once, and the state's types never change."""
-    tx = case.make(VALUE)
+    tx = case(VALUE)
     traces = []
 
     def counted(tx: Any, *args: Any) -> Any:
@@ -164,8 +149,8 @@ def test_jit_equals_eager_without_recompilation(case: Case) -> None:
         return apply(tx, *args)
 
     state = tx.init(PARAMS)
-    eager, eager_state = three_updates(case, tx, state)
-    compiled, compiled_state = three_updates(case, tx, state, jax.jit(counted, static_argnums=0))
+    eager, eager_state = three_updates(tx, state)
+    compiled, compiled_state = three_updates(tx, state, jax.jit(counted, static_argnums=0))
     assert len(traces) == 1
     assert types(state) == types(eager_state) == types(compiled_state)
     assert_trees_close(compiled, eager)
@@ -174,8 +159,8 @@ def test_jit_equals_eager_without_recompilation(case: Case) -> None:
 
 
 def test_scan_equals_a_loop(case: Case) -> None:
-    tx = case.make(VALUE)
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(updates_for(case, s) for s in (1, 2, 3)))
+    tx = case(VALUE)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(tree(s) for s in (1, 2, 3)))
 
     def run() -> Any:
         return jax.lax.scan(
@@ -183,7 +168,7 @@ def test_scan_equals_a_loop(case: Case) -> None:
         )
 
     state, outputs = jax.jit(run)()
-    expected, expected_state = three_updates(case, tx, tx.init(PARAMS), jitted)
+    expected, expected_state = three_updates(tx, tx.init(PARAMS), jitted)
     assert_trees_close(state, expected_state)
     for i, output in enumerate(expected):
         assert_trees_close(jax.tree.map(lambda x, i=i: x[i], outputs), output)
@@ -193,13 +178,13 @@ def test_vmap_over_hyperparameters_and_seeds(case: Case) -> None:
     """Made inside the mapped function, from a traced hyperparameter, as a sweep does."""
 
     def run(value: jax.Array, updates: Any) -> Any:
-        tx = case.make(value)
+        tx = case(value)
         _, state = apply(tx, updates, tx.init(PARAMS), PARAMS)
         updates, state = apply(tx, updates, state, PARAMS)
         return updates, jax.tree.leaves(state)
 
     values = jnp.array([0.2, 0.5])
-    both = [updates_for(case, seed) for seed in (1, 2)]
+    both = [tree(seed) for seed in (1, 2)]
     mapped = jax.jit(jax.vmap(run))(values, jax.tree.map(lambda *x: jnp.stack(x), *both))
     single = jax.jit(run)
     for i in range(2):
@@ -208,14 +193,14 @@ def test_vmap_over_hyperparameters_and_seeds(case: Case) -> None:
 
 def test_inject_hyperparams(case: Case) -> None:
     """A hyperparameter that lives in the state gives what the plain number gives."""
-    injected = optax.inject_hyperparams(case.make)(VALUE)
-    plain = case.make(VALUE)
+    injected = optax.inject_hyperparams(case)(VALUE)
+    plain = case(VALUE)
     state = injected.init(PARAMS)
-    ours, ours_state = three_updates(case, injected, state, jitted)
+    ours, ours_state = three_updates(injected, state, jitted)
     assert types(state) == types(ours_state)
     # Every call makes the transformation anew: its states must have one type all the same.
     assert types(jax.eval_shape(injected.init, PARAMS)) == types(state)
-    expected, _ = three_updates(case, plain, plain.init(PARAMS), jitted)
+    expected, _ = three_updates(plain, plain.init(PARAMS), jitted)
     assert_trees_close(ours, expected)
 
 
@@ -238,17 +223,16 @@ def test_inject_hyperparams(case: Case) -> None:
         ),
         (unilateral_surgery, {"tolerance": lambda count: 0.1 * count}),
         (cagrad, {"c": 0.3}),
-        (famo, {"learning_rate": 0.1, "weight_decay": 1e-2}),
+        (famo, {"logit_learning_rate": 0.1, "logit_decay": lambda count: 1e-2 * count}),
     ],
 )
 def test_inject_hyperparams_takes_the_constructors_themselves(
     factory: Any, arguments: dict[str, Any]
 ) -> None:
     """Numbers become part of the state, schedules are followed, the rest stays as it is."""
-    case = Case(lambda _: factory(**arguments), factory in (unilateral_surgery, cagrad, famo))
     injected, plain = optax.inject_hyperparams(factory)(**arguments), factory(**arguments)
-    ours, state = three_updates(case, injected, injected.init(PARAMS), jitted)
-    expected, _ = three_updates(case, plain, plain.init(PARAMS), jitted)
+    ours, state = three_updates(injected, injected.init(PARAMS), jitted)
+    expected, _ = three_updates(plain, plain.init(PARAMS), jitted)
     assert_trees_close(ours, expected)
     numbers = {k for k, v in arguments.items() if isinstance(v, int | float) or callable(v)}
     assert numbers <= set(state.hyperparams)
@@ -256,9 +240,9 @@ def test_inject_hyperparams_takes_the_constructors_themselves(
 
 def test_bfloat16_in_is_bfloat16_out(case: Case) -> None:
     """Even if the hyperparameter is a float32 array, as in a sweep."""
-    tx = case.make(jnp.float32(VALUE))
+    tx = case(jnp.float32(VALUE))
     params = optax.tree.cast(PARAMS, jnp.bfloat16)
-    updates = optax.tree.cast(updates_for(case, 1), jnp.bfloat16)
+    updates = optax.tree.cast(tree(1), jnp.bfloat16)
     state = tx.init(params)
     run = lambda u, s, p: apply(tx, u, s, p)  # noqa: E731
     result, new_state = jax.eval_shape(run, updates, state, params)
@@ -267,39 +251,33 @@ def test_bfloat16_in_is_bfloat16_out(case: Case) -> None:
 
 
 def test_multi_steps(case: Case) -> None:
-    """Two accumulated micro-batches are one update of their mean. Aggregators stand outside."""
-    tx, inner = case.make(VALUE), optax.sgd(0.1)
-    if case.pair:
-        wrapped = optax.chain(tx, optax.MultiSteps(inner, 2).gradient_transformation())
-        chained = optax.chain(tx, inner)
-    else:
-        wrapped, chained = optax.MultiSteps(optax.chain(inner, tx), 2), optax.chain(inner, tx)
-    parts = [updates_for(case, 1)] * 2 if case.pair else [updates_for(case, s) for s in (1, 2)]
-    mean = jax.tree.map(lambda *x: sum(x) / 2, *parts)
-    update = jax.jit(lambda u, s: apply(wrapped, u, s, PARAMS))
-    held, state = update(parts[0], wrapped.init(PARAMS))
-    emitted, state = update(parts[1], state)
-    expected, _ = jitted(chained, mean, chained.init(PARAMS), PARAMS)
+    """Two accumulated micro-batches are one update of their mean, with the last one's keywords."""
+    inner = optax.chain(case(VALUE), optax.sgd(0.1))
+    wrapped = optax.MultiSteps(inner, 2)
+    mean = jax.tree.map(lambda *x: sum(x) / 2, tree(1), tree(2))
+    held, state = jitted(wrapped, tree(1), wrapped.init(PARAMS), PARAMS, retain_grads=tree(3))
+    emitted, state = jitted(wrapped, tree(2), state, PARAMS, retain_grads=tree(4))
+    expected, _ = jitted(inner, mean, inner.init(PARAMS), PARAMS, retain_grads=tree(4))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(held))
     assert_trees_close(emitted, expected, rtol=1e-5)
 
 
 def test_cond_between_updating_and_not(case: Case) -> None:
-    tx = case.make(VALUE)
+    tx = case(VALUE)
     state = tx.init(PARAMS)
 
     def run(flag: Any, updates: Any, state: Any) -> Any:
         skip = lambda u, s: (optax.tree.zeros_like(PARAMS), s)  # noqa: E731
         return jax.lax.cond(flag, lambda u, s: apply(tx, u, s, PARAMS), skip, updates, state)
 
-    _, new_state = jax.eval_shape(run, True, updates_for(case, 1), state)
+    _, new_state = jax.eval_shape(run, True, tree(1), state)
     assert types(new_state) == types(state)
 
 
 def test_donating_the_state_spares_the_callers_arrays(case: Case) -> None:
     """Hyperparameters, masks, losses and parameters given as arrays outlive the donated state."""
     value, mask = jnp.float32(VALUE), jax.tree.map(jnp.asarray, MASK)
-    tx = saliency_mask(mask) if case is CASES["saliency_mask"] else case.make(value)
+    tx = saliency_mask(mask) if case is CASES["saliency_mask"] else case(value)
     params, retain_value = tree(0), retain_loss(PARAMS)
     state = tx.init(params)
     kept = (value, mask, params, retain_value)
@@ -308,16 +286,17 @@ def test_donating_the_state_spares_the_callers_arrays(case: Case) -> None:
         return apply(tx, updates, state, params)
 
     _, state = tx.update(  # eagerly: this state may hold what the caller holds
-        updates_for(case, 1),
+        tree(1),
         state,
         params,
+        retain_grads=tree(2),
         forget_value=retain_value,
         retain_value=retain_value,
         retain_value_fn=lambda p: retain_value,
         grad_fn=lambda p, i: p,
     )
     for start in (state, tx.init(params)):
-        _, new_state = jax.jit(more, donate_argnums=1)(updates_for(case, 1), start, params)
+        _, new_state = jax.jit(more, donate_argnums=1)(tree(1), start, params)
         leaves = jax.tree.leaves(start)  # those that the update does not read are not donated
         assert not leaves or any(leaf.is_deleted() for leaf in leaves)
         assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((kept, new_state)))
@@ -325,7 +304,7 @@ def test_donating_the_state_spares_the_callers_arrays(case: Case) -> None:
 
 def test_init_under_eval_shape_and_jit(case: Case) -> None:
     """The abstract state has the real one's types, and the real one holds arrays only."""
-    tx = case.make(VALUE)
+    tx = case(VALUE)
     state = tx.init(PARAMS)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     assert hasattr(state, "_fields")
@@ -335,8 +314,8 @@ def test_init_under_eval_shape_and_jit(case: Case) -> None:
 
 def test_checkpoint_round_trips(case: Case, tmp_path: pathlib.Path) -> None:
     """Orbax into the abstract state of a newly made transformation, and flax's bytes."""
-    tx = optax.chain(case.make(VALUE), optax.adam(1e-2))
-    _, state = jitted(tx, updates_for(case, 1), tx.init(PARAMS), PARAMS)
+    tx = optax.chain(case(VALUE), optax.adam(1e-2))
+    _, state = jitted(tx, tree(1), tx.init(PARAMS), PARAMS)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", state)
         checkpointer.wait_until_finished()
@@ -344,8 +323,8 @@ def test_checkpoint_round_trips(case: Case, tmp_path: pathlib.Path) -> None:
     assert_trees_equal(restored, state)
     copied = flax.serialization.from_bytes(tx.init(PARAMS), flax.serialization.to_bytes(state))
     assert_trees_equal(copied, state)
-    expected = jitted(tx, updates_for(case, 2), state, PARAMS)
-    assert_trees_equal(jitted(tx, updates_for(case, 2), restored, PARAMS), expected)
+    expected = jitted(tx, tree(2), state, PARAMS)
+    assert_trees_equal(jitted(tx, tree(2), restored, PARAMS), expected)
 
 
 def test_a_sweep_over_the_rate_of_the_multiplier() -> None:

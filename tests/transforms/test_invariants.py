@@ -143,8 +143,8 @@ def test_top_fraction_mask_marks_a_share_of_the_largest(values: np.ndarray, shar
 
 @jax.jit
 def unilateral(tolerance: jax.Array, pair: LossPair) -> tuple[Any, Any]:
-    tx = unilateral_surgery(tolerance)
-    return tx.update(pair, tx.init(pair.forget))
+    tx = unilateral_surgery(tolerance=tolerance)
+    return tx.update(pair.forget, tx.init(pair.forget), retain_grads=pair.retain)
 
 
 @few
@@ -164,7 +164,8 @@ def test_unilateral_surgery_respects_the_tolerance(
 @few
 @given(vectors, vectors)
 def test_cagrad_with_radius_zero_is_the_average(forget: np.ndarray, retain: np.ndarray) -> None:
-    direction, _ = cagrad(0.0).update(LossPair(jnp.asarray(forget), jnp.asarray(retain)), ())
+    tx = cagrad(c=0.0)
+    direction, _ = tx.update(jnp.asarray(forget), tx.init(forget), retain_grads=jnp.asarray(retain))
     np.testing.assert_allclose(direction, 0.5 * (forget + retain), rtol=1e-5, atol=1e-4)
 
 

@@ -41,7 +41,7 @@ SURGERIES = {
 }
 TRANSFORMS = {
     **{name: optax.chain(SGD, surgery) for name, surgery in SURGERIES.items()},
-    "unilateral": optax.chain(unilateral_surgery(-0.05), SGD),
+    "unilateral": optax.chain(unilateral_surgery(tolerance=-0.05), SGD),
     "fast_slow": optax.chain(optax.sgd(0.1), fast_slow(SGD, num_fast_steps=FAST_STEPS)),
 }
 
@@ -71,9 +71,10 @@ def unlearn(
         loss = lambda q: averaged(jnp.mean(example_losses(q, part)), axis_name)  # noqa: E731
         return averaged(jax.grad(loss)(p), axis_name)
 
+    retain_grads = None
     if name == "unilateral":
         losses = global_losses(params)
-        grads = averaged(jax.jacrev(global_losses)(params), axis_name)
+        grads, retain_grads = averaged(jax.jacrev(global_losses)(params), axis_name)
     elif name == "fast_slow":
         losses = global_losses(params)
         grads = averaged(jax.grad(lambda p: global_losses(p).forget)(params), axis_name)
@@ -85,6 +86,7 @@ def unlearn(
         grads,
         state,
         params,
+        retain_grads=retain_grads,
         retain_value=losses.retain,
         retain_value_fn=lambda p: global_losses(p).retain,
         grad_fn=grad_fn,

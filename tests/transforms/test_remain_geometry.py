@@ -120,14 +120,16 @@ def displacements(trained: Trained, tx: Any, surgery: Any, steps: int) -> Any:
         params, state = carry
         if surgery is None:
             losses = trained.damped_losses(params)
-            grads = jax.jacrev(trained.damped_losses)(params)
+            grads, retain_grads = jax.jacrev(trained.damped_losses)(params)
         else:
             value_and_grad = surgery_value_and_grad(trained.damped_losses, surgery)
             losses, grads = value_and_grad(params, state=state)
+            retain_grads = None
         updates, state = tx.update(
             grads,
             state,
             params,
+            retain_grads=retain_grads,
             retain_value=losses.retain,
             retain_value_fn=lambda p: trained.retain_loss(p, DAMPING),
             grad_fn=lambda p, i: jax.grad(trained.retain_loss)(p),

@@ -257,8 +257,8 @@ def test_multiplier_converges_to_the_closed_form_below_the_bound_only(
 ) -> None:
     """`beta |g_r|^2 < 2`, or `< 1` with a lag: lambda -> (-<g_r, g_f> - tolerance) / |g_r|^2."""
     exact = (-dot(FIXED.retain, FIXED.forget) - TOLERANCE) / dot(FIXED.retain, FIXED.retain)
-    tx = unilateral_surgery(TOLERANCE)
-    _, state = tx.update(FIXED, tx.init(PARAMS))
+    tx = unilateral_surgery(tolerance=TOLERANCE)
+    _, state = tx.update(FIXED.forget, tx.init(PARAMS), retain_grads=FIXED.retain)
     assert float(multiplier(state)) == pytest.approx(exact, rel=1e-5) and exact > 1.0
     below = run_fixed(estimator, 0.9 * bound, refresh)
     above = run_fixed(estimator, 1.1 * bound, refresh)
