@@ -37,7 +37,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from jaxunlearn import cli, compare, config, data, methods, report, runs, stages
+from jaxunlearn import cli, compare, config, methods, report, runs, stages
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.data.idx import read_idx
 from jaxunlearn.data.saved import load_request
@@ -757,7 +757,6 @@ def main() -> None:
     parser.add_argument("--only", choices=list(KINDS), nargs="*", default=list(KINDS))
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data.load("digits", data_dir=Path(folder) / "data")
         prepare(Path(folder), Path(folder) / "data")
         problem = from_dict(config.Problem, _problem(), "the problem")
         stages.pretrain(Path(_PRETRAINED[0]), problem, 0)

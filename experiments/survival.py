@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from jaxunlearn import cli, data, report, setting
+from jaxunlearn import cli, report, setting
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.files import read_json, write_json, write_record, write_text
 from jaxunlearn.types import InputError
@@ -53,7 +53,6 @@ STUDY = """
 title = "Survival"
 seeds = [0]
 [problem]
-data_dir = "{data_dir}"
 model = "mlp-tiny"
 [problem.training]
 num_steps = {steps}
@@ -126,7 +125,7 @@ def kills(work: Path, into: Path) -> None:
 
 def _config(work: Path, name: str, **sizes: int) -> Path:
     path = work / f"{name}.toml"
-    write_text(path, STUDY.format(data_dir=work / "data", **sizes))
+    write_text(path, STUDY.format(**sizes))
     return path
 
 
@@ -249,7 +248,6 @@ KINDS = {  # kind: the files of the study, and the command that reads them
     "predictions": ("seed-0/**/predictions.npz", "compare"),
     "plan of the study": ("study.json", "compare"),
     "weights": ("seed-0/random-0.1/eupmu/weights/**/*", "evaluate"),
-    "prepared data": ("data/**/*", "load"),
 }
 
 
@@ -302,7 +300,6 @@ def _damage(
     place = work / "damaged" / "whole"
     shutil.rmtree(place.parent, ignore_errors=True)
     shutil.copytree(work / "whole", place)
-    shutil.copytree(work / "data", place / "data")
     cell = place / "seed-0" / "random-0.1"
     for run in {
         "resume pretrain": [place / "seed-0/pretrain"],
@@ -313,14 +310,11 @@ def _damage(
         (run / "results.json").unlink(missing_ok=True)
     file = generator.choice(sorted(path for path in place.glob(pattern) if path.is_file()))
     _spoil(file, way, generator)
-    if command == "load":
-        outcome, said = _load(work / "data", place / "data")
-    else:
-        words = ["compare", str(place), "--config", str(config)]
-        if command == "evaluate":
-            words = ["evaluate", str(cell / "eupmu"), "--retrained", str(cell / "retrain")]
-        status, said = _call(words)
-        outcome = _judge(place, file, status, said, wanted)
+    words = ["compare", str(place), "--config", str(config)]
+    if command == "evaluate":
+        words = ["evaluate", str(cell / "eupmu"), "--retrained", str(cell / "retrain")]
+    status, said = _call(words)
+    outcome = _judge(place, file, status, said, wanted)
     name = file.relative_to(place).as_posix()
     return {"kind": kind, "file": name, "way": way, "outcome": outcome, "said": said[-400:].strip()}
 
@@ -371,18 +365,6 @@ def _judge(place: Path, file: Path, status: int, said: str, wanted: dict[str, An
     if "is damaged" in said:
         return "wrong" if differing - {"table"} else "mended"  # its clocks are others
     return "wrong" if differing - spoilt else "harmless"
-
-
-def _load(whole: Path, spoilt: Path) -> tuple[str, str]:
-    """Prepared data is judged by its fingerprint, which every run compares with its own."""
-    wanted = data.load("digits", data_dir=whole).fingerprint
-    try:
-        found = data.load("digits", data_dir=spoilt).fingerprint
-    except InputError as error:
-        return ("named" if str(spoilt) in str(error) else "wrong"), str(error)
-    if found == wanted:
-        return "harmless", ""
-    return "named", "the data has another fingerprint: every run of it is refused"
 
 
 if __name__ == "__main__":

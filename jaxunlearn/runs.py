@@ -9,7 +9,6 @@ folder belongs to one configuration and to one data set for good, wherever both 
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from jaxunlearn.data import Dataset, ForgetRequest, Splits
 from jaxunlearn.fields import from_dict
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.folders import check_claim, check_same
+from jaxunlearn.home import expanded
 from jaxunlearn.setting import Weights, load_dataset, load_shapes
 from jaxunlearn.types import InputError
 
@@ -206,7 +206,7 @@ def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
         write_record(run / "config.json", _plain(config))
     if not (run / "fingerprints.json").exists():
         places = {name: getattr(config.problem, name) for name in PLACES}
-        known = {k: os.path.abspath(os.path.expanduser(v)) for k, v in places.items() if v}
+        known = {k: str(expanded(v)) for k, v in places.items() if v}
         write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | known)
     path = run / "forget_request.json"
     if config.request is not None and splits is not None and not path.exists():

@@ -20,6 +20,7 @@ from jaxunlearn import data, models
 from jaxunlearn.config import Diffusion, Problem
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.diffusion import Denoiser
+from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.text_encoder import TextEncoder
@@ -197,7 +198,7 @@ def machine() -> dict[str, Any]:
 def _data_key(problem: Problem) -> _DataKey:
     given = _found_in.get()
     places = (problem.data_dir, problem.folder) if given is None else (given, None)
-    data_dir, folder = (p and os.path.abspath(os.path.expanduser(p)) for p in places)
+    data_dir, folder = (p and str(expanded(p)) for p in places)
     return problem.data, data_dir, folder
 
 

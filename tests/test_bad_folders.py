@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from jaxunlearn import data
 from jaxunlearn.folders import locked
 from tests.data.toys import write_fashion_mnist
 from tests.shell.commands import (
@@ -160,9 +159,7 @@ def test_a_checkpoint_of_another_data_set(pictures, tmp_path):
     done(*pretrain, "--folder", files)
     moved = {"folder": None, "data_dir": str(tmp_path / "others")}  # the files are not asked for
     rewrite(run / "fingerprints.json", lambda record: record.update(moved))
-    shutil.rmtree(files)
-    write_fashion_mnist(files, train=24)
-    data.load("fashion_mnist", data_dir=tmp_path / "others", folder=files)
+    write_fashion_mnist(tmp_path / "others" / "fashion-mnist", train=24)
 
     before = snapshot(run)
     request = ["--pretrained", run, "--fraction", 0.2]

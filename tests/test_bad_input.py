@@ -49,7 +49,7 @@ PRETRAIN = {
     "validation all": ("--validation-fraction 1", "below 1, got 1.0"),
     "validation negative": ("--validation-fraction -0.1", "at least 0", "got -0.1"),
     "validation NaN": ("--validation-fraction nan", "got nan"),
-    "seed": ("--seed -1", "seed must be an integer of at least 0, got -1"),
+    "seed": ("--seed -1", "seeds are (-1,), but must be different and not negative"),
     "devices too many": ("--devices 9", "devices is 9, but this machine has 8 (cpu)", "1 to 8"),
     "devices none": ("--devices 0", "devices is 0"),
     "pmap of shares": ("--parallel pmap --parameters sharded", "all parameters on each", "jit"),

@@ -4,11 +4,7 @@ The embedded default: it needs no network and no files. Source: E. Alpaydin and 
 Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
-import tensorflow_datasets as tfds
 
 TEST_EVERY = 5
 
@@ -38,39 +34,3 @@ def read_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         rank[members] = np.arange(members.sum())
     test = rank % TEST_EVERY == TEST_EVERY - 1
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}
-
-
-class JaxunlearnDigits(tfds.core.GeneratorBasedBuilder):
-    """tfds builder of `digits`; prepares without TensorFlow."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="1797 handwritten digits of 8x8 pixels from scikit-learn.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(8, 8, 1), dtype=np.uint8, encoding="bytes"
-                    ),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="https://archive.ics.uci.edu/dataset/80",
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager
-        return {
-            split: self._generate_examples(images, labels)
-            for split, (images, labels) in read_digits().items()
-        }
-
-    def _generate_examples(
-        self, images: np.ndarray, labels: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield position, {"image": image, "label": int(label)}

@@ -1,19 +1,17 @@
-"""The data set `fashion_mnist`, prepared from its four IDX files without TensorFlow.
+"""The data set `fashion_mnist`, read from its four IDX files.
 
-The files come with Debian's package `dataset-fashion-mnist`, or lie in any folder, gzipped or not.
+The files come with Debian's package `dataset-fashion-mnist`, or are in any folder, gzipped or not.
 Source: H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking
 Machine Learning Algorithms, 2017 (arXiv 1708.07747).
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from jaxunlearn.data.idx import read_idx
+from jaxunlearn.home import expanded
 from jaxunlearn.types import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -48,7 +46,7 @@ def read_folder(
     """Read and check the four files.
 
     Args:
-        folder: where they lie; None is the place of Debian's package.
+        folder: the folder of the files; None is that of Debian's package.
 
     Returns:
         "train" and "test", each a pair: images uint8 `[N, 28, 28, 1]` and labels uint8 `[N]`.
@@ -56,7 +54,7 @@ def read_folder(
     Raises:
         InputError: a file is missing, damaged, empty, of other images, or does not match its pair.
     """
-    place = DEBIAN_FOLDER if folder is None else Path(folder).expanduser().absolute()
+    place = DEBIAN_FOLDER if folder is None else expanded(folder)
     paths = {
         split: (
             _find(place, f"{prefix}-images-idx3-ubyte"),
@@ -89,46 +87,3 @@ def read_folder(
             )
         splits[split] = (images[..., None], labels)
     return splits
-
-
-class JaxunlearnFashionMnist(tfds.core.GeneratorBasedBuilder):
-    """tfds builder of `fashion_mnist` from IDX files; prepares without TensorFlow.
-
-    The name keeps it apart from the data set of the same name that comes with tfds.
-    """
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, *, folder: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        self._folder = folder
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="70000 images of clothes, 28x28 pixels, 10 classes.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(SIZE, SIZE, 1), dtype=np.uint8, encoding="bytes"
-                    ),
-                    "label": tfds.features.ClassLabel(names=list(CLASS_NAMES)),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="https://github.com/zalandoresearch/fashion-mnist",
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager
-        return {
-            split: self._generate_examples(images, labels)
-            for split, (images, labels) in read_folder(self._folder).items()
-        }
-
-    def _generate_examples(
-        self, images: np.ndarray, labels: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield position, {"image": image, "label": int(label)}

@@ -1,17 +1,16 @@
 """Data sets by name.
 
-`digits` and `fashion_mnist` are prepared here without TensorFlow, `tiny_imagenet` is read from its
-folder, and every other name is one of tfds: those in the table, and any other image-classification
-set with features "image" and "label", whose statistics are computed from the training images.
+`digits` is read from scikit-learn, `fashion_mnist` and `tiny_imagenet` are read from their folders,
+and every other name is one of tfds: those in the table, and any other image-classification set with
+features "image" and "label", whose statistics are computed from the training images.
 
 `cifar20` is cifar100 learned by its 20 coarse classes; each fine class in it can be forgotten as a
 subclass. `digits_captions` and `fashion_mnist_captions` show the images of these sets in four
 styles, by captions: see `jaxunlearn.data.captions`.
 """
 
+import contextlib
 import os
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from jaxunlearn.data import captions, storage
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.table import TABLE
+from jaxunlearn.home import expanded
 from jaxunlearn.types import InputError
 
 _WITH_FOLDER = ("fashion_mnist", "fashion_mnist_captions", "tiny_imagenet")
@@ -41,15 +41,15 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Load a data set into memory, after preparing it where that is possible.
+    """Load a data set into memory; a set of tfds is prepared first where that is possible.
 
     Args:
         name: one of `available()`, or the name of any image-classification set of tfds.
-        data_dir: where prepared data lies or shall lie; by default $TFDS_DATA_DIR, or else
+        data_dir: the folder of prepared sets of tfds; by default $TFDS_DATA_DIR, or else
             `jaxunlearn/data` in the user's cache.
-        folder: the files to prepare fashion_mnist from, captioned or not (by default those of
-            Debian's package dataset-fashion-mnist), or the unpacked tiny_imagenet (by default
-            `tiny-imagenet-200` in `data_dir`).
+        folder: the four files of fashion_mnist, captioned or not (by default `fashion-mnist` in
+            `data_dir`, or else those of Debian's package dataset-fashion-mnist), or the unpacked
+            tiny_imagenet (by default `tiny-imagenet-200` in `data_dir`).
 
     Returns:
         The data set, its images as they are stored.
@@ -59,9 +59,7 @@ def load(
             the data is damaged or not fit for classification.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as place:
-        ...     load("digits", data_dir=place)
+        >>> load("digits")
         Dataset('digits', 1442 training and 355 test images of 8x8x1, 10 classes)
     """
     if folder is not None and name not in _WITH_FOLDER:
@@ -70,7 +68,7 @@ def load(
             "use data_dir= for the place of prepared data"
         )
     if name == "digits":
-        return _digits(data_dir)
+        return _digits()
     if name == "fashion_mnist":
         return _fashion_mnist(data_dir, folder)
     if name == "tiny_imagenet":
@@ -100,20 +98,10 @@ def _from_table(
     )
 
 
-def _read_both(builder: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    splits = {}
-    for split in ("train", "test"):
-        image, label = storage.read(builder, split, ("image", "label"))
-        splits[split] = (image, label)
-    return splits
+def _digits() -> Dataset:
+    from jaxunlearn.data.digits import read_digits
 
-
-def _digits(data_dir: str | os.PathLike[str] | None) -> Dataset:
-    from jaxunlearn.data.digits import JaxunlearnDigits
-
-    place = storage.data_folder(data_dir)
-    builder = storage.prepare(JaxunlearnDigits, place)
-    return _from_table("digits", _read_both(builder), tuple(str(digit) for digit in range(10)))
+    return _from_table("digits", read_digits(), tuple(str(digit) for digit in range(10)))
 
 
 def _fashion_mnist(
@@ -121,22 +109,11 @@ def _fashion_mnist(
 ) -> Dataset:
     from jaxunlearn.data import fashion_mnist
 
-    place = storage.data_folder(data_dir)
-    builder_class = fashion_mnist.JaxunlearnFashionMnist
-    # Bad files are refused here, before anything is written.
-    missing = not storage.is_prepared(storage.open_builder(builder_class, place))
-    files = fashion_mnist.read_folder(folder) if missing or folder is not None else None
-    builder = storage.prepare(builder_class, place, folder=folder)
-    splits = _read_both(builder)
-    if files is not None and not all(
-        np.array_equal(prepared, original)
-        for split in files
-        for prepared, original in zip(splits[split], files[split], strict=True)
-    ):
-        raise InputError(
-            f"fashion_mnist in {builder.data_dir} was prepared from other files than those in "
-            f"{folder}; remove that folder, or choose another place with data_dir="
-        )
+    if folder is None:
+        with contextlib.suppress(InputError):  # no home folder, and so none for data
+            place = storage.data_folder(data_dir) / "fashion-mnist"
+            folder = place if place.is_dir() else None
+    splits = fashion_mnist.read_folder(folder)
     return _from_table("fashion_mnist", splits, fashion_mnist.CLASS_NAMES)
 
 
@@ -157,6 +134,6 @@ def _tiny_imagenet(
     if folder is None:
         place = storage.data_folder(data_dir) / "tiny-imagenet-200"
     else:
-        place = Path(folder).expanduser().absolute()
+        place = expanded(folder)
     splits, class_names = tiny_imagenet.read_folder(place)
     return _from_table("tiny_imagenet", splits, class_names)

@@ -1,18 +1,19 @@
-"""Where prepared data lies, and how it is prepared and read with tfds, quietly.
+"""Where prepared sets of tfds are, and how tfds reads them, quietly.
 
-`tfds.data_source` reads records by position and needs no TensorFlow. Preparing writes into a folder
-of another name and renames it at the end, so a data set is there whole or not at all.
+`tfds.data_source` reads records by position and needs no TensorFlow.
 """
 
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxunlearn.home import expanded, user_cache
 from jaxunlearn.types import InputError
 
 _BLOCK = 1024  # records read at a time
@@ -27,96 +28,44 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
 
     Returns:
         An absolute path; nothing is created.
+
+    Raises:
+        InputError: the home folder is unknown, and no other folder is given.
     """
-    if data_dir is not None:
-        return Path(data_dir).expanduser().absolute()
-    if os.environ.get("TFDS_DATA_DIR"):
-        return Path(os.environ["TFDS_DATA_DIR"]).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser().absolute() / "jaxunlearn" / "data"
+    given = data_dir if data_dir is not None else os.environ.get("TFDS_DATA_DIR") or None
+    if given is not None:
+        return expanded(given)
+    cache = user_cache()
+    if cache is None:
+        raise InputError(
+            "the home folder is unknown, so there is no place for prepared data; give one with "
+            "--data-dir (data_dir=), or set TFDS_DATA_DIR or XDG_CACHE_HOME."
+        )
+    return cache.absolute() / "jaxunlearn" / "data"
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the logs, banners and progress bars of tfds; exceptions say what went wrong."""
+def quiet(bars: bool = False) -> Iterator[None]:
+    """Silences the logs, the banners and, unless `bars`, the progress bars of tfds."""
     from absl import logging
     from tensorflow_datasets.core.utils import tqdm_utils
 
-    bars, verbosity = tqdm_utils._active, logging.get_verbosity()
-    tqdm_utils.display_progress_bar(False)
+    before, verbosity = tqdm_utils._active, logging.get_verbosity()
+    tqdm_utils.display_progress_bar(bars)
     logging.set_verbosity(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        stderr = sys.stderr if bars else io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr):
             yield
     finally:
-        tqdm_utils.display_progress_bar(bars)
+        tqdm_utils.display_progress_bar(before)
         logging.set_verbosity(verbosity)
-
-
-def open_builder(builder_class: Any, place: Path, **settings: Any) -> Any:
-    """Make a tfds builder.
-
-    Args:
-        builder_class: the builder.
-        place: the folder of prepared data.
-        **settings: what else the builder takes.
-
-    Returns:
-        The builder; its data may or may not be prepared.
-
-    Raises:
-        InputError: the description of the prepared data is damaged.
-    """
-    try:
-        with quiet():
-            return builder_class(data_dir=place, **settings)
-    except Exception as error:
-        raise InputError(
-            f"the description of the data in {place / builder_class.name} is damaged "
-            f"({sentence(error)}); remove that folder and load again"
-        ) from error
 
 
 def is_prepared(builder: Any) -> bool:
     """Whether the data of a builder is there, whole."""
     with quiet():
         return bool(builder.is_prepared())
-
-
-def prepare(builder_class: Any, place: Path, **settings: Any) -> Any:
-    """Prepare a data set unless it is prepared already.
-
-    Args:
-        builder_class: the tfds builder.
-        place: the folder of prepared data.
-        **settings: what else the builder takes.
-
-    Returns:
-        A builder whose data is prepared.
-
-    Raises:
-        InputError: the folder cannot be written, or holds something else.
-    """
-    builder = open_builder(builder_class, place, **settings)
-    if is_prepared(builder):
-        return builder
-    try:
-        with quiet():
-            builder.download_and_prepare(file_format="array_record")
-    except OSError as error:
-        # Another process may have finished the same data set first: then all is well.
-        if not is_prepared(open_builder(builder_class, place, **settings)):
-            raise InputError(
-                f"cannot prepare the data set in {builder.data_dir} ({error}); choose a folder "
-                "that can be written with data_dir="
-            ) from error
-    builder = open_builder(builder_class, place, **settings)
-    if not is_prepared(builder):
-        raise InputError(
-            f"{builder.data_dir} exists but holds no complete data set; remove that folder, or "
-            "choose another with data_dir="
-        )
-    return builder
 
 
 def read(builder: Any, split: str, names: tuple[str, ...]) -> list[np.ndarray]:
@@ -148,8 +97,8 @@ def read(builder: Any, split: str, names: tuple[str, ...]) -> list[np.ndarray]:
                     column.append(np.stack([record[name] for record in records]))
     except Exception as error:
         raise InputError(
-            f"the prepared data in {builder.data_dir} cannot be read ({sentence(error)}); remove "
-            "that folder and prepare the data again, in the format array_record"
+            f"the prepared data in {builder.data_dir} cannot be read ({sentence(error)}); if its "
+            "files are damaged or not in the format array_record, prepare the data again."
         ) from error
     if len(shapes) > 1:
         raise InputError(

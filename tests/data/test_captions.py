@@ -31,8 +31,8 @@ def test_styles_by_hand():
     assert edges(np.full_like(image, 7)).min() == 255  # nothing to see on a plain ground
 
 
-def test_captioned_digits(digits, digits_place):
-    plain, data = digits, load("digits_captions", data_dir=digits_place)
+def test_captioned_digits(digits):
+    plain, data = digits, load("digits_captions")
     assert data.class_names[0] == "a photo of a zero"
     assert data.class_names[-2] == "an edge drawing of an eight"
     assert len(data.class_names) == 4 * len(SUBJECTS["digits"]) == data.num_classes

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from jaxunlearn.data import channel_statistics
+from jaxunlearn.data import channel_statistics, load
 
 
 def test_every_digit_is_there_once_and_scaled_to_bytes(digits):
@@ -34,7 +34,10 @@ def test_order_is_that_of_scikit_learn(digits):
 
 
 def test_golden_fingerprint(digits):
+    """That of every earlier version, so that runs of all versions are of the same data."""
     assert digits.fingerprint == "9ce459424938436bcae236133a43b95cedcebaa798c981d7d56c3e743667771b"
+    captioned = load("digits_captions").fingerprint
+    assert captioned == "2ea25d50161d9d17b3c2389ce32e9c704ec90ef4aace3238660db4fa6243f840"
 
 
 def test_table_holds_the_statistics_of_the_training_images(digits):

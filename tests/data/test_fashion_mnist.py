@@ -21,6 +21,7 @@ def files(tmp_path):
 def test_round_trip(tmp_path, zipped):
     write_fashion_mnist(tmp_path / "files", zipped=zipped)
     data = load("fashion_mnist", data_dir=tmp_path / "data", folder=tmp_path / "files")
+    assert not (tmp_path / "data").exists()
     for split, count, seed in ((data.train, 20, 2), (data.test, 10, 3)):
         images, labels = toy_arrays(count, 10, seed, (28, 28, 1))
         np.testing.assert_array_equal(split.image, images)
@@ -29,16 +30,32 @@ def test_round_trip(tmp_path, zipped):
     assert (data.mean, data.std, data.augmentation) == ((0.2860,), (0.3530,), "flip_crop")
 
 
-def test_prepared_data_needs_the_files_no_more(files, tmp_path, monkeypatch):
-    first = load("fashion_mnist", data_dir=tmp_path / "data", folder=files)
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "none")
-    assert load("fashion_mnist", data_dir=tmp_path / "data").fingerprint == first.fingerprint
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [
+        ("fashion_mnist", "4d415226039e3a8bacdde45219e2efb70dd6e344a18f70925008392cad7b1d67"),
+        (
+            "fashion_mnist_captions",
+            "dd194295cd3606038e5b75539af301b00cd72772c97cb1a0345a3946e872634a",
+        ),
+    ],
+)
+def test_golden_fingerprint(files, name, fingerprint):
+    """That of every earlier version, so that runs of all versions are of the same data."""
+    assert load(name, folder=files).fingerprint == fingerprint
 
 
 def test_the_place_of_the_debian_package_is_the_default(files, tmp_path, monkeypatch):
     assert str(fashion_mnist.DEBIAN_FOLDER) == "/usr/share/datasets/fashion-mnist"
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", files)
     assert len(load("fashion_mnist", data_dir=tmp_path / "data").train) == 20
+
+
+def test_a_folder_of_prepared_data_may_hold_the_files(tmp_path, monkeypatch):
+    write_fashion_mnist(tmp_path / "data" / "fashion-mnist", train=30)
+    assert len(load("fashion_mnist", data_dir=tmp_path / "data").train) == 30
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    assert len(load("fashion_mnist_captions").train) == 30
 
 
 def refused(tmp_path, files, message):
@@ -105,10 +122,3 @@ def test_mismatched(tmp_path, files, name, array, message):
 def test_empty(tmp_path):
     write_fashion_mnist(tmp_path / "files", train=0)
     refused(tmp_path, tmp_path / "files", "holds no image")
-
-
-def test_data_prepared_from_other_files(tmp_path, files):
-    load("fashion_mnist", data_dir=tmp_path / "data", folder=files)
-    write_fashion_mnist(tmp_path / "others", train=21)
-    with pytest.raises(InputError, match=r"was prepared from other files than those in .*others"):
-        load("fashion_mnist", data_dir=tmp_path / "data", folder=tmp_path / "others")

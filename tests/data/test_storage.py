@@ -1,16 +1,18 @@
-"""Where prepared data lies, and that preparing is repeatable and whole or not at all."""
+"""Where prepared data is, and what is said of records that cannot be read."""
 
+import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from jaxunlearn.data import load, storage
-from jaxunlearn.data.digits import JaxunlearnDigits
 from jaxunlearn.types import InputError
+from tests.data.toys import make_builder
 
 
 def test_data_folder_prefers_argument_then_tfds_then_cache(monkeypatch, tmp_path):
@@ -28,98 +30,91 @@ def test_data_folder_prefers_argument_then_tfds_then_cache(monkeypatch, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_default_place_is_used(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    load("digits")
-    assert (tmp_path / "jaxunlearn_digits" / "1.0.0" / "dataset_info.json").is_file()
+def test_a_home_folder_that_is_unknown(monkeypatch):
+    """As of a numeric user of a container, who has no $HOME."""
+
+    def unknown(*_):
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(InputError, match=r"home folder is unknown.*--data-dir.*XDG_CACHE_HOME"):
+        load("cifar10")
+    with pytest.raises(InputError, match=r"^~/mine begins with ~, but that home folder is unknown"):
+        load("cifar10", data_dir="~/mine")
+    with pytest.raises(InputError, match=r"~nobody-here/files begins with ~"):
+        load("fashion_mnist", folder="~nobody-here/files")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert storage.data_folder() == Path("/cache/jaxunlearn/data")
 
 
-SILENT = """
-import sys
+BUILT_IN = """
+import os, pwd, socket, sys
+def refuse(*_): raise KeyError
+pwd.getpwuid = refuse
+class NoNetwork:
+    def __init__(self, *_, **__): raise AssertionError("the network")
+socket.socket = NoNetwork
 import jaxunlearn.data
 heavy = {"tensorflow_datasets", "sklearn", "PIL", "matplotlib", "flax"} & set(sys.modules)
 assert not heavy, heavy
-jaxunlearn.data.load("digits", data_dir=sys.argv[1])
-assert "tensorflow" not in sys.modules
+assert len(jaxunlearn.data.load("digits").train) == 1442
+from tests.data.toys import write_fashion_mnist
+write_fashion_mnist(jaxunlearn.data.storage.Path("files"))
+assert len(jaxunlearn.data.load("fashion_mnist", folder="files").train) == 20
+assert not {"tensorflow_datasets", "tensorflow"} & set(sys.modules)
 """
 
 
-def test_importing_is_light_and_preparing_is_silent_without_tensorflow(tmp_path):
+def test_built_in_sets_need_no_home_no_network_and_leave_nothing(tmp_path):
+    root, place, temporary = Path(__file__).parents[2], tmp_path / "work", tmp_path / "temporary"
+    place.mkdir()
+    temporary.mkdir()
+    unset = ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= {"PYTHONPATH": str(root), "TMPDIR": str(temporary)}
     done = subprocess.run(
-        [sys.executable, "-c", SILENT, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, "-c", BUILT_IN], cwd=place, env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert not list(tmp_path.glob("**/*incomplete*"))
+    assert [path.name for path in place.iterdir()] == ["files"]
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def builder() -> type:
+    """A small set of tfds."""
+    features = {
+        "image": tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    images = np.random.default_rng(0).integers(0, 256, (600, 4, 4, 3)).astype(np.uint8)
+    records = [{"image": image, "label": i % 3} for i, image in enumerate(images)]
+    return make_builder("standin_stored", features, {"train": records, "test": records[:6]})
 
 
 @pytest.fixture
-def place(digits_place, tmp_path):
-    """A private copy of prepared digits."""
-    shutil.copytree(digits_place, tmp_path / "data")
-    return tmp_path / "data"
+def prepared(builder, tmp_path) -> Path:
+    """The folder of that set, prepared."""
+    builder(data_dir=tmp_path).download_and_prepare(file_format="array_record")
+    return tmp_path / "standin_stored/1.0.0"
 
 
-def test_preparing_again_writes_nothing(place):
+def test_reading_writes_and_prints_nothing(prepared, capfd):
     def times() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+        return {path: path.stat().st_mtime_ns for path in prepared.parent.rglob("*")}
 
     before = times()
-    first, second = load("digits", data_dir=place), load("digits", data_dir=place)
+    capfd.readouterr()
+    assert len(load("standin_stored", data_dir=prepared.parents[1]).train) == 600
     assert times() == before
-    assert first.fingerprint == second.fingerprint
-
-
-def test_another_process_that_finishes_first(monkeypatch, digits_place, tmp_path):
-    def beaten(self, **kwargs):
-        shutil.copytree(digits_place, tmp_path / "data")
-        raise OSError("Directory not empty")
-
-    monkeypatch.setattr(JaxunlearnDigits, "download_and_prepare", beaten)
-    builder = storage.prepare(JaxunlearnDigits, tmp_path / "data")
-    assert builder.info.splits["train"].num_examples == 1442
-
-
-def test_an_interrupted_preparation_leaves_nothing_and_can_be_repeated(monkeypatch, tmp_path):
-    whole = JaxunlearnDigits._generate_examples
-
-    def interrupted(self, images, labels):
-        yield from list(whole(self, images, labels))[:100]
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(JaxunlearnDigits, "_generate_examples", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            load("digits", data_dir=tmp_path)
-    assert not list(tmp_path.glob("jaxunlearn_digits/*"))
-    assert len(load("digits", data_dir=tmp_path).train) == 1442
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot prepare the data set in .*data_dir="):
-        load("digits", data_dir=tmp_path / "file")
-
-
-def test_a_folder_that_holds_something_else(place):
-    (place / "jaxunlearn_digits/1.0.0/dataset_info.json").unlink()
-    with pytest.raises(InputError, match="exists but holds no complete data set; remove"):
-        load("digits", data_dir=place)
-
-
-@pytest.mark.parametrize("text", ["{}", '{"a":'])
-def test_a_damaged_description(place, text):
-    (place / "jaxunlearn_digits/1.0.0/dataset_info.json").write_text(text)
-    with pytest.raises(InputError, match=r"description of the data in .* is damaged"):
-        load("digits", data_dir=place)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbled", "missing"])
-def test_damaged_records(place, damage):
-    (path,) = place.glob("jaxunlearn_digits/1.0.0/*train*")
+def test_damaged_records(prepared, damage):
+    (path,) = prepared.glob("*train*")
     data = bytearray(path.read_bytes())
     if damage == "truncated":
         path.write_bytes(data[:20000])
@@ -128,6 +123,13 @@ def test_damaged_records(place, damage):
         path.write_bytes(data)
     else:
         path.unlink()
-    where = re.escape(str(place / "jaxunlearn_digits/1.0.0"))
-    with pytest.raises(InputError, match=f"prepared data in {where} cannot be read.*remove"):
-        load("digits", data_dir=place)
+    where = re.escape(str(prepared))
+    with pytest.raises(InputError, match=f"prepared data in {where} cannot be read.*are damaged"):
+        load("standin_stored", data_dir=prepared.parents[1])
+
+
+@pytest.mark.parametrize("text", ["{}", '{"a":'])
+def test_a_damaged_description(prepared, text):
+    (prepared / "dataset_info.json").write_text(text)
+    with pytest.raises(InputError, match=r"tfds cannot open the data set 'standin_stored'"):
+        load("standin_stored", data_dir=prepared.parents[1])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,14 @@ def records(count, *, image=(4, 4, 3), dtype=np.uint8, classes=3, seed=0):
         {"image": rng.integers(0, 256, image).astype(dtype), "label": position % classes}
         for position in range(count)
     ]
+
+
+def png(array):
+    """A picture as a file, which tfds stores without TensorFlow."""
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    file.seek(0)
+    return file
 
 
 def prepared(name, place, features, splits):
@@ -65,11 +74,8 @@ def test_cifar100_from_records_on_disk(tmp_path, monkeypatch):
 
     def generate(positions):
         for position in positions:
-            file = io.BytesIO()
-            Image.fromarray(pictures[position]).save(file, "PNG")
-            file.seek(0)
             labels = {"label": position % 100, "coarse_label": position % 20}
-            yield position, {"id": str(position), "image": file} | labels
+            yield position, {"id": str(position), "image": png(pictures[position])} | labels
 
     def generators(self, dl_manager):
         self.info.features["label"].names = [f"fine {label}" for label in range(100)]
@@ -201,6 +207,7 @@ def test_not_prepared(tmp_path, monkeypatch, name):
     assert "TensorFlow is not installed" in message
     assert "pip install 'jaxunlearn[tfds-prepare]'" in message
     assert f"tfds build {name} --data_dir={tmp_path} --file_format=array_record" in message
+    assert "must have a train split and a test or validation split" in message
     assert "\n" not in message
     assert not list(tmp_path.iterdir())
 
@@ -240,3 +247,85 @@ def test_prepared_in_a_format_without_random_access(tmp_path):
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(InputError, match=r"cannot be read .*in the format array_record"):
         load("standin_format", data_dir=tmp_path)
+
+
+def test_names_with_versions_and_in_other_spellings_are_the_same_set(tmp_path, monkeypatch):
+    """Its settings are those of the table; a version is taken as asked, or what is prepared."""
+    cifar10 = tfds.image_classification.Cifar10
+    pictures = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
+
+    def generate(positions):
+        for position in positions:
+            yield (
+                position,
+                {"id": str(position), "image": png(pictures[position]), "label": position % 10},
+            )
+
+    splits = {"train": generate(range(20)), "test": generate(range(20, 30))}
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10, "_split_generators", lambda self, manager: splits)
+        cifar10(data_dir=tmp_path).download_and_prepare(file_format="array_record")
+    (folder,) = (tmp_path / "cifar10").iterdir()
+    plain = load("cifar10", data_dir=tmp_path)
+    assert (plain.mean, plain.augmentation) == (TABLE["cifar10"].mean, "flip_crop")
+
+    def same(name):
+        data = load(name, data_dir=tmp_path)
+        assert (data.name, data.fingerprint) == ("cifar10", plain.fingerprint)
+        assert (data.mean, data.std, data.augmentation) == (plain.mean, plain.std, "flip_crop")
+
+    for name in (f"cifar10:{folder.name}", "Cifar10", f"Cifar10:{folder.name}"):
+        same(name)
+    older = folder.rename(folder.with_name("3.0.1"))
+    info = older / "dataset_info.json"
+    info.write_text(info.read_text().replace(f'"{folder.name}"', '"3.0.1"'))
+    for name in ("cifar10", "cifar10:3.0.1"):
+        same(name)
+    with pytest.raises(InputError, match=r"'cifar10:3.0.2' is not prepared.* only in version 3.0"):
+        load("cifar10:3.0.2", data_dir=tmp_path)
+    with pytest.raises(InputError, match=r"tfds cannot open the data set 'cifar10:9.9.9'"):
+        load("cifar10:9.9.9", data_dir=tmp_path)
+    with tfds.testing.mock_data(num_examples=30):
+        coarse = load("cifar20:3.0.2", data_dir=tmp_path)
+    assert (coarse.name, coarse.num_classes, coarse.augmentation) == ("cifar20", 20, "flip_crop")
+
+
+def test_a_set_outside_the_table_has_one_name(tmp_path):
+    with tfds.testing.mock_data(num_examples=12):
+        names = [load(name, data_dir=tmp_path).name for name in ("mnist", "Mnist", "mnist:3.0.1")]
+        names.append(load("cmaterdb/bangla:1.0.0", data_dir=tmp_path).name)
+    assert names == ["mnist", "mnist", "mnist", "cmaterdb/bangla"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype", "what"),
+    [
+        ("standin_sixteen", (4, 4, 1), np.uint16, "uint16 with 1 channels"),
+        ("standin_channels", (None, None, None), np.uint8, "uint8 with any number of channels"),
+    ],
+)
+def test_sound_images_that_are_not_supported_are_not_called_damaged(
+    tmp_path, name, shape, dtype, what
+):
+    features = {
+        "image": tfds.features.Image(shape=shape, dtype=dtype),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    few = [{"image": png(np.full((4, 4), 7 * label, dtype)), "label": label} for label in range(3)]
+    prepared(name, tmp_path, features, {"train": few, "test": few})
+    with pytest.raises(InputError, match=f"images of data set '{name}' are {what}") as caught:
+        load(name, data_dir=tmp_path)
+    assert "must be uint8 or float32" in str(caught.value)
+    assert "remove" not in str(caught.value)
+
+
+def test_a_download_is_announced(tmp_path, with_tensorflow, capsys):
+    features = {"image": IMAGE, "label": tfds.features.ClassLabel(num_classes=3)}
+    builder = make_builder("standin_large", features, {"train": records(6), "test": records(3)})
+    builder.url_infos = {"https://example.org/a": SimpleNamespace(size=3 * 2**30)}
+    load("standin_large", data_dir=tmp_path)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == f"preparing standin_large in {tmp_path}: up to 3.00 GiB to download\n"
+    load("standin_large", data_dir=tmp_path)
+    assert capsys.readouterr() == ("", "")

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import pytest
 
-from jaxunlearn import data
 from tests.data.toys import write_fashion_mnist
 from tests.once import made_once
 from tests.shell.commands import QUICK, done, problem_words, snapshot
@@ -18,10 +17,8 @@ from tests.shell.commands import QUICK, done, problem_words, snapshot
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
-    """A folder that holds prepared digits."""
-    return made_once(
-        tmp_path_factory, "data", lambda place: data.load("digits", data_dir=place)
-    )
+    """A folder for prepared data, of which digits need none."""
+    return made_once(tmp_path_factory, "data", lambda place: None)
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +143,6 @@ def unwritable(tmp_path_factory):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A prepared fashion_mnist of 20 random pictures, and the folder of its files."""
+    """A folder for prepared data, and one with the files of a fashion_mnist of 20 pictures."""
     write_fashion_mnist(tmp_path / "files")
     return tmp_path / "prepared", tmp_path / "files"
