@@ -5,23 +5,27 @@
 
 The sizes of a model are read off its tensors, so an option is accepted only if it says what the
 tensors say; any other option would change what the network computes without changing a tensor.
-What is said of the data (`pretrained_cfg`: size, mean and standard deviation of the images; the
-names of the classes) is for those who prepare them, and is not looked at.
+What it tells of the data (`pretrained_cfg`: size, mean and standard deviation of the images; the
+names of the classes) is for those who prepare them: not looked at, but written back.
 
 Source of the layout: the files that timm itself writes (`timm.models.save_for_hf`).
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from jaxunlearn.files import read_json, write_json
+from jaxunlearn.files import write_json
+from jaxunlearn.published import read_json
 from jaxunlearn.types import InputError
 
 NAME = "config.json"
 _OUTER = ("num_classes", "num_features", "global_pool")
-_OF_DATA = ("pretrained_cfg", "label_names", "label_descriptions")
+_DATA, _LABELS = "pretrained_cfg", ("label_names", "label_descriptions")
+_OF_DATA = (_DATA, *_LABELS)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -39,6 +43,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not (folder / NAME).is_file():
         return {}
     config = read_json(folder / NAME)
+    if "model_type" in config:
+        raise InputError(
+            f"{folder / NAME} is transformers' (of the model type {config['model_type']!r}), but "
+            "must be timm's; give timm's folder of this network: its tensors have other names."
+        )
     named = isinstance(config.get("architecture"), str)
     if not named or not isinstance(config.setdefault("model_args", {}), dict):
         raise InputError(
@@ -72,7 +81,7 @@ def check_config(
     if not re.fullmatch(architectures, config["architecture"]):
         raise InputError(
             f"{folder / NAME} is of the architecture {config['architecture']!r}, which is not "
-            f"supported here; supported are names like {architectures!r}."
+            f"supported here; supported is {architectures}."
         )
     outer = {k: v for k, v in config.items() if k not in ("architecture", "model_args", *_OF_DATA)}
     for name, value in [*outer.items(), *config["model_args"].items()]:
@@ -84,22 +93,51 @@ def check_config(
         if value != options[name]:
             raise InputError(
                 f"{folder / NAME} says that {name!r} is {value!r}, but it can only be "
-                f"{options[name]!r} with these tensors; get both files anew."
+                f"{options[name]!r} with these tensors; download both files again."
             )
 
 
-def write_config(folder: Path, architecture: str, options: Mapping[str, Any]) -> None:
+def write_config(
+    folder: Path,
+    like: str | os.PathLike[str] | None,
+    architectures: str,
+    otherwise: str,
+    options: Mapping[str, Any],
+    data: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Writes a configuration from which timm makes the same network.
 
     Args:
         folder: where to; it is made.
-        architecture: a name that timm knows; the options say what differs from it.
+        like: the folder of the configuration that the network was read with; None stands for the
+            one that is in `folder` already, if it is timm's.
+        architectures: regular expression of the names that are supported.
+        otherwise: a name that timm knows, where none was read; the options hold what differs.
         options: as in `check_config`.
+        data: what the network tells of the data, for `pretrained_cfg`.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: `like` has no configuration of timm's, or the file cannot be written.
     """
+    try:
+        kept = read_config(folder if like is None else Path(like))
+    except InputError:
+        if like is not None:
+            raise
+        kept = {}
+    if like is not None and not kept:
+        raise InputError(f"{like} has no {NAME}; give the folder that the network was read from.")
+    architecture = kept.get("architecture", otherwise)
+    if not re.fullmatch(architectures, architecture):
+        architecture = otherwise
+    of_data = {name: kept[name] for name in _LABELS if name in kept}
+    before = dict(kept.get(_DATA, {})) | dict(data)
+    if kept.get("num_classes") != options["num_classes"]:  # the names are those of other classes
+        of_data = {}
+        before = {name: value for name, value in before.items() if name not in _LABELS}
+    if "num_classes" in before:
+        before["num_classes"] = options["num_classes"]
     outer = {name: options[name] for name in _OUTER}
     inner = {name: value for name, value in options.items() if name not in _OUTER}
-    config = {"architecture": architecture, **outer, "model_args": inner, "pretrained_cfg": {}}
+    config = {"architecture": architecture, **outer, "model_args": inner, **of_data, _DATA: before}
     write_json(folder / NAME, config)

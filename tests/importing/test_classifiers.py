@@ -62,8 +62,9 @@ def test_vit(tmp_path):
     logits_agree("vit", module, {"params": params})
     save_vit(tmp_path, module, params)
     same_files(DATA / "vit", tmp_path)
-    with pytest.raises(InputError, match="have 16 channels.* of 64 .*'num_heads'"):
+    with pytest.raises(InputError, match="have 16 channels.* 64 wide.*give heads=.*'num_heads'"):
         load_vit(DATA / "vit" / "model.safetensors")
+    assert load_vit(DATA / "vit" / "model.safetensors", heads=2)[0] == module
 
 
 def zeros(module, side, channels):
@@ -78,11 +79,144 @@ def test_heads_of_64_channels_where_nothing_is_said(tmp_path):
     assert load_vit(tmp_path / "model.safetensors")[0] == module
 
 
-def test_resnet_for_cifar(tmp_path):
-    module = ResNet(3, stem_width=2, widths=(2, 4), blocks=(1, 1), strides=(1, 2))
-    variables = zeros(module, 32, 3)
+def test_wider_vits_have_heads_of_other_widths(tmp_path):
+    """ViT-H has heads of 80 channels, which 64 divides too."""
+    module = ViT(3, patch_size=2, width=1280, depth=1, heads=16, mlp_ratio=1 / 1280)
+    save_vit(tmp_path, module, zeros(module, 2, 1)["params"])
+    assert load_vit(tmp_path)[0] == module
+    with pytest.raises(InputError, match="have 1280 channels, which do not tell how many heads"):
+        load_vit(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("stem_pool", [True, False])
+def test_resnet_for_cifar(stem_pool, tmp_path):
+    """timm has no such network; whether it pools is kept with the tensors, and asked of others."""
+    module = ResNet(
+        3, stem_width=2, widths=(2, 4), blocks=(1, 1), strides=(1, 2), stem_pool=stem_pool
+    )
+    variables = jax.tree.map(lambda leaf: leaf + 0.5, zeros(module, 32, 3))
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')  # of what was there
     save_resnet(tmp_path, module, variables["params"], variables)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
     assert load_resnet(tmp_path)[0] == module
+    file = tmp_path / "model.safetensors"
+    stored = load_file(file)
+    save_file(stored, file)  # as others write it
+    with pytest.raises(InputError, match="is 3x3, .*give stem_pool=False .* or stem_pool=True"):
+        load_resnet(file)
+    assert load_resnet(file, stem_pool=stem_pool)[0] == module
+
+
+def test_resnet_for_cifar_with_a_layer_called_linear(tmp_path):
+    module = ResNet(3, stem_width=2, widths=(2, 4), blocks=(1, 1), strides=(1, 2))
+    variables = jax.tree.map(lambda leaf: leaf + 0.5, zeros(module, 32, 3))
+    save_resnet(tmp_path, module, variables["params"], variables)
+    stored = load_file(tmp_path / "model.safetensors")
+    other = {"fc.": "linear.", "downsample.": "shortcut."}
+    for ours, theirs in other.items():
+        stored = {name.replace(ours, theirs): value for name, value in stored.items()}
+    assert {"module.linear.weight", "module.layer2.0.shortcut.1.bias"} <= {
+        f"module.{name}" for name in stored
+    }
+    save_file({f"module.{n}": v for n, v in stored.items()}, tmp_path / "model.safetensors")
+    again, params, model_state = load_resnet(tmp_path)
+    assert again == module
+    jax.tree.map(np.testing.assert_array_equal, params, variables["params"])
+    jax.tree.map(
+        np.testing.assert_array_equal, model_state["batch_stats"], variables["batch_stats"]
+    )
+
+
+def described(tmp_path, folder, **options):
+    """A copy whose configuration holds all that timm tells of data, and other options."""
+    cfg = {
+        "tag": "a1",
+        "input_size": [3, 16, 16],
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5],
+        "num_classes": 5,
+    }
+    labels = {"label_names": list("abcde"), "label_descriptions": {"a": "first"}}
+    return changed(tmp_path, folder, {"pretrained_cfg": cfg, **labels, **options})
+
+
+OF_DATA = ("architecture", "pretrained_cfg", "label_names", "label_descriptions")
+
+
+@pytest.mark.parametrize(
+    ("folder", "architecture"),
+    [
+        ("resnet_basic", "resnet34"),
+        ("resnet_bottleneck", "resnet101"),
+        ("vit", "deit_tiny_patch16_224"),
+    ],
+)
+def test_what_timm_tells_of_data_is_kept(folder, architecture, tmp_path):
+    source = described(tmp_path, folder, architecture=architecture)
+    load, save = (load_vit, save_vit) if folder == "vit" else (load_resnet, save_resnet)
+    loaded = load(source)
+    save(tmp_path / "like", *loaded, like=source)
+    save(source, *loaded)  # over it
+    before = json.loads((source / "config.json").read_text())
+    for written in (tmp_path / "like", source):
+        config = json.loads((written / "config.json").read_text())
+        assert {key: config[key] for key in OF_DATA} == {key: before[key] for key in OF_DATA}
+        assert config["architecture"] == architecture
+        assert config["label_names"] == list("abcde")
+        assert config["pretrained_cfg"]["crop_pct"] == 0.9
+    with pytest.raises(InputError, match="has no config.json; give the folder that"):
+        save(tmp_path / "other", *loaded, like=tmp_path)
+    assert not (tmp_path / "other").exists()
+
+
+def test_names_of_other_classes_are_not_kept(tmp_path):
+    source = described(tmp_path, "vit")
+    module, params = load_vit(source)
+    head = {"linear": {"kernel": np.zeros((16, 2)), "bias": np.zeros(2)}}
+    save_vit(tmp_path / "two", module.clone(num_classes=2), params | {"head": head}, like=source)
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert not {"label_names", "label_descriptions"} & config.keys()
+    assert config["pretrained_cfg"]["num_classes"] == config["num_classes"] == 2
+    assert config["pretrained_cfg"]["mean"] == [0.5, 0.5, 0.5]
+
+
+def test_a_vit_of_our_own_tells_the_size_of_its_images(tmp_path):
+    module = ViT(3, patch_size=4, width=8, depth=1, heads=2)
+    save_vit(tmp_path, module, zeros(module, 8, 1)["params"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["pretrained_cfg"] == {"input_size": [1, 8, 8]}
+
+
+def test_larger_members_of_the_families(tmp_path):
+    for architecture in ("resnet26", "resnet101", "resnet152"):
+        load_resnet(changed(tmp_path, "resnet_bottleneck", {"architecture": architecture}))
+    load_vit(changed(tmp_path, "vit", {"architecture": "vit_large_patch16_224"}))
+
+
+@pytest.mark.parametrize(
+    ("load", "folder", "head"), [(load_resnet, "resnet_basic", "fc"), (load_vit, "vit", "head")]
+)
+def test_networks_without_a_head(load, folder, head, tmp_path):
+    taken = {f"{head}__weight": None, f"{head}__bias": None}
+    with pytest.raises(InputError, match=f"has no head, but must have the one layer '{head}'"):
+        load(changed(tmp_path, folder, **taken))
+    two = {f"{head}__0__weight": np.ones((3, 3), np.float32)}
+    with pytest.raises(InputError, match=rf"a head of several layers \('{head}.0.weight' ...\)"):
+        load(changed(tmp_path, folder, **taken, **two))
+
+
+def test_a_configuration_of_transformers(tmp_path):
+    folder = changed(tmp_path, "vit", {"model_type": "vit"})
+    with pytest.raises(InputError, match=r"is transformers' \(of the model type 'vit'\), but must"):
+        load_vit(folder)
+
+
+def test_the_file_that_timm_reads(tmp_path):
+    """Other files of safetensors beside `model.safetensors` are left alone."""
+    folder = changed(tmp_path, "vit")
+    save_file({"x": np.zeros(1, np.float32)}, folder / "a.safetensors")
+    load_vit(folder)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +264,7 @@ def changed(tmp_path, folder, options=None, **tensors):
         ({"conv1__weight": np.ones(3)}, r"'conv1.weight' in .* of shape \[3\], but must have 4"),
         ({"conv1__weight": np.ones((8, 3, 5, 5))}, "the stem of the ResNet in .* is 5x5"),
         ({"layer1__0__conv1__weight": None}, "'layer1.0.conv1.weight' in .* is missing"),
-        ({"fc__weight": None}, "'fc.weight' in .* is missing"),
+        ({"fc__weight": None}, "has no head"),
         ({"fc__weight": np.ones((0, 3))}, r"'fc.weight' in .* is of shape \[0, 3\]"),
         ({"layer2__1__bn2__weight": None}, "has no tensor 'layer2.1.bn2.weight'"),
         ({"layer1__0__se__fc1__weight": np.ones(3)}, "holds the tensor 'layer1.0.se.fc1.weight'"),
@@ -175,7 +309,7 @@ def test_a_configuration_of_another_resnet(options, match, tmp_path):
             "the positions in .* are 16, but must be one for",
         ),
         ({}, {"pos_embed": np.ones((1, 1, 16))}, "the positions in .* are 1, but"),
-        ({}, {"head__weight": None}, "'head.weight' in .* is missing"),
+        ({}, {"head__weight": None}, "has no head"),
         ({}, {"blocks__0__norm1__weight": None}, "ViT.depth is 0"),
         ({}, {"blocks__1__ls1__gamma": np.ones(16)}, "holds the tensor 'blocks.1.ls1.gamma'"),
         ({"architecture": "vit_base_patch16_clip_224"}, {}, "which is not supported"),
