@@ -87,6 +87,7 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
     def objective(
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
+        check_conditional(task, "random labels")
         visit = batch if redraw == "every_epoch" else batch | {"epoch": batch["epoch"] * 0}
         keys = example_keys(jax.random.fold_in(key, 1), visit)
         draw = jax.vmap(lambda k, n: jax.random.randint(k, (), 0, n), in_axes=(0, None))
@@ -98,6 +99,24 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
         return jnp.mean(losses)
 
     return objective
+
+
+def check_conditional(task: Task, what: str) -> None:
+    """Raises unless the model of a task is told the label of an example.
+
+    Args:
+        task: what is unlearned.
+        what: the objective or method that tells it another label.
+
+    Raises:
+        InputError: the model ignores labels, so that nothing would be forgotten.
+    """
+    if not task.conditional:
+        raise InputError(
+            f"{what} asks the model for one class in place of another, but this model is told no "
+            "class (its num_classes is None); choose the objective 'ascent' or 'match_noise', or a "
+            "model with classes."
+        )
 
 
 def match_unseen(

@@ -59,6 +59,9 @@ class Task(NamedTuple):
         forget_losses: like `losses`, what forget objectives see, where that is something else:
             diffusion drops no labels there. None stands for `losses`.
         objectives: the forget objectives that only this task has, as pairs of name and function.
+        conditional: whether what the model says of an example depends on its label, so that it can
+            be told another.
+        null_label: the label that stands for none; None where the model has no such label.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -73,6 +76,8 @@ class Task(NamedTuple):
         Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
     ) = None
     objectives: tuple[tuple[str, Callable[..., jax.Array]], ...] = ()
+    conditional: bool = True
+    null_label: int | None = None
 
 
 class TrainState(NamedTuple):

@@ -1,8 +1,9 @@
 """U-Nets over pixels, in diffusers' layout (`UNet2DModel`).
 
 A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. Public unconditional models
-(of the DDPM paper, on CIFAR-10) become modules that ignore labels. Of the rows of a class embedding
-the last is taken for the null condition, so `num_class_embeds` is one more than our classes.
+(of the DDPM paper, on CIFAR-10) become modules that ignore labels. Whether the last row of a class
+embedding stands for a class or for none is not in the layout: `save_unet2d` writes it as
+`_null_class`, which diffusers leaves alone, and for files of others it must be given.
 
 Files from before 2023 call the matrices of attention by older names; they are read as well.
 
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.importing.parts import (
+    CONFIG,
     Like,
     Options,
     check_derived,
@@ -30,6 +32,7 @@ from jaxunlearn.importing.parts import (
 from jaxunlearn.importing.tensors import Tensor, read, stored_shapes, weights_of, write
 from jaxunlearn.importing.unet_layout import block_types, unet_tensor
 from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.types import InputError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _FIELDS = {
@@ -42,6 +45,7 @@ _FIELDS = {
     "norm_eps": "epsilon",
     "norm_num_groups": "groups",
 }
+_NULL_CLASS = "_null_class"
 _PADDING = {"asymmetric": 0, "symmetric": 1}
 _DOWN = {True: "AttnDownBlock2D", False: "DownBlock2D"}
 _UP = {True: "AttnUpBlock2D", False: "UpBlock2D"}
@@ -65,6 +69,7 @@ _OPTIONS = Options(
         "norm_num_groups": 32,
         "num_class_embeds": None,
         "time_embedding_dim": None,
+        _NULL_CLASS: None,
     },
     fixed={
         "_class_name": ["UNet2DModel"],
@@ -106,11 +111,16 @@ _OUTER = {
 }
 
 
-def load_unet2d(folder: str | os.PathLike[str]) -> tuple[DDPMUNet, Any]:
+def load_unet2d(
+    folder: str | os.PathLike[str], *, null_class: bool | None = None
+) -> tuple[DDPMUNet, Any]:
     """Reads a U-Net over pixels.
 
     Args:
         folder: of `config.json` and the weights; the `unet` folder of a pipeline.
+        null_class: whether the last row of the class embedding stands for no class, as in a model
+            that was trained with dropped labels; needed where there is one and the file does not
+            tell it.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
@@ -121,7 +131,7 @@ def load_unet2d(folder: str | os.PathLike[str]) -> tuple[DDPMUNet, Any]:
     """
     folder = Path(folder)
     options = read_options(folder, _OPTIONS)
-    module = _module(folder, options)
+    module = _module(folder, options, null_class)
     derived = _derived(module)
     if options["time_embedding_dim"] is None:
         del derived["time_embedding_dim"]
@@ -161,9 +171,12 @@ def save_unet2d(
         "act_fn": "silu",
         "downsample_padding": _PADDING[module.downsampling],
         "in_channels": channels,
-        "num_class_embeds": None if module.num_classes is None else module.num_classes + 1,
+        "num_class_embeds": None,
         "sample_size": height if height == width else [height, width],
     }
+    if module.num_classes is not None:
+        config["num_class_embeds"] = module.num_classes + module.null_class
+        config[_NULL_CLASS] = module.null_class
     config |= {name: getattr(module, field) for name, field in _FIELDS.items()}
     write_config(folder, like, _OPTIONS, config | _derived(module))
     write(folder / _WEIGHTS, params, functools.partial(naming, levels=len(module.widths)))
@@ -189,15 +202,26 @@ def naming(
     return unet_tensor(path, levels, _OUTER, attention)
 
 
-def _module(folder: Path, options: Mapping[str, Any]) -> DDPMUNet:
+def _module(folder: Path, options: Mapping[str, Any], null_class: bool | None) -> DDPMUNet:
     size, rows, channels = (options[n] for n in ("sample_size", "num_class_embeds", "in_channels"))
     padding = options["downsample_padding"]
     kinds = options["down_block_types"]
     kinds = kinds if isinstance(kinds, tuple) else ()
+    if null_class is None:
+        null_class = options[_NULL_CLASS]
+    if rows is None:
+        null_class = True
+    elif null_class is None:
+        raise InputError(
+            f"{folder / CONFIG} has a class embedding of {rows} rows, and does not tell whether "
+            "the last one stands for no class; give null_class=True if it was trained with dropped "
+            "labels, null_class=False if every row is a class."
+        )
     sides = size if isinstance(size, tuple) else (size, size)
     with described_by(folder):
         return DDPMUNet(
-            num_classes=rows - 1 if isinstance(rows, int) else rows,
+            num_classes=rows - null_class if isinstance(rows, int) else rows,
+            null_class=null_class,
             image_shape=(*sides, channels),
             attention_levels=tuple(i for i, k in enumerate(kinds, start=1) if k == _DOWN[True]),
             downsampling=next((name for name, p in _PADDING.items() if p == padding), padding),

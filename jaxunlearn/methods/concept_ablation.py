@@ -7,7 +7,7 @@ import optax
 from jaxunlearn.methods._build import check_generates, descend
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import outputs_of
-from jaxunlearn.objectives import retain_loss
+from jaxunlearn.objectives import check_conditional, retain_loss
 from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 
 
@@ -33,7 +33,7 @@ def concept_ablation(
         A `Method`.
 
     Raises:
-        InputError: a task that classifies.
+        InputError: a task that classifies, or whose model is told no class.
 
     Example:
         >>> from jaxunlearn.diffusion import Process
@@ -47,6 +47,7 @@ def concept_ablation(
     model-based form with real anchor images.
     """
     check_generates(task, "concept_ablation")
+    check_conditional(task, "method concept_ablation")
     outputs = outputs_of(task, "concept_ablation")
     divergence = task.divergence
     assert divergence is not None

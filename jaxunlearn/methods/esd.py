@@ -7,7 +7,16 @@ import optax
 from jaxunlearn.methods._build import advance, begin, check_generates
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import keep, outputs_of
-from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
+from jaxunlearn.types import (
+    Arrays,
+    Batch,
+    InputError,
+    Method,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
 
 
 def esd(
@@ -33,7 +42,7 @@ def esd(
         A `Method`.
 
     Raises:
-        InputError: a task that classifies.
+        InputError: a task that classifies, or whose model has no label for "no class".
 
     Example:
         >>> from jaxunlearn.diffusion import Process
@@ -47,8 +56,14 @@ def esd(
     """
     check_generates(task, "esd")
     outputs = outputs_of(task, "esd")
-    divergence = task.divergence
+    divergence, null_label = task.divergence, task.null_label
     assert divergence is not None
+    if null_label is None:
+        raise InputError(
+            "method esd compares a class with no class, but this model has no label for none; "
+            "choose another method, such as concept_ablation, or a model that was trained "
+            "with dropped labels."
+        )
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
@@ -63,7 +78,7 @@ def esd(
         del retain
         key = jax.random.wrap_key_data(state.key)
         optimizer_state, original = state.opt_state
-        nothing = forget | {"label": jnp.full_like(forget["label"], task.num_classes)}
+        nothing = forget | {"label": jnp.full_like(forget["label"], null_label)}
         with_label, without = (
             outputs(original.params, original.model_state, batch, key, False)[0]
             for batch in (forget, nothing)

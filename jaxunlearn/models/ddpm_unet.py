@@ -124,6 +124,8 @@ class DDPMUNet(nn.Module):
         cosine_first: the timestep's cosines stand before its sines.
         frequency_shift: 1, as published, or 0; see `jaxunlearn.models.denoising.sinusoid`.
         learn_variance: puts out twice the channels, the second half for the variance.
+        null_class: the table of classes has a row for the null condition, which guidance needs;
+            models of other libraries may have none.
         dtype: type computed in, float32 or bfloat16.
         remat: computes the blocks anew in the backward pass instead of keeping what is in them.
 
@@ -149,6 +151,7 @@ class DDPMUNet(nn.Module):
     cosine_first: bool = False
     frequency_shift: int = 1
     learn_variance: bool = False
+    null_class: bool = True
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -160,7 +163,7 @@ class DDPMUNet(nn.Module):
         check_whole(self, "blocks", "groups")
         check_positive(self, "epsilon")
         check_choice(self, "downsampling", tuple(_DOWNSAMPLING))
-        check_flags(self, "cosine_first")
+        check_flags(self, "cosine_first", "null_class")
         if self.head_width is not None:
             check_whole(self, "head_width")
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
@@ -220,8 +223,8 @@ class DDPMUNet(nn.Module):
         Args:
             images: `[B, *image_shape]`, floating-point, noisy.
             timesteps: `[B]`, integers or floating-point.
-            labels: `[B]`, integers in 0..num_classes, the last being the null condition; may be
-                left out where num_classes is None.
+            labels: `[B]`, integers in 0..num_classes, the last being the null condition (with
+                `null_class`); may be left out where num_classes is None.
             train: applies dropout, with the random numbers of the collection "dropout".
 
         Returns:
@@ -240,6 +243,7 @@ class DDPMUNet(nn.Module):
             kernel_init=ddpm_init,
             table_init=nn.initializers.normal(1.0),
             dtype=self.dtype,
+            null_class=self.null_class,
             name="condition",
         )(timesteps, labels)
         dropout = self.dropout if train else 0.0

@@ -105,7 +105,7 @@ def create(
             f"{', '.join(available())}"
         )
     module, preset = _PRESETS[name]
-    reserved = {"num_classes", "image_shape", "parent", "name"}
+    reserved = {"num_classes", "image_shape", "null_class", "parent", "name"}
     allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in reserved)
     for field in overrides:
         if field not in allowed:

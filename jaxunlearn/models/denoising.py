@@ -73,6 +73,7 @@ class Condition(nn.Module):
 
     Attributes:
         num_classes: classes beside the null condition; None leaves the labels out.
+        null_class: whether the table has a row for the null condition, after those of the classes.
         frequencies: width of the sinusoid.
         width: width of the result.
         cosine_first: see `sinusoid`.
@@ -90,6 +91,7 @@ class Condition(nn.Module):
     kernel_init: Any
     table_init: Any
     dtype: Any = jnp.float32
+    null_class: bool = True
 
     @nn.compact
     def __call__(self, timesteps: jax.Array, labels: jax.Array | None) -> jax.Array:
@@ -106,7 +108,7 @@ class Condition(nn.Module):
         x = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="time2")(x)
         if self.num_classes is not None:
             x = x + nn.Embed(
-                self.num_classes + 1,
+                self.num_classes + self.null_class,
                 self.width,
                 embedding_init=self.table_init,
                 dtype=self.dtype,

@@ -3,7 +3,7 @@
 Images arrive raw: uint8 becomes [-1, 1], floating point (latents too) stays as it is, and other
 integers are refused. Timesteps,
 noise and dropped labels are drawn from one key per example and visit. The label `num_classes`
-stands for no condition.
+stands for no condition, where the model has a row for it.
 
     L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
 
@@ -26,6 +26,9 @@ from jaxunlearn.diffusion import (
     target,
     variational_term,
 )
+from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.dit import DiT
+from jaxunlearn.objectives import check_conditional
 from jaxunlearn.pixels import as_floats
 from jaxunlearn.tasks._linen import caller, dropout_rngs
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
@@ -54,17 +57,19 @@ def diffusion(
             switch may also be `deterministic`, or missing; dropout draws from the stream "dropout".
         process: the diffusion.
         image_shape: of one image.
-        num_classes: how many classes the labels range over; one more label means none.
+        num_classes: how many classes the labels range over; one more label means none. A `DDPMUNet`
+            with `num_classes=None` ignores labels, whatever they are.
         reduction: of the squared errors of one example: "sum" over pixels, or "mean".
-        label_drop: the share of labels that training drops.
+        label_drop: the share of labels that training drops; 0 where the model has no row for none.
         fisher_guidance: w.
 
     Returns:
         A `Task` that predicts no classes.
 
     Raises:
-        InputError: a model of another library, an unknown reduction, or a share outside [0, 1);
-            from its functions, a model whose output does not fit the variance of the process.
+        InputError: a model of another library, of other classes, or without the null class that
+            is asked for; an unknown reduction, or a share outside [0, 1); from its functions, a
+            model whose output does not fit the variance of the process.
 
     Example:
         >>> from jaxunlearn.models import denoisers
@@ -81,6 +86,7 @@ def diffusion(
         raise InputError(f"reduction is {reduction!r}, but must be one of {', '.join(REDUCTIONS)}.")
     if not 0.0 <= label_drop < 1.0:
         raise InputError(f"label_drop is {label_drop!r}, but must be at least 0 and below 1.")
+    conditional = _check_classes(model, num_classes, label_drop, fisher_guidance)
     pixels = tuple(range(1, len(image_shape) + 1))
     call = caller(model, num_inputs=3)
     reduce = jnp.sum if reduction == "sum" else jnp.mean
@@ -173,7 +179,33 @@ def diffusion(
         divergence,
         forget_losses,
         (("match_anchor", match_anchor), ("match_noise", match_noise)),
+        conditional,
+        num_classes if conditional and getattr(model, "null_class", True) else None,
     )
+
+
+def _check_classes(
+    model: nn.Module, num_classes: int, label_drop: float, fisher_guidance: float
+) -> bool:
+    """Whether the model is told the class; raises unless it has the labels that it is told."""
+    if not isinstance(model, DDPMUNet | DiT):
+        return True
+    if model.num_classes is None:
+        return False
+    if model.num_classes != num_classes:
+        raise InputError(
+            f"num_classes is {num_classes}, but the model has {model.num_classes} classes; give "
+            f"num_classes={model.num_classes}, and labels in its order."
+        )
+    if isinstance(model, DDPMUNet) and not model.null_class and (label_drop or fisher_guidance):
+        name, value = (
+            ("label_drop", label_drop) if label_drop else ("fisher_guidance", fisher_guidance)
+        )
+        raise InputError(
+            f"{name} is {value}, but must be 0 for a model without a null class, which "
+            f"dropped labels and guidance need; give {name}=0."
+        )
+    return True
 
 
 def _check_channels(process: Process, given: int, channels: int) -> None:
@@ -219,6 +251,7 @@ def match_anchor(
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025; Fan et al. (SalUn), ICLR 2024.
     """
     assert task.outputs is not None and task.divergence is not None
+    check_conditional(task, "match_anchor")
     anchor = batch.get("anchor", (batch["label"] + 1) % task.num_classes)
     wanted, _ = task.outputs(params, model_state, batch | {"label": anchor}, key, True)
     said, _ = task.outputs(params, model_state, batch, key, True)

@@ -12,9 +12,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
+from jaxunlearn.diffusion import Process
 from jaxunlearn.importing.unet2d import load_unet2d, naming, save_unet2d
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.denoisers import create
+from jaxunlearn.tasks import diffusion
 from jaxunlearn.types import InputError
 
 DATA = Path(__file__).parent / "data" / "unet2d"
@@ -49,7 +51,7 @@ MODULES = {
 
 @pytest.fixture(scope="module", params=MODULES)
 def loaded(request):
-    return request.param, *load_unet2d(DATA / request.param)
+    return request.param, *load_unet2d(DATA / request.param, null_class=True)
 
 
 @pytest.fixture
@@ -87,13 +89,14 @@ def test_files_are_written_as_they_were(loaded, tmp_path):
         json.loads((folder / "config.json").read_text()) for folder in (DATA / name, tmp_path)
     )
     assert here.pop("time_embedding_dim") == 4 * module.widths[0]  # the same as null
+    assert here.pop("_null_class", None) == (True if name == "classes" else None)
     assert here.items() <= there.items()
     again, _ = load_unet2d(tmp_path)
     assert again == module
 
 
 def test_older_names_of_attention(folder):
-    copy = folder()
+    copy = folder(_null_class=True)
     tensors = load_file(copy / WEIGHTS)
     older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = {}
@@ -132,7 +135,8 @@ def test_published_tensors():
 def test_options_left_out_are_the_layouts_defaults(folder):
     optional = ("dropout", "downsample_padding", "flip_sin_to_cos", "freq_shift", "norm_eps")
     same = {"time_embedding_dim": 32, "_newer_note": 1}
-    module, _ = load_unet2d(folder(**dict.fromkeys(optional, "left out"), **same))
+    older = folder(**dict.fromkeys(optional, "left out"), **same)
+    module, _ = load_unet2d(older, null_class=True)
     assert module == MODULES["classes"]
 
 
@@ -162,4 +166,48 @@ def test_options_left_out_are_the_layouts_defaults(folder):
 )
 def test_what_is_not_supported(options, message, folder):
     with pytest.raises(InputError, match=message):
-        load_unet2d(folder(**options))
+        load_unet2d(folder(**options), null_class=True)
+
+
+def test_what_the_last_row_of_the_class_embedding_stands_for(folder, tmp_path):
+    """Four rows are four classes, or three and none; only the file's author knows."""
+    copy = folder()
+    with pytest.raises(InputError, match="embedding of 4 rows, and .*null_class=True .*=False if"):
+        load_unet2d(copy)
+    for null_class, num_classes in ((True, 3), (False, 4)):
+        module, params = load_unet2d(copy, null_class=null_class)
+        assert (module.num_classes, module.null_class) == (num_classes, null_class)
+        assert params["condition"]["classes"]["embedding"].shape == (4, 32)
+        save_unet2d(tmp_path / "out", module, params, like=copy)
+        assert load_unet2d(tmp_path / "out")[0] == module
+        config = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert config["num_class_embeds"] == 4
+    unconditional = load_unet2d(DATA / "unconditional")[0]
+    assert unconditional.num_classes is None
+
+
+@pytest.mark.parametrize("null_class", [True, False])
+def test_every_row_can_be_trained_and_no_other(null_class):
+    """With a null class dropped labels train its row; without one every row is a class."""
+    module, params = load_unet2d(DATA / "classes", null_class=null_class)
+    process = Process(100, variance="learned_range")
+    classes = {"image_shape": (8, 8, 1), "num_classes": module.num_classes}
+    drop = 0.5 if null_class else 0.0
+    task = diffusion(module, process, **classes, label_drop=drop)
+    labels = jnp.arange(16) % module.num_classes
+    batch = {
+        "image": jnp.zeros((16, 8, 8, 1)),
+        "label": labels,
+        "index": jnp.arange(16),
+        "epoch": jnp.zeros(16, jnp.int32),
+    }
+
+    def loss(params):
+        losses, _ = task.losses(params, {}, batch, jax.random.key(0), True)
+        return losses.mean(), losses
+
+    (_, losses), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    assert jnp.all(jnp.isfinite(losses))
+    moved = np.abs(grads["condition"]["classes"]["embedding"]).sum(axis=1) > 0
+    assert moved.tolist() == [True] * 4
+    assert task.null_label == (3 if null_class else None)

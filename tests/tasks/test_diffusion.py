@@ -7,7 +7,8 @@ import pytest
 
 from jaxunlearn import methods, objectives
 from jaxunlearn.diffusion import Process, add_noise, antithetic_timesteps
-from jaxunlearn.tasks.diffusion import as_signal, match_anchor, match_noise
+from jaxunlearn.models import denoisers
+from jaxunlearn.tasks.diffusion import as_signal, diffusion, match_anchor, match_noise
 from jaxunlearn.types import InputError, example_keys
 from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy
 
@@ -183,3 +184,55 @@ def test_methods_that_need_predicted_classes_say_so(name):
 def test_bad_settings_are_refused(bad, words):
     with pytest.raises(InputError, match=words):
         toy(**bad)
+
+
+def unet(num_classes, **fields):
+    """A task of a real U-Net over 4x4 pixels."""
+    settings = {f: fields.pop(f) for f in ("label_drop", "fisher_guidance") if f in fields}
+    model = denoisers.create("ddpm-tiny", (4, 4, 1), num_classes).clone(**fields)
+    return diffusion(model, PROCESS, image_shape=(4, 4, 1), num_classes=10, **settings)
+
+
+@pytest.mark.parametrize("name", ["match_anchor", "random_labels"])
+def test_a_model_that_is_told_no_class_cannot_be_asked_for_another(name):
+    """The forget loss would be 0, or that of ordinary training."""
+    task = unet(None)
+    assert (task.conditional, task.null_label) == (False, None)
+    batch = {"image": jnp.zeros((2, 4, 4, 1)), "label": jnp.array([3, 3])}
+    batch |= {"index": jnp.arange(2), "epoch": jnp.zeros(2, jnp.int32)}
+    objective = objectives.named(name, task=task)
+    params, state = jax.eval_shape(task.init, KEY)
+    with pytest.raises(InputError, match="this model is told no class .*num_classes is None"):
+        jax.eval_shape(lambda p: objective(task, p, state, batch, KEY), params)
+    others = objectives.named("ascent", task=task), objectives.named("match_noise", task=task)
+    for objective in others:
+        jax.eval_shape(lambda p, o=objective: o(task, p, state, batch, KEY), params)
+
+
+def test_methods_that_ask_for_another_class_say_so():
+    unconditional, without_null = unet(None), unet(10, null_class=False, label_drop=0)
+    with pytest.raises(InputError, match="concept_ablation asks .*this model is told no class"):
+        methods.concept_ablation(unconditional, None)
+    methods.concept_ablation(without_null, None)
+    for task in (unconditional, without_null):
+        with pytest.raises(InputError, match="esd compares a class with no class, but this model"):
+            methods.esd(task, None)
+    assert methods.esd(unet(10), None)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "fields", "words"),
+    [
+        (9, {}, "num_classes is 10, but the model has 9 classes; give num_classes=9"),
+        (11, {}, "num_classes is 10, but the model has 11 classes"),
+        (10, {"null_class": False}, "label_drop is 0.1, but must be 0 .*; give label_drop=0"),
+        (
+            10,
+            {"null_class": False, "label_drop": 0, "fisher_guidance": 2.0},
+            "fisher_guidance is 2.0, but must be 0",
+        ),
+    ],
+)
+def test_models_of_other_classes_are_refused(num_classes, fields, words):
+    with pytest.raises(InputError, match=words):
+        unet(num_classes, **fields)
