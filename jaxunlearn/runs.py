@@ -92,6 +92,12 @@ def read_config(run: Path, *stages: str) -> RunConfig:
         InputError: the folder holds no run, one of another stage, or an unfinished one.
     """
     wanted = " or ".join(stages)
+    exported = (run / "model_index.json").exists() or any(run.glob("*.safetensors"))
+    if exported and not (run / "fingerprints.json").exists():
+        raise InputError(
+            f"{run} holds weights in the layout of another library, not a run; scripts read them "
+            f"by jaxunlearn.importing, commands take the folder of a finished {wanted}."
+        )
     if not (run / "config.json").is_file():
         raise InputError(f"{run} holds no run; give the folder of a finished {wanted}.")
     config = read_record(run)

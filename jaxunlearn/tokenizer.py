@@ -32,6 +32,7 @@ from jaxunlearn.published import read_json
 from jaxunlearn.types import InputError
 
 _LONGEST = 4096  # ids of a prompt; far beyond any text encoder
+_OTHER_FILES = ("tokenizer.json", "added_tokens.json", "special_tokens_map.json")
 _UNSAID = int(1e30)  # transformers' length where none was given
 _SPECIAL = 3  # padding, start and end of WordTokenizer
 
@@ -159,7 +160,7 @@ class ClipTokenizer:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], length: int = 77) -> "ClipTokenizer":
-        """Reads `vocab.json` and `merges.txt`, or `tokenizer.json` where these are not there.
+        """Reads `tokenizer.json` or, where it is not there, `vocab.json` and `merges.txt`.
 
         Args:
             folder: the folder of these files, and perhaps of `tokenizer_config.json`.
@@ -195,7 +196,9 @@ class ClipTokenizer:
             raise InputError(f"in {folder}, {error}") from error
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the files that `load` reads.
+        """Writes `vocab.json`, `merges.txt` and `tokenizer_config.json`, which `load` reads.
+
+        Files of the tokenizer that was there before (`tokenizer.json`, added tokens) are deleted.
 
         Args:
             folder: where to; it is made.
@@ -215,6 +218,8 @@ class ClipTokenizer:
         write_text(folder / "merges.txt", merges_text(self.merges))
         write_json(folder / "vocab.json", dict(self.ids))
         write_json(folder / "tokenizer_config.json", config)
+        for name in _OTHER_FILES:
+            (folder / name).unlink(missing_ok=True)
 
     @property
     def size(self) -> int:
@@ -244,7 +249,7 @@ class ClipTokenizer:
 def _read_vocabulary(folder: Path) -> tuple[dict[str, int], tuple[Pair, ...], list[Any]]:
     """The ids, the merges, and the tokens that were added later."""
     file = folder / "tokenizer.json"
-    if (folder / "vocab.json").exists() or not file.exists():
+    if not file.exists():
         ids, merges = read_json(folder / "vocab.json"), read_merges(folder / "merges.txt")
         later = folder / "added_tokens.json"
         return ids, merges, list(read_json(later)) if later.exists() else []

@@ -22,6 +22,16 @@ def test_a_configuration_survives_the_file(unlearned):
     assert from_dict(runs.RunConfig, plain, "it") == config
 
 
+@pytest.mark.parametrize(
+    "file", ["model_index.json", "diffusion_pytorch_model.safetensors", "model.safetensors"]
+)
+def test_weights_of_other_libraries_are_no_run(file, tmp_path):
+    (tmp_path / file).write_text("{}")
+    (tmp_path / "config.json").write_text('{"sample_size": 64}')
+    with pytest.raises(InputError, match="layout of another library, .*scripts read them by"):
+        runs.read_config(tmp_path, "pretrain")
+
+
 def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
     problem = runs.read_config(pretrained, "pretrain").problem
     request = ForgetRequest(indices=(1, 2))

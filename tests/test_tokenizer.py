@@ -142,6 +142,23 @@ def test_tokenizer_json_alone(tmp_path):
     assert ClipTokenizer.load(tmp_path) == wanted
 
 
+def test_files_of_the_tokenizer_before_are_not_left(tmp_path):
+    """transformers reads `tokenizer.json` where it is there, and so do we."""
+    shutil.copytree(DATA / "tokenizer", tmp_path, dirs_exist_ok=True)
+    as_one_file(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text("{}")
+    wanted = ClipTokenizer.load(tmp_path)
+    other = ClipTokenizer(wanted.ids, wanted.merges[:100], length=9)
+    other.save(tmp_path)
+    assert ClipTokenizer.load(tmp_path) == other
+    files = {"vocab.json", "merges.txt", "tokenizer_config.json"}
+    assert {file.name for file in tmp_path.iterdir()} == files
+    as_one_file(tmp_path)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(DATA / "tokenizer" / name, tmp_path)
+    assert ClipTokenizer.load(tmp_path).merges == other.merges
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
