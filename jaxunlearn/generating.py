@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxunlearn import evaluation, runs
 from jaxunlearn.config import Diffusion, Problem
+from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.data import Dataset, ForgetRequest
 from jaxunlearn.diffusion import Denoiser, guided, sample
 from jaxunlearn.evaluation import Predictions
@@ -176,6 +177,7 @@ def sample_images(
     if guidance is not None:
         denoiser = guided(process, denoiser, guidance, null_label)
 
+    @fast_in_loops
     def some(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
         keys = jax.vmap(
             lambda label, number: jax.random.fold_in(

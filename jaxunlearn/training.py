@@ -25,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxunlearn import hosts
 from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.compiled import too_many
+from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.data_order import Shuffled, gathered, shuffled, stretch, take
 from jaxunlearn.metrics_file import MetricsFile
 from jaxunlearn.parallel import check_divides, mapped, replicate, shardings, split_batch
@@ -116,6 +117,7 @@ def compile_program(
     check_divides(mesh, forget_batch_size=forget_batch_size, retain_batch_size=retain_batch_size)
     everywhere = NamedSharding(mesh, PartitionSpec())
 
+    @fast_in_loops
     def begin(
         numbers: Numbers,
         key: jax.Array,
@@ -127,6 +129,7 @@ def compile_program(
         data = forget or Unread(), retain or Unread()
         return build(numbers).init(key, params, model_state, *data)
 
+    @fast_in_loops
     def step(
         numbers: Numbers, state: TrainState, forget: Batch, retain: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:

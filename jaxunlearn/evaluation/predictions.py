@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.files import DAMAGE, write_arrays
 from jaxunlearn.types import InputError
 
@@ -116,6 +117,7 @@ def _take(arrays: dict[str, jax.Array], positions: jax.Array) -> dict[str, jax.A
 
 
 @jax.jit
+@fast_in_loops
 def _call(predict_fn: Partial, batch: dict[str, jax.Array]) -> jax.Array:
     return predict_fn(batch)
 

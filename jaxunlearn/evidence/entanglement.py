@@ -34,6 +34,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import data, runs
+from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.files import write_text
 from jaxunlearn.names import closest
 from jaxunlearn.setting import (
@@ -212,6 +213,7 @@ def _each(
 ) -> jax.Array:
     """`function(gradient [P])` of every example, stacked."""
 
+    @fast_in_loops
     def one(position: jax.Array) -> jax.Array:
         batch = unvisited(examples, position[None])
         key = jax.random.key(0)  # unused: nothing is random in evaluation

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.setting import Weights
 from jaxunlearn.types import Arrays, InputError, Task
 
@@ -43,6 +44,7 @@ def _features(task: Task, weights: Weights, arrays: Arrays) -> jax.Array:
     batch = min(_BATCH, size)
     places = jnp.minimum(jnp.arange(-(-size // batch) * batch).reshape(-1, batch), size - 1)
 
+    @fast_in_loops
     def of_batch(positions: jax.Array) -> jax.Array:
         inputs: list[jax.Array] = []
 

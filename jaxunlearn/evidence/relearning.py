@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn import evaluation, methods, results
+from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.data_order import take, visits
 from jaxunlearn.setting import Weights
 from jaxunlearn.types import Arrays, Task, TrainState
@@ -62,6 +63,7 @@ def _program(
         return method.init(key, params, model_state, examples, examples)
 
     @jax.jit
+    @fast_in_loops
     def advance(state: TrainState, examples: Arrays, stop: jax.Array) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 3)
         order = visits(key, examples, jnp.int32(0), batch_size, num_steps)

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.models.checks import check_positive, check_whole, check_wholes
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.latent_checks import check_channels, check_computing, check_divides
 from jaxunlearn.models.transformer_blocks import Attention
 from jaxunlearn.types import InputError
@@ -45,11 +44,11 @@ class ResidualBlock(nn.Module):
         y = x
         for i in (1, 2):
             norm = nn.GroupNorm(self.groups, epsilon=_EPSILON, dtype=self.dtype, name=f"norm{i}")
-            y = Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name=f"conv{i}")(
+            y = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name=f"conv{i}")(
                 nn.silu(norm(y))
             )
         if x.shape[-1] != self.width:
-            x = Conv(self.width, (1, 1), dtype=self.dtype, name="shortcut")(x)
+            x = nn.Conv(self.width, (1, 1), dtype=self.dtype, name="shortcut")(x)
         return x + y
 
 
@@ -108,7 +107,7 @@ class Coder(nn.Module):
         if not self.down:
             x = self._levels(x)
         x = nn.GroupNorm(self.groups, epsilon=_EPSILON, name="norm")(x.astype(jnp.float32))
-        return Conv(self.channels, (3, 3), padding=1, name="out")(nn.silu(x))
+        return nn.Conv(self.channels, (3, 3), padding=1, name="out")(nn.silu(x))
 
     def _levels(self, x: jax.Array) -> jax.Array:
         for level, width in enumerate(self.widths, start=1):
@@ -128,7 +127,7 @@ class Coder(nn.Module):
         return block(width, self.groups, self.dtype, name=name)
 
     def _conv(self, width: int, name: str, **options: Any) -> nn.Module:
-        return Conv(width, (3, 3), dtype=self.dtype, name=name, **{"padding": 1, **options})
+        return nn.Conv(width, (3, 3), dtype=self.dtype, name=name, **{"padding": 1, **options})
 
 
 class AutoencoderKL(nn.Module):
@@ -187,8 +186,8 @@ class AutoencoderKL(nn.Module):
         shared = {"groups": self.groups, "dtype": self.dtype, "remat": self.remat}
         moments = 2 * self.latent_channels
         self.encoder = Coder(moments, self.widths, self.blocks, down=True, **shared)
-        self.moments = Conv(moments, (1, 1))
-        self.latents = Conv(self.latent_channels, (1, 1))
+        self.moments = nn.Conv(moments, (1, 1))
+        self.latents = nn.Conv(self.latent_channels, (1, 1))
         self.decoder = Coder(
             self.channels, self.widths[::-1], self.blocks + 1, down=False, **shared
         )

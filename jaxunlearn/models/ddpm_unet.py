@@ -23,7 +23,6 @@ from jaxunlearn.models.checks import (
     check_whole,
     check_wholes,
 )
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.denoising import (
     Attention,
     Condition,
@@ -59,7 +58,7 @@ class ResidualBlock(nn.Module):
         return nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name=name)
 
     def _conv(self, size: int, init: Any, name: str) -> nn.Module:
-        return Conv(
+        return nn.Conv(
             self.width,
             (size, size),
             padding=size // 2,
@@ -262,10 +261,10 @@ class DDPMUNet(nn.Module):
 
         def conv(x: jax.Array, name: str, **options: Any) -> jax.Array:
             options = {"strides": 1, "padding": 1, "kernel_init": ddpm_init, **options}
-            return Conv(x.shape[-1], (3, 3), dtype=self.dtype, name=name, **options)(x)
+            return nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name=name, **options)(x)
 
         levels = len(self.widths)
-        stem = Conv(
+        stem = nn.Conv(
             self.widths[0],
             (3, 3),
             padding=1,
@@ -302,4 +301,4 @@ class DDPMUNet(nn.Module):
 
         x = nn.GroupNorm(self.groups, epsilon=self.epsilon, name="norm")(x.astype(jnp.float32))
         channels = self.image_shape[-1] * (2 if self.learn_variance else 1)
-        return Conv(channels, (3, 3), padding=1, kernel_init=zeros, name="out")(nn.silu(x))
+        return nn.Conv(channels, (3, 3), padding=1, kernel_init=zeros, name="out")(nn.silu(x))

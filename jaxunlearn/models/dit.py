@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.models.checks import check_positive, check_whole
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.denoising import (
     Attention,
     Condition,
@@ -177,7 +176,7 @@ class DiT(nn.Module):
         batch, height, width, channels = images.shape
         patch = self.patch_size
         rows, columns = height // patch, width // patch
-        x = Conv(
+        x = nn.Conv(
             self.width,
             (patch, patch),
             strides=patch,

@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.models.checks import check_common, check_images, check_whole
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import he_init
 from jaxunlearn.types import InputError
 
@@ -162,7 +161,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `[B, H, W, C]` to `[B, H', W', features]`."""
         padded = self.layer.padded and self.layer.stride == 1
-        x = Conv(
+        x = nn.Conv(
             self.layer.features,
             self.layer.kernel,
             strides=self.layer.stride,

@@ -26,7 +26,6 @@ from jaxunlearn.models.checks import (
     check_whole,
     check_wholes,
 )
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import Head, Norm, he_init
 
 
@@ -50,7 +49,7 @@ class Block(nn.Module):
     dtype: Any
 
     def _conv(self, features: int, size: int, stride: int, name: str) -> nn.Module:
-        return Conv(
+        return nn.Conv(
             features,
             (size, size),
             strides=stride,
@@ -161,7 +160,7 @@ class ResNet(nn.Module):
             InputError: the images are not floating-point `[B, H, W, C]`.
         """
         check_images(self, images)
-        x = Conv(
+        x = nn.Conv(
             self.stem_width,
             (self.stem_size, self.stem_size),
             strides=self.stem_stride,

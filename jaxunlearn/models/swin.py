@@ -25,7 +25,6 @@ from jaxunlearn.models.checks import (
     check_whole,
     check_wholes,
 )
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import FeedForward, Head, transformer_init
 from jaxunlearn.models.windows import partition, relative_index, shift_mask, unpartition
 from jaxunlearn.types import InputError
@@ -217,7 +216,7 @@ class Swin(nn.Module):
         del train
         check_images(self, images)
         self._check_grid(*images.shape[1:3])
-        x = Conv(
+        x = nn.Conv(
             self.width,
             (self.patch_size, self.patch_size),
             strides=self.patch_size,

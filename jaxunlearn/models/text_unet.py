@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.models.checks import check_whole, check_wholes
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.ddpm_unet import ResidualBlock
 from jaxunlearn.models.denoising import Condition
 from jaxunlearn.models.latent_checks import check_channels, check_computing, check_divides
@@ -127,10 +126,10 @@ class TextUNet(nn.Module):
 
         def conv(x: jax.Array, name: str, strides: int = 1) -> jax.Array:
             options = {"strides": strides, "padding": 1, "dtype": self.dtype, "name": name}
-            return Conv(x.shape[-1], (3, 3), **options)(x)
+            return nn.Conv(x.shape[-1], (3, 3), **options)(x)
 
         levels = len(self.widths)
-        x = Conv(self.widths[0], (3, 3), padding=1, dtype=self.dtype, name="in")(latents)
+        x = nn.Conv(self.widths[0], (3, 3), padding=1, dtype=self.dtype, name="in")(latents)
         left = [x]
         for level in range(1, levels + 1):
             for i in range(1, self.blocks + 1):
@@ -156,7 +155,7 @@ class TextUNet(nn.Module):
 
         x = nn.GroupNorm(self.groups, epsilon=_EPSILON, name="norm")(x.astype(jnp.float32))
         zeros = nn.initializers.zeros
-        return Conv(self.channels, (3, 3), padding=1, kernel_init=zeros, name="out")(nn.silu(x))
+        return nn.Conv(self.channels, (3, 3), padding=1, kernel_init=zeros, name="out")(nn.silu(x))
 
     def _check_inputs(self, latents: jax.Array, timesteps: jax.Array, context: jax.Array) -> None:
         check_channels(self, latents, self.channels)

@@ -20,8 +20,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.conv import Conv
-
 
 class Attention(nn.Module):
     """Multi-head attention of one sequence to another, or to itself.
@@ -109,8 +107,8 @@ class ImageTransformer(nn.Module):
         """Map `[B, H, W, C]` with the context `[B, L, D]` to `[B, H, W, C]`."""
         batch, height, width, channels = x.shape
         y = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
-        y = Conv(channels, (1, 1), dtype=self.dtype, name="in")(y)
+        y = nn.Conv(channels, (1, 1), dtype=self.dtype, name="in")(y)
         y = y.reshape(batch, height * width, channels)
         y = TextBlock(self.heads, self.dtype, name="block")(y, context).reshape(x.shape)
         zeros = nn.initializers.zeros
-        return x + Conv(channels, (1, 1), kernel_init=zeros, dtype=self.dtype, name="out")(y)
+        return x + nn.Conv(channels, (1, 1), kernel_init=zeros, dtype=self.dtype, name="out")(y)

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.models.checks import check_common, check_images, check_same_length, check_wholes
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import Head, Norm, he_init
 from jaxunlearn.types import InputError
 
@@ -82,7 +81,7 @@ class VGG(nn.Module):
         x = images
         for i, (width, count) in enumerate(zip(self.widths, self.convs, strict=True), start=1):
             for j in range(1, count + 1):
-                x = Conv(
+                x = nn.Conv(
                     width,
                     (3, 3),
                     padding=1,

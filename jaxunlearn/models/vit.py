@@ -22,7 +22,6 @@ from jaxunlearn.models.checks import (
     check_positive,
     check_whole,
 )
-from jaxunlearn.models.conv import Conv
 from jaxunlearn.models.layers import FeedForward, Head, transformer_init
 from jaxunlearn.types import InputError
 
@@ -142,7 +141,7 @@ class ViT(nn.Module):
                 f"ViT with patch_size {self.patch_size} cannot cut {height}x{width} images; choose "
                 "a patch_size that divides both sides"
             )
-        x = Conv(
+        x = nn.Conv(
             self.width,
             (self.patch_size, self.patch_size),
             strides=self.patch_size,

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods
+from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.data_order import take, visits
 from jaxunlearn.objectives import needs_unseen, with_unseen
 from jaxunlearn.types import Arrays, InputError, Method, ModelState, Params, Task
@@ -191,6 +192,7 @@ def _train(task: Task, method: str, fixed_settings: tuple[tuple[str, Any], ...])
         return end.params, end.model_state
 
     @jax.jit
+    @fast_in_loops
     def run(
         numbers: dict[str, jax.Array],
         keys: jax.Array,
@@ -247,6 +249,7 @@ def predict_group(
         Class probabilities `[G, N, C]`, and whether the weights of each model are finite, `[G]`.
     """
 
+    @fast_in_loops
     def one(params: Params, model_state: ModelState) -> tuple[jax.Array, jax.Array]:
         finite = [jnp.isfinite(x).all() for x in jax.tree.leaves((params, model_state))]
         return _probabilities(task, params, model_state, arrays), jnp.stack(finite).all()
