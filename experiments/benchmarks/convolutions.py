@@ -36,6 +36,7 @@ class Own(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Logits, `[N, 10]`."""
         for width, stride in ((16, 1), (32, 2), (32, 1)):
             x = nn.Conv(width, (3, 3), (stride, stride), use_bias=False)(x)
             x = nn.relu(nn.BatchNorm(not train)(x))
