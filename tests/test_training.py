@@ -359,10 +359,10 @@ def test_the_state_is_donated(chunk: Any) -> None:
 
 def test_a_chunk_stops_where_it_is_told_and_where_a_loss_is_not_finite(chunk: Any) -> None:
     executable, (numbers, state, *data, _) = chunk
-    numbers = numbers | {"tolerance": jnp.float32(np.nan)}
+    numbers = numbers | {"learning_rate": jnp.float32(np.nan)}
     state, history, finite = executable(numbers, state, *data, jnp.int32(4))
-    assert int(state.step) == 2 and not finite  # the first call of "next_batch" only remembers
-    assert np.isnan(history["multiplier"][1]) and history["multiplier"][2] == 0.0
+    assert int(state.step) == 2 and not finite  # losses are of the weights before the step
+    assert np.isnan(history["retain_loss"][1]) and history["retain_loss"][2] == 0.0
 
 
 @pytest.mark.parametrize("devices", [1, 2])
