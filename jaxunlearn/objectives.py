@@ -4,7 +4,7 @@ An objective is a function `(task, params, model_state, batch, key) -> scalar`. 
 retain loss by `loss_pair`, and hand the pair to any surgery, aggregator or weighting.
 
     ascent             -mean_i l_i
-    adaptive ascent    -mean_i c_i l_i,  c_i proportional to 1 / sg(l_i)^exponent    (SFR-on)
+    adaptive ascent    -mean_i c_i l_i,  c_i ~ 1 / (sg(l_i)^exponent + epsilon)      (SFR-on)
     random labels      mean_i l_i against labels drawn anew                           (SalUn, EUPMU)
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
     track unseen       the same, with the losses of unseen examples that the model has by now
@@ -46,12 +46,19 @@ def ascent(
     return -jnp.mean(losses)
 
 
-def adaptive_ascent(exponent: float | jax.Array = 0.5, axis_name: str | None = None) -> Objective:
-    """Ascent that spares what is forgotten: `-mean_i c_i l_i`, `c_i ~ 1 / sg(l_i)^exponent`.
+def adaptive_ascent(
+    exponent: float | jax.Array = 0.5,
+    axis_name: str | None = None,
+    epsilon: float | jax.Array = 0.25,
+) -> Objective:
+    """Ascent that spares what is forgotten: `-mean_i c_i l_i`, of `adaptive_weights`.
+
+        c_i ~ 1 / (sg(l_i)^exponent + epsilon)
 
     Args:
         exponent: 0 is plain ascent.
         axis_name: the mapped axis the batch is split over, if any.
+        epsilon: keeps examples with a loss of 0 from taking all the weight.
 
     Returns:
         An objective.
@@ -63,7 +70,8 @@ def adaptive_ascent(exponent: float | jax.Array = 0.5, axis_name: str | None = N
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
         losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
-        return -jnp.mean(adaptive_weights(losses, exponent, axis_name) * losses)
+        weights = adaptive_weights(losses, exponent, axis_name, epsilon=epsilon)
+        return -jnp.mean(weights * losses)
 
     return objective
 
@@ -267,7 +275,12 @@ def needs_unseen(settings: Mapping[str, Any]) -> bool:
     return name in _UNSEEN_OBJECTIVES or name.endswith(_UNTIL)
 
 
-def named(name: str, exponent: float | jax.Array = 0.5, task: Task | None = None) -> Objective:
+def named(
+    name: str,
+    exponent: float | jax.Array = 0.5,
+    task: Task | None = None,
+    epsilon: float | jax.Array = 0.25,
+) -> Objective:
     """The objective of that name: one of the task, or one that every task has.
 
     These are ascent, adaptive_ascent and random_labels, which may end in "_until_unseen",
@@ -277,6 +290,7 @@ def named(name: str, exponent: float | jax.Array = 0.5, task: Task | None = None
         name: of the objective.
         exponent: of adaptive ascent.
         task: what is unlearned, whose own objectives are known as well.
+        epsilon: of adaptive ascent.
 
     Returns:
         The objective.
@@ -286,7 +300,7 @@ def named(name: str, exponent: float | jax.Array = 0.5, task: Task | None = None
     """
     objectives = {
         "ascent": ascent,
-        "adaptive_ascent": adaptive_ascent(exponent),
+        "adaptive_ascent": adaptive_ascent(exponent, epsilon=epsilon),
         "random_labels": random_labels(),
     }
     objectives |= {name + _UNTIL: until_unseen(objective) for name, objective in objectives.items()}

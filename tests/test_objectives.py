@@ -39,12 +39,14 @@ def test_ascent() -> None:
     assert np.isclose(value, -2.0 * 5.5 / 3) and np.isclose(slope, -5.5 / 3)
 
 
+@pytest.mark.parametrize("epsilon", [1e-15, 0.25])
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0])
-def test_adaptive_ascent(exponent: float) -> None:
+def test_adaptive_ascent(exponent: float, epsilon: float) -> None:
     """`-mean c_i l_i` with `c_i` held fixed: no gradient flows through the weights."""
     losses = 2.0 * np.array([0.5, 1.0, 4.0])
-    weights = losses**-exponent / np.mean(losses**-exponent)
-    value, slope = value_and_slope(objectives.adaptive_ascent(exponent))
+    coefficients = 1.0 / (losses**exponent + epsilon)
+    weights = coefficients / np.mean(coefficients)
+    value, slope = value_and_slope(objectives.adaptive_ascent(exponent, epsilon=epsilon))
     assert np.isclose(value, -np.mean(weights * losses), rtol=1e-6)
     assert np.isclose(slope, -np.mean(weights * losses) / 2.0, rtol=1e-6)
 

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from jaxunlearn.methods._saliency import arranged, fisher_mask
-from jaxunlearn.transforms import saliency_mask
+from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
 from jaxunlearn.types import Arrays, ModelState, Params, Task
 
 
@@ -38,16 +38,14 @@ def forget_phase(
 ) -> ForgetPhase:
     """Scales by `decay`, masks by the Fisher ratio if `saliency`, clips, and then does `finish`."""
     arrange = arranged(mask)
-
-    def chain(movable: Params) -> optax.GradientTransformation:
-        masked = saliency_mask(movable) if saliency else optax.identity()
-        clip = optax.clip_by_global_norm(clip_norm)
-        return optax.chain(optax.scale_by_schedule(decay), masked, clip, finish)
+    masked = saliency_mask() if saliency else optax.identity()
+    scale, clip = optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm)
+    chain = optax.chain(masked, scale, clip, finish)
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> Any:
-        movable = None
+        state = chain.init(params)
         if saliency:
             salient = fisher_mask(
                 task,
@@ -61,8 +59,7 @@ def forget_phase(
                 batch_size=mask_batch_size,
                 num_batches=num_mask_batches,
             )
-            movable = arrange(salient, key)
-        return chain(movable).init(params)
+            state = (SaliencyMaskState(arrange(salient, key)), *state[1:])
+        return state
 
-    # Steps read the mask from the state: the one given here is never used.
-    return ForgetPhase(init, chain(None).update)
+    return ForgetPhase(init, chain.update)

@@ -12,12 +12,32 @@ from jaxunlearn.types import Arrays, ModelState, Params, Task, unvisited
 _ORDER_CHILD = 6  # of the run's key
 
 
-def stacked_positions(arrays: Arrays, batch_size: int) -> jax.Array:
-    """Positions of all examples as `[N, B]`; the last incomplete batch is left out."""
-    size = arrays["label"].shape[0]
+def batches_of(
+    arrays: Arrays, batch_size: int, key: jax.Array, num_batches: int = 0
+) -> tuple[jax.Array, jax.Array]:
+    """All examples, or some at random, in random batches.
+
+    Which examples are drawn, and which share a batch, depends on their indices and on the key, not
+    on the order in which they are stored.
+
+    Args:
+        arrays: the examples.
+        batch_size: B, at most; fewer if there are fewer examples.
+        key: the key of the run.
+        num_batches: N, at most; 0 takes all examples.
+
+    Returns:
+        Positions `[N, B]`, and weights `[N, B]`: 1, or 0 where an incomplete last batch is filled
+        up.
+    """
+    child = jax.random.fold_in(key, _ORDER_CHILD)
+    draws = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(child, i)))(arrays["index"])
+    order = jnp.argsort(draws)
+    size = len(order)
     batch_size = min(batch_size, size)
-    count = size // batch_size
-    return jnp.arange(count * batch_size).reshape(count, batch_size)
+    count = -(-size // batch_size)
+    places = jnp.arange(count * batch_size).reshape(count, batch_size)[: num_batches or count]
+    return order[places % size], (places < size).astype(jnp.float32)
 
 
 def mean_over(arrays: Arrays, batch_size: int, values_of: Callable[[jax.Array], Any]) -> Any:
@@ -40,13 +60,6 @@ def mean_over(arrays: Arrays, batch_size: int, values_of: Callable[[jax.Array], 
         return jax.tree.map(lambda each: jnp.sum(jnp.where(some < size, each, 0.0)), values)
 
     return jax.tree.map(lambda sums: jnp.sum(sums) / size, jax.lax.map(total, places))
-
-
-def drawn_positions(arrays: Arrays, batch_size: int, num_batches: int, key: jax.Array) -> jax.Array:
-    """Positions of random examples, none twice, as `[N, B]`: at most so many batches of them."""
-    size = arrays["label"].shape[0]
-    order = jax.random.permutation(jax.random.fold_in(key, _ORDER_CHILD), size)
-    return order[stacked_positions(arrays, batch_size)[:num_batches]]
 
 
 def plain_losses(
@@ -73,11 +86,8 @@ def fisher_of(
 ) -> Any:
     """The Fisher diagonal over random batches, or (0) all data: a tree like the parameters."""
     losses_fn = plain_losses(task, model_state, arrays, key)
-    if num_batches:
-        positions = drawn_positions(arrays, batch_size, num_batches, key)
-    else:
-        positions = stacked_positions(arrays, batch_size)
-    return fisher_diagonal(losses_fn, params, positions, per_example)
+    positions, weights = batches_of(arrays, batch_size, key, num_batches)
+    return fisher_diagonal(losses_fn, params, positions, per_example, weights=weights)
 
 
 def fisher_pair(
@@ -107,3 +117,23 @@ def fisher_pair(
         )
 
     return fisher(forget), fisher(retain)
+
+
+def gradient_of(
+    task: Task,
+    key: jax.Array,
+    params: Params,
+    model_state: ModelState,
+    arrays: Arrays,
+    batch_size: int,
+) -> Params:
+    """The gradient of the sum of all losses, batch by batch: a tree like the parameters."""
+    losses_fn = plain_losses(task, model_state, arrays, key)
+
+    def add(total: Params, batch: tuple[jax.Array, jax.Array]) -> tuple[Params, None]:
+        positions, weights = batch
+        gradient = jax.grad(lambda p: jnp.sum(weights * losses_fn(p, positions)))(params)
+        return jax.tree.map(jnp.add, total, gradient), None
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return jax.lax.scan(add, zeros, batches_of(arrays, batch_size, key))[0]

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxunlearn.methods._passes import fisher_pair, plain_losses, stacked_positions
+from jaxunlearn.methods._passes import fisher_pair, gradient_of
 from jaxunlearn.transforms import fisher_ratio_mask, top_fraction_mask
 from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
 
@@ -40,7 +39,7 @@ def fisher_mask(
         batch_size=batch_size,
         num_batches=num_batches,
     )
-    return fisher_ratio_mask(of_forget, of_retain, threshold)
+    return fisher_ratio_mask(of_forget, of_retain, threshold=threshold)
 
 
 def gradient_mask(
@@ -54,14 +53,7 @@ def gradient_mask(
     batch_size: int,
 ) -> Any:
     """The given fraction of parameters with the largest summed forget gradient."""
-    losses_fn = plain_losses(task, model_state, forget, key)
-
-    def add(total: Params, positions: jax.Array) -> tuple[Params, None]:
-        gradient = jax.grad(lambda p: jnp.mean(losses_fn(p, positions)))(params)
-        return jax.tree.map(jnp.add, total, gradient), None
-
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    total, _ = jax.lax.scan(add, zeros, stacked_positions(forget, batch_size))
+    total = gradient_of(task, key, params, model_state, forget, batch_size)
     return top_fraction_mask(total, fraction)
 
 

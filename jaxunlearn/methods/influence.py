@@ -22,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn.methods._limits import Count, NotNegative, Positive
 from jaxunlearn.methods._one_shot import one_shot
-from jaxunlearn.methods._passes import drawn_positions, plain_losses, stacked_positions
+from jaxunlearn.methods._passes import batches_of, gradient_of, plain_losses
 from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
 
 
@@ -130,25 +130,22 @@ def influence(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> Params:
         flat, unravel = ravel_pytree(params)
+        losses_fn = plain_losses(task, model_state, retain, key)
+        positions, weights = batches_of(retain, fisher_batch_size, key, num_fisher_batches)
+        # An incomplete batch counts by its share: F = sum_j |b_j| g_j g_j^T / sum_j |b_j|.
+        counts = jnp.sum(weights, axis=1)
+        scales = jnp.sqrt(counts / jnp.mean(counts))
 
-        def gradient_on(arrays: Arrays) -> Callable[[jax.Array], jax.Array]:
-            losses_fn = plain_losses(task, model_state, arrays, key)
-            gradient = jax.grad(lambda p, positions: jnp.mean(losses_fn(unravel(p), positions)))
-            return lambda positions: gradient(flat, positions)
+        def gradient(j: jax.Array) -> jax.Array:
+            def mean_loss(p: jax.Array) -> jax.Array:
+                losses = losses_fn(unravel(p), positions[j])
+                return jnp.sum(weights[j] * losses) / counts[j]
 
-        num_forget, num_retain = len(forget["label"]), len(retain["label"])
-        batches = drawn_positions(retain, fisher_batch_size, num_fisher_batches, key)
-        inverse = woodfisher(gradient_on(retain), batches, flat.size, damping)
-        total = num_forget * _mean(
-            gradient_on(forget), stacked_positions(forget, fisher_batch_size)
-        )
-        return unravel(flat + alpha / num_retain * inverse.times(total))
+            return scales[j] * jax.grad(mean_loss)(flat)
+
+        inverse = woodfisher(gradient, jnp.arange(len(counts)), flat.size, damping)
+        total = gradient_of(task, key, params, model_state, forget, fisher_batch_size)
+        step = alpha / len(retain["label"]) * inverse.times(ravel_pytree(total)[0])
+        return unravel(flat + step)
 
     return one_shot(task, edit)
-
-
-def _mean(function: Callable[[jax.Array], jax.Array], batches: jax.Array) -> jax.Array:
-    """The mean of a function over batches, one after the other."""
-    start = jnp.zeros(jax.eval_shape(function, batches[0]).shape)
-    total, _ = jax.lax.scan(lambda t, batch: (t + function(batch), None), start, batches)
-    return total / len(batches)

@@ -7,7 +7,7 @@ from jaxunlearn import objectives
 from jaxunlearn.methods._build import begin, descend, weighted
 from jaxunlearn.methods._limits import Count, Share
 from jaxunlearn.methods._saliency import arranged, gradient_mask
-from jaxunlearn.transforms import saliency_mask
+from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
 from jaxunlearn.types import Arrays, LossPair, Method, ModelState, Params, Task, TrainState
 
 
@@ -57,9 +57,7 @@ def salun(
     Reference: Fan et al., SalUn, ICLR 2024.
     """
     arrange = arranged(mask)
-
-    def chain(movable: Params) -> optax.GradientTransformation:
-        return optax.chain(optimizer, saliency_mask(movable))
+    chain = optax.chain(optimizer, saliency_mask())
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
@@ -74,12 +72,13 @@ def salun(
             fraction=fraction,
             batch_size=mask_batch_size,
         )
-        return begin(chain(arrange(salient, key)), key, params, model_state)
+        state = begin(chain, key, params, model_state)
+        moved = (state.opt_state[0], SaliencyMaskState(arrange(salient, key)))
+        return state._replace(opt_state=moved)
 
     if objective == "random_labels":
         forget_objective = objectives.random_labels(redraw, exclude_true_label)
     else:
         forget_objective = objectives.named(objective, task=task)
     losses = weighted(task, forget_objective, LossPair(1.0, 1.0))
-    # Steps read the mask from the state: the one given here is never used.
-    return descend(losses, chain(None), init)
+    return descend(losses, chain, init)

@@ -4,6 +4,8 @@ Source: Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geom
 (arXiv 2409.19732), NeurIPS 2024.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,7 +21,6 @@ from jaxunlearn.types import (
     Arrays,
     Batch,
     InputError,
-    LossPair,
     Method,
     ModelState,
     Params,
@@ -42,6 +43,7 @@ def sfron(
     clip_norm: Positive = 7.0,
     objective: str = "adaptive_ascent",
     exponent: NotNegative = 0.5,
+    epsilon: NotNegative = 0.25,
     mask: str = "saliency",
     threshold: NotNegative = 1.0,
     num_fast_steps: Count = 5,
@@ -54,6 +56,7 @@ def sfron(
     """One masked forget step, then retain steps of the fast weights, which the weights follow.
 
         g = clip(m * alpha_t grad L_u),   L_u = -mean_i c_i l_i,   m = 1[F_f / F_r >= threshold]
+        c_i ~ 1 / (l_i^exponent + epsilon)
         theta_0 = theta - forget_learning_rate g;   theta_{i+1} = theta_i - opt(grad L_r(theta_i))
         theta <- theta + slow_step_size (theta_K - theta)
 
@@ -72,6 +75,8 @@ def sfron(
         clip_norm: the largest norm of the masked forget gradient.
         objective: L_u: "adaptive_ascent" (the paper) or another name of `objectives.named`.
         exponent: of the adaptive weights.
+        epsilon: of the adaptive weights: keeps examples with a loss of 0 from taking all the
+            weight; the published code has 1e-15.
         mask: "saliency", or "random" for the control: as many parameters, drawn at random.
         threshold: the least Fisher ratio to be salient.
         num_fast_steps: K, retain steps per forget step.
@@ -103,7 +108,7 @@ def sfron(
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
     exponent = exponent if variant in ("SFR-on", "FR-on") else 0.0
-    forget_objective = named(objective, exponent, task)
+    forget_objective = named(objective, exponent, task, epsilon)
     decay = schedule(alpha_schedule, alpha, num_steps)
     if variant == "R":
         return two_gradients(task, _clipped_sum(decay, clip_norm), optimizer, forget_objective)
@@ -172,9 +177,14 @@ def sfron_released(
     """SFR-on as its released code does it, where that differs from the paper.
 
     One momentum serves both phases, the slow weights follow all the way, the Fisher diagonal
-    squares batch means, and alpha decays along a cosine.
+    squares batch means, the adaptive weights have no floor, and alpha decays along a cosine.
 
         v <- momentum v + g,   theta <- theta - rate v   for the forget gradient, then K retain ones
+        c_i ~ 1 / (l_i^exponent + 1e-15)
+
+    Without a floor, a forget example whose loss is 0 in float32 takes all the weight of its batch,
+    and gives no gradient in return: the forget steps of models that fit their data to the last
+    example nearly stand still. `sfron` has a floor.
 
     Args:
         task: what is unlearned.
@@ -211,6 +221,7 @@ def sfron_released(
         alpha_schedule="cosine",
         clip_norm=clip_norm,
         exponent=exponent,
+        epsilon=1e-15,
         mask=mask,
         threshold=threshold,
         num_fast_steps=num_fast_steps,
@@ -222,15 +233,20 @@ def sfron_released(
 
 def _clipped_sum(
     decay: optax.Schedule, clip_norm: float | jax.Array
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """For the ablation without geometry: the clipped forget gradient plus the retain gradient."""
     clip = optax.chain(optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm))
 
     def update(
-        updates: LossPair, state: optax.OptState, params: Params | None = None
+        forget_grads: optax.Updates,
+        state: optax.OptState,
+        params: Params | None = None,
+        *,
+        retain_grads: optax.Updates,
+        **extra: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        del params
-        forget, state = clip.update(updates.forget, state)
-        return jax.tree.map(jnp.add, forget, updates.retain), state
+        del params, extra
+        clipped, state = clip.update(forget_grads, state)
+        return jax.tree.map(jnp.add, clipped, retain_grads), state
 
-    return optax.GradientTransformation(clip.init, update)
+    return optax.GradientTransformationExtraArgs(clip.init, update)

@@ -1,12 +1,19 @@
 """Where and how hard to forget: Fisher saliency, element-wise masks, adaptive example weights.
 
-    Fisher ratio mask    m = 1[F_forget / (F_retain + epsilon) >= threshold]      (SFR-on)
-    top fraction mask    m = 1[|sum of forget gradients| among the largest]       (SalUn)
-    adaptive weights     c_i proportional to 1 / l_i^exponent, with mean 1        (SFR-on)
+    Fisher ratio mask    m = 1[(F_forget + epsilon) / (F_retain + epsilon) >= threshold]   (SFR-on)
+    top fraction mask    m = 1[|sum of forget gradients| among the largest]                (SalUn)
+    adaptive weights     c_i proportional to 1 / (l_i^exponent + epsilon), with mean 1     (SFR-on)
 
-Sources: Huang et al. (SFR-on, arXiv 2409.19732), NeurIPS 2024; Fan et al. (SalUn), ICLR 2024.
+References:
+    Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement
+    (SFR-on), NeurIPS 2024, https://arxiv.org/abs/2409.19732
+
+    Fan et al., SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency in Both
+    Image Classification and Generation, ICLR 2024, https://arxiv.org/abs/2310.12508
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,16 +35,17 @@ class SaliencyMaskState(NamedTuple):
     mask: optax.Params  # leaves of the shape of the parameters, dtype=jnp.bool_
 
 
-def saliency_mask(mask: Any) -> optax.GradientTransformationExtraArgs:
+def saliency_mask(mask: Any = None) -> optax.GradientTransformationExtraArgs:
     """Lets only the salient entries of the updates through: `updates * mask`, element by element.
 
-    The mask is copied into the state: it is an argument of the compiled step rather than a constant
-    in it, is saved in checkpoints, and survives the donation of the state. Stand it last in a chain
-    to keep masked parameters bit-equal under momentum and weight decay; before the optimizer it
-    masks gradients only.
+    The mask is kept in the state: it is an argument of the compiled step rather than a constant in
+    it, is saved in checkpoints, and another one takes its place by `state._replace(mask=...)`.
+    Stand it last in a chain to keep masked parameters bit-equal under momentum and weight decay;
+    before the optimizer it masks gradients only.
 
     Args:
-        mask: a tree like the parameters with leaves of the same shapes, boolean or 0/1.
+        mask: a tree like the parameters with leaves of the same shapes, boolean or 0/1, which is
+            copied into the state. None starts from a mask that lets everything through.
 
     Returns:
         A transformation that ignores extra keywords.
@@ -50,9 +58,14 @@ def saliency_mask(mask: Any) -> optax.GradientTransformationExtraArgs:
         >>> params = {"w": jnp.ones(2)}
         >>> tx.update(params, tx.init(params))[0]["w"].tolist()
         [1.0, 0.0]
+
+    References:
+        Fan et al., SalUn, ICLR 2024, https://arxiv.org/abs/2310.12508
     """
 
     def init_fn(params: optax.Params) -> SaliencyMaskState:
+        if mask is None:
+            return SaliencyMaskState(jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params))
         check_like(mask, params, "the mask", "the parameter tree")
         return SaliencyMaskState(jax.tree.map(lambda m: jnp.array(m, bool, copy=True), mask))
 
@@ -70,31 +83,47 @@ def saliency_mask(mask: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def fisher_diagonal(
-    loss_fn: Callable[[Any, Any], jax.Array], params: Any, batches: Any, per_example: bool = True
+    loss_fn: Callable[[Any, Any], jax.Array],
+    params: Any,
+    batches: Any,
+    per_example: bool = True,
+    *,
+    weights: Any = None,
 ) -> Any:
     """The diagonal of the empirical Fisher information of a loss.
 
-        per example    F = mean over all N B examples of (grad l_i)^2
-        per batch      F = mean over N batches of (grad of the batch-mean loss)^2   (as released)
+        per example    F = sum_i w_i (grad l_i)^2 / sum_i w_i      over all N B examples
+        per batch      F = sum_b W_b (grad sum_{i in b} w_i l_i / W_b)^2 / sum_b W_b,
+                       W_b = sum_{i in b} w_i                      over N batches (as released)
 
     Args:
         loss_fn: `loss_fn(params, batch) -> losses`, `[B]`, without randomness or batch statistics.
         params: the parameters, any tree of floating-point arrays.
         batches: a tree of arrays `[N, B, ...]`: N stacked batches of B examples. Index arrays do,
             if `loss_fn` looks the examples up.
-        per_example: square each example's gradient; otherwise each batch's mean gradient.
+        per_example: square each example's gradient, which does not depend on the batch size;
+            otherwise each batch's mean gradient, which does.
+        weights: `[N, B]`, 1 for an example and 0 for padding, so that a last incomplete batch
+            counts by what it has; None for complete batches.
 
     Returns:
         A tree like `params`, float32, non-negative.
 
     Raises:
-        InputError: no batches, leaves without the two leading axes or that disagree on them, or
-            losses that are not `[B]`.
+        InputError: no batches, leaves without the two leading axes or that disagree on them,
+            weights that are not `[N, B]`, or losses that are not `[B]`.
 
     Example:
         >>> loss_fn = lambda w, x: 0.5 * (w * x) ** 2
         >>> float(fisher_diagonal(loss_fn, jnp.array(1.0), jnp.array([[1.0, 2.0]])))  # (1 + 16) / 2
         8.5
+
+        Three examples in batches of two:
+
+        >>> data, places = jnp.array([1.0, 2.0, 1.0]), jnp.arange(4).reshape(2, 2)
+        >>> batches, weights = data[places % 3], places < 3
+        >>> float(fisher_diagonal(loss_fn, jnp.array(1.0), batches, weights=weights))
+        6.0
     """
     leading = {jnp.shape(leaf)[:2] for leaf in jax.tree.leaves(batches)}
     if len(leading) != 1 or len(next(iter(leading))) != 2 or 0 in next(iter(leading)):
@@ -102,66 +131,91 @@ def fisher_diagonal(
             f"batches has leaves with the leading axes {sorted(leading)}, but every leaf must be "
             "[N, B, ...] with the same N >= 1 and B >= 1; stack the batches along a new first axis."
         )
-    num_batches, batch_size = next(iter(leading))
+    shape = next(iter(leading))
+    if weights is not None and jnp.shape(weights) != shape:
+        raise InputError(
+            f"weights has shape {jnp.shape(weights)}, but must be {shape}, one for each example; "
+            "give 1 for an example and 0 for padding."
+        )
+    shares = jnp.ones(shape, jnp.float32) if weights is None else jnp.asarray(weights, jnp.float32)
+    shares = shares / jnp.sum(shares)
 
-    def mean_loss(p: Any, batch: Any) -> jax.Array:
-        losses = loss_fn(p, batch)
-        if jnp.ndim(losses) != 1:
-            raise InputError(
-                f"loss_fn returned shape {jnp.shape(losses)}, but must return one loss per "
-                "example, [B]; leave the mean to fisher_diagonal."
-            )
-        return jnp.mean(losses)
+    def squared(batch: Any, shares: jax.Array) -> Any:
+        """The squared gradient of the mean loss of some examples, times their share of all."""
+        share = jnp.sum(shares)
+        within = shares / jnp.where(share > 0, share, 1.0)
 
-    def squared(p: Any, batch: Any) -> Any:
-        gradient = jax.grad(mean_loss)(p, batch)
-        return jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), gradient)
+        def mean_loss(p: Any) -> jax.Array:
+            losses = loss_fn(p, batch)
+            if jnp.ndim(losses) != 1:
+                raise InputError(
+                    f"loss_fn returned shape {jnp.shape(losses)}, but must return one loss per "
+                    "example, [B]; leave the mean to fisher_diagonal."
+                )
+            return jnp.sum(within * losses)
 
-    zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.float32), params)
-
-    def all_at_once(p: Any, ones: Any) -> Any:
         return jax.tree.map(
-            lambda s: jnp.sum(s, axis=0), jax.vmap(squared, in_axes=(None, 0))(p, ones)
+            lambda g: jnp.where(share > 0, share * jnp.square(g.astype(jnp.float32)), 0.0),
+            jax.grad(mean_loss)(params),
         )
 
-    def one_by_one(p: Any, ones: Any) -> Any:
-        return jax.lax.fori_loop(
-            0,
-            batch_size,
-            lambda i, total: jax.tree.map(
-                jnp.add, total, squared(p, jax.tree.map(lambda x: x[i], ones))
-            ),
-            zeros,
-        )
+    def in_chunks(size: int, batch: Any, shares: jax.Array) -> Any:
+        """The sum over the examples of a batch, of which `size` are differentiated at once."""
+        ones = jax.tree.map(lambda x: x.reshape(-1, size, 1, *x.shape[1:]), (batch, shares))
 
-    def of_batch(batch: Any) -> Any:
+        def of_chunk(chunk: Any) -> Any:
+            if size == 1:  # batched products of single examples are slow on CPUs, by tens of times
+                return squared(*jax.tree.map(lambda x: x[0], chunk))
+            return jax.tree.map(lambda s: jnp.sum(s, axis=0), jax.vmap(squared)(*chunk))
+
+        return _sum_over(of_chunk, ones, params)
+
+    def of_batch(batch_and_shares: Any) -> Any:
         if not per_example:
-            return squared(params, batch)
-        ones = jax.tree.map(lambda x: x[:, None], batch)  # B batches of one example
-        # On CPUs the products of single examples are slow when batched, by tens of times.
-        total = jax.lax.platform_dependent(params, ones, cpu=one_by_one, default=all_at_once)
-        return jax.tree.map(lambda s: s / batch_size, total)
+            return squared(*batch_and_shares)
+        return jax.lax.platform_dependent(
+            *batch_and_shares,
+            cpu=functools.partial(in_chunks, 1),
+            default=functools.partial(in_chunks, _chunk(shape[1], params)),
+        )
 
-    def add(total: Any, batch: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, of_batch(batch)), None
+    return _sum_over(of_batch, (batches, shares), params)
 
-    total, _ = jax.lax.scan(add, zeros, batches)
-    return jax.tree.map(lambda t: t / num_batches, total)
+
+def _chunk(batch_size: int, params: Any) -> int:
+    """How many gradients to hold at once: a divisor of the batch, and at most 1 GiB of them."""
+    room = 2**28 // max(sum(jnp.size(leaf) for leaf in jax.tree.leaves(params)), 1)
+    return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= max(room, 1))
+
+
+def _sum_over(function: Callable[[Any], Any], stacked: Any, like: Any) -> Any:
+    """The sum of a function over stacked inputs, one after the other: float32 trees like `like`."""
+    zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.float32), like)
+
+    def add(total: Any, each: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(each)), None
+
+    return jax.lax.scan(add, zeros, stacked)[0]
 
 
 def fisher_ratio_mask(
     forget_fisher: Any,
     retain_fisher: Any,
+    *,
     threshold: float | jax.Array = 1.0,
-    epsilon: float = 1e-15,
+    epsilon: float | jax.Array = 1e-15,
 ) -> Any:
-    """Marks what matters more to the forget data: `F_f / (F_r + epsilon) >= threshold`.
+    """Marks what matters more to the forget data.
+
+        m = 1[(F_f + epsilon) / (F_r + epsilon) >= threshold]
+
+    An entry that matters to neither has the ratio 1, and so is marked at threshold 1.
 
     Args:
         forget_fisher: a tree of Fisher diagonals on the forget data.
         retain_fisher: the same on the retain data.
         threshold: the least ratio to be salient; 0 marks everything.
-        epsilon: added to the denominator.
+        epsilon: added on both sides.
 
     Returns:
         A tree of boolean arrays, for `saliency_mask`.
@@ -170,20 +224,28 @@ def fisher_ratio_mask(
         InputError: trees that differ in structure or shapes.
 
     Example:
-        >>> fisher_ratio_mask(jnp.array([2.0, 1.0]), jnp.array([1.0, 2.0])).tolist()
-        [True, False]
+        >>> fisher_ratio_mask(jnp.array([2.0, 1.0, 0.0]), jnp.array([1.0, 2.0, 0.0])).tolist()
+        [True, False, True]
+
+    References:
+        Huang et al., SFR-on, NeurIPS 2024, https://arxiv.org/abs/2409.19732
     """
     check_like(forget_fisher, retain_fisher, "forget_fisher", "retain_fisher")
-    return jax.tree.map(lambda f, r: f / (r + epsilon) >= threshold, forget_fisher, retain_fisher)
+    return jax.tree.map(
+        lambda f, r: (f + epsilon) / (r + epsilon) >= threshold, forget_fisher, retain_fisher
+    )
 
 
 def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
     """Marks the given fraction of entries with the largest absolute gradient over the whole tree.
 
+    The smallest marked value is found by bisection over its bits, and then the last marked place
+    among equal values: nothing is sorted.
+
     Args:
-        gradients: a tree of arrays, summed over the forget data.
+        gradients: a tree of arrays, summed over the forget data; fewer than 2^32 entries.
         fraction: the share of entries to mark, in [0, 1]; exactly `floor(fraction * size)` are (of
-            equal values, the first ones).
+            equal values, the first ones). An array counts with the precision of float32.
 
     Returns:
         A tree of boolean arrays, for `saliency_mask`.
@@ -194,33 +256,86 @@ def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
     Example:
         >>> top_fraction_mask(jnp.array([0.1, -3.0, 2.0, 0.0]), 0.5).tolist()
         [False, True, True, False]
+
+    References:
+        Fan et al., SalUn, ICLR 2024, https://arxiv.org/abs/2310.12508
     """
     if isinstance(fraction, int | float) and not 0 <= fraction <= 1:
-        raise InputError(f"fraction is {fraction}, but must lie in [0, 1].")
+        raise InputError(f"fraction is {fraction}, but must be in [0, 1].")
     leaves, structure = jax.tree.flatten(gradients)
-    flat = jnp.concatenate([jnp.abs(leaf).astype(jnp.float32).ravel() for leaf in leaves])
-    order = jnp.argsort(-flat, stable=True)
-    kept = jnp.arange(flat.size) < jnp.floor(flat.size * fraction).astype(jnp.int32)
-    marked = jnp.zeros(flat.shape, bool).at[order].set(kept)
-    masks, start = [], 0
-    for leaf in leaves:
-        masks.append(marked[start : start + leaf.size].reshape(leaf.shape))
-        start += leaf.size
-    return jax.tree.unflatten(structure, masks)
+    flat = [jnp.ravel(leaf).astype(jnp.float32) for leaf in leaves]
+    sizes = [leaf.size for leaf in flat]
+    wanted = (
+        jnp.uint32(math.floor(fraction * sum(sizes)))
+        if isinstance(fraction, int | float)
+        else jnp.floor(float(sum(sizes)) * fraction).astype(jnp.uint32)
+    )
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+
+    def count(masks: list[jax.Array]) -> jax.Array:
+        return sum((jnp.sum(mask, dtype=jnp.uint32) for mask in masks), start=jnp.uint32(0))
+
+    def at_least(bits: jax.Array) -> list[jax.Array]:
+        value = _float(bits)
+        return [(leaf >= value) | (leaf <= -value) for leaf in flat]
+
+    def marked(bits: jax.Array, end: jax.Array) -> list[jax.Array]:
+        """What is larger than a value, and what has it and stands before a place in the tree."""
+        value = _float(bits)
+
+        def of_leaf(leaf: jax.Array, start: int) -> jax.Array:
+            before = jnp.where(end > start, end - start, 0)
+            place = jax.lax.iota(jnp.uint32, leaf.size)
+            larger, equal = (leaf > value) | (leaf < -value), (leaf == value) | (leaf == -value)
+            return larger | (equal & (place < before))
+
+        return [of_leaf(*each) for each in zip(flat, starts, strict=True)]
+
+    least = _last(lambda bits: count(at_least(bits)) >= wanted, 0x7F800000)  # infinity
+    end = _last(lambda place: count(marked(least, place)) <= wanted, sum(sizes))
+    masks = zip(marked(least, end), leaves, strict=True)
+    return jax.tree.unflatten(structure, [mask.reshape(jnp.shape(leaf)) for mask, leaf in masks])
+
+
+def _float(bits: jax.Array) -> jax.Array:
+    """Non-negative numbers have the order of their bits."""
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _last(holds: Callable[[jax.Array], jax.Array], end: int) -> jax.Array:
+    """The largest uint32, up to `end`, for which something holds that holds for 0 and ends once."""
+    highest = end.bit_length() - 1
+
+    def bit(i: jax.Array, found: jax.Array) -> jax.Array:
+        higher = found + (jnp.uint32(1) << (highest - i).astype(jnp.uint32))
+        return jnp.where((higher <= end) & holds(higher), higher, found)
+
+    return jax.lax.fori_loop(0, highest + 1, bit, jnp.uint32(0))
 
 
 def adaptive_weights(
-    losses: jax.Array, exponent: float | jax.Array, axis_name: str | None = None
+    losses: jax.Array,
+    exponent: float | jax.Array,
+    axis_name: str | None = None,
+    *,
+    epsilon: float | jax.Array = 0.25,
 ) -> jax.Array:
     """Weighs examples that are already forgotten down.
 
-        c_i = 1 / (stop_gradient(l_i)^exponent + 1e-15), scaled to mean 1
+        c_i = 1 / (stop_gradient(l_i)^exponent + epsilon), scaled to mean 1
+
+    Without epsilon, one example with a loss of 0, which has no gradient, would take all the weight
+    from the others. A forgotten example has a loss of about 1 or more, whatever the exponent. With
+    the default, one of loss 0 weighs five times as much as one of loss 1; a batch of which half has
+    loss 0 keeps at least 5% of the gradient of the other half, up to a loss of `4.5^(1 / exponent)`
+    there. The published code has 1e-15.
 
     Args:
         losses: non-negative losses of single examples, `[B]`.
         exponent: 0 weighs all alike; larger values leave examples with a large loss alone.
         axis_name: the mapped axis that the batch is split over in `pmap` or `shard_map`, so that
             the mean is 1 over the whole batch.
+        epsilon: no example weighs more than `1 / epsilon` of one with a coefficient of 1.
 
     Returns:
         Weights `[B]` without gradient.
@@ -229,8 +344,11 @@ def adaptive_weights(
         InputError: losses that are not `[B]`.
 
     Example:
-        >>> adaptive_weights(jnp.array([1.0, 3.0]), 1.0).tolist()
-        [1.5, 0.5]
+        >>> [round(float(w), 3) for w in adaptive_weights(jnp.array([0.0, 1.0]), 1.0)]
+        [1.667, 0.333]
+
+    References:
+        Huang et al., SFR-on, NeurIPS 2024, https://arxiv.org/abs/2409.19732
     """
     if jnp.ndim(losses) != 1:
         raise InputError(
@@ -238,7 +356,7 @@ def adaptive_weights(
         )
     losses = jnp.asarray(losses)
     wide = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))  # float16 has no 1e-15
-    coefficients = 1.0 / (jax.lax.stop_gradient(wide) ** exponent + 1e-15)
+    coefficients = 1.0 / (jax.lax.stop_gradient(wide) ** exponent + epsilon)
     mean = jnp.mean(coefficients)
     weights = coefficients / (mean if axis_name is None else jax.lax.pmean(mean, axis_name))
     return weights.astype(losses.dtype)

@@ -84,20 +84,28 @@ def aggregated(
 
 @pytest.fixture(scope="session")
 def weighted_ascent_by_hand() -> Callable[..., tuple[float, Any]]:
-    """`(params, model_state, batch, exponent) -> (-mean c l, gradient)`, `c ~ l^-exponent`."""
+    """`(params, model_state, batch, exponent, epsilon=0.25) -> (-mean c l, gradient)`.
+
+    `c ~ 1 / (l^exponent + epsilon)`.
+    """
 
     @jax.jit
-    def compute(params: Any, model_state: Any, batch: Batch, exponent: jax.Array) -> Any:
+    def compute(
+        params: Any, model_state: Any, batch: Batch, exponent: jax.Array, epsilon: jax.Array
+    ) -> Any:
         def losses_fn(p: Any) -> jax.Array:
             return toy.TASK.losses(p, model_state, batch, jax.random.key(0), True)[0]
 
         losses, pullback = jax.vjp(losses_fn, params)
-        weights = losses**-exponent
+        weights = 1 / (losses**exponent + epsilon)
         weights = weights / jnp.mean(weights)
         return -jnp.mean(weights * losses), pullback(-weights / losses.size)[0]
 
-    def call(params: Any, model_state: Any, batch: Batch, exponent: float) -> tuple[float, Any]:
-        loss, grads = jax.device_get(compute(params, model_state, batch, jnp.float32(exponent)))
+    def call(
+        params: Any, model_state: Any, batch: Batch, exponent: float, epsilon: float = 0.25
+    ) -> tuple[float, Any]:
+        numbers = jnp.float32(exponent), jnp.float32(epsilon)
+        loss, grads = jax.device_get(compute(params, model_state, batch, *numbers))
         return float(loss), grads
 
     return call

@@ -3,11 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.methods._passes import stacked_positions
 from jaxunlearn.transforms import SaliencyMaskState
 from tests import toy
 from tests.helpers import assert_trees_close, assert_trees_equal, flat
@@ -62,10 +60,3 @@ def test_everything_salient_is_the_sum_of_any_objective_and_the_retain_loss() ->
 def test_nothing_salient_moves_nothing() -> None:
     run = runner("salun").run(fraction=0.0, **STRONG)
     assert_trees_equal(run.end.params, run.start.params)
-
-
-def test_mask_batches_leave_out_the_incomplete_one() -> None:
-    arrays = {"label": jnp.zeros(12)}
-    assert stacked_positions(arrays, 5).tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
-    assert stacked_positions(arrays, 4).shape == (3, 4)
-    assert stacked_positions(arrays, 100).tolist() == [list(range(12))]

@@ -120,7 +120,7 @@ def adaptive_loss(case: int) -> Pairs:
     exponent = float(golden[f"case{case}_lambda"])
 
     def loss_fn(losses: jax.Array) -> jax.Array:
-        return jnp.mean(adaptive_weights(losses, exponent) * losses)
+        return jnp.mean(adaptive_weights(losses, exponent, epsilon=1e-15) * losses)
 
     log_probabilities = jax.nn.log_softmax(jnp.asarray(golden["logits"]))
     one_hot = jax.nn.one_hot(labels, log_probabilities.shape[1])
@@ -200,7 +200,8 @@ def sfron_trajectory(case: int, **overrides: Any) -> Pairs:
 
     def ascent(params: Any, batch: Any) -> jax.Array:
         losses = example_losses(params, batch)
-        return -jnp.mean(adaptive_weights(losses, config["exponent"]) * losses)
+        weights = adaptive_weights(losses, config["exponent"], epsilon=1e-15)
+        return -jnp.mean(weights * losses)
 
     def step(carry: Any, cycle: jax.Array) -> tuple[Any, None]:
         params, state = carry

@@ -1,5 +1,6 @@
 """What holds for any gradients: of masks, multipliers, weights, and at the edges of settings."""
 
+import math
 from typing import Any
 
 import jax
@@ -129,14 +130,15 @@ def test_adaptive_weights_have_mean_one_and_fall_with_the_loss(
 @few
 @given(hnp.arrays(np.float32, (6,), elements=losses))
 def test_exponent_zero_weighs_all_examples_alike(values: np.ndarray) -> None:
-    np.testing.assert_array_equal(adaptive_weights(jnp.asarray(values), 0.0), np.ones(6))
+    weights = adaptive_weights(jnp.asarray(values), 0.0)
+    np.testing.assert_allclose(weights, np.ones(6), rtol=1e-6)
 
 
 @few
 @given(vectors, st.floats(0.0, 1.0, width=32))
 def test_top_fraction_mask_marks_a_share_of_the_largest(values: np.ndarray, share: float) -> None:
     mask = np.asarray(top_fraction_mask(jnp.asarray(values), share))
-    assert mask.sum() == np.floor(np.float32(5) * np.float32(share))
+    assert mask.sum() == math.floor(5 * share)
     if 0 < mask.sum() < 5:
         assert np.abs(values[mask]).min() >= np.abs(values[~mask]).max()
 
