@@ -47,6 +47,20 @@ _LOOK: dict[Any, Any] = {
 }
 
 
+def drawn(settings: dict[Any, Any]) -> contextlib.AbstractContextManager[None]:
+    """Draws with these settings over matplotlib's own defaults, whatever the user's are.
+
+    Args:
+        settings: by the names of `matplotlib.rcParams`.
+
+    Returns:
+        A context, at whose end all settings are as before.
+    """
+    from matplotlib import style
+
+    return style.context(settings, after_reset=True)
+
+
 @contextlib.contextmanager
 def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator["Figure"]:
     """A figure that is written to a file when the `with` block ends.
@@ -63,10 +77,9 @@ def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
     Raises:
         InputError: the file cannot be written.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_LOOK):
+    with drawn(_LOOK):
         figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
         yield figure
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}

@@ -1,30 +1,32 @@
-"""What `jaxunlearn list` prints: names with what the documentation says of them."""
+"""What `jaxunlearn list` prints: the names of methods, models, data and settings, explained."""
 
 import inspect
 import json
 import re
 import shutil
 import textwrap
-from typing import Any
+from collections.abc import Mapping
 
-from jaxunlearn import data, methods, models
+from jaxunlearn import methods, models
+from jaxunlearn.data.table import TABLE
 from jaxunlearn.methods import _constructor
 from jaxunlearn.models import denoisers, latent
+from jaxunlearn.names import closest
 from jaxunlearn.optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn.types import InputError
 
 # What the common settings mean; the others are documented by their method.
 _COMMON = {
-    "num_steps": "how many steps.",
-    "forget_batch_size": "forget examples in a step.",
-    "retain_batch_size": "examples in each retain batch of a step.",
+    "num_steps": "number of steps.",
+    "forget_batch_size": "number of forget examples in a step.",
+    "retain_batch_size": "number of examples in each retain batch of a step.",
     "optimizer": f"{' or '.join(OPTIMIZERS)}.",
-    "learning_rate": "of the optimizer, at its largest.",
+    "learning_rate": "largest learning rate of the optimizer.",
     "learning_rate_schedule": f"{', '.join(SCHEDULES)}.",
-    "momentum": "of sgd; of adamw, the decay of its first moment.",
-    "weight_decay": "of the optimizer: coupled in sgd, decoupled in adamw.",
-    "guard_budget": "by how much the held-out retain loss may rise; no guard without one.",
-    "guard_every": "steps from one audit of the guard to the next.",
+    "momentum": "momentum of sgd; of adamw, the decay of its first moment.",
+    "weight_decay": "weight decay: coupled in sgd, decoupled in adamw.",
+    "guard_budget": "largest rise of the held-out retain loss; no guard without one.",
+    "guard_every": "number of steps from one audit of the guard to the next.",
 }
 
 
@@ -47,13 +49,16 @@ def describe(what: str) -> str:
     if what == "methods":
         return _columns({name: methods.summary(name) for name in methods.available()})
     if what == "models":
-        return _columns(_table(models) | _table(denoisers) | _table(latent))
+        return _sizes(models.ABOUT | denoisers.ABOUT | latent.ABOUT)
     if what == "data":
-        return _columns(_table(data))
+        sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
+        others = (None, "the image-classification sets of tfds, by their names")
+        return _sizes(sets | {"any other": others})
     if what not in methods.available():
+        known = ("methods", "models", "data", *methods.available())
         raise InputError(
-            f"there is no list of {what!r}; list methods, models, data, or the settings of a "
-            f"method: {', '.join(methods.available())}."
+            f"there is no list of {what!r}{closest(what, known)}; list methods, models, data, or "
+            f"the settings of a method: {', '.join(methods.available())}."
         )
     return _settings(what)
 
@@ -63,7 +68,7 @@ def _settings(method: str) -> str:
     about = (inspect.getdoc(_constructor(method)) or "").partition("\nArgs:")[0]
     meanings = _meanings(method)
     for name, limits in methods.limits(method).items():
-        meanings[name] = f"{meanings[name].removesuffix('.')} ({limits})."
+        meanings[name] = f"{meanings.get(name, '').removesuffix('.')} ({limits})."
     rows = {
         f"{name} = {json.dumps(value)}": meanings.get(name, "")
         for name, value in methods.settings(method).items()
@@ -92,15 +97,13 @@ def _meanings(method: str) -> dict[str, str]:
     return _COMMON | {key: text for key, text in found.items() if key != "optimizer"}
 
 
-def _table(module: Any) -> dict[str, str]:
-    """The rows of the table in a module's documentation, by their first column."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in module.__doc__.splitlines()
-        if line.startswith("|")
-    ][2:]
-    width = max(len(row[1]) for row in rows)
-    return {row[0]: f"{row[1]:>{width}}  {row[2]}" for row in rows}
+def _sizes(known: Mapping[str, tuple[int | None, str]]) -> str:
+    """Names with a number, if they have one, and a text."""
+    numbers = {name: "" if number is None else f"{number:,}" for name, (number, _) in known.items()}
+    width = max(map(len, numbers.values()))
+    return _columns(
+        {name: f"{numbers[name]:>{width}}  {text}" for name, (_, text) in known.items()}
+    )
 
 
 def _columns(rows: dict[str, str]) -> str:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from jaxunlearn import data, listing, methods, models
+from jaxunlearn.types import InputError
 from tests.shell.commands import done
 
 
@@ -55,3 +56,25 @@ def test_a_reader_that_goes_away_is_no_error_to_look_at():
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert result.stdout.count("\n") == 1
     assert result.stderr == ""
+
+
+def test_lists_without_docstrings():
+    """`python -OO` drops them: the tables of models and data stay, methods lose their texts."""
+    code = (
+        "from jaxunlearn.listing import describe\n"
+        "for what in ('models', 'data', 'methods', 'sfron'): print(describe(what), end='\\n--\\n')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True
+    )
+    found_models, found_data, names, settings = ended.stdout.split("\n--\n")[:4]
+    assert (found_models, found_data) == (listing.describe("models"), listing.describe("data"))
+    assert names.split() == list(methods.available())
+    assert all(f"{name} = " in settings for name in methods.settings("sfron"))
+
+
+def test_a_list_of_something_else_is_told_the_closest():
+    with pytest.raises(
+        InputError, match=r"no list of 'modles' .did you mean 'models'.*; list meth"
+    ):
+        listing.describe("modles")

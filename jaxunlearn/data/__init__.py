@@ -8,18 +8,7 @@
 were stored, labels, and the position that names each example. An own data set is a `Dataset` made
 of two `Examples`; whatever is wrong with the data raises `InputError` there and then.
 
-| name                   | classes | where it comes from                                         |
-| ---------------------- | ------- | ----------------------------------------------------------- |
-| digits                 | 10      | scikit-learn; works anywhere                                |
-| fashion_mnist          | 10      | four IDX files: Debian's dataset-fashion-mnist, or a folder |
-| digits_captions        | 40      | digits as captioned photos, inverted, rotated or drawn      |
-| fashion_mnist_captions | 40      | the same with the images of fashion_mnist                   |
-| cifar10                | 10      | tfds                                                        |
-| cifar100               | 100     | tfds; also has 20 coarse classes                            |
-| cifar20                | 20      | cifar100 by its coarse classes, for forgetting subclasses   |
-| svhn_cropped           | 10      | tfds                                                        |
-| tiny_imagenet          | 200     | the unpacked folder                                         |
-| any other              |         | the image-classification sets of tfds, by their names       |
+`jaxunlearn list data` prints the sets that are known by name.
 """
 
 from jaxunlearn.data.dataset import Dataset, channel_statistics

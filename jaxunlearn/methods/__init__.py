@@ -163,7 +163,7 @@ def summary(name: str) -> str:
     Raises:
         InputError: an unknown method.
     """
-    return (inspect.getdoc(_constructor(name)) or "").splitlines()[0]
+    return (inspect.getdoc(_constructor(name)) or "").partition("\n")[0]
 
 
 def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:

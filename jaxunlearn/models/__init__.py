@@ -10,23 +10,7 @@ Every model maps normalised images `[B, H, W, C]` to float32 logits `[B, num_cla
 `variables["params"]` is a nested dict of float32 arrays. Only models with `norm="batch"` have a
 second collection, `batch_stats`. No model draws random numbers after `init`.
 
-| name            | parameters  | counted for                                      |
-| --------------- | ----------- | ------------------------------------------------ |
-| mlp             | 855,050     | 10 classes, 32x32x3; hidden widths 256, 256      |
-| mlp-tiny        | 98,666      | 10 classes, 32x32x3; hidden width 32             |
-| resnet-tiny     | 5,266       | 10 classes; for tests                            |
-| resnet10-narrow | 308,826     | 10 classes; stem stride 2, widths 16 to 128      |
-| resnet18        | 11,173,962  | 10 classes                                       |
-| resnet34        | 21,282,122  | 10 classes                                       |
-| resnet50        | 23,520,842  | 10 classes                                       |
-| vgg-tiny        | 6,474       | 10 classes; for tests                            |
-| vgg16           | 14,728,266  | 10 classes; conv biases included                 |
-| vit-tiny-test   | 29,482      | 10 classes, 32x32, patches of 4x4                |
-| vit-ti          | 5,717,416   | 1000 classes, 224x224, patches of 16x16          |
-| vit-s           | 22,050,664  | 1000 classes, 224x224, patches of 16x16          |
-| vit-b           | 86,567,656  | 1000 classes, 224x224, patches of 16x16          |
-| swin-tiny-test  | 34,886      | 10 classes, 32x32, patches and windows of 2x2    |
-| swin-t          | 28,288,354  | 1000 classes, 224x224, patches of 4x4, window 7  |
+`ABOUT` lists their sizes, `jaxunlearn list models` prints them.
 """
 
 import dataclasses
@@ -43,6 +27,25 @@ from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 __all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create"]
+
+# The number of parameters, and what they are counted for.
+ABOUT: dict[str, tuple[int, str]] = {
+    "mlp": (855_050, "10 classes, 32x32x3; hidden widths 256, 256"),
+    "mlp-tiny": (98_666, "10 classes, 32x32x3; hidden width 32"),
+    "resnet-tiny": (5_266, "10 classes; for tests"),
+    "resnet10-narrow": (308_826, "10 classes; stem stride 2, widths 16 to 128"),
+    "resnet18": (11_173_962, "10 classes"),
+    "resnet34": (21_282_122, "10 classes"),
+    "resnet50": (23_520_842, "10 classes"),
+    "vgg-tiny": (6_474, "10 classes; for tests"),
+    "vgg16": (14_728_266, "10 classes; conv biases included"),
+    "vit-tiny-test": (29_482, "10 classes, 32x32, patches of 4x4"),
+    "vit-ti": (5_717_416, "1000 classes, 224x224, patches of 16x16"),
+    "vit-s": (22_050_664, "1000 classes, 224x224, patches of 16x16"),
+    "vit-b": (86_567_656, "1000 classes, 224x224, patches of 16x16"),
+    "swin-tiny-test": (34_886, "10 classes, 32x32, patches and windows of 2x2"),
+    "swin-t": (28_288_354, "1000 classes, 224x224, patches of 4x4, window 7"),
+}
 
 _PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "mlp": (MLP, {"hidden": (256, 256)}),

@@ -10,17 +10,7 @@ Every model maps noisy images or latents, timesteps and labels to the noise in t
 The label `num_classes` is the null condition of classifier-free guidance. The published diffusion
 transformers put out twice the channels, the second half for the variance.
 
-| name          | parameters  | counted for                                     |
-| ------------- | ----------- | ----------------------------------------------- |
-| ddpm-tiny     | 45,321      | 10 classes, 8x8x1; for tests                    |
-| ddpm-small    | 1,334,673   | 10 classes, 28x28x1; for two CPU cores          |
-| ddpm-cifar10  | 35,751,939  | 10 classes, 32x32x3; 35,746,307 without classes |
-| dit-tiny-test | 14,948      | 10 classes, 8x8x1, patches of 2x2; for tests    |
-| dit-small     | 1,869,072   | 10 classes, 28x28x1, patches of 4x4             |
-| dit-s/2       | 32,865,056  | 1000 classes, 32x32x4, patches of 2x2           |
-| dit-b/2       | 130,315,808 | 1000 classes, 32x32x4, patches of 2x2           |
-| dit-l/2       | 457,840,672 | 1000 classes, 32x32x4, patches of 2x2           |
-| dit-xl/2      | 674,834,720 | 1000 classes, 32x32x4, patches of 2x2           |
+`ABOUT` lists their sizes, `jaxunlearn list models` prints them.
 
 Published counts of diffusion transformers also hold the fixed embedding of positions.
 """
@@ -35,6 +25,19 @@ from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 __all__ = ["DDPMUNet", "DiT", "available", "create"]
+
+# The number of parameters, and what they are counted for.
+ABOUT: dict[str, tuple[int, str]] = {
+    "ddpm-tiny": (45_321, "10 classes, 8x8x1; for tests"),
+    "ddpm-small": (1_334_673, "10 classes, 28x28x1; for two CPU cores"),
+    "ddpm-cifar10": (35_751_939, "10 classes, 32x32x3; 35,746,307 without classes"),
+    "dit-tiny-test": (14_948, "10 classes, 8x8x1, patches of 2x2; for tests"),
+    "dit-small": (1_869_072, "10 classes, 28x28x1, patches of 4x4"),
+    "dit-s/2": (32_865_056, "1000 classes, 32x32x4, patches of 2x2"),
+    "dit-b/2": (130_315_808, "1000 classes, 32x32x4, patches of 2x2"),
+    "dit-l/2": (457_840_672, "1000 classes, 32x32x4, patches of 2x2"),
+    "dit-xl/2": (674_834_720, "1000 classes, 32x32x4, patches of 2x2"),
+}
 
 _PRESETS: dict[str, tuple[type[DDPMUNet] | type[DiT], dict[str, Any]]] = {
     "ddpm-tiny": (DDPMUNet, {"widths": (8, 16), "blocks": 1, "dropout": 0.0, "groups": 4}),

@@ -3,18 +3,8 @@
 Models of one name fit each other: the latents of the autoencoder are what the U-Net denoises, and
 the width of the text encoder is that of the U-Net's context.
 
-| name              | parameters  | meant for                                                    |
-| ----------------- | ----------- | ------------------------------------------------------------ |
-| autoencoder-tiny  | 43,711      | sides halved; tests                                          |
-| autoencoder-small | 681,911     | sides quartered; 28x28 or 32x32 images, on a CPU             |
-| autoencoder-sd-v1 | 83,653,863  | an eighth of the sides; Stable Diffusion v1                  |
-| latent-tiny       | 54,900      | text encoder 2,896, U-Net 52,004; tests                      |
-| latent-small      | 1,182,788   | text encoder 105,216, U-Net 1,077,572; small images, a CPU   |
-| latent-sd-v1      | 982,581,444 | text encoder 123,060,480, U-Net 859,520,964                  |
-
-The numbers are parameters, of autoencoders for 3 channels. These are the names of a problem's
-models;
-the functions below take what follows the hyphen.
+`ABOUT` lists the sizes of a problem's models by name, autoencoders for 3 channels; the functions
+below take the part of a name that follows the hyphen.
 """
 
 import dataclasses
@@ -74,6 +64,16 @@ _TEXT_UNETS: dict[str, dict[str, Any]] = {
 
 AUTOENCODERS = tuple(f"autoencoder-{name}" for name in sorted(_AUTOENCODERS))
 PIPELINES = tuple(f"latent-{name}" for name in sorted(_AUTOENCODERS))
+
+# The number of parameters, and what they are counted for.
+ABOUT: dict[str, tuple[int, str]] = {
+    "autoencoder-tiny": (43_711, "sides halved; tests"),
+    "autoencoder-small": (681_911, "sides quartered; 28x28 or 32x32 images, on a CPU"),
+    "autoencoder-sd-v1": (83_653_863, "an eighth of the sides; Stable Diffusion v1"),
+    "latent-tiny": (54_900, "text encoder 2,896, U-Net 52,004; tests"),
+    "latent-small": (1_182_788, "text encoder 105,216, U-Net 1,077,572; small images, a CPU"),
+    "latent-sd-v1": (982_581_444, "text encoder 123,060,480, U-Net 859,520,964"),
+}
 
 
 def available() -> tuple[str, ...]:

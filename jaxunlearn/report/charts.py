@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxunlearn.evaluation import Predictions
+from jaxunlearn.figures import drawn
 from jaxunlearn.report.study import is_number
 
 if TYPE_CHECKING:
@@ -120,7 +121,6 @@ def draw_confidence(shares: Mapping[str, np.ndarray], goal: np.ndarray | None) -
     Returns:
         An SVG element.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
     edges = np.linspace(0.0, 1.0, BINS + 1)
@@ -129,7 +129,7 @@ def draw_confidence(shares: Mapping[str, np.ndarray], goal: np.ndarray | None) -
         "test": {"color": TEST, "linestyle": (0, (1.5, 1.2)), "linewidth": 1.4},
         "forget": {"color": FORGET, "linewidth": 1.8},
     }
-    with rc_context(SETTINGS):
+    with drawn(SETTINGS):
         figure = new_figure(2.25)
         axes = figure.subplots()
         if "forget" in shares:
@@ -195,7 +195,6 @@ def draw_history(histories: Sequence[Sequence[Mapping[str, Any]]]) -> str | None
     Returns:
         An SVG element, or None if nothing was logged.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     def has(key: str) -> bool:
@@ -203,7 +202,7 @@ def draw_history(histories: Sequence[Sequence[Mapping[str, Any]]]) -> str | None
 
     if not has("forget_loss") and not has("retain_loss"):
         return None
-    with rc_context(SETTINGS):
+    with drawn(SETTINGS):
         figure = new_figure(2.7)
         if has("multiplier"):
             losses, below = figure.subplots(2, sharex=True, height_ratios=(1.7, 1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxunlearn.figures import drawn
 from jaxunlearn.report.charts import (
     FORGET,
     INK,
@@ -38,10 +39,9 @@ def draw_relearning(curves: Mapping[str, np.ndarray], name: str, low: float) -> 
     Returns:
         An SVG element.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
-    with rc_context(SETTINGS):
+    with drawn(SETTINGS):
         figure = new_figure(2.25)
         axes = figure.subplots()
         for each, style in _REFERENCES.items():
@@ -65,13 +65,12 @@ def draw_roc(models: Mapping[str, Mapping[str, Any]], name: str) -> str:
     Returns:
         An SVG element.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     styles = _REFERENCES | {name: {"color": FORGET}}
     shown = {each: models[each]["roc_curve"] for each in styles if each in models}
     least = min(min(roc["fpr"]) for roc in shown.values())
-    with rc_context(SETTINGS | {"axes.grid.axis": "both"}):
+    with drawn(SETTINGS | {"axes.grid.axis": "both"}):
         figure = new_figure(2.7)
         axes = figure.subplots()
         axes.plot([least, 100], [least, 100], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
@@ -98,13 +97,12 @@ def draw_multipliers(
     Returns:
         An SVG element.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     values = [series(history, "multiplier")[1] for history in (*implicit, *exact)]
     pooled = np.concatenate(values)
     top = 1.1 * float(np.quantile(pooled, 0.98))  # the closed form has a few huge values
-    with rc_context(SETTINGS):
+    with drawn(SETTINGS):
         figure = new_figure(2.25)
         axes = figure.subplots()
         draw_seeds(axes, exact, "multiplier", color=RETAIN, linestyle=(0, (5, 1.5)))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from jaxunlearn.figures import drawn
 from jaxunlearn.report.charts import FORGET, INK, MUTED, RETAIN, SETTINGS, new_figure, to_svg
 from jaxunlearn.report.style import STYLE
 
@@ -38,10 +39,9 @@ def draw_front(
     Returns:
         An SVG file's text.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
-    with rc_context({**SETTINGS, "axes.grid.axis": "both", "ytick.major.size": 3.0}):
+    with drawn({**SETTINGS, "axes.grid.axis": "both", "ytick.major.size": 3.0}):
         figure = new_figure(2.9)
         axes = figure.subplots()
         stairs = sorted(point for point in front if point[0] > worst[0] and point[1] < worst[1])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.figures import GRID, INK, MUTED, ORANGE, picture
+from jaxunlearn.figures import GRID, INK, MUTED, ORANGE, drawn, picture
 from jaxunlearn.report.columns import REFERENCES
 from jaxunlearn.types import InputError
 
@@ -223,11 +223,12 @@ def _text_width(text: str, size: float, weight: str = "normal") -> int:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(weight=weight, size=size)
-    widths = [
-        text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
-        for line in text.split("\n")
-    ]
+    with drawn({}):
+        font = FontProperties(weight=weight, size=size)
+        widths = [
+            text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
+            for line in text.split("\n")
+        ]
     return math.ceil(max(widths) * _DPI / 72)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxunlearn.evaluation.pareto import pareto_front
+from jaxunlearn.figures import drawn
 from jaxunlearn.report.aggregate import Table
 from jaxunlearn.report.charts import FORGET, INK, RETAIN, SETTINGS, new_figure, to_svg
 from jaxunlearn.report.study import Study
@@ -94,11 +95,10 @@ def draw_plane(plane: Plane) -> str:
     Returns:
         An SVG element.
     """
-    from matplotlib import rc_context
     from matplotlib.ticker import MaxNLocator
 
     shown = {n: name for n, name in enumerate(plane.methods, start=1) if plane.is_shown(name)}
-    with rc_context({**SETTINGS, "axes.grid.axis": "both", "ytick.major.size": 3.0}):
+    with drawn({**SETTINGS, "axes.grid.axis": "both", "ytick.major.size": 3.0}):
         figure = new_figure(3.0)
         axes = figure.subplots()
         stairs = sorted(plane.methods[name] for name in plane.front if plane.is_shown(name))

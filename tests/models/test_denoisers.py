@@ -53,15 +53,10 @@ def test_parameter_count(name, count):
 
 
 def test_documented_counts_are_the_counts():
-    rows = re.findall(
-        r"^\| (\S+) +\| ([\d,]+) +\| (\d+) classes, (\d+)x(\d+)x(\d+)",
-        denoisers.__doc__,
-        flags=re.MULTILINE,
-    )
-    documented = {
-        name: (int(classes), tuple(map(int, shape)), int(n.replace(",", "")))
-        for name, n, classes, *shape in rows
-    }
+    documented = {}
+    for name, (n, text) in denoisers.ABOUT.items():
+        classes, *shape = re.match(r"(\d+) classes, (\d+)x(\d+)x(\d+)", text).groups()
+        documented[name] = (int(classes), tuple(map(int, shape)), n)
     assert documented == COUNTS
 
 
