@@ -142,5 +142,6 @@ def test_what_cannot_be_drawn_is_refused_with_a_reason(rows, columns, forgotten,
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match="grid.svg, but must be a file ending in .png"):
         sample_grid(tmp_path / "grid.svg", {"x": GOOD}, ["a", "b"], "T")
+    (tmp_path / "gone").write_text("a file")
     with pytest.raises(InputError, match=r"gone.*cannot be written"):
         sample_grid(tmp_path / "gone" / "grid.png", {"x": GOOD}, ["a", "b"], "T")
