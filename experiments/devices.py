@@ -56,8 +56,8 @@ GENERATING = ("selective_amnesia", "esd", "concept_ablation")
 # Forms that run other code than a method's defaults, and one that would diverge at its default.
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradient_ascent": ("gradient_ascent", {"learning_rate": 1e-4}),
-    "eupmu, next batch": ("eupmu", {"multiplier": "next_batch"}),
-    "eupmu, exact": ("eupmu", {"multiplier": "exact"}),
+    "eupmu, next batch": ("eupmu", {"estimator": "next_batch"}),
+    "eupmu, exact": ("eupmu", {"estimator": "exact"}),
     "sfron, R": ("sfron", {"variant": "R"}),
     "eupmu, guarded": ("eupmu", {"guard_budget": 0.5}),
 }

@@ -209,7 +209,7 @@ _STUDY: dict[str, Any] = {
     "requests": [{"fraction": 0.1}, {"classes": [3]}, {"indices": [1, 8]}],
     "methods": {
         "finetune": _SETTINGS,
-        "mine": {"method": "eupmu", "tolerance": 0.1, "multiplier": "exact", "trainable": "head"},
+        "mine": {"method": "eupmu", "tolerance": 0.1, "estimator": "exact", "trainable": "head"},
         "guarded": {"method": "gradient_ascent", "guard_budget": 0.1, "guard_every": 5},
     },
     "overrides": {"random-0.1": {"mine": {"tolerance": 0.2}}},
@@ -440,7 +440,7 @@ _REPORTED: dict[str, Any] = {
         "stage": "unlearn",
         "problem": {"data": "digits", "model": "mlp"},
         "method": "eupmu",
-        "settings": {"multiplier": "exact", "tolerance": 0.1},
+        "settings": {"estimator": "exact", "tolerance": 0.1},
     },
     "evidence.json": {
         "title": "A study",
@@ -475,7 +475,7 @@ _REPORTED: dict[str, Any] = {
         "seed": 0,
         "variance": "shared",
         "methods": {
-            "eupmu": {"method": "eupmu", "settings": {"multiplier": "exact", "tolerance": 0.1}}
+            "eupmu": {"method": "eupmu", "settings": {"estimator": "exact", "tolerance": 0.1}}
         },
         "models": {
             name: {

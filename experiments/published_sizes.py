@@ -41,7 +41,7 @@ DENOISERS = {
 LATENT, WORDS = "latent-sd-v1", 77
 HALF = {"dtype": "bfloat16", "remat": True}
 METHODS = {
-    "eupmu": {"multiplier": "next_batch", "objective": "match_anchor"},
+    "eupmu": {"estimator": "next_batch", "objective": "match_anchor"},
     "sfron": {"objective": "match_anchor", "per_example_fisher": False},
 }
 

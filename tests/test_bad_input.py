@@ -153,8 +153,8 @@ SETTINGS = {
     "of another": ("finetune", "tolerance=1", "method finetune has no setting 'tolerance'"),
     "no pair": ("eupmu", "tolerance:1", "--settings got 'tolerance:1'", "name=value"),
     "no name": ("eupmu", "=1", "--settings got '=1'"),
-    "multiplier": ("eupmu", "multiplier=dual", "'dual'", "same_batch, next_batch, exact"),
-    "chained": ("eupmu_sfron", "multiplier=exact", "'exact'", "same_batch, next_batch"),
+    "multiplier": ("eupmu", "estimator=dual", "'dual'", "same_batch, next_batch, exact"),
+    "chained": ("eupmu_sfron", "estimator=exact", "'exact'", "same_batch, next_batch"),
     "objective": ("eupmu", "objective=up", "objective is 'up'", "ascent, adaptive_ascent"),
     "scalar objective": ("scalarization", "objective=up", "objective is 'up'"),
     "optimizer": ("sfron", "optimizer=adam", "optimizer is 'adam'", "sgd, adamw"),
@@ -249,7 +249,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(data_dir, tmp
 def test_in_processes_of_their_own(here, pretrained, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "eupmu"]
-    result = wait(start("unlearn", "run", *words, "--settings", "multiplier=dual", cache=cache))
+    result = wait(start("unlearn", "run", *words, "--settings", "estimator=dual", cache=cache))
     assert_refused(result, "multiplier is 'dual'", "same_batch, next_batch, exact")
     assert not result.out
     result = wait(start("compare", "run", "--config", "none.toml", cache=cache))

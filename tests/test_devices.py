@@ -122,7 +122,7 @@ def shares_of(state: TrainState, program: Program) -> bool:
 def test_a_sharded_run_goes_on_replicated_on_another_number_of_devices(tmp_path: Path) -> None:
     """A checkpoint does not say how many devices wrote it."""
     problem = toy.problem()
-    runner = toy.runner("eupmu", multiplier="next_batch")
+    runner = toy.runner("eupmu", estimator="next_batch")
 
     def go(program: Program, steps: int, keep: Checkpointer | None = None) -> TrainState:
         state = training.run(

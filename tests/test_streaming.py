@@ -34,7 +34,7 @@ class Noted(Columns):
 @pytest.fixture(scope="module")
 def go():
     """Runs EUPMU on the toy task, with retain data in memory or as given."""
-    runner, problem = toy.runner("eupmu", multiplier="next_batch"), toy.problem()
+    runner, problem = toy.runner("eupmu", estimator="next_batch"), toy.problem()
     program = training.compile_program(
         runner.build,
         forget_batch_size=toy.FORGET_BATCH,

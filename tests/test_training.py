@@ -36,7 +36,7 @@ def program_of(runner: toy.Runner, devices: int = 1, **sizes: int) -> Program:
 
 @pytest.fixture(scope="module")
 def runner() -> toy.Runner:
-    return toy.runner("eupmu", multiplier="next_batch")
+    return toy.runner("eupmu", estimator="next_batch")
 
 
 @pytest.fixture(scope="module")

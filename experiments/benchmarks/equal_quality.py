@@ -63,7 +63,7 @@ UNSEEN = {
     "learning_rate": 0.116,
     "forget_learning_rate": 0.378,
 }
-CHAINED = {"num_steps": 55, "saliency": False, "multiplier": "next_batch", "tolerance": 0.0222}
+CHAINED = {"num_steps": 55, "saliency": False, "estimator": "next_batch", "tolerance": 0.0222}
 FORMS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "sfron": {
         "the same": ("sfron", SFRON),

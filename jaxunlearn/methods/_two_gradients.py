@@ -4,7 +4,7 @@ The two backward passes together cost what one pass over both batches costs.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -13,13 +13,40 @@ from jaxunlearn.methods._build import advance, begin_with, first
 from jaxunlearn.objectives import Objective, retain_loss
 from jaxunlearn.types import Batch, LossPair, Method, Task, TrainState
 
-# metrics(losses, opt_state) -> what a step reports
-Metrics = Callable[[LossPair, Any], dict[str, jax.Array]]
+
+class Gradients(NamedTuple):
+    """Both losses of one step, each with its gradient.
+
+    Attributes:
+        losses: the two scalars.
+        forget: the gradient of the forget loss.
+        retain: the gradient of the retain loss.
+        model_state: as the retain batch leaves it.
+    """
+
+    losses: LossPair
+    forget: Any
+    retain: Any
+    model_state: Any
 
 
-def _losses(losses: LossPair, opt_state: Any) -> dict[str, jax.Array]:
-    del opt_state
-    return {"forget_loss": losses.forget, "retain_loss": losses.retain}
+def gradients_of(
+    task: Task, objective: Objective
+) -> Callable[[TrainState, Batch, Batch], Gradients]:
+    """`(state, forget, retain) -> Gradients`, with `retain` one batch."""
+
+    def gradients(state: TrainState, forget: Batch, retain: Batch) -> Gradients:
+        key = jax.random.wrap_key_data(state.key)
+        forget_value, forget_grads = jax.value_and_grad(
+            lambda p: objective(task, p, state.model_state, forget, key)
+        )(state.params)
+        (retain_value, model_state), retain_grads = jax.value_and_grad(
+            lambda p: retain_loss(task, p, state.model_state, retain, key), has_aux=True
+        )(state.params)
+        losses = LossPair(forget_value, retain_value)
+        return Gradients(losses, forget_grads, retain_grads, model_state)
+
+    return gradients
 
 
 def two_gradients(
@@ -27,7 +54,6 @@ def two_gradients(
     aggregator: optax.GradientTransformation,
     optimizer: optax.GradientTransformation,
     objective: Objective,
-    metrics: Metrics = _losses,
 ) -> Method:
     """Descends the direction that an aggregator makes of the forget and the retain gradient.
 
@@ -39,32 +65,27 @@ def two_gradients(
             the same weights as `forget_value` and `retain_value`.
         optimizer: any optax optimizer, which steps the direction.
         objective: the forget objective.
-        metrics: `metrics(losses, opt_state)`, what a step reports; both losses unless told.
 
     Returns:
         A `Method`.
     """
     transform = optax.chain(aggregator, optimizer)
+    gradients = gradients_of(task, objective)
 
     def step(
         state: TrainState, forget: Batch, retain: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch = jax.random.wrap_key_data(state.key), first(retain)
-        forget_value, forget_grads = jax.value_and_grad(
-            lambda p: objective(task, p, state.model_state, forget, key)
-        )(state.params)
-        (retain_value, model_state), retain_grads = jax.value_and_grad(
-            lambda p: retain_loss(task, p, state.model_state, batch, key), has_aux=True
-        )(state.params)
+        found = gradients(state, forget, first(retain))
+        losses = found.losses
         updates, opt_state = transform.update(
-            forget_grads,
+            found.forget,
             state.opt_state,
             state.params,
-            retain_grads=retain_grads,
-            forget_value=forget_value,
-            retain_value=retain_value,
+            retain_grads=found.retain,
+            forget_value=losses.forget,
+            retain_value=losses.retain,
         )
-        losses = LossPair(forget_value, retain_value)
-        return advance(state, updates, opt_state, model_state), metrics(losses, opt_state)
+        metrics = {"forget_loss": losses.forget, "retain_loss": losses.retain}
+        return advance(state, updates, opt_state, found.model_state), metrics
 
     return Method(begin_with(transform), step)

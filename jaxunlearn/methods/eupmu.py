@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import objectives, transforms
-from jaxunlearn.methods._build import advance, begin, first
-from jaxunlearn.methods._limits import NotNegative
-from jaxunlearn.methods._two_gradients import two_gradients
-from jaxunlearn.objectives import loss_pair, retain_loss
+from jaxunlearn.methods._build import advance, begin, begin_with, first
+from jaxunlearn.methods._limits import NotNegative, Positive
+from jaxunlearn.methods._two_gradients import gradients_of
+from jaxunlearn.objectives import Objective, loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad, unilateral_surgery
 from jaxunlearn.types import (
     Arrays,
@@ -28,7 +28,7 @@ from jaxunlearn.types import (
     TrainState,
 )
 
-MULTIPLIERS = ("same_batch", "next_batch", "exact")
+ESTIMATORS = ("same_batch", "next_batch", "exact")
 
 
 def _decayed_adam(
@@ -47,34 +47,43 @@ def eupmu(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    multiplier: str = "same_batch",
+    estimator: str = "same_batch",
     tolerance: float | jax.Array = 0.0,
+    step_size: Positive = 1.0,
     multiplier_learning_rate: NotNegative = 1.0,
     multiplier_decay: NotNegative = 0.01,
     initial_multiplier: NotNegative = 0.0,
     log_loss: bool = True,
     convex: bool = False,
+    project: bool = True,
     objective: str = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends `L_f + lambda L_r`, with lambda moved by what each step does to the retain loss.
 
-        dtilde = phi(L_r(theta_t)) - phi(L_r(theta_{t+1})) + tolerance
+        dtilde = (phi(L_r(theta_t)) - phi(L_r(theta_{t+1}))) / step_size + tolerance
         lambda <- max(lambda - Adam(dtilde), 0)
+
+    At rest, or exactly with "exact", a step raises `phi` of the retain loss by at most
+    `tolerance * step_size`.
 
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-        multiplier: "same_batch" (one extra forward pass), "next_batch" (none), or "exact" (two
-            gradients and the closed form `lambda = max(0, (-<g_r, g_f> - tolerance) / |g_r|^2)`).
-        tolerance: the permitted rise per step: of `phi` of the retain loss for the implicit
-            multipliers, of the retain loss per unit step for the exact one. Negative demands a
-            fall.
+        estimator: "same_batch" (one extra forward pass), "next_batch" (none), or "exact": two
+            gradients, and the closed form `unilateral_surgery` with the step size measured, as
+            `-<u, g_f> / |g_f|^2` with u the optimizer's update for g_f. It has no use for
+            `convex`, `project` and the settings of the multiplier's optimizer.
+        tolerance: the rise of `phi` of the retain loss permitted per unit step, the same for all
+            three; negative demands a fall.
+        step_size: the length of one step of the optimizer, in those units.
         multiplier_learning_rate: of the multiplier's Adam.
         multiplier_decay: added to the dual gradient, times the multiplier.
         initial_multiplier: where the multiplier starts.
         log_loss: `phi = log(x + 1e-8)` rather than the identity.
         convex: weigh the losses by `(1, lambda) / (1 + lambda)`.
+        project: clip the stored multiplier at 0; otherwise only where it is used, as in the
+            released code.
         objective: the forget objective, a name of `objectives.named`.
         exponent: of adaptive ascent.
 
@@ -82,7 +91,7 @@ def eupmu(
         A `Method`, whose metrics hold the multiplier.
 
     Raises:
-        InputError: an unknown multiplier or objective.
+        InputError: an unknown estimator or objective.
 
     Example:
         >>> from jaxunlearn import models
@@ -94,20 +103,20 @@ def eupmu(
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025.
     """
     forget_objective = objectives.named(objective, exponent, task)
-    if multiplier == "exact":
-        exact = unilateral_surgery(tolerance=tolerance)
-        return two_gradients(task, exact, optimizer, forget_objective, surgery_metrics)
-    if multiplier not in MULTIPLIERS:
-        raise InputError(
-            f"multiplier is {multiplier!r}, but must be one of {', '.join(MULTIPLIERS)}."
-        )
+    if estimator == "exact":
+        permitted = tolerance * step_size
+        return _exact(task, optimizer, forget_objective, permitted, log_loss=log_loss)
+    if estimator not in ESTIMATORS:
+        raise InputError(f"estimator is {estimator!r}, but must be one of {', '.join(ESTIMATORS)}.")
     surgery = implicit_surgery(
         MULTIPLIER_OPTIMIZER,
         tolerance=tolerance,
+        step_size=step_size,
         log_loss=log_loss,
         convex=convex,
-        estimator=multiplier,
+        estimator=estimator,
         initial_multiplier=initial_multiplier,
+        project=project,
     )
     transform = optax.chain(optimizer, surgery)
     losses_fn = loss_pair(task, forget_objective)
@@ -141,6 +150,37 @@ def eupmu(
         return advance(state, updates, opt_state, model_state), surgery_metrics(losses, opt_state)
 
     return Method(init, step)
+
+
+def _exact(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    permitted: float | jax.Array,
+    *,
+    log_loss: bool,
+) -> Method:
+    """EUPMU in closed form; `permitted` is the rise of `phi` of the retain loss in one step."""
+    gradients = gradients_of(task, objective)
+
+    def step(
+        state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        found = gradients(state, forget, first(retain))
+        alone, _ = optimizer.update(found.forget, state.opt_state[1], state.params)
+        square = optax.tree.vdot(found.forget, found.forget)
+        length = -optax.tree.vdot(alone, found.forget)  # times |g_f|^2
+        slope = 1.0 / (found.losses.retain + 1e-8) if log_loss else 1.0
+        moves = length > 0.0
+        tolerance = permitted * square / jnp.where(moves, length * slope, 1.0)
+        exact = unilateral_surgery(tolerance=jnp.where(moves, tolerance, 0.0))
+        updates, opt_state = optax.chain(exact, optimizer).update(
+            found.forget, state.opt_state, state.params, retain_grads=found.retain
+        )
+        metrics = surgery_metrics(found.losses, opt_state)
+        return advance(state, updates, opt_state, found.model_state), metrics
+
+    return Method(begin_with(optax.chain(unilateral_surgery(), optimizer)), step)
 
 
 def with_multiplier_settings(

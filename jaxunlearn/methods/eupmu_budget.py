@@ -71,6 +71,7 @@ def eupmu_budget(
     multiplier_learning_rate: NotNegative = 1.0,
     multiplier_decay: NotNegative = 0.01,
     initial_multiplier: NotNegative = 0.0,
+    project: bool = True,
     objective: str = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
@@ -99,6 +100,7 @@ def eupmu_budget(
         multiplier_learning_rate: of the multiplier's Adam.
         multiplier_decay: added to the dual gradient, times the multiplier.
         initial_multiplier: where the multiplier starts.
+        project: clip the stored multiplier at 0; otherwise only where it is used.
         objective: the forget objective, a name of `objectives.named`.
         exponent: of adaptive ascent.
 
@@ -124,7 +126,10 @@ def eupmu_budget(
 
     def surgery(tolerance: float | jax.Array) -> optax.GradientTransformationExtraArgs:
         return implicit_surgery(
-            MULTIPLIER_OPTIMIZER, tolerance=tolerance, initial_multiplier=initial_multiplier
+            MULTIPLIER_OPTIMIZER,
+            tolerance=tolerance,
+            initial_multiplier=initial_multiplier,
+            project=project,
         )
 
     def measure(

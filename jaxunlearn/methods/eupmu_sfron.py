@@ -38,12 +38,14 @@ def eupmu_sfron(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    multiplier: str = "same_batch",
+    estimator: str = "same_batch",
     tolerance: float | jax.Array = 0.0,
+    step_size: Positive = 1.0,
     multiplier_learning_rate: NotNegative = 1.0,
     multiplier_decay: NotNegative = 0.01,
     initial_multiplier: NotNegative = 0.0,
     log_loss: bool = True,
+    project: bool = True,
     objective: str = "random_labels",
     exponent: NotNegative = 0.5,
     saliency: bool = True,
@@ -65,18 +67,21 @@ def eupmu_sfron(
         d = grad (L_f + lambda L_r);   theta_0 = theta - forget_learning_rate clip(m * alpha_t d)
         theta_{i+1} = theta_i - opt(grad L_r(theta_i))
         theta <- theta + slow_step_size (theta_K - theta)
-        lambda <- max(lambda - Adam(phi(L_r before) - phi(L_r after) + tolerance), 0)
+        lambda <- max(lambda - Adam((phi(L_r before) - phi(L_r after)) / step_size + tolerance), 0)
 
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer: the fast one.
         num_steps: T, how many steps `alpha_t` decays over.
-        multiplier: "same_batch" or "next_batch".
-        tolerance: the permitted rise of `phi` of the retain loss per step; negative demands a fall.
+        estimator: "same_batch" or "next_batch".
+        tolerance: the rise of `phi` of the retain loss permitted per unit step; negative demands a
+            fall.
+        step_size: the length of one step, fast steps included, in those units.
         multiplier_learning_rate: of the multiplier's Adam.
         multiplier_decay: added to the dual gradient, times the multiplier.
         initial_multiplier: where the multiplier starts.
         log_loss: `phi = log(x + 1e-8)` rather than the identity.
+        project: clip the stored multiplier at 0; otherwise only where it is used.
         objective: the forget objective, a name of `objectives.named`.
         exponent: of adaptive ascent.
         saliency: mask the forget step by the Fisher ratio.
@@ -99,7 +104,7 @@ def eupmu_sfron(
         weights.
 
     Raises:
-        InputError: an unknown multiplier, objective, mask or schedule, or no fast steps.
+        InputError: an unknown estimator, objective, mask or schedule, or no fast steps.
 
     Example:
         >>> from jaxunlearn import models
@@ -125,9 +130,11 @@ def eupmu_sfron(
     surgery = implicit_surgery(
         MULTIPLIER_OPTIMIZER,
         tolerance=tolerance,
+        step_size=step_size,
         log_loss=log_loss,
-        estimator=multiplier,
+        estimator=estimator,
         initial_multiplier=initial_multiplier,
+        project=project,
     )
     losses_and_grads = surgery_value_and_grad(losses_fn, surgery, has_aux=True)
 

@@ -127,11 +127,11 @@ def multiplier_settings(run: Run) -> tuple[str, dict[str, Any]] | None:
         run: a finished run.
 
     Returns:
-        The method's name and all its settings, "multiplier" among them.
+        The method's name and all its settings, "estimator" among them.
     """
     config = _config(run)
     settings = config.get("settings")
-    if not isinstance(settings, dict) or "multiplier" not in settings:
+    if not isinstance(settings, dict) or "estimator" not in settings:
         return None
     return str(config.get("method")), settings
 

@@ -22,12 +22,14 @@ from jaxunlearn.report.wording import number
 from jaxunlearn.shadow.report import ulira_rows
 
 _MOST_CLASSES = 20
-# The settings that the exact multiplier does not have, or that mean something else to it.
+# The settings in which a run may differ from the one with the exact multiplier beside it.
 _OF_MULTIPLIER = {
-    "multiplier",
+    "estimator",
     "tolerance",
+    "step_size",
     "log_loss",
     "convex",
+    "project",
     "multiplier_learning_rate",
     "multiplier_decay",
     "initial_multiplier",
@@ -89,14 +91,14 @@ def multiplier_section(study: Study, table: Table) -> str:
     figures = ""
     for name, (method, settings, runs) in found.items():
         for other, (their_method, theirs, exact_runs) in found.items():
-            if settings["multiplier"] == "exact" or theirs["multiplier"] != "exact":
+            if settings["estimator"] == "exact" or theirs["estimator"] != "exact":
                 continue
             if method != their_method or _others(settings) != _others(theirs):
                 continue
             picture = draw_multipliers(
                 [run.history() for run in runs], [run.history() for run in exact_runs]
             )
-            told = [f"{settings['multiplier']}, tolerance {settings.get('tolerance')}"]
+            told = [f"{settings['estimator']}, tolerance {settings.get('tolerance')}"]
             told += [f"beside {other}, tolerance {theirs.get('tolerance')}"]
             caption = f"{breakable(name)}<small>{breakable('; '.join(told))}</small>"
             figures += figure(caption, picture)

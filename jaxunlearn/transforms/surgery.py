@@ -212,12 +212,15 @@ def implicit_surgery(
         """The state one descent step of the multiplier later, where the losses tell a direction."""
         moves = step.step_size > 0.0
         step_size = jnp.where(moves, step.step_size, 1.0)
-        gradient = dual_gradient(step.retain_value, after, step.tolerance, step_size, log_loss)
-        tells = moves & jnp.isfinite(gradient**2)  # optimizers square it
+        fall = dual_gradient(step.retain_value, after, 0.0, step_size, log_loss)
+        tells = moves & jnp.isfinite(fall**2)  # optimizers square it
         if not same_batch:
             tells &= state.count > 0
         change, optimizer_state = optimizer.update(
-            jnp.where(tells, gradient, 0.0), state.optimizer_state, state.multiplier, **extra
+            jnp.where(tells, fall, 0.0) + step.tolerance,
+            state.optimizer_state,
+            state.multiplier,
+            **extra,
         )
         value = state.multiplier + change
         value = jnp.maximum(value, 0.0) if project else value

@@ -33,8 +33,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ssd": ("ssd", {"fisher_batch_size": 4}),
     "fisher_forgetting": ("fisher_forgetting", {"fisher_batch_size": 4}),
     "eupmu": ("eupmu", {}),
-    "eupmu, next batch": ("eupmu", {"multiplier": "next_batch"}),
-    "eupmu, exact": ("eupmu", {"multiplier": "exact"}),
+    "eupmu, next batch": ("eupmu", {"estimator": "next_batch"}),
+    "eupmu, exact": ("eupmu", {"estimator": "exact"}),
     "eupmu_budget": ("eupmu_budget", {"audit_every": 1}),
     "eupmu_budget, rarely audited": ("eupmu_budget", {"audit_every": 1000}),
     "sfron": ("sfron", {}),
@@ -48,7 +48,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "eupmu_sfron",
         {"objective": "adaptive_ascent", "share_optimizer": True},
     ),
-    "eupmu_sfron, next batch": ("eupmu_sfron", {"multiplier": "next_batch", "saliency": False}),
+    "eupmu_sfron, next batch": ("eupmu_sfron", {"estimator": "next_batch", "saliency": False}),
 }
 
 # These run forget data alone in training mode, and those never write running statistics.

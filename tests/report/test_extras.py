@@ -176,9 +176,9 @@ def test_an_attack_without_curves_is_refused(study):
 @pytest.mark.parametrize(
     ("exact", "drawn"),
     [
-        ({"multiplier": "exact", "learning_rate": 0.1, "tolerance": 0.3}, True),
-        ({"multiplier": "exact", "learning_rate": 0.2, "tolerance": 0.3}, False),
-        ({"multiplier": "next_batch", "learning_rate": 0.1, "tolerance": 0.3}, False),
+        ({"estimator": "exact", "learning_rate": 0.1, "tolerance": 0.3}, True),
+        ({"estimator": "exact", "learning_rate": 0.2, "tolerance": 0.3}, False),
+        ({"estimator": "next_batch", "learning_rate": 0.1, "tolerance": 0.3}, False),
     ],
 )
 def test_the_exact_multiplier_is_drawn_beside_runs_of_the_same_settings(study, exact, drawn):
@@ -186,7 +186,7 @@ def test_the_exact_multiplier_is_drawn_beside_runs_of_the_same_settings(study, e
     for seed in (0, 1):
         runs = study / f"seed-{seed}" / "random-0.1"
         (runs / "sfron" / "metrics.jsonl").write_bytes((runs / "eupmu/metrics.jsonl").read_bytes())
-    configure(study, "eupmu", multiplier="same_batch", learning_rate=0.1, tolerance=0.05)
+    configure(study, "eupmu", estimator="same_batch", learning_rate=0.1, tolerance=0.05)
     configure(study, "sfron", **exact)
     results = read_study(study)
     text = Page(multiplier_section(results, make_table(results, "random-0.1"))).text

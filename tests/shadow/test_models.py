@@ -155,7 +155,7 @@ def test_plans_that_cannot_be_made_are_refused(arguments, words):
 
 
 def test_an_unknown_choice_of_a_setting_is_found_before_anything_is_compiled():
-    chosen = methods.settings("eupmu", QUICK | {"multiplier": "previous"})
+    chosen = methods.settings("eupmu", QUICK | {"estimator": "previous"})
     with pytest.raises(InputError, match="same_batch"):
         shadows.train(toy.TASK, "eupmu", chosen)
 

@@ -63,7 +63,7 @@ def test_a_batch_that_is_no_multiple_is_computed_whole():
 @functools.cache
 def eupmu(micro_batch):
     task = accumulated(CLASSIFIER, micro_batch) if micro_batch else CLASSIFIER
-    return toy.Runner("eupmu", {"multiplier": "same_batch"}, task)
+    return toy.Runner("eupmu", {"estimator": "same_batch"}, task)
 
 
 def test_a_step_is_that_of_the_whole_batch():

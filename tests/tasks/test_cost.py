@@ -58,7 +58,7 @@ def plain(model):
 
 
 SFRON = {"num_fast_steps": 1, "share_optimizer": True, "variant": "FR-on"}
-EUPMU = {"multiplier": "next_batch", "objective": "adaptive_ascent"}
+EUPMU = {"estimator": "next_batch", "objective": "adaptive_ascent"}
 
 
 ANCHOR = {"objective": "match_anchor"}

@@ -149,7 +149,7 @@ NEED_CLASSES = {"scrub_r", "boundary_shrinking", "boundary_expanding", "unsir", 
         *((name, {}) for name in methods.available() if name not in NEED_CLASSES),
         ("sfron", {"num_fast_steps": 1, "share_optimizer": True, "objective": "match_anchor"}),
         ("eupmu", {"objective": "match_anchor"}),
-        ("eupmu", {"multiplier": "next_batch", "objective": "match_noise"}),
+        ("eupmu", {"estimator": "next_batch", "objective": "match_noise"}),
         ("eupmu_sfron", {"num_fast_steps": 2, "objective": "match_anchor"}),
     ],
 )
