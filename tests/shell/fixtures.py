@@ -78,7 +78,7 @@ method = "eupmu"
 num_steps = 4
 forget_batch_size = 32
 retain_batch_size = 32
-multiplier = "next_batch"
+estimator = "next_batch"
 tolerance = -0.1
 
 [overrides."random-0.1".finetune]
