@@ -9,19 +9,20 @@ them need are made by the first that gets there, while the others wait.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxunlearn import generating, results, runs, stages
 from jaxunlearn.config import Study
 from jaxunlearn.console import run_label, say
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.features import Features, of_inception
-from jaxunlearn.files import write_record
-from jaxunlearn.folders import check_claim, in_turn, locked
+from jaxunlearn.files import read_json, write_record
+from jaxunlearn.folders import check_claim, check_same, in_turn, locked
 from jaxunlearn.layout import Layout
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.report import write_report
@@ -29,6 +30,7 @@ from jaxunlearn.runs import RunConfig
 from jaxunlearn.setting import machine
 from jaxunlearn.shards import Shard, parse_shard
 from jaxunlearn.training import Diverged
+from jaxunlearn.types import InputError
 
 # evaluate(run, weights, problem, seed, request, *, method, cost, retrained) -> metrics
 Evaluate = Callable[..., dict[str, float]]
@@ -81,13 +83,14 @@ def compare(
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
     share = parse_shard(shard)
-    mine = [name for number, name in enumerate(study.methods) if share.has(number)]
+    mine = [name for number, name in enumerate(sorted(study.methods)) if share.has(number)]
     cells = {
         seed: [_plan(folder, study, seed, request, mine) for request in study.requests]
         for seed in study.seeds
     }
     everything = [cell for seed in study.seeds for cell in cells[seed]]
     check_claim(folder, "study.json", "study")
+    _planned(folder, study)
     for seed in study.seeds:
         stages.check(_pretrained(folder, seed), stages.pretraining(study.problem, seed), layout)
     for cell in everything:
@@ -103,7 +106,8 @@ def compare(
             if inception is not None:
                 generating.check_images(inception, study.problem, cell.seed, cell.request)
     with locked(folder, share.part):
-        write_record(folder / "study.json", _description(study))
+        with in_turn(folder, "plan"):
+            write_record(folder / "study.json", _planned(folder, study))
         evaluation = functools.partial(_evaluation, folder, study, inception, whole)
         return _run(folder, study, _turned(cells, share), layout, evaluation)
 
@@ -192,18 +196,53 @@ def _plan(
     )
 
 
-def _description(study: Study) -> dict[str, object]:
-    """What `study.json` says: what was planned, for the report and for people."""
+def _planned(folder: Path, study: Study) -> dict[str, Any]:
+    """What `study.json` says: all that was planned so far, for the report and for people.
+
+    A command that runs less than was planned, such as one of the seeds, changes no plan.
+
+    Raises:
+        InputError: the folder holds a study of another problem.
+    """
+    before = _recorded(folder / "study.json")
+    now = json.loads(json.dumps(asdict(study) | {"problem": study.problem.identity()}))
+    if before:
+        there, here = ({"problem": each["problem"]} for each in (before, now))
+        check_same(there, here, f"{folder} holds another study")
+    for key in ("methods", "overrides"):
+        now[key] = now[key] | before.get(key, {}) | now[key]  # those of now come first
+    for request, theirs in before.get("overrides", {}).items():
+        now["overrides"][request] = theirs | now["overrides"][request]
+    names = [request.name for request in study.requests]
+    requests = dict(zip(names, now["requests"], strict=True))
+    requests = requests | before.get("requests", {}) | requests
+    now |= {
+        "requests": list(requests.values()),
+        "seeds": sorted({*now["seeds"], *before.get("seeds", [])}),
+    }
     return {
         "title": study.title,
         "dataset": study.problem.data,
         "model": study.problem.model,
-        "requests": [request.name for request in study.requests],
-        "seeds": list(study.seeds),
-        "methods": list(study.methods),
+        "requests": list(requests),
+        "seeds": now["seeds"],
+        "methods": list(now["methods"]),
         "machine": machine(),
-        "configuration": asdict(study),
+        "configuration": now,
     }
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The configuration on record, its requests by name; empty where none is sound."""
+    if not path.exists():
+        return {}
+    try:
+        record = read_json(path)
+    except InputError as error:
+        say(f"{error} It is written again, by the configuration that was given.")
+        return {}
+    before = record["configuration"]
+    return before | {"requests": dict(zip(record["requests"], before["requests"], strict=True))}
 
 
 @contextmanager

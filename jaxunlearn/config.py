@@ -8,6 +8,7 @@ continued under another configuration.
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,12 +147,13 @@ class Problem:
                 )
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this problem, as JSON has it; where the data is does not."""
-        return {
-            name: value
-            for name, value in json.loads(json.dumps(dataclasses.asdict(self))).items()
-            if name not in PLACES
+        """What makes it this problem, as JSON has it: neither places nor defaults of training."""
+        plain = json.loads(json.dumps(dataclasses.asdict(self)))
+        defaults = dataclasses.replace(self, training={}).training_settings()
+        plain["training"] = {
+            name: value for name, value in self.training.items() if value != defaults.get(name)
         }
+        return {name: value for name, value in plain.items() if name not in PLACES}
 
     @property
     def generates(self) -> bool:
@@ -403,4 +405,21 @@ def load_study(path: Path) -> Study:
     Raises:
         InputError: the file is missing or no TOML, or a field is unknown or wrong.
     """
-    return from_dict(Study, read_toml(path), "the study")
+    return from_dict(Study, read_plan(path), "the study")
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, whose relative paths are relative to its own folder.
+
+    Raises:
+        InputError: the file is missing or no TOML.
+    """
+    values = read_toml(path)
+    folder = path.resolve().parent if path.is_file() else Path.cwd()
+    requests = values.get("requests")
+    tables = [(values, "inception"), *((values.get("problem"), name) for name in PLACES)]
+    tables += [(each, "file") for each in (requests if isinstance(requests, list) else [])]
+    for table, name in tables:
+        if isinstance(table, dict) and isinstance(table.get(name), str):
+            table[name] = os.path.normpath(folder / os.path.expanduser(table[name]))
+    return values

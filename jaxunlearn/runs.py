@@ -59,6 +59,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_seeds([self.seed])
+        if self.aim == Aim():
+            object.__setattr__(self, "aim", None)
         if self.request is not None:
             object.__setattr__(self, "request", self.request.resolved())
 

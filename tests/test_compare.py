@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
-from jaxunlearn import training
+from jaxunlearn import compare, training
+from jaxunlearn.config import load_study
+from jaxunlearn.files import write_record
 from jaxunlearn.folders import locked
 from jaxunlearn.report.study import read_lines
 from tests.shell.commands import assert_refused, call, copy, done, snapshot, weights
@@ -213,7 +215,59 @@ def test_other_seeds_than_those_of_the_file(finished, study, trained):
     printed = done("compare", study, "--config", finished.config, "--seeds", 1)
     assert printed.startswith("8 runs besides the pretraining, 8 of them finished already\n")
     assert trained == []
-    assert json.loads((study / "study.json").read_text())["seeds"] == [1]
+    assert (study / "study.json").read_bytes() == (finished.folder / "study.json").read_bytes()
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (study, finished.folder))
+    assert ours["requests"] == theirs["requests"]
+
+
+def test_a_plan_grows_and_never_shrinks(finished, study, study_text, tmp_path):
+    """What was planned before stays planned, in whatever order things are named now."""
+    config = tmp_path / "other.toml"
+    one, rest = study_text.split("[[requests]]\nfraction = 0.1\n")
+    text = (one + rest).replace("[methods.tight]", "[methods.more]").replace("[0, 1]", "[5]")
+    config.write_text(text.replace('"random-0.1".finetune', '"class-8".more'))
+    plan = compare._planned(study, load_study(config))
+    assert plan["seeds"] == plan["configuration"]["seeds"] == [0, 1, 5]
+    assert plan["requests"] == ["class-8", "random-0.1"]
+    assert [each["classes"] for each in plan["configuration"]["requests"]] == [[8], []]
+    assert plan["methods"] == [*plan["configuration"]["methods"]] == ["finetune", "more", "tight"]
+    rate = {"learning_rate": 0.02}
+    overrides = {"class-8": {"more": rate}, "random-0.1": {"finetune": rate}}
+    assert plan["configuration"]["overrides"] == overrides
+    write_record(study / "study.json", plan)
+    planned = compare._planned(study, load_study(finished.config))
+    assert (planned["seeds"], set(planned["methods"])) == ([0, 1, 5], set(plan["methods"]))
+    assert set(planned["requests"]) == set(plan["requests"])
+
+
+def test_a_study_of_another_problem_is_refused_whatever_was_run(finished, tmp_path):
+    (tmp_path / "study").mkdir()
+    shutil.copy(finished.folder / "study.json", tmp_path / "study")
+    before, config = snapshot(tmp_path / "study"), tmp_path / "other.toml"
+    for old, new, reason in (
+        ("num_steps = 200", "num_steps = 201", "problem.training.num_steps is 200 there"),
+        ('model = "mlp-tiny"', 'model = "mlp"', "problem.model is 'mlp-tiny' there"),
+    ):
+        config.write_text(finished.config.read_text().replace(old, new))
+        result = call("compare", tmp_path / "study", "--config", config, "--seeds", 7)
+        assert_refused(result, "holds another study", reason)
+        assert snapshot(tmp_path / "study") == before
+
+
+def test_defaults_that_are_written_down_are_the_same_problem(finished, study, trained, tmp_path):
+    config = tmp_path / "study.toml"
+    text = finished.config.read_text()
+    config.write_text(text.replace("[problem.training]", "[problem.training]\nmomentum = 0.9"))
+    done("compare", study, "--config", config)
+    assert trained == [] and load_study(config).problem != load_study(finished.config).problem
+
+
+def test_a_damaged_plan_is_written_again(finished, study):
+    path = study / "study.json"
+    path.write_text(path.read_text().replace("Tiny", "Tidy"))
+    printed = done("compare", study, "--config", finished.config)
+    assert f"{path} was altered after it was written" in printed and "written again" in printed
+    assert path.read_bytes() == (finished.folder / "study.json").read_bytes()
 
 
 def test_a_diverging_method_does_not_stop_the_others(

@@ -1,10 +1,12 @@
 """Configurations: what may stand in them, and what is said of what may not."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jaxunlearn import stages
 from jaxunlearn.config import Problem, Study, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.search.tuning import load_search
@@ -103,3 +105,50 @@ def test_a_study_shares_its_problem_but_no_seed_with_the_search_of_its_settings(
     study, search = load_study(path), load_search(path.with_name(f"{path.stem}_search.toml"))
     assert study.problem == search.problem
     assert not set(study.seeds) & set(search.seeds)
+
+
+def test_relative_paths_of_a_file_are_relative_to_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "config" / "lists").mkdir(parents=True)
+    (tmp_path / "config" / "lists" / "few.json").write_text("[5, 3]")
+    (tmp_path / "far").write_text("4\n")
+    study = tmp_path / "config" / "study.toml"
+    study.write_text(
+        'inception = "nets/inception.safetensors"\n'
+        '[problem]\nmodel = "ddpm-tiny"\ndata_dir = "../data"\n[classifier]\nmodel = "mlp"\n'
+        f'[[requests]]\nfile = "lists/few.json"\n[[requests]]\nfile = "{tmp_path / "far"}"\n'
+        "[[requests]]\nclasses = [3]\n[methods.finetune]\n"
+    )
+    search = tmp_path / "config" / "search.toml"
+    search.write_text(
+        'trials = 1\nseeds = [0]\n[problem]\ndata_dir = "../data"\nfolder = "~/raw"\n'
+        '[[requests]]\nfile = "lists/few.json"\n[search.finetune]\n'
+    )
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for place in (tmp_path, tmp_path / "config", tmp_path / "config" / "lists"):
+        monkeypatch.chdir(place)
+        plan = load_study(Path(os.path.relpath(study)))
+        assert plan.inception == str(tmp_path / "config" / "nets" / "inception.safetensors")
+        assert plan.problem.data_dir == str(tmp_path / "data")
+        assert plan.requests[0].resolved() == ForgetRequest(indices=(3, 5))
+        assert plan.requests[1].resolved() == ForgetRequest(indices=(4,))
+        found = load_search(Path(os.path.relpath(search)))
+        assert found.problem.data_dir == str(tmp_path / "data")
+        assert found.problem.folder == str(tmp_path / "home" / "raw")
+        assert found.requests[0].name == plan.requests[0].name
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**32, 2**63])
+def test_a_seed_that_jax_would_cut_short_is_refused(seed):
+    reason = "different and not negative, each below 2147483648"
+    with pytest.raises(InputError, match=reason):
+        Study(seeds=(0, seed), methods={"finetune": {}})
+    with pytest.raises(InputError, match=reason):
+        stages.pretraining(Problem(), seed)
+
+
+def test_where_the_data_is_and_defaults_written_down_are_no_part_of_a_problem():
+    plain = Problem(training={"num_steps": 3})
+    same = Problem(data_dir="a", folder="b", training={"momentum": 0.9, "num_steps": 3})
+    assert same.identity() == plain.identity()
+    assert Problem(data_dir="a") == Problem(data_dir="b")
+    assert Problem(training={"num_steps": 4}).identity() != plain.identity()

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 from jaxunlearn.files import sealed, write_text
+from jaxunlearn.folders import in_turn
 from jaxunlearn.report.aggregate import make_table, to_json
 from jaxunlearn.report.extras import read_extras
 from jaxunlearn.report.markdown import render_markdown
 from jaxunlearn.report.page import render_page
 from jaxunlearn.report.samples import draw_samples
-from jaxunlearn.report.study import Study, read_study
+from jaxunlearn.report.study import Study, read_json, read_study
 from jaxunlearn.report.terminal import render_table
 
 __all__ = ["Study", "read_study", "render_table", "write_report"]
@@ -41,7 +42,14 @@ def write_report(
             shadow models of U-LiRA come from different protocols, or the ranking that was asked for
             cannot be made.
     """
-    study = read_study(Path(study_folder))
+    folder = Path(study_folder)
+    read_json(folder / "study.json")  # a folder without one gets no lock either
+    with in_turn(folder, "report"):  # who writes last has read last
+        return _write(folder, rank_by)
+
+
+def _write(folder: Path, rank_by: str | None) -> dict[str, Path]:
+    study = read_study(folder)
     tables = [make_table(study, request, rank_by) for request in study.requests]
     for table in tables:
         draw_samples(study, table)

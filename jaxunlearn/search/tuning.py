@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import methods, programs, results, stages, training
-from jaxunlearn.config import Problem, check_requests, check_runs, check_seeds
+from jaxunlearn.config import Problem, check_requests, check_runs, check_seeds, read_plan
 from jaxunlearn.console import say, show_progress
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.fields import from_dict, read_toml
+from jaxunlearn.fields import from_dict
 from jaxunlearn.files import write_record, write_text
 from jaxunlearn.folders import check_claim, check_same, locked
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
@@ -117,7 +117,7 @@ def load_search(path: Path) -> Search:
     Raises:
         InputError: the file is missing or no TOML, or a field is unknown or wrong.
     """
-    return from_dict(Search, read_toml(path), "the search")
+    return from_dict(Search, read_plan(path), "the search")
 
 
 def blind_target(after: dict[str, float], before: dict[str, float], unseen: float) -> float:
