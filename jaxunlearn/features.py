@@ -15,6 +15,7 @@ from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.evaluation import RealImages, Statistics, describe_real
 from jaxunlearn.evidence.probing import last_features
 from jaxunlearn.files import read_arrays, write_arrays
+from jaxunlearn.folders import in_turn
 from jaxunlearn.importing.inception import load_inception
 from jaxunlearn.latents import in_batches
 from jaxunlearn.models.inception import resize
@@ -99,7 +100,8 @@ def of_inception(path: Path) -> Features:
 def real_images(folder: Path, features: Features, images: np.ndarray) -> RealImages:
     """Real images as generated ones are compared with them, from a file if that was done before.
 
-    The file names the network and the images by their fingerprint; one of others is replaced.
+    The file names the network and the images by their fingerprint; one of others, or a damaged one,
+    is replaced.
 
     Args:
         folder: where the file is, or will be.
@@ -110,21 +112,38 @@ def real_images(folder: Path, features: Features, images: np.ndarray) -> RealIma
         The `RealImages`.
 
     Raises:
-        InputError: the file is damaged, or cannot be written; or there are too few images.
+        InputError: the file cannot be written, or there are too few images.
     """
     stamp = fingerprint({"images": images, "network": np.array(features.name + features.stamp)})
     path = folder / f"real-{stamp[:16]}.npz"
-    if path.exists():
+    kept = _kept(path, features.name, stamp)
+    if kept is not None:
+        return kept
+    with in_turn(folder, path.stem):
+        kept = _kept(path, features.name, stamp)  # by the process that was here first
+        if kept is None:
+            kept = describe_real(features.describe(images), features.name)
+            fitted = kept.statistics
+            values = (
+                *(kept.features, fitted.mean, fitted.covariance, fitted.source),
+                *(kept.radii, kept.floor),
+            )
+            content = dict(zip(_CONTENT, map(np.asarray, values), strict=True))
+            content |= {"stamp": np.array(stamp)}
+            write_arrays(path, content | {"digest": np.array(fingerprint(content))})
+    return kept
+
+
+def _kept(path: Path, name: str, stamp: str) -> RealImages | None:
+    """What a file says of real images, unless there is none, a damaged one, or one of others."""
+    if not path.exists():
+        return None
+    try:
         kept = read_arrays(path, *_CONTENT, "stamp", "digest")
-        if kept.pop("digest") != fingerprint(kept):
-            raise InputError(f"{path} was changed after it was written; delete it and run anew.")
-        if kept["stamp"] == stamp:
-            count, source = len(kept["features"]), str(kept["source"])
-            fitted = Statistics(kept["mean"], kept["covariance"], count, features.name, source)
-            return RealImages(kept["features"], fitted, kept["radii"], float(kept["floor"]))
-    real = describe_real(features.describe(images), features.name)
-    fitted = real.statistics
-    values = (real.features, fitted.mean, fitted.covariance, fitted.source, real.radii, real.floor)
-    content = dict(zip(_CONTENT, map(np.asarray, values), strict=True)) | {"stamp": np.array(stamp)}
-    write_arrays(path, content | {"digest": np.array(fingerprint(content))})
-    return real
+    except InputError:
+        return None
+    if kept.pop("digest") != fingerprint(kept) or kept["stamp"] != stamp:
+        return None
+    count, source = len(kept["features"]), str(kept["source"])
+    fitted = Statistics(kept["mean"], kept["covariance"], count, name, source)
+    return RealImages(kept["features"], fitted, kept["radii"], float(kept["floor"]))

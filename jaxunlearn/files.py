@@ -213,7 +213,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         InputError: the file is missing or damaged, or has no array of one of the names.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as place, np.load(place, allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error

@@ -6,6 +6,7 @@ process writes to a folder it holds a lock on it, which ends with the process, h
 
 import contextlib
 import errno
+import os
 import reprlib
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from jaxunlearn.files import unwritable
 from jaxunlearn.types import InputError
 
 _LOCK = ".lock"
+_PATTERNS = ("[", "*", "?", "\\")  # to the storage of checkpoints
 
 
 def check_claim(folder: Path, record: str, thing: str, many: bool = False) -> bool:
@@ -33,8 +35,10 @@ def check_claim(folder: Path, record: str, thing: str, many: bool = False) -> bo
         Whether the record is there; if not, the folder is free.
 
     Raises:
-        InputError: it is a file, or holds anything else but hidden files.
+        InputError: it is a file, holds anything else but hidden files, or has a path that
+            checkpoints cannot be written to.
     """
+    _check_path(folder)
     if folder.exists() and not folder.is_dir():
         needs = f"{thing} need" if many else f"a {thing} needs"
         raise InputError(f"{folder} is a file, but {needs} a folder; give another name.")
@@ -45,6 +49,20 @@ def check_claim(folder: Path, record: str, thing: str, many: bool = False) -> bo
             f"{folder} is not empty and holds no {thing}; name a new folder, or empty this one."
         )
     return False
+
+
+def _check_path(folder: Path) -> None:
+    """Raises if a path means something else to the storage of checkpoints."""
+    path = folder.absolute()
+    wrong = [mark for mark in _PATTERNS if mark in str(path)]
+    wrong += ["gs:"] if any(part.endswith("gs:") for part in path.parts) else []
+    if not wrong and os.fsencode(path).decode(errors="replace") != str(path):
+        wrong = ["a name that is not in UTF-8"]
+    if wrong:
+        raise InputError(
+            f"the path {str(path)!r} has {wrong[0]} in it, which checkpoints cannot be written "
+            f"below; name a folder without {' '.join(_PATTERNS)} and gs:."
+        )
 
 
 @contextlib.contextmanager

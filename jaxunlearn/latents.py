@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.files import read_arrays, write_arrays
+from jaxunlearn.folders import in_turn
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.tasks.diffusion import as_signal
@@ -80,7 +81,8 @@ def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray
 def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
     """What `encode` gives, from a file if it was computed before.
 
-    The file names the autoencoder and the images by their fingerprint; one of others is replaced.
+    The file names the autoencoder and the images by their fingerprint; one of others, or a damaged
+    one, is replaced.
 
     Args:
         path: the `.npz` file.
@@ -92,7 +94,7 @@ def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.nda
         float32 `[N, h, w, c]`.
 
     Raises:
-        InputError: the file is damaged, or cannot be written; or images of another range.
+        InputError: the file cannot be written; or images of another range.
     """
     return _cached(path, "latents", encode, model, params, images)
 
@@ -141,7 +143,7 @@ def cached_prompt_states(
         `[P, L, C]`.
 
     Raises:
-        InputError: the file is damaged, or cannot be written.
+        InputError: the file cannot be written.
     """
     return _cached(path, "states", encode_prompts, model, params, ids)
 
@@ -156,13 +158,26 @@ def _cached(
 ) -> np.ndarray:
     """`compute(model, params, values)`, kept by the fingerprint of these three."""
     stamp = np.array(fingerprint({"params": params, "values": values}) + repr(model))
-    if path.exists():
+    kept = _kept(path, name, stamp)
+    if kept is not None:
+        return kept
+    with in_turn(path.parent, path.stem):
+        kept = _kept(path, name, stamp)  # by the process that was here first
+        if kept is None:
+            kept = compute(model, params, values)
+            write_arrays(path, {"stamp": stamp, name: kept})
+    return kept
+
+
+def _kept(path: Path, name: str, stamp: np.ndarray) -> np.ndarray | None:
+    """The array of a file, unless there is none, a damaged one, or one of something else."""
+    if not path.exists():
+        return None
+    try:
         kept = read_arrays(path, "stamp", name)
-        if kept["stamp"] == stamp:
-            return kept[name]
-    computed = compute(model, params, values)
-    write_arrays(path, {"stamp": stamp, name: computed})
-    return computed
+    except InputError:
+        return None
+    return kept[name] if kept["stamp"] == stamp else None
 
 
 def in_batches(function: Any, values: np.ndarray, size: int = 100) -> np.ndarray:

@@ -53,8 +53,18 @@ def held_out(settings: dict[str, Any], splits: Splits | None) -> dict[str, Array
             "guard_budget is held on validation data of the retained classes, but there are none; "
             "pretrain with a larger validation_fraction, or leave it out."
         )
-    positions = np.linspace(0, len(splits.validation) - 1, _MOST_AUDITED, dtype=np.int64)
-    return {"held_out": to_device(splits.validation.take(np.unique(positions)))}
+    positions = audited(len(splits.validation))
+    return {"held_out": to_device(splits.validation.take(positions))}
+
+
+def audited(count: int) -> np.ndarray:
+    """The positions of the validation examples that a guard looks at: some, evenly spread.
+
+    Example:
+        >>> len(audited(10)), len(audited(5000)), audited(5000)[-1]
+        (10, 1024, 4999)
+    """
+    return np.unique(np.linspace(0, count - 1, _MOST_AUDITED, dtype=np.int64))
 
 
 def of_method(

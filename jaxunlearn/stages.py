@@ -407,7 +407,8 @@ def _first_stage(
         )
     examples, stage = load_training(problem, config.seed), start.model_state[FIRST_STAGE]
     if config.stage == "pretrain":
-        runs.claim(run, config, load_dataset(problem), None)
+        with locked(run):
+            runs.claim(run, config, load_dataset(problem), None)
         stage = {"params": train(run / AUTOENCODER, pretraining(first, config.seed), layout).params}
     elif config.stage == "retrain":
         stage = runs.load_weights(place, problem).model_state[FIRST_STAGE]

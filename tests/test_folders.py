@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
-from jaxunlearn.folders import in_turn, locked
+from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.folders import check_claim, in_turn, locked
 from jaxunlearn.types import InputError
 
 HOLD = """
@@ -40,7 +42,7 @@ def test_the_second_process_is_refused_until_the_first_is_killed(tmp_path):
                     raise AssertionError("both hold it")
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     with locked(folder):
         pass
     assert [path.name for path in folder.iterdir()] == [".lock"]
@@ -71,6 +73,22 @@ def test_processes_take_turns_at_a_piece(tmp_path):
             assert not done.wait(0.2)
         order.append("first")
     assert done.wait(10) and order == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b", "what?", "a\\b", "gs:", "\udcff"])
+def test_a_path_that_checkpoints_cannot_take_is_refused(tmp_path, name):
+    for folder in (tmp_path / name, tmp_path / name / "runs" / "mine"):
+        with pytest.raises(InputError, match="in it, which checkpoints cannot be written below"):
+            check_claim(folder, "config.json", "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "ä", "猫", "a:b", "{a}", "a'b", "~", "%20", "a,b=3"])
+def test_other_paths_are_free(tmp_path, name):
+    assert check_claim(tmp_path / name, "config.json", "run") is False
+    checkpointer = Checkpointer(tmp_path / name / "run")
+    checkpointer.save(3, {"a": np.ones(3, np.float32)}, {})
+    assert (checkpointer.stored()["a"] == 1).all()
 
 
 def test_an_error_in_the_block_ends_the_lock(tmp_path):

@@ -53,9 +53,8 @@ def test_the_last_report_is_of_all_that_was_there(finished, tmp_path):
     hidden.rename(last)  # the last run has finished
     late = start(study, cache=cache, program=("-c", LATE))
     assert late.stdout.readline() in ("waits\n", "written\n")
-    early.stdin.write("\n")
-    early.stdin.flush()
-    assert (early.wait(120), wait(late).status) == (0, 0)
+    early.communicate("\n", timeout=120)
+    assert (early.returncode, wait(late).status) == (0, 0)
     found = json.loads((study / "results.json").read_text())
     assert found["unfinished"] == []
     assert found["requests"]["class-8"]["runs"]["tight"]["seeds"] == 2

@@ -62,8 +62,8 @@ class Setting(NamedTuple):
     seed: int
 
 
-def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> None:
-    """Makes the folder that of these shadow models, or refuses one of others.
+def check(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> dict[str, Any]:
+    """Raises unless a folder is free for these shadow models, or theirs already.
 
     Args:
         setting: what all groups share.
@@ -71,8 +71,11 @@ def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
         fraction: of what a model learns, to be forgotten.
         group_size: how many models are trained at once.
 
+    Returns:
+        What the record of the folder says.
+
     Raises:
-        InputError: the folder holds something else, or cannot be written.
+        InputError: the folder holds something else.
     """
     folder = setting.folder
     wanted = {
@@ -83,12 +86,21 @@ def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
         "fraction": fraction,
         "seed": setting.seed,
     }
-    wanted = json.loads(json.dumps(wanted))
     if check_claim(folder, "config.json", "shadow models", many=True):
         present = read_json(folder / "config.json")
         check_same(present, wanted, f"{folder} holds other shadow models")
-    else:
-        write_record(folder / "config.json", wanted)
+    return wanted
+
+
+def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> None:
+    """Makes a folder that of these shadow models; call it when the folder is locked.
+
+    Raises:
+        InputError: it holds something else, or cannot be written.
+    """
+    wanted = check(setting, fingerprint, fraction, group_size)
+    if not (setting.folder / "config.json").exists():
+        write_record(setting.folder / "config.json", wanted)
 
 
 class Group:
@@ -227,7 +239,7 @@ def _load(path: Path) -> Said | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as place, np.load(place, allow_pickle=False) as file:
             return {key: file[key] for key in (*KEYS, "settings")}
     except DAMAGE as error:
         raise InputError(

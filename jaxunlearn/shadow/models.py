@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import methods
+from jaxunlearn import methods, programs
 from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.data_order import take, visits
 from jaxunlearn.objectives import needs_unseen, with_unseen
@@ -164,7 +164,8 @@ def _train(task: Task, method: str, fixed_settings: tuple[tuple[str, Any], ...])
         forget: jax.Array,
         retain: jax.Array,
     ) -> tuple[Params, ModelState]:
-        made = build(numbers | {"held_out": unseen})
+        watched = {k: values[programs.audited(values.shape[0])] for k, values in unseen.items()}
+        made = build(numbers | {"held_out": watched})
         forget_arrays, retain_arrays = (_chosen(pool, chosen) for chosen in (forget, retain))
         if needs_unseen(fixed):
             losses, unseen_losses = (

@@ -34,7 +34,7 @@ from jaxunlearn.setting import (
     to_device,
 )
 from jaxunlearn.shadow import models as shadows
-from jaxunlearn.shadow.groups import KEYS, Group, Said, Setting, claim
+from jaxunlearn.shadow.groups import KEYS, Group, Said, Setting, check, claim
 from jaxunlearn.shadow.models import Plan, plan_shadows
 from jaxunlearn.shadow.report import ULIRA, write_ulira_report
 from jaxunlearn.training import Diverged
@@ -98,8 +98,10 @@ def ulira(
         plan,
         seed,
     )
-    claim(setting, dataset.fingerprint, request.fraction, group_size)
+    which = (dataset.fingerprint, request.fraction, group_size)
+    check(setting, *which)
     with locked(folder):
+        claim(setting, *which)
         found, diverged = _ask_all(setting, chosen, group_size)
         variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
         results, scores = _attack_all(plan, found, variance, false_positive_rates, epsilon)

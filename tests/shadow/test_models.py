@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import methods, parallel, training
+from jaxunlearn import methods, parallel, programs, training
+from jaxunlearn.data import Examples, Splits
 from jaxunlearn.shadow import models as shadows
 from jaxunlearn.types import InputError
 from tests import toy
@@ -103,6 +104,32 @@ def test_a_group_trains_as_the_ordinary_program_trains_each_model():
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
+def test_a_guard_looks_at_the_same_validation_data_as_in_a_run(monkeypatch):
+    """Of many validation examples, the few that `programs.held_out` takes decide all of it."""
+    monkeypatch.setattr(programs, "_MOST_AUDITED", 4)
+    settings = methods.settings("gradient_ascent", QUICK | {"guard_budget": 0.01, "guard_every": 2})
+    numbers = programs.numbers(settings)
+    run, keys, weights = (
+        shadows.train(toy.TASK, "gradient_ascent", settings),
+        jax.random.split(jax.random.key(1), 2),
+        starts(2),
+    )
+    unseen = {name: values[30:] for name, values in pool().items()}
+    arguments = (pool(), unseen, jnp.asarray(FORGET), jnp.asarray(RETAIN))
+    found = run(numbers, keys, *weights, *arguments)
+    watched = Examples.from_arrays(np.zeros((18, 1, 1, 1), np.uint8), np.zeros(18, np.int32))
+    splits = Splits(watched, watched, watched, watched, watched)
+    seen = np.asarray(programs.held_out(settings, splits)["held_out"]["index"])
+    assert seen.tolist() == [0, 5, 11, 17]
+    for positions, same in ((np.delete(np.arange(18), seen), True), (seen, False)):
+        spoilt = {"image": unseen["image"].at[positions].add(3.0)}
+        spoilt["label"] = (unseen["label"].at[positions].add(1)) % toy.CLASSES
+        spoilt = unseen | spoilt
+        again = run(numbers, keys, *weights, arguments[0], spoilt, *arguments[2:])
+        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True)
+        assert all((a == b).all() for a, b in pairs) == same
 
 
 def test_a_group_of_one_and_a_retain_set_of_its_own_change_nothing():
