@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -379,12 +380,19 @@ def check_requests(requests: Iterable[ForgetRequest]) -> list[str]:
 
 
 def check_runs(names: Iterable[str]) -> None:
-    """Raises unless runs have names that folders can have.
+    """Raises unless runs have names that folders can have, and different ones on all systems.
 
     Raises:
-        InputError: one has not, or is that of a reference.
+        InputError: one has not, is that of a reference, or differs from another in case only.
     """
+    folded: dict[str, str] = {}
     for name in names:
+        other = folded.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
+        if other != name:
+            raise InputError(
+                f"the runs {other!r} and {name!r} have one name where case and composed letters do "
+                "not count, as on some file systems; rename one."
+            )
         plain = name != "" and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
         if name in ("original", "retrain", "retrain-again") or not plain:
             raise InputError(

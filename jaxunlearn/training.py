@@ -30,7 +30,7 @@ from jaxunlearn.data_order import Shuffled, gathered, shuffled, stretch, take
 from jaxunlearn.metrics_file import MetricsFile
 from jaxunlearn.parallel import check_divides, mapped, replicate, shardings, split_batch
 from jaxunlearn.streaming import Stream, Unread, supplied
-from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, TrainState
+from jaxunlearn.types import Arrays, Batch, InputError, Method, ModelState, Params, TrainState
 
 Numbers = dict[str, Any]
 
@@ -272,15 +272,17 @@ def run(
     Raises:
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
-        InputError: no sound checkpoint, or a foreign one, streamed examples of a method that looks
-            at all of them before its first step, a record that cannot be read, or a file that
-            cannot be written.
+        InputError: a seed of more than 32 bits, no sound checkpoint, or a foreign one, streamed
+            examples of a method that looks at all of them before its first step, a record that
+            cannot be read, or a file that cannot be written.
     """
     mesh, metrics = program.mesh, MetricsFile(metrics_file)
     sets = [x if isinstance(x, Stream) else replicate(x, mesh) for x in (forget, retain)]
     present = [{} if isinstance(x, Stream) else x for x in sets]
     numbers = {k: jnp.float32(v) if isinstance(v, float) else v for k, v in numbers.items()}
     numbers = replicate(numbers, mesh)
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}, but must be from 0 to {2**32 - 1}, as JAX takes it.")
     inputs = (numbers, *replicate((jax.random.key(seed), *start), mesh), *present)
     compile_seconds = 0.0
     if checkpointer and checkpointer.newest_step() is not None:

@@ -49,6 +49,12 @@ def test_names_that_cannot_be_folders_or_are_taken(name):
         Study(methods={name: {"method": "salun"}})
 
 
+@pytest.mark.parametrize(("one", "other"), [("Salun", "salun"), ("gr\u00f6n", "gro\u0308n")])
+def test_names_that_some_file_systems_do_not_tell_apart(one, other):
+    with pytest.raises(InputError, match="have one name where case and composed letters do not"):
+        Study(methods={one: {"method": "salun"}, other: {"method": "salun"}})
+
+
 @pytest.mark.parametrize("name", ["num_classes", "name", "axis_name"])
 def test_fields_of_the_model_that_are_not_to_choose(name):
     with pytest.raises(InputError, match=f"model_settings give {name}, which"):

@@ -250,6 +250,12 @@ def test_another_seed_is_another_run(go: Any, undisturbed: Finished) -> None:
     assert np.any(flat(go(seed=1).state.params) != flat(undisturbed.state.params))
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
+def test_a_seed_that_would_be_cut_to_32_bits_is_refused(go: Any, seed: int) -> None:
+    with pytest.raises(InputError, match=f"seed is {seed}, but must be from 0 to 4294967295"):
+        go(seed=seed)
+
+
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
     """The events of compilation while the test runs."""

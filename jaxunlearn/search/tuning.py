@@ -203,7 +203,7 @@ def _retrained(folder: Path, seed: int, request: ForgetRequest) -> Path:
 
 def _open(folder: Path, search: Search) -> dict[str, Any]:
     """What the folder holds of this search; a folder of anything else is refused."""
-    protocol = {"seeds": list(search.seeds), "problem": search.problem.identity()}
+    protocol = {"seeds": sorted(search.seeds), "problem": search.problem.identity()}
     if check_claim(folder, FILE, "search"):
         record = read_tuning(folder)
         theirs, otherwise = record["protocol"], f"{folder} holds another search"
