@@ -1,93 +1,57 @@
 """jaxunlearn: make a trained model forget, with optax gradient transformations.
 
 `import jaxunlearn` is the core and needs jax and optax only, which it imports when the first of its
-names is used. The rest is imported by name: `jaxunlearn.methods`, `jaxunlearn.tasks`,
-`jaxunlearn.training`, `jaxunlearn.evaluation`, `jaxunlearn.models`, `jaxunlearn.data`,
-`jaxunlearn.report`.
+names is used; `jaxunlearn.transforms` lists them. The rest are modules: `jaxunlearn.methods`,
+`jaxunlearn.tasks`, `jaxunlearn.training`, `jaxunlearn.evaluation`, `jaxunlearn.models`,
+`jaxunlearn.data`, `jaxunlearn.report`.
 """
 
 import importlib
+import importlib.util
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from jaxunlearn.version import __version__
+from jaxunlearn.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from jaxunlearn import transforms as transforms
-    from jaxunlearn import types as types
-    from jaxunlearn.transforms import (
-        FamoState,
-        FastSlowState,
-        GdrGmaState,
-        ImplicitSurgeryState,
-        SaliencyMaskState,
-        UnilateralSurgeryState,
-        adaptive_weights,
-        cagrad,
-        dual_gradient,
-        famo,
-        fast_slow,
-        fast_slow_carry,
-        fisher_diagonal,
-        fisher_ratio_mask,
-        gdr_gma,
-        implicit_surgery,
-        loss_weights,
-        mgda,
-        multiplier,
-        nash,
-        pcgrad,
-        saliency_mask,
-        shared_fast_slow,
-        surgery_value_and_grad,
-        top_fraction_mask,
-        unilateral_surgery,
-    )
-    from jaxunlearn.types import InputError, LossPair
+# The extra that brings a package, where it is not "pipeline".
+EXTRAS = {"safetensors": "import", "jax_privacy": "audit", "tensorflow": "tfds-prepare"}
 
-__all__ = [
-    "FamoState",
-    "FastSlowState",
-    "GdrGmaState",
-    "ImplicitSurgeryState",
-    "InputError",
-    "LossPair",
-    "SaliencyMaskState",
-    "UnilateralSurgeryState",
-    "__version__",
-    "adaptive_weights",
-    "cagrad",
-    "dual_gradient",
-    "famo",
-    "fast_slow",
-    "fast_slow_carry",
-    "fisher_diagonal",
-    "fisher_ratio_mask",
-    "gdr_gma",
-    "implicit_surgery",
-    "loss_weights",
-    "mgda",
-    "multiplier",
-    "nash",
-    "pcgrad",
-    "saliency_mask",
-    "shared_fast_slow",
-    "surgery_value_and_grad",
-    "top_fraction_mask",
-    "unilateral_surgery",
-]
-
-_FLOORS = ("transforms", "types")
-
-if not TYPE_CHECKING:  # type checkers see the imports above, and so every misspelt name
+if TYPE_CHECKING:  # type checkers see the names, and so every misspelt one
+    from jaxunlearn.transforms import *  # noqa: F403
+else:
 
     def __getattr__(name: str) -> Any:
-        if name in _FLOORS:
-            return importlib.import_module(f"jaxunlearn.{name}")
-        if name in __all__:
-            home = "types" if name in ("InputError", "LossPair") else "transforms"
-            return getattr(importlib.import_module(f"jaxunlearn.{home}"), name)
+        if name == "__all__":
+            return _names()
+        if name.startswith("_"):
+            raise AttributeError(f"module 'jaxunlearn' has no attribute {name!r}")
+        if importlib.util.find_spec(f"jaxunlearn.{name}"):
+            return _module(name)
+        if name in _names():
+            return globals().setdefault(name, getattr(_module("transforms"), name))
         raise AttributeError(f"module 'jaxunlearn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_FLOORS})
+    return sorted({*globals(), *_names(), "transforms", "types"})
+
+
+def _names() -> list[str]:
+    """What the core exports, and the version."""
+    core = vars(_module("transforms"))
+    public = (n for n, x in core.items() if not n.startswith("_") and not isinstance(x, ModuleType))
+    return sorted({*public, "__version__"})
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"jaxunlearn.{name}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "jaxunlearn"):
+            raise
+        raise ModuleNotFoundError(
+            f"jaxunlearn.{name} needs the package {package}, which is not installed; install "
+            f"jaxunlearn[{EXTRAS.get(package, 'pipeline')}].",
+            name=error.name,
+        ) from error

@@ -8,10 +8,8 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+from jaxunlearn import EXTRAS
 from jaxunlearn.compiled import keep_compiled_programs
-
-# The extra that brings a package, where it is not "pipeline".
-EXTRAS = {"safetensors": "import", "jax_privacy": "audit", "tensorflow": "tfds-prepare"}
 
 # Plain characters for an output whose encoding lacks these; "?" stands for all others.
 _PLAIN = str.maketrans(

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from jaxunlearn import cli, hosts
-from jaxunlearn.__main__ import EXTRAS
+from jaxunlearn import EXTRAS
 from jaxunlearn.training import Diverged, Interrupted
 from jaxunlearn.types import InputError
 

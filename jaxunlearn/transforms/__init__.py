@@ -1,3 +1,4 @@
+# ruff: noqa: I001 (one import of each module)
 """The core: both papers' update rules as optax transformations. Imports jax and optax only.
 
 Two ideas, and what goes with them:
@@ -9,68 +10,45 @@ Two ideas, and what goes with them:
 
 Nothing here reduces across devices: gradients, losses and what `grad_fn` returns are global means.
 `axis_name` appears on the helpers that compute them.
+
+The imports below are the one list of what `jaxunlearn` exports.
 """
 
 from jaxunlearn.transforms.aggregation import (
-    FamoState,
-    GdrGmaState,
-    UnilateralSurgeryState,
-    cagrad,
-    famo,
-    gdr_gma,
-    mgda,
-    nash,
-    pcgrad,
-    unilateral_surgery,
+    CagradState as CagradState,
+    FamoState as FamoState,
+    GdrGmaState as GdrGmaState,
+    UnilateralSurgeryState as UnilateralSurgeryState,
+    cagrad as cagrad,
+    famo as famo,
+    gdr_gma as gdr_gma,
+    mgda as mgda,
+    nash as nash,
+    pcgrad as pcgrad,
+    unilateral_surgery as unilateral_surgery,
 )
 from jaxunlearn.transforms.fast_slow import (
-    FastSlowState,
-    fast_slow,
-    fast_slow_carry,
-    shared_fast_slow,
+    FastSlowState as FastSlowState,
+    fast_slow as fast_slow,
+    fast_slow_carry as fast_slow_carry,
+    shared_fast_slow as shared_fast_slow,
 )
 from jaxunlearn.transforms.saliency import (
-    SaliencyMaskState,
-    adaptive_weights,
-    fisher_diagonal,
-    fisher_ratio_mask,
-    saliency_mask,
-    top_fraction_mask,
+    SaliencyMaskState as SaliencyMaskState,
+    adaptive_weights as adaptive_weights,
+    fisher_diagonal as fisher_diagonal,
+    fisher_ratio_mask as fisher_ratio_mask,
+    saliency_mask as saliency_mask,
+    top_fraction_mask as top_fraction_mask,
 )
 from jaxunlearn.transforms.surgery import (
-    ImplicitSurgeryState,
-    dual_gradient,
-    implicit_surgery,
-    loss_weights,
-    multiplier,
-    surgery_value_and_grad,
+    ImplicitSurgeryState as ImplicitSurgeryState,
+    LastStep as LastStep,
+    dual_gradient as dual_gradient,
+    implicit_surgery as implicit_surgery,
+    loss_weights as loss_weights,
+    multiplier as multiplier,
+    surgery_value_and_grad as surgery_value_and_grad,
 )
-
-__all__ = [
-    "FamoState",
-    "FastSlowState",
-    "GdrGmaState",
-    "ImplicitSurgeryState",
-    "SaliencyMaskState",
-    "UnilateralSurgeryState",
-    "adaptive_weights",
-    "cagrad",
-    "dual_gradient",
-    "famo",
-    "fast_slow",
-    "fast_slow_carry",
-    "fisher_diagonal",
-    "fisher_ratio_mask",
-    "gdr_gma",
-    "implicit_surgery",
-    "loss_weights",
-    "mgda",
-    "multiplier",
-    "nash",
-    "pcgrad",
-    "saliency_mask",
-    "shared_fast_slow",
-    "surgery_value_and_grad",
-    "top_fraction_mask",
-    "unilateral_surgery",
-]
+from jaxunlearn.types import InputError as InputError
+from jaxunlearn.types import LossPair as LossPair

@@ -43,6 +43,44 @@ def test_importing_the_library_adds_nothing_to_jax_and_optax() -> None:
     assert set(names.split()) == set(jaxunlearn.__all__)
 
 
+LATER = """
+import sys
+import jaxunlearn
+assert "jax" not in sys.modules
+assert "sfron" in jaxunlearn.methods.available()
+assert not hasattr(jaxunlearn, "method")
+from jaxunlearn import *
+assert {"implicit_surgery", "__version__", "LossPair"} <= globals().keys()
+for name in list(sys.modules):
+    if name.startswith(("jaxunlearn", "flax")):
+        del sys.modules[name]
+sys.modules["flax"] = None  # as if it were not installed
+try:
+    from jaxunlearn import tasks
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_modules_are_found_by_name_and_say_what_they_need() -> None:
+    """`jaxunlearn.methods` needs no import of its own; without flax, the extra is named."""
+    result = subprocess.run(
+        [sys.executable, "-c", LATER],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PACKAGE.parent,
+    )
+    assert result.stdout == (
+        "jaxunlearn.tasks needs the package flax, which is not installed; install "
+        "jaxunlearn[pipeline].\n"
+    )
+
+
+def test_type_checkers_are_told_of_the_types() -> None:
+    assert (PACKAGE / "py.typed").exists()
+
+
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
 def test_the_core_is_written_with_jax_and_optax_only(path: pathlib.Path) -> None:
     """Also inside functions, where an import would not show above."""
