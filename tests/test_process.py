@@ -10,8 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxunlearn import cli, hosts
-from jaxunlearn import EXTRAS
+from jaxunlearn import EXTRAS, cli, hosts
 from jaxunlearn.training import Diverged, Interrupted
 from jaxunlearn.types import InputError
 
