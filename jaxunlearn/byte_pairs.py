@@ -26,6 +26,7 @@ Pair = tuple[str, str]
 
 _WHOLE = re.compile(r"<\|startoftext\|>|<\|endoftext\|>|'(?:s|t|re|ve|m|ll|d)")
 _RUN = re.compile(r"L+|N|O+")  # of classes, as `_class_of` gives them
+_BLANKS = re.compile(r"[^\S\x1c-\x1f]+")  # Unicode's; Python counts four separators more
 _HEADER = "#version"
 
 
@@ -54,7 +55,7 @@ def tokens_of(text: str, ranks: Mapping[Pair, int]) -> Iterator[str]:
         >>> list(tokens_of("Coat  boat's", ranks))
         ['coat</w>', 'b', 'o', 'at</w>', "'", 's</w>']
     """
-    for word in words_of(" ".join(unicodedata.normalize("NFC", text).split()).lower()):
+    for word in words_of(_BLANKS.sub(" ", unicodedata.normalize("NFC", text)).lower()):
         if word in (START, END):
             yield word
         else:
@@ -79,7 +80,7 @@ def words_of(text: str) -> Iterator[str]:
 
 def _class_of(character: str) -> str:
     """L for letters, N for numbers, a blank for blanks, O for others."""
-    if character.isspace():
+    if _BLANKS.fullmatch(character):
         return " "
     category = unicodedata.category(character)[0]
     return category if category in "LN" else "O"

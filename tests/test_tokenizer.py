@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxunlearn.byte_pairs import tokens_of, words_of
 from jaxunlearn.tokenizer import ClipTokenizer, WordTokenizer
 from jaxunlearn.types import InputError
 
@@ -66,6 +67,14 @@ def test_ids_of_the_reference():
         expected["prompts"], ids.tolist(), expected["ids"], strict=True
     ):
         assert ours == theirs, prompt
+
+
+def test_the_separators_of_ascii_are_no_blanks():
+    """Unicode's blanks are not quite Python's: the four bytes are characters, U+0085 is a blank."""
+    assert list(words_of("a\x1cb\x1d\x1e \x1f!")) == ["a", "\x1c", "b", "\x1d\x1e", "\x1f!"]
+    assert list(tokens_of("a\x1cb", {})) == ["a</w>", "Ĝ</w>", "b</w>"]
+    assert list(tokens_of("\u3000a\x85b\u2028\xa0c\t", {})) == ["a</w>", "b</w>", "c</w>"]
+    assert list(words_of("a\u200bb")) == ["a", "\u200b", "b"]
 
 
 def test_round_trip(tmp_path):

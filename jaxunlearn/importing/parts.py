@@ -25,6 +25,7 @@ from jaxunlearn.types import InputError
 CONFIG = "config.json"
 INDEX = "model_index.json"  # of a whole pipeline
 _LORAS = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+_KINDS = ("_class_name", "architectures", "model_type")  # of models
 _TYPES = ("dtype", "torch_dtype")  # said of the stored weights; float32 is written
 Like = str | os.PathLike[str] | Mapping[str, Any] | None
 _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
@@ -153,9 +154,10 @@ def _checked(path: Path, config: Mapping[str, Any], options: Options) -> dict[st
     for name, value in config.items():
         if name in options.fixed and value not in options.fixed[name]:
             supported = " or ".join(map(repr, options.fixed[name]))
+            mend = "give such a model." if name in _KINDS else "give a model without it."
             raise InputError(
                 f"{path} says that {name!r} is {value!r}, but only {supported} is supported here; "
-                "give a model without it."
+                f"{mend}"
             )
         known = {*options.needed, *options.optional, *options.fixed, *options.free}
         if name not in known and not name.startswith("_"):

@@ -259,8 +259,8 @@ def weights_of(folder: Path, name: str, *, sharded_first: bool) -> Path:
     index = f"{name}.index.json"
     stem = name.removesuffix(".safetensors")
     order = [index, name] if sharded_first else [name, index]
-    order += [f"{name}.index.fp16.json", f"{stem}.fp16.safetensors"]
-    there = [folder / file for file in order if (folder / file).is_file()]
+    half = (f"{name}.index.fp16.json", f"{name}.fp16.index.json", f"{stem}.fp16.safetensors")
+    there = [folder / file for file in (*order, *half) if (folder / file).is_file()]
     return there[0] if there else _only_file(folder, f"rename the one to be read to {name}.")
 
 

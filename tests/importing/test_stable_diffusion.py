@@ -362,12 +362,13 @@ def test_half_precision_alone(copy, pipeline):
     places = {name: shards[i % 2] for i, name in enumerate(sorted(stored))}
     for shard in shards:
         save_file({n: v for n, v in stored.items() if places[n] == shard}, copy / "unet" / shard)
-    index = copy / "unet" / f"{WEIGHTS}.index.fp16.json"
-    index.write_text(json.dumps({"weight_map": places}))
     whole.unlink()
-    _, params = load_text_unet(copy / "unet")
-    jax.tree.map(np.testing.assert_array_equal, params, pipeline.unet_params)
-    index.unlink()
+    for name in (f"{WEIGHTS}.index.fp16.json", f"{WEIGHTS}.fp16.index.json"):  # now, and before
+        index = copy / "unet" / name
+        index.write_text(json.dumps({"weight_map": places}))
+        _, params = load_text_unet(copy / "unet")
+        jax.tree.map(np.testing.assert_array_equal, params, pipeline.unet_params)
+        index.unlink()
     with pytest.raises(InputError, match="download its index too"):
         load_text_unet(copy / "unet")
     for shard in shards:
@@ -403,6 +404,12 @@ def test_pickles(copy):
     (copy / "vae" / WEIGHTS).rename(copy / "vae" / "diffusion_pytorch_model.bin")
     with pytest.raises(InputError, match=r"a pickle of PyTorch \(diffusion_pytorch_model.bin\)"):
         load_autoencoder(copy / "vae")
+
+
+def test_a_whole_clip_in_place_of_its_text_model(copy):
+    change(copy / "text_encoder" / "config.json", architectures=["CLIPModel"], model_type="clip")
+    with pytest.raises(InputError, match=r"only \['CLIPTextModel'\] .* here; give such a model"):
+        load_text_encoder(copy / "text_encoder")
 
 
 def test_options_of_a_text_encoder_that_change_nothing(copy):
