@@ -606,6 +606,8 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
         return str(error), 130
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be read or written ({error.strerror}).", 2
+    if isinstance(error, FileNotFoundError):  # without a name, it is the working folder's
+        return "the working folder is gone; go to one that exists.", 2
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; write it with fewer brackets.", 2
     if isinstance(error, MemoryError):

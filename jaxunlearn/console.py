@@ -1,4 +1,7 @@
-"""What a person sees while a run goes on: a bar on a terminal, a line now and then elsewhere."""
+"""What a person sees during a run: a bar on a terminal, elsewhere a line now and then.
+
+Lines begin with the time of day in UTC.
+"""
 
 import time
 from collections.abc import Iterator
@@ -79,7 +82,8 @@ class Reporter:
         if is_due and progress.step < progress.num_steps:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (progress.num_steps - progress.step)
-            say(f"{self.label}: step {steps}, {left:.0f} s left, {_figures(progress)}")
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            say(f"{now} {self.label}: step {steps}, {left:.0f} s left, {_figures(progress)}")
 
 
 def _figures(progress: Progress) -> str:

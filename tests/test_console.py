@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from time import struct_time
 
 import pytest
 from rich.console import Console
@@ -13,9 +14,10 @@ from jaxunlearn.training import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass only when told so."""
+    """Seconds that pass only when told so, and a time of day that stands still."""
     now = [100.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.time, "gmtime", lambda: struct_time((2026, 1, 2, 3, 4, 5, 4, 2, 0)))
     return now
 
 
@@ -54,8 +56,8 @@ def test_lines_elsewhere(pipe, clock):
             report(Progress(step, 1000, step / 50, {"retain_loss": 0.5}))
     label = ".../seed-0/random-0.1/eupmu"
     assert pipe.getvalue().splitlines() == [
-        f"{label}: step 300/1000, 14 s left, 50 steps/s  retain_loss 0.5",
-        f"{label}: step 500/1000, 10 s left, 50 steps/s  retain_loss 0.5",
+        f"2026-01-02T03:04:05Z {label}: step 300/1000, 14 s left, 50 steps/s  retain_loss 0.5",
+        f"2026-01-02T03:04:05Z {label}: step 500/1000, 10 s left, 50 steps/s  retain_loss 0.5",
     ]
 
 
@@ -63,7 +65,8 @@ def test_slow_runs_have_a_rate_too(pipe, clock):
     with console.show_progress(Path("run")) as report:
         clock[0] += 11
         report(Progress(1, 40, 8.0, {}))
-    assert pipe.getvalue().strip() == "run: step 1/40, 312 s left, 0.12 steps/s"
+    line = "2026-01-02T03:04:05Z run: step 1/40, 312 s left, 0.12 steps/s"
+    assert pipe.getvalue().strip() == line
 
 
 def test_a_sentence_is_printed_as_it_is(pipe):

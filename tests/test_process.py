@@ -6,15 +6,19 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import jax
 import pytest
 
 from jaxunlearn import EXTRAS, cli, hosts
+from jaxunlearn.data.dataset import AUGMENTATIONS
+from jaxunlearn.evidence.entanglement import SCORES
+from jaxunlearn.layout import Layout
+from jaxunlearn.parallel import PARALLEL, PARAMETERS
 from jaxunlearn.training import Diverged, Interrupted
 from jaxunlearn.types import InputError
-
-pytest_plugins = ["tests.shell.fixtures"]
+from tests.shell.commands import call
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,6 +109,7 @@ def test_the_extras_are_those_of_the_project():
         (Interrupted("stopped at step 3."), 130, "stopped at step 3."),
         (KeyboardInterrupt(), 130, "stopped; the same command continues."),
         (PermissionError(errno.EACCES, "denied", "a/b"), 2, "a/b cannot be read or written (denie"),
+        (FileNotFoundError(errno.ENOENT, "os.getcwd"), 2, "the working folder is gone; go to"),
         (RecursionError("maximum depth"), 2, "the input is nested too deeply; write it with fewer"),
         (MemoryError(), 4, "the memory of this machine is full; use a smaller model or less data."),
     ],
@@ -152,6 +157,53 @@ def test_a_setting_of_jax_that_stops_compiled_programs_is_named(setting):
         InputError, match=f"{name.upper()} is {value}, but the commands need .*; un"
     ):
         hosts.check_devices()
+
+
+def test_an_unknown_home_folder_is_no_matter_to_built_in_data(tmp_path):
+    """As of a numeric user of a container: nothing is written but the run."""
+    (tmp_path / "hooks").mkdir()
+    code = "import pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unknown\n"
+    (tmp_path / "hooks" / "sitecustomize.py").write_text(code)
+    (tmp_path / "work").mkdir()
+    unset = ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR", "JAX_COMPILATION_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= {"PYTHONPATH": f"{tmp_path / 'hooks'}:{ROOT}", "JAX_PLATFORMS": "cpu"}
+    words = ["pretrain", "run", "--model", "mlp-tiny", "--training", "num_steps=2"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "jaxunlearn", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path / "work",
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "run", "--training", "x=" + "[" * 3000],
+        ["compare", "run", "--config", "deep.toml"],
+        ["pretrain", "run", "--autoencoder", "training=" + "[" * 400 + "]" * 400],
+    ],
+)
+def test_input_that_is_nested_too_deeply(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("deep.toml").write_text("x = " + "[" * 3000 + "]" * 3000)
+    result = call(*words)
+    assert result.status == 2 and result.err.count("\n") == 1, result
+    assert "Traceback" not in result.err and len(result.err) < 2000
+    assert not Path("run").exists()
+
+
+def test_choices_that_the_help_shows_are_those_there_are():
+    assert get_args(get_args(get_args(cli._Augmentation)[0])[0]) == AUGMENTATIONS
+    (shown,) = cli._Score.__metadata__
+    assert shown.metavar == "{" + ",".join(SCORES) + "}"
+    hints = get_type_hints(Layout)
+    assert get_args(hints["parameters"]) == PARAMETERS
+    assert get_args(hints["parallel"]) == PARALLEL
 
 
 def test_settings_of_jax_that_are_not_there(tmp_path):

@@ -46,7 +46,12 @@ def integers(values: np.ndarray, name: str, count: int) -> np.ndarray:
             f"shape {values.shape}"
         )
     if not np.issubdtype(values.dtype, np.integer):
-        raise InputError(f"{name} must hold integers, got {values.dtype}; use .astype(np.int32)")
+        advice = (
+            "use .astype(np.int32)"
+            if np.issubdtype(values.dtype, np.number) or values.dtype == bool
+            else "number the names, as in np.unique(names, return_inverse=True)[1]"
+        )
+        raise InputError(f"{name} must hold integers, got {values.dtype}; {advice}")
     limits = np.iinfo(np.int32)
     if values.size and (values.min() < limits.min or values.max() > limits.max):
         raise InputError(f"{name} must fit in 32 bits, got {values.min()} to {values.max()}")

@@ -315,7 +315,7 @@ def read_indices(path: str | Path) -> tuple[int, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"forget file {str(path)!r} cannot be read ({error}); give a JSON list or one number a "
-            "line"
+            "line, in UTF-8"
         ) from error
     what = f"forget file {str(path)!r}"
     if text.lstrip()[:1] in ("[", "{"):

@@ -86,7 +86,8 @@ def test_images_of_another_type(dtype):
         (np.zeros(2, int), r"one number for each of the 3 images, shape \(3,\), got shape \(2,\)"),
         (np.zeros((3, 1), int), "got shape"),
         (np.zeros(3), "labels must hold integers, got float64"),
-        (np.zeros(3, bool), "labels must hold integers, got bool"),
+        (np.zeros(3, bool), "labels must hold integers, got bool; use .astype"),
+        (np.array(["a", "b", "a"]), "labels must hold integers, got <U1; number the names, as in"),
         (np.array([0, 1, 2**40]), "must fit in 32 bits, got 0 to 1099511627776"),
     ],
 )

@@ -301,6 +301,12 @@ def test_malformed_files(tmp_path, text, message):
         chosen(ForgetRequest(file=str(path)))
 
 
+@pytest.mark.parametrize("text", ["[4, 2]", "4\r\n2\r\n"])
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path, text):
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_indices(tmp_path / "file") == (4, 2)
+
+
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name in ("missing", "binary", "."):
