@@ -62,6 +62,9 @@ class Task(NamedTuple):
         conditional: whether what the model says of an example depends on its label, so that it can
             be told another.
         null_label: the label that stands for none; None where the model has no such label.
+        saliency_losses: like `losses`, whose gradients tell how much each parameter matters, where
+            that is something else: a factor of an adapter that begins at zero hides the other one.
+            None stands for `losses`.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -78,6 +81,9 @@ class Task(NamedTuple):
     objectives: tuple[tuple[str, Callable[..., jax.Array]], ...] = ()
     conditional: bool = True
     null_label: int | None = None
+    saliency_losses: (
+        Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
+    ) = None
 
 
 class TrainState(NamedTuple):

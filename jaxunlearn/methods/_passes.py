@@ -73,6 +73,15 @@ def plain_losses(
     return losses_fn
 
 
+def saliency_losses(
+    task: Task, model_state: ModelState, arrays: Arrays, key: jax.Array
+) -> Callable[[Params, jax.Array], jax.Array]:
+    """The same, with the gradients that tell how much each parameter matters."""
+    return plain_losses(
+        task._replace(losses=task.saliency_losses or task.losses), model_state, arrays, key
+    )
+
+
 def fisher_of(
     task: Task,
     key: jax.Array,
@@ -85,7 +94,7 @@ def fisher_of(
     num_batches: int = 0,
 ) -> Any:
     """The Fisher diagonal over random batches, or (0) all data: a tree like the parameters."""
-    losses_fn = plain_losses(task, model_state, arrays, key)
+    losses_fn = saliency_losses(task, model_state, arrays, key)
     positions, weights = batches_of(arrays, batch_size, key, num_batches)
     return fisher_diagonal(losses_fn, params, positions, per_example, weights=weights)
 
@@ -120,15 +129,13 @@ def fisher_pair(
 
 
 def gradient_of(
-    task: Task,
-    key: jax.Array,
+    losses_fn: Callable[[Params, jax.Array], jax.Array],
     params: Params,
-    model_state: ModelState,
     arrays: Arrays,
     batch_size: int,
+    key: jax.Array,
 ) -> Params:
     """The gradient of the sum of all losses, batch by batch: a tree like the parameters."""
-    losses_fn = plain_losses(task, model_state, arrays, key)
 
     def add(total: Params, batch: tuple[jax.Array, jax.Array]) -> tuple[Params, None]:
         positions, weights = batch

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.flatten_util import ravel_pytree
 
-from jaxunlearn.methods._passes import fisher_pair, gradient_of
+from jaxunlearn.methods._passes import fisher_pair, gradient_of, saliency_losses
 from jaxunlearn.transforms import fisher_ratio_mask, top_fraction_mask
 from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
 
@@ -53,7 +53,8 @@ def gradient_mask(
     batch_size: int,
 ) -> Any:
     """The given fraction of parameters with the largest summed forget gradient."""
-    total = gradient_of(task, key, params, model_state, forget, batch_size)
+    losses_fn = saliency_losses(task, model_state, forget, key)
+    total = gradient_of(losses_fn, params, forget, batch_size, key)
     return top_fraction_mask(total, fraction)
 
 

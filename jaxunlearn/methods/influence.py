@@ -144,7 +144,8 @@ def influence(
             return scales[j] * jax.grad(mean_loss)(flat)
 
         inverse = woodfisher(gradient, jnp.arange(len(counts)), flat.size, damping)
-        total = gradient_of(task, key, params, model_state, forget, fisher_batch_size)
+        forget_losses = plain_losses(task, model_state, forget, key)
+        total = gradient_of(forget_losses, params, forget, fisher_batch_size, key)
         step = alpha / len(retain["label"]) * inverse.times(ravel_pytree(total)[0])
         return unravel(flat + step)
 

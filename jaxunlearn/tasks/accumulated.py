@@ -95,6 +95,7 @@ def accumulated(task: Task, micro_batch: int) -> Task:
         predict=predict if task.predict else None,
         outputs=of_examples(task.outputs) if task.outputs else None,
         forget_losses=of_examples(task.forget_losses) if task.forget_losses else None,
+        saliency_losses=of_examples(task.saliency_losses) if task.saliency_losses else None,
     )
 
 

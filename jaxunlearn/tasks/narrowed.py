@@ -3,12 +3,16 @@
     some          params = those whose path matches,  the others are frozen
     adapters      W = W_0 + A B,  params = {A [in, r], B [r, out]} of the kernels whose path matches
 
+An adapter begins with B = 0, where A has no gradient. Saliency is therefore measured as if B were
+random and W the same, so that each factor shows a random projection of the kernel's gradient.
+
 What is frozen travels in the model state, which no optimizer, mask or weight decay ever sees, so it
 stays bit-equal. The path of a parameter is its names joined by slashes, as in "block0/conv/kernel".
 
 Source of the adapters: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -75,19 +79,21 @@ def narrowed(task: Task, pattern: str, rank: int = 0) -> Narrowed:
         frozen = unflatten_dict(rest, sep="/")
         return unflatten_dict(part, sep="/"), {**model_state, FROZEN: frozen}
 
-    def merge(part: Params, model_state: ModelState) -> tuple[Params, ModelState]:
+    def merge(
+        part: Params, model_state: ModelState, product: Callable[..., jax.Array] = jnp.matmul
+    ) -> tuple[Params, ModelState]:
         model_state = dict(model_state)
         flat = flatten_dict(model_state.pop(FROZEN), sep="/")
         moved = flatten_dict(part, sep="/")
         if rank:
             for path in chosen:
-                product = moved[f"{path}/down"] @ moved[f"{path}/up"]
-                flat[path] = flat[path] + product.reshape(flat[path].shape)
+                change = product(moved[f"{path}/down"], moved[f"{path}/up"])
+                flat[path] = flat[path] + change.reshape(flat[path].shape)
         else:
             flat |= moved
         return unflatten_dict(flat, sep="/"), model_state
 
-    def of_all(function: Callable[..., Any]) -> Callable[..., Any]:
+    def of_all(function: Callable[..., Any], merge: Callable[..., Any] = merge) -> Any:
         """A function of the task, which takes and returns the whole model."""
 
         def on_part(
@@ -106,12 +112,16 @@ def narrowed(task: Task, pattern: str, rank: int = 0) -> Narrowed:
     def init(key: jax.Array) -> tuple[Params, ModelState]:
         return split(*task.init(key), key)
 
+    with_both_factors = functools.partial(merge, product=_seen_product)
     inner = task._replace(
         init=init,
         losses=of_all(task.losses),
         predict=predict if task.predict else None,
         outputs=of_all(task.outputs) if task.outputs else None,
         forget_losses=of_all(task.forget_losses) if task.forget_losses else None,
+        saliency_losses=of_all(task.saliency_losses or task.losses, with_both_factors)
+        if rank
+        else task.saliency_losses and of_all(task.saliency_losses),
     )
     return Narrowed(inner, split, merge)
 
@@ -152,3 +162,14 @@ def _adapter(kernel: jax.Array, rank: int, key: jax.Array, number: int) -> dict[
     rows, columns = _sides(kernel.shape)
     down = jax.random.normal(jax.random.fold_in(key, number), (rows, rank)) / jnp.sqrt(rows)
     return {"down": down.astype(kernel.dtype), "up": jnp.zeros((rank, columns), kernel.dtype)}
+
+
+def _seen_product(down: jax.Array, up: jax.Array) -> jax.Array:
+    """The product of the factors, bit for bit, with the gradient that it has at a random `up`.
+
+    Only where `up` is zero, as in the beginning; elsewhere `down` has a gradient of its own.
+    """
+    rank, columns = up.shape
+    probe = jax.random.normal(jax.random.key(rank), (rank, columns)) / jnp.sqrt(columns)
+    seen = down @ (up + jnp.where(jnp.any(up != 0), 0.0, probe).astype(up.dtype))
+    return jax.lax.stop_gradient(down @ up) + (seen - jax.lax.stop_gradient(seen))

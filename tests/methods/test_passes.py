@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.methods._passes import batches_of, fisher_of, gradient_of, mean_over
+from jaxunlearn.methods._passes import batches_of, fisher_of, gradient_of, mean_over, plain_losses
 from jaxunlearn.methods._saliency import fisher_mask, gradient_mask
 from tests import toy
 from tests.helpers import assert_trees_close, flat
@@ -75,7 +75,13 @@ def passes(arrays: Any, batch_size: int) -> dict[str, Any]:
     each = {"per_example": True, "batch_size": batch_size}
     return {
         "Fisher diagonal": fisher_of(*given, arrays, **each),
-        "gradient": gradient_of(*given, arrays, batch_size),
+        "gradient": gradient_of(
+            plain_losses(toy.TASK, PROBLEM.model_state, arrays, KEY),
+            PROBLEM.params,
+            arrays,
+            batch_size,
+            KEY,
+        ),
         "Fisher mask": fisher_mask(
             *given, arrays, PROBLEM.retain, threshold=1.0, num_batches=0, **each
         ),

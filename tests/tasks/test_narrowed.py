@@ -12,6 +12,7 @@ from jaxunlearn.tasks import classification
 from jaxunlearn.tasks.narrowed import narrowed
 from jaxunlearn.types import InputError
 from tests import toy_diffusion
+from tests.methods.test_salun import mask_of
 
 KEY = jax.random.key(0)
 MODEL = models.create("resnet-tiny", 3)  # it has BatchNorm
@@ -85,6 +86,47 @@ def test_adapters_move_matching_kernels_by_a_low_rank(whole):
         difference = np.asarray(now[path] - before[path], np.float64)
         values = np.linalg.svd(difference.reshape(-1, difference.shape[-1]), compute_uv=False)
         assert values[2:].max(initial=0.0) < 1e-5 * values[0] + 1e-7
+
+
+def test_saliency_of_adapters_is_that_of_the_kernels_they_change(whole):
+    """Row by row for `down` and column by column for `up`; the losses are the same bits."""
+    part = narrowed(TASK, "head", 3)
+    seen_losses = part.task.saliency_losses
+    small, state = part.split(*whole, KEY)
+    losses = (f(small, state, BATCH, KEY, False)[0] for f in (part.task.losses, seen_losses))
+    chex.assert_trees_all_equal(*losses)
+    kernel = jax.grad(lambda p: TASK.losses(p, whole[1], BATCH, KEY, False)[0][0])(whole[0])
+    factors = jax.grad(lambda p: seen_losses(p, state, BATCH, KEY, False)[0][0])(small)
+    kernel, factors = (flatten_dict(tree, sep="/") for tree in (kernel, factors))
+    (path,) = {path.rpartition("/")[0] for path in factors}
+    # Both are projections of the kernel's gradient: of rank one for one example, as it is.
+    left, right = np.linalg.svd(kernel[path])[0][:, 0], np.linalg.svd(kernel[path])[2][0]
+    for name, direction in (("down", left), ("up", right)):
+        found = factors[f"{path}/{name}"]
+        found = found if name == "down" else found.T
+        cosines = np.abs(direction @ found) / np.linalg.norm(found, axis=0)
+        np.testing.assert_allclose(cosines, 1.0, rtol=1e-4)
+    moved = jax.tree.map(lambda x: x + 0.1, small)
+    plain = jax.grad(lambda p: part.task.losses(p, state, BATCH, KEY, False)[0][0])(moved)
+    seen = jax.grad(lambda p: seen_losses(p, state, BATCH, KEY, False)[0][0])(moved)
+    chex.assert_trees_all_close(plain, seen, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["sfron", "sfron_released", "eupmu_sfron", "salun"])
+def test_masks_let_a_part_of_both_factors_through(whole, name):
+    part = narrowed(TASK, "block.*conv|head", 2)
+    settings = methods.settings(name, {"mask_batch_size": 3})
+    method = methods.build(part.task, name, settings)
+    arrays = {name: values for name, values in BATCH.items() if name != "epoch"}
+    forget = {name: values[:3] for name, values in arrays.items()}
+    state = jax.jit(method.init)(KEY, *part.split(*whole, KEY), forget, arrays)
+    for factor in ("down", "up"):
+        leaves = [
+            np.ravel(leaf)
+            for path, leaf in flatten_dict(mask_of(state.opt_state), sep="/").items()
+            if path.endswith(factor)
+        ]
+        assert 0.05 < np.concatenate(leaves).mean() < 0.95
 
 
 def test_diffusion_can_be_narrowed_too():
