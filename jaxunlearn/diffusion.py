@@ -274,8 +274,9 @@ def guided(
 ) -> Denoiser:
     """Classifier-free guidance: `(1 + w) out(x, t, label) - w out(x, t, null)`.
 
-    Both outputs come from one pass over twice the batch. A learned variance is not guided: it stays
-    what the model says of the label, within its range.
+    Both outputs come from one pass over twice the batch, and all channels are guided; the released
+    DiT guides the first three of its four latent channels only. A learned variance is not guided:
+    it stays what the model says of the label, within its range.
 
     Args:
         process: the diffusion.

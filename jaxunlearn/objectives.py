@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxunlearn.transforms import adaptive_weights
@@ -87,7 +88,7 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
         An objective.
 
     Raises:
-        InputError: an unknown `redraw`.
+        InputError: an unknown `redraw`; from the objective, no class but the true one.
     """
     if redraw not in ("every_epoch", "once"):
         raise InputError(f"redraw is {redraw!r}, but must be 'every_epoch' or 'once'.")
@@ -96,6 +97,11 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
         check_conditional(task, "random labels")
+        if exclude_true_label and task.num_classes < 2:
+            raise InputError(
+                "random labels exclude the true one, but there is only one class; set "
+                "exclude_true_label to false, or choose another objective, such as ascent."
+            )
         visit = batch if redraw == "every_epoch" else batch | {"epoch": batch["epoch"] * 0}
         keys = example_keys(jax.random.fold_in(key, 1), visit)
         draw = jax.vmap(lambda k, n: jax.random.randint(k, (), 0, n), in_axes=(0, None))
@@ -182,7 +188,8 @@ def until_unseen(objective: Objective) -> Objective:
     """An objective that rests while the batch is no more confident than unseen examples.
 
     `s L_u` with `s = 1[mean_i exp(-l_i) > mean_i exp(-u_i)]`: the mean confidence in the true
-    labels, against that of the unseen losses which the batch brings along.
+    labels, against that of the unseen losses which the batch brings along. Both are compared as
+    logarithms, since losses that are sums over pixels have no confidence that float32 can hold.
 
     Args:
         objective: what to do until then.
@@ -199,7 +206,7 @@ def until_unseen(objective: Objective) -> Objective:
     ) -> jax.Array:
         unseen = _brought(batch)["loss"]
         losses = _forget_losses(task)(params, model_state, batch, key, True)[0]
-        goes_on = jnp.mean(jnp.exp(-losses)) > jnp.mean(jnp.exp(-unseen))
+        goes_on = jax.nn.logsumexp(-losses) > jax.nn.logsumexp(-unseen)
         value = objective(task, params, model_state, batch, key)
         return jax.lax.stop_gradient(goes_on.astype(value.dtype)) * value
 
@@ -231,8 +238,10 @@ def with_unseen(
         [8, 7, 9]
     """
     size, count = forget_losses.shape[0], unseen_losses.shape[0]
+    # By NumPy, whose integers have 64 bits, for products of both sizes.
+    quantiles = (2 * np.arange(size, dtype=np.int64) + 1) * count // (2 * size)
     places = jnp.argsort(jnp.argsort(forget_losses))
-    chosen = jnp.argsort(unseen_losses)[((2 * places + 1) * count) // (2 * size)]
+    chosen = jnp.argsort(unseen_losses)[jnp.asarray(quantiles, jnp.int32)[places]]
     brought = unseen | {"loss": unseen_losses}
     return forget | {_UNSEEN + name: leaf[chosen] for name, leaf in brought.items()}
 

@@ -5,16 +5,19 @@ and `objectives.until_unseen`) find it in the forget batch. It is validation dat
 was trained on and no result is reported on.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxunlearn import objectives, results
-from jaxunlearn.data import Examples, Splits
+from jaxunlearn import objectives
+from jaxunlearn.data import Splits
 from jaxunlearn.setting import Weights, to_device
-from jaxunlearn.types import Arrays, InputError, Task
+from jaxunlearn.types import Arrays, InputError, Task, unvisited
+
+_BATCH = 256
 
 
 def has_unseen(splits: Splits) -> bool:
@@ -59,13 +62,29 @@ def with_unseen(task: Task, original: Weights, splits: Splits, forget: Arrays) -
     Returns:
         Its leaves and as many of validation data: see `objectives.with_unseen`.
     """
-    losses, unseen_losses = (
-        jnp.asarray(_losses(task, original, part)) for part in (splits.forget, splits.validation)
-    )
-    return objectives.with_unseen(forget, losses, to_device(splits.validation), unseen_losses)
+    unseen = to_device(splits.validation)
+    losses = example_losses(task, original, to_device(splits.forget))
+    return objectives.with_unseen(forget, losses, unseen, example_losses(task, original, unseen))
 
 
-def _losses(task: Task, weights: Weights, examples: Examples) -> np.ndarray:
-    probabilities, labels = results.predict(task, weights, examples.arrays())
-    confidence = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(confidence, 1e-12)).astype(np.float32)
+def example_losses(task: Task, weights: Weights, arrays: Arrays) -> jax.Array:
+    """The loss of each example in evaluation mode, `[N]`.
+
+    Args:
+        task: what is unlearned.
+        weights: of a model.
+        arrays: N examples.
+
+    Returns:
+        Losses, however small.
+    """
+    size = len(arrays["label"])
+    batch = min(_BATCH, size)
+    starts = range(0, size, batch)
+    places = [jnp.minimum(start + jnp.arange(batch), size - 1) for start in starts]
+    return jnp.concatenate([_batch_losses(task, weights, arrays, some) for some in places])[:size]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_losses(task: Task, weights: Weights, arrays: Arrays, places: jax.Array) -> jax.Array:
+    return task.losses(*weights, unvisited(arrays, places), jax.random.key(0), False)[0]

@@ -112,6 +112,14 @@ def test_a_label_hangs_on_its_example_alone() -> None:
     np.testing.assert_array_equal(drawn(index[::-1], 3), everything[::-1])
 
 
+def test_of_one_class_no_other_label_can_be_drawn() -> None:
+    batch = BATCH | {name: jnp.zeros(3, jnp.int32) for name in ("index", "epoch", "label")}
+    one = task_of(lambda params, batch: params * batch["label"], num_classes=1)
+    assert objectives.random_labels()(one, 1.0, {}, batch, KEY) == 0.0
+    with pytest.raises(InputError, match="exclude the true one, but there is only one class; set"):
+        objectives.random_labels(exclude_true_label=True)(one, 1.0, {}, batch, KEY)
+
+
 @pytest.mark.parametrize("exclude", [False, True])
 def test_labels_are_uniform(exclude: bool) -> None:
     """Over all classes, or over all but the true one, whichever that is."""
@@ -240,6 +248,29 @@ def test_until_unseen_rests_once_forget_data_are_no_more_confident(
     value, slope = jax.value_and_grad(lambda p: objective(LINEAR, p, {}, batch, KEY))(2.0)
     wanted = (0.0, 0.0) if rests else value_and_slope(objectives.ascent)
     assert np.allclose((value, slope), wanted)
+
+
+@pytest.mark.parametrize("scale", [1.0, 266.0, 1e5])
+@pytest.mark.parametrize(("ratio", "rests"), [(1.01, False), (0.99, True)])
+def test_until_unseen_compares_losses_of_any_size(scale: float, ratio: float, rests: bool) -> None:
+    """Sums over pixels as well, whose exponentials are below what float32 can hold."""
+    batch = BATCH | {"image": jnp.full(3, scale)}
+    batch |= {"unseen_loss": jnp.full(3, ratio * scale), "unseen_image": batch["image"]}
+    value = objectives.named("ascent_until_unseen")(LINEAR, 1.0, {}, batch, KEY)
+    assert np.isclose(value, 0.0 if rests else -scale)
+
+
+@pytest.mark.parametrize(("size", "count"), [(40_000, 60_000), (60_000, 40_000), (3, 10**6)])
+def test_places_are_right_where_their_products_need_more_than_32_bits(
+    size: int, count: int
+) -> None:
+    """Also inside a compiled program, where losses are traced."""
+    order = np.random.default_rng(0).permutation(size)
+    forget, unseen = {"label": jnp.arange(size)}, {"label": jnp.arange(count)}
+    losses = jnp.asarray(order, jnp.float32), jnp.arange(count, dtype=jnp.float32)
+    exact = [(2 * int(i) + 1) * count // (2 * size) for i in order]
+    brought = jax.jit(objectives.with_unseen)(forget, losses[0], unseen, losses[1])
+    np.testing.assert_array_equal(brought["unseen_label"], exact)
 
 
 def test_unseen_examples_keep_the_order_and_the_distribution() -> None:

@@ -241,7 +241,8 @@ def noised(key: jax.Array, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]
     keys = example_keys(key, {name: batch[name] for name in ("index", "epoch")})
     noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 1), IMAGE))(keys)
     share = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 2)))(keys)
-    return antithetic_timesteps(keys, 1000), noise, share < 0.1
+    timesteps = antithetic_timesteps(jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys), 1000)
+    return timesteps, noise, share < 0.1
 
 
 def their_job(cell: Cell, compiled: bool) -> Callable[[], Ran]:

@@ -24,7 +24,7 @@ from jaxunlearn import methods, programs
 from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.data_order import take, visits
 from jaxunlearn.objectives import needs_unseen, with_unseen
-from jaxunlearn.types import Arrays, InputError, Method, ModelState, Params, Task
+from jaxunlearn.types import Arrays, Batch, InputError, Method, ModelState, Params, Task, unvisited
 
 LEAST_SHADOWS = 6
 _PREDICTION_BATCH = 250
@@ -261,18 +261,23 @@ def predict_group(
 def _probabilities(
     task: Task, params: Params, model_state: ModelState, arrays: Arrays
 ) -> jax.Array:
-    """What one model says, `[N, C]`, batch by batch."""
-    size = arrays["label"].shape[0]
-    batch = min(_PREDICTION_BATCH, size)
-    places = jnp.minimum(jnp.arange(-(-size // batch) * batch).reshape(-1, batch), size - 1)
+    """What one model says, `[N, C]`."""
     predict = task.predict
     assert predict is not None
-    rows = jax.lax.map(lambda p: predict(params, model_state, _chosen(arrays, p)), places)
-    return rows.reshape(-1, rows.shape[-1])[:size]
+    return _of_examples(lambda batch: predict(params, model_state, batch), arrays)
 
 
 def _losses(task: Task, params: Params, model_state: ModelState, arrays: Arrays) -> jax.Array:
     """Cross-entropies of one model, `[N]`."""
-    rows = _probabilities(task, params, model_state, arrays)
-    confidence = jnp.take_along_axis(rows, arrays["label"][:, None], axis=1)[:, 0]
-    return -jnp.log(jnp.maximum(confidence, 1e-12))
+    return _of_examples(
+        lambda batch: task.losses(params, model_state, batch, jax.random.key(0), False)[0], arrays
+    )
+
+
+def _of_examples(function: Callable[[Batch], jax.Array], arrays: Arrays) -> jax.Array:
+    """What a function returns for each example, `[N, ...]`, batch by batch."""
+    size = arrays["label"].shape[0]
+    batch = min(_PREDICTION_BATCH, size)
+    places = jnp.minimum(jnp.arange(-(-size // batch) * batch).reshape(-1, batch), size - 1)
+    rows = jax.lax.map(lambda some: function(unvisited(arrays, some)), places)
+    return rows.reshape(-1, *rows.shape[2:])[:size]

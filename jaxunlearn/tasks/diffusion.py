@@ -109,7 +109,8 @@ def diffusion(
         """The output, and the clean image, the noise, the noisy image and the timestep of each."""
         keys = example_keys(key, batch)
         clean = as_signal(batch["image"])
-        timesteps = antithetic_timesteps(keys, process.num_timesteps)
+        timestep_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
+        timesteps = antithetic_timesteps(timestep_keys, process.num_timesteps)
         noise = jax.vmap(
             lambda k, x: jax.random.normal(jax.random.fold_in(k, 1), x.shape, x.dtype)
         )(keys, clean)

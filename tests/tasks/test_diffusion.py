@@ -16,10 +16,38 @@ from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy
 def by_hand(params, batch, labels):
     """The squared errors, from the parts."""
     keys = example_keys(KEY, batch)
-    t = antithetic_timesteps(keys, 50)
+    t = antithetic_timesteps(jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys), 50)
     noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 1), SHAPE))(keys)
     noisy = add_noise(PROCESS, batch["image"], noise, t)
     return (Toy().apply({"params": params}, noisy, t, labels) - noise) ** 2
+
+
+def test_no_key_is_both_drawn_from_and_a_parent(monkeypatch):
+    """Of a key with children, draws would share bits with one of them."""
+    task, batch = toy(label_drop=0.5), batch_of(2)
+    weights, drawn, parents = task.init(KEY), [], []
+
+    def watch(name, seen):
+        function = getattr(jax.random, name)
+
+        def watched(key, *args, **kwargs):
+            seen.append(tuple(jax.random.key_data(key).tolist()))
+            return function(key, *args, **kwargs)
+
+        monkeypatch.setattr(jax.random, name, watched)
+
+    def one_by_one(function):
+        return lambda *args: jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *(function(*row) for row in zip(*args, strict=True))
+        )
+
+    for name in ("randint", "normal", "uniform"):
+        watch(name, drawn)
+    watch("fold_in", parents)
+    monkeypatch.setattr(jax, "vmap", one_by_one)  # so that keys are no tracers
+    task.losses(*weights, batch, KEY, True)
+    assert len(drawn) == len(set(drawn)) == 5  # mirrored timesteps: one draw for two examples
+    assert not set(parents) & set(drawn)
 
 
 def test_the_loss_is_the_squared_error_of_the_noise_as_sum_or_mean():
