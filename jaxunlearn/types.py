@@ -115,12 +115,19 @@ class Method(NamedTuple):
             scalars with at least `forget_loss` or `retain_loss`.
         retain_batches: how many retain batches one step uses.
         optimizer_steps: how often one step calls the optimizer: its schedule counts these.
+        scaled_step: `scaled_step(state, forget_batch, retain_batches, scale)`, a step whose updates
+            are scaled, of a method whose state sees what a step does. None stands for `step` and
+            scaling by how much it moved the parameters.
     """
 
     init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], TrainState]
     step: Callable[[TrainState, Batch, Batch], tuple[TrainState, dict[str, jax.Array]]]
     retain_batches: int = 1
     optimizer_steps: int = 1
+    scaled_step: (
+        Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+        | None
+    ) = None
 
 
 def example_keys(key: jax.Array, batch: Batch) -> jax.Array:

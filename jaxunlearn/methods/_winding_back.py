@@ -1,4 +1,8 @@
-"""Audits every so many steps, and winding back what broke a limit, inside the compiled program."""
+"""Audits every so many steps, and winding back what broke a limit, inside the compiled program.
+
+Time is not wound back: schedules go on from the step that they have reached, or a run that is wound
+back would never end its decay.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,6 +12,9 @@ import jax.numpy as jnp
 
 from jaxunlearn.methods._build import choose
 from jaxunlearn.types import Arrays, ModelState, Params, TrainState
+
+# Fields of optimizer states that the count beside them belongs to: it is wound back with them.
+_MEMORIES = {"mu", "ema", "acc_grads", "bank", "log_losses", "last_step"}
 
 _LARGEST = float(jnp.finfo(jnp.float32).max)
 
@@ -111,7 +118,8 @@ def audit(
         key = jax.random.wrap_key_data(before.key)
         value = measure(trial.params, trial.model_state, watched.audited, key)
         passed = finite & (value <= watched.limit)
-        kept = choose(passed, trial, watched.safe)
+        back = watched.safe._replace(opt_state=wound_back(watched.safe.opt_state, trial.opt_state))
+        kept = choose(passed, trial, back)
         return kept, watched._replace(
             safe=kept,
             scale=jnp.where(passed, watched.scale, 0.5 * watched.scale),
@@ -129,6 +137,45 @@ def audit(
         before.key,
     )
     return state, {name: _told(value) for name, value in metrics.items()}
+
+
+def wound_back(safe: Any, latest: Any) -> Any:
+    """An earlier optimizer state, whose schedules go on counting.
+
+    Args:
+        safe: the earlier state.
+        latest: the present one, of the same structure.
+
+    Returns:
+        `safe` with the counts of `latest`, except for those that a memory beside them goes by, such
+        as the moments of Adam, whose bias it corrects.
+
+    Example:
+        >>> import optax
+        >>> tx = optax.sgd(optax.linear_schedule(1.0, 0.0, 10), momentum=0.9)
+        >>> start = tx.init(jnp.ones(1))
+        >>> _, later = tx.update(jnp.ones(1), start)
+        >>> trace, schedule = wound_back(start, later)
+        >>> trace.trace.tolist(), int(schedule.count)
+        ([0.0], 1)
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(safe)
+    remembering = {
+        path[:i]
+        for path, _ in leaves
+        for i, key in enumerate(path)
+        if getattr(key, "name", None) in _MEMORIES
+    }
+
+    def goes_on(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        counts = jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0
+        return counts and path[:-1] not in remembering
+
+    chosen = [
+        new if goes_on(path, old) else old
+        for (path, old), new in zip(leaves, jax.tree.leaves(latest), strict=True)
+    ]
+    return jax.tree.unflatten(structure, chosen)
 
 
 def _told(value: jax.Array) -> jax.Array:

@@ -118,7 +118,10 @@ def eupmu(
         initial_multiplier=initial_multiplier,
         project=project,
     )
-    transform = optax.chain(optimizer, surgery)
+
+    def transform(scale: float | jax.Array = 1.0) -> optax.GradientTransformationExtraArgs:
+        return optax.chain(optimizer, optax.scale(scale), surgery)
+
     losses_fn = loss_pair(task, forget_objective)
     losses_and_grads = surgery_value_and_grad(losses_fn, surgery, has_aux=True)
 
@@ -126,7 +129,7 @@ def eupmu(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> TrainState:
         del forget, retain
-        state = begin(transform, key, params, model_state)
+        state = begin(transform(), key, params, model_state)
         return state._replace(
             opt_state=with_multiplier_settings(
                 state.opt_state, multiplier_learning_rate, multiplier_decay
@@ -134,13 +137,13 @@ def eupmu(
         )
 
     def step(
-        state: TrainState, forget: Batch, retain: Batch
+        state: TrainState, forget: Batch, retain: Batch, scale: float | jax.Array = 1.0
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key, batch = jax.random.wrap_key_data(state.key), first(retain)
         (losses, model_state), grads = losses_and_grads(
             state.params, state.model_state, forget, batch, key, state=state.opt_state
         )
-        updates, opt_state = transform.update(
+        updates, opt_state = transform(scale).update(
             grads,
             state.opt_state,
             state.params,
@@ -149,7 +152,7 @@ def eupmu(
         )
         return advance(state, updates, opt_state, model_state), surgery_metrics(losses, opt_state)
 
-    return Method(init, step)
+    return Method(init, step, scaled_step=step)
 
 
 def _exact(

@@ -163,7 +163,7 @@ def eupmu_sfron(
         return state._replace(opt_state=(forget_state, remain_state, surgery_state))
 
     def step(
-        state: TrainState, forget: Batch, retain: Batch
+        state: TrainState, forget: Batch, retain: Batch, scale: float | jax.Array = 1.0
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key, batch = jax.random.wrap_key_data(state.key), first(retain)
         forget_state, remain_state, surgery_state = state.opt_state
@@ -175,6 +175,7 @@ def eupmu_sfron(
         updates, remain_state, model_state, _ = remain.update(
             updates, remain_state, state.params, state.model_state, rest, key
         )
+        updates = optax.tree.scale(scale, updates)
         updates, surgery_state = surgery.update(
             updates,
             surgery_state,
@@ -185,4 +186,5 @@ def eupmu_sfron(
         opt_state = (forget_state, remain_state, surgery_state)
         return advance(state, updates, opt_state, model_state), surgery_metrics(losses, opt_state)
 
-    return Method(init, step, num_fast_steps + 1, num_fast_steps + share_optimizer)
+    steps = num_fast_steps + share_optimizer
+    return Method(init, step, num_fast_steps + 1, steps, scaled_step=step)

@@ -7,6 +7,7 @@ Audits are taken every so many steps and after the last one, with the same examp
 noise each time. So the weights that a run ends with have passed an audit, or are the original ones.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -40,8 +41,9 @@ def guarded(
     """A method under a utility budget.
 
     Half a step also halves what a tolerance permits, which is a rise for each unit of step size. A
+    multiplier sees the half step that is taken, and schedules go on where a run is wound back. A
     loss that is no finite number fails at once, so what would have diverged is wound back too.
-    Where nothing fails, the weights are bit-equal to those of the method alone.
+    Where nothing fails, the weights are those of the method alone, but for rounding.
 
     Args:
         method: any method.
@@ -70,6 +72,8 @@ def guarded(
         mean: jax.Array = mean_over(held_out, _BATCH, lambda some: losses(params, some))
         return mean
 
+    scaled_step = method.scaled_step or functools.partial(_scaled_step, method)
+
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
     ) -> TrainState:
@@ -80,19 +84,7 @@ def guarded(
         state: TrainState, forget: Batch, retain: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         own = state._replace(opt_state=state.opt_state.opt_state)
-        after, metrics = method.step(own, forget, retain)
-        scale = state.opt_state.scale
-        after = after._replace(
-            params=jax.lax.cond(
-                scale < 1.0,
-                lambda: jax.tree.map(
-                    lambda old, new: old + scale.astype(old.dtype) * (new - old),
-                    state.params,
-                    after.params,
-                ),
-                lambda: after.params,
-            )
-        )
+        after, metrics = scaled_step(own, forget, retain, state.opt_state.scale)
         state, metrics = audit(state, after, metrics, measure, every=every, num_steps=num_steps)
         watched: Watched = state.opt_state
         return state, metrics | {
@@ -102,6 +94,22 @@ def guarded(
         }
 
     return method._replace(init=init, step=step)
+
+
+def _scaled_step(
+    method: Method, state: TrainState, forget: Batch, retain: Batch, scale: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    after, metrics = method.step(state, forget, retain)
+    params = jax.lax.cond(
+        scale < 1.0,
+        lambda: jax.tree.map(
+            lambda old, new: old + scale.astype(old.dtype) * (new - old),
+            state.params,
+            after.params,
+        ),
+        lambda: after.params,
+    )
+    return after._replace(params=params), metrics
 
 
 def guard_records(state: TrainState) -> list[dict[str, Any]]:

@@ -85,9 +85,10 @@ def test_the_budget_holds_at_the_end_whatever_the_learning_rate(learning_rate: f
     trained = runner("finetune").run(60, learning_rate=0.5).states[-1].params
     ends = {}
     for audit_every in (2, 1000):
+        rate = optax.constant_schedule(learning_rate)
         method = methods.eupmu_budget(
             toy.TASK,
-            optax.sgd(learning_rate, momentum=0.9),
+            optax.sgd(rate, momentum=0.9),
             num_steps=12 if audit_every == 2 else 1000,
             budget=5.0,
             audit_every=audit_every,
@@ -99,6 +100,7 @@ def test_the_budget_holds_at_the_end_whatever_the_learning_rate(learning_rate: f
             state, metrics = step(state, *batches)
             scales.append(float(metrics["forget_scale"]))
         ends[audit_every] = errors(state.params, state.model_state), min(scales)
+        assert int(optax.tree.get(state.opt_state.opt_state.optimizer_state, "count")) == 12
     before = errors(trained, model_state)
     assert ends[2][0] <= before + 0.05 + 1e-6
     assert ends[1000][0] > before + 0.05 and ends[1000][1] == 1.0
