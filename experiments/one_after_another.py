@@ -14,7 +14,7 @@ The runs lie in `runs/one-after-another`, each with its record of deletions.
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn import deletions, results, stages
+from jaxunlearn import deletions, numerals, results, stages
 from jaxunlearn.config import Study, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
@@ -73,12 +73,12 @@ def evaluated(run: Path, original: Path, oracle: Path | None) -> Entry:
 
 
 def over_seeds(found: list[Entry], method: str, number: int, value: Any) -> str:
-    """Mean over seeds of a number, and half its 95% interval, as text."""
+    """Mean over seeds of a number from 0 to 100, and its 95% interval, as text."""
     values = [value(e) for e in found if (e["method"], e["number"]) == (method, number)]
     if values[0] is None:
         return "–"
-    summary = summarize(values)
-    return f"{summary.mean:.2f} ± {summary.half_width:.2f}"
+    summary = summarize(values, bounds=(0.0, 100.0))
+    return f"{numerals.number(summary.mean, 2)} {numerals.spread(summary, 2)}"
 
 
 COLUMNS = {
@@ -96,8 +96,9 @@ def table(found: list[Entry]) -> str:
     lines = [
         "# Five random 2% requests, one after another",
         "",
-        f"Digits, MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval. Accuracies in "
-        "percent; the gap is to the model retrained without all requests so far.",
+        f"Digits, MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] "
+        "where it ends at a possible value. Accuracies in percent; the gap is to the model "
+        "retrained without all requests so far.",
         "",
         "| after request | model | " + " | ".join(COLUMNS) + " |",
         "| --- " * (2 + len(COLUMNS)) + "|",

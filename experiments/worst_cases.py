@@ -20,6 +20,7 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.evidence import entanglement
 from jaxunlearn.files import read_json, write_json, write_text
+from jaxunlearn.numerals import number, spread
 from jaxunlearn.setting import machine
 
 HERE = Path(__file__).parent
@@ -72,8 +73,9 @@ def table(found: list[Entry]) -> str:
     lines = [
         "# A random tenth of the digits, and the worst tenths",
         "",
-        f"MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval. Accuracies in "
-        "percent; the gap is to the model retrained without the same examples.",
+        f"MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] where "
+        "it ends at a possible value. Accuracies in percent; the gap is to the model retrained "
+        "without the same examples.",
         "",
         titles,
         "| --- " * (titles.count("|") - 1) + "|",
@@ -87,8 +89,8 @@ def table(found: list[Entry]) -> str:
                 if None in values:
                     cells.append("–")
                     continue
-                mean = summarize(values)
-                cells.append(f"{mean.mean:.2f} ± {mean.half_width:.2f}")
+                summary = summarize(values, bounds=(0.0, 100.0))
+                cells.append(f"{number(summary.mean, 2)} {spread(summary, 2)}")
             shown = "*retrained*" if model == "retrain" else model
             lines.append(f"| {request} | {shown} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", "`python experiments/worst_cases.py`"]) + "\n"

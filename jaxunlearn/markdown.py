@@ -28,5 +28,5 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         | --- | ---: |
         | a | 0.5 |
     """
-    head = ["| " + " | ".join(titles) + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
+    head = ["| " + " | ".join(titles).lstrip() + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
     return head + ["| " + " | ".join(row) + " |" for row in rows]

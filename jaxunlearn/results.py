@@ -16,6 +16,7 @@ from jaxunlearn.checkpoints import fingerprint
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.evaluation import Predictions, SplitPredictions
+from jaxunlearn.evaluation.units import unit_of
 from jaxunlearn.files import check_digests, file_digest, read_json, write_record
 from jaxunlearn.folders import locked
 from jaxunlearn.runs import (
@@ -30,20 +31,13 @@ from jaxunlearn.setting import Weights, load_dataset, load_splits, load_task
 from jaxunlearn.types import InputError, Task
 
 _PREDICTION_BATCH = 500
-# All other metrics are in percent.
-_UNITS = {
-    "kl_to_retrained": "nats",
-    "js_to_retrained": "nats",
-    "average_gap_svc_non_member_rate": "percentage points",
-    "average_gap_entropy_member_rate": "percentage points",
-    "five_part_gap": "percentage points",
-    "tow": "best at 1",
-    "frechet_retain": "",
-    "frechet_floor": "",
-    "precision_retain": "of 1",
-    "recall_retain": "of 1",
-    **{f"generated_{part}_probability": "of 1" for part in ("forget", "retain")},
-    **{f"generated_{part}_entropy": "nats" for part in ("forget", "retain")},
+
+RESULTS = {  # the form of results.json in a run folder, for who writes it and who reads it
+    "metrics": {str: float},
+    "counts": (None, {str: int}),
+    "seconds": (None, float),
+    "finished": (None, str),
+    "guard": (None, {"start": float, "limit": float, "end": float, "rollbacks": float}),
 }
 
 
@@ -137,7 +131,7 @@ def read_results(run: Path) -> dict[str, Any]:
 
 
 def with_share(cost: dict[str, Any], retrained: Path | None) -> dict[str, Any]:
-    """What a run cost, and what share that is of retraining, if one machine did both.
+    """The cost of a run, also in percent of retraining if one machine did both.
 
     Args:
         cost: from `read_cost`, or empty.
@@ -258,7 +252,7 @@ def predict(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predicti
 def evaluate_run(
     run: Path, retrained: Path | None = None, original: Path | None = None
 ) -> dict[str, float]:
-    """Evaluates a finished run of `retrain` or `unlearn` by what its folder says of itself.
+    """Evaluates a finished run of `retrain` or `unlearn` by the records in its folder.
 
     Args:
         run: the run folder.
@@ -284,7 +278,7 @@ def evaluate_run(
 def told_by(
     run: Path, config: RunConfig, retrained: Path | None, original: Path | None
 ) -> dict[str, Any]:
-    """What evaluating a finished run is told, by what its folder says of itself.
+    """Arguments for `evaluate`, read from the folder of a finished run.
 
     Args:
         run: the run folder of `retrain` or `unlearn`.
@@ -353,8 +347,9 @@ def check_retrained(
 
 
 def read_cost(run: Path) -> dict[str, Any]:
-    """What a finished run cost, and where: steps, seconds, machine; and what its guard found."""
-    done, keys = read_done(run), ("steps", "seconds", "compile_seconds", "machine", "guard")
+    """What a finished run cost, when and where: steps, seconds, machine; and its guard's record."""
+    keys = ("steps", "seconds", "compile_seconds", "finished", "machine", "guard")
+    done = read_done(run)
     return {key: done[key] for key in keys if key in done}
 
 
@@ -385,7 +380,7 @@ def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
     """
     lines = [f"{'':32}{'model':>10}{'retrained':>11}{'difference':>12}"] if retrained else []
     for name, value in metrics.items():
-        unit = _UNITS.get(name, "%")
+        unit = unit_of(name).name
         digits = 2 if unit in ("%", "percentage points") else 3
         line = f"{name:32}{value:10.{digits}f}"
         if name in retrained and unit != "best at 1":
@@ -395,7 +390,7 @@ def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
 
 
 def render_judge(results: dict[str, Any]) -> str:
-    """By what generated images were judged, as a line of text.
+    """The judge of generated images, as a line of text.
 
     Args:
         results: of a model that generates.

@@ -3,8 +3,9 @@
 A run folder holds `config.json` (what the run is for), `fingerprints.json` (of the data, and where
 it was), `forget_request.json` (which examples), `metrics.jsonl`, `checkpoints/` (to resume),
 `weights/` (the result), `deletions.jsonl` (of unlearning: every request that the weights have
-honoured), `done.json` (what it cost), and after evaluation `results.json` and `predictions.npz`. A
-folder belongs to one configuration and to one data set for good, wherever both are moved.
+honoured), `done.json` (what it cost) or `diverged.json` (why it has no result), and after
+evaluation `results.json` and `predictions.npz`. A folder belongs to one configuration and to one
+data set for good, wherever both are moved.
 """
 
 import dataclasses
@@ -25,6 +26,8 @@ from jaxunlearn.folders import check_claim, check_same
 from jaxunlearn.home import expanded
 from jaxunlearn.setting import Weights, load_dataset, load_shapes
 from jaxunlearn.types import InputError
+
+DIVERGED = "diverged.json"
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,14 @@ def read_config(run: Path, *stages: str) -> RunConfig:
             f"{run} is the folder of a run of {config.stage}, but one of {wanted} is needed here."
         )
     if not is_finished(run):
+        if (run / DIVERGED).exists():
+            raise InputError(
+                f"the run of {config.stage} in {run} diverged: "
+                f"{read_json(run / DIVERGED)['reason']} Delete the folder before another try."
+            )
         raise InputError(
             f"the run of {config.stage} in {run} is not finished; run the command that started it "
-            "again, and it goes on where it stopped."
+            "again, and it continues where it stopped."
         )
     return config
 

@@ -10,6 +10,9 @@ compiled or written. `results.py` has the stage that evaluates, `runs.py` the fo
 
 import functools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -297,18 +300,19 @@ def train(
     _say_what_stays_whole(start.params, layout)
     with locked(run), show_progress(run) as on_progress, programs_read() as read:
         runs.claim(run, config, load_dataset(problem), _splits(config))
-        outcome = training.run(
-            programs.of_method(task, config.method, settings, layout),
-            programs.numbers(settings) | programs.held_out(settings, _splits(config)),
-            start,
-            forget,
-            retain,
-            num_steps=settings["num_steps"],
-            seed=seed,
-            checkpointer=Checkpointer(run / "checkpoints", say),
-            metrics_file=run / "metrics.jsonl",
-            on_progress=on_progress,
-        )
+        with _recording_divergence(run):
+            outcome = training.run(
+                programs.of_method(task, config.method, settings, layout),
+                programs.numbers(settings) | programs.held_out(settings, _splits(config)),
+                start,
+                forget,
+                retain,
+                num_steps=settings["num_steps"],
+                seed=seed,
+                checkpointer=Checkpointer(run / "checkpoints", say),
+                metrics_file=run / "metrics.jsonl",
+                on_progress=on_progress,
+            )
         weights = Weights(outcome.state.params, outcome.state.model_state)
         if part is not None:
             weights = Weights(*part.merge(*weights))
@@ -319,6 +323,7 @@ def train(
             "seconds": outcome.seconds + preparation,
             "compile_seconds": outcome.compile_seconds + compiling,
             "programs_read": len(read),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "weights": fingerprint(weights),
             "machine": machine(),
             "digests": {"metrics.jsonl": file_digest(run / "metrics.jsonl")},
@@ -333,6 +338,16 @@ def train(
         write_record(run / "done.json", done)
         hosts.meet(f"{run} is done")
     return runs.load_weights(run, problem)
+
+
+@contextmanager
+def _recording_divergence(run: Path) -> Iterator[None]:
+    """Leaves a record in the folder of a run that diverges, for whoever reads it later."""
+    try:
+        yield
+    except training.Diverged as error:
+        write_record(run / runs.DIVERGED, {"reason": str(error)})
+        raise
 
 
 def _narrowed(task: Task, aim: Aim | None) -> tuple[Task, Narrowed | None]:

@@ -10,6 +10,7 @@ from jaxunlearn.config import load_study
 from jaxunlearn.files import write_record
 from jaxunlearn.folders import locked
 from jaxunlearn.report.study import read_lines
+from jaxunlearn.verifying import verify
 from tests.shell.commands import assert_refused, call, copy, done, snapshot, weights
 
 pytest_plugins = ["tests.shell.fixtures"]
@@ -140,14 +141,17 @@ def test_again_nothing_is_computed(finished, study, trained):
 
 def test_all_of_a_study_is_verified(finished, study):
     """Its records, the original models, and each run; the one that was altered alone is named."""
-    printed = done("verify", study)
+    findings = verify(study)
+    assert {finding.verdict for finding in findings} == {"matches"}
     for name in (
         "study.json",
         "seed-1/pretrain",
         "seed-1/class-8/original",
         "seed-0/class-8/tight",
     ):
-        assert name in printed
+        assert study / name in {finding.run for finding in findings}
+    printed = " ".join(done("verify", study).split())
+    assert f"{len(findings)} checks, {len(findings)} matches" in printed
     metrics = study / "seed-1" / "class-8" / "tight" / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace("0.", "1.", 1))
     result = call("verify", study)
@@ -297,9 +301,13 @@ def test_a_diverging_method_does_not_stop_the_others(
     assert table["requests"]["random-0.1"]["runs"]["tight"]["seeds"] == 2
     assert "wild" not in table["requests"]["random-0.1"]["runs"]
     assert table["requests"]["class-8"]["runs"]["wild"]["seeds"] == 2
-    unfinished = [(run["seed"], run["request"], run["run"]) for run in table["unfinished"]]
-    assert unfinished == [(0, "random-0.1", "wild"), (1, "random-0.1", "wild")]
-    assert "wild" in (study / "report.md").read_text()
+    assert table["unfinished"] == []
+    diverged = [(run["seed"], run["request"], run["run"]) for run in table["diverged"]]
+    assert diverged == [(0, "random-0.1", "wild"), (1, "random-0.1", "wild")]
+    assert "**Diverged:**" in (study / "report.md").read_text()
+    assert "Diverged: seed 0, random-0.1, wild: at step" in result.out
+    refused = call("evaluate", study / CELLS[0] / "wild")
+    assert_refused(refused, "diverged: a loss or a weight became NaN or infinite at step")
 
     # The mend that the message names: a lower rate, and the folders deleted.
     config.write_text(config.read_text().replace("1e30", "0.03"))
@@ -307,7 +315,8 @@ def test_a_diverging_method_does_not_stop_the_others(
     for seed in (0, 1):
         shutil.rmtree(study / f"seed-{seed}" / "random-0.1" / "wild")
     done("compare", study, "--config", config)
-    assert json.loads((study / "results.json").read_text())["unfinished"] == []
+    table = json.loads((study / "results.json").read_text())
+    assert table["unfinished"] == table["diverged"] == []
 
 
 def test_nothing_follows_a_diverging_original_model(study_text, tmp_path, trained):

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from jaxunlearn.evaluation import Summary, summarize
+from jaxunlearn.evaluation.units import unit_of
+from jaxunlearn.numerals import spread
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"
 METRICS = {
@@ -73,7 +77,17 @@ def shown(found: dict[str, Any], name: str, title: str, like: str) -> str:
         return "–"
     digits = len(like.split(" ")[0].partition(".")[2])
     text = f"{value['mean']:.{digits}f}"
-    return f"{text} ± {value['half_width']:.{digits}f}" if "±" in like else text
+    if " " not in like:
+        return text
+    return f"{text} {spread(summary(value, METRICS[title]), digits)}"
+
+
+def summary(value: dict[str, Any], metric: str) -> Summary:
+    """The mean of a result file with its interval; older files have half of its width."""
+    bounds = unit_of(metric)[1:]
+    if "values" in value:
+        return summarize(value["values"], bounds)
+    return Summary(value["mean"], value["half_width"], value["n"], bounds=bounds)
 
 
 def differences(table: Table, of: list[dict[str, Any]]) -> list[str]:

@@ -36,12 +36,14 @@ class PairedDifference(NamedTuple):
         half_width: half the width of its 95% interval.
         p_value: of the paired t-test; 1 where all differences are 0.
         n: the number of seeds.
+        values: the differences themselves, seed by seed.
     """
 
     mean: float
     half_width: float
     p_value: float
     n: int
+    values: tuple[float, ...]
 
 
 class Ranked(NamedTuple):
@@ -97,7 +99,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
         p_value = 2 * float(t.sf(abs(summary.mean) / error, summary.n - 1))
     else:
         p_value = float(summary.mean == 0)
-    return PairedDifference(summary.mean, summary.half_width, p_value, summary.n)
+    return PairedDifference(summary.mean, summary.half_width, p_value, summary.n, summary.values)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -122,7 +124,10 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def rank(
-    values: Mapping[str, Mapping[int, float]], *, lowest_first: bool = True
+    values: Mapping[str, Mapping[int, float]],
+    *,
+    lowest_first: bool = True,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[Ranked, ...]:
     """Ranks methods by their means, and says which of them cannot be told apart.
 
@@ -130,6 +135,7 @@ def rank(
         values: for each method, its value on each pretraining seed. Pairs are compared on the seeds
             that both have; with fewer than two, they cannot be told apart.
         lowest_first: whether small values are good.
+        bounds: the least and the greatest possible value.
 
     Returns:
         The methods, the best first; equal means in the order given.
@@ -148,7 +154,9 @@ def rank(
             f"a ranking has {most} seeds at most, but intervals and tests need two or more of each "
             "method; run the study with more seeds."
         )
-    summaries = {name: summarize(list(by_seed.values())) for name, by_seed in values.items()}
+    summaries = {
+        name: summarize(list(by_seed.values()), bounds) for name, by_seed in values.items()
+    }
     sign = 1 if lowest_first else -1
     names = sorted(values, key=lambda name: sign * summaries[name].mean)
     differences: dict[tuple[str, str], PairedDifference] = {}

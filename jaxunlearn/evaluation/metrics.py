@@ -220,23 +220,23 @@ def evaluate(
 
 
 def share_of_time(cost: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
-    """What share the seconds of one run are of those of another.
+    """The seconds of one run in percent of another's.
 
     Args:
         cost: "seconds" and "machine" of the one, where they are known.
         other: the same of the other.
 
     Returns:
-        The share; None where either took no time that is known, or where they ran on different
-        machines, whose times say nothing of each other.
+        Percent; None if a time is unknown, or if the runs were on different machines, whose times
+        cannot be compared.
 
     Example:
         >>> share_of_time({"seconds": 1.0}, {"seconds": 4.0})
-        0.25
+        25.0
         >>> share_of_time({"seconds": 1.0, "machine": {"platform": "gpu"}}, {"seconds": 4.0})
     """
     if "seconds" not in cost or not other.get("seconds"):
         return None
     if (cost.get("machine") or {}) != (other.get("machine") or {}):
         return None
-    return cost["seconds"] / other["seconds"]
+    return 100.0 * cost["seconds"] / other["seconds"]

@@ -4,6 +4,9 @@ With n values, mean m and sample standard deviation s (n - 1 in the denominator)
 covers the true mean in 95 of 100 studies is m +- t s / sqrt(n), where t is the 0.975 quantile of
 Student's distribution with n - 1 degrees of freedom: 12.7 for two seeds, 4.3 for three, 2.3 for
 ten. One value has no interval.
+
+The mean of a rate in [0, 100] is in [0, 100] too. The part of the interval that is outside cannot
+hold it, so the interval ends at the bound, and covers the true mean as often as before.
 """
 
 import math
@@ -20,44 +23,70 @@ class Summary(NamedTuple):
 
     Attributes:
         mean: the mean of the values.
-        half_width: half the width of the 95% interval, or None for a single value.
+        half_width: half the width of the 95% t-interval, or None for a single value.
         n: the number of values.
+        values: the values themselves.
+        bounds: the least and the greatest possible value.
+
+    Example:
+        >>> Summary(99.0, 3.0, 3, bounds=(0.0, 100.0)).interval
+        (96.0, 100.0)
     """
 
     mean: float
     half_width: float | None
     n: int
+    values: tuple[float, ...] = ()
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the 95% interval within the bounds, or None for a single value."""
+        if self.half_width is None:
+            return None
+        low, high = self.bounds
+        return max(self.mean - self.half_width, low), min(self.mean + self.half_width, high)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the t-interval would leave the bounds, by more than rounding errors."""
+        if self.half_width is None:
+            return False
+        slack = 1e-9 * max(abs(self.mean), 1.0)
+        beyond = (self.bounds[0] - self.mean, self.mean - self.bounds[1])
+        return self.half_width + max(beyond) > slack
 
 
-def summarize(values: Sequence[float]) -> Summary:
+def summarize(
+    values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> Summary:
     """Mean of some values with its 95% t-interval.
 
     Args:
         values: one finite number for each seed.
+        bounds: the least and the greatest possible value.
 
     Returns:
-        The mean, half the width of its interval (None for one value) and the number of values.
+        The `Summary`.
 
     Raises:
         InputError: if there are no values, or one is not finite.
 
     Example:
-        >>> summarize([3.0])
-        Summary(mean=3.0, half_width=None, n=1)
+        >>> summarize([3.0]).interval
         >>> round(summarize([1.0, 2.0, 3.0]).half_width, 3)
         2.484
     """
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise InputError(
-            f"The values to summarize are {array.tolist()}, but they must be one or more finite "
-            "numbers."
+            f"the values to summarize are {array.tolist()}, but must be one or more finite numbers."
         )
     mean = float(array.mean())
     if array.size == 1:
-        return Summary(mean, None, 1)
+        return Summary(mean, None, 1, (mean,), bounds)
     from scipy.stats import t
 
     quantile = float(t.ppf(0.975, array.size - 1))
     half_width = quantile * float(array.std(ddof=1)) / math.sqrt(array.size)
-    return Summary(mean, half_width, int(array.size))
+    return Summary(mean, half_width, int(array.size), tuple(array.tolist()), bounds)

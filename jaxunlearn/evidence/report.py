@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.evaluation import summarize
+from jaxunlearn.evaluation.units import unit_of
 from jaxunlearn.figures import INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.files import write_text
 from jaxunlearn.markdown import escape, table
+from jaxunlearn.numerals import number, spread
 from jaxunlearn.records import Filled
 
 _NAMES = {
@@ -123,13 +125,14 @@ def evidence_rows(
     titles += ["Disagreement forget", "Disagreement test"]
     rows = []
     for name, entries in models.items():
-        columns = [[e["relearning_curve"][epoch] for e in entries] for epoch in (0, 1, last)]
-        columns += [[e["probe_accuracy"] for e in entries]]
-        columns += [[e["calibration_error"][part] for e in entries] for part in _PARTS]
-        cells = [_cell(values) for values in columns]
-        cells += [_cell([e["brier_score"]["test"] for e in entries], decimals=3)]
-        cells += [_cell([max(filter(_is_number, e["class_damage"])) for e in entries])]
-        cells += [_cell([e["disagreement"][part] for e in entries]) for part in _PARTS]
+        worst = [max(filter(_is_number, e["class_damage"])) for e in entries]
+        curves = [[e["relearning_curve"][epoch] for e in entries] for epoch in (0, 1, last)]
+        cells = [_cell("relearning_curve", values) for values in curves]
+        cells += [_cell("probe_accuracy", [e["probe_accuracy"] for e in entries])]
+        cells += [_of_part("calibration_error", entries, part) for part in _PARTS]
+        cells += [_of_part("brier_score", entries, "test", decimals=3)]
+        cells += [_cell("class_damage", worst)]
+        cells += [_of_part("disagreement", entries, part) for part in _PARTS]
         rows.append([name, *cells])
     return titles, rows
 
@@ -138,13 +141,16 @@ def _is_number(value: float | None) -> bool:
     return value is not None
 
 
-def _cell(values: list[float | None], decimals: int = 1) -> str:
+def _cell(key: str, values: list[float | None], decimals: int = 1) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    summary = summarize(known)
-    text = f"{summary.mean:.{decimals}f}"
-    return text if summary.half_width is None else f"{text} ± {summary.half_width:.{decimals}f}"
+    summary = summarize(known, unit_of(key)[1:])
+    return f"{number(summary.mean, decimals)} {spread(summary, decimals)}".rstrip()
+
+
+def _of_part(key: str, entries: Entries, part: str, decimals: int = 1) -> str:
+    return _cell(key, [entry[key][part] for entry in entries], decimals)
 
 
 def _methods(models: dict[str, Entries]) -> list[str]:

@@ -5,7 +5,6 @@ Reading needs only files that the commands wrote; no model is run here.
 
 import json
 import os
-import time
 from pathlib import Path
 
 from jaxunlearn.files import sealed, write_text
@@ -26,8 +25,8 @@ def write_report(
 ) -> dict[str, Path]:
     """Writes `report.md`, `report.html` and `results.json` into a study folder.
 
-    Finished runs are reported, runs under way are listed. The three files are replaced only when
-    all of them could be made.
+    Finished runs are reported, runs under way and diverged ones are listed. The files follow from
+    the records of the runs alone, and are replaced only when all of them could be made.
 
     Args:
         study_folder: the folder with `study.json` and the runs.
@@ -53,10 +52,10 @@ def _write(folder: Path, rank_by: str | None) -> dict[str, Path]:
     tables = [make_table(study, request, rank_by) for request in study.requests]
     for table in tables:
         draw_samples(study, table)
-    extras, written = read_extras(study), time.time()
+    extras = read_extras(study)
     texts = {
-        "markdown": ("report.md", render_markdown(study, tables, extras, written)),
-        "html": ("report.html", render_page(study, tables, extras, written)),
+        "markdown": ("report.md", render_markdown(study, tables, extras)),
+        "html": ("report.html", render_page(study, tables, extras)),
         "json": ("results.json", json.dumps(sealed(to_json(study, tables)), indent=2) + "\n"),
     }
     paths = {}

@@ -7,7 +7,8 @@ then averaged. The smallest mean gap is marked among methods only: reference row
 from dataclasses import dataclass
 from typing import Any
 
-from jaxunlearn.evaluation import Summary, summarize
+from jaxunlearn.evaluation import PairedDifference, Summary, summarize
+from jaxunlearn.evaluation.units import unit_of
 from jaxunlearn.report.columns import COLUMNS, DISTANCE, REFERENCES, Column
 from jaxunlearn.report.ranking import METRIC, Ranking, can_rank, make_ranking
 from jaxunlearn.report.study import Study
@@ -80,7 +81,9 @@ def _summaries(study: Study, request: str, name: str) -> dict[str, Cell]:
             if key in run.metrics and key in oracle.get(run.seed, {})
         ]
         compared = key in _COMPARED and name != "retrain" and pairs
-        cells[key] = Cell(summarize(values), summarize(pairs) if compared else None)
+        _, low, high = unit_of(key)
+        difference = summarize(pairs, (low - high, high - low)) if compared else None
+        cells[key] = Cell(summarize(values, (low, high)), difference)
     return cells
 
 
@@ -128,12 +131,22 @@ def make_table(study: Study, request: str, rank_by: str | None = None) -> Table:
     return Table(request, columns, tuple(rows), counts, ranking)
 
 
+def _plain(summary: Summary) -> dict[str, Any]:
+    low, high = summary.interval or (None, None)
+    return {"mean": summary.mean, "low": low, "high": high, "values": list(summary.values)}
+
+
+def _plain_difference(found: PairedDifference) -> dict[str, Any]:
+    summary = Summary(found.mean, found.half_width, found.n, found.values)
+    return _plain(summary) | {"p_value": found.p_value}
+
+
 def _plain_ranking(ranking: Ranking) -> dict[str, Any]:
     places = [
         {
             "method": place.name,
-            **place.value._asdict(),
-            "to_first": None if place.to_best is None else place.to_best._asdict(),
+            **_plain(place.value),
+            "to_first": None if place.to_best is None else _plain_difference(place.to_best),
             "p_holm": place.p_adjusted,
             "letters": place.letters,
             "cannot_be_told_apart_from": list(place.like),
@@ -156,15 +169,11 @@ def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
         tables: one for each request.
 
     Returns:
-        A dict that `json.dumps` accepts: for each request and run the number of seeds and, for
-        every metric, mean, half-width of the 95% interval (null for one seed), n, and the same
-        three of the difference to the retrained model (null where it has none); and the ranking,
-        if there is one.
+        A dict that `json.dumps` accepts: for each request the settings of every run, and for each
+        run the number of seeds and, for every metric, the mean, both ends of its 95% interval (null
+        for one seed), the value of each seed, and the same of the difference to the retrained model
+        (null where it has none); and the ranking, if there is one.
     """
-
-    def plain(summary: Summary | None) -> dict[str, float | int | None] | None:
-        return None if summary is None else summary._asdict()
-
     requests = {}
     for table in tables:
         runs = {}
@@ -173,11 +182,16 @@ def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
                 "reference": row.reference,
                 "seeds": row.seeds,
                 "metrics": {
-                    key: {**cell.value._asdict(), "difference": plain(cell.difference)}
+                    key: _plain(cell.value)
+                    | {"difference": None if cell.difference is None else _plain(cell.difference)}
                     for key, cell in row.cells.items()
                 },
             }
-        requests[table.request] = {"counts": table.counts, "runs": runs}
+        requests[table.request] = {
+            "counts": table.counts,
+            "runs": runs,
+            "settings": {k: dict(v) for k, v in study.settings(table.request).items()},
+        }
         if table.ranking is not None:
             requests[table.request]["ranking"] = _plain_ranking(table.ranking)
     return {
@@ -186,10 +200,14 @@ def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
         "model": study.model,
         "seeds": list(study.seeds),
         "machines": [dict(machine) for machine in study.machines],
-        "interval": "95% t-interval over seeds, mean +- half_width",
+        "interval": "95% t-interval over seeds, from low to high, cut at the possible values",
         "requests": requests,
-        "unfinished": [
-            {"seed": run.seed, "request": run.request, "run": run.name, "step": run.step}
-            for run in study.unfinished
-        ],
+        **{
+            kind: [
+                {"seed": run.seed, "request": run.request, "run": run.name, "step": run.step}
+                for run in study.unfinished
+                if run.diverged == (kind == "diverged")
+            ]
+            for kind in ("diverged", "unfinished")
+        },
     }

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxunlearn.evaluation.units import Unit, unit_of
+from jaxunlearn.numerals import significant_decimals
+
 Direction = Literal["near", "low", "high", "cost"]
 
 DIRECTIONS: dict[Direction, str] = {
@@ -22,7 +25,7 @@ class Column:
         group: the heading it shares with its neighbours.
         title: its own heading, to be read below the group's.
         short: a heading for narrow terminals.
-        decimals: digits after the point.
+        decimals: digits after the point; of a cost, at most as many.
         direction: what a good value is: near the retrained model's, low, high, or a mere cost.
         meaning: what it measures, for the legend.
     """
@@ -34,6 +37,17 @@ class Column:
     decimals: int
     direction: Direction
     meaning: str
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of its numbers."""
+        return unit_of(self.key)
+
+    def digits(self, value: float) -> int:
+        """Digits after the point of a value: costs, of any size, show three significant digits."""
+        if self.direction == "cost":
+            return min(self.decimals, significant_decimals(value))
+        return self.decimals
 
 
 ACCURACY, ATTACK, GENERATED, LOOKS, DISTANCE, COST = (
@@ -94,7 +108,7 @@ COLUMNS: tuple[Column, ...] = (
         "near",
         "Share of the forget data that a support vector attacker calls NON-members. It is trained "
         "to tell retain data from test data by the confidence in the true class, on equal numbers "
-        "of both. Higher means more looks forgotten.",
+        "of both. Higher: more examples look forgotten.",
     ),
     Column(
         "entropy_member_rate",
@@ -104,9 +118,9 @@ COLUMNS: tuple[Column, ...] = (
         2,
         "near",
         "Share of the forget data that a logistic attacker calls MEMBERS. It is trained to tell "
-        "all retain data from test data by the entropy of the prediction. Higher means more looks "
-        "remembered: the opposite direction of svc_non_member_rate, with which it cannot be "
-        "compared.",
+        "all retain data from test data by the entropy of the prediction. Higher: more examples "
+        "look remembered. This is the opposite direction of svc_non_member_rate, and the two "
+        "cannot be compared.",
     ),
     Column(
         "generated_forget_accuracy",
@@ -174,8 +188,8 @@ COLUMNS: tuple[Column, ...] = (
         "floor",
         3,
         "near",
-        "The same distance between two random halves of the real images: below it nothing can be "
-        "told apart.",
+        "The same distance between two random halves of the real images: differences below it mean "
+        "nothing.",
     ),
     Column(
         "precision_retain",
@@ -258,19 +272,19 @@ COLUMNS: tuple[Column, ...] = (
         COST,
         "Seconds",
         "s",
-        1,
+        3,
         "cost",
-        "Wall-clock time of the whole run, masks and Fisher information included; not to be "
-        "compared between machines.",
+        "Wall-clock time of the whole run, masks and Fisher information included. Times of "
+        "different machines cannot be compared.",
     ),
     Column(
         "share_of_retraining",
         COST,
         "% of retraining",
         "% of\nretrain",
-        1,
+        3,
         "cost",
-        "The same time as a share of the time it took to retrain from scratch.",
+        "The same time in percent of the time that retraining from scratch took.",
     ),
 )
 
@@ -282,8 +296,7 @@ REFERENCES: dict[str, tuple[str, str]] = {
 
 REFERENCE_MEANINGS: dict[str, str] = {
     "original": "The model trained on everything, before anything was forgotten.",
-    "retrain": "The model trained from scratch without the forget data: what unlearning tries to "
-    "equal.",
+    "retrain": "The model retrained from scratch without the forget data: the goal of unlearning.",
     "retrain-again": "The same training from another seed. Its distance to the retrained model is "
-    "chance alone, and so the floor below which differences between methods say nothing.",
+    "chance alone, and so the floor below which differences between methods mean nothing.",
 }

@@ -1,12 +1,12 @@
 """What the utility budgets of a study's guarded runs came to: one line a run, as its proof."""
 
+from jaxunlearn.numerals import number
 from jaxunlearn.report.study import Study
-from jaxunlearn.report.wording import number
 
 GUARD_NOTE = (
     "Mean loss on held-out retain data, with the same examples and noise at each audit. Steps that "
-    "broke the limit were wound back to the last audit that passed, and the steps from there on "
-    "halved. The end is what the audit of the kept weights measured."
+    "broke the limit were rolled back to the last audit that passed, and later steps were halved. "
+    "The loss at the end is the audit of the weights that were kept."
 )
 
 

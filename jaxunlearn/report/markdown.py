@@ -21,7 +21,8 @@ from jaxunlearn.report.wording import (
     ranking_headings,
     row_name,
     row_note,
-    unfinished_lines,
+    settings_lines,
+    unfinished_lists,
     verdict,
 )
 
@@ -57,23 +58,21 @@ def _guards(study: Study, request: str) -> list[str]:
     return [*lines, *markdown_table(["", *titles], escaped), "", GUARD_NOTE]
 
 
-def render_markdown(study: Study, tables: list[Table], extras: Extras, written: float) -> str:
+def render_markdown(study: Study, tables: list[Table], extras: Extras) -> str:
     """Writes the report as Markdown.
 
     Args:
         study: the study.
         tables: one for each request.
         extras: what other commands found on it.
-        written: when the report is written, in seconds since 1970.
 
     Returns:
         The text, ending with a newline.
     """
     lines = [f"# {escape(study.title)}", ""]
-    lines += [f"- **{escape(name)}:** {escape(text)}" for name, text in facts(study, written)]
-    if study.unfinished:
-        lines += ["", "**Not finished:**", ""]
-        lines += [f"- {escape(line)}" for line in unfinished_lines(study)]
+    lines += [f"- **{escape(name)}:** {escape(text)}" for name, text in facts(study)]
+    for heading, runs in unfinished_lists(study).items():
+        lines += ["", f"**{heading}:**", "", *(f"- {escape(line)}" for line in runs)]
     for table in tables:
         words = describe_request(table.request)
         lines += ["", f"## {escape(table.request)}" + (f": {words}" if words else ""), ""]
@@ -101,6 +100,9 @@ def render_markdown(study: Study, tables: list[Table], extras: Extras, written: 
         if extras.ulira_on(table.request) is not None:
             file = f"{ULIRA_FOLDER}/ulira.md"
             lines += ["", f"The attack on single examples: [{file}]({file})."]
+        if settings := settings_lines(study, table.request):
+            lines += ["", "### Settings", ""]
+            lines += [f"- **{escape(name)}:** {escape(text)}" for name, text in settings]
     lines += ["", "## What the rows and columns mean", ""]
     lines += [
         f"- **{REFERENCES[name][0]}:** {meaning}" for name, meaning in REFERENCE_MEANINGS.items()

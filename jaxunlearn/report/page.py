@@ -38,7 +38,8 @@ from jaxunlearn.report.wording import (
     ranking_headings,
     row_name,
     row_note,
-    unfinished_lines,
+    settings_lines,
+    unfinished_lists,
     verdict,
 )
 
@@ -169,8 +170,8 @@ def _histories(table: Table, study: Study) -> str:
         return ""
     bold = " Thin lines are single seeds, bold ones their mean." if len(study.seeds) > 1 else ""
     return (
-        "<h3>Losses and multiplier while unlearning</h3><p>As logged at each step; long runs are "
-        f"averaged over neighbouring steps.{bold}</p>"
+        "<h3>Losses and multiplier while unlearning</h3><p>As logged at each step; in long runs, "
+        f"neighbouring steps are averaged.{bold}</p>"
         f'{key_list(_HISTORY_KEY[: 3 if has_multiplier else 2])}<div class="charts">{figures}</div>'
     )
 
@@ -182,6 +183,20 @@ def _verdict(table: Table, study: Study, extras: Extras) -> str:
     items = "".join(f"<li>{_heading(sentence)}</li>" for sentence in sentences)
     note = f'<p class="note">{escape(SETTLED_NOTE)}</p>' if len(study.seeds) > 1 else ""
     return f'<h3>Verdict</h3><ul class="verdict">{items}</ul>{note}'
+
+
+def _settings(table: Table, study: Study) -> str:
+    """All settings of every run, folded."""
+    items = "".join(
+        f"<dt>{breakable(name)}</dt><dd>{breakable(text)}</dd>"
+        for name, text in settings_lines(study, table.request)
+    )
+    if not items:
+        return ""
+    return (
+        "<details><summary>Settings of every run</summary>"
+        f'<dl class="legend">{items}</dl></details>'
+    )
 
 
 def _section(table: Table, study: Study, extras: Extras, anchor: str) -> str:
@@ -209,6 +224,7 @@ def _section(table: Table, study: Study, extras: Extras, anchor: str) -> str:
         ulira_section(table, extras),
         _histories(table, study),
         multiplier_section(study, table),
+        _settings(table, study),
         "</section>",
     ]
     return "".join(parts_of_section)
@@ -227,20 +243,19 @@ def _legend(tables: list[Table]) -> str:
     return (
         '<section id="legend"><h2>What the rows and columns mean</h2>'
         "<p>The goal is the model retrained without the forget data. Most columns are therefore "
-        "best where they equal its row, and the signed difference stands in brackets. The best "
+        "best where they equal its row, and the signed difference is in parentheses. The best "
         "distance among the methods is highlighted; the reference rows take no part.</p>"
         f'<dl class="legend">{items}</dl></section>'
     )
 
 
-def render_page(study: Study, tables: list[Table], extras: Extras, written: float) -> str:
+def render_page(study: Study, tables: list[Table], extras: Extras) -> str:
     """Writes the report as one HTML page.
 
     Args:
         study: the study.
         tables: one for each request.
         extras: what other commands found on it.
-        written: when the report is written, in seconds since 1970.
 
     Returns:
         The page's text.
@@ -248,16 +263,16 @@ def render_page(study: Study, tables: list[Table], extras: Extras, written: floa
     pairs = "".join(
         f"<div{' class=wide' if len(text) > 30 else ''}><dt>{escape(name)}</dt>"
         f"<dd>{escape(text)}</dd></div>"
-        for name, text in facts(study, written)
+        for name, text in facts(study)
     )
     links = "".join(
         f'<a href="#request-{number}">{escape(table.request)}</a>'
         for number, table in enumerate(tables, start=1)
     )
     warning = ""
-    if study.unfinished:
-        items = "".join(f"<li>{escape(line)}</li>" for line in unfinished_lines(study))
-        warning = f'<div class="warning"><strong>Not finished</strong><ul>{items}</ul></div>'
+    for heading, lines in unfinished_lists(study).items():
+        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        warning += f'<div class="warning"><strong>{heading}</strong><ul>{items}</ul></div>'
     sections = "".join(
         _section(table, study, extras, f"request-{number}")
         for number, table in enumerate(tables, start=1)

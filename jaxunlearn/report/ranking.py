@@ -48,7 +48,8 @@ def make_ranking(study: Study, request: str, metric: str = METRIC) -> Ranking:
         if by_seed:
             values[name] = by_seed
     column = columns[metric]
-    return Ranking(column, rank(values, lowest_first=column.direction == "low"))
+    bounds = (column.unit.low, column.unit.high)
+    return Ranking(column, rank(values, lowest_first=column.direction == "low", bounds=bounds))
 
 
 def can_rank(study: Study, request: str) -> bool:

@@ -57,8 +57,9 @@ def samples_section(study: Study, table: Table) -> str:
     return (
         "<h3>Generated images</h3><p>Before, after each method, and retrained without the forget "
         "data. All models begin with the same noise in a column, so what differs between rows is "
-        f'what they learned.</p><img class="samples" alt="{label}" '
-        f'src="data:image/png;base64,{text}">'
+        f'what they learned.</p><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{label}"><img class="samples" alt="{label}" '
+        f'src="data:image/png;base64,{text}"></div>'
     )
 
 

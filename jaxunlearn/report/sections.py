@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.evidence.report import MEANINGS, Entries, evidence_rows
+from jaxunlearn.numerals import number
 from jaxunlearn.report.aggregate import Table
 from jaxunlearn.report.charts import series
 from jaxunlearn.report.columns import REFERENCES
@@ -18,7 +19,6 @@ from jaxunlearn.report.guards import GUARD_NOTE, guard_rows
 from jaxunlearn.report.markup import breakable, figure, key_list, plain_table
 from jaxunlearn.report.plane import draw_plane, make_plane
 from jaxunlearn.report.study import Run, Study
-from jaxunlearn.report.wording import number
 from jaxunlearn.shadow.report import ulira_rows
 
 _MOST_CLASSES = 20
@@ -61,9 +61,9 @@ def plane_section(study: Study, table: Table) -> str:
     drawn = " ".join(text for name, text in marks.items() if name in plane.references)
     return (
         "<h3>Forgetting against utility</h3><p>To the right: test accuracy, higher is better. "
-        "Upwards: forget error, the distance of the forget accuracy to that of the retrained model "
-        "of the same seed, lower is better. Filled: the Pareto front, methods that no other one "
-        f"beats in both. Means over seeds, so a near neighbour may be as good. {drawn}</p>"
+        "Upwards: forget error, the difference in forget accuracy to the retrained model of the "
+        "same seed, lower is better. Filled: the Pareto front, methods that no other method beats "
+        f"in both. Points are means over seeds, so a near neighbour may be as good. {drawn}</p>"
         f'<div class="plane"><figure>{draw_plane(plane)}</figure><ol>{items}</ol></div>'
     )
 
@@ -106,9 +106,10 @@ def multiplier_section(study: Study, table: Table) -> str:
         return ""
     return (
         "<h3>Multiplier beside the exact multiplier</h3><p>Runs of one method that differ in how "
-        "they find the multiplier, and in the tolerance where the caption says so. Each follows "
-        "its own weights, so the curves need not agree step by step. A few values of the exact one "
-        f'may lie above it.</p>{key_list(_MULTIPLIER_KEY)}<div class="charts">{figures}</div>'
+        "they find the multiplier, and in the tolerance where the caption names two. Each follows "
+        "its own weights, so the curves need not agree step by step. A few values of the exact "
+        "multiplier may be above the picture.</p>"
+        f'{key_list(_MULTIPLIER_KEY)}<div class="charts">{figures}</div>'
     )
 
 
@@ -144,11 +145,11 @@ def evidence_section(table: Table, extras: Extras) -> str:
     if extras.without_evidence:
         missing = (
             f" {extras.without_evidence} runs of the study have no evidence on their present "
-            "weights: let jaxunlearn evidence gather it."
+            "weights; run jaxunlearn evidence again."
         )
     return (
         "<h3>Relearning</h3><p>Accuracy on the forget data while the model is trained on them "
-        "again. Where unlearning left no trace, the curve follows that of the retrained model."
+        "again. If unlearning left no trace, the curve follows the retrained model's."
         f"</p>{shown}<h3>Evidence</h3>{plain_table('Evidence', titles, rows)}"
         f'<p class="note">{escape(" ".join(MEANINGS.split()) + missing)}</p>{_damage(models)}'
     )
@@ -203,9 +204,9 @@ def ulira_section(table: Table, extras: Extras) -> str:
         "<h3>U-LiRA</h3><p>Can an attacker who knows everything else tell for single examples "
         "whether a model unlearned them, or was retrained without them? "
         f"{found['shadows']} shadow models, {found['targets']} target examples, pretraining seed "
-        f"{found['seed']}. An AUC of 50 is a coin; the row of the retrained model is what perfect "
-        f"unlearning gets here. In brackets 95% bootstrap intervals.{few}</p>"
+        f"{found['seed']}. An AUC of 50 is a coin toss; the row of the retrained model is what "
+        f"perfect unlearning gets here. In parentheses: 95% bootstrap intervals.{few}</p>"
         f"{plain_table('U-LiRA', titles, rows)}{charts}"
-        f'<p class="note">ROC curves on logarithmic axes; dotted diagonal: a coin. More in '
+        f'<p class="note">ROC curves on logarithmic axes; dotted diagonal: a coin toss. More in '
         f"{ULIRA_FOLDER}/ulira.md.</p>"
     )

@@ -10,15 +10,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jaxunlearn import methods
+from jaxunlearn.config import Aim
 from jaxunlearn.evaluation import SplitPredictions, distances, divergences, share_of_time
 from jaxunlearn.files import check_digests, unsealed
 from jaxunlearn.folders import first_difference
+from jaxunlearn.records import check_record
 from jaxunlearn.report.columns import REFERENCES
+from jaxunlearn.results import RESULTS
+from jaxunlearn.runs import DIVERGED
 from jaxunlearn.types import InputError
 
 
@@ -31,14 +35,17 @@ class Run:
         request: the forget request, by its folder's name.
         name: "original", "retrain", "retrain-again" or a method.
         folder: where it lies.
-        metrics: all its numbers: those of `evaluate`, "seconds", "share_of_retraining" in percent,
-            and "frechet_ratio", the Frechet distance over that of the original model.
+        metrics: all its numbers: those of `evaluate`, "seconds", "share_of_retraining", and
+            "frechet_ratio", the Frechet distance over the original model's; `UNITS` has their
+            units.
         counts: how many examples each split has.
-        finished: when its results were written, in seconds since 1970.
+        finished: when its training finished, in UTC as ISO 8601; None where that is not on record.
         machine: facts on the machine that trained it; empty where none is on record.
         guard: of a guarded run "start", "limit" and "end" of its held-out retain loss, and its
             "rollbacks"; empty otherwise.
         judged: of generated images, the "judge" and the "features"; empty otherwise.
+        settings: the "method", its "settings", and its "aim" if it has one; empty where no
+            configuration is on record.
     """
 
     seed: int
@@ -47,10 +54,11 @@ class Run:
     folder: Path
     metrics: Mapping[str, float]
     counts: Mapping[str, int]
-    finished: float
+    finished: str | None = None
     machine: Mapping[str, Any] = field(default_factory=dict)
     guard: Mapping[str, float] = field(default_factory=dict)
     judged: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def predictions(self) -> SplitPredictions | None:
         """Its predictions, or None if they were not kept."""
@@ -64,12 +72,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that has been started and has no results yet: in progress, or interrupted."""
+    """A run that has been started and has no results: in progress, interrupted, or diverged."""
 
     seed: int
     request: str
     name: str
     step: int | None
+    diverged: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,13 @@ class Study:
     def select(self, request: str, name: str) -> list[Run]:
         """All seeds' runs of one method (or reference) on one request, by ascending seed."""
         return [run for run in self.runs if (run.request, run.name) == (request, name)]
+
+    def settings(self, request: str) -> dict[str, Mapping[str, Any]]:
+        """The settings of every run on a request by its name, the same with every seed."""
+        started: list[Run | Unfinished] = [*self.runs, *self.unfinished]
+        known = {run.name: run.settings for run in started if run.request == request}
+        names = (*REFERENCES, *self.methods)
+        return {name: known[name] for name in names if known.get(name)}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -169,36 +186,37 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     check_digests(folder, results)
     done = read_json(folder / "done.json") if (folder / "done.json").exists() else {}
     check_digests(folder, done)
-    metrics = results.get("metrics")
-    if not isinstance(metrics, dict):
-        raise InputError(f'{path} has no "metrics", which must be an object of numbers.')
-    numbers = dict(metrics)
+    check_record(path, results, RESULTS)
+    numbers = dict(results["metrics"])
     if results.get("seconds") is not None:
         numbers["seconds"] = results["seconds"]
-    bad = {key: value for key, value in numbers.items() if not is_number(value)}
-    if bad:
-        key, value = next(iter(bad.items()))
-        raise InputError(f"{path} has {key} = {value!r}, which must be a finite number.")
-    counts = results.get("counts") or {}
-    if not isinstance(counts, dict) or not all(is_number(value) for value in counts.values()):
-        raise InputError(f'{path} has "counts" = {counts!r}, which must be an object of numbers.')
-    guard = results.get("guard") or {}
-    if guard and not (
-        isinstance(guard, dict)
-        and set(guard) == {"start", "limit", "end", "rollbacks"}
-        and all(is_number(value) for value in guard.values())
-    ):
-        raise InputError(
-            f'{path} has "guard" = {guard!r}, which must have numbers for start, limit, end and '
-            "rollbacks."
-        )
-    finished, machine = path.stat().st_mtime, done.get("machine") or {}
+    machine = done.get("machine") or {}
     if not isinstance(machine, dict):
         raise InputError(f'{folder / "done.json"} has "machine" = {machine!r}, not an object.')
-    judged: dict[str, Any] = {k: results[k] for k in ("judge", "features") if k in results}
     return Run(
-        seed, request, folder.name, folder, numbers, counts, finished, machine, guard, judged
+        seed,
+        request,
+        folder.name,
+        folder,
+        numbers,
+        results.get("counts") or {},
+        results.get("finished"),
+        machine,
+        results.get("guard") or {},
+        {key: results[key] for key in ("judge", "features") if key in results},
+        _read_settings(folder),
     )
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """The method of a run and all its settings, and what of its aim is not a default."""
+    place = folder if folder.name != "original" else folder.parents[1] / "pretrain"
+    if not (place / "config.json").exists():
+        return {}
+    config, usual = methods.completed(read_json(place / "config.json")), asdict(Aim())
+    aim = {k: v for k, v in (config.get("aim") or {}).items() if v != usual.get(k)}
+    chosen = {key: config[key] for key in ("method", "settings") if key in config}
+    return chosen | ({"aim": aim} if aim else {})
 
 
 def _complete(run: Run, retrained: Run) -> Run:
@@ -217,7 +235,7 @@ def _complete(run: Run, retrained: Run) -> Run:
     costs = ({**each.metrics, "machine": each.machine} for each in (run, retrained))
     share = share_of_time(*costs)
     if share is not None:
-        derived["share_of_retraining"] = 100.0 * share
+        derived["share_of_retraining"] = share
     return replace(run, metrics={**derived, **numbers})
 
 
@@ -326,7 +344,9 @@ def read_study(folder: str | Path) -> Study:
                 else:
                     steps = [entry.get("step") for entry in read_lines(path / "metrics.jsonl")]
                     last = steps[-1] if steps and is_number(steps[-1]) else None
-                    unfinished.append(Unfinished(seed, request_folder.name, path.name, last))
+                    diverged = (path / DIVERGED).exists() and not (path / "done.json").exists()
+                    place = (seed, request_folder.name, path.name)
+                    unfinished.append(Unfinished(*place, last, diverged, _read_settings(path)))
             original = next((run for run in group if run.name == "original"), None)
             if original is not None:
                 group = [_beside_original(run, original) for run in group]

@@ -112,6 +112,9 @@ figure {
 figcaption { font-weight: 600; font-size: 0.92rem; margin-bottom: 4px; overflow-wrap: anywhere; }
 figcaption small { font-weight: 400; color: var(--muted); font-size: 0.8rem; margin-left: 6px; }
 .chart { display: block; width: 100%; height: auto; }
+.samples { display: block; max-width: 100%; height: auto; }
+details { margin: 40px 0 0; }
+summary { font-size: 1.08rem; font-weight: 650; cursor: pointer; }
 .chart text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
 .legend { display: grid; grid-template-columns: minmax(150px, 220px) 1fr; gap: 0; margin: 14px 0; }
 .legend dt, .legend dd { margin: 0; padding: 9px 0; border-top: 1px solid var(--line); }
@@ -129,6 +132,7 @@ figcaption small { font-weight: 400; color: var(--muted); font-size: 0.8rem; mar
   .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 18px; }
   tbody th { min-width: 104px; max-width: 120px; }
   .charts, .plane { grid-template-columns: minmax(0, 1fr); }
+  .samples { max-width: 760px; }
   .legend { grid-template-columns: minmax(0, 1fr); }
   .legend dt { padding-bottom: 0; }
   .legend dd { border-top: 0; padding-top: 2px; }

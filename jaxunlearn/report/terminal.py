@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jaxunlearn.report.aggregate import Row, make_table, shown_columns
 from jaxunlearn.report.columns import Column
 from jaxunlearn.report.study import Study, read_study
-from jaxunlearn.report.wording import parts, row_name
+from jaxunlearn.report.wording import parts, row_name, unfinished_lists
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -40,9 +40,9 @@ def _texts(row: Row, columns: list[Column]) -> "list[Text]":
 def render_table(study: Study | str) -> "RichTable":
     """Renders all requests of a study as one table, a section for each.
 
-    A cell has the mean over seeds and, below it in brackets, the signed difference to the retrained
-    model. Intervals, the ranking, the JS divergence, the average gaps by one attack and the share
-    of retraining are left to the written report.
+    A cell has the mean over seeds and, below it in parentheses, the signed difference to the
+    retrained model. Intervals, the ranking, the JS divergence, the average gaps by one attack
+    and the share of retraining are left to the written report.
 
     Args:
         study: a study, or the path of its folder.
@@ -61,14 +61,21 @@ def render_table(study: Study | str) -> "RichTable":
         study = read_study(study)
     tables = [make_table(study, request) for request in study.requests]
     columns = [
-        replace(column, decimals=min(column.decimals, 1) if column.decimals < 3 else 3)
+        replace(column, decimals=1) if column.decimals == 2 else column
         for column in shown_columns(tables)
         if column.key not in _LEFT_OUT
     ]
+    told = [f"{kind}: {'; '.join(runs)}" for kind, runs in unfinished_lists(study).items()]
     seeds = f"means over {len(study.seeds)} seeds" if len(study.seeds) > 1 else "one seed"
     rendered = Table(
         title=Text(study.title, style="bold"),
-        caption=f"{seeds}; in brackets the difference to the retrained model; * best among methods",
+        caption="\n".join(
+            [
+                f"{seeds}; in parentheses the difference to the retrained model; "
+                "* best among methods",
+                *told,
+            ]
+        ),
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,

@@ -1,20 +1,21 @@
-"""The verdict on one request in plain sentences, each of which says what its numbers say.
+"""The verdict on one request in plain sentences, each about numbers of the table.
 
 Statements about several seeds rest on differences that are paired over them. One counts as settled
-when the 95% t-interval of the mean difference lies on one side; the others are said to be open.
-With one seed there are no intervals: numbers are compared as they are shown, under the sentence
-that one seed ranks nothing.
+if the 95% t-interval of the mean difference is on one side of the limit; the others are open. With
+one seed there are no intervals: numbers are compared as they are shown, below the sentence that one
+seed ranks nothing.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxunlearn.evaluation import Summary, summarize
+from jaxunlearn.numerals import number
 from jaxunlearn.report.aggregate import Row, Table
 from jaxunlearn.report.columns import COLUMNS
 from jaxunlearn.report.ranking import METRIC, can_rank, make_ranking
 from jaxunlearn.report.study import Study
-from jaxunlearn.report.wording import number, parts, verdict
+from jaxunlearn.report.wording import parts, verdict
 
 RETAIN_LOSS, TEST_LOSS = 0.5, 1.0  # percentage points below the retrained model
 SMALL_SHARE = 20.0  # percent of the time of retraining
@@ -22,12 +23,12 @@ _ENOUGH_SHADOWS = 16
 _MANY = 6
 
 ONE_SEED = (
-    "One seed ranks nothing: what follows describes single runs, and another seed may turn it "
-    "round."
+    "One seed ranks nothing: these sentences describe single runs, and another seed may reverse "
+    "them."
 )
 SETTLED_NOTE = (
-    "Said of a method where the 95% t-interval of its mean difference, paired over seeds, lies on "
-    "one side; the intervals are not corrected for the number of methods."
+    "A difference is called settled if its paired 95% t-interval excludes zero, or the limit "
+    "named; the intervals are not corrected for the number of methods."
 )
 _COLUMN = {column.key: column for column in COLUMNS}
 
@@ -86,7 +87,7 @@ def split(differences: Mapping[str, Summary], limit: float, decimals: int, alone
         Sides(true=['a'], false=[], open=['b'])
     """
     sides = Sides([], [], [])
-    for name, (mean, width, _) in differences.items():
+    for name, (mean, width, *_) in differences.items():
         if alone:
             side = sides.true if round(mean, decimals) < limit else sides.false
         elif width is None:
@@ -106,7 +107,7 @@ def _say(subject: str, claim: str, opposite: str, sides: Sides) -> list[str]:
         if words == opposite and _MANY < len(names) < total:
             listed = "all others"
         if names:
-            shares.append(f"{words} with {listed}")
+            shares.append(f"{words} for {listed}")
     return [f"{subject}: {'; '.join(shares)}."] if shares else []
 
 
@@ -155,11 +156,11 @@ def _nearest(study: Study, request: str, rows: Mapping[str, Row]) -> list[str]:
 
 def _beside_the_original(study: Study, table: Table, alone: bool) -> list[str]:
     sentences = []
-    for key, name in ((METRIC, "five-part gap"), ("js_to_retrained", "JS to the retrained model")):
+    for key, name in ((METRIC, "Five-part gap"), ("js_to_retrained", "JS to the retrained model")):
         found, decimals = _paired(study, table.request, key, "original"), _COLUMN[key].decimals
         if found:
             value = number(_mean(table, "original", key), decimals)
-            subject = f"Against the original model's {name} of {value}"
+            subject = f"{name} against the original model's ({value})"
             sides = split(found, 0.0, decimals, alone)
             sentences += _say(subject, "smaller", "not smaller", sides)
     return sentences
@@ -181,17 +182,16 @@ def _beside_the_floor(
         return []
     floor = round(_mean(table, "retrain-again", METRIC), decimals)
     subject = (
-        f"Against the floor, the gap of {number(floor, decimals)} that retraining from another "
-        "seed leaves"
+        f"Five-part gap against a second retrained model's ({number(floor, decimals)}, the floor)"
     )
-    turned = {name: Summary(-mean, width, n) for name, (mean, width, n) in found.items()}
-    sentences = _say(subject, "farther", "no farther", split(turned, 0.0, decimals, alone))
+    turned = {name: Summary(-each.mean, each.half_width, each.n) for name, each in found.items()}
+    sentences = _say(subject, "larger", "not larger", split(turned, 0.0, decimals, alone))
     least = _mean(table, _first(rows, METRIC)[0], METRIC)
     behind = {name: round(_mean(table, name, METRIC) - least, decimals) for name in rows}
     near = [name for name, distance in behind.items() if 0 < distance < floor]
     if alone and near:
         sentences.append(
-            f"Behind the first by less than this floor, which is no difference: {', '.join(near)}."
+            f"Behind the first by less than the floor, so no different from it: {', '.join(near)}."
         )
     return sentences
 
@@ -205,7 +205,7 @@ def _attacks(rows: Mapping[str, Row]) -> list[str]:
                 first = _first(rows, key)
                 attack = key.removeprefix("average_gap_")
                 value = number(rows[first[0]].cells[key].value.mean, column.decimals)
-                sentences.append(f"with {attack} {' and '.join(first)} ({value})")
+                sentences.append(f"{' and '.join(first)} ({value}) by {attack}")
     return [f"Smallest average gap: {', '.join(sentences)}."] if sentences else []
 
 
@@ -222,7 +222,7 @@ def _accuracies(rows: Mapping[str, Row], alone: bool) -> list[str]:
         }
         sides = split(found, -most, _COLUMN[key].decimals, alone)
         claim = f"more than {most:.1f} points lower"
-        subject = f"{name} accuracy, against the retrained model's"
+        subject = f"{name} accuracy against the retrained model's"
         sentences += _say(subject, claim, f"not {claim}", sides)
     return sentences
 
@@ -232,10 +232,11 @@ def _time(rows: Mapping[str, Row]) -> list[str]:
     sides = Sides([], [], [])
     for name, row in rows.items():
         if key in row.cells:
-            small = round(row.cells[key].value.mean, _COLUMN[key].decimals) <= SMALL_SHARE
+            mean = row.cells[key].value.mean
+            small = round(mean, _COLUMN[key].digits(mean)) <= SMALL_SHARE
             (sides.true if small else sides.false).append(name)
-    most = f"at most {SMALL_SHARE:g}%"
-    return _say("Mean time, of that of retraining", most, f"more than {SMALL_SHARE:g}%", sides)
+    most = f"at most {SMALL_SHARE:g}% of retraining"
+    return _say("Mean time", most, f"more than {SMALL_SHARE:g}%", sides)
 
 
 def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[str]:
@@ -247,6 +248,6 @@ def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[s
             (sides.true if found["auc"]["low"] > 50 else sides.false).append(name)
     subject = f"U-LiRA with {ulira['shadows']} shadow models"
     if ulira["shadows"] < _ENOUGH_SHADOWS:
-        subject += ", too few for its intervals to be wide enough"
-    claim = "the interval of its AUC lies above 50"
-    return _say(subject, claim, "it does not lie above 50", sides)
+        subject += ", too few for intervals that are wide enough"
+    claim = "the 95% interval of the AUC is above 50"
+    return _say(subject, claim, "not above 50", sides)

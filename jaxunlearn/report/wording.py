@@ -1,11 +1,13 @@
 """Numbers and sentences, the same in every form of the report."""
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
+from jaxunlearn.evaluation import Summary
 from jaxunlearn.evaluation.comparison import LEVEL
+from jaxunlearn.evaluation.units import unit_of
+from jaxunlearn.numerals import number, spread
 from jaxunlearn.report.aggregate import Cell, Row, Table
 from jaxunlearn.report.columns import REFERENCES, Column
 from jaxunlearn.report.ranking import Ranking
@@ -13,43 +15,23 @@ from jaxunlearn.report.study import Study
 
 MISSING = "–"
 RANKING_NOTE = (
-    "Paired over pretraining seeds: means ± half the width of the 95% t-interval. Methods that "
-    "share a letter cannot be told apart: the paired t-test of their difference gives "
+    "Means over pretraining seeds with 95% t-intervals, or both values where there are two seeds. "
+    "Methods that share a letter cannot be told apart: the paired t-test of their difference gives "
     f"{LEVEL:g} or more after Holm's correction over all pairs. That does not prove them equal; "
-    "more seeds may tell."
+    "more seeds may separate them."
 )
 
 
-def number(value: float, decimals: int, signed: bool = False) -> str:
-    """A number with a fixed number of digits, a true minus sign and separated thousands.
-
-    Args:
-        value: the number.
-        decimals: digits after the point.
-        signed: whether a plus sign is written too; zero has none.
-
-    Returns:
-        The text.
-
-    Example:
-        >>> number(-0.5, 2, signed=True), number(1234.5, 1), number(-0.001, 2)
-        ('−0.50', '1,234.5', '0.00')
-    """
-    text = f"{abs(value):,.{decimals}f}"
-    zero = not any(digit in text for digit in "123456789")
-    sign = "" if zero else "−" if value < 0 else "+" if signed else ""
-    return sign + text
-
-
 def parts(cell: Cell | None, column: Column) -> tuple[str, str, str]:
-    """A cell as three texts: mean, "± half-width", "(signed difference)"; "" where absent."""
+    """A cell as three texts: mean, spread, "(signed difference)"; "" where absent."""
     if cell is None:
         return MISSING, "", ""
-    width, difference = cell.value.half_width, cell.difference
+    mean, difference = cell.value.mean, cell.difference
+    decimals = column.digits(mean)
     return (
-        number(cell.value.mean, column.decimals),
-        "" if width is None else f"± {number(width, column.decimals)}",
-        "" if difference is None else f"({number(difference.mean, column.decimals, signed=True)})",
+        number(mean, decimals),
+        spread(cell.value, decimals),
+        "" if difference is None else f"({number(difference.mean, decimals, signed=True)})",
     )
 
 
@@ -100,16 +82,11 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     )
 
 
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
-
-
-def facts(study: Study, written: float) -> list[tuple[str, str]]:
+def facts(study: Study) -> list[tuple[str, str]]:
     """What was run, as pairs of a heading and a text.
 
     Args:
         study: the study.
-        written: when the report is written, in seconds since 1970.
 
     Returns:
         Pairs, in the order in which to show them.
@@ -129,37 +106,52 @@ def facts(study: Study, written: float) -> list[tuple[str, str]]:
         several = "Machines" if len(study.machines) > 1 else "Machine"
         pairs.append((several, "; ".join(map(plain, study.machines))))
     if study.runs:
-        moments = sorted(run.finished for run in study.runs)
-        span = dict.fromkeys([_moment(moments[0]), _moment(moments[-1])])
-        pairs.append(("Finished runs", f"{len(study.runs)}, {' to '.join(span)} UTC"))
-    pairs.append(("Report written", f"{_moment(written)} UTC"))
+        moments = sorted(run.finished[:16].replace("T", " ") for run in study.runs if run.finished)
+        span = " to ".join(dict.fromkeys([*moments[:1], *moments[-1:]]))
+        pairs.append(("Finished runs", f"{len(study.runs)}" + (f", {span} UTC" if span else "")))
     return pairs
 
 
-def plain(value: Any) -> str:
-    """A recorded value as text: lists and objects without brackets and quotes."""
+def plain(value: Any, unit: str = "") -> str:
+    """A recorded value as text: lists and objects without brackets and quotes.
+
+    Example:
+        >>> plain({"model": "mlp", "test_accuracy": 96.61971830985917, "widths": [8, 16]})
+        'model mlp, test_accuracy 96.62%, widths 8 16'
+    """
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {plain(item, unit_of(key).name)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(plain(item) for item in value)
-    return str(value)
+        return " ".join(plain(item) for item in value) or "none"
+    if unit == "%":
+        return f"{number(value, 2)}%"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def interval_note(study: Study, table: Table) -> str:
-    """What the numbers behind ± are, or why there are none."""
-    if len(study.seeds) < 2:
+    """What the numbers beside the means are, or why there are none."""
+    most = max((row.seeds for row in table.rows), default=0)
+    if most < 2:
         return (
-            "One seed: no intervals can be given, and differences of the size that another seed "
-            "would make mean nothing."
+            "One seed: no intervals can be given, and another seed may change any difference by "
+            "as much as it is."
         )
+    cells = [cell.value for row in table.rows for cell in row.cells.values()]
+    notes = []
+    if most > 2:
+        notes.append("± half the width of the 95% t-interval")
+    if any(cell.is_cut and cell.n > 2 for cell in cells):
+        notes.append("the interval in square brackets where it ends at a possible value")
+    if any(cell.n == 2 for cell in cells):
+        notes.append("both values in square brackets where there are two seeds")
+    paired = (
+        "Overlapping intervals do not show that two methods are alike: runs are paired by seed."
+        if table.ranking is None
+        else "The ranking below compares the methods by paired differences."
+    )
     return (
-        f"Means over {len(study.seeds)} seeds, ± half the width of the 95% t-interval. "
-        "In brackets: the signed difference to the retrained model of the same seed. "
-        + (
-            "Where intervals overlap, the order of methods is not settled."
-            if table.ranking is None
-            else "What of the order of methods is settled, the ranking below says."
-        )
+        f"Means over {len(study.seeds)} seeds, {', '.join(notes)}. In parentheses: the signed "
+        f"difference to the retrained model of the same seed. {paired}"
     )
 
 
@@ -170,16 +162,15 @@ def ranking_headings(ranking: Ranking) -> list[str]:
 
 def ranking_cells(ranking: Ranking) -> list[list[str]]:
     """The ranking's rows as texts, in the order of `ranking_headings`."""
-    digits, rows = ranking.column.decimals, []
+    rows, sign = [], -1 if ranking.column.direction == "high" else 1
     for index, place in enumerate(ranking.places, start=1):
-        width = place.value.half_width
-        mean = number(place.value.mean, digits)
-        behind = p_value = ""
+        digits, behind, p_value = ranking.column.digits(place.value.mean), "", ""
         if place.to_best is not None and place.p_adjusted is not None:
-            behind = f"{number(abs(place.to_best.mean), digits)} ± "
-            behind += number(place.to_best.half_width, digits)
+            mean, width, _, n, values = place.to_best
+            turned = Summary(sign * mean, width, n, tuple(sign * value for value in values))
+            behind = f"{number(turned.mean, digits)} {spread(turned, digits)}"
             p_value = "< 0.001" if place.p_adjusted < 0.001 else f"{place.p_adjusted:.3f}"
-        value = mean if width is None else f"{mean} ± {number(width, digits)}"
+        value = f"{number(place.value.mean, digits)} {spread(place.value, digits)}".rstrip()
         rows.append([str(index), place.name, value, behind, p_value, place.letters])
     return rows
 
@@ -194,10 +185,24 @@ def verdict(ranking: Ranking) -> str:
     return f"The first, {first.name}, cannot be told apart from {', '.join(first.like)}."
 
 
-def unfinished_lines(study: Study) -> list[str]:
-    """One line for each started run without results."""
+def unfinished_lists(study: Study) -> dict[str, list[str]]:
+    """The started runs without results, one line each, below a heading; no empty lists."""
+    lists: dict[str, list[str]] = {}
+    for run in study.unfinished:
+        place = f"seed {run.seed}, {run.request}, {run.name}"
+        step = None if run.step is None else f"{run.step:,}"
+        if run.diverged:
+            line = place if step is None else f"{place}: at step {step}"
+            lists.setdefault("Diverged", []).append(line)
+        else:
+            told = "no step logged yet" if step is None else f"step {step} logged last"
+            lists.setdefault("Not finished", []).append(f"{place}: {told}")
+    return lists
+
+
+def settings_lines(study: Study, request: str) -> list[tuple[str, str]]:
+    """The settings of every run on a request: its name, and its method and settings in words."""
     return [
-        f"seed {run.seed}, {run.request}, {run.name}"
-        + (": no step logged yet" if run.step is None else f": step {run.step:,} logged last")
-        for run in study.unfinished
+        (REFERENCES[name][0] if name in REFERENCES else name, plain(chosen))
+        for name, chosen in study.settings(request).items()
     ]

@@ -86,8 +86,9 @@ def render_markdown(report: dict[str, Any]) -> str:
         f"{report['targets']} target examples; each model learned half of them and "
         f"unlearned these, {100 * report['fraction']:g}% of all it learned. The attacker knows "
         "everything but whether a model learned and unlearned an example, or was retrained "
-        "without it. An AUC of 50 is a coin; in brackets the 95% interval by resampling models and "
-        "examples. The row *Retrained* is what perfect unlearning gets here. Gaussians have "
+        "without it. An AUC of 50 is a coin toss; in parentheses the 95% interval by resampling "
+        "models and examples. The row *Retrained* is what perfect unlearning gets here. Gaussians "
+        "have "
         + (
             "a variance for each example."
             if report["variance"] == "example"

@@ -20,8 +20,44 @@ def test_half_width_uses_the_t_distribution(n, quantile):
 
 
 def test_one_value_has_no_interval_and_equal_values_have_width_zero():
-    assert summarize([2.5]) == (2.5, None, 1)
-    assert summarize([2.5, 2.5]) == (2.5, 0.0, 2)
+    assert summarize([2.5])[:3] == (2.5, None, 1) and summarize([2.5]).interval is None
+    assert summarize([2.5, 2.5])[:3] == (2.5, 0.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds", "interval"),
+    [
+        ([99.0, 99.5, 100.0], (0.0, 100.0), (98.258, 100.0)),  # 99.5 +- 4.303 * 0.5 / sqrt(3)
+        ([0.0, 0.1, 0.5], (0.0, 100.0), (0.0, 0.857)),
+        ([20.0, 30.0, 100.0], (0.0, 100.0), (0.0, 100.0)),
+        ([50.0, 50.5, 51.0], (0.0, 100.0), (49.258, 51.742)),
+        ([1.0, 2.0, 3.0], (-math.inf, math.inf), (-0.484, 4.484)),
+    ],
+)
+def test_an_interval_ends_at_the_possible_values(values, bounds, interval):
+    summary = summarize(values, bounds)
+    assert summary.interval == pytest.approx(interval, abs=1e-3)
+    whole = summarize(values).interval
+    assert summary.is_cut == (summary.interval != whole)
+    assert summary.values == tuple(values)
+
+
+def test_equal_values_at_a_bound_are_not_cut():
+    assert not summarize([100.0] * 3, (0.0, 100.0)).is_cut
+    assert not summarize([0.0] * 3, (0.0, 100.0)).is_cut
+
+
+def test_a_cut_interval_covers_the_mean_as_often():
+    """A rate near its bound: what is cut off could not have held the mean."""
+    rng, covered, cut = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        values = rng.binomial(20, 0.9, size=4) * 5.0
+        whole, within = summarize(values), summarize(values, (0.0, 100.0))
+        low, high = within.interval
+        assert (low <= 90.0 <= high) == (abs(whole.mean - 90.0) <= whole.half_width)
+        covered += low <= 90.0 <= high
+        cut += within.is_cut
+    assert covered / 400 > 0.9 and cut > 100
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf], [[1.0], [2.0]]])

@@ -72,7 +72,7 @@ def write_run(folder, name, request, seed, predictions, retrained=None):
         "steps": 120,
         "seconds": seconds,
         "retrain_seconds": 40.0,
-        "share_of_retraining": seconds / 40.0,
+        "share_of_retraining": 100.0 * seconds / 40.0,
         "metrics": evaluate(predictions, retrained),
         "dataset": "digits",
         "model": "mlp",

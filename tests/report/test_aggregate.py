@@ -91,8 +91,8 @@ def test_the_json_form_is_strict_and_complete(finished_study):
     tables = [make_table(study, request) for request in study.requests]
     plain = json.loads(json.dumps(to_json(study, tables), allow_nan=False))
     metric = plain["requests"]["random-0.1"]["runs"]["sfron"]["metrics"]["test_accuracy"]
-    assert set(metric) == {"mean", "half_width", "n", "difference"}
-    assert metric["n"] == 2
+    assert set(metric) == {"mean", "low", "high", "values", "difference"}
+    assert len(metric["values"]) == 2
     assert math.isfinite(metric["difference"]["mean"])
     floor = plain["requests"]["class-3"]["runs"]["retrain-again"]
     assert floor["reference"] is True

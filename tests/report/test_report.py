@@ -115,7 +115,7 @@ def test_markdown_has_the_same_numbers_as_the_page(report):
     assert len(rows) == 2
     cells = [cell.strip(" *") for cell in rows[0].split("|")[2:-1]]
     assert len(cells) == len(CLASSIFYING) - 1
-    assert re.fullmatch(r"[\d.]+ ± [\d.]+ \([+−][\d.]+\)", cells[0])
+    assert re.fullmatch(r"[\d.]+ \[[\d.]+ and [\d.]+\] \([+−][\d.]+\)", cells[0])
     text = Page(report["html"]).text
     for cell in cells:
         for token in re.findall(r"[\d.]+", cell):

@@ -17,7 +17,7 @@ def make_study(**models):
     for name, metrics in models.items():
         for seed in range(len(next(iter(metrics.values())))):
             of_seed = {key: float(values[seed]) for key, values in metrics.items()}
-            run = Run(seed, REQUEST, name.replace("_again", "-again"), Path(), of_seed, {}, 0.0)
+            run = Run(seed, REQUEST, name.replace("_again", "-again"), Path(), of_seed, {})
             runs.append(run)
     seeds = tuple(sorted({run.seed for run in runs}))
     names = tuple(name for name in models if name not in ("original", "retrain", "retrain_again"))
@@ -80,20 +80,18 @@ def test_methods_are_set_beside_the_original_seed_by_seed():
     original = gap(5.0, 7.0, 9.0)
     better, same, worse = gap(4.0, 6.1, 7.9), gap(5.5, 6.5, 9.1), gap(6.0, 8.1, 9.9)
     models = {"better": better, "same": same, "worse": worse}
-    assert about(verdict_of(original=original, **models), "Against the original") == (
-        "Against the original model's five-part gap of 7.00: smaller with better; not settled with "
-        "same; not smaller with worse."
+    assert about(verdict_of(original=original, **models), "Five-part gap against") == (
+        "Five-part gap against the original model's (7.00): smaller for better; not settled for "
+        "same; not smaller for worse."
     )
 
 
 def test_the_difference_of_one_seed_must_be_seen_in_the_digits_shown():
     js = {"js_to_retrained": [0.0649]}
-    words = "Against the original model's JS"
+    words = "JS to the retrained model against the original model's"
     for other, verb in ((0.0651, "not smaller"), (0.0655, "smaller")):
         models = {"original": {"js_to_retrained": [other]}, "a": gap(1.0) | js}
-        assert about(verdict_of(**models), words) == (
-            f"{words} to the retrained model of {other:.3f}: {verb} with a."
-        )
+        assert about(verdict_of(**models), words) == (f"{words} ({other:.3f}): {verb} for a.")
     assert about(verdict_of(a=gap(1.0) | js), words) is None
 
 
@@ -101,17 +99,17 @@ def test_the_floor_says_who_is_farther_and_which_differences_are_none():
     sentences = verdict_of(
         retrain_again=gap(1.5), near=gap(1.2), alike=gap(2.6), far=gap(2.8), same=gap(1.2)
     )
-    assert about(sentences, "Against the floor") == (
-        "Against the floor, the gap of 1.50 that retraining from another seed leaves: farther with "
-        "alike, far; no farther with near, same."
+    floor = "Five-part gap against a second retrained model's"
+    assert about(sentences, floor) == (
+        f"{floor} (1.50, the floor): larger for alike, far; not larger for near, same."
     )
     assert about(sentences, "Behind the first") == (
-        "Behind the first by less than this floor, which is no difference: alike."
+        "Behind the first by less than the floor, so no different from it: alike."
     )
-    assert about(verdict_of(near=gap(1.2), far=gap(9.0)), "Against the floor") is None
+    assert about(verdict_of(near=gap(1.2), far=gap(9.0)), floor) is None
     several = verdict_of(retrain_again=gap(1.5, 1.6), near=gap(1.2, 1.9), far=gap(9.0, 9.2))
     assert about(several, "Behind the first") is None  # there the ranking speaks
-    assert about(several, "Against the floor").endswith("farther with far; not settled with near.")
+    assert about(several, floor).endswith("larger for far; not settled for near.")
 
 
 def test_lost_accuracy_is_told_beyond_half_a_point_and_one_point():
@@ -120,23 +118,23 @@ def test_lost_accuracy_is_told_beyond_half_a_point_and_one_point():
     lost = gap(1.0) | {"retain_accuracy": [99.49], "test_accuracy": [88.99]}
     sentences = verdict_of(retrain=goal, kept=kept, lost=lost)
     assert about(sentences, "Retain") == (
-        "Retain accuracy, against the retrained model's: more than 0.5 points lower with lost; not "
-        "more than 0.5 points lower with kept."
+        "Retain accuracy against the retrained model's: more than 0.5 points lower for lost; not "
+        "more than 0.5 points lower for kept."
     )
     assert about(sentences, "Test") == (
-        "Test accuracy, against the retrained model's: more than 1.0 points lower with lost; not "
-        "more than 1.0 points lower with kept."
+        "Test accuracy against the retrained model's: more than 1.0 points lower for lost; not "
+        "more than 1.0 points lower for kept."
     )
     goal = {"test_accuracy": [90.0, 91.0, 92.0]}
     mixed = gap(1, 1, 1) | {"test_accuracy": [90.0, 89.0, 88.0]}
     said = about(verdict_of(retrain=goal, mixed=mixed), "Test")
-    assert said.endswith("not settled with mixed.")
+    assert said.endswith("not settled for mixed.")
 
 
 def test_a_method_with_one_of_several_seeds_settles_nothing():
     models = {"original": gap(5.0, 5.0), "once": gap(1.0), "twice": gap(1.0, 1.0)}
-    said = about(verdict_of(**models), "Against the original")
-    assert said.endswith("smaller with twice; not settled with once.")
+    said = about(verdict_of(**models), "Five-part gap against the original")
+    assert said.endswith("smaller for twice; not settled for once.")
 
 
 def test_time_is_small_up_to_a_fifth():
@@ -144,8 +142,8 @@ def test_time_is_small_up_to_a_fifth():
         return gap(1.0) | {"share_of_retraining": [share]}
 
     said = about(verdict_of(a=timed(20.0), b=timed(20.1)), "Mean time")
-    assert said == "Mean time, of that of retraining: at most 20% with a; more than 20% with b."
-    assert about(verdict_of(a=timed(5.0), b=timed(6.0)), "Mean time").endswith("with all methods.")
+    assert said == "Mean time: at most 20% of retraining for a; more than 20% for b."
+    assert about(verdict_of(a=timed(5.0), b=timed(6.0)), "Mean time").endswith("for all methods.")
     assert about(verdict_of(a=gap(1.0)), "Mean time") is None
 
 
@@ -153,8 +151,7 @@ def test_each_attack_names_its_own_first():
     keys = ("average_gap_svc_non_member_rate", "average_gap_entropy_member_rate")
     a, b = (gap(1.0) | dict(zip(keys, values, strict=True)) for values in ([[2], [4]], [[3], [1]]))
     assert about(verdict_of(a=a, b=b), "Smallest average gap") == (
-        "Smallest average gap: with svc_non_member_rate a (2.00), with entropy_member_rate b "
-        "(1.00)."
+        "Smallest average gap: a (2.00) by svc_non_member_rate, b (1.00) by entropy_member_rate."
     )
 
 
@@ -165,15 +162,15 @@ def test_u_lira_is_told_by_its_interval_and_only_of_methods_in_the_table():
     models = {"retrain": found(51, 60), "a": found(50.1, 60), "b": found(49.9, 70)}
     ulira = {"shadows": 16, "models": models | {"gone": found(90, 99)}}
     assert about(verdict_of(ulira, a=gap(1.0), b=gap(2.0)), "U-LiRA") == (
-        "U-LiRA with 16 shadow models: the interval of its AUC lies above 50 with a; it does not "
-        "lie above 50 with b."
+        "U-LiRA with 16 shadow models: the 95% interval of the AUC is above 50 for a; not above 50 "
+        "for b."
     )
     said = about(verdict_of(ulira | {"shadows": 14}, a=gap(1.0)), "U-LiRA")
-    assert "too few for its intervals to be wide enough" in said
+    assert "too few for intervals that are wide enough" in said
     assert about(verdict_of(a=gap(1.0)), "U-LiRA") is None
 
 
 def test_long_lists_of_the_rest_are_cut_short():
     models = {f"m{i}": gap(9.0) for i in range(7)} | {"near": gap(1.0)}
-    said = about(verdict_of(original=gap(5.0), **models), "Against the original")
-    assert said.endswith("smaller with near; not smaller with all others.")
+    said = about(verdict_of(original=gap(5.0), **models), "Five-part gap against")
+    assert said.endswith("smaller for near; not smaller for all others.")
