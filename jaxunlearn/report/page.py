@@ -81,7 +81,11 @@ def _cell(cell: Cell | None, column: Column, first: set[str]) -> str:
     mean, width, difference = parts(cell, column)
     if cell is not None and cell.best:
         mean = f'<span class="best">{mean}<span class="hidden"> (best)</span></span>'
-    small = "".join(f"<small>{text}</small>" for text in (width, difference) if text)
+    small = "".join(
+        f"<small{' class=ends' if text[0] == '[' else ''}>{text}</small>"
+        for text in (width, difference)
+        if text
+    )
     mark = ' class="first"' if column.key in first else ""
     return f"<td{mark}>{mean}{small}</td>"
 

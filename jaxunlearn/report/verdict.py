@@ -235,8 +235,8 @@ def _time(rows: Mapping[str, Row]) -> list[str]:
             mean = row.cells[key].value.mean
             small = round(mean, _COLUMN[key].digits(mean)) <= SMALL_SHARE
             (sides.true if small else sides.false).append(name)
-    most = f"at most {SMALL_SHARE:g}% of retraining"
-    return _say("Mean time", most, f"more than {SMALL_SHARE:g}%", sides)
+    most, more = f"at most {SMALL_SHARE:g}%", f"more than {SMALL_SHARE:g}%"
+    return _say("Mean time in percent of retraining", most, more, sides)
 
 
 def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[str]:

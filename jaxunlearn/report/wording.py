@@ -70,7 +70,8 @@ def describe_request(name: str) -> str:
     if match := re.fullmatch(r"subclass-(\d+)", name):
         return f"subclass {match[1]} inside its coarse class"
     if match := re.match(r"indices-(\d+)", name):
-        return f"{int(match[1]):,} chosen training examples"
+        count = int(match[1])
+        return f"{count:,} chosen training example" + "s" * (count != 1)
     return ""
 
 
@@ -125,6 +126,8 @@ def plain(value: Any, unit: str = "") -> str:
         return " ".join(plain(item) for item in value) or "none"
     if unit == "%":
         return f"{number(value, 2)}%"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -202,7 +205,9 @@ def unfinished_lists(study: Study) -> dict[str, list[str]]:
 
 def settings_lines(study: Study, request: str) -> list[tuple[str, str]]:
     """The settings of every run on a request: its name, and its method and settings in words."""
-    return [
-        (REFERENCES[name][0] if name in REFERENCES else name, plain(chosen))
-        for name, chosen in study.settings(request).items()
-    ]
+    lines = []
+    for name, chosen in study.settings(request).items():
+        text = f"{chosen.get('method', 'not recorded')}: {plain(chosen.get('settings', {}))}"
+        text += f"; {plain(chosen['aim'])}" if "aim" in chosen else ""
+        lines.append((REFERENCES[name][0] if name in REFERENCES else name, text))
+    return lines

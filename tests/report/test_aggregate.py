@@ -124,6 +124,7 @@ def test_numbers_are_written_with_sign_and_fixed_digits():
         ("classes-1-2", "all of classes 1, 2"),
         ("subclass-7", "subclass 7 inside its coarse class"),
         ("indices-1200-ab12cd34", "1,200 chosen training examples"),
+        ("indices-1-ab12cd34", "1 chosen training example"),
         ("something", ""),
     ],
 )

@@ -149,8 +149,8 @@ def test_the_settings_of_every_run_are_shown(small_study):
     folded = page[page.index("<details>") : page.index("</details>") + 10]
     assert "open" not in folded.split("<dl")[0]
     for text in (Page(folded).text, paths["markdown"].read_text().replace("\\", "")):
-        assert "method eupmu_own, settings learning_rate 0.00312, num_steps 30" in text
-        assert "aim anchor 0" in text and "adapter_rank" not in text
+        assert "eupmu_own: learning_rate 0.00312, num_steps 30, optimizer adam; anchor 0" in text
+        assert "adapter_rank" not in text
     told = json.loads(paths["json"].read_text())["requests"]["random-0.1"]["settings"]
     assert told["eupmu"] == {"method": "eupmu_own", "settings": SETTINGS, "aim": {"anchor": 0}}
 

@@ -142,7 +142,7 @@ def test_time_is_small_up_to_a_fifth():
         return gap(1.0) | {"share_of_retraining": [share]}
 
     said = about(verdict_of(a=timed(20.0), b=timed(20.1)), "Mean time")
-    assert said == "Mean time: at most 20% of retraining for a; more than 20% for b."
+    assert said == "Mean time in percent of retraining: at most 20% for a; more than 20% for b."
     assert about(verdict_of(a=timed(5.0), b=timed(6.0)), "Mean time").endswith("for all methods.")
     assert about(verdict_of(a=gap(1.0)), "Mean time") is None
 
