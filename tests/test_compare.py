@@ -279,41 +279,41 @@ def test_a_diverging_method_does_not_stop_the_others(
 ):
     """It diverges on one request only; the method after it is computed all the same."""
     shutil.rmtree(study / CELLS[0] / "tight")
-    wild = "num_steps = 4\nforget_batch_size = 32\nretain_batch_size = 32\n"
-    config = tmp_path / "wild.toml"
+    broken = "num_steps = 4\nforget_batch_size = 32\nretain_batch_size = 32\n"
+    config = tmp_path / "broken.toml"
     config.write_text(
         study_text.replace(
-            "[methods.tight]", f"[methods.wild]\nmethod = 'finetune'\n{wild}[methods.tight]"
+            "[methods.tight]", f"[methods.broken]\nmethod = 'finetune'\n{broken}[methods.tight]"
         )
-        + '[overrides."random-0.1".wild]\nlearning_rate = 1e30\n'
+        + '[overrides."random-0.1".broken]\nlearning_rate = 1e30\n'
     )
     result = call("compare", study, "--config", config)
     assert result.status == 3
-    assert trained == ["wild", "tight", "wild", "wild", "wild"]
+    assert trained == ["broken", "tight", "broken", "broken", "broken"]
     assert result.err.startswith("jaxunlearn: diverged or broke their budget, and so without ")
     assert result.err.count("\n") == 1
     for seed in (0, 1):
-        assert f"seed-{seed}/random-0.1/wild" in result.err
-        assert f"seed-{seed}/random-0.1/wild: a loss or a weight became NaN" in result.out
-    assert "class-8/wild" not in result.err
+        assert f"seed-{seed}/random-0.1/broken" in result.err
+        assert f"seed-{seed}/random-0.1/broken: a loss or a weight became NaN" in result.out
+    assert "class-8/broken" not in result.err
     assert "Tiny study" in result.out and "report.html" in result.out
     table = json.loads((study / "results.json").read_text())
     assert table["requests"]["random-0.1"]["runs"]["tight"]["seeds"] == 2
-    assert "wild" not in table["requests"]["random-0.1"]["runs"]
-    assert table["requests"]["class-8"]["runs"]["wild"]["seeds"] == 2
+    assert "broken" not in table["requests"]["random-0.1"]["runs"]
+    assert table["requests"]["class-8"]["runs"]["broken"]["seeds"] == 2
     assert table["unfinished"] == []
     diverged = [(run["seed"], run["request"], run["run"]) for run in table["diverged"]]
-    assert diverged == [(0, "random-0.1", "wild"), (1, "random-0.1", "wild")]
+    assert diverged == [(0, "random-0.1", "broken"), (1, "random-0.1", "broken")]
     assert "**Diverged:**" in (study / "report.md").read_text()
-    assert "Diverged: seed 0, random-0.1, wild: at step" in result.out
-    refused = call("evaluate", study / CELLS[0] / "wild")
+    assert "Diverged: seed 0, random-0.1, broken: at step" in result.out
+    refused = call("evaluate", study / CELLS[0] / "broken")
     assert_refused(refused, "diverged: a loss or a weight became NaN or infinite at step")
 
     # The mend that the message names: a lower rate, and the folders deleted.
     config.write_text(config.read_text().replace("1e30", "0.03"))
     assert_refused(call("compare", study, "--config", config), "learning_rate is 1e+30 there")
     for seed in (0, 1):
-        shutil.rmtree(study / f"seed-{seed}" / "random-0.1" / "wild")
+        shutil.rmtree(study / f"seed-{seed}" / "random-0.1" / "broken")
     done("compare", study, "--config", config)
     table = json.loads((study / "results.json").read_text())
     assert table["unfinished"] == table["diverged"] == []
