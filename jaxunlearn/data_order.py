@@ -66,11 +66,11 @@ def shuffled(
     """
     size = arrays["index"].shape[0]
     num_epochs = (num_steps * per_step - 1) // size + 2
-    first_epoch = first_step * per_step // size
+    first_epoch, place = _reached(first_step, per_step, size)
     permutations = jax.vmap(
         lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), size)
     )(first_epoch + jnp.arange(num_epochs))
-    until = (first_epoch + num_epochs) * size // per_step - num_steps + 1
+    until = first_step + (num_epochs * size - place) // per_step - num_steps + 1
     return Shuffled(permutations, first_epoch, until)
 
 
@@ -89,10 +89,25 @@ def stretch(
         `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
     """
     size = permuted.permutations.shape[1]
-    places = first_step * per_step + jnp.arange(num_steps * per_step).reshape(num_steps, per_step)
-    epochs = places // size
+    first_epoch, place = _reached(first_step, per_step, size)
+    places = place + jnp.arange(num_steps * per_step).reshape(num_steps, per_step)
+    epochs = first_epoch + places // size
     position = permuted.permutations[epochs - permuted.first_epoch, places % size]
     return {"position": position, "epoch": epochs}
+
+
+def _reached(step: jax.Array, per_step: int, size: int) -> tuple[jax.Array, jax.Array]:
+    """`divmod(step * per_step, size)`: the epoch a step begins in, and its place there.
+
+    The product may exceed int32, so it is built up from the binary digits of `per_step`.
+    """
+    more, rest = step // size, step % size
+    epoch, place = jnp.zeros_like(step), jnp.zeros_like(step)
+    for digit in map(int, f"{per_step:b}"):
+        place = 2 * place + digit * rest
+        epoch = 2 * epoch + digit * more + place // size
+        place %= size
+    return epoch, place
 
 
 def gathered(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> Batch:
