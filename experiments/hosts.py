@@ -13,7 +13,6 @@ Checkpoints are written every ten steps here, not every thousand. What is done i
 Writes `experiments/results/hosts.json`, and the runs to `runs/hosts`.
 """
 
-import functools
 import os
 import signal
 import socket
@@ -29,7 +28,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from jaxunlearn import programs, runs, training
+from jaxunlearn import runs
 from jaxunlearn.cli import main as command_line
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.setting import machine
@@ -51,9 +50,7 @@ RUNS = {  # the command, and what each device holds
 
 def work() -> None:
     """One process: the command of the arguments, with frequent checkpoints."""
-    programs._CHUNK_STEPS = 5
-    training.run = functools.partial(training.run, checkpoint_every=10)
-    command_line(sys.argv[2:])
+    command_line([*sys.argv[2:], "--chunk-steps", "5", "--checkpoint-every", "10"])
 
 
 def words(name: str, folder: Path) -> list[str]:

@@ -25,6 +25,7 @@ from jaxunlearn.files import file_digest, read_json, unwritable, write_json
 from jaxunlearn.types import InputError
 
 _CONTENTS = "contents.json"
+_PATTERN, _BUCKET = re.compile(r"\\|\[[^\]]+\]"), "gs:"
 
 
 def fingerprint(tree: Any) -> str:
@@ -44,7 +45,7 @@ def fingerprint(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = hosts.whole(leaf)
         digest.update(f"{_name(path)} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 
@@ -52,6 +53,26 @@ def masks_of(tree: Any) -> dict[str, Any]:
     """The saliency masks in the state of a method, by their paths; empty where there are none."""
     leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     return {name: leaf for name, leaf in leaves.items() if "mask" in name.split("/")}
+
+
+def check_place(folder: Path) -> None:
+    """Raises unless checkpoints can be kept in a folder; orbax takes some names for patterns.
+
+    Args:
+        folder: where they shall be.
+
+    Raises:
+        InputError: its path holds "[...]", a backslash, or a folder named "gs:".
+    """
+    place = folder.absolute()
+    found = _PATTERN.search(str(place)) or (
+        _BUCKET in place.parts and re.search(_BUCKET, str(place))
+    )
+    if found:
+        raise InputError(
+            f"{place} has {found[0]!r} in it, but checkpoints can only be kept in a folder whose "
+            f"path holds no [...], no backslash and no part {_BUCKET!r}; choose another name."
+        )
 
 
 class _Damage(Exception):
@@ -64,9 +85,13 @@ class Checkpointer:
     Args:
         folder: where they are, or will be.
         say: told in one line of each checkpoint that is damaged and passed over.
+
+    Raises:
+        InputError: a folder that `check_place` refuses.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] = warnings.warn) -> None:
+        check_place(folder)
         self.folder = folder.absolute()
         self.say = say
 

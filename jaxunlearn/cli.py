@@ -595,6 +595,7 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
     if "jax" not in sys.modules:  # it could not be imported
         sentence = f"JAX cannot start ({error}); correct the environment variable of that setting."
         return (sentence, 2) if isinstance(error, ValueError) else None
+    from jaxunlearn.compiled import is_out_of_memory
     from jaxunlearn.training import Diverged, Interrupted
     from jaxunlearn.types import InputError
 
@@ -610,6 +611,12 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
         return "the working folder is gone; go to one that exists.", 2
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; write it with fewer brackets.", 2
+    if is_out_of_memory(error):
+        return (
+            "the memory of the device is full; compute batches in shares (--micro-batch 16), or "
+            "choose smaller batches, a smaller model or more devices.",
+            4,
+        )
     if isinstance(error, MemoryError):
         return "the memory of this machine is full; use a smaller model or less data.", 4
     return None

@@ -14,6 +14,7 @@ from jaxunlearn.home import user_cache
 
 _READING = "/jax/compilation_cache/cache_retrieval_time_sec"
 _COMPILING = "/jax/core/compile/"  # tracing, lowering, and XLA's compiling or reading
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's errors begin, of any device
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
@@ -27,6 +28,42 @@ def keep_compiled_programs() -> None:
     if cache is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "jaxunlearn" / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    own_process()
+
+
+_own_process = False
+
+
+def own_process() -> None:
+    """Says that nobody else's programs are in this process, so that all may be let go."""
+    global _own_process
+    _own_process = True
+
+
+def make_room() -> bool:
+    """Lets all compiled programs go, JAX's too, where they come to be too many for the process.
+
+    In a process that is not a command's nothing happens: programs there belong to others.
+
+    Returns:
+        Whether they were let go; who needs one again compiles it again.
+    """
+    if not (_own_process and too_many()):
+        return False
+    import jax
+
+    jax.clear_caches()
+    return True
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had no memory left, as XLA says it.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."))
+        True
+    """
+    return isinstance(error, RuntimeError) and str(error).startswith(_OUT_OF_MEMORY)
 
 
 def too_many() -> bool:

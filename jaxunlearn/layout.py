@@ -18,6 +18,8 @@ class Layout:
             save memory; 0 computes whole batches.
         parallel: how devices share a batch: jit, where XLA splits the program, or pmap, where each
             runs all of it on its share.
+        chunk_steps: the most steps between two looks at the run: progress, Ctrl-C, metrics.
+        checkpoint_every: the least steps between two checkpoints, which come at the end of chunks.
     """
 
     devices: int = 1
@@ -25,3 +27,5 @@ class Layout:
     distributed: bool = False
     micro_batch: int = 0
     parallel: Literal["jit", "pmap"] = "jit"
+    chunk_steps: int = 100
+    checkpoint_every: int = 1000

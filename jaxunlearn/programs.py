@@ -19,7 +19,6 @@ from jaxunlearn.tasks.spread import check_shares, spread
 from jaxunlearn.training import Program
 from jaxunlearn.types import Arrays, InputError, Method, Task
 
-_CHUNK_STEPS = 100
 _MOST_AUDITED = 1024
 
 
@@ -83,8 +82,12 @@ def of_method(
 
     Raises:
         InputError: an unknown choice of a setting, a batch that does not divide over the devices
-            or into micro-batches, or a model that has no micro-batches.
+            or into micro-batches, a model that has no micro-batches, or fewer than one step in a
+            chunk or between checkpoints.
     """
+    for name in ("chunk_steps", "checkpoint_every"):
+        if getattr(layout, name) < 1:
+            raise InputError(f"{name} is {getattr(layout, name)}, but must be 1 or more.")
     fixed = tuple((key, value) for key, value in settings.items() if not isinstance(value, float))
     return _program(task, method, fixed, layout)
 
@@ -112,7 +115,7 @@ def _program(
         return training.compile_program(
             build,
             **sizes,
-            chunk_steps=min(_CHUNK_STEPS, fixed["num_steps"]),
+            chunk_steps=min(layout.chunk_steps, fixed["num_steps"]),
             mesh=mesh,
             axis_name=parallel.mapped_axis(layout),
         )

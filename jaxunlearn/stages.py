@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxunlearn import deletions, hosts, methods, parallel, programs, runs, training
 from jaxunlearn.anchors import anchors
-from jaxunlearn.checkpoints import Checkpointer, fingerprint, masks_of
+from jaxunlearn.checkpoints import Checkpointer, check_place, fingerprint, masks_of
 from jaxunlearn.compiled import compilation_seconds, programs_read
 from jaxunlearn.config import Aim, Problem
 from jaxunlearn.console import say, show_progress
@@ -201,6 +201,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
             does not divide over the devices or into micro-batches, or a folder that belongs to
             something else.
     """
+    check_place(run)
     problem = config.problem
     if not (problem.classifies or problem.generates or config.stage == "pretrain"):
         raise InputError(
@@ -310,6 +311,7 @@ def train(
                 num_steps=settings["num_steps"],
                 seed=seed,
                 checkpointer=Checkpointer(run / "checkpoints", say),
+                checkpoint_every=layout.checkpoint_every,
                 metrics_file=run / "metrics.jsonl",
                 on_progress=on_progress,
             )

@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn import hosts
 from jaxunlearn.checkpoints import Checkpointer
-from jaxunlearn.compiled import too_many
+from jaxunlearn.compiled import make_room
 from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.data_order import Shuffled, gathered, shuffled, stretch, take
 from jaxunlearn.metrics_file import MetricsFile
@@ -358,14 +358,15 @@ def run(
     return Outcome(state, seconds, compile_seconds)
 
 
-_executables: dict[Any, Any] = {}
+_MOST_EXECUTABLES = 64
+_executables: dict[Any, Any] = {}  # the one that was used last stands last
 
 
 def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
     """The executable of a jitted function for arguments like these, compiled once.
 
-    Programs that come to be too many for the process (see `compiled.too_many`) are all let go
-    first, those in JAX's own caches too; who needs one again compiles it again.
+    The 64 that were used last are kept. In the process of a command, programs that come to be too
+    many for it are all let go first (`compiled.make_room`).
 
     Args:
         function: from `jax.jit`.
@@ -377,10 +378,12 @@ def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
     leaves, structure = jax.tree.flatten(args)
     signature = (function, structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
     if signature in _executables:
+        _executables[signature] = _executables.pop(signature)
         return _executables[signature], 0.0
-    if too_many():
+    if make_room():
         _executables.clear()
-        jax.clear_caches()
+    while len(_executables) >= _MOST_EXECUTABLES:
+        del _executables[next(iter(_executables))]
     clock = time.perf_counter()
     _executables[signature] = function.lower(*args).compile()
     return _executables[signature], time.perf_counter() - clock

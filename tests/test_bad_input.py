@@ -57,6 +57,8 @@ PRETRAIN = {
         *["--devices 4 --training retain_batch_size=66", "retain_batch_size is 66"],
         *["multiple of the 4 devices", "the nearest is 64"],
     ),
+    "chunks of nothing": ("--chunk-steps 0", "chunk_steps is 0, but must be 1 or more"),
+    "checkpoints never": ("--checkpoint-every 0", "checkpoint_every is 0, but must be 1 or more"),
     "micro-batch negative": ("--micro-batch -1", "micro_batch is -1, but must be 1 or more"),
     "batch in micro-batches": (
         *["--micro-batch 32 --training retain_batch_size=66", "retain_batch_size is 66"],

@@ -261,6 +261,21 @@ def test_a_place_that_cannot_be_written(tmp_path):
         Checkpointer(tmp_path / "file" / "checkpoints").save(1, make_state(), {})
 
 
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", "gs:", "[!a]"])
+def test_a_folder_whose_name_is_taken_for_something_else_is_refused(name, tmp_path):
+    """Orbax would write there what it does not find again."""
+    with pytest.raises(InputError, match=r"whose path holds no \[\.\.\.\], no backslash"):
+        Checkpointer(tmp_path / name / "checkpoints")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a[b", "a]b", "a*b", "{}", "a:b", "%41", "gs:x"])
+def test_a_folder_of_any_other_name_is_taken(name, tmp_path):
+    checkpointer = Checkpointer(tmp_path / name)
+    checkpointer.save(1, {"a": jnp.arange(3)}, {})
+    assert checkpointer.restore({"a": jnp.zeros(3, jnp.int32)})[0]["a"].tolist() == [0, 1, 2]
+
+
 def test_the_fingerprint_sees_every_difference():
     base = {"w": np.arange(4, dtype=np.float32)}
     others = [

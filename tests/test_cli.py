@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxunlearn
 from jaxunlearn import data, transforms
+from jaxunlearn.cli import one_sentence
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.report.study import read_lines
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, problem_words, start, wait
@@ -21,7 +24,7 @@ pytest_plugins = ["tests.shell.fixtures"]
 FORGET = ["--fraction", "--classes", "--words", "--subclass", "--indices", "--file"]
 LAYOUT = [
     *["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"],
-    "--parallel",
+    *["--parallel", "--chunk-steps", "--checkpoint-every"],
 ]
 FLAGS = {
     "pretrain": [
@@ -240,3 +243,12 @@ def test_a_cache_that_cannot_be_used_costs_a_warning_only(tmp_path, data_dir):
     ended = wait(start("pretrain", "run", *words, cache=tmp_path / "cache", cwd=tmp_path))
     assert ended.status == 0 and ended.out.startswith("3 steps in "), ended
     assert "persistent compilation cache" in ended.err and "Traceback" not in ended.err
+
+
+def test_a_device_without_memory_left_costs_one_sentence(capsys):
+    with pytest.raises(SystemExit) as ended, one_sentence():
+        jax.jit(lambda x: jnp.zeros((1 << 46,)) + x)(1.0)  # 256 TiB
+    assert ended.value.code == 4
+    said = capsys.readouterr().err
+    assert said.startswith("jaxunlearn: the memory of the device is full; ")
+    assert "--micro-batch" in said and said.count("\n") == 1

@@ -50,6 +50,23 @@ def test_permutations_serve_until_their_epochs_end(size: int, per_step: int) -> 
             np.testing.assert_array_equal(part[name], whole[name][first : first + count])
 
 
+@pytest.mark.parametrize(("size", "per_step"), [(45_000, 1536), (7, 5), (50_000, 256), (1, 64)])
+def test_the_order_is_right_where_counts_of_examples_exceed_int32(size: int, per_step: int) -> None:
+    """Positions and epochs are those of whole numbers of any size."""
+    arrays, first, count = {"index": jnp.arange(size)}, 30_000_000, 2
+    permuted = data_order.shuffled(KEY, arrays, jnp.int32(first), per_step, count)
+    order = data_order.stretch(permuted, jnp.int32(first), per_step, count)
+    places = first * per_step + np.arange(count * per_step).reshape(count, per_step)
+    np.testing.assert_array_equal(order["epoch"], places // size)
+    assert int(permuted.first_epoch) == first * per_step // size
+    ends = (int(permuted.first_epoch) + len(permuted.permutations)) * size
+    until = int(permuted.until)
+    assert (until - 1 + count) * per_step <= ends < (until + count) * per_step
+    for place, position in zip(places[0, :2], order["position"][0, :2], strict=True):
+        key = jax.random.fold_in(KEY, int(place // size))
+        assert int(position) == int(jax.random.permutation(key, size)[place % size])
+
+
 def test_a_batch_is_the_examples_of_its_step() -> None:
     arrays = {"index": jnp.array([50, 60, 70]), "label": jnp.array([5, 6, 7])}
     order = {"position": jnp.array([[0, 1], [2, 0]]), "epoch": jnp.array([[0, 0], [0, 1]])}

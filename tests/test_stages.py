@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from jaxunlearn import methods, results, runs, stages, training
+from jaxunlearn.checkpoints import Checkpointer
 from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.fields import from_dict
@@ -170,6 +171,31 @@ def test_micro_batches_give_the_same_numbers(pretrained, unlearned, tmp_path, pa
     for ours, theirs in zip(weights(run), weights(unlearned), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     assert (run / "config.json").read_bytes() == (unlearned / "config.json").read_bytes()
+
+
+def test_chunks_and_checkpoints_come_as_often_as_the_layout_says(
+    pretrained, unlearned, tmp_path, monkeypatch
+):
+    """The numbers are the same, and so is what the run is."""
+    saved, save = [], Checkpointer.save
+    monkeypatch.setattr(
+        Checkpointer,
+        "save",
+        lambda self, step, *rest: (saved.append((self.folder.name, step)), save(self, step, *rest)),
+    )
+    run, layout = tmp_path / "run", Layout(chunk_steps=1, checkpoint_every=2)
+    stages.unlearn(run, pretrained, TENTH, "finetune", FEW_STEPS, layout)
+    assert saved == [("checkpoints", 2), ("checkpoints", 4), ("weights", 4)]
+    for ours, theirs in zip(weights(run), weights(unlearned), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (run / "config.json").read_bytes() == (unlearned / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", "gs:"])
+def test_a_folder_that_keeps_no_checkpoints_is_refused_first(problem, tmp_path, untrained, name):
+    with pytest.raises(InputError, match="choose another name"):
+        stages.pretrain(tmp_path / name / "run", problem, 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_own_method_runs_like_any_other(pretrained, tmp_path):

@@ -325,11 +325,26 @@ def test_programs_are_let_go_before_they_are_too_many(
     held, limit = maps(), tmp_path / "limit"
     limit.write_text("1\n")
     monkeypatch.setattr(compiled, "_MOST_MAPS", limit)
+    monkeypatch.setattr(compiled, "_own_process", False)
+    kept, theirs = len(training._executables), jax.jit(lambda x: x * 3.0)
+    theirs(jnp.ones(3))
+    training.executable_for(jax.jit(lambda x: x + 2.0), jnp.ones(3))
+    assert len(training._executables) == kept + 1 and theirs._cache_size() == 1  # others' stay
+    monkeypatch.setattr(compiled, "_own_process", True)
     training.executable_for(jax.jit(lambda x: x + 1.0), jnp.ones(3))
-    assert len(training._executables) == 1
+    assert len(training._executables) == 1 and theirs._cache_size() == 0
     gc.collect()
     assert maps() < held
     Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
+
+
+def test_the_programs_that_were_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_executables", {})
+    monkeypatch.setattr(training, "_MOST_EXECUTABLES", 2)
+    first, second, third = (jax.jit(lambda x, c=c: x + c) for c in range(3))
+    for function in (first, second, first, third):
+        training.executable_for(function, jnp.ones(3))
+    assert [key[0] for key in training._executables] == [first, third]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("1", True), ("2000000000", False), ("?", False)])

@@ -30,8 +30,17 @@ def begin(
     params: Params,
     model_state: ModelState,
 ) -> TrainState:
-    """The state before the first step, with its own copies of the parameters and the key."""
-    key = jax.random.key_data(key)
+    """The state before the first step, with its own copies of the parameters and the key.
+
+    Raises:
+        InputError: a key of another PRNG implementation than the default one.
+    """
+    key, kind = jax.random.key_data(key), str(jax.random.key_impl(key))
+    if kind != str(jax.random.key_impl(jax.random.key(0))):
+        raise InputError(
+            f"key is of the PRNG implementation {kind}, but must be of the default one; make it by "
+            f"jax.random.key(seed), or set jax_default_prng_impl to {kind}."
+        )
     params, model_state, key = jax.tree.map(jnp.copy, (params, model_state, key))
     step = jnp.zeros([], jnp.int32)
     return TrainState(step, params, model_state, transform.init(params), key)

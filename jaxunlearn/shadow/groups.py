@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import programs, stages
-from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.checkpoints import Checkpointer, check_place
 from jaxunlearn.config import Problem
 from jaxunlearn.console import say
 from jaxunlearn.evaluation import Predictions
@@ -78,6 +78,7 @@ def check(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
         InputError: the folder holds something else.
     """
     folder = setting.folder
+    check_place(folder)
     wanted = {
         "problem": setting.problem.identity(),
         "data": fingerprint,

@@ -207,3 +207,14 @@ def test_an_own_method_must_not_shadow_another_and_needs_defaults() -> None:
     with pytest.raises(InputError, match="setting factor of method bare has no default"):
         methods.register(bare)
     assert methods.available() == before
+
+
+def test_a_key_of_another_implementation_is_refused() -> None:
+    """The state keeps the bits of a key alone, and steps read them as the default ones."""
+    init = methods.begin
+    weights = {"w": jnp.ones(2)}
+    for key in (jax.random.key(1), jax.random.PRNGKey(1)):
+        state = init(optax.sgd(0.1), key, weights, {})
+        assert state.key.tolist() == [0, 1]
+    with pytest.raises(InputError, match=r"key is of the PRNG implementation .*rbg.* jax_default"):
+        init(optax.sgd(0.1), jax.random.key(1, impl="rbg"), weights, {})
