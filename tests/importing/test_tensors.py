@@ -17,6 +17,7 @@ from jaxunlearn.importing.tensors import (
     stored_metadata,
     stored_shape,
     stored_shapes,
+    weights_of,
     write,
 )
 from jaxunlearn.types import InputError
@@ -180,6 +181,24 @@ def test_folders_without_safetensors(tmp_path):
     for i in (1, 2):
         save(tmp_path / f"m-0000{i}-of-00002.safetensors", stored_tensors())
     refused(tmp_path, "holds m-00001-of-00002.safetensors, .*; download its index too")
+
+
+@pytest.mark.parametrize("sharded_first", [True, False])
+def test_the_file_that_the_library_of_a_layout_reads(sharded_first, tmp_path):
+    """Diffusers prefers an index, transformers and timm the one file; then half precision."""
+    name = "model.safetensors"
+    order = [f"{name}.index.json", name] if sharded_first else [name, f"{name}.index.json"]
+    order += [f"{name}.index.fp16.json", f"{name}.fp16.index.json", "model.fp16.safetensors"]
+    for file in (*order, "model.non_ema.safetensors", "model-00001-of-00001.safetensors"):
+        (tmp_path / file).touch()
+    for file in order:
+        assert weights_of(tmp_path, name, sharded_first=sharded_first) == tmp_path / file
+        (tmp_path / file).unlink()
+    with pytest.raises(InputError, match=r"model.non_ema.safetensors; rename the one .* to model"):
+        weights_of(tmp_path, name, sharded_first=sharded_first)
+    (tmp_path / "model-00001-of-00001.safetensors").unlink()
+    only = tmp_path / "model.non_ema.safetensors"
+    assert weights_of(tmp_path, name, sharded_first=sharded_first) == only
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
