@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 from jaxunlearn.types import InputError
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # as PyTorch users call them
@@ -33,7 +31,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path} does not exist; check the path.") from error
-    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} {_fault(path, error)}") from error
 
 

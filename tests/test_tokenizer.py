@@ -5,6 +5,8 @@ The vocabulary and the expected ids are written by `tests/importing/references/s
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,12 @@ def test_round_trip(tmp_path):
     assert merges == (DATA / "tokenizer" / "merges.txt").read_bytes()
     (tmp_path / "tokenizer_config.json").unlink()
     assert ClipTokenizer.load(tmp_path).length == 77
+
+
+def test_words_need_no_safetensors():
+    """It comes with the extra for weights of other libraries; own models need it not."""
+    script = "import sys, jaxunlearn.tokenizer; sys.exit('safetensors' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def change(folder, file, edit):

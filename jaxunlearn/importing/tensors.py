@@ -373,7 +373,10 @@ def _only_file(folder: Path, remedy: str) -> Path:
 
 def _open_file(path: Path, stack: contextlib.ExitStack) -> dict[str, _Stored]:
     with readable(path):
-        handle = stack.enter_context(safetensors.safe_open(path, framework="np"))
+        try:
+            handle = stack.enter_context(safetensors.safe_open(path, framework="np"))
+        except safetensors.SafetensorError as error:
+            raise ValueError(str(error)) from error
         return {name: _Stored(path, handle, name) for name in handle.keys()}
 
 
