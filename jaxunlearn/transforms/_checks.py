@@ -78,6 +78,24 @@ def is_masked(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
 
 
+def without_masked(tree: Any, like: Any) -> Any:
+    """`tree` without the leaves that `optax.masked` has taken out of `like`."""
+    if not has_masked_nodes(like):
+        return tree
+    try:
+        return jax.tree.map(lambda t, u: t if is_masked(t) else u, like, tree, is_leaf=is_masked)
+    except ValueError:
+        return tree  # of another structure, which `check_like` names
+
+
+def missing(transformation: str, name: str, how: str) -> InputError:
+    """The error of a required keyword that was not given."""
+    return InputError(
+        f"{transformation} got no {name}; {how}, and put wrappers that drop keywords, such as "
+        "optax.lookahead, inside the chain, not around it."
+    )
+
+
 def check_floating(tree: Any, name: str) -> None:
     """Raises unless every leaf of `tree` is a floating-point (or complex) array or number.
 

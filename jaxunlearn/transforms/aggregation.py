@@ -35,10 +35,10 @@ from jaxunlearn.transforms._checks import (
     check_like,
     check_not_negative,
     chosen,
-    has_masked_nodes,
-    is_masked,
+    missing,
     value_at,
     wide_scalar,
+    without_masked,
 )
 from jaxunlearn.types import InputError, LossPair
 
@@ -549,20 +549,12 @@ def _rectified(gradient: Any, other: Any) -> Any:
 def _pair(forget_grads: Any, retain_grads: Any, name: str) -> LossPair:
     """Both gradients, the second without what `optax.masked` has taken out of the first."""
     if retain_grads is None:
-        raise InputError(
-            f"{name} got no retain_grads; pass the gradient of the retain loss as "
-            "tx.update(forget_grads, state, params, retain_grads=...)."
+        raise missing(
+            name,
+            "retain_grads",
+            "pass the retain gradient as tx.update(forget_grads, state, params, retain_grads=...)",
         )
-    if has_masked_nodes(forget_grads):
-        try:
-            retain_grads = jax.tree.map(
-                lambda f, r: f if is_masked(f) else r,
-                forget_grads,
-                retain_grads,
-                is_leaf=is_masked,
-            )
-        except ValueError:
-            pass  # check_like names the difference
+    retain_grads = without_masked(retain_grads, forget_grads)
     for tree, which in ((forget_grads, "forget"), (retain_grads, "retain")):
         check_floating(tree, f"the {which} gradient")
     check_like(retain_grads, forget_grads, "the retain gradient", "the forget gradient")
@@ -571,7 +563,5 @@ def _pair(forget_grads: Any, retain_grads: Any, name: str) -> LossPair:
 
 def _required(value: Any, name: str, transformation: str) -> jax.Array:
     if value is None:
-        raise InputError(
-            f"{transformation} got no {name}; pass the loss as tx.update(..., {name}=...)."
-        )
+        raise missing(transformation, name, f"pass the loss as tx.update(..., {name}=...)")
     return wide_scalar(value, name)

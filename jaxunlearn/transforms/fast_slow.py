@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.transforms._checks import check_like
+from jaxunlearn.transforms._checks import check_like, missing
 from jaxunlearn.types import InputError
 
 
@@ -282,11 +282,9 @@ def _transformation(
 
 def _check_arguments(grad_fn: Any, params: Any, carry: Any, has_carry: bool) -> None:
     if grad_fn is None or params is None:
-        missing = "grad_fn" if grad_fn is None else "params"
-        raise InputError(
-            f"fast_slow got no {missing}; pass tx.update(updates, state, params, "
-            "grad_fn=lambda params, i: retain gradient of the i-th fast batch)."
-        )
+        name = "grad_fn" if grad_fn is None else "params"
+        how = "grad_fn=lambda params, i: retain gradient of the i-th fast batch"
+        raise missing("fast_slow", name, f"pass tx.update(updates, state, params, {how})")
     if carry is not None and not has_carry:
         raise InputError(
             "fast_slow got a carry, but was made with has_carry=False; make it with "

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.transforms._checks import check_like
+from jaxunlearn.transforms._checks import check_like, without_masked
 from jaxunlearn.types import InputError
 
 
@@ -66,8 +66,9 @@ def saliency_mask(mask: Any = None) -> optax.GradientTransformationExtraArgs:
     def init_fn(params: optax.Params) -> SaliencyMaskState:
         if mask is None:
             return SaliencyMaskState(jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params))
-        check_like(mask, params, "the mask", "the parameter tree")
-        return SaliencyMaskState(jax.tree.map(lambda m: jnp.array(m, bool, copy=True), mask))
+        seen = without_masked(mask, params)
+        check_like(seen, params, "the mask", "the parameter tree")
+        return SaliencyMaskState(jax.tree.map(lambda m: jnp.array(m, bool, copy=True), seen))
 
     def update_fn(
         updates: optax.Updates,

@@ -33,6 +33,7 @@ from jaxunlearn.transforms._checks import (
     check_not_negative,
     chosen,
     has_masked_nodes,
+    missing,
     scalar,
     value_at,
     wide_scalar,
@@ -40,6 +41,9 @@ from jaxunlearn.transforms._checks import (
 from jaxunlearn.types import InputError, LossPair
 
 ESTIMATORS = ("same_batch", "next_batch")
+
+# The states of wrappers of optax whose updates are not those of the transformation inside.
+_CHANGE_THE_STEP = ("ScheduleFreeState", "MechanicState")
 
 
 def dual_gradient(
@@ -245,10 +249,8 @@ def implicit_surgery(
         **extra: Any,
     ) -> tuple[optax.Updates, ImplicitSurgeryState]:
         if retain_value is None:
-            raise InputError(
-                "implicit_surgery got no retain_value; pass the retain loss at params as "
-                "tx.update(..., retain_value=losses.retain)."
-            )
+            how = "pass the retain loss at params as tx.update(..., retain_value=losses.retain)"
+            raise missing("implicit_surgery", "retain_value", how)
         step = LastStep(
             loss(retain_value, "retain_value"),
             value_at(tolerance, state.count),
@@ -256,9 +258,9 @@ def implicit_surgery(
         )
         if same_batch:
             if retain_value_fn is None or params is None:
-                missing = "retain_value_fn" if retain_value_fn is None else "params"
+                absent = "retain_value_fn" if retain_value_fn is None else "params"
                 raise InputError(
-                    f"implicit_surgery with estimator='same_batch' got no {missing}; pass "
+                    f"implicit_surgery with estimator='same_batch' got no {absent}; pass "
                     "tx.update(grads, state, params, retain_value=..., retain_value_fn=...), or "
                     "use estimator='next_batch', which needs neither."
                 )
@@ -468,13 +470,16 @@ def _only(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> Any:
 
 
 def _check_last(opt_state: optax.OptState, state: ImplicitSurgeryState) -> None:
-    """Raises where "same_batch" stands before another member of its chain."""
+    """Raises where "same_batch" stands before another member of its chain, or what does as much."""
 
     def is_early(node: Any) -> bool:
+        if type(node).__name__ in _CHANGE_THE_STEP:
+            return bool(_all(tuple(node), _is_implicit))
         return type(node) is tuple and any(_all(part, _is_implicit) for part in node[:-1])
 
     if state.last_step is None and _all(opt_state, is_early):
         raise InputError(
             "implicit_surgery with estimator='same_batch' stands before another member of its "
-            "chain, but must see the finished step; make it the last one in optax.chain(...)."
+            "chain or inside a wrapper that changes the step, but must see the finished one; make "
+            "it the last in optax.chain(...), after such wrappers."
         )

@@ -250,18 +250,6 @@ def test_bfloat16_in_is_bfloat16_out(case: Case) -> None:
     assert types(new_state) == types(state)
 
 
-def test_multi_steps(case: Case) -> None:
-    """Two accumulated micro-batches are one update of their mean, with the last one's keywords."""
-    inner = optax.chain(case(VALUE), optax.sgd(0.1))
-    wrapped = optax.MultiSteps(inner, 2)
-    mean = jax.tree.map(lambda *x: sum(x) / 2, tree(1), tree(2))
-    held, state = jitted(wrapped, tree(1), wrapped.init(PARAMS), PARAMS, retain_grads=tree(3))
-    emitted, state = jitted(wrapped, tree(2), state, PARAMS, retain_grads=tree(4))
-    expected, _ = jitted(inner, mean, inner.init(PARAMS), PARAMS, retain_grads=tree(4))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(held))
-    assert_trees_close(emitted, expected, rtol=1e-5)
-
-
 def test_cond_between_updating_and_not(case: Case) -> None:
     tx = case(VALUE)
     state = tx.init(PARAMS)
