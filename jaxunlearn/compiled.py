@@ -5,6 +5,7 @@ run. Importing the library changes nothing: only the command does.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from jaxunlearn.home import user_cache
 
 _READING = "/jax/compilation_cache/cache_retrieval_time_sec"
 _COMPILING = "/jax/core/compile/"  # tracing, lowering, and XLA's compiling or reading
-_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's errors begin, of any device
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")  # in XLA's errors, by device
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
@@ -63,7 +64,7 @@ def is_out_of_memory(error: Exception) -> bool:
         >>> is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."))
         True
     """
-    return isinstance(error, RuntimeError) and str(error).startswith(_OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def too_many() -> bool:

@@ -1,4 +1,4 @@
-"""The user's home and cache folders, where they can be found. Imports nothing else."""
+"""The user's home and cache folders, where they can be found; importing this is quick."""
 
 import os
 from pathlib import Path
@@ -25,17 +25,20 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        InputError: the path begins with `~`, but that home folder is unknown.
+        InputError: the path begins with `~`, but that home folder is unknown; or it holds a null
+            character.
 
     Example:
         >>> expanded("/data/digits").as_posix()
         '/data/digits'
     """
+    from jaxunlearn.types import InputError
+
+    if "\0" in os.fspath(path):
+        raise InputError(f"{os.fspath(path)!r} holds a null character, which no path can.")
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
-        from jaxunlearn.types import InputError
-
         raise InputError(
             f"{os.fspath(path)} begins with ~, but that home folder is unknown; give the path in "
             "full."

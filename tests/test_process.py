@@ -111,6 +111,7 @@ def test_the_extras_are_those_of_the_project():
         (PermissionError(errno.EACCES, "denied", "a/b"), 2, "a/b cannot be read or written (denie"),
         (FileNotFoundError(errno.ENOENT, "os.getcwd"), 2, "the working folder is gone; go to"),
         (RecursionError("maximum depth"), 2, "the input is nested too deeply; write it with fewer"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while"), 4, "the memory of the device is"),
         (MemoryError(), 4, "the memory of this machine is full; use a smaller model or less data."),
     ],
 )
@@ -195,6 +196,14 @@ def test_input_that_is_nested_too_deeply(words, tmp_path, monkeypatch):
     assert result.status == 2 and result.err.count("\n") == 1, result
     assert "Traceback" not in result.err and len(result.err) < 2000
     assert not Path("run").exists()
+
+
+def test_a_device_without_memory_for_the_model(tmp_path):
+    words = ["--training", "num_steps=2", "--model-settings", "hidden=[10000000000000]"]
+    result = call("pretrain", tmp_path / "run", *words)
+    assert result.status == 4 and result.err.count("\n") == 1, result
+    assert result.err.startswith("jaxunlearn: the memory of the device is full; compute batches in")
+    assert "--micro-batch" in result.err
 
 
 def test_choices_that_the_help_shows_are_those_there_are():

@@ -45,6 +45,8 @@ def test_a_home_folder_that_is_unknown(monkeypatch):
         load("cifar10", data_dir="~/mine")
     with pytest.raises(InputError, match=r"~nobody-here/files begins with ~"):
         load("fashion_mnist", folder="~nobody-here/files")
+    with pytest.raises(InputError, match="holds a null character"):
+        load("cifar10", data_dir="a\0b")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert storage.data_folder() == Path("/cache/jaxunlearn/data")
 
