@@ -39,6 +39,13 @@ def test_the_readme_example_with_own_model_and_data_runs(capsys):
     assert int(names["state"].step) == 1
 
 
+def test_the_code_of_the_page_on_sharp_edges_runs():
+    names: dict = {}
+    for block in blocks(ROOT / "docs" / "sharp-edges.md"):
+        exec(block, names)
+    assert set(names["updates"]) == {"w", "b"}
+
+
 def test_links_and_names_in_the_documents_exist():
     import jaxunlearn
     from jaxunlearn import methods
