@@ -222,6 +222,23 @@ def test_without_the_keyword_the_carry_of_the_state_goes_on() -> None:
     assert int(fast_slow_carry(state)["seen"]) == 3_000_000_020
 
 
+def test_a_carry_may_be_donated_beside_the_state_that_holds_it() -> None:
+    """And compiles twice: before the state holds one, and since."""
+    tx = fast_slow(optax.sgd(ETA), num_fast_steps=5, has_carry=True)
+
+    def step(params: Any, carry: Any, state: Any) -> Any:
+        updates, state = tx.update(PROBLEM.gradient, state, params, grad_fn=carried, carry=carry)
+        return optax.apply_updates(params, updates), fast_slow_carry(state), state
+
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2))
+    params = jax.tree.map(jnp.copy, PROBLEM.optimum)
+    loop = params, first_carry(), tx.init(params)
+    for _ in range(4):
+        loop = compiled(*loop)
+    assert int(loop[1]["odd"]) == 2**24 + 1 + 40
+    assert compiled._cache_size() == 2
+
+
 def test_no_fast_steps_hand_the_carry_on() -> None:
     tx = fast_slow(optax.sgd(1.0), num_fast_steps=0, has_carry=True)
     for carry in ({}, {"mean": jnp.ones(2)}):
