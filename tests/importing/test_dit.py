@@ -144,3 +144,25 @@ def test_what_the_layout_cannot_hold(loaded, tmp_path):
     with pytest.raises(InputError, match="only transformers over squares"):
         save_dit(tmp_path, MODULE.clone(image_shape=(8, 4, 3)), params)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pipeline_that_was_read_is_written_over_a_copy_or_like_it(folder, loaded, tmp_path):
+    source = folder(norm_num_groups=8)
+    shard = source / "transformer" / "diffusion_pytorch_model-00001-of-00001.safetensors"
+    shard.touch()
+    (source / "transformer" / "diffusion_pytorch_model.safetensors.index.json").touch()
+    (source / "scheduler").mkdir()
+    save_dit(tmp_path / "like", *loaded, like=source)
+    save_dit(source, *loaded)  # its other parts stay, its older weights do not
+    for written in (tmp_path / "like", source):
+        assert json.loads((written / CONFIG).read_text())["norm_num_groups"] == 8
+        files = {file.name for file in (written / "transformer").iterdir()}
+        assert files == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert (source / "scheduler").is_dir()
+
+
+def test_a_part_in_place_of_the_pipeline():
+    with pytest.raises(
+        InputError, match="is one part of a pipeline, but must hold .*'transformer'"
+    ):
+        load_dit(DATA / "transformer")
