@@ -152,7 +152,7 @@ class ClipTokenizer:
         of_bytes = (*BYTES, *(character + END_OF_WORD for character in BYTES))
         of_merges = (left + right for left, right in self.merges)
         for token in (START, END, self.padding, *of_bytes, *of_merges):
-            if token not in self.ids:
+            if not isinstance(token, str) or token not in self.ids:
                 raise InputError(
                     f"the vocabulary lacks the token {token!r}, which texts may need; "
                     "download the vocabulary and the merges again."
@@ -183,7 +183,7 @@ class ClipTokenizer:
                 )
         ids, merges, added = _read_vocabulary(folder)
         for token in added:
-            if token not in ids:
+            if not isinstance(token, str) or token not in ids:
                 raise InputError(
                     f"{folder} adds the token {token!r} to the vocabulary, which is not supported "
                     "here; give the tokenizer without it."
@@ -251,26 +251,26 @@ def _read_vocabulary(folder: Path) -> tuple[dict[str, int], tuple[Pair, ...], li
     file = folder / "tokenizer.json"
     if not file.exists():
         ids, merges = read_json(folder / "vocab.json"), read_merges(folder / "merges.txt")
-        later = folder / "added_tokens.json"
-        return ids, merges, list(read_json(later)) if later.exists() else []
+        beside = folder / "added_tokens.json"
+        return ids, merges, list(read_json(beside)) if beside.exists() else []
     whole = read_json(file)
     model = whole.get("model")
     model = model if isinstance(model, dict) else {}
     kind = model.get("type"), model.get("end_of_word_suffix")
-    pairs = [tuple(p.split(" ") if isinstance(p, str) else p) for p in model.get("merges") or ()]
+    pairs = [p.split(" ") if isinstance(p, str) else p for p in _list(model.get("merges"))]
+    added = [_content(token) for token in _list(whole.get("added_tokens"))]
     vocabulary = model.get("vocab")
-    added = [_content(token) for token in whole.get("added_tokens") or ()]
     if (
         kind != ("BPE", END_OF_WORD)
         or not isinstance(vocabulary, dict)
-        or not all(len(pair) == 2 for pair in pairs)
+        or not all(isinstance(p, list) and [type(t) for t in p] == [str, str] for p in pairs)
     ):
         raise InputError(
             f"{file} is of the kind {kind[0]!r} with words that end in {kind[1]!r}, but CLIP's is "
             f"'BPE' with {END_OF_WORD!r}, a 'vocab' and 'merges' of two tokens each; give the "
             "folder of a CLIP tokenizer."
         )
-    return vocabulary, tuple(pairs), added
+    return vocabulary, tuple((left, right) for left, right in pairs), added
 
 
 def _texts(texts: Sequence[str], what: str) -> Sequence[str]:
@@ -288,6 +288,10 @@ def _check_length(length: int) -> None:
             f"the length of a prompt is {length!r}, but must be a whole number from 3 to "
             f"{_LONGEST}; give the one of the text encoder, such as 77."
         )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _content(token: Any) -> Any:

@@ -116,6 +116,7 @@ def change(folder, file, edit):
         ("vocab.json", lambda v: v.update({"~~": v.pop("Ń")}), "lacks the token 'Ń'"),
         ("tokenizer_config.json", lambda c: c.update(eos_token="</s>"), "'eos_token' is '</s>'"),
         ("tokenizer_config.json", lambda c: c.update(pad_token="<pad>"), "lacks the token '<pad>'"),
+        ("tokenizer_config.json", lambda c: c.update(pad_token=[1]), r"lacks the token \[1\]"),
         ("tokenizer_config.json", lambda c: c.update(model_max_length=10**6), "from 3 to 4096"),
     ],
 )
@@ -182,7 +183,10 @@ def test_files_of_the_tokenizer_before_are_not_left(tmp_path):
         (lambda whole: whole["model"].update(type="WordPiece"), "of the kind 'WordPiece'"),
         (lambda whole: whole["model"].pop("end_of_word_suffix"), "words that end in None"),
         (lambda whole: whole["model"].update(merges=["a b c"]), "'merges' of two tokens each"),
+        (lambda whole: whole["model"].update(merges=[[1, 2]]), "'merges' of two tokens each"),
+        (lambda whole: whole["model"].update(merges=3, vocab=[]), "a 'vocab' and 'merges'"),
         (lambda whole: whole.pop("model"), "of the kind None"),
+        (lambda whole: whole["added_tokens"].append([1]), r"the token \[1\]"),
         (lambda whole: whole["added_tokens"].append({"content": "<cat>"}), "the token '<cat>'"),
     ],
 )

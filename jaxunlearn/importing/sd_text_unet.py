@@ -140,6 +140,7 @@ def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:
     folder = Path(folder)
     options = read_options(folder, _OPTIONS)
     kinds = options["down_block_types"]
+    kinds = kinds if isinstance(kinds, tuple) else ()
     levels = tuple(i for i, kind in enumerate(kinds, start=1) if kind == _DOWN[True])
     fields = {field: options[name] for name, field in _FIELDS.items()}
     with described_by(folder):

@@ -131,7 +131,8 @@ def write_config(
     if not re.fullmatch(architectures, architecture):
         architecture = otherwise
     of_data = {name: kept[name] for name in _LABELS if name in kept}
-    before = dict(kept.get(_DATA, {})) | dict(data)
+    before = kept.get(_DATA)
+    before = (before if isinstance(before, dict) else {}) | dict(data)
     if kept.get("num_classes") != options["num_classes"]:  # the names are those of other classes
         of_data = {}
         before = {name: value for name, value in before.items() if name not in _LABELS}

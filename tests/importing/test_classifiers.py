@@ -181,6 +181,14 @@ def test_names_of_other_classes_are_not_kept(tmp_path):
     assert config["pretrained_cfg"]["mean"] == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("said", [None, 3, ["a"]])
+def test_what_is_told_of_data_in_another_form_is_dropped(said, tmp_path):
+    source = described(tmp_path, "vit", pretrained_cfg=said)
+    save_vit(tmp_path / "out", *load_vit(source), like=source)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["pretrained_cfg"] == {"input_size": [3, 16, 16]}
+
+
 def test_a_vit_of_our_own_tells_the_size_of_its_images(tmp_path):
     module = ViT(3, patch_size=4, width=8, depth=1, heads=2)
     save_vit(tmp_path, module, zeros(module, 8, 1)["params"])

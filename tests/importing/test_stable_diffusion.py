@@ -219,6 +219,7 @@ def test_bad_tensors(copy):
         ("unet", {"attention_head_dim": [2, 4]}, r"TextUNet.heads is \(2, 4\)"),
         ("unet", {"in_channels": 9}, "'out_channels' is 4, but .* only 9"),
         ("unet", {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"]}, "'down_block_types' is"),
+        ("unet", {"down_block_types": 3}, "'down_block_types' is 3"),
         ("unet", {"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}, "'up_block_types' is"),
         ("unet", {"norm_eps": 1e-6}, "'norm_eps' is 1e-06, but only 1e-05"),
         ("text_encoder", {"hidden_act": "relu"}, "TextEncoder.activation is 'relu'"),
