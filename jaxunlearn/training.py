@@ -33,6 +33,7 @@ from jaxunlearn.streaming import Stream, Unread, supplied
 from jaxunlearn.types import Arrays, Batch, InputError, Method, ModelState, Params, TrainState
 
 Numbers = dict[str, Any]
+_MOST_STEPS = 2**31 - 1  # steps are counted in int32
 
 
 class Diverged(RuntimeError):
@@ -272,10 +273,12 @@ def run(
     Raises:
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
-        InputError: a seed of more than 32 bits, no sound checkpoint, or a foreign one, streamed
-            examples of a method that looks at all of them before its first step, a record that
-            cannot be read, or a file that cannot be written.
+        InputError: a seed of more than 32 bits, more steps than int32 counts, no sound checkpoint,
+            or a foreign one, streamed examples of a method that looks at all of them before its
+            first step, a record that cannot be read, or a file that cannot be written.
     """
+    if num_steps > _MOST_STEPS:
+        raise InputError(f"num_steps is {num_steps}, but must be {_MOST_STEPS} or less.")
     mesh, metrics = program.mesh, MetricsFile(metrics_file)
     sets = [x if isinstance(x, Stream) else replicate(x, mesh) for x in (forget, retain)]
     present = [{} if isinstance(x, Stream) else x for x in sets]

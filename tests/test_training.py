@@ -413,3 +413,8 @@ def test_the_start_survives_even_a_method_that_copies_nothing(devices: int) -> N
         )
         assert outcome.state.params.tolist() == [1.5, 1.5]
     assert start[0].tolist() == [0.0, 0.0]
+
+
+def test_more_steps_than_can_be_counted_are_refused(go: Any) -> None:
+    with pytest.raises(InputError, match="num_steps is 2147483648, but must be 2147483647 or less"):
+        go(num_steps=2**31)
