@@ -48,6 +48,7 @@ def eupmu_sfron(
     project: bool = True,
     objective: str = "random_labels",
     exponent: NotNegative = 0.5,
+    epsilon: NotNegative = 0.25,
     saliency: bool = True,
     mask: str = "saliency",
     threshold: NotNegative = 1.0,
@@ -84,6 +85,7 @@ def eupmu_sfron(
         project: clip the stored multiplier at 0; otherwise only where it is used.
         objective: the forget objective, a name of `objectives.named`.
         exponent: of adaptive ascent.
+        epsilon: of adaptive ascent, as in `sfron`.
         saliency: mask the forget step by the Fisher ratio.
         mask: "saliency", or "random" for the control: as many parameters, drawn at random.
         threshold: the least Fisher ratio to be salient.
@@ -118,7 +120,7 @@ def eupmu_sfron(
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
     decay = schedule(alpha_schedule, alpha, num_steps)
-    losses_fn = loss_pair(task, objectives.named(objective, exponent, task))
+    losses_fn = loss_pair(task, objectives.named(objective, exponent, task, epsilon))
     forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
     remain = remain_phase(
         task,
