@@ -57,6 +57,7 @@ from jaxunlearn.config import Problem
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.figures import BLUE, DASHES, GREEN, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.setting import load_splits, load_task, machine, to_device
+from jaxunlearn.tasks.classification import cross_entropy
 
 RESULTS = Path(__file__).parent / "results"
 ESTIMATORS = ("same_batch", "next_batch")
@@ -171,8 +172,8 @@ def tiny_problem() -> tuple[Any, Any, jax.Array]:
     def loss(weights: jax.Array, chosen: np.ndarray) -> jax.Array:
         p = unravel(weights)
         hidden = jnp.tanh(images[chosen] @ p["hidden"] + p["bias"][None])
-        scores = jax.nn.log_softmax(hidden @ p["head"] + p["shift"][None])
-        return -jnp.mean(scores[jnp.arange(len(chosen)), labels[chosen]])
+        logits = hidden @ p["head"] + p["shift"][None]
+        return jnp.mean(cross_entropy(logits, labels[chosen]))
 
     def retain_loss(weights: jax.Array) -> jax.Array:
         return loss(weights, retain) + 5e-4 * jnp.sum(weights**2)

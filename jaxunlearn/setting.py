@@ -379,10 +379,11 @@ def _check_images(dataset: Dataset) -> None:
     if images.dtype == np.uint8:
         return
     low, high = images.min(), images.max()
-    if not -1.0 <= low <= high <= 1.0:
+    if not -1.0 <= low < 0.0 < high <= 1.0:
         raise InputError(
             f"the images of {dataset.name!r} are {images.dtype} from {low:g} to {high:g}, but a "
-            "model that generates learns uint8, or numbers from -1 to 1; scale them."
+            "model that generates learns uint8, or numbers from -1 to 1; scale them, such as by "
+            f"{'2 x' if 0.0 <= low <= high <= 1.0 else 'x / 127.5'} - 1."
         )
 
 

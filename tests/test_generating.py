@@ -327,10 +327,15 @@ def test_a_forgotten_class_turns_into_none_that_was_forgotten_before(config):
 def test_images_of_another_range_are_refused(config):
     dataset = load_dataset(load_study(config).problem)
     floats = dataset.train.image.astype(np.float32)
-    of = {scale: replace(dataset.train, image=floats / scale) for scale in (1, 255)}
-    with pytest.raises(InputError, match="float32 from 0 to 255, but a model that generates"):
-        setting._check_images(replace(dataset, train=of[1]))
-    setting._check_images(replace(dataset, train=of[255]))
+
+    def check(images):
+        setting._check_images(replace(dataset, train=replace(dataset.train, image=images)))
+
+    with pytest.raises(InputError, match=r"from 0 to 255, but a .*, such as by x / 127.5 - 1"):
+        check(floats)
+    with pytest.raises(InputError, match=r"from 0 to 1, but a .*, such as by 2 x - 1"):
+        check(floats / 255)
+    check(floats / 127.5 - 1)
 
 
 def test_images_judged_differently_are_in_no_one_report(finished, tmp_path, data_dir):

@@ -101,6 +101,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.label)
 
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.image.shape[1:])
+        return f"Examples({len(self)} {self.image.dtype} images of {shape})"
+
     def take(self, positions: np.ndarray | list[int]) -> "Examples":
         """The examples at these positions, in this order, identities kept.
 

@@ -63,7 +63,7 @@ def autoencoding(
         """The images given back, and the moments of the latents."""
         images = as_signal(batch["image"])
         moments: Any = model.apply({"params": params}, images, method="encode")
-        mean, log_variance = moments
+        mean, log_variance = (some.astype(images.dtype) for some in moments)
         latents = mean
         if train:
             noise = jax.vmap(lambda k: jax.random.normal(k, mean.shape[1:]))(
@@ -71,7 +71,7 @@ def autoencoding(
             )
             latents = mean + jnp.exp(0.5 * log_variance) * noise
         back: Any = model.apply({"params": params}, latents, method="decode")
-        return back, mean, log_variance
+        return back.astype(images.dtype), mean, log_variance
 
     def losses(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool

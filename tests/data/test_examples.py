@@ -16,6 +16,12 @@ def test_from_arrays_numbers_the_examples():
     assert examples.label.dtype == examples.index.dtype == np.int32
 
 
+def test_repr_is_one_line():
+    examples = Examples.from_arrays(*toy_arrays(6))
+    assert repr(examples) == "Examples(6 uint8 images of 4x4x1)"
+    assert repr(examples.take([])) == "Examples(0 uint8 images of 4x4x1)"
+
+
 def test_take_keeps_identities():
     examples = Examples.from_arrays(*toy_arrays(6))
     taken = examples.take([5, 1]).take([1, 0])

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxunlearn import methods, tasks
 from jaxunlearn.diffusion import Process
+from jaxunlearn.models import latent
 from jaxunlearn.types import InputError
 
 KEY = jax.random.key(0)
@@ -252,3 +253,12 @@ def test_denoisers_of_any_signature_and_type(dtype):
 def test_what_is_no_denoiser_is_refused():
     with pytest.raises(InputError, match="the model is 'Rngs', but must be a Flax linen module"):
         tasks.diffusion(nnx.Rngs(0), Process(10), image_shape=SHAPE, num_classes=CLASSES)
+
+
+def test_an_autoencoder_that_computes_in_bfloat16_gives_images_back_in_float32():
+    model = latent.create_autoencoder("tiny", channels=1, dtype=jnp.bfloat16)
+    task = tasks.autoencoding(model, image_shape=(8, 8, 1), num_classes=CLASSES)
+    batch = BATCH | {"image": jnp.zeros((6, 8, 8, 1), jnp.uint8)}
+    for function in (task.outputs, task.losses):
+        found, _ = jax.eval_shape(lambda f=function: f(*task.init(KEY), batch, KEY, True))
+        assert found.dtype == jnp.float32
