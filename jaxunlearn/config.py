@@ -35,7 +35,7 @@ class Diffusion:
         schedule: of its noise, "linear", "cosine" or "scaled_linear".
         prediction: what the model predicts, "epsilon" or "v".
         variance: of a step back, "small", "large" or "learned_range".
-        reduction: of the squared errors of an image, "sum" or "mean".
+        reduction: of the squared errors of an image, "mean" or "sum".
         label_drop: the share of labels that training drops.
         fisher_guidance: the guidance of predictions that Fisher diagonals are computed of.
         sampler: "ddim" or "ddpm".
@@ -49,7 +49,7 @@ class Diffusion:
     schedule: str = "linear"
     prediction: str = "epsilon"
     variance: str = "small"
-    reduction: str = "sum"
+    reduction: str = "mean"
     label_drop: float = 0.1
     fisher_guidance: float = 0.0
     sampler: str = "ddim"

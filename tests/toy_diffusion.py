@@ -28,6 +28,7 @@ class Toy(nn.Module):
 
 
 def toy(model=Toy(), process=PROCESS, **settings):
+    settings = {"reduction": "sum"} | settings
     return diffusion(model, process, image_shape=SHAPE, num_classes=CLASSES, **settings)
 
 

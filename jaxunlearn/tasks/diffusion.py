@@ -42,7 +42,7 @@ def diffusion(
     *,
     image_shape: tuple[int, ...],
     num_classes: int,
-    reduction: str = "sum",
+    reduction: str = "mean",
     label_drop: float = 0.1,
     fisher_guidance: float = 0.0,
 ) -> Task:
@@ -59,7 +59,8 @@ def diffusion(
         image_shape: of one image.
         num_classes: how many classes the labels range over; one more label means none. A `DDPMUNet`
             with `num_classes=None` ignores labels, whatever they are.
-        reduction: of the squared errors of one example: "sum" over pixels, or "mean".
+        reduction: of the squared errors of one example: "mean" over pixels, for which the default
+            learning rates of methods are, or "sum", which the papers train with.
         label_drop: the share of labels that training drops; 0 where the model has no row for none.
         fisher_guidance: w.
 
