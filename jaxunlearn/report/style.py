@@ -94,7 +94,7 @@ th small, td small {
 }
 th small { font-style: normal; }
 td small { white-space: nowrap; }
-td .ends { white-space: normal; max-width: 5.6em; margin-left: auto; }
+td .ends { white-space: normal; width: 5.8em; margin-left: auto; }
 td .best {
   background: var(--best); color: var(--best-ink); font-weight: 700; border-radius: 4px;
   padding: 1px 5px; margin-right: -5px;

@@ -77,7 +77,11 @@ def describe_request(name: str) -> str:
 
 def describe_counts(counts: Mapping[str, int]) -> str:
     """How many examples each split has, in one line; splits without examples are left out."""
-    names = {"test_forget": "test of forgotten classes"}
+    names = {
+        "test_forget": "test of forgotten classes",
+        "generated_forget": "generated of forgotten classes",
+        "generated_retain": "generated of other classes",
+    }
     return ", ".join(
         f"{int(count):,} {names.get(name, name)}" for name, count in counts.items() if count
     )

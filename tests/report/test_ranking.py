@@ -10,7 +10,7 @@ from jaxunlearn.report.aggregate import make_table
 from jaxunlearn.report.wording import ranking_cells, verdict
 from jaxunlearn.types import InputError
 from tests.report.conftest import make_study
-from tests.shell.commands import assert_refused, call
+from tests.shell.commands import assert_refused, call, snapshot
 
 GAPS = {"fine-tune": [9.0, 9.4, 9.2, 9.2], "sfron": [2.0, 2.6, 1.9, 2.2], "eupmu": [2.2, 2.4, 1.8]}
 
@@ -69,12 +69,12 @@ def test_it_can_go_by_another_metric(study):
 
 
 def test_what_cannot_be_ranked_is_refused(study, small_study):
-    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    before = snapshot(study)
     words = ("report", study, "--rank-by", "forget_accuracy")
     assert_refused(call(*words), "cannot be ranked by 'forget_accuracy'", "five_part_gap, ")
     words = ("report", small_study, "--rank-by", "five_part_gap")
     assert_refused(call(*words), "1 seeds at most", "run the study with more seeds")
-    assert before == {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    assert before == {k: v for k, v in snapshot(study).items() if k != ".lock-report"}
     assert make_table(read_study(small_study), "random-0.1").ranking is None
 
 
