@@ -428,6 +428,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     tables = [(values, "inception"), *((values.get("problem"), name) for name in PLACES)]
     tables += [(each, "file") for each in (requests if isinstance(requests, list) else [])]
     for table, name in tables:
-        if isinstance(table, dict) and isinstance(table.get(name), str):
-            table[name] = os.path.normpath(folder / os.path.expanduser(table[name]))
+        given = table.get(name) if isinstance(table, dict) else None
+        if isinstance(given, str) and given[:1] != "~":
+            table[name] = os.path.normpath(folder / given)
     return values

@@ -23,8 +23,7 @@ from jaxunlearn.data import Dataset, ForgetRequest, Splits
 from jaxunlearn.fields import from_dict
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.folders import check_claim, check_same
-from jaxunlearn.home import expanded
-from jaxunlearn.setting import Weights, load_dataset, load_shapes
+from jaxunlearn.setting import Weights, data_places, load_dataset, load_shapes
 from jaxunlearn.types import InputError
 
 DIVERGED = "diverged.json"
@@ -221,9 +220,8 @@ def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
     if not (run / "config.json").exists():
         write_record(run / "config.json", _plain(config))
     if not (run / "fingerprints.json").exists():
-        places = {name: getattr(config.problem, name) for name in PLACES}
-        known = {k: str(expanded(v)) for k, v in places.items() if v}
-        write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | known)
+        places = {name: place for name, place in data_places(config.problem).items() if place}
+        write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | places)
     path = run / "forget_request.json"
     if config.request is not None and splits is not None and not path.exists():
         data.save_request(path, config.request, dataset, splits)

@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxunlearn import data, models
-from jaxunlearn.config import Diffusion, Problem
+from jaxunlearn.config import PLACES, Diffusion, Problem
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.diffusion import Denoiser
 from jaxunlearn.home import expanded
@@ -195,11 +195,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _data_key(problem: Problem) -> _DataKey:
+def data_places(problem: Problem) -> dict[str, str | None]:
+    """Where the data of a problem is looked for: "data_dir" and "folder", absolute or None."""
     given = _found_in.get()
     places = (problem.data_dir, problem.folder) if given is None else (given, None)
-    data_dir, folder = (p and str(expanded(p)) for p in places)
-    return problem.data, data_dir, folder
+    found = (place and str(expanded(place)) for place in places)
+    return dict(zip(PLACES, found, strict=True))
+
+
+def _data_key(problem: Problem) -> _DataKey:
+    places = data_places(problem)
+    return problem.data, places["data_dir"], places["folder"]
 
 
 def _text(settings: dict[str, Any]) -> str:

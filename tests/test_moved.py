@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from jaxunlearn import data, runs, setting
+from jaxunlearn import runs, setting
 from jaxunlearn.data import ForgetRequest
 from tests.data.toys import write_fashion_mnist
 from tests.shell.commands import (
@@ -105,21 +105,28 @@ def test_where_a_command_found_its_data_is_not_kept(moved, data_dir):
     assert setting._data_key(problem) == ("digits", None, None)
 
 
-def test_other_data_is_refused_by_what_it_is(pictures, tmp_path):
-    prepared, files = pictures
+def test_data_that_moved_is_found_and_other_data_refused(pictures, tmp_path, monkeypatch):
+    """Files of fashion_mnist: they, not the place where they are, make a run what it is."""
+    _, files = pictures
     run, words = tmp_path / "run", ["--data", "fashion_mnist", "--model", "mlp-tiny"]
     words += ["--training", "num_steps=2"]
-    done("pretrain", run, *words, "--data-dir", prepared, "--folder", files)
-    other = tmp_path / "other"
-    shutil.rmtree(files)
-    write_fashion_mnist(files, train=24)
-    data.load("fashion_mnist", data_dir=other, folder=files)
-    new = ["new", "--pretrained", run, "--fraction", 0.2]
+    done("pretrain", run, *words, "--folder", files)
+    shutil.move(files, tmp_path / "moved" / "fashion-mnist")
+    write_fashion_mnist(tmp_path / "other" / "fashion-mnist", train=24)
+    request = ["--pretrained", run, "--fraction", 0.2]
+    moved, other = (["--data-dir", tmp_path / name] for name in ("moved", "other"))
     reason = "was trained on other data: fashion_mnist had the fingerprint"
-    assert_refused(call("retrain", *new, "--data-dir", other), reason, "say where it is")
-    assert_refused(call("pretrain", run, *words, "--data-dir", other), reason)
-    assert call("verify", run, "--data-dir", other).status == 2
-    done("pretrain", run, *words, "--data-dir", copy(prepared, tmp_path / "same"))
+    assert_refused(call("retrain", tmp_path / "new", *request, *other), reason, "say where it is")
+    assert_refused(call("pretrain", run, *words, *other), reason)
+    assert call("verify", run, *other).status == 2
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    assert_refused(call("retrain", tmp_path / "new", *request), "fashion_mnist needs")
+    assert not (tmp_path / "new").exists()
+    done("retrain", tmp_path / "new", *request, *moved)
+    assert "nothing to do" in done("pretrain", run, *words, *moved)
+    done("evaluate", tmp_path / "new")  # this one remembers where its data was found
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "moved"))  # the default place
+    done("verify", run)
 
 
 def test_a_file_is_the_examples_it_holds(pretrained, tmp_path, monkeypatch):
