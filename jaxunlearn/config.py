@@ -428,7 +428,8 @@ def read_plan(path: Path) -> dict[str, Any]:
     tables = [(values, "inception"), *((values.get("problem"), name) for name in PLACES)]
     tables += [(each, "file") for each in (requests if isinstance(requests, list) else [])]
     for table, name in tables:
-        given = table.get(name) if isinstance(table, dict) else None
-        if isinstance(given, str) and given[:1] != "~":
-            table[name] = os.path.normpath(folder / given)
+        if not isinstance(table, dict) or not isinstance(table.get(name), str):
+            continue
+        if table[name][:1] != "~":  # that is the home folder
+            table[name] = os.path.normpath(folder / table[name])
     return values
