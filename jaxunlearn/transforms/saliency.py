@@ -123,7 +123,8 @@ def fisher_diagonal(
 
         >>> data, places = jnp.array([1.0, 2.0, 1.0]), jnp.arange(4).reshape(2, 2)
         >>> batches, weights = data[places % 3], places < 3
-        >>> float(fisher_diagonal(loss_fn, jnp.array(1.0), batches, weights=weights))
+        >>> fisher = fisher_diagonal(loss_fn, jnp.array(1.0), batches, weights=weights)
+        >>> round(float(fisher), 4)  # (1 + 16 + 1) / 3
         6.0
     """
     leading = {jnp.shape(leaf)[:2] for leaf in jax.tree.leaves(batches)}
