@@ -1,6 +1,7 @@
 """The code in README and docs runs, and does what the text around it says."""
 
 import functools
+import itertools
 import re
 from pathlib import Path
 
@@ -81,20 +82,47 @@ def test_every_method_has_a_row_in_the_catalogue():
 
 
 def commands(path: Path) -> list[list[str]]:
-    """The words of every jaxunlearn command in the code blocks of a Markdown file."""
-    text = "\n".join(re.findall(r"```(?:sh|yaml)\n(.*?)```", path.read_text("utf-8"), re.DOTALL))
-    text = re.sub(r"\\\n|,\n", " ", text)
+    """The words of every command in the code blocks of a Markdown file, fenced or indented.
+
+    They begin with the name of a jaxunlearn command, or with the path of a script.
+    """
+    page = path.read_text("utf-8")
+    fenced = re.findall(r"```(?:sh|yaml)\n(.*?)```", page, re.DOTALL)
+    outside = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    indented = re.findall(r"(?<=\n\n)(?: {4}.*\n)+", outside)
+    text = re.sub(r"\\\n|,\n", " ", "\n".join(fenced + indented))
     text = re.sub(r"#.*", "", text)
-    found = re.findall(r"(?<!from )jaxunlearn[ ,]+([a-z][^\n]*)", text)
+    found = re.findall(r"(?<!from )(?<!import )jaxunlearn[ ,]+([a-z][^\n]*)", text)
+    found += re.findall(r"python (experiments/[^\n]*)", text)
     return [re.sub(r"[\[\]\",]", " ", line).split() for line in found]
 
 
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
 def test_the_commands_in_the_documents_exist_with_their_flags():
+    from jaxunlearn import methods
     from tests.shell.commands import done
 
     known = functools.cache(lambda command: set(re.findall(r"--[a-z-]+", done(command, "--help"))))
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in PAGES:
         for command, *words in commands(page):
             given = {word.split("=")[0] for word in words if word.startswith("--")}
-            assert given <= known(command), f"{page.name}: {command} has no {given}"
-    assert len(commands(ROOT / "docs" / "scaling.md")) == 6
+            if command.endswith(".py"):
+                source = (ROOT / command).read_text("utf-8").replace("_", "-")
+                assert all(flag in source or flag[2:] in source for flag in given), (page, command)
+            else:
+                assert given <= known(command), f"{page.name}: {command} has no {given}"
+            for word in words:
+                if word.startswith("experiments/"):
+                    assert (ROOT / word).exists(), f"{page.name}: {word}"
+            if "--method" in words and "--settings" in words:
+                pairs = words[words.index("--settings") + 1 :]
+                names = [pair.split("=")[0] for pair in itertools.takewhile(is_setting, pairs)]
+                assert set(names) <= set(methods.settings(words[words.index("--method") + 1]))
+    counts = {page.name: len(commands(page)) for page in PAGES}
+    assert counts["scaling.md"] >= 6 and counts["studies.md"] >= 30 and counts["generation.md"] >= 9
+
+
+def is_setting(word: str) -> bool:
+    return "=" in word and not word.startswith("--")
