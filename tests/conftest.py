@@ -8,10 +8,12 @@ import importlib.metadata
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-flags = "--xla_backend_optimization_level=0"
-if importlib.metadata.version("jax").startswith("0.10."):  # an unknown flag ends the process
-    flags += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", flags)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false"  # an unknown flag ends the process
+    * importlib.metadata.version("jax").startswith("0.10."),
+)
 
 import jax
 
