@@ -9,7 +9,8 @@ it, gradients included, by an equal one in that layout:
 
 Where the output or the window has at most 2 x 2 pixels, and the other at most 3 x 3, the kernels
 are slow as well. There one matrix product takes their place: the shifted images side by side,
-`[N H' W', h w C]`, times the kernel, `[h w C, F]`.
+`[N H' W', h w C]`, times the kernel, `[h w C, F]`. The gradient of a strided convolution with such
+an output is a product as well, whose parts are added up where they belong.
 
 Models are not touched: whatever they differentiate, in either mode, has been differentiated before.
 On other platforms nothing changes.
@@ -102,6 +103,8 @@ def _channels_last(
         groups, images = batch_group_count, _beside(images, batch_group_count)
     if groups == 1 and images.ndim == 4 and _is_small(images, kernel, **options):
         output = _by_patches(images, kernel, **options)
+    elif groups == 1 and images.ndim == 4 and _spreads(images, kernel, **options):
+        output = _by_spreading(images, kernel, **options)
     else:
         spatial = "XYZ"[: images.ndim - 2]
         layout = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
@@ -122,6 +125,46 @@ def _beside(images: jax.Array, groups: int) -> jax.Array:
 def _is_small(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
     few, more = sorted((math.prod(kernel.shape[:2]), math.prod(_side(images, kernel, **options))))
     return few <= _FEWEST_PIXELS and more <= _FEW_PIXELS
+
+
+def _spreads(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
+    """Whether it is the gradient of a strided convolution whose output is tiny."""
+    apart = (options["lhs_dilation"], options["rhs_dilation"], options["window_strides"])
+    spread, *others = (tuple(each) for each in apart)
+    tiny = math.prod(images.shape[1:3]) <= _FEWEST_PIXELS
+    few = math.prod(kernel.shape[:2]) <= _FEW_PIXELS
+    return tiny and few and spread != (1, 1) and others == [(1, 1), (1, 1)]
+
+
+def _by_spreading(
+    images: jax.Array,
+    kernel: jax.Array,
+    *,
+    precision: Any,
+    preferred_element_type: Any,
+    **options: Any,
+) -> jax.Array:
+    """One matrix product of pixels and kernel, whose parts are added up where they belong."""
+    size, *pixels, channels = images.shape
+    height, width, _, features = kernel.shape
+    product = jnp.matmul(
+        images.reshape(-1, channels),
+        kernel.transpose(2, 0, 1, 3).reshape(channels, -1),
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    ).reshape(size, *pixels, height, width, features)
+    side, spread = _side(images, kernel, **options), options["lhs_dilation"]
+
+    def placed(*offset: int) -> jax.Array:
+        pads = []
+        for axis, (low, _) in enumerate(options["padding"]):
+            first = low - offset[axis]
+            last = first + (pixels[axis] - 1) * spread[axis]
+            pads.append((first, side[axis] - 1 - last, spread[axis] - 1))
+        part = product[:, :, :, offset[0], offset[1]]
+        return jax.lax.pad(part, part.dtype.type(0), [(0, 0, 0), *pads, (0, 0, 0)])
+
+    return functools.reduce(jnp.add, [placed(i, j) for i in range(height) for j in range(width)])
 
 
 def _side(

@@ -46,6 +46,10 @@ FORMS = {  # shapes of images and kernel, and the convolution
         *((2, 1, 2, 4), (2, 2, 4, 5)),
         {"rhs_dilation": (2, 1), "lhs_dilation": (2, 3), "padding": PADDING},
     ),
+    "tiny, transposed": (
+        *((2, 2, 2, 4), (3, 3, 4, 5)),
+        {"lhs_dilation": (2, 3), "padding": [(1, 2), (0, -1)]},
+    ),
     "grouped": (IMAGE, (3, 3, 2, 6), {"feature_group_count": 2}),
     "depthwise": (IMAGE, (3, 3, 1, 8), {"feature_group_count": 4}),
     "groups of the batch": ((6, 5, 5, 4), (3, 3, 4, 6), {"batch_group_count": 3}),
