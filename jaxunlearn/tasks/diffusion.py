@@ -59,8 +59,8 @@ def diffusion(
         image_shape: of one image.
         num_classes: how many classes the labels range over; one more label means none. A `DDPMUNet`
             with `num_classes=None` ignores labels, whatever they are.
-        reduction: of the squared errors of one example: "mean" over pixels, for which the default
-            learning rates of methods are, or "sum", which the papers train with.
+        reduction: of the squared errors of one example: "mean" over pixels, or "sum", as in
+            SFR-on's paper, whose gradients are larger by the number of pixels.
         label_drop: the share of labels that training drops; 0 where the model has no row for none.
         fisher_guidance: w.
 
