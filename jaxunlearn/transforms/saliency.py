@@ -139,13 +139,12 @@ def fisher_diagonal(
             f"weights has shape {jnp.shape(weights)}, but must be {shape}, one for each example; "
             "give 1 for an example and 0 for padding."
         )
-    shares = jnp.ones(shape, jnp.float32) if weights is None else jnp.asarray(weights, jnp.float32)
-    shares = shares / jnp.sum(shares)
+    counts = jnp.ones(shape, jnp.float32) if weights is None else jnp.asarray(weights, jnp.float32)
 
-    def squared(batch: Any, shares: jax.Array) -> Any:
-        """The squared gradient of the mean loss of some examples, times their share of all."""
-        share = jnp.sum(shares)
-        within = shares / jnp.where(share > 0, share, 1.0)
+    def squared(batch: Any, counts: jax.Array) -> Any:
+        """The squared gradient of the mean loss of some examples, times their number."""
+        count = jnp.sum(counts)
+        within = counts / jnp.where(count > 0, count, 1.0)
 
         def mean_loss(p: Any) -> jax.Array:
             losses = loss_fn(p, batch)
@@ -157,13 +156,13 @@ def fisher_diagonal(
             return jnp.sum(within * losses)
 
         return jax.tree.map(
-            lambda g: jnp.where(share > 0, share * jnp.square(g.astype(jnp.float32)), 0.0),
+            lambda g: jnp.where(count > 0, count * jnp.square(g.astype(jnp.float32)), 0.0),
             jax.grad(mean_loss)(params),
         )
 
-    def in_chunks(size: int, batch: Any, shares: jax.Array) -> Any:
+    def in_chunks(size: int, batch: Any, counts: jax.Array) -> Any:
         """The sum over the examples of a batch, of which `size` are differentiated at once."""
-        ones = jax.tree.map(lambda x: x.reshape(-1, size, 1, *x.shape[1:]), (batch, shares))
+        ones = jax.tree.map(lambda x: x.reshape(-1, size, 1, *x.shape[1:]), (batch, counts))
 
         def of_chunk(chunk: Any) -> Any:
             if size == 1:  # batched products of single examples are slow on CPUs, by tens of times
@@ -172,16 +171,17 @@ def fisher_diagonal(
 
         return _sum_over(of_chunk, ones, params)
 
-    def of_batch(batch_and_shares: Any) -> Any:
+    def of_batch(batch_and_counts: Any) -> Any:
         if not per_example:
-            return squared(*batch_and_shares)
+            return squared(*batch_and_counts)
         return jax.lax.platform_dependent(
-            *batch_and_shares,
+            *batch_and_counts,
             cpu=functools.partial(in_chunks, 1),
             default=functools.partial(in_chunks, _chunk(shape[1], params)),
         )
 
-    return _sum_over(of_batch, (batches, shares), params)
+    total = _sum_over(of_batch, (batches, counts), params)
+    return jax.tree.map(lambda t: t / jnp.sum(counts), total)
 
 
 def _chunk(batch_size: int, params: Any) -> int:
