@@ -81,7 +81,7 @@ def test_a_study_folder_of_another_configuration(finished, study_text, tmp_path)
         ("num_steps = 200", "num_steps = 201", "problem.training.num_steps is 200 there"),
         ("tolerance = -0.1", "tolerance = -0.2", "settings.tolerance is -0.1 there, but -0.2 now"),
         ("learning_rate = 0.02", "learning_rate = 0.03", "learning_rate is 0.02 there"),
-        ('method = "eupmu"', 'method = "sfron"', "no setting 'multiplier'"),
+        ('method = "eupmu"', 'method = "sfron"', "no setting 'estimator'"),
     ):
         assert old in study_text
         config.write_text(study_text.replace(old, new))
