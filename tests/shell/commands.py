@@ -74,7 +74,7 @@ def start(
 
 def wait(process: subprocess.Popen[str]) -> Result:
     """Waits for a process that was started."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)  # a machine may be busy
     return Result(process.returncode, out, err)
 
 
