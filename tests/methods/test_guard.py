@@ -3,6 +3,9 @@
 import functools
 import itertools
 import json
+import os
+import subprocess
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -189,16 +192,23 @@ def test_the_multiplier_sees_the_step_that_is_taken(name: str) -> None:
     np.testing.assert_allclose(moment, -0.1 * rise, rtol=1e-2)
 
 
-def test_a_guard_that_never_bites_changes_nothing() -> None:
-    """But for rounding: one program with audits, and one without, are fused in different ways."""
-    alone = run("classifier", "eupmu", guarded=False)
-    state = run("classifier", "eupmu", guard_budget=1e9)
+def test_a_guard_that_never_bites_changes_no_bit() -> None:
+    """In a process of its own: what XLA does not optimise it rounds in another order."""
+    code = "from tests.methods.test_guard import never_bites; never_bites('eupmu')"
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | own, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def never_bites(name: str) -> None:
+    alone = run("classifier", name, guarded=False)
+    state = run("classifier", name, guard_budget=1e9)
     assert methods.guard_records(state)[0]["rollbacks"] == 0
-    assert_trees_close(
+    assert_trees_equal(
         (state.params, state.model_state, state.opt_state.opt_state),
         (alone.params, alone.model_state, alone.opt_state),
-        rtol=1e-5,
-        atol=1e-6,
     )
 
 
