@@ -44,6 +44,7 @@ from jaxunlearn.setting import (
     load_task,
     load_tokenizer,
 )
+from jaxunlearn.tasks.diffusion import as_signal
 from jaxunlearn.types import InputError, Task
 
 _CHUNK = 100  # images at a time
@@ -204,6 +205,13 @@ def sample_images(
     return images.reshape(-1, *images.shape[2:])[:size]
 
 
+def on_scale_of(dataset: Dataset, images: np.ndarray) -> np.ndarray:
+    """Generated images, uint8, on the scale of those that the judge learned from."""
+    if dataset.train.image.dtype == np.uint8:
+        return images
+    return np.asarray(as_signal(jnp.asarray(images)))
+
+
 def draw(
     file: Path, run: Path, labels: tuple[int, ...], count: int, prompts: tuple[str, ...] = ()
 ) -> None:
@@ -312,6 +320,7 @@ def evaluate(
         return predict(judge.task, judge.weights, arrays)
 
     def judged(images: np.ndarray) -> dict[str, float]:
+        images = on_scale_of(dataset, images)
         found = classify_generated(seen(images, asked[request]), seen(images, kept))
         return found | compare_generated(real, judge.features.describe(images[kept]))
 

@@ -128,8 +128,8 @@ def check_conditional(task: Task, what: str) -> None:
     if not task.conditional:
         raise InputError(
             f"{what} asks the model for one class in place of another, but this model is told no "
-            "class (its num_classes is None); choose the objective 'ascent' or 'match_noise', or a "
-            "model with classes."
+            "class (its num_classes is None); choose the objective 'ascent', or a model with "
+            "classes."
         )
 
 

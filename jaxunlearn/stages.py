@@ -213,6 +213,11 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
         check(run / AUTOENCODER, pretraining(first, config.seed), layout)
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
+    if config.method == "ssd" and config.aim and config.aim.adapter_rank:
+        raise InputError(
+            "the method ssd shrinks weights, but adapters begin at zero, where nothing can shrink; "
+            "leave out --adapter-rank, or choose another method."
+        )
     task, _ = _narrowed(load_task(problem, parallel.mapped_axis(layout)), config.aim)
     programs.of_method(task, config.method, config.settings, layout)
     _check_anchor(config, dataset)
@@ -314,6 +319,7 @@ def train(
                 checkpoint_every=layout.checkpoint_every,
                 metrics_file=run / "metrics.jsonl",
                 on_progress=on_progress,
+                remedy=methods.remedy(config.method),
             )
         weights = Weights(outcome.state.params, outcome.state.model_state)
         if part is not None:

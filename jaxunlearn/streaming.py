@@ -189,7 +189,7 @@ class Unread(dict[str, Any]):
         raise InputError(
             "the method looks at all examples before its first step, but these are streamed; keep "
             "them in memory, choose another method, or settings without such a pass: variant = "
-            "'R-on' or 'R' for sfron, saliency = false for eupmu_sfron."
+            "'FR-on' for sfron, saliency = false for eupmu_sfron."
         )
 
     __getitem__ = items = keys = values = _refuse

@@ -251,6 +251,7 @@ def run(
     checkpoint_every: int = 1000,
     metrics_file: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    remedy: str = "Lower the learning rate",
 ) -> Outcome:
     """Runs a program to its end, from its newest checkpoint if there is one.
 
@@ -266,6 +267,7 @@ def run(
         checkpoint_every: the least number of steps between two checkpoints.
         metrics_file: a JSON-lines file that receives the metrics of each step.
         on_progress: called after each chunk.
+        remedy: what a run that diverges is told to do.
 
     Returns:
         An `Outcome`.
@@ -344,7 +346,7 @@ def run(
                 )
                 raise Diverged(
                     f"a loss or a weight became NaN or infinite at step {step} of {num_steps}; "
-                    f"{kept}. Lower the learning rate or the forget scale."
+                    f"{kept}. {remedy}."
                 )
             last = {name: float(values[done - 1]) for name, values in history.items()}
             on_progress(Progress(step, num_steps, seconds, last))

@@ -231,6 +231,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(pretrained, tmp_path):
     assert not (run / "checkpoints").exists()
 
 
+def test_a_method_without_a_learning_rate_diverges_by_settings_that_it_has(pretrained, tmp_path):
+    words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "influence"]
+    quick = ["num_steps=1", "num_fisher_batches=1", "alpha=1e38", "damping=1e-30"]
+    result = call("unlearn", tmp_path / "run", *words, "--settings", *quick)
+    assert result.status == 3
+    assert "Raise damping or lower alpha." in result.err and "learning rate" not in result.err
+
+
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(data_dir, tmp_path):
     """Weights grow without bound once rate times decay exceeds 2, which is after 1063 steps."""
     run = tmp_path / "run"
@@ -242,7 +250,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(data_dir, tmp
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["1000"]
     assert not (run / "done.json").exists()
     assert_refused(
-        call("retrain", tmp_path / "r", "--pretrained", run, "--fraction", 0.1), "not finished"
+        call("retrain", tmp_path / "r", "--pretrained", run, "--fraction", 0.1), "diverged"
     )
     again = call("pretrain", run, *words)
     assert (again.status, again.err) == (3, result.err)

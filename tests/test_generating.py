@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxunlearn import features, generating, runs, setting, stages
+from jaxunlearn import features, generating, models, runs, setting, stages
 from jaxunlearn.config import Aim, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_arrays
 from jaxunlearn.setting import Weights, load_dataset, load_task
+from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError
 from tests.helpers import assert_trees_equal
 from tests.once import made_once
@@ -241,6 +242,35 @@ def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
     assert aim == {"trainable": "attention", "adapter_rank": 2, "anchor": 1}
     other = call("unlearn", run, *words, "--settings", *quick)
     assert_refused(other, "was written by another configuration: aim")
+
+
+def test_a_method_that_shrinks_weights_leaves_no_adapters_at_zero(finished, tmp_path):
+    words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "ssd"]
+    result = call("unlearn", tmp_path / "run", *words, "--adapter-rank", 2)
+    assert_refused(result, "adapters begin at zero", "leave out --adapter-rank")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_judge_sees_images_on_the_scale_of_its_data(config):
+    """One classifier, once told of pixels and once of numbers from -1 to 1: it says the same."""
+    data = load_dataset(load_study(config).problem)
+    signal = data.train.image / np.float32(127.5) - 1
+    floats = replace(
+        data,
+        train=replace(data.train, image=signal),
+        test=replace(data.test, image=data.test.image / np.float32(127.5) - 1),
+        mean=tuple(2 * x - 1 for x in data.mean),
+        std=tuple(2 * x for x in data.std),
+    )
+    drawn = data.test.image[:4]
+    model, said = models.create("mlp-tiny", 10), []
+    for each in (data, floats):
+        shape, told = each.train.image.shape[1:], {"mean": each.mean, "std": each.std}
+        task = classification(model, image_shape=shape, num_classes=10, **told)
+        images = generating.on_scale_of(each, drawn)
+        batch = {"image": images, "label": np.zeros(4, np.int32), "index": np.arange(4)}
+        said.append(task.predict(*task.init(jax.random.key(0)), batch))
+    np.testing.assert_allclose(*said, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,26 @@ def test_methods_that_look_at_all_retain_data_are_refused(name):
         init(saliency=False)
 
 
+def test_sfron_runs_on_streamed_data_as_it_is_advised_to(noted):
+    with pytest.raises(InputError, match="variant = 'FR-on' for sfron"):
+        Unread()["image"]
+    runner, problem = toy.runner("sfron", variant="FR-on"), toy.problem()
+    program = training.compile_program(
+        runner.build,
+        forget_batch_size=toy.FORGET_BATCH,
+        retain_batch_size=toy.RETAIN_BATCH,
+        chunk_steps=CHUNK,
+        mesh=make_mesh(1),
+    )
+
+    def ended(retain):
+        start = (problem.params, problem.model_state)
+        told = {"num_steps": STEPS, "seed": 0}
+        return training.run(program, runner.numbers, start, problem.forget, retain, **told).state
+
+    assert_trees_equal(ended(noted), ended(problem.retain))
+
+
 @pytest.mark.parametrize("axis", [1, 2])
 def test_each_device_has_its_own_rows(axis):
     mesh = make_mesh(4)

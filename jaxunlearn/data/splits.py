@@ -74,9 +74,10 @@ def hold_out(
     order = np.argsort(random_keys(seed, VALIDATION_STREAM, total), kind="stable")
     left = total - count
     if train_size is not None and not 1 <= train_size <= left:
+        beside = f"{left} training example{'s' * (left > 1)} beside the validation data"
         raise InputError(
-            f"train_size is {train_size}, but {dataset.name!r} has {left} training examples beside "
-            f"the validation data; choose from 1 to {left}"
+            f"train_size is {train_size}, but {dataset.name!r} has {beside}; choose "
+            f"{'1' if left == 1 else f'from 1 to {left}'}"
         )
     learned = order[count:] if train_size is None else order[count : count + train_size]
     return np.sort(learned), np.sort(order[:count])

@@ -141,10 +141,18 @@ __all__ = [
     "guarded",
     "limits",
     "register",
+    "remedy",
     "settings",
     "summary",
     *_METHODS,
 ]
+
+
+_REMEDIES = {
+    "ssd": "Raise dampening",
+    "influence": "Raise damping or lower alpha",
+    "fisher_forgetting": "Lower alpha or max_variance",
+} | dict.fromkeys(("sfron", "sfron_released", "eupmu_sfron"), "Lower the learning rate or alpha")
 
 
 def available() -> tuple[str, ...]:
@@ -164,6 +172,16 @@ def summary(name: str) -> str:
         InputError: an unknown method.
     """
     return (inspect.getdoc(_constructor(name)) or "").partition("\n")[0]
+
+
+def remedy(name: str) -> str:
+    """What to do where a method diverges, by settings that it has.
+
+    Example:
+        >>> remedy("ssd")
+        'Raise dampening'
+    """
+    return _REMEDIES.get(name, "Lower the learning rate")
 
 
 def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -60,10 +60,10 @@ def last_layers(task: Task, num_layers: int) -> tuple[str, ...]:
 
     jax.eval_shape(note, jax.random.key(0))
     if not 1 <= num_layers <= len(names):
-        raise InputError(
-            f"num_layers is {num_layers}, but must be from 1 to {len(names)}, since the layers of "
-            f"this model are {', '.join(names)}."
-        )
+        reason = f"from 1 to {len(names)}, since the layers of this model are {', '.join(names)}"
+        if len(names) == 1:
+            reason = f"1, since the only layer of this model is {names[0]}"
+        raise InputError(f"num_layers is {num_layers}, but must be {reason}.")
     return tuple(names[-num_layers:])
 
 

@@ -268,6 +268,12 @@ def match_noise(
     Reference: Heng and Soh, Selective Amnesia, NeurIPS 2023.
     """
     assert task.forget_losses is not None
+    if not task.conditional:
+        raise InputError(
+            "match_noise turns a class into noise, but this model is told no class (its "
+            "num_classes is None), so that all it generates would become noise; choose the "
+            "objective 'ascent', or a model with classes."
+        )
     shape = batch["image"].shape[1:]
     images = jax.vmap(
         lambda k: jax.random.uniform(jax.random.fold_in(k, 4), shape, minval=-1.0, maxval=1.0)

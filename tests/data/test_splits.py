@@ -122,6 +122,15 @@ def test_validation_fractions_outside_zero_to_one(fraction):
         split(TOY, ForgetRequest(fraction=0.1), validation_fraction=fraction)
 
 
+def test_sizes_that_are_more_than_there_is():
+    most = len(hold_out(TOY)[0])
+    with pytest.raises(InputError, match=f"training examples beside .* choose from 1 to {most}"):
+        hold_out(TOY, train_size=most + 1)
+    but_one = 1 - 1 / len(TOY.train)
+    with pytest.raises(InputError, match="has 1 training example beside .* choose 1$"):
+        hold_out(TOY, validation_fraction=but_one, train_size=2)
+
+
 def test_validation_that_takes_everything():
     with pytest.raises(InputError, match="holds out all 60 training examples"):
         split(TOY, ForgetRequest(fraction=0.1), validation_fraction=0.999)

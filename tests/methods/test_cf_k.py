@@ -71,6 +71,12 @@ def test_layers_count_in_the_order_of_the_model(
     assert found == [names[-2:]]
 
 
+def test_a_model_of_one_layer_has_one_choice() -> None:
+    single = toy.TASK._replace(init=lambda key: ({"head": toy.TASK.init(key)[0]["head"]}, {}))
+    with pytest.raises(InputError, match="num_layers is 2, but must be 1, since .* model is head"):
+        last_layers(single, 2)
+
+
 @pytest.mark.parametrize("method", [methods.cf_k, methods.eu_k])
 @pytest.mark.parametrize("num_layers", [0, 3])
 def test_more_layers_than_there_are_is_refused(method: Any, num_layers: int) -> None:
