@@ -73,8 +73,11 @@ def caller(model: Any, num_inputs: int) -> Callable[..., Any]:
 
 
 def dropout_rngs(key: jax.Array, batch: Batch, train: bool) -> dict[str, jax.Array] | None:
-    """The random streams of a model: in training, a key by the first example and its visit."""
-    if not train:
+    """The random streams of a model: in training, a key by the first example and its visit.
+
+    A batch that does not say which examples it holds gives none.
+    """
+    if not train or "index" not in batch:
         return None
     one = {name: batch[name][:1] for name in ("index", "epoch")}
     return {"dropout": jax.random.fold_in(example_keys(key, one)[0], _DROPOUT_CHILD)}
