@@ -345,7 +345,7 @@ class Study:
                 f"the method of run {name} is {method!r}, but must be one of "
                 f"{', '.join(m for m in methods.available() if m != 'retrain')}."
             )
-        return method, methods.settings(method, given)
+        return method, methods.settings(method, given, generates=self.problem.generates)
 
     def _given(self, request: ForgetRequest, name: str) -> dict[str, Any]:
         return self.methods[name] | self.overrides.get(request.name, {}).get(name, {})

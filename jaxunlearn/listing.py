@@ -78,7 +78,12 @@ def _settings(method: str) -> str:
             "guard_budget = none": meanings["guard_budget"],
             f"guard_every = {methods.GUARD_SETTINGS['guard_every']}": meanings["guard_every"],
         }
-    return f"{about.rstrip()}\n\n{_columns(rows)}"
+    text = f"{about.rstrip()}\n\n{_columns(rows)}"
+    usual, generating = methods.settings(method), methods.settings(method, generates=True)
+    others = [f"{k} = {json.dumps(v)}" for k, v in generating.items() if v != usual[k]]
+    if method == "retrain" or not others:
+        return text
+    return f"{text}\n\nModels that generate images have other defaults: {', '.join(others)}."
 
 
 def _meanings(method: str) -> dict[str, str]:

@@ -174,7 +174,7 @@ def unlearning(
     earlier: tuple[ForgetRequest, ...] = (),
 ) -> RunConfig:
     """The configuration of an unlearning run; `start` is the fingerprint of its first weights."""
-    chosen = methods.settings(method, settings)
+    chosen = methods.settings(method, settings, generates=problem.generates)
     if method == "retrain":
         raise InputError(
             "the method retrain begins with new weights, so there is nothing to unlearn; use "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxunlearn import stages
+from jaxunlearn import methods, stages
 from jaxunlearn.config import Problem, Study, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.search.tuning import load_search
@@ -157,3 +157,13 @@ def test_where_the_data_is_and_defaults_written_down_are_no_part_of_a_problem():
     assert same.identity() == plain.identity()
     assert Problem(data_dir="a") == Problem(data_dir="b")
     assert Problem(training={"num_steps": 4}).identity() != plain.identity()
+
+
+@pytest.mark.parametrize(("model", "judge"), [("ddpm-tiny", {"model": "mlp"}), ("mlp", None)])
+def test_runs_have_the_defaults_of_what_the_model_does(model, judge):
+    problem, request = Problem(model=model), ForgetRequest(classes=(3,))
+    given = {"num_steps": 7}
+    study = Study(problem=problem, requests=(request,), methods={"sfron": given}, classifier=judge)
+    settings = methods.settings("sfron", given, generates=judge is not None)
+    assert study.run_settings(request, "sfron") == ("sfron", settings)
+    assert stages.unlearning(problem, 0, request, "sfron", given).settings == settings

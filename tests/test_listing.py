@@ -37,6 +37,10 @@ def test_the_list_of_a_method_explains_every_setting(method):
         given = rf"\b{name} = [^=]*\({re.escape(str(limits))}\)\."
         assert re.search(given, words) or (name.startswith("guard") and method == "retrain")
     assert methods.summary(method) in " ".join(text.split())
+    for name, value in methods.settings(method, generates=True).items():
+        other = text.partition("Models that generate images have other defaults: ")[2]
+        differs = method != "retrain" and value != methods.settings(method)[name]
+        assert (f"{name} = {json.dumps(value)}" in other) == differs
 
 
 def test_long_texts_are_broken_to_the_width_of_the_terminal(monkeypatch):

@@ -111,6 +111,19 @@ COMMON_SETTINGS: dict[str, Any] = {
     "weight_decay": 5e-4,
 }
 
+# What stands in place of defaults where the model generates images: its loss is so sharp that the
+# steps of classifiers lose the retain data at once.
+GENERATING_SETTINGS: dict[str, Any] = {
+    "optimizer": "clipped_adamw",
+    "learning_rate": 1e-4,
+    "weight_decay": 0.0,
+}
+_GENERATING: dict[str, dict[str, Any]] = {
+    "sfron": {"forget_learning_rate": 1e-3},
+    "eupmu_sfron": {"forget_learning_rate": 1e-3},
+    "influence": {"damping": 100.0},
+}
+
 # What every method is also told where it has a budget; without one there is no guard.
 GUARD_SETTINGS: dict[str, Any] = {"guard_budget": 0.0, "guard_every": 10}
 
@@ -184,12 +197,15 @@ def remedy(name: str) -> str:
     return _REMEDIES.get(name, "Lower the learning rate")
 
 
-def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def settings(
+    name: str, given: Mapping[str, Any] | None = None, *, generates: bool = False
+) -> dict[str, Any]:
     """All settings of a method: the defaults, with the given ones in their place.
 
     Args:
         name: of the method.
         given: settings by name; numbers may be given as whole numbers.
+        generates: whether the model generates images; some defaults are others then.
 
     Returns:
         Every setting that the method and its optimizer have, and those of the guard if a
@@ -201,9 +217,13 @@ def settings(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any
     Example:
         >>> settings("eupmu", {"tolerance": 1})["tolerance"]
         1.0
+        >>> settings("eupmu")["optimizer"], settings("eupmu", generates=True)["optimizer"]
+        ('sgd', 'clipped_adamw')
     """
     own = {parameter.name: parameter.default for parameter in _settings_of(_constructor(name))}
     defaults = COMMON_SETTINGS | own
+    if generates:
+        defaults = COMMON_SETTINGS | GENERATING_SETTINGS | own | _GENERATING.get(name, {})
     if given and GUARD_SETTINGS.keys() & given.keys():
         _check_guard(name, given)
         defaults |= GUARD_SETTINGS

@@ -34,6 +34,20 @@ def test_all_settings_reach_the_constructor(name: str) -> None:
     assert isinstance(methods.build(task, name, settings), Method)
 
 
+@pytest.mark.parametrize("name", methods.available())
+def test_models_that_generate_have_defaults_of_their_own(name: str) -> None:
+    usual, settings = methods.settings(name), methods.settings(name, generates=True)
+    assert list(settings) == list(usual)
+    assert methods.settings(name, settings) == settings  # they are within their ranges
+    assert (settings["optimizer"], settings["weight_decay"]) == ("clipped_adamw", 0.0)
+    assert methods.settings(name, usual, generates=True) == usual  # what is given is taken
+    changed = {key for key in usual if settings[key] != usual[key]}
+    own = {"influence": {"damping"}} | dict.fromkeys(
+        ("sfron", "eupmu_sfron"), {"forget_learning_rate"}
+    )
+    assert changed == {"optimizer", "learning_rate", "weight_decay"} | own.get(name, set())
+
+
 def test_whole_numbers_become_floating_point() -> None:
     tolerance = methods.settings("eupmu", {"tolerance": -1})["tolerance"]
     assert tolerance == -1.0 and type(tolerance) is float
