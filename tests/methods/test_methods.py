@@ -42,9 +42,11 @@ def test_models_that_generate_have_defaults_of_their_own(name: str) -> None:
     assert (settings["optimizer"], settings["weight_decay"]) == ("clipped_adamw", 0.0)
     assert methods.settings(name, usual, generates=True) == usual  # what is given is taken
     changed = {key for key in usual if settings[key] != usual[key]}
-    own = {"influence": {"damping"}} | dict.fromkeys(
-        ("sfron", "eupmu_sfron"), {"forget_learning_rate"}
-    )
+    own = {
+        "influence": {"damping"},
+        "sfron": {"forget_learning_rate"},
+        "eupmu_sfron": {"forget_learning_rate"},
+    }
     assert changed == {"optimizer", "learning_rate", "weight_decay"} | own.get(name, set())
 
 
