@@ -60,7 +60,7 @@ def audited(count: int) -> np.ndarray:
     """The positions of the validation examples that a guard looks at: some, evenly spread.
 
     Example:
-        >>> len(audited(10)), len(audited(5000)), audited(5000)[-1]
+        >>> len(audited(10)), len(audited(5000)), int(audited(5000)[-1])
         (10, 1024, 4999)
     """
     return np.unique(np.linspace(0, count - 1, _MOST_AUDITED, dtype=np.int64))

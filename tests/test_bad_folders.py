@@ -19,6 +19,8 @@ from tests.shell.commands import (
     snapshot,
 )
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 

@@ -260,7 +260,7 @@ def test_in_processes_of_their_own(here, pretrained, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "eupmu"]
     result = wait(start("unlearn", "run", *words, "--settings", "estimator=dual", cache=cache))
-    assert_refused(result, "multiplier is 'dual'", "same_batch, next_batch, exact")
+    assert_refused(result, "estimator is 'dual'", "same_batch, next_batch, exact")
     assert not result.out
     result = wait(start("compare", "run", "--config", "none.toml", cache=cache))
     assert_refused(result, "none.toml cannot be read")

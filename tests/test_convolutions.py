@@ -15,6 +15,8 @@ from jaxunlearn.search import groups
 from jaxunlearn.shadow import models as shadows
 from jaxunlearn.tasks import classification
 
+pytestmark = pytest.mark.long
+
 CHANNELS_LAST = {
     f"[b, {axes}, f]x[{axes}, i, o]->[b, {axes}, f]" for axes in ("0", "0, 1", "0, 1, 2")
 }

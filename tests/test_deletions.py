@@ -13,6 +13,8 @@ from jaxunlearn.results import predict
 from jaxunlearn.setting import load_splits, load_task, load_training
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, weights
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 FINETUNE = ["--method", "finetune", "--settings", *QUICK]

@@ -22,6 +22,8 @@ from jaxunlearn.types import Task, TrainState
 from tests import toy
 from tests.helpers import relative_error
 
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(0)
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from experiments import fuzz
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 SLOW = {"study folders": 4, "sweep folders": 10}

@@ -20,6 +20,8 @@ from tests.helpers import assert_trees_equal
 from tests.once import made_once
 from tests.shell.commands import assert_refused, call, copy, done, snapshot
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 STUDY = """

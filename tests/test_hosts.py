@@ -9,6 +9,8 @@ from jaxunlearn import hosts
 from tests.helpers import relative_error
 from tests.shell.commands import assert_refused, call, done, problem_words, start, wait, weights
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 STEPS = {"num_steps": 3}

@@ -21,6 +21,8 @@ from tests.shell.commands import (
     wait,
 )
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 LONG = 10000  # steps: a second or more of work, with a checkpoint at every thousand

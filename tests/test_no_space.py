@@ -11,9 +11,12 @@ from tests.shell.commands import QUICK, assert_refused, assert_same_run, call, c
 pytest_plugins = ["tests.shell.fixtures"]
 
 # Where one array cannot be written, orbax closes its event loop while others are being written.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings(
+        "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy, done, snapshot
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 STUDY = """

@@ -3,8 +3,12 @@
 import json
 import subprocess
 
+import pytest
+
 from jaxunlearn.report import write_report
 from tests.shell.commands import assert_same_run, copy, snapshot, start, wait
+
+pytestmark = pytest.mark.long
 
 pytest_plugins = ["tests.shell.fixtures"]
 

@@ -74,6 +74,7 @@ def arranged(choice: str) -> Callable[[Any, jax.Array], Any]:
         InputError: another choice.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> shuffled = arranged("random")(jnp.arange(8) < 3, jax.random.key(0))
         >>> int(shuffled.sum())
         3

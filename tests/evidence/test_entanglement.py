@@ -18,6 +18,8 @@ from jaxunlearn.types import InputError
 from tests import toy
 from tests.shell.commands import assert_refused, call, done
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 

@@ -11,6 +11,8 @@ from jaxunlearn.files import read_json
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy, done, rewrite
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 

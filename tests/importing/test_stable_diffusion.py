@@ -30,6 +30,8 @@ from jaxunlearn.tokenizer import WordTokenizer
 from jaxunlearn.types import InputError
 from tests.published import COUNTS, published
 
+pytestmark = pytest.mark.long
+
 DATA = Path(__file__).parent / "data" / "stable_diffusion"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = {"vae": WEIGHTS, "unet": WEIGHTS, "text_encoder": "model.safetensors"}

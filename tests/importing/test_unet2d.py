@@ -19,6 +19,8 @@ from jaxunlearn.models.denoisers import create
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.types import InputError
 
+pytestmark = pytest.mark.long
+
 DATA = Path(__file__).parent / "data" / "unet2d"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MODULES = {

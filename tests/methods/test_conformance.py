@@ -14,6 +14,8 @@ from tests import toy
 from tests.helpers import assert_trees_equal, flat
 from tests.methods.cases import CASES, FORGET_ONLY, GENERATING, ONE_SHOT, runner
 
+pytestmark = pytest.mark.long
+
 every_method = pytest.mark.parametrize("case", CASES)
 every_method_that_trains = pytest.mark.parametrize("case", [c for c in CASES if c not in ONE_SHOT])
 

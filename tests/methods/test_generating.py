@@ -12,6 +12,8 @@ from jaxunlearn.types import InputError
 from tests import toy as classifying
 from tests.toy_diffusion import CLASSES, KEY, batch_of, toy
 
+pytestmark = pytest.mark.long
+
 TASK = toy(reduction="mean", label_drop=0.0)
 FORGET = batch_of() | {"label": jnp.zeros(6, jnp.int32)}
 RETAIN = batch_of() | {"label": jnp.array([1, 2, 1, 2, 1, 2]), "index": jnp.arange(6, 12)}

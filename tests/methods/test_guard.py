@@ -25,6 +25,8 @@ from jaxunlearn.types import Arrays, InputError, Task, TrainState
 from tests import toy, toy_diffusion
 from tests.helpers import assert_trees_close, assert_trees_equal
 
+pytestmark = pytest.mark.long
+
 STEPS, EVERY = 23, 2
 GUARD = {"guard_budget": 0.05, "guard_every": EVERY}
 

@@ -17,6 +17,8 @@ from jaxunlearn.types import Task
 from tests import toy
 from tests.helpers import assert_trees_close
 
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(0)
 WITH_FAST_STEPS = ("sfron", "sfron_released", "eupmu_sfron")
 

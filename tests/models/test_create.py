@@ -15,6 +15,8 @@ from jaxunlearn import models
 from jaxunlearn.models import available, create
 from jaxunlearn.types import InputError
 
+pytestmark = pytest.mark.long
+
 # Published parameter counts where there are any: (classes, side of the image, parameters).
 COUNTS = {
     "mlp": (10, 32, 855_050),

@@ -11,6 +11,8 @@ from jaxunlearn import models
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.inception import InceptionV3
 
+pytestmark = pytest.mark.long
+
 IMAGES, NOISY, LABELS = jnp.ones((2, 16, 16, 3)), jnp.ones((2, 8, 8, 1)), jnp.arange(2)
 KINDS = {  # a module of each kind, and its inputs
     "mlp": (models.create("mlp-tiny", 4), (IMAGES,)),

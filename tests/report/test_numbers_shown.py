@@ -14,6 +14,8 @@ from jaxunlearn.report.wording import facts, parts, ranking_cells
 from tests.report.conftest import make_study
 from tests.report.test_report import Page
 
+pytestmark = pytest.mark.long
+
 # Names that are no measurements: numbers of examples, seeds and steps.
 COUNTS = {"forget", "retain", "validation", "test", "test_forget", "seed", "seeds", "steps"}
 

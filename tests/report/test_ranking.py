@@ -12,6 +12,8 @@ from jaxunlearn.types import InputError
 from tests.report.conftest import make_study
 from tests.shell.commands import assert_refused, call, snapshot
 
+pytestmark = pytest.mark.long
+
 GAPS = {"fine-tune": [9.0, 9.4, 9.2, 9.2], "sfron": [2.0, 2.6, 1.9, 2.2], "eupmu": [2.2, 2.4, 1.8]}
 
 

@@ -14,6 +14,8 @@ from jaxunlearn.setting import Weights
 from tests import toy
 from tests.helpers import assert_trees_close, assert_trees_equal
 
+pytestmark = pytest.mark.long
+
 # A plain one, and one with two optimizers, a multiplier and a mask, which is fitted to the data
 # before the first step.
 METHODS = ("finetune", "eupmu_sfron")

@@ -11,6 +11,8 @@ from jaxunlearn.shadow import models as shadows
 from jaxunlearn.types import InputError
 from tests import toy
 
+pytestmark = pytest.mark.long
+
 QUICK = {
     "num_steps": 7,
     "forget_batch_size": 4,

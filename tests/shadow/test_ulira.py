@@ -16,6 +16,8 @@ from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 QUICK = {"num_steps": 3, "forget_batch_size": 32, "retain_batch_size": 32}

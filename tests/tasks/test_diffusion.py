@@ -12,6 +12,8 @@ from jaxunlearn.tasks.diffusion import as_signal, diffusion, match_anchor, match
 from jaxunlearn.types import InputError, example_keys
 from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy
 
+pytestmark = pytest.mark.long
+
 
 def by_hand(params, batch, labels):
     """The squared errors, from the parts."""

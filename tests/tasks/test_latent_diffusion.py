@@ -16,6 +16,8 @@ from jaxunlearn.tasks.narrowed import narrowed
 from jaxunlearn.tokenizer import WordTokenizer
 from jaxunlearn.types import InputError
 
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(0)
 WORDS = WordTokenizer(("a", "inverted", "coat", "shoe"), length=6)
 PROMPTS = ["a coat", "a shoe", "a inverted coat", ""]

@@ -14,6 +14,8 @@ from jaxunlearn.types import InputError
 from tests import toy_diffusion
 from tests.methods.test_salun import mask_of
 
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(0)
 MODEL = models.create("resnet-tiny", 3)  # it has BatchNorm
 TASK = classification(MODEL, image_shape=(8, 8, 1), num_classes=3)

@@ -13,6 +13,8 @@ from jaxunlearn.models import denoisers, latent
 from jaxunlearn.parallel import PARAMETERS, make_mesh, shardings
 from jaxunlearn.tasks import diffusion, latent_diffusion
 
+pytestmark = pytest.mark.long
+
 SHAPE = (8, 8, 4)
 
 

@@ -28,6 +28,8 @@ from jaxunlearn import (
 )
 from tests.helpers import assert_trees_close, assert_trees_equal
 
+pytestmark = pytest.mark.long
+
 MASK = {
     "w": np.array([[True, False, True], [False, True, True]]),
     "b": np.array([False, True, True]),

@@ -27,6 +27,8 @@ from jaxunlearn import (
 )
 from tests.helpers import assert_trees_close, example_losses, examples, network
 
+pytestmark = pytest.mark.long
+
 DEVICES, STEPS, FAST_STEPS = 8, 3, 2
 PARAMS = network()
 FORGET = examples(1, STEPS, 16)  # the examples of the forget batches differ between the devices

@@ -27,6 +27,8 @@ from tests.transforms.test_conformance import (
     tree,
 )
 
+pytestmark = pytest.mark.long
+
 SAME_BATCH = ("implicit_surgery same_batch", "implicit_surgery convex")
 ALL_PARAMETERS = (*SAME_BATCH, "fast_slow", "shared_fast_slow")
 STEP = optax.sgd(0.1, momentum=0.9)
