@@ -130,7 +130,7 @@ def test_five_steps_by_default_at_most_double_the_retain_loss(name: str, kind: s
     try:
         method = methods.build(given.task, name, settings)
     except InputError as refusal:
-        another = "erases what" if kind == "classification" else "needs the classes"
+        another = "erases what" if kind == "classification" else "needs the classes that"
         assert f"method {name} {another} a model" in str(refusal)
         return
     state = jax.jit(method.init)(KEY, *given[1:])
