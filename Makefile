@@ -12,15 +12,15 @@ demo: $(INSTALLED)  ## make models forget handwritten digits, and show the repor
 	$(BIN)/jaxunlearn compare $(RUNS)/digits-demo --config experiments/configs/digits_demo.toml
 
 test: $(INSTALLED)  ## the tests of every part, doctests included: five minutes on two cores
-	$(PYTEST) -m "not long" --cov --cov-report=
-	@echo "coverage of these tests: $$($(BIN)/coverage report --format=total)%"
+	$(PYTEST) -m "not long"
 
 test-long: $(INSTALLED)  ## the rest: every method on every task, kills, fuzz, devices, whole studies
-	$(PYTEST) -m long --cov --cov-append --cov-report=
-	@echo "coverage of all tests so far: $$($(BIN)/coverage report --format=total)%"
+	$(PYTEST) -m long
 
-test-newest: $(INSTALLED)  ## the core and the methods: with PYTHON=python3.13 and a VENV of its own, on the newest JAX
-	$(PYTEST) tests/transforms tests/methods --ignore tests/methods/test_defaults.py
+test-newest: $(INSTALLED)  ## the core and the methods, for PYTHON=python3.13 and a VENV of its own: newest JAX, coverage
+	COVERAGE_CORE=sysmon $(PYTEST) tests/transforms tests/methods --ignore tests/methods/test_defaults.py \
+		--cov jaxunlearn.transforms --cov jaxunlearn.methods --cov-report=
+	@echo "coverage of the core and the methods: $$($(BIN)/coverage report --format=total)%"
 
 docs-test: $(INSTALLED)  ## only the examples in docstrings, README and docs
 	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py tests/test_new_method.py

@@ -29,6 +29,8 @@ from tests.shell.commands import (
     weights,
 )
 
+pytestmark = pytest.mark.long
+
 pytest_plugins = ["tests.shell.fixtures"]
 
 TENTH = ForgetRequest(fraction=0.1)

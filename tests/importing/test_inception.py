@@ -11,6 +11,8 @@ from jaxunlearn.importing.inception import load_inception, save_inception
 from jaxunlearn.models.inception import _BLOCKS, Block, InceptionV3, resize
 from jaxunlearn.types import InputError
 
+pytestmark = pytest.mark.long
+
 DATA = Path(__file__).parent / "data" / "inception"
 
 

@@ -12,6 +12,8 @@ from jaxunlearn.methods._saliency import fisher_mask, gradient_mask
 from tests import toy
 from tests.helpers import assert_trees_close, flat
 
+pytestmark = pytest.mark.long
+
 KEY = jax.random.key(3)
 SIZES = (1, 7, 32, 47)
 PROBLEM = toy.problem()

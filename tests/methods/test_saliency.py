@@ -14,6 +14,8 @@ from tests import toy
 from tests.helpers import assert_trees_equal, flat
 from tests.methods.test_salun import STRONG, mask_of
 
+pytestmark = pytest.mark.long
+
 EVERY_METHOD = ("salun", "sfron", "sfron_released", "eupmu_sfron")
 
 

@@ -14,6 +14,8 @@ from jaxunlearn.models import denoisers
 from jaxunlearn.models.denoisers import DiT, available, create
 from jaxunlearn.types import InputError
 
+pytestmark = pytest.mark.long
+
 # (classes, shape of the images, parameters); published numbers where there are any.
 COUNTS = {
     "ddpm-tiny": (10, (8, 8, 1), 45_321),

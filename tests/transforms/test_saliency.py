@@ -120,6 +120,7 @@ def test_top_fraction_mask_counts_over_the_whole_tree(fraction: float) -> None:
     assert jax.tree.structure(mask) == jax.tree.structure(NETWORK)
 
 
+@pytest.mark.long
 def test_top_fraction_mask_is_exact_where_float32_counts_no_further() -> None:
     """2^24 + 1 entries, which float32 rounds to 2^24."""
     tree = {"a": jnp.zeros(2**24 - 4).at[7].set(-2.0), "b": jnp.zeros(5)}
