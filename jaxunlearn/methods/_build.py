@@ -102,11 +102,6 @@ def first(batches: Batch) -> Batch:
     return jax.tree.map(lambda x: x[0], batches)
 
 
-def choose(condition: jax.Array, yes: Any, no: Any) -> Any:
-    """One of two trees of the same structure."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), yes, no)
-
-
 def descend(
     loss_fn: LossFn,
     transform: optax.GradientTransformation,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from jaxunlearn.methods._build import choose
 from jaxunlearn.types import Arrays, ModelState, Params, TrainState
 
 # Fields of optimizer states that the count beside them belongs to: it is wound back with them.
@@ -119,7 +119,7 @@ def audit(
         value = measure(trial.params, trial.model_state, watched.audited, key)
         passed = finite & (value <= watched.limit)
         back = watched.safe._replace(opt_state=wound_back(watched.safe.opt_state, trial.opt_state))
-        kept = choose(passed, trial, back)
+        kept = optax.tree.where(passed, trial, back)
         return kept, watched._replace(
             safe=kept,
             scale=jnp.where(passed, watched.scale, 0.5 * watched.scale),

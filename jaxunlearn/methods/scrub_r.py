@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import choose, predict_of
+from jaxunlearn.methods._build import predict_of
 from jaxunlearn.methods._limits import Count, NotNegative, Percent, Share
 from jaxunlearn.methods.scrub import scrub
 from jaxunlearn.types import (
@@ -141,15 +141,15 @@ def scrub_r(
         total = total + jnp.where(place < num_max_steps, 0.0, accuracy)
         gap = jnp.abs(total / num_min_steps - target_accuracy)
         best = (place == round_steps - 1) & (gap < snapshot.gap)
-        params, model_state, gap = choose(
+        params, model_state, gap = optax.tree.where(
             best,
             (state.params, state.model_state, gap),
             (snapshot.params, snapshot.model_state, snapshot.gap),
         )
         last = state.step == num_steps
         state = state._replace(
-            params=choose(last, params, state.params),
-            model_state=choose(last, model_state, state.model_state),
+            params=optax.tree.where(last, params, state.params),
+            model_state=optax.tree.where(last, model_state, state.model_state),
             opt_state=RewindState(state.opt_state, Snapshot(params, model_state, gap, total)),
         )
         return state, metrics | {"forget_accuracy": accuracy, "accuracy_gap": gap}
