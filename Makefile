@@ -23,7 +23,7 @@ test-newest: $(INSTALLED)  ## the core and the methods, for PYTHON=python3.13 an
 	@echo "coverage of the core and the methods: $$($(BIN)/coverage report --format=total)%"
 
 docs-test: $(INSTALLED)  ## only the examples in docstrings, README and docs
-	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py tests/test_new_method.py
+	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py tests/methods/test_new_method.py
 
 lint: $(INSTALLED)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn import generating, results, stages
-from jaxunlearn.cli import one_sentence
-from jaxunlearn.config import Study, load_study
-from jaxunlearn.console import say
+from jaxunlearn.cli.commands import one_sentence
 from jaxunlearn.files import read_json, write_json
-from jaxunlearn.folders import check_claim
-from jaxunlearn.setting import machine
+from jaxunlearn.studies.config import Study, load_study
+from jaxunlearn.studies.console import say
+from jaxunlearn.studies.problem import machine
+from jaxunlearn.studies.runs import evaluate, evaluate_images, train
+from jaxunlearn.studies.runs.locks import check_claim
 from jaxunlearn.training import Diverged
 
 DIVERGED = 1000.0
@@ -62,15 +62,17 @@ def search(folder: Path, study: Study, rates: Sequence[float]) -> None:
     path = folder / "search.json"
     record = read_json(path) if path.exists() else {"machine": machine(), "found": {}}
     write_json(path, record)
-    stages.pretrain(folder / "classifier", judged, 0)
+    train.pretrain(folder / "classifier", judged, 0)
     pretrained = folder / f"seed-{seed}" / "pretrain"
-    weights = stages.pretrain(pretrained, problem, seed)
-    judge = generating.load_judge(folder / "classifier", problem)
+    weights = train.pretrain(pretrained, problem, seed)
+    judge = evaluate_images.load_judge(folder / "classifier", problem)
 
     def evaluated(run: Path, **keywords: Any) -> dict[str, float]:
         if (run / "results.json").exists():
-            return results.read_metrics(run)
-        return generating.evaluate(run, problem=problem, seed=seed, request=request, **keywords)
+            return evaluate.read_metrics(run)
+        return evaluate_images.evaluate(
+            run, problem=problem, seed=seed, request=request, **keywords
+        )
 
     cell = folder / f"seed-{seed}" / request.name
     original = evaluated(cell / "original", weights=weights, judge=judge, method="original")
@@ -82,12 +84,12 @@ def search(folder: Path, study: Study, rates: Sequence[float]) -> None:
             given = settings | {"learning_rate": rate}
             aim = study.run_aim(request, name)
             try:
-                after = stages.unlearn(run, pretrained, request, method, given, aim=aim)
+                after = train.unlearn(run, pretrained, request, method, given, aim=aim)
                 metrics = evaluated(
-                    run, weights=after, judge=judge, method=name, cost=results.read_cost(run)
+                    run, weights=after, judge=judge, method=name, cost=evaluate.read_cost(run)
                 )
                 trial = {"score": score(metrics, original), "metrics": metrics}
-                trial["seconds"] = results.read_cost(run)["seconds"]
+                trial["seconds"] = evaluate.read_cost(run)["seconds"]
             except Diverged:
                 trial = {"score": DIVERGED}
             trials = {t["learning_rate"]: t for t in record["found"].get(name, [])}

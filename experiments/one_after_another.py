@@ -14,13 +14,14 @@ The runs lie in `runs/one-after-another`, each with its record of deletions.
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn import deletions, numerals, results, stages
-from jaxunlearn.config import Study, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
-from jaxunlearn.figures import BLUE, DASHES, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.files import read_json, write_json, write_text
-from jaxunlearn.setting import machine
+from jaxunlearn.studies.config import Study, load_study
+from jaxunlearn.studies.problem import machine
+from jaxunlearn.studies.report import numerals
+from jaxunlearn.studies.report.figures import BLUE, DASHES, INK, MUTED, ORANGE, panels, picture
+from jaxunlearn.studies.runs import deletions, evaluate, train
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/one-after-another")
@@ -35,16 +36,16 @@ def run_chain(study: Study, seed: int) -> list[Entry]:
     """All requests by all methods, and what each model knows after each."""
     problem, found = study.problem, []
     original = RUNS / f"seed-{seed}" / "original"
-    stages.pretrain(original, problem, seed)
+    train.pretrain(original, problem, seed)
     before = dict.fromkeys(METHODS, original)
     for number in range(1, TIMES + 1):
         folder = RUNS / f"seed-{seed}" / f"request-{number}"
         oracle, earlier = folder / "retrain", (REQUEST,) * (number - 1)
-        stages.retrain(oracle, problem, seed, REQUEST, earlier=earlier)
+        train.retrain(oracle, problem, seed, REQUEST, earlier=earlier)
         found.append(evaluated(oracle, original, None) | {"number": number})
         for method in METHODS:
             settings = study.run_settings(ForgetRequest(fraction=0.1), method)[1]
-            stages.unlearn(folder / method, before[method], REQUEST, method, settings)
+            train.unlearn(folder / method, before[method], REQUEST, method, settings)
             before[method] = folder / method
             found.append(evaluated(folder / method, original, oracle) | {"number": number})
             assert len(deletions.read(folder / method)) == number
@@ -54,7 +55,7 @@ def run_chain(study: Study, seed: int) -> list[Entry]:
 def evaluated(run: Path, original: Path, oracle: Path | None) -> Entry:
     """The results of a run, evaluated unless that is done."""
     if not (run / "results.json").exists():
-        results.evaluate_run(run, oracle, original)
+        evaluate.evaluate_run(run, oracle, original)
     found = read_json(run / "results.json")
     drift, metrics = found["drift"], found["metrics"]
     return {

@@ -14,14 +14,14 @@ Writes `experiments/results/worst_cases.json` and `.md`; a few minutes on two co
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn import results, stages
-from jaxunlearn.config import Study, load_study
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
-from jaxunlearn.evidence import entanglement
 from jaxunlearn.files import read_json, write_json, write_text
-from jaxunlearn.numerals import number, spread
-from jaxunlearn.setting import machine
+from jaxunlearn.studies.audits import worst_cases
+from jaxunlearn.studies.config import Study, load_study
+from jaxunlearn.studies.problem import machine
+from jaxunlearn.studies.report.numerals import number, spread
+from jaxunlearn.studies.runs import evaluate, train
 
 HERE = Path(__file__).parent
 RUNS, RESULTS = Path("runs/worst-cases"), HERE / "results"
@@ -38,7 +38,7 @@ def requests(original: Path) -> dict[str, ForgetRequest]:
     for measure in MEASURES:
         file = original.parent / f"{measure}.json"
         if not file.exists():
-            entanglement.select(original, measure, FRACTION, file)
+            worst_cases.select(original, measure, FRACTION, file)
         found[measure] = ForgetRequest(file=str(file))
     return found
 
@@ -47,14 +47,14 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
     """All requests by all methods, each beside its own retrained model."""
     problem, found = study.problem, []
     original = RUNS / f"seed-{seed}" / "original"
-    stages.pretrain(original, problem, seed)
+    train.pretrain(original, problem, seed)
     for name, request in requests(original).items():
         oracle = RUNS / f"seed-{seed}" / name / "retrain"
-        stages.retrain(oracle, problem, seed, request)
+        train.retrain(oracle, problem, seed, request)
         found.append({"request": name, "model": "retrain"} | evaluated(oracle, None))
         for method in METHODS:
             run = oracle.parent / method
-            stages.unlearn(run, original, request, *study.run_settings(study.requests[0], method))
+            train.unlearn(run, original, request, *study.run_settings(study.requests[0], method))
             found.append({"request": name, "model": method} | evaluated(run, oracle))
     return found
 
@@ -62,7 +62,7 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
 def evaluated(run: Path, oracle: Path | None) -> Entry:
     """The metrics of a run, evaluated unless that is done."""
     if not (run / "results.json").exists():
-        results.evaluate_run(run, oracle)
+        evaluate.evaluate_run(run, oracle)
     found = read_json(run / "results.json")
     return {"seed": found["seed"]} | {name: found["metrics"].get(name) for name in COLUMNS}
 

@@ -3,7 +3,7 @@
 `import jaxunlearn` is the core and needs jax and optax only, which it imports when the first of its
 names is used; `jaxunlearn.transforms` lists them. The rest are modules: `jaxunlearn.methods`,
 `jaxunlearn.tasks`, `jaxunlearn.training`, `jaxunlearn.evaluation`, `jaxunlearn.models`,
-`jaxunlearn.data`, `jaxunlearn.report`.
+`jaxunlearn.data`, `jaxunlearn.studies.report`.
 """
 
 import importlib

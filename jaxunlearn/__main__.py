@@ -9,7 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from jaxunlearn import EXTRAS
-from jaxunlearn.compiled import keep_compiled_programs
+from jaxunlearn.training.compilation import keep_compiled_programs
 
 # Plain characters for an output whose encoding lacks these; "?" stands for all others.
 _PLAIN = str.maketrans(
@@ -29,7 +29,7 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"  # all pictures are files: no window, whatever the user has set
     try:
         try:
-            from jaxunlearn.cli import main as command_line
+            from jaxunlearn.cli.commands import main as command_line
 
             command_line()
         finally:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import hosts
+from jaxunlearn.training import hosts
 from jaxunlearn.types import InputError
 
 SEAL = "sha256_of_the_rest"

@@ -1,5 +1,5 @@
 """The tests; nobody else's programs are in their processes, so that all may be let go."""
 
-from jaxunlearn.compiled import own_process
+from jaxunlearn.training.compilation import own_process
 
 own_process()

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxunlearn import figures
 from jaxunlearn.files import read_json, replacing, write_arrays, write_json, write_text
-from jaxunlearn.importing import tensors
+from jaxunlearn.models.pretrained import tensors
+from jaxunlearn.studies.report import figures
 from jaxunlearn.types import InputError
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from jaxunlearn.evaluation import Summary, summarize
 from jaxunlearn.evaluation.units import unit_of
-from jaxunlearn.numerals import spread
+from jaxunlearn.studies.report.numerals import spread
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "experiments" / "results"

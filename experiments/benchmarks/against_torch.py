@@ -48,13 +48,13 @@ from torch import Tensor
 from torch_models import tensor
 from torch_unlearning import Job, leaves
 
-from jaxunlearn import methods, models, programs
-from jaxunlearn.data_order import visits
-from jaxunlearn.diffusion import Process, antithetic_timesteps
+from jaxunlearn import methods, models
+from jaxunlearn.data.order import visits
 from jaxunlearn.models import denoisers
-from jaxunlearn.setting import machine
+from jaxunlearn.models.diffusion_process import Process, antithetic_timesteps
+from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification, diffusion
-from jaxunlearn.training import executable_for
+from jaxunlearn.training import executable_for, programs
 from jaxunlearn.types import example_keys
 
 IMAGE, CLASSES, SIZES = (28, 28, 1), 10, {"forget": 32, "retain": 96}

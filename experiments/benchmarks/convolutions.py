@@ -3,9 +3,9 @@
     python experiments/benchmarks/convolutions.py     (about three minutes)
 
 First whole steps of `finetune` with models of plain `nn.Conv`: in the loop that `training.run`
-compiles (`jaxunlearn/convolutions.py`), in the same loop as XLA compiles it by itself, and one by
-one, `jax.jit(method.step)` called from Python. Then a 3x3 convolution of stride 1 with both its
-gradients in a loop, batches of 64: as matrix products of patches, and in the layout of XLA's fast
+compiles (`jaxunlearn/models/convolutions.py`), in the same loop as XLA compiles it by itself, and
+one by one, `jax.jit(method.step)` called from Python. Then a 3x3 convolution of stride 1 with both
+its gradients in a loop, batches of 64: as matrix products of patches, and in the layout of XLA's fast
 kernels; `convolutions.py` chooses by this table. One thread; processor time, ratios in turns.
 Writes `results/convolutions_cpu.json` and the tables beside it.
 """
@@ -20,10 +20,11 @@ import numpy as np
 from flax import linen as nn
 from side_by_side import RESULTS, TURNS, clock, prepare, quartiles, spread
 
-from jaxunlearn import convolutions, methods, models
-from jaxunlearn.convolutions import fast_in_loops
+from jaxunlearn import methods, models
 from jaxunlearn.files import write_json
-from jaxunlearn.setting import machine
+from jaxunlearn.models import convolutions
+from jaxunlearn.models.convolutions import fast_in_loops
+from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification
 
 BATCH, STEPS = 64, 5

@@ -32,12 +32,13 @@ import torch_unlearning
 from side_by_side import RESULTS, clock, prepare, prepare_torch
 from torch_models import tensor
 
-from jaxunlearn import evaluation, methods, programs, runs
+from jaxunlearn import evaluation, methods
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.results import predict_splits
-from jaxunlearn.setting import Weights, load_splits, load_task, machine
-from jaxunlearn.training import executable_for
-from jaxunlearn.unseen import with_unseen
+from jaxunlearn.studies.problem import Weights, load_splits, load_task, machine
+from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.evaluate import predict_splits
+from jaxunlearn.studies.runs.unseen import with_unseen
+from jaxunlearn.training import executable_for, programs
 
 PLACES, SEED = 5, 0
 QUALITY = ("five_part_gap", "js_to_retrained")

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from memory import memory, save
 
-from jaxunlearn import generating, methods
-from jaxunlearn.config import Problem, Study, load_study
+from jaxunlearn import methods
 from jaxunlearn.files import read_json
-from jaxunlearn.setting import Weights, load_decoder, load_denoiser, load_task, machine
+from jaxunlearn.studies.config import Problem, Study, load_study
+from jaxunlearn.studies.problem import Weights, load_decoder, load_denoiser, load_task, machine
+from jaxunlearn.studies.runs import evaluate_images
 from jaxunlearn.types import Task
 
 STUDIES = {"U-Net": "fashion_ddpm.toml", "DiT": "fashion_dit.toml"}
@@ -59,7 +60,7 @@ def sampling(problem: Problem, task: Task) -> Any:
         denoiser = load_denoiser(problem, Weights(params, {}))
         guidance = jnp.float32(generation.guidance)
         given = denoiser, decoder, labels, numbers, guidance, generation, shape, task.num_classes
-        return generating.sample_images(*given, clip=True)
+        return evaluate_images.sample_images(*given, clip=True)
 
     asked = jax.ShapeDtypeStruct((SAMPLES,), jnp.int32)
     params, _ = jax.eval_shape(task.init, jax.random.key(0))

@@ -24,9 +24,10 @@ import matplotlib
 import numpy as np
 from side_by_side import RESULTS, clock, prepare
 
-from jaxunlearn import methods, models, programs, training
-from jaxunlearn.setting import machine
+from jaxunlearn import methods, models, training
+from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification
+from jaxunlearn.training import programs
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

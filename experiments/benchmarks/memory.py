@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods, models
-from jaxunlearn.setting import machine
+from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification
 from jaxunlearn.tasks.accumulated import accumulated
 from jaxunlearn.types import Method, Task

@@ -18,12 +18,16 @@ import jax
 import numpy as np
 from side_by_side import RESULTS, clock, prepare, quartiles, spread
 
-from jaxunlearn import objectives, programs, runs, stages, training
-from jaxunlearn.config import load_study
+from jaxunlearn import training
 from jaxunlearn.files import write_json
-from jaxunlearn.runs import RunConfig
-from jaxunlearn.setting import Weights, load_splits, load_task, machine, to_device
-from jaxunlearn.unseen import with_unseen
+from jaxunlearn.methods import objectives
+from jaxunlearn.studies.config import load_study
+from jaxunlearn.studies.problem import Weights, load_splits, load_task, machine, to_device
+from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.runs.folder import RunConfig
+from jaxunlearn.studies.runs.unseen import with_unseen
+from jaxunlearn.training import programs
 
 CONFIG = Path(__file__).parent.parent / "configs" / "fashion12k_track.toml"
 RUNS = ("eupmu_sfron_track", "sfron_track", "eupmu_sfron_unseen", "finetune")
@@ -62,11 +66,11 @@ def main() -> None:
     study, folder = load_study(CONFIG), Path(sys.argv[1])
     request = study.requests[0]
     start = runs.load_weights(folder / f"seed-{SEED}" / "pretrain", study.problem)
-    retraining = stages.retraining(study.problem, SEED, request)
+    retraining = train.retraining(study.problem, SEED, request)
     whole = retraining.settings["num_steps"]
     jobs = {"retraining": job(retraining, start, STRETCH)}
     for name in RUNS:
-        config = stages.unlearning(study.problem, SEED, request, *study.run_settings(request, name))
+        config = train.unlearning(study.problem, SEED, request, *study.run_settings(request, name))
         jobs[name] = job(config, start, config.settings["num_steps"])
     taken: dict[str, list[np.ndarray]] = {name: [] for name in jobs}
     for turn in range(TURNS + 1):  # the first compiles

@@ -24,11 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods, models, training
-from jaxunlearn.checkpoints import fingerprint
-from jaxunlearn.parallel import make_mesh
-from jaxunlearn.setting import machine
-from jaxunlearn.streaming import Columns, Stream
+from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification
+from jaxunlearn.training.checkpoints import fingerprint
+from jaxunlearn.training.devices import make_mesh
+from jaxunlearn.training.streaming import Columns, Stream
 
 SIZE, SHAPE, BATCH, STEPS, CHUNK = 65_536, (32, 32, 3), 128, 300, 20
 RESULTS = Path(__file__).parent / "results"

@@ -15,8 +15,8 @@ from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.forget import ForgetRequest
 from jaxunlearn.data.registry import available, load
-from jaxunlearn.data.saved import load_request, save_request
 from jaxunlearn.data.splits import Splits, hold_out, split
+from jaxunlearn.studies.runs.request_file import load_request, save_request
 
 __all__ = [
     "Dataset",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxunlearn.data.examples import Examples, integers
-from jaxunlearn.pixels import pixel_scale
+from jaxunlearn.data.pixels import pixel_scale
 from jaxunlearn.types import InputError
 
 AUGMENTATIONS = ("none", "crop", "flip_crop")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxunlearn.pixels import pixel_scale
+from jaxunlearn.data.pixels import pixel_scale
 from jaxunlearn.types import InputError
 
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxunlearn.convolutions import fast_in_loops
 from jaxunlearn.files import DAMAGE, write_arrays
+from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.types import InputError
 
 _SUM_TOLERANCE = 1e-3

@@ -45,6 +45,7 @@ from jaxunlearn.methods.influence import influence
 from jaxunlearn.methods.l1_sparse import l1_sparse
 from jaxunlearn.methods.mgda import mgda
 from jaxunlearn.methods.nash import nash
+from jaxunlearn.methods.optimizers import optimizer, schedule
 from jaxunlearn.methods.orthograd import orthograd
 from jaxunlearn.methods.pcgrad import pcgrad
 from jaxunlearn.methods.retrain import finetune, retrain
@@ -58,7 +59,6 @@ from jaxunlearn.methods.sfron import sfron, sfron_released
 from jaxunlearn.methods.ssd import ssd
 from jaxunlearn.methods.unsir import unsir
 from jaxunlearn.names import closest
-from jaxunlearn.optimizers import optimizer, schedule
 from jaxunlearn.types import InputError, Method, Task
 
 _METHODS: dict[str, Callable[..., Method]] = {

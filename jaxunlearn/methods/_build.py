@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.objectives import Objective, retain_loss
+from jaxunlearn.methods.objectives import Objective, retain_loss
 from jaxunlearn.types import (
     Arrays,
     Batch,

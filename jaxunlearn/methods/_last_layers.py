@@ -6,7 +6,7 @@ import jax
 import optax
 
 from jaxunlearn.methods._build import begin, first
-from jaxunlearn.objectives import retain_loss
+from jaxunlearn.methods.objectives import retain_loss
 from jaxunlearn.types import (
     Arrays,
     Batch,

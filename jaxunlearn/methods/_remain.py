@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.objectives import retain_loss
+from jaxunlearn.methods.objectives import retain_loss
 from jaxunlearn.transforms import fast_slow, fast_slow_carry, shared_fast_slow
 from jaxunlearn.types import Batch, ModelState, Params, Task
 

@@ -10,7 +10,7 @@ import jax
 import optax
 
 from jaxunlearn.methods._build import advance, begin_with, first
-from jaxunlearn.objectives import Objective, retain_loss
+from jaxunlearn.methods.objectives import Objective, retain_loss
 from jaxunlearn.types import Batch, LossPair, Method, Task, TrainState
 
 

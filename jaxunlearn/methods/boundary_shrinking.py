@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.data.pixels import as_floats
 from jaxunlearn.methods._build import advance, begin, predict_of
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import outputs_of
-from jaxunlearn.pixels import as_floats
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState, unvisited
 
 _BATCH = 256  # examples that are attacked at once

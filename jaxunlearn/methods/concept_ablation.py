@@ -7,7 +7,7 @@ import optax
 from jaxunlearn.methods._build import check_generates, descend
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import outputs_of
-from jaxunlearn.objectives import check_conditional, retain_loss
+from jaxunlearn.methods.objectives import check_conditional, retain_loss
 from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 
 
@@ -36,7 +36,7 @@ def concept_ablation(
         InputError: a task that classifies, or whose model is told no class.
 
     Example:
-        >>> from jaxunlearn.diffusion import Process
+        >>> from jaxunlearn.models.diffusion_process import Process
         >>> from jaxunlearn.models import denoisers
         >>> from jaxunlearn.tasks import diffusion
         >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)

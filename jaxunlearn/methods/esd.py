@@ -45,7 +45,7 @@ def esd(
         InputError: a task that classifies, or whose model has no label for "no class".
 
     Example:
-        >>> from jaxunlearn.diffusion import Process
+        >>> from jaxunlearn.models.diffusion_process import Process
         >>> from jaxunlearn.models import denoisers
         >>> from jaxunlearn.tasks import diffusion
         >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)

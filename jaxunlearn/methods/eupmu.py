@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn import objectives, transforms
+from jaxunlearn import transforms
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import advance, begin, begin_with, first
 from jaxunlearn.methods._limits import NotNegative, Positive
 from jaxunlearn.methods._two_gradients import gradients_of
-from jaxunlearn.objectives import Objective, loss_pair, retain_loss
+from jaxunlearn.methods.objectives import Objective, loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad, unilateral_surgery
 from jaxunlearn.types import (
     Arrays,

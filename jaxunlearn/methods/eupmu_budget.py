@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn import objectives
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import advance, begin, first, predict_of
 from jaxunlearn.methods._limits import Count, Limits, NotNegative, Share
 from jaxunlearn.methods._passes import mean_over
@@ -21,7 +21,7 @@ from jaxunlearn.methods.eupmu import (
     surgery_metrics,
     with_multiplier_settings,
 )
-from jaxunlearn.objectives import loss_pair, retain_loss
+from jaxunlearn.methods.objectives import loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
 from jaxunlearn.types import (
     Arrays,

@@ -8,7 +8,7 @@ multiplier need not. Source of the parts: `eupmu.py` and `sfron.py`.
 import jax
 import optax
 
-from jaxunlearn import objectives
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
@@ -18,8 +18,8 @@ from jaxunlearn.methods.eupmu import (
     surgery_metrics,
     with_multiplier_settings,
 )
-from jaxunlearn.objectives import loss_pair, retain_loss
-from jaxunlearn.optimizers import schedule
+from jaxunlearn.methods.objectives import loss_pair, retain_loss
+from jaxunlearn.methods.optimizers import schedule
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
 from jaxunlearn.types import (
     Arrays,

@@ -2,7 +2,8 @@
 
 import optax
 
-from jaxunlearn import objectives, transforms
+from jaxunlearn import transforms
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.types import Method, Task

@@ -4,7 +4,7 @@ import jax
 import optax
 
 from jaxunlearn.methods._build import descend
-from jaxunlearn.objectives import ascent
+from jaxunlearn.methods.objectives import ascent
 from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._limits import NotNegative
+from jaxunlearn.methods.optimizers import schedule
 from jaxunlearn.methods.retrain import finetune
-from jaxunlearn.optimizers import schedule
 from jaxunlearn.types import Method, Task
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn import objectives
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import advance, begin_with, first
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.types import Batch, Method, Params, Task, TrainState

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jaxunlearn.methods._build import descend
-from jaxunlearn.objectives import retain_loss
+from jaxunlearn.methods.objectives import retain_loss
 from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 
 

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from jaxunlearn import objectives
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import begin, descend, weighted
 from jaxunlearn.methods._limits import Count, Share
 from jaxunlearn.methods._saliency import arranged, gradient_mask

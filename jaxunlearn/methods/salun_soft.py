@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._limits import NotNegative
+from jaxunlearn.methods.optimizers import schedule
 from jaxunlearn.methods.scalarization import random_labels
-from jaxunlearn.optimizers import schedule
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
 

@@ -6,7 +6,7 @@ labels.
 
 import optax
 
-from jaxunlearn import objectives
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import descend, weighted
 from jaxunlearn.methods._limits import NotNegative, Share
 from jaxunlearn.types import LossPair, Method, Task

@@ -9,7 +9,7 @@ import optax
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._limits import Count, NotNegative, Share
 from jaxunlearn.methods._teacher import Teacher, distance_from, keep
-from jaxunlearn.objectives import retain_loss
+from jaxunlearn.methods.objectives import retain_loss
 from jaxunlearn.types import (
     Arrays,
     Batch,

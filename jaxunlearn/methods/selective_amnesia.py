@@ -8,7 +8,7 @@ from jaxunlearn.methods._build import advance, begin, check_generates, first
 from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._passes import fisher_of
 from jaxunlearn.methods._teacher import keep
-from jaxunlearn.objectives import named, retain_loss
+from jaxunlearn.methods.objectives import named, retain_loss
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
 
@@ -44,7 +44,7 @@ def selective_amnesia(
         InputError: a task that classifies, or an unknown objective.
 
     Example:
-        >>> from jaxunlearn.diffusion import Process
+        >>> from jaxunlearn.models.diffusion_process import Process
         >>> from jaxunlearn.models import denoisers
         >>> from jaxunlearn.tasks import diffusion
         >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)

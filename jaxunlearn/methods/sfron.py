@@ -15,8 +15,8 @@ from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods._two_gradients import two_gradients
-from jaxunlearn.objectives import named
-from jaxunlearn.optimizers import schedule
+from jaxunlearn.methods.objectives import named
+from jaxunlearn.methods.optimizers import schedule
 from jaxunlearn.types import (
     Arrays,
     Batch,

@@ -9,7 +9,7 @@ import optax
 from jaxunlearn.methods._build import advance, begin, first, predict_of
 from jaxunlearn.methods._limits import Count, NotNegative, Share
 from jaxunlearn.methods._teacher import outputs_of
-from jaxunlearn.objectives import retain_loss
+from jaxunlearn.methods.objectives import retain_loss
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
 _NOISE_CHILD = 9  # of the run's key

@@ -15,7 +15,7 @@ count them, takes the largest value instead of the mean in the last block, and h
 Images are square, 299 pixels a side (`resize`), with values in [-1, 1]: x / 127.5 - 1 of bytes. The
 network is for inference: its norms read running statistics (`batch_stats`) and never write them.
 
-    module, params, model_state = load_inception(folder, frechet=True)  # jaxunlearn.importing
+    module, params, model_state = load_inception(folder, frechet=True)  # models.pretrained
     described = module.apply({"params": params, **model_state}, resize(images))
     described.features, described.logits                               # [B, 2048], [B, 1008]
 

@@ -1,6 +1,6 @@
 """Image classification as a task: cross-entropy per example, and class probabilities.
 
-Images arrive raw (`jaxunlearn.pixels`) and are normalised and augmented inside the compiled step.
+Images arrive raw (`jaxunlearn.data.pixels`); the compiled step normalises and augments them.
 Augmentation draws from one key per example and visit, so it does not depend on batch size or
 devices.
 """
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxunlearn.pixels import as_floats
+from jaxunlearn.data.pixels import as_floats
 from jaxunlearn.tasks._linen import caller, dropout_rngs
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 

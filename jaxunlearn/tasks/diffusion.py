@@ -17,7 +17,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxunlearn.diffusion import (
+from jaxunlearn.data.pixels import as_floats
+from jaxunlearn.methods.objectives import check_conditional
+from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.diffusion_process import (
     Process,
     add_noise,
     antithetic_timesteps,
@@ -26,10 +29,7 @@ from jaxunlearn.diffusion import (
     target,
     variational_term,
 )
-from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.dit import DiT
-from jaxunlearn.objectives import check_conditional
-from jaxunlearn.pixels import as_floats
 from jaxunlearn.tasks._linen import caller, dropout_rngs
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 

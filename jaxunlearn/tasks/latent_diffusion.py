@@ -1,6 +1,6 @@
 """Latent text-to-image diffusion as a task: a prompt is a label, its text encoded on the way.
 
-The images are latents of an autoencoder (see `jaxunlearn.latents`), the labels are the numbers of
+The images are latents of an autoencoder (`jaxunlearn.tasks.latents`), the labels are the numbers of
 prompts in a closed list, of which the last is the empty one and stands for no condition. So all
 that holds of classes holds of prompts: a concept is forgotten as a class is, an anchor prompt is
 another label, and methods do not know the difference.
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxunlearn.diffusion import Process
 from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
 from jaxunlearn.tasks.diffusion import diffusion
@@ -40,7 +40,7 @@ class Prompted(nn.Module):
         ids: the token ids of every prompt, `[P + 1][L]`, the empty one last.
 
     The model state may hold the hidden states of all prompts (`PROMPT_STATES`, computed once by
-    `jaxunlearn.latents.cached_prompt_states`); then no text is encoded.
+    `jaxunlearn.tasks.latents.cached_prompt_states`); then no text is encoded.
     """
 
     text_encoder: TextEncoder
@@ -102,7 +102,7 @@ def latent_diffusion(
 
     Example:
         >>> from jaxunlearn.models import latent
-        >>> from jaxunlearn.tokenizer import WordTokenizer
+        >>> from jaxunlearn.models.tokenizer import WordTokenizer
         >>> words = WordTokenizer(("a", "coat", "shoe"), length=8)
         >>> encoder = latent.create_text_encoder("tiny", vocabulary=words.size)
         >>> unet = latent.create_text_unet("tiny")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import objectives
+from jaxunlearn.methods import objectives
 from jaxunlearn.types import Batch
 from tests import toy
 from tests.helpers import flat

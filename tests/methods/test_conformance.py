@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxunlearn import methods
-from jaxunlearn.optimizers import schedule
+from jaxunlearn.methods.optimizers import schedule
 from tests import toy
 from tests.helpers import assert_trees_equal, flat
 from tests.methods.cases import CASES, FORGET_ONLY, GENERATING, ONE_SHOT, runner

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from jaxunlearn import methods, models, tasks
-from jaxunlearn.diffusion import Process
 from jaxunlearn.methods._passes import mean_over, plain_losses
 from jaxunlearn.models import denoisers, latent
-from jaxunlearn.tokenizer import WordTokenizer
+from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
 
 pytestmark = pytest.mark.long

@@ -14,12 +14,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxunlearn import methods, parallel, training
-from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn import methods, training
 from jaxunlearn.methods._winding_back import wound_back
-from jaxunlearn.search.groups import run_group
-from jaxunlearn.setting import Weights
-from jaxunlearn.training import Program
+from jaxunlearn.studies.problem import Weights
+from jaxunlearn.training import Program, devices
+from jaxunlearn.training.checkpoints import Checkpointer
+from jaxunlearn.training.groups import run_group
 from jaxunlearn.transforms import implicit_surgery
 from jaxunlearn.types import Arrays, InputError, Task, TrainState
 from tests import toy, toy_diffusion
@@ -69,7 +69,7 @@ def compiled(task: Task, name: str, guarded: bool = False) -> tuple[Program, dic
         forget_batch_size=toy.FORGET_BATCH,
         retain_batch_size=toy.RETAIN_BATCH,
         chunk_steps=10,
-        mesh=parallel.make_mesh(1),
+        mesh=devices.make_mesh(1),
     )
     return program, numbers
 

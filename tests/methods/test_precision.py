@@ -9,8 +9,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxunlearn import methods, models
-from jaxunlearn.diffusion import Process
 from jaxunlearn.models import denoisers
+from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.tasks import classification, diffusion
 from tests.methods.cases import GENERATING
 

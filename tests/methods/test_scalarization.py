@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxunlearn import objectives
+from jaxunlearn.methods import objectives
 from jaxunlearn.types import InputError
 from tests import toy
 from tests.helpers import assert_trees_close, relative_error

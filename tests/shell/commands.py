@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxunlearn import cli, runs
-from jaxunlearn.checkpoints import Checkpointer
+from jaxunlearn.cli import commands as cli
 from jaxunlearn.files import read_json, write_record
+from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.training.checkpoints import Checkpointer
 
 TRAINING = {"num_steps": 200, "retain_batch_size": 64}
 # Runs of one method with equal whole numbers and choices share one compiled program.

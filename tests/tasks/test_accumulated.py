@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn import models, multiplier
-from jaxunlearn.parallel import make_mesh, replicate, split_batch
 from jaxunlearn.tasks import classification
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.narrowed import narrowed
+from jaxunlearn.training.devices import make_mesh, replicate, split_batch
 from jaxunlearn.types import InputError
 from tests import toy, toy_diffusion
 from tests.helpers import assert_trees_close, assert_trees_equal, relative_error

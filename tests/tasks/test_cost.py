@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from jaxunlearn import methods, objectives
-from jaxunlearn.diffusion import Process
+from jaxunlearn import methods
+from jaxunlearn.methods import objectives
 from jaxunlearn.models import denoisers
+from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.tasks import diffusion
 
 SHAPE, SIZE = (8, 8, 1), 4

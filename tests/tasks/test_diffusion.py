@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxunlearn import methods, objectives
-from jaxunlearn.diffusion import Process, add_noise, antithetic_timesteps
+from jaxunlearn import methods
+from jaxunlearn.methods import objectives
 from jaxunlearn.models import denoisers
+from jaxunlearn.models.diffusion_process import Process, add_noise, antithetic_timesteps
 from jaxunlearn.tasks.diffusion import as_signal, diffusion, match_anchor, match_noise
 from jaxunlearn.types import InputError, example_keys
 from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxunlearn import latents, methods, objectives
-from jaxunlearn.diffusion import Process
+from jaxunlearn import methods
+from jaxunlearn.methods import objectives
 from jaxunlearn.models import latent
-from jaxunlearn.tasks import autoencoding, latent_diffusion
+from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.tokenizer import WordTokenizer
+from jaxunlearn.tasks import autoencoding, latent_diffusion, latents
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES, Prompted
 from jaxunlearn.tasks.narrowed import narrowed
-from jaxunlearn.tokenizer import WordTokenizer
 from jaxunlearn.types import InputError
 
 pytestmark = pytest.mark.long

@@ -9,8 +9,8 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxunlearn import methods, tasks
-from jaxunlearn.diffusion import Process
 from jaxunlearn.models import latent
+from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.types import InputError
 
 KEY = jax.random.key(0)

@@ -1,17 +1,17 @@
 """Models that generate, in bfloat16 with rematerialisation, lowered for eight devices.
 
-Tiny ones of each kind; those of published size: `experiments/published_sizes.py`.
+Tiny ones of each kind; those of published size: `experiments/verification/published_sizes.py`.
 """
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.published_sizes import DEVICES, HALF, held, lowered
-from jaxunlearn.diffusion import Process
+from experiments.verification.published_sizes import DEVICES, HALF, held, lowered
 from jaxunlearn.models import denoisers, latent
-from jaxunlearn.parallel import PARAMETERS, make_mesh, shardings
+from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.tasks import diffusion, latent_diffusion
+from jaxunlearn.training.devices import PARAMETERS, make_mesh, shardings
 
 pytestmark = pytest.mark.long
 

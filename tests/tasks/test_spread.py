@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxunlearn.parallel import make_mesh, mapped
 from jaxunlearn.tasks.accumulated import accumulated
 from jaxunlearn.tasks.spread import check_shares, spread
+from jaxunlearn.training.devices import make_mesh, mapped
 from jaxunlearn.types import InputError
 from tests import toy, toy_diffusion
 from tests.helpers import assert_trees_close

@@ -1,0 +1,122 @@
+"""What `jaxunlearn list` prints: the names of methods, models, data and settings, explained."""
+
+import inspect
+import json
+import re
+import shutil
+import textwrap
+from collections.abc import Mapping
+
+from jaxunlearn import methods, models
+from jaxunlearn.data.table import TABLE
+from jaxunlearn.methods import _constructor
+from jaxunlearn.methods.optimizers import OPTIMIZERS, SCHEDULES
+from jaxunlearn.models import denoisers, latent
+from jaxunlearn.names import closest
+from jaxunlearn.types import InputError
+
+# What the common settings mean; the others are documented by their method.
+_COMMON = {
+    "num_steps": "number of steps.",
+    "forget_batch_size": "number of forget examples in a step.",
+    "retain_batch_size": "number of examples in each retain batch of a step.",
+    "optimizer": f"{' or '.join(OPTIMIZERS)}.",
+    "learning_rate": "largest learning rate of the optimizer.",
+    "learning_rate_schedule": f"{', '.join(SCHEDULES)}.",
+    "momentum": "momentum of sgd; of adamw, the decay of its first moment.",
+    "weight_decay": "weight decay: coupled in sgd, decoupled in adamw.",
+    "guard_budget": "largest rise of the held-out retain loss; no guard without one.",
+    "guard_every": "number of steps from one audit of the guard to the next.",
+}
+
+
+def describe(what: str) -> str:
+    """The text that `jaxunlearn list WHAT` prints.
+
+    Args:
+        what: "methods", "models", "data", or the name of a method.
+
+    Returns:
+        Lines.
+
+    Raises:
+        InputError: something else.
+
+    Example:
+        >>> describe("models").splitlines()[0].split()[:2]
+        ['mlp', '855,050']
+    """
+    if what == "methods":
+        return _columns({name: methods.summary(name) for name in methods.available()})
+    if what == "models":
+        return _sizes(models.ABOUT | denoisers.ABOUT | latent.ABOUT)
+    if what == "data":
+        sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
+        others = (None, "the image-classification sets of tfds, by their names")
+        return _sizes(sets | {"any other": others})
+    if what not in methods.available():
+        known = ("methods", "models", "data", *methods.available())
+        raise InputError(
+            f"there is no list of {what!r}{closest(what, known)}; list methods, models, data, or "
+            f"the settings of a method: {', '.join(methods.available())}."
+        )
+    return _settings(what)
+
+
+def _settings(method: str) -> str:
+    """A method's equations, and its settings with their defaults and meanings."""
+    about = (inspect.getdoc(_constructor(method)) or "").partition("\nArgs:")[0]
+    meanings = _meanings(method)
+    for name, limits in methods.limits(method).items():
+        meanings[name] = f"{meanings.get(name, '').removesuffix('.')} ({limits})."
+    rows = {
+        f"{name} = {json.dumps(value)}": meanings.get(name, "")
+        for name, value in methods.settings(method).items()
+    }
+    if method != "retrain":
+        rows |= {
+            "guard_budget = none": meanings["guard_budget"],
+            f"guard_every = {methods.GUARD_SETTINGS['guard_every']}": meanings["guard_every"],
+        }
+    text = f"{about.rstrip()}\n\n{_columns(rows)}"
+    usual, generating = methods.settings(method), methods.settings(method, generates=True)
+    others = [f"{k} = {json.dumps(v)}" for k, v in generating.items() if v != usual[k]]
+    if method == "retrain" or not others:
+        return text
+    return f"{text}\n\nModels that generate images have other defaults: {', '.join(others)}."
+
+
+def _meanings(method: str) -> dict[str, str]:
+    """What the section "Args" of a method's documentation says of each setting."""
+    text = inspect.getdoc(_constructor(method)) or ""
+    match = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", text, re.DOTALL)
+    found: dict[str, str] = {}
+    name = ""
+    for line in match[1].splitlines() if match else ():
+        entry = re.fullmatch(r"    (\w+): (.*)", line)
+        if entry:
+            name = entry[1]
+            found[name] = entry[2]
+        elif line.strip():
+            found[name] += " " + line.strip()
+    return _COMMON | {key: text for key, text in found.items() if key != "optimizer"}
+
+
+def _sizes(known: Mapping[str, tuple[int | None, str]]) -> str:
+    """Names with a number, if they have one, and a text."""
+    numbers = {name: "" if number is None else f"{number:,}" for name, (number, _) in known.items()}
+    width = max(map(len, numbers.values()))
+    return _columns(
+        {name: f"{numbers[name]:>{width}}  {text}" for name, (_, text) in known.items()}
+    )
+
+
+def _columns(rows: dict[str, str]) -> str:
+    """Names on the left, texts on the right, broken to the width of the terminal."""
+    left = max(map(len, rows)) + 2
+    right = max(shutil.get_terminal_size((120, 24)).columns - left, 30)
+    lines = []
+    for name, text in rows.items():
+        first, *others = textwrap.wrap(text, right, break_on_hyphens=False) or [""]
+        lines += [f"{name:{left}}{first}".rstrip(), *(" " * left + other for other in others)]
+    return "\n".join(lines)

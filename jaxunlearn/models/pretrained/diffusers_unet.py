@@ -1,0 +1,239 @@
+"""U-Nets over pixels, in diffusers' layout (`UNet2DModel`).
+
+A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. Public unconditional models
+(of the DDPM paper, on CIFAR-10) become modules that ignore labels. Whether the last row of a class
+embedding stands for a class or for none is not in the layout: `save_unet2d` writes it as
+`_null_class`, which diffusers leaves alone, and for files of others it must be given.
+
+Files from before 2023 call the matrices of attention by older names; they are read as well.
+
+Source of the layout: the public tensor names and shapes of `google/ddpm-cifar10-32`, and those of
+the files that diffusers itself writes.
+"""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.pretrained.config_json import (
+    CONFIG,
+    Like,
+    Options,
+    check_derived,
+    described_by,
+    read_options,
+    write_config,
+)
+from jaxunlearn.models.pretrained.tensors import Tensor, read, stored_shapes, weights_of, write
+from jaxunlearn.models.pretrained.unet_layout import block_types, unet_tensor
+from jaxunlearn.types import InputError
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_FIELDS = {
+    "attention_head_dim": "head_width",
+    "block_out_channels": "widths",
+    "dropout": "dropout",
+    "flip_sin_to_cos": "cosine_first",
+    "freq_shift": "frequency_shift",
+    "layers_per_block": "blocks",
+    "norm_eps": "epsilon",
+    "norm_num_groups": "groups",
+}
+_NULL_CLASS = "_null_class"
+_PADDING = {"asymmetric": 0, "symmetric": 1}
+_DOWN = {True: "AttnDownBlock2D", False: "DownBlock2D"}
+_UP = {True: "AttnUpBlock2D", False: "UpBlock2D"}
+_OPTIONS = Options(
+    needed=(
+        "block_out_channels",
+        "down_block_types",
+        "in_channels",
+        "out_channels",
+        "sample_size",
+        "up_block_types",
+    ),
+    optional={
+        "attention_head_dim": 8,
+        "downsample_padding": 1,
+        "dropout": 0.0,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "layers_per_block": 2,
+        "norm_eps": 1e-5,
+        "norm_num_groups": 32,
+        "num_class_embeds": None,
+        "time_embedding_dim": None,
+        _NULL_CLASS: None,
+    },
+    fixed={
+        "_class_name": ["UNet2DModel"],
+        "act_fn": ["silu"],
+        "add_attention": [True],
+        "attn_norm_num_groups": [None],
+        "center_input_sample": [False],
+        "class_embed_type": [None],
+        "downsample_type": ["conv"],
+        "mid_block_scale_factor": [1],
+        "mid_block_type": ["UNetMidBlock2D"],
+        "resnet_time_scale_shift": ["default"],
+        "time_embedding_type": ["positional"],
+        "upsample_type": ["conv"],
+    },
+    free=("num_train_timesteps",),  # of learned embeddings only
+)
+_ATTENTION = {
+    "norm": Tensor("group_norm"),
+    "attention/query": Tensor("to_q", "linear"),
+    "attention/key": Tensor("to_k", "linear"),
+    "attention/value": Tensor("to_v", "linear"),
+    "attention/out": Tensor("to_out.0", "linear"),
+}
+_OLD_ATTENTION = {
+    **_ATTENTION,
+    "attention/query": Tensor("query", "linear"),
+    "attention/key": Tensor("key", "linear"),
+    "attention/value": Tensor("value", "linear"),
+    "attention/out": Tensor("proj_attn", "linear"),
+}
+_OUTER = {
+    "stem": Tensor("conv_in", "conv"),
+    "condition/time1": Tensor("time_embedding.linear_1", "linear"),
+    "condition/time2": Tensor("time_embedding.linear_2", "linear"),
+    "condition/classes": Tensor("class_embedding"),
+    "norm": Tensor("conv_norm_out"),
+    "out": Tensor("conv_out", "conv"),
+}
+
+
+def load_unet2d(
+    folder: str | os.PathLike[str], *, null_class: bool | None = None
+) -> tuple[DDPMUNet, Any]:
+    """Reads a U-Net over pixels.
+
+    Args:
+        folder: of `config.json` and the weights; the `unet` folder of a pipeline.
+        null_class: whether the last row of the class embedding stands for no class, as in a model
+            that was trained with dropped labels; needed where there is one and the file does not
+            tell it.
+
+    Returns:
+        `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
+        another type, with less memory.
+
+    Raises:
+        InputError: a file is missing or damaged, or describes another network.
+    """
+    folder = Path(folder)
+    options = read_options(folder, _OPTIONS)
+    module = _module(folder, options, null_class)
+    derived = _derived(module)
+    if options["time_embedding_dim"] is None:
+        del derived["time_embedding_dim"]
+    check_derived(folder, options, derived, "give a U-Net of the DDPM paper's kind.")
+    inputs = (
+        jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32),
+        jax.ShapeDtypeStruct((1,), jnp.int32),
+        jax.ShapeDtypeStruct((1,), jnp.int32),
+    )
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    weights = weights_of(folder, _WEIGHTS, sharded_first=True)
+    old = "mid_block.attentions.0.proj_attn.weight" in stored_shapes(weights)
+    attention = _OLD_ATTENTION if old else _ATTENTION
+    names = functools.partial(naming, levels=len(module.widths), attention=attention)
+    return module, read(weights, shapes, names)
+
+
+def save_unet2d(
+    folder: str | os.PathLike[str], module: DDPMUNet, params: Any, *, like: Like = None
+) -> None:
+    """Writes `config.json` and the weights, so that `load_unet2d` gives the same.
+
+    Args:
+        folder: where to; it is made.
+        module: the U-Net; `dtype` and `remat` are not kept.
+        params: its parameters.
+        like: the folder that the model was read from; options of its `config.json` that change
+            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
+
+    Raises:
+        InputError: `like` holds no such model, or a file cannot be written.
+    """
+    folder = Path(folder)
+    height, width, channels = module.image_shape
+    config = {
+        "_class_name": "UNet2DModel",
+        "act_fn": "silu",
+        "downsample_padding": _PADDING[module.downsampling],
+        "in_channels": channels,
+        "num_class_embeds": None,
+        "sample_size": height if height == width else [height, width],
+    }
+    if module.num_classes is not None:
+        config["num_class_embeds"] = module.num_classes + module.null_class
+        config[_NULL_CLASS] = module.null_class
+    config |= {name: getattr(module, field) for name, field in _FIELDS.items()}
+    write_config(folder, like, _OPTIONS, config | _derived(module))
+    write(folder / _WEIGHTS, params, functools.partial(naming, levels=len(module.widths)))
+
+
+def naming(
+    path: Sequence[str], levels: int, attention: Mapping[str, Tensor] = _ATTENTION
+) -> Tensor:
+    """The stored tensor of a parameter.
+
+    Args:
+        path: of the parameter.
+        levels: number of levels; the layout counts those of the way up from the smallest image.
+        attention: the names of the layers of attention.
+
+    Returns:
+        Its name and kind.
+
+    Example:
+        >>> naming(("up4_block1", "condition", "bias"), levels=4)
+        Tensor(name='up_blocks.0.resnets.0.time_emb_proj.bias', kind='plain')
+    """
+    return unet_tensor(path, levels, _OUTER, attention)
+
+
+def _module(folder: Path, options: Mapping[str, Any], null_class: bool | None) -> DDPMUNet:
+    size, rows, channels = (options[n] for n in ("sample_size", "num_class_embeds", "in_channels"))
+    padding = options["downsample_padding"]
+    kinds = options["down_block_types"]
+    kinds = kinds if isinstance(kinds, tuple) else ()
+    if null_class is None:
+        null_class = options[_NULL_CLASS]
+    if rows is None:
+        null_class = True
+    elif null_class is None:
+        raise InputError(
+            f"{folder / CONFIG} has a class embedding of {rows} rows, and does not tell whether "
+            "the last one stands for no class; give null_class=True if it was trained with dropped "
+            "labels, null_class=False if every row is a class."
+        )
+    sides = size if isinstance(size, tuple) else (size, size)
+    with described_by(folder):
+        return DDPMUNet(
+            num_classes=rows - null_class if isinstance(rows, int) else rows,
+            null_class=null_class,
+            image_shape=(*sides, channels),
+            attention_levels=tuple(i for i, k in enumerate(kinds, start=1) if k == _DOWN[True]),
+            downsampling=next((name for name, p in _PADDING.items() if p == padding), padding),
+            learn_variance=options["out_channels"] != channels,
+            **{field: options[name] for name, field in _FIELDS.items()},
+        )
+
+
+def _derived(module: DDPMUNet) -> dict[str, Any]:
+    """Options that follow from the fields."""
+    return {
+        **block_types(module, _DOWN, _UP),
+        "out_channels": module.image_shape[-1] * (2 if module.learn_variance else 1),
+        "time_embedding_dim": 4 * module.widths[0],
+    }

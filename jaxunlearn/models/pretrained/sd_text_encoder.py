@@ -1,0 +1,148 @@
+"""CLIP's text transformer, in transformers' layout (`CLIPTextModel`).
+
+A folder holds `config.json` and `model.safetensors`. The published files put all tensors below
+`text_model.`, transformers 5 leaves that away; both are read, the published names written.
+
+Source of the layout: the public tensor names and shapes of Stable Diffusion v1's `text_encoder`
+folder.
+"""
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.pretrained.config_json import (
+    Like,
+    Options,
+    described_by,
+    read_options,
+    stored_as,
+    write_config,
+)
+from jaxunlearn.models.pretrained.tensors import Tensor, read, stored_shapes, weights_of, write
+from jaxunlearn.models.text_encoder import TextEncoder
+
+_WEIGHTS = "model.safetensors"
+_PREFIX = "text_model."
+_FIELDS = {
+    "vocab_size": "vocabulary",
+    "max_position_embeddings": "length",
+    "hidden_size": "width",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "heads",
+    "intermediate_size": "hidden",
+    "hidden_act": "activation",
+    "layer_norm_eps": "epsilon",
+}
+_OPTIONAL = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_OPTIONS = Options(
+    needed=[name for name in _FIELDS if name not in _OPTIONAL],
+    optional=_OPTIONAL,
+    fixed={
+        "model_type": ["clip_text_model"],
+        "architectures": [["CLIPTextModel"], None],
+        "attention_dropout": [0.0],
+        "dropout": [0.0],
+    },
+    free=(
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "projection_dim",
+        "initializer_factor",
+        "initializer_range",
+        "dtype",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "torch_dtype",
+        "use_cache",
+        "use_return_dict",
+        "transformers_version",
+    ),
+)
+_BLOCK = {
+    "norm1": Tensor("layer_norm1"),
+    "attention/query": Tensor("self_attn.q_proj", "linear"),
+    "attention/key": Tensor("self_attn.k_proj", "linear"),
+    "attention/value": Tensor("self_attn.v_proj", "linear"),
+    "attention/out": Tensor("self_attn.out_proj", "linear"),
+    "norm2": Tensor("layer_norm2"),
+    "up": Tensor("mlp.fc1", "linear"),
+    "down": Tensor("mlp.fc2", "linear"),
+}
+_OUTER = {"tokens": Tensor("embeddings.token_embedding"), "norm": Tensor("final_layer_norm")}
+
+
+def load_text_encoder(folder: str | os.PathLike[str]) -> tuple[TextEncoder, Any]:
+    """Reads the text encoder of Stable Diffusion v1, or one of another size.
+
+    Args:
+        folder: the `text_encoder` folder of a pipeline.
+
+    Returns:
+        `(module, params)`, float32; `module.clone(dtype="bfloat16")` computes in another type.
+
+    Raises:
+        InputError: a file is missing or damaged, or describes another network.
+    """
+    folder = Path(folder)
+    options = read_options(folder, _OPTIONS)
+    with described_by(folder):
+        module = TextEncoder(**{field: options[name] for name, field in _FIELDS.items()})
+    ids = jax.ShapeDtypeStruct((1, module.length), jnp.int32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), ids)["params"]
+    weights = weights_of(folder, _WEIGHTS, sharded_first=False)
+    below = any(name.startswith(_PREFIX) for name in stored_shapes(weights))
+    prefix = _PREFIX if below else ""
+    ignore = [re.escape(f"{prefix}embeddings.position_ids")]  # 0, 1, 2 ...
+    return module, read(weights, shapes, functools.partial(naming, prefix=prefix), ignore)
+
+
+def save_text_encoder(
+    folder: str | os.PathLike[str], module: TextEncoder, params: Any, *, like: Like = None
+) -> None:
+    """Writes `config.json` and the weights, so that `load_text_encoder` gives the same.
+
+    Args:
+        folder: where to; it is made.
+        module: the text encoder; `dtype` and `remat` are not kept.
+        params: its parameters.
+        like: the folder that the model was read from; options of its `config.json` that change
+            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
+
+    Raises:
+        InputError: `like` holds no such model, or a file cannot be written.
+    """
+    folder = Path(folder)
+    sizes = {name: getattr(module, field) for name, field in _FIELDS.items()}
+    fixed = {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"]}
+    write_config(folder, like, _OPTIONS, fixed | sizes)
+    write(folder / _WEIGHTS, params, naming)
+
+
+def naming(path: tuple[str, ...], prefix: str = _PREFIX) -> Tensor:
+    """The stored tensor of a parameter.
+
+    Args:
+        path: of the parameter.
+        prefix: what all names begin with.
+
+    Returns:
+        Its name and kind.
+
+    Example:
+        >>> naming(("block1", "up", "kernel"))
+        Tensor(name='text_model.encoder.layers.0.mlp.fc1.weight', kind='linear')
+    """
+    if path == ("position",):
+        return Tensor(f"{prefix}embeddings.position_embedding.weight")
+    block = re.fullmatch(r"block(\d+)", path[0])
+    if not block:
+        return stored_as(prefix, _OUTER, path)
+    return stored_as(f"{prefix}encoder.layers.{int(block[1]) - 1}.", _BLOCK, path[1:])

@@ -1,0 +1,242 @@
+"""Stable Diffusion v1 in diffusers' layout: a folder with a folder for each part.
+
+    FOLDER/vae/  text_encoder/  unet/     config.json and weights (safetensors)
+    FOLDER/tokenizer/                     vocab.json, merges.txt
+    FOLDER/scheduler/  model_index.json   what else diffusers' `StableDiffusionPipeline` wants
+
+Each part can also be read and written on its own: `load_autoencoder`, `load_text_encoder`,
+`load_text_unet`, `ClipTokenizer.load`, and the same with `save`. Noise is added as in version 1:
+
+    beta_t = (sqrt(.00085) + (t / 999) (sqrt(.012) - sqrt(.00085)))^2,   t = 0 .. 999
+
+and the U-Net predicts the noise; a folder with another process is refused. How samples are drawn
+(the scheduler's class and its other options) is not looked at, but written back as it came. Safety
+checkers are left out.
+
+Source of the layout: the public files of Stable Diffusion v1.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from jaxunlearn.files import write_json
+from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there
+from jaxunlearn.models.pretrained.published import read_json
+from jaxunlearn.models.pretrained.sd_autoencoder import load_autoencoder, save_autoencoder
+from jaxunlearn.models.pretrained.sd_text_encoder import load_text_encoder, save_text_encoder
+from jaxunlearn.models.pretrained.sd_text_unet import load_text_unet, save_text_unet
+from jaxunlearn.models.text_encoder import TextEncoder
+from jaxunlearn.models.text_unet import TextUNet
+from jaxunlearn.models.tokenizer import ClipTokenizer
+from jaxunlearn.types import InputError
+
+__all__ = [
+    "StableDiffusion",
+    "load_autoencoder",
+    "load_stable_diffusion",
+    "load_text_encoder",
+    "load_text_unet",
+    "save_autoencoder",
+    "save_stable_diffusion",
+    "save_text_encoder",
+    "save_text_unet",
+]
+
+_CLASS = "StableDiffusionPipeline"
+_PARTS = ("vae", "text_encoder", "unet")
+_INDEX = {
+    "_class_name": _CLASS,
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+_NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+}
+_PLAIN = _NOISE | {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
+_NEEDED = (
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+)  # other values are meant where they are absent
+_SCHEDULER = "scheduler/scheduler_config.json"
+_SCHEDULERS = (  # samplers of diffusers that go by the noise above
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+_SAMPLER = {  # as published
+    "_class_name": "PNDMScheduler",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+}
+
+
+class StableDiffusion(NamedTuple):
+    """The parts of a pipeline, each module with its parameters.
+
+    Attributes:
+        autoencoder: images to latents and back.
+        autoencoder_params: its parameters.
+        text_encoder: token ids to hidden states.
+        text_encoder_params: its parameters.
+        unet: noisy latents, timesteps and hidden states to noise.
+        unet_params: its parameters.
+        tokenizer: prompts to token ids.
+        configs: the configurations of "vae", "text_encoder", "unet" and "scheduler" as they were
+            read; what the modules do not tell is written back from them.
+    """
+
+    autoencoder: AutoencoderKL
+    autoencoder_params: Any
+    text_encoder: TextEncoder
+    text_encoder_params: Any
+    unet: TextUNet
+    unet_params: Any
+    tokenizer: ClipTokenizer
+    configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
+def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
+    """Reads all parts of a pipeline.
+
+    Args:
+        folder: with the folders `vae`, `text_encoder`, `unet` and `tokenizer`.
+
+    Returns:
+        The parts.
+
+    Raises:
+        InputError: a file is missing or damaged, describes another network or another way of adding
+            noise, or the parts do not fit each other.
+    """
+    folder = Path(folder)
+    _check_index(folder / INDEX)
+    for part in _PARTS:
+        check_there(folder / part)
+    configs = {part: read_json(folder / part / CONFIG) for part in _PARTS}
+    if (folder / _SCHEDULER).exists():
+        configs["scheduler"] = read_json(folder / _SCHEDULER)
+        _check_noise(folder / _SCHEDULER, configs["scheduler"])
+    text_encoder, text_encoder_params = load_text_encoder(folder / "text_encoder")
+    pipeline = StableDiffusion(
+        *load_autoencoder(folder / "vae"),
+        text_encoder,
+        text_encoder_params,
+        *load_text_unet(folder / "unet"),
+        ClipTokenizer.load(folder / "tokenizer", length=text_encoder.length),
+        configs,
+    )
+    _check_fit(pipeline)
+    return pipeline
+
+
+def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffusion) -> None:
+    """Writes all parts, so that `load_stable_diffusion` gives the same and diffusers can read it.
+
+    What the parts do not tell (`pipeline.configs`, such as the scheduler) is written as it came; a
+    pipeline without that gets the scheduler of Stable Diffusion v1, PNDM.
+
+    Args:
+        folder: where to; it is made.
+        pipeline: the parts; `dtype` and `remat` of the modules are not kept.
+
+    Raises:
+        InputError: the parts do not fit each other, or a file cannot be written.
+    """
+    _check_fit(pipeline)
+    folder = Path(folder)
+    vae, text_encoder, unet = (pipeline.configs.get(part) for part in _PARTS)
+    save_autoencoder(folder / "vae", pipeline.autoencoder, pipeline.autoencoder_params, like=vae)
+    save_text_encoder(
+        folder / "text_encoder",
+        pipeline.text_encoder,
+        pipeline.text_encoder_params,
+        like=text_encoder,
+    )
+    save_text_unet(folder / "unet", pipeline.unet, pipeline.unet_params, like=unet)
+    pipeline.tokenizer.save(folder / "tokenizer")
+    scheduler = pipeline.configs.get("scheduler", _SAMPLER | _NOISE)
+    write_json(folder / _SCHEDULER, dict(scheduler))
+    write_json(folder / INDEX, _INDEX | {"scheduler": ["diffusers", scheduler["_class_name"]]})
+
+
+def _check_index(path: Path) -> None:
+    if path.exists() and (found := read_json(path).get("_class_name")) != _CLASS:
+        raise InputError(
+            f"{path} is of the pipeline {found!r}, but only {_CLASS!r} is supported here; give a "
+            "folder of Stable Diffusion v1."
+        )
+
+
+def _check_noise(path: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("_class_name")
+    if kind not in _SCHEDULERS:
+        raise InputError(
+            f"{path} is of the scheduler {kind!r}, but must be one that adds noise as Stable "
+            "Diffusion v1 does, such as PNDMScheduler or DDIMScheduler; give a folder of version 1."
+        )
+    for name, only in _PLAIN.items():
+        if name not in config and name in _NEEDED:
+            raise InputError(
+                f"{path} does not say what {name!r} is, which diffusers takes for another than the "
+                f"{only!r} of Stable Diffusion v1; download it again."
+            )
+        if config.get(name, only) != only:
+            raise InputError(
+                f"{path} says that {name!r} is {config[name]!r}, but Stable Diffusion v1 has "
+                f"{only!r}, and no other is supported here; give a folder of version 1."
+            )
+
+
+def _check_fit(pipeline: StableDiffusion) -> None:
+    unet, text_encoder, tokenizer = pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
+    if not isinstance(tokenizer, ClipTokenizer):
+        raise InputError(
+            f"the layout of Stable Diffusion has no place for a {type(tokenizer).__name__}; save "
+            "the other parts on their own."
+        )
+    latents = pipeline.autoencoder.latent_channels
+    for fits, what in (
+        (unet.channels == latents, f"{unet.channels} channels, the latents {latents}"),
+        (
+            unet.context_width == text_encoder.width,
+            f"a context {unet.context_width} wide, the text encoder's states are "
+            f"{text_encoder.width} wide",
+        ),
+    ):
+        if not fits:
+            raise InputError(
+                f"the parts do not fit: the U-Net has {what}; take all from one model."
+            )
+    if tokenizer.size > text_encoder.vocabulary or tokenizer.length > text_encoder.length:
+        raise InputError(
+            f"the parts do not fit: the tokenizer has {tokenizer.size} ids and prompts of "
+            f"{tokenizer.length}, the text encoder takes {text_encoder.vocabulary} and "
+            f"{text_encoder.length}; take all from one model."
+        )

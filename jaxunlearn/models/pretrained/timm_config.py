@@ -1,0 +1,144 @@
+"""timm's `config.json`: which architecture the weights beside it are of, and its options.
+
+    {"architecture": "resnet18", "num_classes": 10, "num_features": 512, "global_pool": "avg",
+     "model_args": {"layers": [2, 2, 2, 2]}, "pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}
+
+The sizes of a model are read off its tensors, so an option is accepted only if it says what the
+tensors say; any other option would change what the network computes without changing a tensor.
+What it tells of the data (`pretrained_cfg`: size, mean and standard deviation of the images; the
+names of the classes) is for those who prepare them: not looked at, but written back.
+
+Source of the layout: the files that timm itself writes (`timm.models.save_for_hf`).
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from jaxunlearn.files import write_json
+from jaxunlearn.models.pretrained.published import read_json
+from jaxunlearn.types import InputError
+
+NAME = "config.json"
+_OUTER = ("num_classes", "num_features", "global_pool")
+_DATA, _LABELS = "pretrained_cfg", ("label_names", "label_descriptions")
+_OF_DATA = (_DATA, *_LABELS)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads the configuration in a folder.
+
+    Args:
+        folder: where it may be; a path of something else has none.
+
+    Returns:
+        `{"architecture": ..., "model_args": {...}, ...}`, or an empty dictionary without one.
+
+    Raises:
+        InputError: it is damaged or not timm's.
+    """
+    if not (folder / NAME).is_file():
+        return {}
+    config = read_json(folder / NAME)
+    if "model_type" in config:
+        raise InputError(
+            f"{folder / NAME} is transformers' (of the model type {config['model_type']!r}), but "
+            "must be timm's; give timm's folder of this network: its tensors have other names."
+        )
+    named = isinstance(config.get("architecture"), str)
+    if not named or not isinstance(config.setdefault("model_args", {}), dict):
+        raise InputError(
+            f"{folder / NAME} is not timm's: it must name the 'architecture', and 'model_args' "
+            "must hold its options; give the safetensors file alone if this is another's."
+        )
+    return config
+
+
+def check_config(
+    folder: Path, config: Mapping[str, Any], architectures: str, options: Mapping[str, Any]
+) -> None:
+    """Compares what `read_config` found with what the tensors say.
+
+    Args:
+        folder: where it was found.
+        config: what was found; an empty dictionary is fine.
+        architectures: regular expression of the names that are supported.
+        options: the values, as the tensors and the module have them; no others are supported.
+
+    Raises:
+        InputError: another architecture, an option that is not supported, or another value.
+
+    Example:
+        >>> options = {"layers": [2, 2, 2, 2]}
+        >>> config = {"architecture": "resnet18", "model_args": {"layers": [2, 2, 2, 2]}}
+        >>> check_config(Path("folder"), config, "resnet.*", options)
+    """
+    if not config:
+        return
+    if not re.fullmatch(architectures, config["architecture"]):
+        raise InputError(
+            f"{folder / NAME} is of the architecture {config['architecture']!r}, which is not "
+            f"supported here; supported is {architectures}."
+        )
+    outer = {k: v for k, v in config.items() if k not in ("architecture", "model_args", *_OF_DATA)}
+    for name, value in [*outer.items(), *config["model_args"].items()]:
+        if name not in options:
+            raise InputError(
+                f"{folder / NAME} has the option {name!r} ({value!r}), which is not supported; "
+                f"supported are {', '.join(options)}."
+            )
+        if value != options[name]:
+            raise InputError(
+                f"{folder / NAME} says that {name!r} is {value!r}, but it can only be "
+                f"{options[name]!r} with these tensors; download both files again."
+            )
+
+
+def write_config(
+    folder: Path,
+    like: str | os.PathLike[str] | None,
+    architectures: str,
+    otherwise: str,
+    options: Mapping[str, Any],
+    data: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Writes a configuration from which timm makes the same network.
+
+    Args:
+        folder: where to; it is made.
+        like: the folder of the configuration that the network was read with; None stands for the
+            one that is in `folder` already, if it is timm's.
+        architectures: regular expression of the names that are supported.
+        otherwise: a name that timm knows, where none was read; the options hold what differs.
+        options: as in `check_config`.
+        data: what the network tells of the data, for `pretrained_cfg`.
+
+    Raises:
+        InputError: `like` has no configuration of timm's, or the file cannot be written.
+    """
+    try:
+        kept = read_config(folder if like is None else Path(like))
+    except InputError:
+        if like is not None:
+            raise
+        kept = {}
+    if like is not None and not kept:
+        raise InputError(f"{like} has no {NAME}; give the folder that the network was read from.")
+    architecture = kept.get("architecture", otherwise)
+    if not re.fullmatch(architectures, architecture):
+        architecture = otherwise
+    of_data = {name: kept[name] for name in _LABELS if name in kept}
+    before = kept.get(_DATA)
+    before = (before if isinstance(before, dict) else {}) | dict(data)
+    if kept.get("num_classes") != options["num_classes"]:  # the names are those of other classes
+        of_data = {}
+        before = {name: value for name, value in before.items() if name not in _LABELS}
+    if "num_classes" in before:
+        before["num_classes"] = options["num_classes"]
+    outer = {name: options[name] for name in _OUTER}
+    inner = {name: value for name, value in options.items() if name not in _OUTER}
+    config = {"architecture": architecture, **outer, "model_args": inner, **of_data, _DATA: before}
+    write_json(folder / NAME, config)

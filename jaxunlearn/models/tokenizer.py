@@ -1,0 +1,306 @@
+"""From prompts to token ids, for text encoders: a closed list of words, or CLIP's vocabulary.
+
+Both tokenizers have `size` (how many ids there are), `length` (L, the ids of a prompt) and
+
+    encode(prompts) -> int32 [N, L]:   start, the tokens of the prompt, end, padding
+
+The algorithm of CLIP's tokenizer and its sources stand in `jaxunlearn/models/byte_pairs.py`.
+"""
+
+import dataclasses
+import difflib
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn.files import write_json, write_text
+from jaxunlearn.models.byte_pairs import (
+    BYTES,
+    END,
+    END_OF_WORD,
+    START,
+    Pair,
+    merges_text,
+    read_merges,
+    tokens_of,
+)
+from jaxunlearn.models.pretrained.published import read_json
+from jaxunlearn.types import InputError
+
+_LONGEST = 4096  # ids of a prompt; far beyond any text encoder
+_OTHER_FILES = ("tokenizer.json", "added_tokens.json", "special_tokens_map.json")
+_UNSAID = int(1e30)  # transformers' length where none was given
+_SPECIAL = 3  # padding, start and end of WordTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class WordTokenizer:
+    """One id for each word of a closed list; case does not matter.
+
+    Ids 0, 1 and 2 are padding, start and end; the words follow in the order given.
+
+    Attributes:
+        vocabulary: the words.
+        length: ids of a prompt, start and end included.
+
+    Raises:
+        InputError: a word is empty, holds blanks or stands there twice, or the length is not a
+            whole number from 3 to 4096.
+
+    Example:
+        >>> tokenizer = WordTokenizer(("a", "coat", "photo", "of"), length=7)
+        >>> tokenizer.encode(["A photo of a coat", ""]).tolist()
+        [[1, 3, 5, 6, 3, 4, 2], [1, 2, 0, 0, 0, 0, 0]]
+    """
+
+    vocabulary: tuple[str, ...]
+    length: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the fields, and put the words into lower case."""
+        words = tuple(str(word).lower() for word in _texts(self.vocabulary, "the vocabulary"))
+        for word in words:
+            if word.split() != [word]:
+                raise InputError(
+                    f"the vocabulary holds {word!r}, but each entry must be one word without "
+                    "blanks; give the words of a phrase one by one."
+                )
+            if words.count(word) > 1:
+                raise InputError(
+                    f"the vocabulary holds {word!r} {words.count(word)} times (case does not "
+                    "matter); give each word once."
+                )
+        _check_length(self.length)
+        object.__setattr__(self, "vocabulary", words)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return _SPECIAL + len(self.vocabulary)
+
+    def encode(self, prompts: Sequence[str]) -> np.ndarray:
+        """Token ids of prompts.
+
+        Args:
+            prompts: N texts of known words with blanks between; an empty text is allowed.
+
+        Returns:
+            `[N, length]`, int32.
+
+        Raises:
+            InputError: a word is not in the vocabulary, or a prompt is too long.
+        """
+        padding, start, end = range(_SPECIAL)
+        ids = {word: i for i, word in enumerate(self.vocabulary, start=_SPECIAL)}
+        rows = []
+        for prompt in _texts(prompts, "the prompts"):
+            words = prompt.lower().split()
+            for word in words:
+                if word not in ids:
+                    raise self._unknown(word, prompt)
+            if len(words) > self.length - 2:
+                raise InputError(
+                    f"the prompt {prompt!r} has {len(words)} words, but only {self.length - 2} fit "
+                    f"into {self.length} ids; shorten it, or raise the length."
+                )
+            rows.append([start, *(ids[word] for word in words), end])
+        return _padded(rows, self.length, padding)
+
+    def _unknown(self, word: str, prompt: str) -> InputError:
+        close = difflib.get_close_matches(word, self.vocabulary)
+        known = close or self.vocabulary
+        return InputError(
+            f"the word {word!r} of the prompt {prompt!r} is not in the vocabulary of "
+            f"{len(self.vocabulary)} words; "
+            f"{'close ones are' if close else 'they are'} {reprlib.repr(', '.join(known))[1:-1]}."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTokenizer:
+    """CLIP's byte-pair encoding; as published, prompts that are too long are cut.
+
+    Attributes:
+        ids: the id of each token.
+        merges: pairs of tokens, the one to be merged first in front.
+        length: ids of a prompt, start and end included.
+        padding: the token that follows the end.
+
+    Raises:
+        InputError: the ids are not 0, 1, 2 ..., a token is missing, or the length is not a whole
+            number from 3 to 4096.
+    """
+
+    ids: Mapping[str, int]
+    merges: tuple[Pair, ...]
+    length: int = 77
+    padding: str = END
+
+    def __post_init__(self) -> None:
+        """Check that every text can be encoded."""
+        _check_length(self.length)
+        whole = all(type(i) is int for i in self.ids.values())
+        if not whole or sorted(self.ids.values()) != list(range(len(self.ids))):
+            raise InputError(
+                f"the ids of the {len(self.ids)} tokens must be 0, 1, 2 ..., each once; "
+                "download the vocabulary again."
+            )
+        of_bytes = (*BYTES, *(character + END_OF_WORD for character in BYTES))
+        of_merges = (left + right for left, right in self.merges)
+        for token in (START, END, self.padding, *of_bytes, *of_merges):
+            if not isinstance(token, str) or token not in self.ids:
+                raise InputError(
+                    f"the vocabulary lacks the token {token!r}, which texts may need; "
+                    "download the vocabulary and the merges again."
+                )
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], length: int = 77) -> "ClipTokenizer":
+        """Reads `tokenizer.json` or, where it is not there, `vocab.json` and `merges.txt`.
+
+        Args:
+            folder: the folder of these files, and perhaps of `tokenizer_config.json`.
+            length: the length where the configuration has none.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            InputError: a file is missing or damaged, or describes another tokenizer.
+        """
+        folder = Path(folder)
+        config_file = folder / "tokenizer_config.json"
+        config = read_json(config_file) if config_file.exists() else {}
+        for option, only in (("bos_token", START), ("eos_token", END)):
+            if _content(config.get(option, only)) != only:
+                raise InputError(
+                    f"{config_file} says that {option!r} is {config[option]!r}, but CLIP's is "
+                    f"{only!r}; give the folder of a CLIP tokenizer."
+                )
+        ids, merges, added = _read_vocabulary(folder)
+        for token in added:
+            if not isinstance(token, str) or token not in ids:
+                raise InputError(
+                    f"{folder} adds the token {token!r} to the vocabulary, which is not supported "
+                    "here; give the tokenizer without it."
+                )
+        said = config.get("model_max_length", _UNSAID)
+        length = length if said == _UNSAID else said
+        try:
+            return cls(ids, merges, length, _content(config.get("pad_token", END)))
+        except InputError as error:
+            raise InputError(f"in {folder}, {error}") from error
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `vocab.json`, `merges.txt` and `tokenizer_config.json`, which `load` reads.
+
+        Files of the tokenizer that was there before (`tokenizer.json`, added tokens) are deleted.
+
+        Args:
+            folder: where to; it is made.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        folder = Path(folder)
+        config = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": self.length,
+            "bos_token": START,
+            "eos_token": END,
+            "unk_token": END,
+            "pad_token": self.padding,
+        }
+        write_text(folder / "merges.txt", merges_text(self.merges))
+        write_json(folder / "vocab.json", dict(self.ids))
+        write_json(folder / "tokenizer_config.json", config)
+        for name in _OTHER_FILES:
+            (folder / name).unlink(missing_ok=True)
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return len(self.ids)
+
+    def encode(self, prompts: Sequence[str]) -> np.ndarray:
+        """Token ids of prompts.
+
+        Args:
+            prompts: N texts.
+
+        Returns:
+            `[N, length]`, int32; tokens that do not fit are left out.
+
+        Raises:
+            InputError: the prompts are not a sequence of texts.
+        """
+        ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        rows = []
+        for prompt in _texts(prompts, "the prompts"):
+            tokens = [self.ids[token] for token in tokens_of(prompt, ranks)]
+            rows.append([self.ids[START], *tokens[: self.length - 2], self.ids[END]])
+        return _padded(rows, self.length, self.ids[self.padding])
+
+
+def _read_vocabulary(folder: Path) -> tuple[dict[str, int], tuple[Pair, ...], list[Any]]:
+    """The ids, the merges, and the tokens that were added later."""
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        ids, merges = read_json(folder / "vocab.json"), read_merges(folder / "merges.txt")
+        beside = folder / "added_tokens.json"
+        return ids, merges, list(read_json(beside)) if beside.exists() else []
+    whole = read_json(file)
+    model = whole.get("model")
+    model = model if isinstance(model, dict) else {}
+    kind = model.get("type"), model.get("end_of_word_suffix")
+    pairs = [p.split(" ") if isinstance(p, str) else p for p in _list(model.get("merges"))]
+    added = [_content(token) for token in _list(whole.get("added_tokens"))]
+    vocabulary = model.get("vocab")
+    if (
+        kind != ("BPE", END_OF_WORD)
+        or not isinstance(vocabulary, dict)
+        or not all(isinstance(p, list) and [type(t) for t in p] == [str, str] for p in pairs)
+    ):
+        raise InputError(
+            f"{file} is of the kind {kind[0]!r} with words that end in {kind[1]!r}, but CLIP's is "
+            f"'BPE' with {END_OF_WORD!r}, a 'vocab' and 'merges' of two tokens each; give the "
+            "folder of a CLIP tokenizer."
+        )
+    return vocabulary, tuple((left, right) for left, right in pairs), added
+
+
+def _texts(texts: Sequence[str], what: str) -> Sequence[str]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise InputError(
+            f"{what} must be a sequence of texts, but this is {reprlib.repr(texts)}; put a single "
+            "text into a list."
+        )
+    return texts
+
+
+def _check_length(length: int) -> None:
+    if type(length) is not int or not 3 <= length <= _LONGEST:
+        raise InputError(
+            f"the length of a prompt is {length!r}, but must be a whole number from 3 to "
+            f"{_LONGEST}; give the one of the text encoder, such as 77."
+        )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _content(token: Any) -> Any:
+    """The text of a token, which some configurations wrap into an object with its properties."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, padding: int) -> np.ndarray:
+    ids = np.full((len(rows), length), padding, np.int32)
+    for row, values in zip(ids, rows, strict=True):
+        row[: len(values)] = values
+    return ids

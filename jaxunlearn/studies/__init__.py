@@ -1,0 +1,1 @@
+"""Everything that owns a folder: runs, studies, searches, audits and their reports."""

@@ -1,0 +1,171 @@
+"""Evidence that forgetting happened, or did not, for every run of a finished study.
+
+    relearning        accuracy on the forget data after 0, 1, ... 5 epochs of training on them
+    linear probe      what a logistic regression still reads from the features
+    calibration       ECE and Brier score on forget and test data
+    class damage      per class, how much worse than the retrained model on test data
+    disagreement      which classes it says where the retrained model says others
+
+Each run's findings are kept in its folder as `evidence.json`, so that a study that has grown
+computes what is new. The study's folder receives `evidence.json`, `evidence.md` and pictures.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn.data import ForgetRequest, load_request
+from jaxunlearn.evaluation import Predictions, SplitPredictions
+from jaxunlearn.evaluation.calibration import brier_score, calibration_error
+from jaxunlearn.evaluation.per_class import class_damage, disagreement_map
+from jaxunlearn.files import read_json, write_record
+from jaxunlearn.studies.audits.probing import probe_accuracy
+from jaxunlearn.studies.audits.relearning import EPOCHS, SETTINGS, relearning_curve
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.console import run_label, say
+from jaxunlearn.studies.problem import (
+    Weights,
+    check_classifies,
+    load_dataset,
+    load_splits,
+    load_task,
+    to_device,
+)
+from jaxunlearn.studies.report.evidence import EVIDENCE, write_evidence_report
+from jaxunlearn.studies.report.study import Run, Study, read_study
+from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.locks import locked
+from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.types import InputError
+
+_FORMAT = 1
+
+
+def gather(folder: Path) -> dict[str, Any]:
+    """Computes the evidence on every run of a study that has a retrained model beside it.
+
+    Args:
+        folder: of the study.
+
+    Returns:
+        What `evidence.json` holds: the protocol, and one entry a run.
+
+    Raises:
+        InputError: the folder holds no study, none with an evaluated retrained model, or damaged
+            files.
+    """
+    study = read_study(folder)
+    cells = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
+    for retrained in cells.values():
+        check_classifies(runs.read_config(retrained.folder, "retrain").problem, "evidence")
+    with locked(folder):
+        return _gather(study, cells)
+
+
+def _gather(study: Study, cells: dict[tuple[int, str], Run]) -> dict[str, Any]:
+    folder, entries = study.folder, []
+    for run in study.runs:
+        oracle = cells.get((run.seed, run.request))
+        if oracle is not None:
+            entries.append(_of_run(folder, run, oracle))
+    if not entries:
+        raise InputError(
+            f"{folder} has no evaluated retrained model to compare with; let jaxunlearn compare "
+            "finish it first."
+        )
+    report = {
+        "title": study.title,
+        "dataset": study.dataset,
+        "model": study.model,
+        "relearning": SETTINGS | {"epochs": EPOCHS},
+        "runs": entries,
+    }
+    check_record(folder / "evidence.json", report, EVIDENCE)
+    write_record(folder / "evidence.json", report)
+    write_evidence_report(folder, report)
+    return report
+
+
+def _of_run(folder: Path, run: Run, oracle: Run) -> dict[str, Any]:
+    """The entry of one run, from its folder or computed."""
+    trained = run.folder if run.name != "original" else folder / f"seed-{run.seed}" / "pretrain"
+    stamp = {
+        "format": _FORMAT,
+        "weights": runs.read_done(trained)["weights"],
+        "retrained": runs.read_done(oracle.folder)["weights"],
+    }
+    path = run.folder / "evidence.json"
+    if path.exists():
+        kept = read_json(path)
+        if {key: kept.get(key) for key in stamp} == stamp:
+            return kept
+    found = stamp | {"seed": run.seed, "request": run.request, "name": run.name}
+    found |= from_predictions(_predictions(run), _predictions(oracle))
+    problem = runs.read_config(oracle.folder, "retrain").problem
+    found |= _from_weights(runs.load_weights(trained, problem), problem, oracle)
+    write_record(path, found)
+    say(f"{run_label(run.folder)}: evidence gathered")
+    return found
+
+
+def _predictions(run: Run) -> SplitPredictions:
+    predictions = run.predictions()
+    if predictions is None:
+        raise InputError(
+            f"{run.folder} has no predictions.npz; delete its results.json and run jaxunlearn "
+            "compare again, which evaluates it anew."
+        )
+    return predictions
+
+
+def from_predictions(model: SplitPredictions, retrained: SplitPredictions) -> dict[str, Any]:
+    """What saved predictions show.
+
+    Args:
+        model: the model's predictions.
+        retrained: the retrained model's, on the same examples.
+
+    Returns:
+        "calibration_error" and "brier_score" by split; "class_damage" `[C]` on all test examples,
+        those of forgotten classes included, None for a class without any; "disagreement_map"
+        `[C, C]` and "disagreement" in percent, by split.
+
+    Raises:
+        InputError: malformed predictions, or those of other examples.
+    """
+    parts = {"forget": (model.forget, retrained.forget), "test": _all_test(model, retrained)}
+    maps = {part: disagreement_map(*pair) for part, pair in parts.items()}
+    damage = class_damage(*parts["test"])
+    return {
+        "calibration_error": {part: calibration_error(pair[0]) for part, pair in parts.items()},
+        "brier_score": {part: brier_score(pair[0]) for part, pair in parts.items()},
+        "class_damage": [None if np.isnan(value) else float(value) for value in damage],
+        "disagreement_map": {part: counts.tolist() for part, counts in maps.items()},
+        "disagreement": {
+            part: 100.0 * float(1 - np.trace(counts) / counts.sum())
+            for part, counts in maps.items()
+        },
+    }
+
+
+def _all_test(*models: SplitPredictions) -> tuple[Predictions, ...]:
+    return tuple(
+        Predictions(
+            np.concatenate([model.test.probabilities, model.test_forget.probabilities]),
+            np.concatenate([model.test.labels, model.test_forget.labels]),
+        )
+        for model in models
+    )
+
+
+def _from_weights(weights: Weights, problem: Problem, oracle: Run) -> dict[str, Any]:
+    """What takes the model itself: the relearning curve and the linear probe."""
+    chosen = load_request(oracle.folder / "forget_request.json", load_dataset(problem))
+    request = ForgetRequest(indices=tuple(chosen.tolist()))
+    splits, task = load_splits(problem, oracle.seed, request), load_task(problem)
+    forget, retain = to_device(splits.forget), to_device(splits.retain)
+    return {
+        "relearning_curve": relearning_curve(task, weights, forget),
+        "probe_accuracy": probe_accuracy(task, weights, forget, retain),
+    }

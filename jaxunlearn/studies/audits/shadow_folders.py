@@ -1,0 +1,248 @@
+"""Groups of shadow models in a folder: trained once, what they say kept in files.
+
+    FOLDER/config.json               what the shadow models are of
+    FOLDER/group-000/original/       weights of the group's original models
+    FOLDER/group-000/NAME.npz        what the models of that name say, NAME one of original,
+                                     retrain and the study's methods
+
+What is there is not computed again. `models.py` has the program that trains a group.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.evaluation import Predictions
+from jaxunlearn.evaluation.ulira import logit_confidence
+from jaxunlearn.files import DAMAGE, read_json, write_arrays, write_record
+from jaxunlearn.studies.audits import shadow_models as shadows
+from jaxunlearn.studies.audits.shadow_models import Plan
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.console import say
+from jaxunlearn.studies.problem import Weights
+from jaxunlearn.studies.runs import train as stages
+from jaxunlearn.studies.runs.locks import check_claim, check_same
+from jaxunlearn.training import Diverged, programs
+from jaxunlearn.training.checkpoints import Checkpointer, check_place
+from jaxunlearn.types import Arrays, InputError, Task
+
+_ORIGINAL, _RETRAINED, _UNLEARNED = range(3)  # children of a shadow model's key
+KEYS = ("confidence", "correct", "retain_accuracy", "test_accuracy")
+Said = dict[str, np.ndarray]
+
+
+class Setting(NamedTuple):
+    """What all groups share.
+
+    Attributes:
+        folder: of the results.
+        problem: what is learned.
+        task: the task.
+        pool: the examples to learn from.
+        unseen: validation examples, which objectives that end at unseen data look at.
+        test: the test examples.
+        plan: who sees what.
+        seed: of the shadow models' keys.
+    """
+
+    folder: Path
+    problem: Problem
+    task: Task
+    pool: Arrays
+    unseen: Arrays
+    test: Arrays
+    plan: Plan
+    seed: int
+
+
+def check(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> dict[str, Any]:
+    """Raises unless a folder is free for these shadow models, or theirs already.
+
+    Args:
+        setting: what all groups share.
+        fingerprint: of the data set.
+        fraction: of what a model learns, to be forgotten.
+        group_size: how many models are trained at once.
+
+    Returns:
+        What the record of the folder says.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    folder = setting.folder
+    check_place(folder)
+    wanted = {
+        "problem": setting.problem.identity(),
+        "data": fingerprint,
+        "shadows": len(setting.plan.forgotten),
+        "group_size": group_size,
+        "fraction": fraction,
+        "seed": setting.seed,
+    }
+    if check_claim(folder, "config.json", "shadow models", many=True):
+        present = read_json(folder / "config.json")
+        check_same(present, wanted, f"{folder} holds other shadow models")
+    return wanted
+
+
+def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> None:
+    """Makes a folder that of these shadow models; call it when the folder is locked.
+
+    Raises:
+        InputError: it holds something else, or cannot be written.
+    """
+    wanted = check(setting, fingerprint, fraction, group_size)
+    if not (setting.folder / "config.json").exists():
+        write_record(setting.folder / "config.json", wanted)
+
+
+class Group:
+    """Some shadow models that are trained at once.
+
+    Args:
+        setting: what all groups share.
+        members: which shadow models.
+    """
+
+    def __init__(self, setting: Setting, members: slice) -> None:
+        self.setting, self.members = setting, members
+        self.folder = setting.folder / f"group-{members.start:03d}"
+        last = members.stop - 1
+        many = f"shadow models {members.start} to {last}"
+        self.label = many if last > members.start else f"shadow model {last}"
+
+    def original(self) -> Said:
+        """What the original models say; their weights are kept for unlearning."""
+        plan = self.setting.plan
+
+        def train() -> Weights:
+            weights = self._from_scratch(_ORIGINAL, self._with_forget(plan.retain))
+            Checkpointer(self.folder / "original").save(0, weights, {})
+            return weights
+
+        return self._say("original", self.setting.problem.training_settings(), train)
+
+    def retrained(self) -> Said:
+        """What the retrained models say."""
+        settings = self.setting.problem.training_settings()
+        retain = self.setting.plan.retain
+        return self._say("retrain", settings, lambda: self._from_scratch(_RETRAINED, retain))
+
+    def unlearned(self, name: str, method: str, settings: dict[str, Any]) -> Said:
+        """What the original models say after unlearning by a method."""
+        plan, task = self.setting.plan, self.setting.task
+
+        def train() -> Weights:
+            keys = self.keys(_UNLEARNED)
+            shapes = jax.eval_shape(lambda k: Weights(*shadows.new_weights(task, k)), keys)
+            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            target = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
+            )
+            start, _ = Checkpointer(self.folder / "original").restore(target)
+            kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setting.pool)
+            for member in range(keys.shape[0]):
+                original = jax.tree.map(itemgetter(member), start)
+                stages.check_original(task, method, original, kept, settings)
+            return self._run(method, settings, keys, start, plan.retain)
+
+        return self._say(name, {"method": method} | settings, train)
+
+    def _from_scratch(self, child: int, learned: np.ndarray) -> Weights:
+        keys = self.keys(child)
+        start = Weights(*shadows.new_weights(self.setting.task, keys))
+        settings = self.setting.problem.training_settings()
+        return self._run("retrain", settings, keys, start, learned)
+
+    def _run(
+        self,
+        method: str,
+        settings: dict[str, Any],
+        keys: jax.Array,
+        start: Weights,
+        retain: np.ndarray,
+    ) -> Weights:
+        program = shadows.train(self.setting.task, method, settings)
+        numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
+        forget = jnp.asarray(self.setting.plan.forget(self.members))
+        positions = jnp.asarray(retain)
+        pool, unseen = self.setting.pool, self.setting.unseen
+        return Weights(*program(numbers, keys, *start, pool, unseen, forget, positions))
+
+    def keys(self, child: int) -> jax.Array:
+        """One key a model `[G]`, the same in groups of any size; `child` tells its runs apart."""
+        root = jax.random.key(self.setting.seed)
+        numbers = jnp.arange(self.members.start, self.members.stop)
+        return jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(root, k), child))(numbers)
+
+    def _with_forget(self, retain: np.ndarray) -> np.ndarray:
+        forget = self.setting.plan.forget(self.members)
+        return np.concatenate([np.stack([retain] * len(forget)), forget], axis=1)
+
+    def _say(self, name: str, settings: dict[str, Any], train: Callable[[], Weights]) -> Said:
+        """What the group's models of a name say, from its file or by training them."""
+        path, wanted = self.folder / f"{name}.npz", json.dumps(settings, sort_keys=True)
+        kept = _load(path)
+        if kept is not None:
+            if str(kept.pop("settings")) != wanted:
+                raise InputError(
+                    f"{path} was computed with other settings than {name} has now; delete the "
+                    f"files {name}.npz of all groups, or name a new folder."
+                )
+            return kept
+        clock = time.perf_counter()
+        said = self._judge(name, train())
+        write_arrays(path, said | {"settings": np.array(wanted)})
+        say(f"{self.label}: {name} in {time.perf_counter() - clock:.1f} s")
+        return said
+
+    def _judge(self, name: str, weights: Weights) -> Said:
+        task, pool, plan = self.setting.task, self.setting.pool, self.setting.plan
+        parts = {
+            part: {key: values[positions] for key, values in pool.items()}
+            for part, positions in (("targets", plan.targets), ("retain", plan.retain))
+        } | {"test": self.setting.test}
+        says = {
+            part: shadows.predict_group(task, *weights, arrays) for part, arrays in parts.items()
+        }
+        lost = np.flatnonzero(~np.asarray(says["test"][1]))
+        if len(lost):
+            raise Diverged(
+                f"{name}: {len(lost)} of {self.label} have weights that are NaN or infinite, the "
+                f"first of them model {self.members.start + lost[0]}."
+            )
+        labels = {part: np.asarray(arrays["label"]) for part, arrays in parts.items()}
+        correct = {
+            part: np.asarray(probabilities).argmax(axis=2) == labels[part]
+            for part, (probabilities, _) in says.items()
+        }
+        confidence = [
+            logit_confidence(Predictions(rows, labels["targets"]))
+            for rows in np.asarray(says["targets"][0])
+        ]
+        return {
+            "confidence": np.stack(confidence),
+            "correct": correct["targets"],
+            "retain_accuracy": 100.0 * correct["retain"].mean(axis=1),
+            "test_accuracy": 100.0 * correct["test"].mean(axis=1),
+        }
+
+
+def _load(path: Path) -> Said | None:
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as place, np.load(place, allow_pickle=False) as file:
+            return {key: file[key] for key in (*KEYS, "settings")}
+    except DAMAGE as error:
+        raise InputError(
+            f"{path} is damaged ({error}); delete it, and the same command computes it anew."
+        ) from error

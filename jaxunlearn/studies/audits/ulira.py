@@ -1,0 +1,226 @@
+"""U-LiRA for the methods of a study: shadow models in groups, the attack, and its results.
+
+    FOLDER/config.json, group-*/     the shadow models: see `groups.py`
+    FOLDER/ulira.json                the attack's results, by model
+    FOLDER/ulira.md, *.png           the same for people
+
+A command that was stopped, or whose study gained a method, goes on where it was. The attack itself
+is in `evaluation/ulira.py`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.evaluation.audit import epsilon_lower_bound
+from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
+from jaxunlearn.files import write_record
+from jaxunlearn.studies.audits import shadow_models as shadows
+from jaxunlearn.studies.audits.shadow_folders import KEYS, Group, Said, Setting, check, claim
+from jaxunlearn.studies.audits.shadow_models import Plan, plan_shadows
+from jaxunlearn.studies.config import Study
+from jaxunlearn.studies.console import say
+from jaxunlearn.studies.problem import (
+    check_classifies,
+    load_dataset,
+    load_splits,
+    load_task,
+    load_training,
+    machine,
+    to_device,
+)
+from jaxunlearn.studies.report.ulira import ULIRA, write_ulira_report
+from jaxunlearn.studies.runs.locks import locked
+from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.studies.runs.unseen import check_unseen
+from jaxunlearn.training import Diverged, programs
+from jaxunlearn.types import InputError
+
+_PAIRS_FOR_OWN_VARIANCES = 32
+_ROC_POINTS = 100
+
+
+def ulira(
+    folder: Path,
+    study: Study,
+    *,
+    num_shadows: int = 16,
+    group_size: int = 16,
+    false_positive_rates: Sequence[float] = (0.01, 0.001),
+    epsilon: bool = False,
+) -> dict[str, Any]:
+    """Attacks every method of a study on its first random request, and writes the results.
+
+    Args:
+        folder: of the shadow models and results.
+        study: its problem, first seed, first random request and methods are used.
+        num_shadows: how many shadow models, an even number.
+        group_size: how many are trained at once.
+        false_positive_rates: at which true-positive rates are reported.
+        epsilon: also bound epsilon from below, by jax-privacy.
+
+    Returns:
+        What `ulira.json` holds.
+
+    Raises:
+        InputError: a study without a random request, a number of shadow models that is odd or too
+            small for the false-positive rates, no group size, a folder of something else, or
+            jax-privacy missing where it is asked for.
+        Diverged: a shadow model did; all methods but those are done.
+    """
+    request = _request(study)
+    problem, seed = study.problem, study.seeds[0]
+    pool, dataset = load_training(problem, seed), load_dataset(problem)
+    assert request.fraction is not None
+    plan = plan_shadows(len(pool), num_shadows, request.fraction, seed)
+    _check_numbers(plan, group_size, false_positive_rates)
+    chosen = {name: study.run_settings(request, name) for name in study.methods}
+    check_classifies(problem, "ulira")
+    task, splits = load_task(problem), load_splits(problem, seed, request)
+    for method, settings in chosen.values():
+        shadows.train(task, method, settings)
+        programs.held_out(settings, splits)
+        check_unseen(settings, splits)
+    if epsilon:
+        epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?
+    setting = Setting(
+        folder,
+        problem,
+        task,
+        to_device(pool),
+        to_device(splits.validation),
+        {name: jnp.asarray(values) for name, values in dataset.test.arrays().items()},
+        plan,
+        seed,
+    )
+    which = (dataset.fingerprint, request.fraction, group_size)
+    check(setting, *which)
+    with locked(folder):
+        claim(setting, *which)
+        found, diverged = _ask_all(setting, chosen, group_size)
+        variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
+        results, scores = _attack_all(plan, found, variance, false_positive_rates, epsilon)
+        report = {
+            "title": study.title,
+            "dataset": problem.data,
+            "model": problem.model,
+            "shadows": num_shadows,
+            "targets": len(plan.targets),
+            "fraction": request.fraction,
+            "seed": seed,
+            "variance": variance,
+            "machine": machine(),
+            "methods": {name: {"method": m, "settings": s} for name, (m, s) in chosen.items()},
+            "models": results,
+        }
+        check_record(folder / "ulira.json", report, ULIRA)
+        write_record(folder / "ulira.json", report)
+        write_ulira_report(folder, report, scores, _sides(plan, found))
+    if diverged:
+        raise Diverged(
+            f"shadow models diverged with {', '.join(diverged)}; all other methods are in the "
+            "report. Lower a learning rate or a forget scale."
+        )
+    return report
+
+
+def _request(study: Study) -> ForgetRequest:
+    for request in study.requests:
+        if request.fraction is not None:
+            return request
+    raise InputError(
+        "the study has no random request, but U-LiRA draws what its shadow models forget at "
+        "random; add [[requests]] with fraction = 0.1."
+    )
+
+
+def _check_numbers(plan: Plan, group_size: int, rates: Sequence[float]) -> None:
+    count, targets = plan.forgotten.shape
+    if group_size < 1:
+        raise InputError(
+            f"group_size is {group_size}, but must be at least 1: that many shadow models are "
+            "trained at once."
+        )
+    for rate in rates:
+        if count // 2 * targets < needed_scores(rate):
+            needed = max(shadows.LEAST_SHADOWS, 2 * -(-needed_scores(rate) // targets))
+            raise InputError(
+                f"{count} shadow models give {count // 2 * targets} scores of retrained models, "
+                f"too few for a false-positive rate of {rate:g}; use at least {needed} shadow "
+                "models, or ask for a higher rate."
+            )
+
+
+def _ask_all(
+    setting: Setting, chosen: dict[str, tuple[str, dict[str, Any]]], group_size: int
+) -> tuple[dict[str, Said], list[str]]:
+    """What all shadow models say, by the name of the model; and the methods that diverged."""
+    groups: list[dict[str, Said]] = []
+    diverged: list[str] = []
+    count = len(setting.plan.forgotten)
+    for first in range(0, count, group_size):
+        group = Group(setting, slice(first, min(first + group_size, count)))
+        says = {"retrain": group.retrained(), "original": group.original()}
+        for name, (method, settings) in chosen.items():
+            if name in diverged:
+                continue
+            try:
+                says[name] = group.unlearned(name, method, settings)
+            except Diverged as error:
+                say(str(error), style="red")
+                diverged.append(name)
+        groups.append(says)
+    names = [name for name in groups[0] if all(name in says for says in groups)]
+    return {
+        name: {key: np.concatenate([says[name][key] for says in groups]) for key in KEYS}
+        for name in names
+    }, diverged
+
+
+def _sides(plan: Plan, found: dict[str, Said]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Both sides of each model's attack: where it saw the target, and retrained models unseen.
+
+    "retrain" is attacked by other retrained models, so it is what perfect unlearning would get.
+    """
+    unseen = shadows.sides(plan, found["retrain"]["confidence"], forgotten=False)
+    return {
+        name: (shadows.sides(plan, said["confidence"], forgotten=True), unseen)
+        for name, said in found.items()
+    }
+
+
+def _attack_all(
+    plan: Plan,
+    found: dict[str, Said],
+    variance: str,
+    rates: Sequence[float],
+    epsilon: bool,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Scores]]:
+    results, scores = {}, {}
+    for name, (unlearned, retrained) in _sides(plan, found).items():
+        scores[name] = ulira_scores(unlearned, retrained, variance)
+        success = attack(scores[name], rates)
+        said = found[name]
+        results[name] = {
+            "auc": success.auc._asdict(),
+            "tpr": {f"{rate:g}": value._asdict() for rate, value in success.tpr.items()},
+            "roc_curve": _thin_roc(scores[name]),
+            "forget_accuracy": 100.0 * float(said["correct"][plan.forgotten].mean()),
+            "retain_accuracy": float(said["retain_accuracy"].mean()),
+            "test_accuracy": float(said["test_accuracy"].mean()),
+        }
+        if epsilon:
+            results[name]["epsilon_lower_bound"] = epsilon_lower_bound(scores[name])
+    return results, scores
+
+
+def _thin_roc(scores: Scores) -> dict[str, list[float]]:
+    """The ROC curve in percent, at false-positive rates evenly spaced on a logarithmic axis."""
+    fpr, tpr = roc_curve(scores)
+    rates = np.geomspace(1.0 / scores.retrained.size, 1.0, _ROC_POINTS)
+    reached = tpr[np.searchsorted(fpr, rates + 1e-12, side="right") - 1]
+    return {"fpr": (100.0 * rates).tolist(), "tpr": (100.0 * reached).tolist()}

@@ -1,0 +1,337 @@
+"""A whole study: every method, request and seed, each against its own retrained model.
+
+What is done is not done again, so a study that was stopped goes on where it stopped, and one that
+gains a method or a seed computes what is new. A run that diverges stops nothing but what needs it.
+
+The shards of a job array share the methods of one folder among them. The models that several of
+them need are made by the first that gets there, while the others wait.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.evaluation.features import Features, of_inception
+from jaxunlearn.files import read_json, write_record
+from jaxunlearn.methods.eupmu_budget import BrokenBudget
+from jaxunlearn.studies.config import Study
+from jaxunlearn.studies.console import run_label, say
+from jaxunlearn.studies.problem import machine
+from jaxunlearn.studies.report import write_report
+from jaxunlearn.studies.runs import evaluate as results
+from jaxunlearn.studies.runs import evaluate_images, train
+from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.folder import RunConfig
+from jaxunlearn.studies.runs.locks import check_claim, check_same, in_turn, locked
+from jaxunlearn.studies.runs.shards import Shard, parse_shard
+from jaxunlearn.training import Diverged
+from jaxunlearn.training.layout import Layout
+from jaxunlearn.types import InputError
+
+# evaluate(run, weights, problem, seed, request, *, method, cost, retrained) -> metrics
+Evaluate = Callable[..., dict[str, float]]
+_CLASSIFIER, _CLASSIFIER_SEED = "classifier", 0
+
+
+class Cell(NamedTuple):
+    """All that is computed for one seed and one request.
+
+    Attributes:
+        folder: where its runs lie.
+        pretrained: the run folder of the original model.
+        seed: the pretraining seed.
+        request: what is forgotten.
+        references: the retrained models by name, the oracle first.
+        methods: the unlearning runs by name.
+    """
+
+    folder: Path
+    pretrained: Path
+    seed: int
+    request: ForgetRequest
+    references: dict[str, RunConfig]
+    methods: dict[str, RunConfig]
+
+    @property
+    def runs(self) -> dict[str, RunConfig]:
+        """All runs by name, the references first."""
+        return self.references | self.methods
+
+
+def compare(
+    folder: Path, study: Study, layout: Layout = Layout(), shard: str = "1/1"
+) -> dict[str, Path]:
+    """Runs a study and writes its report.
+
+    Args:
+        folder: of the study.
+        study: what to run.
+        layout: the devices the runs may use, and how much of a batch at once.
+        shard: "i/n" runs the i-th of n shares of the methods, and what they need.
+
+    Returns:
+        The report's files by kind: "markdown", "html" and "json".
+
+    Raises:
+        InputError: anything wrong with the study, the data, or what the folder holds; all but
+            damaged checkpoints is found before any work is done.
+        Diverged: some runs did; all others are done, and the report is written.
+        Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
+    """
+    share = parse_shard(shard)
+    mine = [name for number, name in enumerate(sorted(study.methods)) if share.has(number)]
+    cells = {
+        seed: [_plan(folder, study, seed, request, mine) for request in study.requests]
+        for seed in study.seeds
+    }
+    everything = [cell for seed in study.seeds for cell in cells[seed]]
+    check_claim(folder, "study.json", "study")
+    _planned(folder, study)
+    for seed in study.seeds:
+        train.check(_pretrained(folder, seed), train.pretraining(study.problem, seed), layout)
+    for cell in everything:
+        for name, config in cell.runs.items():
+            train.check(cell.folder / name, config, layout)
+    judge, inception = study.judge(), None
+    whole = dataclasses.replace(layout, micro_batch=0)  # classifiers may have BatchNorm
+    if judge is not None:
+        train.check(folder / _CLASSIFIER, train.pretraining(judge, _CLASSIFIER_SEED), whole)
+        inception = of_inception(Path(study.inception)) if study.inception else None
+        for cell in everything:
+            evaluate_images.check_request(cell.request)
+            if inception is not None:
+                evaluate_images.check_images(inception, study.problem, cell.seed, cell.request)
+    with locked(folder, share.part):
+        with in_turn(folder, "plan"):
+            write_record(folder / "study.json", _planned(folder, study))
+        evaluation = functools.partial(_evaluation, folder, study, inception, whole)
+        return _run(folder, study, _turned(cells, share), layout, evaluation)
+
+
+def _turned(cells: dict[int, list[Cell]], share: Shard) -> dict[int, list[Cell]]:
+    """The same cells by seed, each share beginning with another seed, so that few have to wait."""
+    seeds = list(cells)
+    first = (share.share - 1) % len(seeds)
+    return {seed: cells[seed] for seed in seeds[first:] + seeds[:first]}
+
+
+def _run(
+    folder: Path,
+    study: Study,
+    cells: dict[int, list[Cell]],
+    layout: Layout,
+    evaluation: Callable[[], Evaluate],
+) -> dict[str, Path]:
+    """Runs what is not finished yet, and writes the report."""
+    everything = [cell for of_seed in cells.values() for cell in of_seed]
+    paths = [cell.folder / name for cell in everything for name in cell.runs]
+    finished = sum(_is_evaluated(path) for path in paths)
+    say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
+
+    failed: list[str] = []
+    evaluate = evaluation()
+    for seed, of_seed in cells.items():
+        pretrained = _pretrained(folder, seed)
+        with _noting(failed, pretrained):
+            with in_turn(folder, f"seed-{seed}"):
+                train.pretrain(pretrained, study.problem, seed, layout)
+            for cell in of_seed:
+                _compare_one(folder, cell, evaluate, failed, layout)
+    written = write_report(folder)
+    if failed:
+        raise Diverged(
+            f"diverged or broke their budget, and so without results: {', '.join(failed)}. All "
+            "other runs are in the report. Where a loss diverged, lower a learning rate or a "
+            "forget scale, and delete the folder of that run; where a budget was broken, raise it."
+        )
+    return written
+
+
+def _evaluation(folder: Path, study: Study, inception: Features | None, layout: Layout) -> Evaluate:
+    """How a model of the study is evaluated; a classifier that judges images is trained first."""
+    judge = study.judge()
+    if judge is None:
+        return results.evaluate
+    with in_turn(folder, _CLASSIFIER):
+        train.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
+    loaded = evaluate_images.load_judge(folder / _CLASSIFIER, study.problem, inception)
+    for seed in study.seeds:
+        for request in study.requests:
+            evaluate_images.check_images(loaded.features, study.problem, seed, request)
+    say(f"{loaded.name} judges the images; it knows {loaded.accuracy:.2f} % of the real test data")
+    return functools.partial(evaluate_images.evaluate, judge=loaded)
+
+
+def _pretrained(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}" / "pretrain"
+
+
+def _plan(
+    folder: Path, study: Study, seed: int, request: ForgetRequest, methods: list[str]
+) -> Cell:
+    problem = study.problem
+    references = {"retrain": train.retraining(problem, seed, request)}
+    if not problem.generates:  # there the floor is the distance between halves of the real data
+        references["retrain-again"] = train.retraining(problem, seed, request, again=True)
+    return Cell(
+        folder=folder / f"seed-{seed}" / request.name,
+        pretrained=_pretrained(folder, seed),
+        seed=seed,
+        request=request,
+        references=references,
+        methods={
+            name: train.unlearning(
+                problem,
+                seed,
+                request,
+                *study.run_settings(request, name),
+                aim=study.run_aim(request, name),
+            )
+            for name in methods
+        },
+    )
+
+
+def _planned(folder: Path, study: Study) -> dict[str, Any]:
+    """What `study.json` says: all that was planned so far, for the report and for people.
+
+    A command that runs less than was planned, such as one of the seeds, changes no plan.
+
+    Raises:
+        InputError: the folder holds a study of another problem.
+    """
+    before = _recorded(folder / "study.json")
+    now = json.loads(json.dumps(asdict(study) | {"problem": study.problem.identity()}))
+    if before:
+        there, here = ({"problem": each["problem"]} for each in (before, now))
+        check_same(there, here, f"{folder} holds another study")
+    for key in ("methods", "overrides"):
+        now[key] = now[key] | before.get(key, {}) | now[key]  # those of now come first
+    for request, theirs in before.get("overrides", {}).items():
+        now["overrides"][request] = theirs | now["overrides"][request]
+    names = [request.name for request in study.requests]
+    requests = dict(zip(names, now["requests"], strict=True))
+    requests = requests | before.get("requests", {}) | requests
+    now |= {
+        "requests": list(requests.values()),
+        "seeds": sorted({*now["seeds"], *before.get("seeds", [])}),
+    }
+    return {
+        "title": study.title,
+        "dataset": study.problem.data,
+        "model": study.problem.model,
+        "requests": list(requests),
+        "seeds": now["seeds"],
+        "methods": list(now["methods"]),
+        "machine": machine(),
+        "configuration": now,
+    }
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The configuration on record, its requests by name; empty where none is sound."""
+    if not path.exists():
+        return {}
+    try:
+        record = read_json(path)
+    except InputError as error:
+        say(f"{error} It is written again, by the configuration that was given.")
+        return {}
+    before = record["configuration"]
+    return before | {"requests": dict(zip(record["requests"], before["requests"], strict=True))}
+
+
+@contextmanager
+def _noting(failed: list[str], run: Path) -> Iterator[None]:
+    """Notes that a run diverged or broke its budget, and goes on after what depends on it."""
+    try:
+        yield
+    except (Diverged, BrokenBudget) as error:
+        failed.append(run_label(run))
+        say(f"{run_label(run)}: {error}", style="red")
+
+
+def _compare_one(
+    folder: Path, cell: Cell, evaluate: Evaluate, failed: list[str], layout: Layout
+) -> None:
+    """All models of one seed and request. Without the retrained model there is no comparison."""
+    oracle = cell.folder / "retrain"
+    with _noting(failed, oracle):
+        with in_turn(folder, f"seed-{cell.seed}-{cell.request.name}"):
+            _finish(cell, "retrain", evaluate, layout)
+            _evaluate_original(cell, evaluate)
+            for name in list(cell.references)[1:]:
+                with _noting(failed, cell.folder / name):
+                    _finish(cell, name, evaluate, layout)
+        for name in cell.methods:
+            with _noting(failed, cell.folder / name):
+                _finish(cell, name, evaluate, layout)
+
+
+def _evaluate_original(cell: Cell, evaluate: Evaluate) -> None:
+    """Evaluates the original model, unless that is done."""
+    original = cell.folder / "original"
+    if _is_evaluated(original):
+        return
+    problem = cell.references["retrain"].problem
+    metrics = evaluate(
+        original,
+        runs.load_weights(cell.pretrained, problem),
+        problem,
+        cell.seed,
+        cell.request,
+        method="original",
+        retrained=cell.folder / "retrain",
+    )
+    _announce(original, metrics)
+
+
+def _finish(cell: Cell, name: str, evaluate: Evaluate, layout: Layout) -> None:
+    """Trains and evaluates one run, unless that is done."""
+    run, config = cell.folder / name, cell.runs[name]
+    if name in cell.methods:
+        config = dataclasses.replace(config, start=runs.read_done(cell.pretrained)["weights"])
+    if _is_evaluated(run):
+        train.check(run, config, layout)
+        return
+    weights = train.train(run, config, layout, cell.pretrained)
+    cost = results.read_cost(run)
+    metrics = evaluate(
+        run,
+        weights,
+        config.problem,
+        cell.seed,
+        cell.request,
+        method=name,
+        cost=cost,
+        retrained=None if name == "retrain" else cell.folder / "retrain",
+    )
+    _announce(run, metrics, cost["seconds"])
+
+
+def _is_evaluated(run: Path) -> bool:
+    return (run / "results.json").exists()
+
+
+def _announce(run: Path, metrics: dict[str, float], seconds: float | None = None) -> None:
+    """One line on a finished run."""
+    took = " " * 8 if seconds is None else f"{seconds:6.2f} s"
+    seed, request, name = run.parts[-3:]
+    say(f"{seed}  {request:12}  {name:16} {took}  {_in_short(metrics)}")
+
+
+def _in_short(metrics: dict[str, float]) -> str:
+    if "frechet_retain" in metrics:
+        seen = "  ".join(
+            f"{kind} {metrics[f'generated_{kind}_accuracy']:6.2f}" for kind in ("forget", "retain")
+        )
+        return f"seen in images: {seen} %  Frechet {metrics['frechet_retain']:.3f}"
+    kinds = ("forget", "retain", "test")
+    accuracies = "  ".join(f"{kind} {metrics[f'{kind}_accuracy']:6.2f}" for kind in kinds)
+    return f"accuracy: {accuracies} %"

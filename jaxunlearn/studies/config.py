@@ -1,0 +1,435 @@
+"""Configurations: plain dataclasses, read from TOML and JSON, strict about every field.
+
+A *problem* says what is learned (data, model, training); a *study* adds what is forgotten, by which
+methods, and how often. The same problem is written to every run folder, so that a run is never
+continued under another configuration.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn import methods
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.models import denoisers, latent
+from jaxunlearn.models.diffusion_process import SAMPLERS, Process
+from jaxunlearn.studies.fields import from_dict, read_toml
+from jaxunlearn.types import InputError
+
+PLACES = ("data_dir", "folder")  # of the data of a problem
+SEEDS = 2**31  # JAX tells apart 2**32, of which retrained models have some of their own
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """How a model that generates images learns, and how it is sampled when it is evaluated.
+
+    Attributes:
+        num_timesteps: of the diffusion.
+        schedule: of its noise, "linear", "cosine" or "scaled_linear".
+        prediction: what the model predicts, "epsilon" or "v".
+        variance: of a step back, "small", "large" or "learned_range".
+        reduction: of the squared errors of an image, "mean" or "sum".
+        label_drop: the share of labels that training drops.
+        fisher_guidance: the guidance of predictions that Fisher diagonals are computed of.
+        sampler: "ddim" or "ddpm".
+        sampling_steps: of the sampler.
+        eta: the share of fresh noise of "ddim".
+        guidance: w of classifier-free guidance, `(1 + w) out(c) - w out(null)`.
+        samples: how many images of each class are drawn for evaluation.
+    """
+
+    num_timesteps: int = 1000
+    schedule: str = "linear"
+    prediction: str = "epsilon"
+    variance: str = "small"
+    reduction: str = "mean"
+    label_drop: float = 0.1
+    fisher_guidance: float = 0.0
+    sampler: str = "ddim"
+    sampling_steps: int = 50
+    eta: float = 0.0
+    guidance: float = 2.0
+    samples: int = 100
+
+    def __post_init__(self) -> None:
+        self.process()
+        if self.sampler not in SAMPLERS:
+            raise InputError(
+                f"sampler is {self.sampler!r}, but must be one of {', '.join(SAMPLERS)}."
+            )
+        if not 1 <= self.sampling_steps <= self.num_timesteps:
+            raise InputError(
+                f"sampling_steps is {self.sampling_steps}, but must be from 1 to the "
+                f"{self.num_timesteps} timesteps of the diffusion."
+            )
+        if self.samples < 1:
+            raise InputError(f"samples is {self.samples}, but must be 1 or more.")
+        for name, least, most in (
+            ("eta", 0.0, 1.0),
+            ("guidance", -1.0, math.inf),
+            ("fisher_guidance", -1.0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not (least <= value <= most and math.isfinite(value)):
+                allowed = "at least -1" if most == math.inf else "from 0 to 1"
+                raise InputError(f"{name} is {value!r}, but must be a number {allowed}.")
+        if self.label_drop == 0.0 and (self.guidance, self.fisher_guidance) != (0.0, 0.0):
+            raise InputError(
+                "guidance compares with the prediction for no label, which the model never learns "
+                "with label_drop = 0; drop some labels, or set guidance and fisher_guidance to 0."
+            )
+
+    def process(self) -> Process:
+        """The process itself."""
+        return Process(self.num_timesteps, self.schedule, self.prediction, self.variance)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learned, before anything is forgotten.
+
+    Problems of the same data are equal, wherever the data is.
+
+    Attributes:
+        data: name of the data set, such as digits, fashion_mnist or cifar10.
+        data_dir: where prepared data is; a user cache folder by default.
+        folder: raw files of fashion_mnist or tiny_imagenet.
+        validation_fraction: share of the training split held out before anything else.
+        train_size: how many of the other training examples to learn from, drawn by the seed; all
+            of them by default.
+        augmentation: "none", "crop" or "flip_crop" in training; that of the data set by default.
+        model: name of the model, such as mlp, resnet18 or vit-ti.
+        model_settings: fields of the model that differ from its preset; of a text-to-image model,
+            those of its parts, under "text_encoder" and "unet".
+        autoencoder: of text-to-image models, what makes their latents, by "model",
+            "model_settings" and "training" as of a problem; that of their own size by default.
+        diffusion: of models that generate, such as ddpm-small; None for classifiers.
+        training: settings of pretraining and retraining, as of the method "retrain".
+    """
+
+    data: str = "digits"
+    data_dir: str | None = field(default=None, compare=False)
+    folder: str | None = field(default=None, compare=False)
+    validation_fraction: float = 0.1
+    train_size: int | None = None
+    augmentation: str | None = None
+    model: str = "mlp"
+    model_settings: dict[str, Any] = field(default_factory=dict)
+    diffusion: Diffusion | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    autoencoder: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.generates and self.diffusion is None:
+            object.__setattr__(self, "diffusion", Diffusion())
+        if not self.generates and self.diffusion is not None:
+            raise InputError(
+                f"the model {self.model!r} {self.does}, so there is no diffusion to set; leave it "
+                f"out, or choose one of {', '.join((*denoisers.available(), *latent.PIPELINES))}."
+            )
+        if self.autoencoder is not None and self.model not in latent.PIPELINES:
+            raise InputError(
+                f"the model {self.model!r} works on pixels, so there is no autoencoder to set; "
+                f"leave it out, or choose one of {', '.join(latent.PIPELINES)}."
+            )
+        self.first_stage()
+        for name in ("name", "num_classes", "axis_name", "scaling_factor"):
+            if name in self.model_settings:
+                raise InputError(
+                    f"model_settings give {name}, which the model, the data and the devices "
+                    "decide; leave it out."
+                )
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this problem, as JSON has it: neither places nor defaults of training."""
+        plain = json.loads(json.dumps(dataclasses.asdict(self)))
+        defaults = dataclasses.replace(self, training={}).training_settings()
+        plain["training"] = {
+            name: value for name, value in self.training.items() if value != defaults.get(name)
+        }
+        return {name: value for name, value in plain.items() if name not in PLACES}
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model generates images, rather than classifies them."""
+        return self.model in (*denoisers.available(), *latent.PIPELINES)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model classifies images, rather than generates or encodes them."""
+        return not self.generates and self.model not in latent.AUTOENCODERS
+
+    @property
+    def does(self) -> str:
+        """What the model does, in words."""
+        kinds = ((self.generates, "generates images"), (self.classifies, "classifies"))
+        return next((words for does, words in kinds if does), "encodes images")
+
+    def first_stage(self) -> "Problem | None":
+        """What the autoencoder of a text-to-image model learns: all of the same data."""
+        if self.model not in latent.PIPELINES:
+            return None
+        same_size = {"model": latent.AUTOENCODERS[latent.PIPELINES.index(self.model)]}
+        found = self.on_same_data(same_size | (self.autoencoder or {}), "the autoencoder")
+        if found.model not in latent.AUTOENCODERS:
+            raise InputError(
+                f"the autoencoder is {found.model!r}, but must be one of "
+                f"{', '.join(latent.AUTOENCODERS)}."
+            )
+        return found
+
+    def on_same_data(self, given: dict[str, Any], what: str) -> "Problem":
+        """Another problem of the same data.
+
+        Args:
+            given: its other fields.
+            what: how errors name it, such as "the classifier".
+
+        Returns:
+            The problem.
+
+        Raises:
+            InputError: a field of the data is given, or a field is unknown or wrong.
+        """
+        data = ("data", *PLACES, "validation_fraction", "train_size")
+        for name in data:
+            if name in given:
+                raise InputError(
+                    f"{what.removeprefix('the ')} gives {name}, which is that of the problem; "
+                    "leave it out."
+                )
+        return from_dict(Problem, {name: getattr(self, name) for name in data} | given, what)
+
+    def training_settings(self) -> dict[str, Any]:
+        """All settings of pretraining and retraining: one-cycle SGD unless told otherwise.
+
+        Models that generate, and autoencoders, learn by clipped Adam, along one cycle as well.
+        """
+        defaults = {
+            "num_steps": 500,
+            "learning_rate": 0.1,
+            "learning_rate_schedule": "one_cycle",
+        }
+        if not self.classifies:
+            defaults |= {
+                "optimizer": "clipped_adamw",
+                "learning_rate": 1e-3,
+                "weight_decay": 0.0,
+            }
+        return methods.settings("retrain", defaults | self.training)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What else a run of unlearning is told, besides the settings of its method.
+
+    Attributes:
+        trainable: a regular expression: only parameters whose path it is found in may move.
+        adapter_rank: 0 moves these parameters; otherwise low-rank adapters on the kernels among
+            them, of this rank, are all that moves.
+        anchor: the class that the objective match_anchor turns forgotten ones into; each into the
+            next by default.
+    """
+
+    trainable: str = ""
+    adapter_rank: int = 0
+    anchor: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.adapter_rank < 0:
+            raise InputError(f"adapter_rank is {self.adapter_rank}, but must be 0 or more.")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A problem, what is forgotten of it, by which methods, and with how many pretraining seeds.
+
+    Attributes:
+        title: of the report.
+        problem: what is learned.
+        requests: what is forgotten, each by every method.
+        seeds: pretraining seeds; each has its own retrained models.
+        methods: settings by the name of a run. The run uses the method of that name, or the one
+            named by its setting `method`.
+        overrides: settings by the name of a request, then of a run, in place of those of
+            `methods`.
+        classifier: of studies of models that generate: what judges their images, by "model",
+            "model_settings" and "training" as of a problem.
+        inception: of such studies: a safetensors file with the network of the Frechet distance,
+            whose features then stand in for the classifier's.
+    """
+
+    title: str = "Machine unlearning study"
+    problem: Problem = field(default_factory=Problem)
+    requests: tuple[ForgetRequest, ...] = (ForgetRequest(fraction=0.1),)
+    seeds: tuple[int, ...] = (0,)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overrides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    classifier: dict[str, Any] | None = None
+    inception: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.problem.generates != (self.classifier is not None):
+            raise InputError(
+                "a study of a model that generates images needs a classifier to judge them, and "
+                f"other studies take none; {self.problem.model} "
+                + ("generates: add [classifier]." if self.problem.generates else "does not.")
+            )
+        self.judge()
+        if self.inception is not None and not self.problem.generates:
+            raise InputError(
+                f"inception describes generated images, but {self.problem.model} classifies; leave "
+                "it out."
+            )
+        if not self.methods:
+            raise InputError(
+                "the study names no methods, but needs at least one of "
+                f"{', '.join(methods.available())}."
+            )
+        for name, values in (("seeds", self.seeds), ("requests", self.requests)):
+            if not values:
+                raise InputError(f"the study has no {name}, but needs at least one.")
+        check_seeds(self.seeds)
+        names = check_requests(self.requests)
+        check_runs(self.methods)
+        for request, runs in self.overrides.items():
+            if request not in names:
+                raise InputError(
+                    f"overrides name the request {request!r}, but the study has "
+                    f"{', '.join(names)}; in TOML a name with a dot stands in quotes, as in "
+                    '[overrides."random-0.1".eupmu].'
+                )
+            for name in runs:
+                if name not in self.methods:
+                    raise InputError(
+                        f"overrides of {request} name the run {name!r}, but the study has "
+                        f"{', '.join(self.methods)}."
+                    )
+        self.problem.training_settings()
+        for each in self.requests:
+            for name in self.methods:
+                self.run_settings(each, name)
+                self.run_aim(each, name)
+
+    def judge(self) -> Problem | None:
+        """What the classifier learns that judges generated images: all of the same data."""
+        if self.classifier is None:
+            return None
+        judge = self.problem.on_same_data(self.classifier, "the classifier")
+        if not judge.classifies:
+            raise InputError(
+                f"the classifier is {judge.model!r}, which {judge.does}; choose a model that "
+                "classifies, such as mlp."
+            )
+        return judge
+
+    def run_aim(self, request: ForgetRequest, name: str) -> Aim | None:
+        """What else a run is told for a request; None where there is nothing."""
+        given = self._given(request, name)
+        aims = {key: given[key] for key in _AIMS if key in given}
+        return from_dict(Aim, aims, f"the run {name}") if aims else None
+
+    def run_settings(self, request: ForgetRequest, name: str) -> tuple[str, dict[str, Any]]:
+        """The method of a run, and all its settings for a request."""
+        given = {k: v for k, v in self._given(request, name).items() if k not in _AIMS}
+        method = given.pop("method", name)
+        if not isinstance(method, str) or method == "retrain":
+            raise InputError(
+                f"the method of run {name} is {method!r}, but must be one of "
+                f"{', '.join(m for m in methods.available() if m != 'retrain')}."
+            )
+        return method, methods.settings(method, given, generates=self.problem.generates)
+
+    def _given(self, request: ForgetRequest, name: str) -> dict[str, Any]:
+        return self.methods[name] | self.overrides.get(request.name, {}).get(name, {})
+
+
+_AIMS = tuple(entry.name for entry in dataclasses.fields(Aim))
+
+
+def check_seeds(seeds: Iterable[int]) -> None:
+    """Raises unless seeds are different, and each decides a run of its own.
+
+    Raises:
+        InputError: one is given twice, negative, or beyond what JAX tells apart.
+    """
+    seeds = tuple(seeds)
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < SEEDS for seed in seeds):
+        raise InputError(
+            f"seeds are {seeds}, but must be different and not negative, each below {SEEDS}."
+        )
+
+
+def check_requests(requests: Iterable[ForgetRequest]) -> list[str]:
+    """The names of requests, which must be different.
+
+    Raises:
+        InputError: two requests are for the same examples.
+    """
+    names = [request.name for request in requests]
+    if len(set(names)) < len(names):
+        raise InputError(f"the requests {', '.join(names)} are not all different; drop one.")
+    return names
+
+
+def check_runs(names: Iterable[str]) -> None:
+    """Raises unless runs have names that folders can have, and different ones on all systems.
+
+    Raises:
+        InputError: one has not, is that of a reference, or differs from another in case only.
+    """
+    folded: dict[str, str] = {}
+    for name in names:
+        other = folded.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
+        if other != name:
+            raise InputError(
+                f"the runs {other!r} and {name!r} have one name where case and composed letters do "
+                "not count, as on some file systems; rename one."
+            )
+        plain = name != "" and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
+        if name in ("original", "retrain", "retrain-again") or not plain:
+            raise InputError(
+                f"a run cannot be named {name!r}; use letters, digits, dots, - and _, and leave "
+                "original, retrain and retrain-again to the references."
+            )
+
+
+def load_study(path: Path) -> Study:
+    """Reads a study from a TOML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The study, every field of it checked.
+
+    Raises:
+        InputError: the file is missing or no TOML, or a field is unknown or wrong.
+    """
+    return from_dict(Study, read_plan(path), "the study")
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, whose relative paths are relative to its own folder.
+
+    Raises:
+        InputError: the file is missing or no TOML.
+    """
+    values = read_toml(path)
+    folder = path.resolve().parent if path.is_file() else Path.cwd()
+    requests = values.get("requests")
+    tables = [(values, "inception"), *((values.get("problem"), name) for name in PLACES)]
+    tables += [(each, "file") for each in (requests if isinstance(requests, list) else [])]
+    for table, name in tables:
+        if not isinstance(table, dict) or not isinstance(table.get(name), str):
+            continue
+        if table[name][:1] != "~":  # that is the home folder
+            table[name] = os.path.normpath(folder / table[name])
+    return values

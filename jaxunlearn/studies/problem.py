@@ -1,0 +1,430 @@
+"""What a problem stands on: its data set, its task and its splits, each made once.
+
+Runs of one problem share them, and so share the compiled programs too.
+"""
+
+import functools
+import json
+import os
+import platform
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxunlearn import data, models
+from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
+from jaxunlearn.home import expanded
+from jaxunlearn.models import denoisers, latent
+from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.diffusion_process import Denoiser
+from jaxunlearn.models.text_encoder import TextEncoder
+from jaxunlearn.models.tokenizer import WordTokenizer
+from jaxunlearn.studies.config import PLACES, Diffusion, Problem
+from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
+from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
+from jaxunlearn.types import Arrays, Batch, InputError, ModelState, Params, Task
+
+Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
+_DataKey = tuple[str, str | None, str | None]
+_Stage = tuple[str, str]
+_found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
+
+
+class Weights(NamedTuple):
+    """The result of a stage that trains."""
+
+    params: Params
+    model_state: ModelState
+
+
+def find_data_in(data_dir: str | os.PathLike[str] | None) -> None:
+    """Says where the data is, from now on, whatever problems and runs say of it.
+
+    A run that was moved to another machine finds its data so; that it is the same data is checked
+    by its fingerprint.
+
+    Args:
+        data_dir: the folder of prepared data; None takes what problems and runs say.
+    """
+    _found_in.set(None if data_dir is None else os.fspath(data_dir))
+
+
+def load_dataset(problem: Problem) -> Dataset:
+    """The data set of a problem.
+
+    Raises:
+        InputError: it is unknown, cannot be had, or is damaged.
+    """
+    return _dataset(_data_key(problem))
+
+
+def load_task(problem: Problem, axis_name: str | None = None) -> Task:
+    """The task of a problem.
+
+    Args:
+        problem: what is learned.
+        axis_name: the axis that `pmap` maps, over which BatchNorm averages its statistics.
+
+    Returns:
+        The task, the same one each time.
+
+    Raises:
+        InputError: the model or augmentation is unknown, or the model has no such field or does
+            not fit the images.
+    """
+    return _task(
+        _data_key(problem),
+        problem.augmentation,
+        problem.model,
+        _text(problem.model_settings),
+        _first_stage(problem),
+        problem.diffusion,
+        axis_name,
+    )
+
+
+def check_classifies(problem: Problem, what: str) -> None:
+    """Raises unless the model of a problem classifies.
+
+    Args:
+        problem: what is learned.
+        what: what needs a classifier, for the error.
+
+    Raises:
+        InputError: the model generates images.
+    """
+    if not problem.classifies:
+        raise InputError(
+            f"{what} looks at class probabilities, but the model {problem.model!r} {problem.does}; "
+            "use the commands pretrain, retrain, unlearn, sample, evaluate and compare."
+        )
+
+
+def load_denoiser(problem: Problem, weights: "Weights") -> Denoiser:
+    """The denoiser of a problem that generates: see `jaxunlearn.models.diffusion_process`."""
+    variables = {"params": weights.params, **weights.model_state}
+    return jax.tree_util.Partial(_load_module(problem).apply, variables)
+
+
+def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None:
+    """That of a text-to-image model, and the token ids of its prompts; None for all others."""
+    module = _load_module(problem)
+    return (module.text_encoder, np.array(module.ids)) if isinstance(module, Prompted) else None
+
+
+def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
+    """What makes the latents of a text-to-image model, not scaled; None for all other models."""
+    stage = _first_stage(problem)
+    return _autoencoder(_data_key(problem), *stage) if stage else None
+
+
+def load_decoder(problem: Problem, weights: "Weights") -> tuple[Decoder, tuple[int, ...]]:
+    """What turns the samples of a model that generates into images, and the shape of a sample."""
+    autoencoder, shape = load_autoencoder(problem), load_dataset(problem).train.image.shape[1:]
+    if autoencoder is None:
+        return jax.tree_util.Partial(_as_it_is), shape
+    stage = weights.model_state[FIRST_STAGE]
+    decoder = jax.tree_util.Partial(_decoder(autoencoder), stage)
+    return decoder, _latent_shape(autoencoder, shape)
+
+
+def load_training(problem: Problem, seed: int) -> Examples:
+    """All examples that the original model learns from.
+
+    Raises:
+        InputError: the share held out, or the size, does not fit the data.
+    """
+    dataset = load_dataset(problem)
+    learned, _ = data.hold_out(
+        dataset,
+        validation_fraction=problem.validation_fraction,
+        train_size=problem.train_size,
+        seed=seed,
+    )
+    return dataset.train.take(learned)
+
+
+def load_splits(
+    problem: Problem,
+    seed: int,
+    request: ForgetRequest,
+    earlier: tuple[ForgetRequest, ...] | None = None,
+) -> Splits:
+    """The five sets of examples of a request, after earlier ones if there were any.
+
+    Raises:
+        InputError: the request does not fit the data, or what earlier ones left of it.
+    """
+    return _splits(
+        _data_key(problem),
+        problem.validation_fraction,
+        problem.train_size,
+        seed,
+        request.resolved(),
+        earlier or (),
+    )
+
+
+def load_shapes(problem: Problem) -> Weights:
+    """The shapes and types of the weights of a problem, as `jax.ShapeDtypeStruct`."""
+    return _shapes(load_task(problem))
+
+
+def to_device(examples: Examples) -> Arrays:
+    """The arrays of some examples, as methods take them."""
+    return {name: jnp.asarray(values) for name, values in examples.arrays().items()}
+
+
+def machine() -> dict[str, Any]:
+    """Facts on the machine, for the record."""
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": len(jax.devices()),
+        "hosts": jax.process_count(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def data_places(problem: Problem) -> dict[str, str | None]:
+    """Where the data of a problem is looked for: "data_dir" and "folder", absolute or None."""
+    given = _found_in.get()
+    places = (problem.data_dir, problem.folder) if given is None else (given, None)
+    found = (place and str(expanded(place)) for place in places)
+    return dict(zip(PLACES, found, strict=True))
+
+
+def _data_key(problem: Problem) -> _DataKey:
+    places = data_places(problem)
+    return problem.data, places["data_dir"], places["folder"]
+
+
+def _text(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+@functools.lru_cache
+def _dataset(key: _DataKey) -> Dataset:
+    name, data_dir, folder = key
+    return data.load(name, data_dir=data_dir, folder=folder)
+
+
+def _first_stage(problem: Problem) -> _Stage | None:
+    """The model of the autoencoder and its settings, where there is one."""
+    first = problem.first_stage()
+    return (first.model, _text(first.model_settings)) if first else None
+
+
+def _load_module(problem: Problem) -> nn.Module:
+    return _module(
+        _data_key(problem), problem.model, _text(problem.model_settings), _first_stage(problem)
+    )
+
+
+@functools.lru_cache
+def _module(key: _DataKey, model: str, settings: str, stage: _Stage | None = None) -> nn.Module:
+    dataset, fields = _dataset(key), json.loads(settings)
+    if stage is not None:
+        return _prompted(dataset, model, fields, _autoencoder(key, *stage))
+    if model in denoisers.available():
+        shape = dataset.train.image.shape[1:]
+        return denoisers.create(model, shape, dataset.num_classes, **fields)
+    if model in latent.AUTOENCODERS:
+        return _autoencoder(key, model, settings)
+    return models.create(model, dataset.num_classes, **fields)
+
+
+@functools.lru_cache
+def _autoencoder(key: _DataKey, model: str, settings: str) -> AutoencoderKL:
+    """It puts out latents as they are: their scale follows from the data, when there are some."""
+    size, channels = model.partition("-")[2], _dataset(key).train.image.shape[-1]
+    fields = {"scaling_factor": 1.0, **json.loads(settings)}
+    return latent.create_autoencoder(size, channels, **fields)
+
+
+def _prompted(
+    dataset: Dataset, model: str, parts: dict[str, Any], autoencoder: AutoencoderKL
+) -> Prompted:
+    """A text-to-image model whose prompts are the names of the classes, and the empty one."""
+    size, tokenizer = model.partition("-")[2], load_tokenizer(dataset)
+    encoder = _part(parts, "text_encoder", vocabulary=tokenizer.size, length=tokenizer.length)
+    text_encoder = latent.create_text_encoder(size, **encoder)
+    channels, width = autoencoder.latent_channels, text_encoder.width
+    unet = _part(parts, "unet", channels=channels, context_width=width)
+    if parts:
+        raise InputError(
+            f"model_settings give {', '.join(parts)}, but {model} has the parts text_encoder and "
+            "unet; give fields of these, such as unet = {widths = [32, 64]}."
+        )
+    ids = tokenizer.encode([*dataset.class_names, ""])
+    return Prompted(
+        text_encoder,
+        latent.create_text_unet(size, **unet),
+        tuple(tuple(int(i) for i in row) for row in ids),
+    )
+
+
+def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:
+    """The fields of one part, taken out of those of all parts."""
+    fields = parts.pop(name, {})
+    for field in decided.keys() & fields:
+        raise InputError(
+            f"model_settings give {name}.{field}, which the prompts and the other parts decide; "
+            "leave it out."
+        )
+    return decided | fields
+
+
+def load_tokenizer(dataset: Dataset) -> WordTokenizer:
+    """The tokenizer of all words in the names of a data set's classes."""
+    names = [name.lower().split() for name in dataset.class_names]
+    words = dict.fromkeys(word for name in names for word in name)
+    return WordTokenizer(tuple(words), length=2 + max(map(len, names)))
+
+
+def _latent_shape(autoencoder: AutoencoderKL, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    height, width = (side // autoencoder.factor for side in shape[:2])
+    return height, width, autoencoder.latent_channels
+
+
+def _as_it_is(samples: jax.Array) -> jax.Array:
+    return samples
+
+
+@functools.lru_cache
+def _decoder(autoencoder: AutoencoderKL) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
+    def decode(stage: dict[str, Any], latents: jax.Array) -> jax.Array:
+        scaled = latents / stage["scaling_factor"]
+        images: Any = autoencoder.apply({"params": stage["params"]}, scaled, method="decode")
+        return images
+
+    return decode
+
+
+@functools.lru_cache
+def _task(
+    key: _DataKey,
+    augmentation: str | None,
+    model: str,
+    settings: str,
+    stage: _Stage | None,
+    generation: Diffusion | None,
+    axis_name: str | None,
+) -> Task:
+    dataset, module = _dataset(key), _module(key, model, settings, stage)
+    if hasattr(module, "axis_name"):
+        module = module.clone(axis_name=axis_name)
+    shape = dataset.train.image.shape[1:]
+    if isinstance(module, Prompted) and stage is not None and generation is not None:
+        return _drawing(dataset, module, _autoencoder(key, *stage), generation)
+    if generation is not None:
+        return _generating(dataset, module, generation)
+    if isinstance(module, AutoencoderKL):
+        task = autoencoding(module, image_shape=shape, num_classes=dataset.num_classes)
+        _shapes(task)
+        return task
+    task = classification(
+        module,
+        image_shape=shape,
+        num_classes=dataset.num_classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        augmentation=dataset.augmentation if augmentation is None else augmentation,
+    )
+    _shapes(task)  # a model that does not fit the images is refused here
+    return task
+
+
+def _generating(dataset: Dataset, module: nn.Module, generation: Diffusion) -> Task:
+    task = diffusion(
+        module,
+        generation.process(),
+        image_shape=dataset.train.image.shape[1:],
+        num_classes=dataset.num_classes,
+        reduction=generation.reduction,
+        label_drop=generation.label_drop,
+        fisher_guidance=generation.fisher_guidance,
+    )
+    _check_images(dataset)
+    _check_output(task, dataset.train.image.shape[1:])
+    return task
+
+
+def _drawing(
+    dataset: Dataset, module: Prompted, autoencoder: AutoencoderKL, generation: Diffusion
+) -> Task:
+    shape = dataset.train.image.shape[1:]
+    task = latent_diffusion(
+        module.text_encoder,
+        module.unet,
+        generation.process(),
+        ids=np.array(module.ids),
+        latent_shape=_latent_shape(autoencoder, shape),
+        reduction=generation.reduction,
+        label_drop=generation.label_drop,
+        fisher_guidance=generation.fisher_guidance,
+    )
+    task = with_autoencoder(task, autoencoder, shape)
+    _check_images(dataset)
+    _check_output(task, _latent_shape(autoencoder, shape))
+    return task
+
+
+def _check_images(dataset: Dataset) -> None:
+    """Raises unless the images have the range that a model which generates learns."""
+    images = dataset.train.image
+    if images.dtype == np.uint8:
+        return
+    low, high = images.min(), images.max()
+    if not -1.0 <= low < 0.0 < high <= 1.0:
+        raise InputError(
+            f"the images of {dataset.name!r} are {images.dtype} from {low:g} to {high:g}, but a "
+            "model that generates learns uint8, or numbers from -1 to 1; scale them, such as by "
+            f"{'2 x' if 0.0 <= low <= high <= 1.0 else 'x / 127.5'} - 1."
+        )
+
+
+def _check_output(task: Task, shape: tuple[int, ...]) -> None:
+    """Raises unless what the model puts out fits its process, before anything is compiled."""
+    one = jax.ShapeDtypeStruct((1,), jnp.int32)
+    batch = {name: one for name in ("label", "index", "epoch")}
+    batch["image"] = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+    def output(weights: Weights, batch: Batch) -> Any:
+        assert task.outputs is not None
+        return task.outputs(*weights, batch, jax.random.key(0), False)
+
+    jax.eval_shape(output, _shapes(task), batch)
+
+
+@functools.lru_cache
+def _shapes(task: Task) -> Weights:
+    return jax.eval_shape(lambda: Weights(*task.init(jax.random.key(0))))
+
+
+@functools.lru_cache(maxsize=1)  # the images are copies: runs ask request by request
+def _splits(
+    key: _DataKey,
+    validation_fraction: float,
+    train_size: int | None,
+    seed: int,
+    request: ForgetRequest,
+    earlier: tuple[ForgetRequest, ...],
+) -> Splits:
+    return data.split(
+        _dataset(key),
+        request,
+        validation_fraction=validation_fraction,
+        train_size=train_size,
+        seed=seed,
+        earlier=earlier,
+    )

@@ -1,0 +1,65 @@
+"""From a study folder to something people read: Markdown, one HTML page, JSON, a terminal table.
+
+Reading needs only files that the commands wrote; no model is run here.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from jaxunlearn.files import sealed, write_text
+from jaxunlearn.studies.report.aggregate import make_table, to_json
+from jaxunlearn.studies.report.extras import read_extras
+from jaxunlearn.studies.report.markdown import render_markdown
+from jaxunlearn.studies.report.page import render_page
+from jaxunlearn.studies.report.samples import draw_samples
+from jaxunlearn.studies.report.study import Study, read_json, read_study
+from jaxunlearn.studies.report.terminal import render_table
+from jaxunlearn.studies.runs.locks import in_turn
+
+__all__ = ["Study", "read_study", "render_table", "write_report"]
+
+
+def write_report(
+    study_folder: str | os.PathLike[str], rank_by: str | None = None
+) -> dict[str, Path]:
+    """Writes `report.md`, `report.html` and `results.json` into a study folder.
+
+    Finished runs are reported, runs under way and diverged ones are listed. The files follow from
+    the records of the runs alone, and are replaced only when all of them could be made.
+
+    Args:
+        study_folder: the folder with `study.json` and the runs.
+        rank_by: the metric to rank the methods by; by default the five-part gap, where there are
+            enough seeds.
+
+    Returns:
+        The paths written, by "markdown", "html" and "json".
+
+    Raises:
+        InputError: if `study.json` is missing, a file is malformed (it is named), runs or the
+            shadow models of U-LiRA come from different protocols, or the ranking that was asked for
+            cannot be made.
+    """
+    folder = Path(study_folder)
+    read_json(folder / "study.json")  # a folder without one gets no lock either
+    with in_turn(folder, "report"):  # who writes last has read last
+        return _write(folder, rank_by)
+
+
+def _write(folder: Path, rank_by: str | None) -> dict[str, Path]:
+    study = read_study(folder)
+    tables = [make_table(study, request, rank_by) for request in study.requests]
+    for table in tables:
+        draw_samples(study, table)
+    extras = read_extras(study)
+    texts = {
+        "markdown": ("report.md", render_markdown(study, tables, extras)),
+        "html": ("report.html", render_page(study, tables, extras)),
+        "json": ("results.json", json.dumps(sealed(to_json(study, tables)), indent=2) + "\n"),
+    }
+    paths = {}
+    for kind, (name, text) in texts.items():
+        paths[kind] = study.folder / name
+        write_text(paths[kind], text)
+    return paths

@@ -1,0 +1,302 @@
+"""The columns of the results table: name, meaning in plain words, and what a good value is."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxunlearn.evaluation.units import Unit, unit_of
+from jaxunlearn.studies.report.numerals import significant_decimals
+
+Direction = Literal["near", "low", "high", "cost"]
+
+DIRECTIONS: dict[Direction, str] = {
+    "near": "near retrained",
+    "low": "lower is better",
+    "high": "higher is better",
+    "cost": "lower is cheaper",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table.
+
+    Attributes:
+        key: the name in results.json.
+        group: the heading it shares with its neighbours.
+        title: its own heading, to be read below the group's.
+        short: a heading for narrow terminals.
+        decimals: digits after the point; of a cost, at most as many.
+        direction: what a good value is: near the retrained model's, low, high, or a mere cost.
+        meaning: what it measures, for the legend.
+    """
+
+    key: str
+    group: str
+    title: str
+    short: str
+    decimals: int
+    direction: Direction
+    meaning: str
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of its numbers."""
+        return unit_of(self.key)
+
+    def digits(self, value: float) -> int:
+        """Digits after the point of a value: costs, of any size, show three significant digits."""
+        if self.direction == "cost":
+            return min(self.decimals, significant_decimals(value))
+        return self.decimals
+
+
+ACCURACY, ATTACK, GENERATED, LOOKS, DISTANCE, COST = (
+    "Accuracy, %",
+    "Attacks on forget data, %",
+    "A classifier on generated images",
+    "Generated images of the other classes beside real ones",
+    "Distance to the retrained model",
+    "Cost",
+)
+
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        "forget_accuracy",
+        ACCURACY,
+        "Forget (FA)",
+        "FA",
+        2,
+        "near",
+        "Share of the forget data classified correctly. The retrained model never saw these "
+        "examples, yet gets many of them right: going below it is forgetting too much, staying "
+        "above it too little.",
+    ),
+    Column(
+        "retain_accuracy",
+        ACCURACY,
+        "Retain (RA)",
+        "RA",
+        2,
+        "near",
+        "Share of the training data that was to be kept which is classified correctly.",
+    ),
+    Column(
+        "test_accuracy",
+        ACCURACY,
+        "Test (TA)",
+        "TA",
+        2,
+        "near",
+        "Share of the test data classified correctly; forgotten classes are left out of it.",
+    ),
+    Column(
+        "test_forget_accuracy",
+        ACCURACY,
+        "Test, forgotten classes",
+        "TA\nforgot.",
+        2,
+        "near",
+        "Share of the test examples of the forgotten classes classified correctly. A model that "
+        "never saw the class has about 0.",
+    ),
+    Column(
+        "svc_non_member_rate",
+        ATTACK,
+        "svc_non_member_rate",
+        "svc\nnon-\nmember",
+        2,
+        "near",
+        "Share of the forget data that a support vector attacker calls NON-members. It is trained "
+        "to tell retain data from test data by the confidence in the true class, on equal numbers "
+        "of both. Higher: more examples look forgotten.",
+    ),
+    Column(
+        "entropy_member_rate",
+        ATTACK,
+        "entropy_member_rate",
+        "entropy\nmember",
+        2,
+        "near",
+        "Share of the forget data that a logistic attacker calls MEMBERS. It is trained to tell "
+        "all retain data from test data by the entropy of the prediction. Higher: more examples "
+        "look remembered. This is the opposite direction of svc_non_member_rate, and the two "
+        "cannot be compared.",
+    ),
+    Column(
+        "generated_forget_accuracy",
+        GENERATED,
+        "Forgotten class seen, %",
+        "forgot.\nseen",
+        2,
+        "near",
+        "Share of the images generated when a forgotten class was asked for that the classifier "
+        "takes for a forgotten class. The retrained model never saw one.",
+    ),
+    Column(
+        "generated_forget_probability",
+        GENERATED,
+        "its probability",
+        "prob.",
+        3,
+        "near",
+        "Mean probability of the forgotten classes on these images, from 0 to 1.",
+    ),
+    Column(
+        "generated_forget_entropy",
+        GENERATED,
+        "entropy, nats",
+        "entropy",
+        3,
+        "near",
+        "Mean entropy of the classifier on these images: high where they show no class at all.",
+    ),
+    Column(
+        "generated_retain_accuracy",
+        GENERATED,
+        "Other classes seen, %",
+        "others\nseen",
+        2,
+        "near",
+        "Share of the images of all other classes that the classifier takes for the class asked "
+        "for.",
+    ),
+    Column(
+        "frechet_retain",
+        LOOKS,
+        "Frechet distance",
+        "Frechet",
+        3,
+        "low",
+        "Frechet distance between the features (named above) of generated images of the other "
+        "classes and of all real retain images. Not to be compared with distances of other "
+        "features or other numbers of images.",
+    ),
+    Column(
+        "frechet_ratio",
+        LOOKS,
+        "Frechet distance / original's",
+        "/ orig.",
+        2,
+        "low",
+        "The same distance over that of the original model of the same seed: above 1, forgetting "
+        "one class has harmed the others.",
+    ),
+    Column(
+        "frechet_floor",
+        LOOKS,
+        "Frechet distance of real halves",
+        "floor",
+        3,
+        "near",
+        "The same distance between two random halves of the real images: differences below it mean "
+        "nothing.",
+    ),
+    Column(
+        "precision_retain",
+        LOOKS,
+        "Precision",
+        "prec.",
+        3,
+        "high",
+        "Share of these generated images that lie among real ones, by nearest neighbours (k = 3).",
+    ),
+    Column(
+        "recall_retain",
+        LOOKS,
+        "Recall",
+        "recall",
+        3,
+        "high",
+        "Share of the real images that lie among generated ones.",
+    ),
+    Column(
+        "kl_to_retrained",
+        DISTANCE,
+        "KL, nats",
+        "KL",
+        3,
+        "low",
+        "Kullback-Leibler divergence of the predictions on forget data, with the retrained model's "
+        "prediction first, mean over examples.",
+    ),
+    Column(
+        "js_to_retrained",
+        DISTANCE,
+        "JS, nats",
+        "JS",
+        3,
+        "low",
+        "Jensen-Shannon divergence of the same predictions: symmetric, at most 0.693.",
+    ),
+    Column(
+        "five_part_gap",
+        DISTANCE,
+        "Five-part gap",
+        "5-part\ngap",
+        2,
+        "low",
+        "Mean absolute difference to the retrained model, in percentage points, over forget, "
+        "retain and test accuracy, svc_non_member_rate and entropy_member_rate.",
+    ),
+    Column(
+        "average_gap_svc_non_member_rate",
+        DISTANCE,
+        "Average gap by svc_non_member_rate",
+        "gap\nby svc",
+        2,
+        "low",
+        "Mean absolute difference to the retrained model, in percentage points, over forget, "
+        "retain and test accuracy and svc_non_member_rate.",
+    ),
+    Column(
+        "average_gap_entropy_member_rate",
+        DISTANCE,
+        "Average gap by entropy_member_rate",
+        "gap by\nentropy",
+        2,
+        "low",
+        "The same mean with entropy_member_rate as its fourth part.",
+    ),
+    Column(
+        "tow",
+        DISTANCE,
+        "Tug of war (ToW)",
+        "ToW",
+        3,
+        "high",
+        "Product of one minus the difference to the retrained model in forget, retain and test "
+        "accuracy: 1 where all three are equal.",
+    ),
+    Column(
+        "seconds",
+        COST,
+        "Seconds",
+        "s",
+        3,
+        "cost",
+        "Wall-clock time of the whole run, masks and Fisher information included. Times of "
+        "different machines cannot be compared.",
+    ),
+    Column(
+        "share_of_retraining",
+        COST,
+        "% of retraining",
+        "% of\nretrain",
+        3,
+        "cost",
+        "The same time in percent of the time that retraining from scratch took.",
+    ),
+)
+
+REFERENCES: dict[str, tuple[str, str]] = {
+    "original": ("Original", "before unlearning"),
+    "retrain": ("Retrained", "the goal"),
+    "retrain-again": ("Retrained again", "other seed: the floor"),
+}
+
+REFERENCE_MEANINGS: dict[str, str] = {
+    "original": "The model trained on everything, before anything was forgotten.",
+    "retrain": "The model retrained from scratch without the forget data: the goal of unlearning.",
+    "retrain-again": "The same training from another seed. Its distance to the retrained model is "
+    "chance alone, and so the floor below which differences between methods mean nothing.",
+}

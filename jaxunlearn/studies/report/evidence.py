@@ -1,0 +1,240 @@
+"""The evidence for people: a table in Markdown and three pictures a request."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn.evaluation import summarize
+from jaxunlearn.evaluation.units import unit_of
+from jaxunlearn.files import write_text
+from jaxunlearn.studies.report.figures import INK, MUTED, ORANGE, panels, picture
+from jaxunlearn.studies.report.markdown_text import escape, table
+from jaxunlearn.studies.report.numerals import number, spread
+from jaxunlearn.studies.runs.schema import Filled
+
+_NAMES = {
+    "original": "Original",
+    "retrain": "Retrained",
+    "retrain-again": "Retrained again",
+}
+_COLUMNS = 3
+_PARTS = ("forget", "test")
+Entries = list[dict[str, Any]]
+
+_OF_PARTS = dict.fromkeys(_PARTS, float)
+EVIDENCE = {  # the form of evidence.json, for who writes it and who reads it
+    "title": str,
+    "dataset": str,
+    "model": str,
+    "relearning": {"epochs": int},
+    "runs": [
+        {
+            "seed": int,
+            "request": str,
+            "name": str,
+            "weights": str,
+            "retrained": str,
+            "relearning_curve": Filled([float]),
+            "probe_accuracy": (None, float),  # a single forget example has no halves
+            "calibration_error": _OF_PARTS,
+            "brier_score": _OF_PARTS,
+            "class_damage": Filled([(None, float)]),  # a class without test examples has none
+            "disagreement_map": {part: [[int]] for part in _PARTS},
+            "disagreement": _OF_PARTS,
+        }
+    ],
+}
+
+MEANINGS = """\
+FA after 0, 1 and 5 epochs: accuracy on the forget data when the model is trained on them. Probe:
+accuracy on forget examples of a logistic regression on the inputs of the last dense layer, which
+learned from retain examples and the other half of the forget examples. ECE (percentage points) and
+Brier score (0 to 2): calibration. Worst class: the class of the test data that lost most against
+the retrained model, in percentage points. Disagreement: share of examples for which the retrained
+model predicts another class, in percent. Means over the seeds with 95% intervals. Nothing here is
+good or bad in itself: the retrained model's value is the goal, and a second retrained model's shows
+how much of a difference is chance."""
+
+
+def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
+    """Writes `evidence.md`, and for each request `evidence-REQUEST-relearning.png`, `-damage.png`
+    and `-disagreement.png`.
+
+    Args:
+        folder: of the study.
+        report: the content of `evidence.json`.
+
+    Raises:
+        InputError: the files cannot be written.
+    """
+    write_text(folder / "evidence.md", render_markdown(report))
+    for request, models in by_request(report).items():
+        stem = f"evidence-{request}"
+        _draw_relearning(folder / f"{stem}-relearning.png", models)
+        _draw_damage(folder / f"{stem}-damage.png", models)
+        _draw_disagreement(folder / f"{stem}-disagreement.png", models)
+
+
+def by_request(report: dict[str, Any]) -> dict[str, dict[str, Entries]]:
+    """All seeds' entries by request and then by name, the references first."""
+    found: dict[str, dict[str, Entries]] = {}
+    for entry in report["runs"]:
+        found.setdefault(entry["request"], {}).setdefault(entry["name"], []).append(entry)
+    return {
+        request: {name: models[name] for name in (*_NAMES, *models) if name in models}
+        for request, models in found.items()
+    }
+
+
+def render_markdown(report: dict[str, Any]) -> str:
+    """The evidence as Markdown, one table a request.
+
+    Args:
+        report: the content of `evidence.json`.
+
+    Returns:
+        The text, ending with a newline.
+    """
+    lines = [f"# Evidence: {escape(report['title'])}", "", *MEANINGS.splitlines()]
+    for request, models in by_request(report).items():
+        titles, rows = evidence_rows(report, models)
+        named = [
+            [f"*{_NAMES[name]}*" if name in _NAMES else escape(name), *cells]
+            for name, *cells in rows
+        ]
+        lines += ["", f"## {escape(request)}", "", *table(["", *titles], named)]
+    return "\n".join(lines) + "\n"
+
+
+def evidence_rows(
+    report: dict[str, Any], models: dict[str, Entries]
+) -> tuple[list[str], list[list[str]]]:
+    """The evidence on one request as texts.
+
+    Args:
+        report: the content of `evidence.json`.
+        models: the entries of one request, from `by_request`.
+
+    Returns:
+        The titles of the columns, and for each model its name and its cells.
+    """
+    last = report["relearning"]["epochs"]
+    titles = [f"FA after {epoch}" for epoch in (0, 1, last)]
+    titles += ["Probe", "ECE forget", "ECE test", "Brier test", "Worst class"]
+    titles += ["Disagreement forget", "Disagreement test"]
+    rows = []
+    for name, entries in models.items():
+        worst = [max(filter(_is_number, e["class_damage"])) for e in entries]
+        curves = [[e["relearning_curve"][epoch] for e in entries] for epoch in (0, 1, last)]
+        cells = [_cell("relearning_curve", values) for values in curves]
+        cells += [_cell("probe_accuracy", [e["probe_accuracy"] for e in entries])]
+        cells += [_of_part("calibration_error", entries, part) for part in _PARTS]
+        cells += [_of_part("brier_score", entries, "test", decimals=3)]
+        cells += [_cell("class_damage", worst)]
+        cells += [_of_part("disagreement", entries, part) for part in _PARTS]
+        rows.append([name, *cells])
+    return titles, rows
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None
+
+
+def _cell(key: str, values: list[float | None], decimals: int = 1) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    summary = summarize(known, unit_of(key)[1:])
+    return f"{number(summary.mean, decimals)} {spread(summary, decimals)}".rstrip()
+
+
+def _of_part(key: str, entries: Entries, part: str, decimals: int = 1) -> str:
+    return _cell(key, [entry[key][part] for entry in entries], decimals)
+
+
+def _methods(models: dict[str, Entries]) -> list[str]:
+    return [name for name in models if name not in _NAMES] or ["original"]
+
+
+def _grid(names: list[str]) -> tuple[int, int]:
+    columns = min(_COLUMNS, len(names))
+    return -(-len(names) // columns), columns
+
+
+def _draw_relearning(path: Path, models: dict[str, Entries]) -> None:
+    """One panel a method, between the retrained model and the original: means over the seeds."""
+    names = _methods(models)
+    rows, columns = _grid(names)
+    curves = {
+        name: np.mean([e["relearning_curve"] for e in entries], axis=0)
+        for name, entries in models.items()
+    }
+    low = min(float(curve.min()) for curve in curves.values())
+    with picture(path, rows, columns, (2.7, 2.2)) as figure:
+        for name, axes in zip(names, panels(figure, names, columns), strict=True):
+            styles: tuple[tuple[str, dict[str, Any]], ...] = (
+                ("original", {"color": MUTED, "linestyle": (0, (5, 1.5)), "lw": 1.2}),
+                ("retrain", {"color": INK, "linestyle": (0, (1.5, 1.2)), "lw": 1.2}),
+                (name, {"color": ORANGE, "marker": "o", "markersize": 3}),
+            )
+            for each, style in styles:
+                if each in curves:
+                    axes.plot(curves[each], label=_NAMES.get(each, each), **style)
+            axes.set(ylim=(low - 0.04 * (100 - low) - 0.5, 100.5), xlabel="epochs on forget data")
+            axes.set_ylabel("forget accuracy, %")
+            axes.legend(fontsize=7.5, loc="lower right")
+
+
+def _draw_damage(path: Path, models: dict[str, Entries]) -> None:
+    """One row a model, one column a class: percentage points lost against the retrained model."""
+    names = [name for name in models if name != "retrain"]
+    damage = np.array(
+        [
+            np.mean([[np.nan if d is None else d for d in e["class_damage"]] for e in entries], 0)
+            for name, entries in models.items()
+            if name != "retrain"
+        ]
+    )
+    top = max(1.0, float(np.nanmax(np.abs(damage))))
+    size = (1.8 + 0.42 * damage.shape[1], 1.0 + 0.3 * len(names))
+    with picture(path, 1, 1, size) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(damage, cmap="PuOr_r", vmin=-top, vmax=top, aspect="auto")
+        axes.set_yticks(range(len(names)), [_NAMES.get(name, name) for name in names])
+        axes.set(xlabel="class", xticks=range(damage.shape[1]))
+        axes.grid(False)
+        _write_numbers(axes, damage, top)
+        figure.colorbar(image, ax=axes, label="accuracy lost, points")
+
+
+def _draw_disagreement(path: Path, models: dict[str, Entries]) -> None:
+    """One panel a model: how often it says another class than the retrained model, forget data."""
+    names = [name for name in models if name != "retrain"]
+    rows, columns = _grid(names)
+    shares = [np.mean([e["disagreement"]["forget"] for e in models[name]]) for name in names]
+    titles = [
+        f"{_NAMES.get(name, name)}: {share:.1f}%" for name, share in zip(names, shares, strict=True)
+    ]
+    with picture(path, rows, columns, (2.7, 2.6)) as figure:
+        for name, axes in zip(names, panels(figure, titles, columns), strict=True):
+            counts = np.sum([e["disagreement_map"]["forget"] for e in models[name]], axis=0)
+            counts = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+            axes.imshow(counts, cmap="Oranges", vmin=0, vmax=max(1, counts.max()))
+            axes.set(xlabel="it says", ylabel="retrained says")
+            axes.grid(False)
+            if len(counts) <= 12:
+                axes.set(xticks=range(len(counts)), yticks=range(len(counts)))
+                _write_numbers(axes, counts, counts.max(), only_above=0)
+
+
+def _write_numbers(axes: Any, values: np.ndarray, top: float, only_above: float = -np.inf) -> None:
+    """Rounded values into the fields of a map of at most 20 columns."""
+    if values.shape[1] > 20:
+        return
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value) and value > only_above:
+            colour = "white" if abs(value) > 0.6 * top else INK
+            axes.text(
+                column, row, f"{value:z.0f}", ha="center", va="center", fontsize=7, color=colour
+            )

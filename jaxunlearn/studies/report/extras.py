@@ -1,0 +1,146 @@
+"""What other commands found on a study, where it lies in the study's folder.
+
+    STUDY/evidence.json           of `jaxunlearn evidence STUDY`
+    STUDY/ulira/ulira.json        of `jaxunlearn ulira STUDY/ulira --config ...`
+
+Findings on other weights, data or settings than those of the study's runs are not mixed in.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn import methods
+from jaxunlearn.files import read_json
+from jaxunlearn.studies.report.evidence import EVIDENCE, Entries, by_request
+from jaxunlearn.studies.report.study import Run, Study
+from jaxunlearn.studies.report.ulira import INTERVAL, ULIRA
+from jaxunlearn.studies.runs.locks import first_difference
+from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.types import InputError
+
+ULIRA_FOLDER = "ulira"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What was found on a study beside its runs.
+
+    Attributes:
+        evidence: the content of `evidence.json`, or None.
+        entries: its entries of the study's present runs, by request and then by name.
+        without_evidence: how many runs of the study have none.
+        ulira: the content of `ulira.json`, or None.
+    """
+
+    evidence: dict[str, Any] | None = None
+    entries: dict[str, dict[str, Entries]] = field(default_factory=dict)
+    without_evidence: int = 0
+    ulira: dict[str, Any] | None = None
+
+    def ulira_on(self, request: str) -> dict[str, Any] | None:
+        """The results of U-LiRA, if it was this request that it attacked."""
+        matches = self.ulira is not None and request == f"random-{self.ulira['fraction']!r}"
+        return self.ulira if matches else None
+
+
+def read_extras(study: Study) -> Extras:
+    """Reads what lies in a study's folder.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The findings. Evidence on weights that were trained anew since, or on runs that are gone, is
+        left out.
+
+    Raises:
+        InputError: a file is malformed, or U-LiRA attacked another problem or other settings.
+    """
+    ulira = _read_ulira(study)
+    path = study.folder / "evidence.json"
+    if not path.exists():
+        return Extras(ulira=ulira)
+    evidence = read_json(path)
+    check_record(path, evidence, EVIDENCE)
+    present = {(run.seed, run.request, run.name): run for run in study.runs}
+    oracles = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
+    kept = []
+    for entry in evidence["runs"]:
+        run = present.get((entry["seed"], entry["request"], entry["name"]))
+        oracle = oracles.get((entry["seed"], entry["request"]))
+        if run is not None and oracle is not None:
+            pairs = ((_trained(study, run), "weights"), (oracle.folder, "retrained"))
+            if all(_weights(folder) in (None, entry[key]) for folder, key in pairs):
+                kept.append(entry)
+    return Extras(evidence, by_request({"runs": kept}), len(present) - len(kept), ulira)
+
+
+def _trained(study: Study, run: Run) -> Path:
+    original = study.folder / f"seed-{run.seed}" / "pretrain"
+    return original if run.name == "original" else run.folder
+
+
+def _weights(folder: Path) -> str | None:
+    """The fingerprint of a run's weights, where it is on record."""
+    path = folder / "done.json"
+    return read_json(path).get("weights") if path.exists() else None
+
+
+def _read_ulira(study: Study) -> dict[str, Any] | None:
+    folder = study.folder / ULIRA_FOLDER
+    path = folder / "ulira.json"
+    if not path.exists():
+        return None
+    found = read_json(path)
+    check_record(path, found, ULIRA)
+    first = next(iter(found["models"].values()))
+    alike: dict[str, Any] = {"tpr": dict.fromkeys(first["tpr"], INTERVAL)}
+    if "epsilon_lower_bound" in first:
+        alike |= {"epsilon_lower_bound": float}
+    check_record(path, found, {"models": {str: alike}})
+    request = f"random-{found['fraction']!r}"
+    if (folder / "config.json").exists():
+        theirs = read_json(folder / "config.json").get("problem")
+        for run in study.runs:
+            ours = _config(run).get("problem")
+            if ours is not None:
+                _check_same(run.folder, {"problem": ours}, folder, {"problem": theirs})
+                break
+    for name, chosen in found["methods"].items():
+        for run in study.select(request, name):
+            config, chosen = methods.completed(_config(run)), methods.completed(chosen)
+            ours = {key: config[key] for key in ("method", "settings") if key in config}
+            _check_same(run.folder, ours, folder, {key: chosen.get(key) for key in ours})
+    return found
+
+
+def _config(run: Run) -> dict[str, Any]:
+    path = run.folder / "config.json"
+    return read_json(path) if path.exists() else {}
+
+
+def multiplier_settings(run: Run) -> tuple[str, dict[str, Any]] | None:
+    """The method and the settings of a run that chooses a multiplier, or None.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        The method's name and all its settings, "estimator" among them.
+    """
+    config = _config(run)
+    settings = config.get("settings")
+    if not isinstance(settings, dict) or "estimator" not in settings:
+        return None
+    return str(config.get("method")), settings
+
+
+def _check_same(run: Path, ours: dict[str, Any], other: Path, theirs: dict[str, Any]) -> None:
+    difference = first_difference(ours, theirs)
+    if difference is not None:
+        name, here, there = difference
+        raise InputError(
+            f"{run} and {other} come from different protocols, and cannot be in one report: {name} "
+            f"is {here} in the first, but {there} in the second; move one of them out of the study."
+        )

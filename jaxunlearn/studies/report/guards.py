@@ -1,0 +1,34 @@
+"""What the utility budgets of a study's guarded runs came to: one line a run, as its proof."""
+
+from jaxunlearn.studies.report.numerals import number
+from jaxunlearn.studies.report.study import Study
+
+GUARD_NOTE = (
+    "Mean loss on held-out retain data, with the same examples and noise at each audit. Steps that "
+    "broke the limit were rolled back to the last audit that passed, and later steps were halved. "
+    "The loss at the end is the audit of the weights that were kept."
+)
+
+
+def guard_rows(study: Study, request: str) -> tuple[list[str], list[list[str]]]:
+    """The table of all guarded runs of a request.
+
+    Args:
+        study: the study.
+        request: one of its requests.
+
+    Returns:
+        The titles of the columns after the first, and a row for each run, which begins with its
+        name; no rows where nothing is guarded.
+    """
+    titles = ["at the start", "limit", "at the end", "rollbacks", "budget"]
+    rows = []
+    for name in study.methods:
+        for run in study.select(request, name):
+            if run.guard:
+                start, limit, end = (run.guard[key] for key in ("start", "limit", "end"))
+                losses = [number(value, 4) for value in (start, limit, end)]
+                held = "held" if end <= limit else "broken"
+                seed = f"{name}, seed {run.seed}" if len(study.seeds) > 1 else name
+                rows.append([seed, *losses, f"{run.guard['rollbacks']:g}", held])
+    return titles, rows

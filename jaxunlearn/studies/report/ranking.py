@@ -1,0 +1,60 @@
+"""The ranking of the methods by a distance to the retrained model, and what of it is settled."""
+
+from dataclasses import dataclass
+
+from jaxunlearn.evaluation.comparison import Ranked, rank
+from jaxunlearn.studies.report.columns import COLUMNS, Column
+from jaxunlearn.studies.report.study import Study
+from jaxunlearn.types import InputError
+
+METRIC = "five_part_gap"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The methods in order, by one column of the table."""
+
+    column: Column
+    places: tuple[Ranked, ...]
+
+
+def make_ranking(study: Study, request: str, metric: str = METRIC) -> Ranking:
+    """Ranks the methods of a study.
+
+    Args:
+        study: the study.
+        request: one of its requests.
+        metric: the key of a column that says how far from the retrained model a method is.
+
+    Returns:
+        The ranking.
+
+    Raises:
+        InputError: a column without a direction, or fewer than two seeds of every method.
+    """
+    columns = {column.key: column for column in COLUMNS if column.direction in ("low", "high")}
+    if metric not in columns:
+        raise InputError(
+            f"methods cannot be ranked by {metric!r}, only by what is better when lower or higher: "
+            f"{', '.join(columns)}."
+        )
+    values = {}
+    for name in study.methods:
+        by_seed = {
+            run.seed: run.metrics[metric]
+            for run in study.select(request, name)
+            if metric in run.metrics
+        }
+        if by_seed:
+            values[name] = by_seed
+    column = columns[metric]
+    bounds = (column.unit.low, column.unit.high)
+    return Ranking(column, rank(values, lowest_first=column.direction == "low", bounds=bounds))
+
+
+def can_rank(study: Study, request: str) -> bool:
+    """Whether there is something to rank: two methods, and two seeds of one of them."""
+    seeds = [
+        sum(METRIC in run.metrics for run in study.select(request, name)) for name in study.methods
+    ]
+    return sum(count > 0 for count in seeds) > 1 and max(seeds) > 1

@@ -1,0 +1,372 @@
+"""A study folder, read back: what was planned, what has finished, what is still under way.
+
+The layout is `STUDY/study.json` and `STUDY/seed-<n>/<request>/<run>/`, where a run is "original",
+"retrain", "retrain-again" or a method. A run has finished once its `results.json` exists; beside it
+stand `predictions.npz` and `metrics.jsonl`, both optional for reading.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn import methods
+from jaxunlearn.evaluation import SplitPredictions, distances, divergences, share_of_time
+from jaxunlearn.files import check_digests, unsealed
+from jaxunlearn.studies.config import Aim
+from jaxunlearn.studies.report.columns import REFERENCES
+from jaxunlearn.studies.runs.evaluate import RESULTS
+from jaxunlearn.studies.runs.folder import DIVERGED
+from jaxunlearn.studies.runs.locks import first_difference
+from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.types import InputError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run of one seed.
+
+    Attributes:
+        seed: the pretraining seed it belongs to.
+        request: the forget request, by its folder's name.
+        name: "original", "retrain", "retrain-again" or a method.
+        folder: where it lies.
+        metrics: all its numbers: those of `evaluate`, "seconds", "share_of_retraining", and
+            "frechet_ratio", the Frechet distance over the original model's; `UNITS` has their
+            units.
+        counts: how many examples each split has.
+        finished: when its training finished, in UTC as ISO 8601; None where that is not on record.
+        machine: facts on the machine that trained it; empty where none is on record.
+        guard: of a guarded run "start", "limit" and "end" of its held-out retain loss, and its
+            "rollbacks"; empty otherwise.
+        judged: of generated images, the "judge" and the "features"; empty otherwise.
+        settings: the "method", its "settings", and its "aim" if it has one; empty where no
+            configuration is on record.
+    """
+
+    seed: int
+    request: str
+    name: str
+    folder: Path
+    metrics: Mapping[str, float]
+    counts: Mapping[str, int]
+    finished: str | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    guard: Mapping[str, float] = field(default_factory=dict)
+    judged: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def predictions(self) -> SplitPredictions | None:
+        """Its predictions, or None if they were not kept."""
+        path = self.folder / "predictions.npz"
+        return SplitPredictions.load(path) if path.exists() else None
+
+    def history(self) -> list[dict[str, Any]]:
+        """Its logged steps, each a dict with "step" and whatever was logged."""
+        return read_lines(self.folder / "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that has been started and has no results: in progress, interrupted, or diverged."""
+
+    seed: int
+    request: str
+    name: str
+    step: int | None
+    diverged: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report needs to know about a study folder.
+
+    Attributes:
+        folder: the study's folder.
+        title: a headline.
+        dataset: the name of the data set.
+        model: the name of the model.
+        machines: facts on the machines that trained the runs, that of most runs first.
+        seeds: pretraining seeds, ascending.
+        requests: forget requests by name, in the study's order.
+        methods: methods by name, in the study's order, references left out.
+        runs: all finished runs.
+        unfinished: all started runs without results.
+    """
+
+    folder: Path
+    title: str
+    dataset: str
+    model: str
+    machines: tuple[Mapping[str, Any], ...]
+    seeds: tuple[int, ...]
+    requests: tuple[str, ...]
+    methods: tuple[str, ...]
+    runs: tuple[Run, ...]
+    unfinished: tuple[Unfinished, ...] = field(default=())
+
+    def select(self, request: str, name: str) -> list[Run]:
+        """All seeds' runs of one method (or reference) on one request, by ascending seed."""
+        return [run for run in self.runs if (run.request, run.name) == (request, name)]
+
+    def settings(self, request: str) -> dict[str, Mapping[str, Any]]:
+        """The settings of every run on a request by its name, the same with every seed."""
+        started: list[Run | Unfinished] = [*self.runs, *self.unfinished]
+        known = {run.name: run.settings for run in started if run.request == request}
+        names = (*REFERENCES, *self.methods)
+        return {name: known[name] for name in names if known.get(name)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The object as a dict.
+
+    Raises:
+        InputError: if the file is missing, no JSON, no object, or was altered.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: give the folder of a study.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}): delete it and run again.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
+    return unsealed(path, content)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Reads a file of JSON objects, one a line; a last line that was cut short is left out.
+
+    Args:
+        path: the file, which may be missing.
+
+    Returns:
+        The objects in order.
+
+    Raises:
+        InputError: for a broken line other than the last, naming file and line.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines) and not text.endswith("\n"):
+                break
+            raise InputError(f"{path}, line {number} is not a JSON object ({error}).") from None
+        entries.append(entry)
+    return entries
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read_run(folder: Path, seed: int, request: str) -> Run:
+    path = folder / "results.json"
+    results = read_json(path)
+    check_digests(folder, results)
+    done = read_json(folder / "done.json") if (folder / "done.json").exists() else {}
+    check_digests(folder, done)
+    check_record(path, results, RESULTS)
+    numbers = dict(results["metrics"])
+    if results.get("seconds") is not None:
+        numbers["seconds"] = results["seconds"]
+    machine = done.get("machine") or {}
+    if not isinstance(machine, dict):
+        raise InputError(f'{folder / "done.json"} has "machine" = {machine!r}, not an object.')
+    return Run(
+        seed,
+        request,
+        folder.name,
+        folder,
+        numbers,
+        results.get("counts") or {},
+        results.get("finished"),
+        machine,
+        results.get("guard") or {},
+        {key: results[key] for key in ("judge", "features") if key in results},
+        _read_settings(folder),
+    )
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """The method of a run and all its settings, and what of its aim is not a default."""
+    place = folder if folder.name != "original" else folder.parents[1] / "pretrain"
+    if not (place / "config.json").exists():
+        return {}
+    config, usual = methods.completed(read_json(place / "config.json")), asdict(Aim())
+    aim = {k: v for k, v in (config.get("aim") or {}).items() if v != usual.get(k)}
+    chosen = {key: config[key] for key in ("method", "settings") if key in config}
+    return chosen | ({"aim": aim} if aim else {})
+
+
+def _complete(run: Run, retrained: Run) -> Run:
+    """Adds the distances to the retrained model that the run's results do not hold yet."""
+    numbers: dict[str, float] = dict(run.metrics)
+    derived: dict[str, float] = {}
+    try:
+        if "frechet_retain" not in numbers:  # models that generate have other metrics
+            derived = distances(numbers, retrained.metrics)
+        if "kl_to_retrained" not in numbers:
+            ours, theirs = run.predictions(), retrained.predictions()
+            if ours is not None and theirs is not None:
+                derived.update(divergences(ours, theirs))
+    except InputError as error:
+        raise InputError(f"{run.folder} cannot be compared: {error}") from None
+    costs = ({**each.metrics, "machine": each.machine} for each in (run, retrained))
+    share = share_of_time(*costs)
+    if share is not None:
+        derived["share_of_retraining"] = share
+    return replace(run, metrics={**derived, **numbers})
+
+
+def _beside_original(run: Run, original: Run) -> Run:
+    """Adds how its Frechet distance compares with that of the original model of the same seed."""
+    key = "frechet_retain"
+    if key not in run.metrics or not original.metrics.get(key):
+        return run
+    ratio = run.metrics[key] / original.metrics[key]
+    return replace(run, metrics={**run.metrics, "frechet_ratio": ratio})
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _check_protocols(folder: Path) -> None:
+    """Raises unless all runs learned the same problem, and those of a folder are of one kind.
+
+    The runs of a method are all alike; those in a request's folder forgot the same, and those in a
+    seed's folder began from that seed.
+    """
+    first: dict[tuple[str, ...], tuple[Path, dict[str, Any]]] = {}
+    found = folder.glob("seed-*/*/*/config.json")
+    runs = [path for path in found if path.parts[-3] != "pretrain"]  # there, an autoencoder
+    paths = [*folder.glob("seed-*/pretrain/config.json"), *runs]
+    for path in sorted(paths):
+        config, parts = methods.completed(read_json(path)), path.relative_to(folder).parts
+        of_problem = {"problem": config.get("problem")}
+        of_method = {key: config.get(key) for key in ("method", "settings", "aim")}
+        of_request = {key: config.get(key) for key in ("request", "earlier")}
+        checked = [((), of_problem), (parts[1:-1], of_method)]
+        checked += [((parts[0],), {"seed": config.get("seed")})]
+        checked += [((parts[1],), of_request)] if parts[1] != "pretrain" else []
+        for key, present in checked:
+            other, expected = first.setdefault(key, (path.parent, present))
+            difference = first_difference(expected, present)
+            if difference is not None:
+                name, there, here = difference
+                raise InputError(
+                    f"{other} and {path.parent} come from different protocols, and cannot be in "
+                    f"one report: {name} is {there} in the first, but {here} in the second; move "
+                    "one of them out of the study."
+                )
+
+
+def _check_judges(runs: list[Run]) -> None:
+    """Raises unless all generated images were judged alike: other distances say nothing."""
+    for run in runs[1:]:
+        difference = first_difference(dict(runs[0].judged), dict(run.judged))
+        if difference is not None:
+            name, there, here = difference
+            raise InputError(
+                f"{runs[0].folder} and {run.folder} were judged differently, and cannot be in one "
+                f"report: {name} is {there} in the first, but {here} in the second; evaluate all "
+                "runs of the study alike."
+            )
+
+
+def _machines(runs: Iterable[Run]) -> tuple[dict[str, Any], ...]:
+    """The machines that trained the runs: a study may be finished on another than it began on."""
+    often = Counter(json.dumps(dict(run.machine)) for run in runs if run.machine)
+    return tuple(json.loads(text) for text, _ in often.most_common())
+
+
+def _ordered(planned: Any, found: Iterable[str]) -> tuple[str, ...]:
+    names = sorted(set(found))
+    first = [name for name in planned if name in names] if isinstance(planned, list) else []
+    return tuple(dict.fromkeys([*first, *names]))
+
+
+def read_study(folder: str | Path) -> Study:
+    """Reads a study folder, finished or not.
+
+    Args:
+        folder: the folder with `study.json`.
+
+    Returns:
+        The study. Where a retrained model of the same seed and request has finished, runs carry
+        their distances to it even if they were evaluated before it existed.
+
+    Raises:
+        InputError: if `study.json` is missing, any file that exists is malformed, naming it, or two
+            runs come from different protocols, naming both and the field.
+    """
+    folder = Path(folder)
+    plan = read_json(folder / "study.json")
+    machine = plan.get("machine") or {}
+    if not isinstance(machine, dict):
+        raise InputError(f'{folder / "study.json"} has "machine" = {machine!r}, not an object.')
+    _check_protocols(folder)
+    runs: list[Run] = []
+    unfinished: list[Unfinished] = []
+    for seed_folder in _folders(folder):
+        match = re.fullmatch(r"seed-(\d+)", seed_folder.name)
+        if match is None:
+            continue
+        seed = int(match[1])
+        for request_folder in _folders(seed_folder):
+            if request_folder.name == "pretrain":
+                continue
+            group = []
+            for path in _folders(request_folder):
+                if (path / "results.json").exists():
+                    group.append(_read_run(path, seed, request_folder.name))
+                else:
+                    steps = [entry.get("step") for entry in read_lines(path / "metrics.jsonl")]
+                    last = steps[-1] if steps and is_number(steps[-1]) else None
+                    diverged = (path / DIVERGED).exists() and not (path / "done.json").exists()
+                    place = (seed, request_folder.name, path.name)
+                    unfinished.append(Unfinished(*place, last, diverged, _read_settings(path)))
+            original = next((run for run in group if run.name == "original"), None)
+            if original is not None:
+                group = [_beside_original(run, original) for run in group]
+            retrained = next((run for run in group if run.name == "retrain"), None)
+            if retrained is not None:
+                group = [run if run is retrained else _complete(run, retrained) for run in group]
+            runs.extend(group)
+    runs.sort(key=lambda run: run.seed)
+    _check_judges(runs)
+    everything: list[Run | Unfinished] = [*runs, *unfinished]
+    names = {each.name for each in everything} - set(REFERENCES)
+    return Study(
+        folder=folder,
+        title=str(plan.get("title") or folder.resolve().name),
+        dataset=str(plan.get("dataset") or "not recorded"),
+        model=str(plan.get("model") or "not recorded"),
+        machines=_machines(runs) or ((machine,) if machine else ()),
+        seeds=tuple(sorted({each.seed for each in everything})),
+        requests=_ordered(plan.get("requests"), (each.request for each in everything)),
+        methods=_ordered(plan.get("methods"), names),
+        runs=tuple(runs),
+        unfinished=tuple(unfinished),
+    )

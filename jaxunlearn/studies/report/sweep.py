@@ -1,0 +1,246 @@
+"""The report of a sweep: the front of forgetting against utility, from the cells' files.
+
+Both are seen on data that a choice may see: the utility is the validation accuracy, and the forget
+error is how far the forget accuracy is from that of unseen data,
+
+    |FA - U|,   U = the original's validation accuracy, or 0 where whole classes are forgotten,
+
+in percentage points, means over the seeds. The hypervolume is counted from the original model's
+forget error and a validation accuracy 10 points below the original's: a setting that is worse than
+that in either adds nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
+from jaxunlearn.files import read_json, write_record, write_text
+from jaxunlearn.studies.report.front import draw_front, is_shown
+from jaxunlearn.studies.runs.schema import Filled, check_record
+from jaxunlearn.types import InputError
+
+_LOSS_ALLOWED = 10.0
+_SHOWN = {
+    "forget_accuracy": "FA",
+    "retain_accuracy": "RA",
+    "validation_accuracy": "VA",
+    "test_accuracy": "TA",
+    "five_part_gap": "five-part gap",
+    "js_to_retrained": "JS",
+}
+
+
+_ACCURACIES = {"forget_accuracy": float, "validation_accuracy": float}
+_PLAN = {
+    "identity": {
+        "problem": {"data": str, "model": str},
+        "method": str,
+        "varied": Filled({str: ([float], {"low": float, "high": float})}),
+        "search": str,
+    },
+    "request": str,
+    "unseen_accuracy": float,
+    "original": _ACCURACIES,
+    "retrained": (None, _ACCURACIES),
+    "cells": [str],
+    "machine": dict,
+}
+_METRICS = (None, {str: float} | _ACCURACIES)
+_CELL = {"settings": dict, "seed": int, "seconds": float, "metrics": _METRICS}
+
+
+def cell_file(settings: Mapping[str, float], seed: int) -> str:
+    """The name of the file of a run, which follows from its settings and its seed alone.
+
+    Example:
+        >>> cell_file({"alpha": 1.0, "momentum": 0.9}, seed=7)
+        'setting-41c9261c7a0d-seed-7.json'
+    """
+    numbers = {name: float(value) for name, value in settings.items()}
+    digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+    return f"setting-{digest[:12]}-seed-{seed}.json"
+
+
+def write_sweep_report(folder: Path) -> dict[str, Path]:
+    """Writes `report.md`, `results.json` and `front.svg` into the folder of a sweep.
+
+    Args:
+        folder: with `sweep.json` and the cells, not all of which need be finished.
+
+    Returns:
+        The paths written, by "markdown", "json" and "picture".
+
+    Raises:
+        InputError: a file is missing or malformed.
+    """
+    plan = read_json(folder / "sweep.json")
+    check_record(folder / "sweep.json", plan, _PLAN)
+    found = aggregate(folder, plan)
+    paths = {
+        "markdown": folder / "report.md",
+        "json": folder / "results.json",
+        "picture": folder / "front.svg",
+    }
+    points = [(row["validation_accuracy"], row["forget_error"]) for row in found["settings"]]
+    retrained, text = found["retrained"], render_sweep(found)
+    picture = draw_front(
+        points,
+        [points[i] for i, row in enumerate(found["settings"]) if row["on_front"]],
+        (plan["original"]["validation_accuracy"], found["reference"]["forget_error"]),
+        None
+        if retrained is None
+        else (
+            retrained["validation_accuracy"],
+            abs(retrained["forget_accuracy"] - plan["unseen_accuracy"]),
+        ),
+        (found["reference"]["validation_accuracy"], found["reference"]["forget_error"]),
+    )
+    write_text(paths["picture"], picture)
+    write_record(paths["json"], found)
+    write_text(paths["markdown"], text)
+    return paths
+
+
+def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    """What the finished cells say.
+
+    Args:
+        folder: of the sweep.
+        plan: the content of its `sweep.json`.
+
+    Returns:
+        A dict that `json.dumps` accepts: what was swept, every setting with its means over the
+        seeds, its forget error and whether it is on the front, what diverged, and the hypervolume
+        with its reference.
+
+    Raises:
+        InputError: a cell is malformed.
+    """
+    shape = _CELL | {"settings": dict.fromkeys(plan["identity"]["varied"], float)}
+    unseen, identity = plan["unseen_accuracy"], plan["identity"]
+    by_setting: dict[str, list[dict[str, Any]]] = {}
+    diverged: list[str] = []
+    finished = 0
+    for name in plan["cells"]:
+        if not (folder / "cells" / name).exists():
+            continue
+        cell = read_json(folder / "cells" / name)
+        check_record(folder / "cells" / name, cell, shape)
+        if cell_file(cell["settings"], cell["seed"]) != name:
+            raise InputError(
+                f"{folder / 'cells' / name} is of other settings or another seed than its name "
+                "tells; delete it and run the sweep again."
+            )
+        finished += 1
+        if cell.get("metrics"):
+            shape |= {"metrics": (None, dict.fromkeys(cell["metrics"], float))}  # as in all others
+        else:
+            diverged.append(f"{Path(name).stem} ({_words(cell['settings'])})")
+        by_setting.setdefault(json.dumps(cell["settings"], sort_keys=True), []).append(cell)
+    rows: list[dict[str, Any]] = []
+    for cells in by_setting.values():
+        metrics = [cell["metrics"] for cell in cells if cell.get("metrics")]
+        if len(metrics) < len(cells):  # a setting that diverges with some seed is no choice
+            continue
+        means = {key: float(np.mean([each[key] for each in metrics])) for key in metrics[0]}
+        errors = [abs(each["forget_accuracy"] - unseen) for each in metrics]
+        seconds = float(np.mean([cell["seconds"] for cell in cells]))
+        settings = {"settings": cells[0]["settings"], "seeds": len(cells), "seconds": seconds}
+        rows.append(settings | {"forget_error": float(np.mean(errors))} | means)
+    rows.sort(key=lambda row: row["forget_error"])
+    places = [(row["forget_error"], -row["validation_accuracy"]) for row in rows]
+    front = set(pareto_front(places).tolist())
+    reference = {
+        "forget_error": abs(plan["original"]["forget_accuracy"] - unseen),
+        "validation_accuracy": plan["original"]["validation_accuracy"] - _LOSS_ALLOWED,
+    }
+    worst = reference["validation_accuracy"], reference["forget_error"]
+    area = hypervolume(places, (worst[1], -worst[0]))
+    return {
+        "method": identity["method"],
+        "request": plan["request"],
+        "dataset": identity["problem"]["data"],
+        "model": identity["problem"]["model"],
+        "varied": identity["varied"],
+        "search": identity["search"],
+        "machine": plan["machine"],
+        "unseen_accuracy": unseen,
+        "original": plan["original"],
+        "retrained": plan.get("retrained"),
+        "cells": len(plan["cells"]),
+        "finished": finished,
+        "diverged": diverged,
+        "hypervolume": area,
+        "reference": reference,
+        "settings": [
+            row
+            | {"on_front": i in front, "in_picture": is_shown((-places[i][1], places[i][0]), worst)}
+            for i, row in enumerate(rows)
+        ],
+    }
+
+
+def render_sweep(found: dict[str, Any]) -> str:
+    """Writes the report as Markdown.
+
+    Args:
+        found: from `aggregate`.
+
+    Returns:
+        The text, ending with a newline.
+    """
+    reference, rows = found["reference"], found["settings"]
+    front = [row for row in rows if row["on_front"]]
+    outside = sum(not row["in_picture"] for row in rows) or "none"
+    ranges = [
+        f"{name} from {values['low']:g} to {values['high']:g}"
+        if isinstance(values, dict)
+        else f"{name} {', '.join(f'{value:g}' for value in values)}"
+        for name, values in found["varied"].items()
+    ]
+    lines = [
+        f"# Sweep of {found['method']}: {', '.join(found['varied'])}",
+        "",
+        f"- **Data, model, request:** {found['dataset']}, {found['model']}, {found['request']}",
+        f"- **Varied:** {'; '.join(ranges)} ({found['search']})",
+        f"- **Cells finished:** {found['finished']} of {found['cells']}, of which "
+        f"{len(found['diverged'])} diverged",
+        f"- **On the front:** {len(front)} of {len(rows)} settings",
+        f"- **Hypervolume:** {found['hypervolume']:.2f} squared percentage points, counted from a "
+        f"forget error of {reference['forget_error']:.2f} (the original model's) and a validation "
+        f"accuracy of {reference['validation_accuracy']:.2f} ({_LOSS_ALLOWED:g} below the "
+        "original's)",
+        "",
+        "![Forget error against validation accuracy](front.svg)",
+        "",
+        "To the right: validation accuracy, higher is better. Upwards: forget error, the distance "
+        f"of the forget accuracy to {found['unseen_accuracy']:.2f}%, which unseen data would have; "
+        "lower is better. Filled: settings that no other one beats in both. Hollow: the others. "
+        f"Shaded: the hypervolume. Cross: the original model. Outside the picture: {outside}."
+        + (" Diamond: the retrained model." if found["retrained"] is not None else ""),
+        "",
+    ]
+    if front:
+        names = list(found["varied"])
+        shown = {key: title for key, title in _SHOWN.items() if key in front[0]}
+        titles = [*names, "forget error", *shown.values(), "seeds", "s"]
+        lines += ["| " + " | ".join(titles) + " |", "|" + " ---: |" * len(titles)]
+        for row in front:
+            digits = [f"{row['settings'][name]:g}" for name in names]
+            digits += [f"{row['forget_error']:.2f}"]
+            digits += [f"{row[key]:.{3 if key.startswith('js') else 2}f}" for key in shown]
+            digits += [str(row["seeds"]), f"{row['seconds']:.2f}"]
+            lines.append("| " + " | ".join(digits) + " |")
+        lines += ["", "Means over the seeds; seconds are a run's share of its group's time."]
+    if found["diverged"]:
+        lines += ["", f"Diverged: {'; '.join(found['diverged'])}."]
+    return "\n".join(lines) + "\n"
+
+
+def _words(settings: dict[str, float]) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in settings.items())

@@ -1,0 +1,151 @@
+"""What the blind tuner found: the settings as TOML, and a table that shows what blindness costs."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxunlearn.files import read_json
+from jaxunlearn.studies.runs.schema import Filled, check_record
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+FILE = "tuning.json"
+_TRIAL = {"target": float, "five_part_gap": (None, float), "settings": dict}
+_RECORD = {
+    "protocol": {"seeds": list, "trials": int, "problem": (None, dict)},
+    "found": {str: {str: {"ranges": dict, "trials": Filled([_TRIAL])}}},
+}
+
+
+def read_tuning(folder: Path) -> dict[str, Any]:
+    """What a search has found so far.
+
+    Args:
+        folder: with `tuning.json`.
+
+    Returns:
+        Its content.
+
+    Raises:
+        InputError: the file is missing or malformed.
+    """
+    record = read_json(folder / FILE)
+    check_record(folder / FILE, record, _RECORD)
+    return record
+
+
+def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """What blindness costs.
+
+    Args:
+        trials: of one run, the best target first.
+
+    Returns:
+        The five-part gaps of the setting chosen blind and of the best one, whose difference is the
+        regret; None if no retrained models were made.
+
+    Example:
+        >>> regret([{"target": 1.0, "five_part_gap": 3.0}, {"target": 2.0, "five_part_gap": 2.5}])
+        (3.0, 2.5)
+    """
+    if any(trial.get("five_part_gap") is None for trial in trials):
+        return None
+    return trials[0]["five_part_gap"], min(trial["five_part_gap"] for trial in trials)
+
+
+def without_choice(record: dict[str, Any]) -> list[str]:
+    """The runs that no setting was found for: the best trial diverged, from one seed or all.
+
+    Args:
+        record: the content of `tuning.json`.
+
+    Returns:
+        "REQUEST NAME" of each.
+    """
+    return [
+        f"{request} {name}"
+        for request, runs in record["found"].items()
+        for name, found in runs.items()
+        if _best_diverged(found["trials"])
+    ]
+
+
+def chosen_toml(record: dict[str, Any]) -> str:
+    """The settings chosen blind, as overrides for a study's configuration.
+
+    Args:
+        record: the content of `tuning.json`.
+
+    Returns:
+        TOML, with the targets (and gaps, if known) as comments; runs without a choice are named.
+    """
+    lines = []
+    for request, runs in record["found"].items():
+        for name, found in runs.items():
+            trials = found["trials"]
+            if _best_diverged(trials):
+                lines += [f"# {request} {name}: the best trial diverged or broke its budget", ""]
+                continue
+            comment = f"# target {trials[0]['target']:.2f}, median {_median(trials):.2f}"
+            gaps = regret(trials)
+            if gaps is not None:
+                comment += f"; five-part gap {gaps[0]:.2f}, tuned by the oracle {gaps[1]:.2f}"
+            lines += [comment, f"[overrides.{_toml(request)}.{_toml(name)}]"]
+            lines += [f"{key} = {_toml(v)}" for key, v in trials[0]["settings"].items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def render_tuning(folder: Path) -> "RichTable":
+    """The targets of a search, and the five-part gaps of blind and oracle tuning if they are known.
+
+    Args:
+        folder: with `tuning.json`.
+
+    Returns:
+        A `rich.table.Table`.
+
+    Raises:
+        InputError: the file is missing or malformed.
+    """
+    from rich import box
+    from rich.table import Table
+
+    found = read_tuning(folder)["found"]
+    rendered = Table(
+        caption="tuned: how many numbers were drawn; target: |RA - RA0| + |VA - VA0| + |FA - U| "
+        "in points, seen by the tuner; gap: five-part gap to the retrained model, not seen; "
+        "regret: what blindness costs",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+    )
+    for heading in ("request", "run"):
+        rendered.add_column(heading)
+    for heading in ("tuned", "trials", "target", "median", "gap, blind", "gap, oracle", "regret"):
+        rendered.add_column(heading, justify="right")
+    for request, runs in found.items():
+        for index, (name, entry) in enumerate(runs.items(), start=1):
+            trials, gaps = entry["trials"], regret(entry["trials"])
+            numbers = [trials[0]["target"], _median(trials)]
+            numbers += [] if gaps is None else [*gaps, gaps[0] - gaps[1]]
+            texts = [f"{value:.2f}" for value in numbers] + ["–"] * (5 - len(numbers))
+            tuned = sum(isinstance(values, list) for values in entry["ranges"].values())
+            counts = (str(tuned), str(len(trials)))
+            rendered.add_row(request, name, *counts, *texts, end_section=index == len(runs))
+    return rendered
+
+
+def _best_diverged(trials: list[dict[str, Any]]) -> bool:
+    return "diverged" in trials[0]
+
+
+def _toml(value: Any) -> str:
+    """A value, or a quoted key, as TOML has it: JSON that leaves other letters as they are."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _median(trials: list[dict[str, Any]]) -> float:
+    return float(np.median([trial["target"] for trial in trials]))

@@ -1,0 +1,144 @@
+"""The record of deletions: every request that a model's weights have honoured, one after another.
+
+`deletions.jsonl` in a run folder of `unlearn` has one line for each request, the oldest first: the
+lines of the run that it began with, as they stand there, and one of its own. A line says what was
+asked, how many examples that were and their fingerprint, the method, the fingerprints of the
+weights before and after, and when; it also holds the hash of the line before, and ends with its
+own. So a line that was altered, left out or put in is found. A hash is no signature: whoever
+rewrites all lines from one on rewrites history, unless the newest hash was kept elsewhere.
+"""
+
+import itertools
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import SEAL, sealed, write_text
+from jaxunlearn.studies.problem import load_dataset, load_splits
+from jaxunlearn.studies.runs.folder import RunConfig, check_data, read_config, read_done
+from jaxunlearn.training.checkpoints import fingerprint
+from jaxunlearn.types import InputError
+
+FILE = "deletions.jsonl"
+
+
+def read_start(run: Path) -> tuple[RunConfig, tuple[ForgetRequest, ...]]:
+    """What unlearning may start from: a finished run of pretraining, or of unlearning.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        Its configuration, and what it has forgotten, the oldest request first.
+
+    Raises:
+        InputError: the folder holds no such run, or one of other data, or its record of deletions
+            was altered.
+    """
+    config = read_config(run, "pretrain", "unlearn")
+    check_data(run, load_dataset(config.problem))
+    read(run)
+    return config, requests(config)
+
+
+def requests(config: RunConfig) -> tuple[ForgetRequest, ...]:
+    """All requests that the weights of a run have honoured, the oldest first."""
+    if config.request is None:
+        return ()
+    return (*(config.earlier or ()), config.request)
+
+
+def write(run: Path, earlier: list[dict[str, Any]], config: RunConfig, result: str) -> None:
+    """Writes the record of a run that has ended: the lines before, and its own.
+
+    Args:
+        run: the run folder.
+        earlier: the lines of the run that it started from.
+        config: what the run was for.
+        result: the fingerprint of its weights.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    entry = _expected(config, result) | {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "previous": earlier[-1][SEAL] if earlier else None,
+    }
+    lines = [*earlier, sealed(entry)]
+    write_text(run / FILE, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """The record of a finished run, every line of it checked.
+
+    Args:
+        run: the run folder of `pretrain` or `unlearn`.
+
+    Returns:
+        One entry for each request, the oldest first; none for the original model.
+
+    Raises:
+        InputError: the record is missing or damaged, a line was altered, left out or put in, or it
+            is that of another run.
+    """
+    config = read_config(run, "pretrain", "unlearn")
+    if config.request is None:
+        return []
+    path, entries = run / FILE, []
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}), and without it nobody can say what these weights "
+            "have forgotten; restore it, or unlearn anew in another folder."
+        ) from error
+    before = None
+    for number, line in enumerate(lines, start=1):
+        entry = _parsed(line)
+        content = {key: value for key, value in entry.items() if key != SEAL}
+        if entry.get("previous") != before or entry != sealed(content):
+            raise _altered(path, f"line {number} does not follow from the line before")
+        before = entry[SEAL]
+        entries.append(entry)
+    asked = [each.name for each in requests(config)]
+    if [entry.get("request") for entry in entries] != asked:
+        raise _altered(path, f"it does not name the requests {', '.join(asked)} in this order")
+    for one, following in itertools.pairwise(entries):
+        if one.get("result") != following.get("start"):
+            raise _altered(
+                path, f"{following.get('request')} did not start from the weights before"
+            )
+    for key, value in _expected(config, read_done(run)["weights"]).items():
+        if entries[-1].get(key) != value:
+            raise _altered(path, f"its last line has another {key} than the run")
+    return entries
+
+
+def _expected(config: RunConfig, result: str) -> dict[str, Any]:
+    """What a line says of a run, but for its time and place."""
+    request = config.request
+    assert request is not None
+    chosen = load_splits(config.problem, config.seed, request, config.earlier).forget.index
+    return {
+        "request": request.name,
+        "examples": len(chosen),
+        "examples_fingerprint": fingerprint(chosen),
+        "method": config.method,
+        "start": config.start,
+        "result": result,
+    }
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line as an entry; an empty one, which has no hash, if it is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _altered(path: Path, how: str) -> InputError:
+    return InputError(f"{path} was altered: {how}; restore it, or unlearn anew in another folder.")

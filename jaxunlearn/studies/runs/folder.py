@@ -1,0 +1,248 @@
+"""Run folders: what a run is for, whether it is finished, and what it leaves behind.
+
+A run folder holds `config.json` (what the run is for), `fingerprints.json` (of the data, and where
+it was), `forget_request.json` (which examples), `metrics.jsonl`, `checkpoints/` (to resume),
+`weights/` (the result), `deletions.jsonl` (of unlearning: every request that the weights have
+honoured), `done.json` (what it cost) or `diverged.json` (why it has no result), and after
+evaluation `results.json` and `predictions.npz`. A folder belongs to one configuration and to one
+data set for good, wherever both are moved.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxunlearn import data, methods
+from jaxunlearn.data import Dataset, ForgetRequest, Splits
+from jaxunlearn.files import read_json, write_record
+from jaxunlearn.studies.config import PLACES, Aim, Problem, check_seeds
+from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.problem import Weights, data_places, load_dataset, load_shapes
+from jaxunlearn.studies.runs.locks import check_claim, check_same
+from jaxunlearn.training.checkpoints import Checkpointer
+from jaxunlearn.types import InputError
+
+DIVERGED = "diverged.json"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is for: the content of `config.json`.
+
+    Attributes:
+        stage: "pretrain", "retrain" or "unlearn".
+        problem: what is learned.
+        seed: the pretraining seed.
+        request: what is forgotten, or left out, by its examples if it was given as a file; None in
+            pretraining.
+        again: the second retrained model, whose distance to the first is the floor.
+        method: the name of the method.
+        settings: all its settings.
+        start: the fingerprint of the weights that unlearning starts from.
+        aim: what else unlearning is told; None where there is nothing.
+        earlier: the requests that the weights unlearning starts from have forgotten already, the
+            oldest first, or that retraining leaves out too; None where there are none.
+    """
+
+    stage: str
+    problem: Problem
+    seed: int
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    request: ForgetRequest | None = None
+    again: bool = False
+    start: str | None = None
+    aim: Aim | None = None
+    earlier: tuple[ForgetRequest, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_seeds([self.seed])
+        if self.aim == Aim():
+            object.__setattr__(self, "aim", None)
+        if self.request is not None:
+            object.__setattr__(self, "request", self.request.resolved())
+
+
+def read_record(run: Path) -> RunConfig:
+    """What a run is for, finished or not, and where its data was if that is still there.
+
+    Raises:
+        InputError: a record is missing or damaged.
+    """
+    config = from_dict(RunConfig, read_json(run / "config.json"), f"{run / 'config.json'}")
+    if not (run / "fingerprints.json").exists():
+        return config
+    recorded = read_json(run / "fingerprints.json")
+    places = {name: recorded.get(name) for name in PLACES}
+    there = {name: place for name, place in places.items() if place and Path(place).is_dir()}
+    return replace(config, problem=replace(config.problem, **there))
+
+
+def read_config(run: Path, *stages: str) -> RunConfig:
+    """What a finished run was for.
+
+    Args:
+        run: the run folder.
+        *stages: those that will do.
+
+    Returns:
+        Its configuration.
+
+    Raises:
+        InputError: the folder holds no run, one of another stage, or an unfinished one.
+    """
+    wanted = " or ".join(stages)
+    exported = (run / "model_index.json").exists() or any(run.glob("*.safetensors"))
+    if exported and not (run / "fingerprints.json").exists():
+        raise InputError(
+            f"{run} holds weights in the layout of another library, not a run; scripts read them "
+            f"by jaxunlearn.models.pretrained, commands take the folder of a finished {wanted}."
+        )
+    if not (run / "config.json").is_file():
+        raise InputError(f"{run} holds no run; give the folder of a finished {wanted}.")
+    config = read_record(run)
+    if config.stage not in stages:
+        raise InputError(
+            f"{run} is the folder of a run of {config.stage}, but one of {wanted} is needed here."
+        )
+    if not is_finished(run):
+        if (run / DIVERGED).exists():
+            raise InputError(
+                f"the run of {config.stage} in {run} diverged: "
+                f"{read_json(run / DIVERGED)['reason']} Delete the folder before another try."
+            )
+        raise InputError(
+            f"the run of {config.stage} in {run} is not finished; run the command that started it "
+            "again, and it continues where it stopped."
+        )
+    return config
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has its result. Weights that were deleted are made again from a checkpoint."""
+    return (run / "done.json").exists() and Checkpointer(run / "weights").newest_step() is not None
+
+
+def read_done(run: Path) -> dict[str, Any]:
+    """What a finished run left on record: "steps", "seconds", "compile_seconds", "weights".
+
+    Raises:
+        InputError: the run is not finished, or the record is damaged.
+    """
+    done = read_json(run / "done.json")
+    for key, kind in {
+        "steps": int,
+        "seconds": float,
+        "compile_seconds": float,
+        "weights": str,
+    }.items():
+        if not isinstance(done.get(key), kind):
+            raise InputError(
+                f"{run / 'done.json'} has {key} = {done.get(key)!r}, which must be of type "
+                f"{kind.__name__}; delete the file and run the same command again."
+            )
+    return done
+
+
+def read_pretrained(run: Path) -> RunConfig:
+    """The configuration of a finished pretraining run, whose data must be the same still.
+
+    Raises:
+        InputError: the folder holds no such run, or one of other data.
+    """
+    config = read_config(run, "pretrain")
+    check_data(run, load_dataset(config.problem))
+    return config
+
+
+def load_weights(run: Path, problem: Problem) -> Weights:
+    """The final weights of a finished run, checked against the model of the problem.
+
+    Raises:
+        InputError: no weights, damaged ones, or those of another run or model.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        load_shapes(problem),
+    )
+    weights, record = Checkpointer(run / "weights").restore(target)
+    if record["fingerprint"] != read_done(run)["weights"]:
+        raise InputError(
+            f"the weights in {run / 'weights'} are those of another run; restore them, or delete "
+            "that folder and run the same command again."
+        )
+    return weights
+
+
+def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
+    """Raises unless a folder is free for a run, or holds that very run on the same data.
+
+    Nothing is written. Settings that a method has gained since the run had their defaults in it.
+
+    Args:
+        run: the run folder.
+        config: what the run is for; a `start` of None is one not known yet.
+        dataset: the data set.
+        splits: what the request chose, if there is one.
+
+    Raises:
+        InputError: it is not free.
+    """
+    if not check_claim(run, "config.json", "run"):
+        return
+    present, wanted = methods.completed(read_json(run / "config.json")), _plain(config)
+    if config.start is None:
+        present = present | {"start": None}
+    check_same(present, wanted, f"{run} was written by another configuration")
+    if (run / "fingerprints.json").exists():
+        check_data(run, dataset)
+    path = run / "forget_request.json"
+    if splits is not None and path.exists():
+        if data.load_request(path, dataset).tolist() != splits.forget.index.tolist():
+            raise InputError(
+                f"{path} names other examples than the request does now; name a new folder, or "
+                "delete this one."
+            )
+
+
+def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
+    """Makes a folder that of a run, unless it is already; call it when the folder is locked.
+
+    Raises:
+        InputError: it is not free, or cannot be written.
+    """
+    check(run, config, dataset, splits)
+    if not (run / "config.json").exists():
+        write_record(run / "config.json", _plain(config))
+    if not (run / "fingerprints.json").exists():
+        places = {name: place for name, place in data_places(config.problem).items() if place}
+        write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | places)
+    path = run / "forget_request.json"
+    if config.request is not None and splits is not None and not path.exists():
+        data.save_request(path, config.request, dataset, splits)
+
+
+def check_data(run: Path, dataset: Dataset) -> None:
+    """Raises unless a data set is the one that a run learned from.
+
+    Raises:
+        InputError: it is another one.
+    """
+    saved, present = read_json(run / "fingerprints.json").get("data"), dataset.fingerprint
+    if saved != present:
+        raise InputError(
+            f"{run} was trained on other data: {dataset.name} had the fingerprint "
+            f"{str(saved)[:12]}, but now has {present[:12]}; restore the data, say where it is "
+            "(--data-dir), or begin again in another folder."
+        )
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """The configuration as JSON has it, tuples as lists, without where the data is."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain | {"problem": config.problem.identity()}

@@ -1,0 +1,111 @@
+"""One pretrained model and one request, in memory: what tuning and sweeps try settings on."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxunlearn import evaluation
+from jaxunlearn.data import ForgetRequest, Splits
+from jaxunlearn.evaluation import SplitPredictions
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.problem import Weights, load_splits, load_task, to_device
+from jaxunlearn.studies.runs import evaluate
+from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
+from jaxunlearn.types import Arrays, Task
+
+_BLIND = ("forget", "retain", "validation")
+
+
+class Case(NamedTuple):
+    """One pretrained model and one request.
+
+    Attributes:
+        task: the task.
+        seed: the pretraining seed.
+        original: the original model.
+        splits: the five sets of examples.
+        forget: the forget data on the device, with unseen examples beside them where there are
+            such.
+        retain: the retain data on the device.
+        retrained: predictions and metrics of the retrained model, if there is one.
+    """
+
+    task: Task
+    seed: int
+    original: Weights
+    splits: Splits
+    forget: Arrays
+    retain: Arrays
+    retrained: tuple[SplitPredictions, dict[str, float]] | None
+
+
+def load_case(
+    problem: Problem,
+    seed: int,
+    request: ForgetRequest,
+    original: Weights,
+    retrained: Path | None = None,
+) -> Case:
+    """Loads a case.
+
+    Args:
+        problem: what is learned.
+        seed: the pretraining seed.
+        request: what is forgotten.
+        original: the original model.
+        retrained: the evaluated run folder of the retrained model, if distances are wanted.
+
+    Returns:
+        The case.
+
+    Raises:
+        InputError: the data cannot be had, or the retrained model was not evaluated.
+    """
+    oracle = None
+    if retrained is not None:
+        metrics = evaluate.read_metrics(retrained)
+        oracle = SplitPredictions.load(retrained / "predictions.npz"), metrics
+    splits = load_splits(problem, seed, request)
+    task, forget = load_task(problem), to_device(splits.forget)
+    if has_unseen(splits):
+        forget = with_unseen(task, original, splits, forget)
+    return Case(
+        task,
+        seed,
+        original,
+        splits,
+        forget,
+        to_device(splits.retain),
+        oracle,
+    )
+
+
+def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
+    """Accuracies on the data that a blind choice may see: forget, retain and validation data.
+
+    Args:
+        case: what the model is of.
+        weights: of the model.
+
+    Returns:
+        "forget_accuracy", "retain_accuracy" and "validation_accuracy", in percent.
+    """
+    metrics = {}
+    for name in _BLIND:
+        arrays = getattr(case.splits, name).arrays()
+        predictions = evaluate.predict(case.task, weights, arrays)
+        metrics[f"{name}_accuracy"] = evaluation.accuracy(predictions)
+    return metrics
+
+
+def all_metrics(case: Case, weights: Weights) -> dict[str, float]:
+    """All metrics of a model, with the distances to the retrained model if there is one.
+
+    Args:
+        case: what the model is of.
+        weights: of the model.
+
+    Returns:
+        What `evaluation.evaluate` returns.
+    """
+    predictions = evaluate.predict_splits(case.task, weights, case.splits)
+    return evaluation.evaluate(predictions, *(case.retrained or ()))

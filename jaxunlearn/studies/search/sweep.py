@@ -1,0 +1,287 @@
+"""Sweeps: one method with many settings and seeds, as groups of runs that share one program.
+
+    setting 1 2 3 ... x seed  ->  cells  ->  groups under vmap  ->  one file a cell  ->  a front
+
+The settings are a grid, or points drawn at random, always the same ones; more trials begin with the
+fewer ones. A cell is its settings and its seed, in whatever order these were given, and its file is
+named after both. A cell that is finished is not run again, a run that diverges is a finished cell
+without metrics, and the shards of a job array share the cells of one folder among them.
+
+The folder holds `sweep.json` (what is swept), `cells/` (one JSON file each), and what is made of
+them: `report.md`, `results.json` and `front.svg`.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxunlearn import methods
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import read_json, write_record
+from jaxunlearn.studies.config import Problem, check_seeds
+from jaxunlearn.studies.console import say, show_progress
+from jaxunlearn.studies.problem import check_classifies, load_splits, load_task, machine
+from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
+from jaxunlearn.studies.runs import evaluate, train
+from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.locks import check_claim, check_same, in_turn, locked
+from jaxunlearn.studies.runs.shards import parse_shard
+from jaxunlearn.studies.runs.unseen import check_unseen
+from jaxunlearn.studies.search import space as search_space
+from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn.studies.search.space import Space
+from jaxunlearn.training import Diverged, programs
+from jaxunlearn.training.groups import fitting_size, run_group
+from jaxunlearn.types import InputError
+
+_FORMAT = 2  # of a folder; in the first, cells were numbered
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is swept.
+
+    Attributes:
+        pretrained: the run folder of the original model.
+        request: what is forgotten.
+        method: the name of the method.
+        settings: those of its settings that differ from the defaults and do not vary.
+        space: the values of those that vary.
+        trials: how many points of the space are drawn; None tries every one of a grid.
+        seeds: of the runs: data order and random labels; that of the pretraining by default.
+    """
+
+    pretrained: Path
+    request: ForgetRequest
+    method: str
+    space: Space
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trials: int | None = None
+    seeds: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "request", self.request.resolved())
+        object.__setattr__(self, "seeds", tuple(sorted(self.seeds)))
+        if not self.space:
+            raise InputError(
+                "nothing varies, so the grid is empty; name a setting and its values, as in --vary "
+                "learning_rate=0.01,0.1."
+            )
+        if self.method == "retrain":
+            raise InputError("the method retrain has nothing to unlearn; sweep another.")
+        search_space.check_space(self.method, self.space)
+        for name in self.space:
+            if name in self.settings:
+                raise InputError(
+                    f"{name} is given a fixed value and varied; leave one of them out."
+                )
+        if self.trials is not None and self.trials < 1:
+            raise InputError(f"trials is {self.trials}, but must be 1 or more.")
+        check_seeds(self.seeds)
+        methods.settings(self.method, self.settings | self.points()[0])
+
+    def points(self) -> list[dict[str, float]]:
+        """The settings to try, each once."""
+        if self.trials is None:
+            return search_space.grid(self.space)
+        drawn = search_space.draw(self.space, self.trials)
+        return list({json.dumps(point): point for point in drawn}.values())
+
+
+class Cell(NamedTuple):
+    """One run of a sweep: its file, the varied settings, and the seed."""
+
+    path: Path
+    point: dict[str, float]
+    seed: int
+
+
+def sweep(
+    folder: Path,
+    plan: Sweep,
+    *,
+    retrained: Path | None = None,
+    group_size: int = 16,
+    shard: str = "1/1",
+) -> dict[str, Path]:
+    """Runs a sweep, or what is left of it, and writes its report.
+
+    Args:
+        folder: of the sweep; the same sweep continues it.
+        plan: what is swept.
+        retrained: the evaluated run folder of the retrained model, if distances are wanted.
+        group_size: how many cells run at once, or fewer where the memory holds no more.
+        shard: "i/n" runs the i-th of n shares of the cells.
+
+    Returns:
+        The report's files by kind: "markdown", "json" and "picture".
+
+    Raises:
+        InputError: anything wrong with the plan, the data, or what the folders hold; it is found
+            before anything is trained or written.
+        Diverged: some cells of this shard did; all others are done, and the report is written.
+    """
+    if group_size < 1:
+        raise InputError(f"group_size is {group_size}, but must be 1 or more.")
+    share = parse_shard(shard)
+    original = runs.read_pretrained(plan.pretrained)
+    problem, seed = original.problem, original.seed
+    settings = methods.settings(plan.method, plan.settings | plan.points()[0])
+    check_classifies(problem, "sweep")
+    program = programs.of_method(load_task(problem), plan.method, settings)
+    splits = load_splits(problem, seed, plan.request)
+    if len(splits.validation) == 0:
+        raise InputError(
+            f"{plan.request.name} leaves no validation data, which the front needs; pretrain with "
+            f"a larger validation_fraction than {problem.validation_fraction:g}."
+        )
+    check_unseen(settings, splits)
+    if retrained is not None:
+        evaluate.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
+    identity = _identity(plan, problem, seed, retrained)
+    if check_claim(folder, "sweep.json", "sweep"):
+        theirs = methods.completed(read_json(folder / "sweep.json").get("identity", {}))
+        check_same(theirs, identity, f"{folder} holds another sweep")
+
+    weights = runs.load_weights(plan.pretrained, problem)
+    case = load_case(problem, seed, plan.request, weights, retrained)
+    tried = (settings | point for point in plan.points())
+    train.check_original(case.task, plan.method, case.original, case.retain, *tried)
+    cells = [
+        Cell(folder / "cells" / cell_file(point, run_seed), point, run_seed)
+        for point in plan.points()
+        for run_seed in plan.seeds or (seed,)
+    ]
+    with locked(folder, share.part):
+        with in_turn(folder, "plan"):
+            _describe(folder, plan, identity, case, cells)
+        mine = [cell for i, cell in enumerate(cells) if share.has(i)]
+        waiting = [cell for cell in mine if not cell.path.exists()]
+        say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
+        size = _fitting(program, settings, case, waiting, group_size)
+        for first in range(0, len(waiting), size):
+            _run(folder, program, settings, case, waiting[first : first + size], size)
+        with in_turn(folder, "report"):
+            written = write_sweep_report(folder)
+    lost = [_label(cell) for cell in mine if "diverged" in read_json(cell.path)]
+    if lost:
+        raise Diverged(
+            f"diverged: {'; '.join(lost)}. All other cells are in the report, "
+            f"{written['markdown']}."
+        )
+    return written
+
+
+def _label(cell: Cell) -> str:
+    """A cell in words."""
+    settings = ", ".join(f"{name}={value:g}" for name, value in cell.point.items())
+    return f"{cell.path.stem} ({settings})"
+
+
+def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) -> dict[str, Any]:
+    """What all cells of a folder have in common. Trials and seeds may be added."""
+    varied = {
+        name: {"low": values.low, "high": values.high}
+        if isinstance(values, search_space.Range)
+        else sorted(set(values.values))
+        for name, values in sorted(plan.space.items())
+    }
+    identity = {
+        "format": _FORMAT,
+        "problem": problem.identity(),
+        "seed": seed,
+        "pretrained": runs.read_done(plan.pretrained)["weights"],
+        "retrained": None if retrained is None else runs.read_done(retrained)["weights"],
+        "request": dataclasses.asdict(plan.request),
+        "method": plan.method,
+        "settings": methods.settings(plan.method, plan.settings),
+        "varied": varied,
+        "search": "grid" if plan.trials is None else "random",
+    }
+    return json.loads(json.dumps(identity))
+
+
+def _describe(
+    folder: Path, plan: Sweep, identity: dict[str, Any], case: Case, cells: list[Cell]
+) -> None:
+    """Writes `sweep.json`: what is swept, by this command and those before, and the models."""
+    before, path = blind_metrics(case, case.original), folder / "sweep.json"
+    theirs = read_json(path)["cells"] if path.exists() else []
+    description = {
+        "identity": identity,
+        "request": plan.request.name,
+        "unseen_accuracy": 0.0 if plan.request.names_classes else before["validation_accuracy"],
+        "original": before,
+        "retrained": None if case.retrained is None else case.retrained[1],
+        "counts": {name: len(examples) for name, examples in case.splits._asdict().items()},
+        "cells": sorted({*theirs, *(cell.path.name for cell in cells)}),
+        "machine": machine(),
+    }
+    write_record(path, description)
+
+
+def _fitting(
+    program: Any, settings: dict[str, Any], case: Case, cells: list[Cell], most: int
+) -> int:
+    """How many cells run at once: as many as are wanted, wait, and fit the memory."""
+    most = min(most, len(cells))
+    if most < 2:
+        return 1
+    numbers = programs.numbers(settings) | programs.held_out(settings, case.splits)
+    size = fitting_size(program, numbers, case.original, case.forget, case.retain, most=most)
+    if size < most:
+        say(f"{size} of {most} cells at once fit the memory of the device")
+    return size
+
+
+def _run(
+    folder: Path,
+    program: Any,
+    settings: dict[str, Any],
+    case: Case,
+    cells: list[Cell],
+    size: int,
+) -> None:
+    """Runs one group. The last one is filled up with copies, so that all share one program."""
+    members = [cells[i % len(cells)] for i in range(size)]
+    told = programs.held_out(settings, case.splits)
+    label = folder / f"{cells[0].path.stem} and {len(cells) - 1} more"
+    with show_progress(label) as on_progress:
+        group = run_group(
+            program,
+            [programs.numbers(settings | cell.point) | told for cell in members],
+            [cell.seed for cell in members],
+            case.original,
+            case.forget,
+            case.retain,
+            num_steps=settings["num_steps"],
+            on_progress=on_progress,
+        )
+    for i, cell in enumerate(cells):
+        weights, diverged = group.weights[i], group.diverged[i]
+        entry: dict[str, Any] = {
+            "settings": cell.point,
+            "seed": cell.seed,
+            "seconds": group.seconds / size,
+            "group_size": size,
+        }
+        if group.guards:
+            entry["guard"] = group.guards[i]
+        name = _label(cell)
+        if weights is None:
+            entry["diverged"] = diverged
+            say(
+                f"{name}: a loss or a weight became NaN or infinite at step {diverged} of "
+                f"{settings['num_steps']}",
+                style="red",
+            )
+        else:
+            entry["metrics"] = metrics = all_metrics(case, weights)
+            accuracies = "  ".join(
+                f"{split} {metrics[f'{split}_accuracy']:6.2f}"
+                for split in ("forget", "retain", "validation")
+            )
+            say(f"{name}: accuracy: {accuracies} %")
+        write_record(cell.path, entry)

@@ -1,0 +1,353 @@
+"""The blind tuner: it chooses settings without looking at the retrained model or the test set.
+
+For every request and method the same number of random settings is tried, on the same pretrained
+models. A setting is judged by how far it is from what must hold whatever was forgotten: the retain
+and the validation accuracy stay, and the forget data look like data that was never seen,
+
+    target = |RA - RA0| + |VA - VA0| + |FA - U|,   U = VA0, or 0 where whole classes are forgotten,
+
+in percentage points, averaged over the seeds, where 0 marks the original model. A run that diverges
+or breaks its budget counts as 300, the largest target there is.
+
+With `oracle = true` retrained models are made as well, only to say what blindness costs: the regret
+is the five-part gap of the setting chosen blind, minus the smallest one among the same trials. A
+run that diverges counts as a gap of 100.
+
+The folder holds `tuning.json` (all trials, best first), `tuned.toml` (the chosen settings, as
+overrides for a study), and the pretrained and retrained models. What was tried is not tried again.
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import methods, training
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import write_record, write_text
+from jaxunlearn.methods.eupmu_budget import BrokenBudget
+from jaxunlearn.studies.config import Problem, check_requests, check_runs, check_seeds, read_plan
+from jaxunlearn.studies.console import say, show_progress
+from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.problem import Weights, check_classifies, load_splits, load_task, machine
+from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
+from jaxunlearn.studies.runs import evaluate, train
+from jaxunlearn.studies.runs.locks import check_claim, check_same, locked
+from jaxunlearn.studies.runs.unseen import check_unseen
+from jaxunlearn.studies.search import space as search_space
+from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn.training import programs
+from jaxunlearn.types import InputError
+
+_WORST_TARGET, _WORST_GAP = 300.0, 100.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is tuned.
+
+    Attributes:
+        problem: what is learned.
+        requests: what is forgotten, each by every method.
+        seeds: pretraining seeds; use others than those of the study that the settings are for.
+        trials: how many settings are tried for each request and method.
+        search: by the name of a run, its settings: a value, or a range [low, high] to draw from.
+            The run uses the method of that name, or the one named by its entry `method`.
+        overrides: entries by the name of a request, then of a run, in place of those of `search`.
+        oracle: whether to retrain models, to say what tuning with them in sight would have chosen.
+    """
+
+    problem: Problem
+    requests: tuple[ForgetRequest, ...]
+    seeds: tuple[int, ...]
+    trials: int
+    search: dict[str, dict[str, Any]]
+    overrides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    oracle: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise InputError(f"trials is {self.trials}, but must be 1 or more.")
+        for name in ("requests", "seeds", "search"):
+            if not getattr(self, name):
+                raise InputError(f"the search has no {name}, but needs at least one.")
+        check_seeds(self.seeds)
+        names = check_requests(self.requests)
+        check_runs(self.search)
+        for request, runs in self.overrides.items():
+            for what, name, known in (
+                ("request", request, names),
+                *(("run", run, list(self.search)) for run in runs),
+            ):
+                if name not in known:
+                    raise InputError(
+                        f"overrides name the {what} {name!r}, but the search has "
+                        f"{', '.join(known)}; in TOML a name with a dot stands in quotes."
+                    )
+        for each in self.requests:
+            for name in self.search:
+                self.proposals(each, name)
+
+    def entries(self, request: ForgetRequest, name: str) -> dict[str, Any]:
+        """What the file says of a run."""
+        return self.search[name] | self.overrides.get(request.name, {}).get(name, {})
+
+    def proposals(self, request: ForgetRequest, name: str) -> tuple[str, list[dict[str, Any]]]:
+        """The method of a run, and the settings to try: the same ones every time.
+
+        More trials begin with the fewer ones. Where nothing is drawn, one trial is all there is.
+        """
+        entries = self.entries(request, name)
+        method = entries.pop("method", name)
+        fixed, ranges = search_space.from_lists(entries)
+        if not isinstance(method, str):
+            raise InputError(f"the method of run {name} is {method!r}, but must be a name.")
+        if method == "retrain":
+            raise InputError("the method retrain has nothing to unlearn; search for others.")
+        search_space.check_space(method, ranges)
+        methods.settings(method, fixed)
+        drawn = search_space.draw(ranges, self.trials) if ranges else [{}]
+        return method, [fixed | point for point in drawn]
+
+
+def load_search(path: Path) -> Search:
+    """Reads a search from a TOML file.
+
+    Raises:
+        InputError: the file is missing or no TOML, or a field is unknown or wrong.
+    """
+    return from_dict(Search, read_plan(path), "the search")
+
+
+def blind_target(after: dict[str, float], before: dict[str, float], unseen: float) -> float:
+    """How far a model is from what must hold of any model that forgot.
+
+    `|RA - RA0| + |VA - VA0| + |FA - U|`, all in percent.
+
+    Args:
+        after: "forget_accuracy", "retain_accuracy" and "validation_accuracy" of the model.
+        before: the same of the original model.
+        unseen: U, the accuracy that is expected on the forget data, had it never been seen.
+
+    Returns:
+        Percentage points, from 0 to 300.
+
+    Example:
+        >>> before = {"retain_accuracy": 100.0, "validation_accuracy": 90.0}
+        >>> after = {"retain_accuracy": 99.0, "validation_accuracy": 88.0, "forget_accuracy": 94.0}
+        >>> blind_target(after, before, unseen=90.0)
+        7.0
+    """
+    kept = sum(abs(after[key] - before[key]) for key in ("retain_accuracy", "validation_accuracy"))
+    return kept + abs(after["forget_accuracy"] - unseen)
+
+
+def tune(folder: Path, search: Search) -> dict[str, Any]:
+    """Runs a search, or what is left of it.
+
+    Args:
+        folder: receives the models and the results; the same search continues it.
+        search: what to tune.
+
+    Returns:
+        The content of `tuning.json`.
+
+    Raises:
+        InputError: anything wrong with the search, the data, or what the folder holds.
+        Diverged: an original or a retrained model did, or the best trial of some run; then all
+            other runs are finished, and their settings are chosen.
+        Interrupted: Ctrl-C or SIGTERM arrived; finished trials were saved.
+    """
+    _open(folder, search)
+    _check(folder, search)
+    with locked(folder):
+        return _tune(folder, search)
+
+
+def _tune(folder: Path, search: Search) -> dict[str, Any]:
+    record = _open(folder, search)
+    write_record(folder / FILE, record)
+    originals = {
+        seed: train.pretrain(_pretrained(folder, seed), search.problem, seed)
+        for seed in search.seeds
+    }
+    for request in search.requests:
+        cases = [
+            load_case(
+                search.problem, seed, request, original, _oracle(folder, search, seed, request)
+            )
+            for seed, original in originals.items()
+        ]
+        before = [blind_metrics(case, case.original) for case in cases]
+        for name in search.search:
+            _tune_one(folder, search, request, name, cases, before, record)
+    write_text(folder / "tuned.toml", chosen_toml(record))
+    lost = without_choice(record)
+    if lost:
+        raise training.Diverged(
+            f"the best trial diverged or broke its budget of {', '.join(lost)}. The settings of "
+            "all other runs are chosen; lower the range of a learning rate or of a forget scale, "
+            "or raise that of a budget."
+        )
+    return record
+
+
+def _pretrained(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}" / "pretrain"
+
+
+def _retrained(folder: Path, seed: int, request: ForgetRequest) -> Path:
+    return folder / f"seed-{seed}" / request.name / "retrain"
+
+
+def _open(folder: Path, search: Search) -> dict[str, Any]:
+    """What the folder holds of this search; a folder of anything else is refused."""
+    protocol = {"seeds": sorted(search.seeds), "problem": search.problem.identity()}
+    if check_claim(folder, FILE, "search"):
+        record = read_tuning(folder)
+        theirs, otherwise = record["protocol"], f"{folder} holds another search"
+        check_same({key: theirs.get(key) for key in protocol}, protocol, otherwise)
+        if theirs["trials"] > search.trials:
+            check_same({"trials": theirs["trials"]}, {"trials": search.trials}, otherwise)
+        for request in search.requests:
+            for name in search.search:
+                drawn = {_key(proposal) for proposal in search.proposals(request, name)[1]}
+                if _known(record, search, request, name).keys() - drawn:
+                    raise InputError(
+                        f"{folder / FILE} has trials of {request.name} {name} that this search "
+                        "does not draw: another version wrote it, or it was altered; name a new "
+                        "folder."
+                    )
+    else:
+        record = {"machine": machine(), "found": {}}
+    return record | {"protocol": protocol | {"trials": search.trials, "oracle": search.oracle}}
+
+
+def _check(folder: Path, search: Search) -> None:
+    """Raises if anything is wrong with any run, before anything is compiled or written."""
+    check_classifies(search.problem, "tune")
+    task = load_task(search.problem)
+    chosen: dict[ForgetRequest, list[dict[str, Any]]] = {each: [] for each in search.requests}
+    for request in search.requests:
+        for name in search.search:
+            method, proposals = search.proposals(request, name)
+            settings = methods.settings(method, proposals[0])
+            programs.of_method(task, method, settings)
+            chosen[request].append(settings)
+    for seed in search.seeds:
+        train.check(_pretrained(folder, seed), train.pretraining(search.problem, seed))
+        for request in search.requests:
+            splits = load_splits(search.problem, seed, request)
+            if len(splits.validation) == 0:
+                raise InputError(
+                    f"{request.name} leaves no validation data, which blind tuning needs; raise "
+                    f"validation_fraction, which is {search.problem.validation_fraction:g}."
+                )
+            for settings in chosen[request]:
+                check_unseen(settings, splits)
+            if search.oracle:
+                retraining = train.retraining(search.problem, seed, request)
+                train.check(_retrained(folder, seed, request), retraining)
+
+
+def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> Path | None:
+    """The folder of the retrained model, made if it is asked for."""
+    if not search.oracle:
+        return None
+    run = _retrained(folder, seed, request)
+    weights = train.retrain(run, search.problem, seed, request)
+    if not (run / "results.json").exists():
+        cost = evaluate.read_cost(run)
+        evaluate.evaluate(run, weights, search.problem, seed, request, method="retrain", cost=cost)
+    return run
+
+
+def _tune_one(
+    folder: Path,
+    search: Search,
+    request: ForgetRequest,
+    name: str,
+    cases: list[Case],
+    before: list[dict[str, float]],
+    record: dict[str, Any],
+) -> None:
+    """All trials of one run that are not on record yet."""
+    method, proposals = search.proposals(request, name)
+    entries, trials = search.entries(request, name), _known(record, search, request, name)
+    runs = record["found"].setdefault(request.name, {})
+    for number, proposal in enumerate(proposals, start=1):
+        key = _key(proposal)
+        if key in trials and (not search.oracle or "five_part_gap" in trials[key]):
+            continue
+        clock = time.perf_counter()
+        label = folder / request.name / name / f"trial {number} of {len(proposals)}"
+        trials[key] = _try(label, method, proposal, request, cases, before)
+        runs[name] = {"ranges": entries, "trials": sorted(trials.values(), key=_target)}
+        write_record(folder / FILE, record)
+        say(
+            f"{request.name:12}  {name:16} trial {number:3} of {len(proposals)}"
+            f"{time.perf_counter() - clock:8.1f} s  target {_target(trials[key]):7.2f}  "
+            f"best {_target(runs[name]['trials'][0]):7.2f}"
+        )
+
+
+def _known(
+    record: dict[str, Any], search: Search, request: ForgetRequest, name: str
+) -> dict[str, dict[str, Any]]:
+    """The trials of a run on record, by their settings; those of other ranges do not count."""
+    found = record["found"].get(request.name, {}).get(name, {})
+    trials = found["trials"] if found.get("ranges") == search.entries(request, name) else []
+    return {_key(trial["settings"]): trial for trial in trials}
+
+
+def _key(settings: dict[str, Any]) -> str:
+    """Equal for equal settings, in whatever order."""
+    return json.dumps(settings, sort_keys=True)
+
+
+def _target(trial: dict[str, Any]) -> float:
+    return trial["target"]
+
+
+def _try(
+    label: Path,
+    method: str,
+    proposal: dict[str, Any],
+    request: ForgetRequest,
+    cases: list[Case],
+    before: list[dict[str, float]],
+) -> dict[str, Any]:
+    """One setting on all pretrained models: means over them."""
+    settings = methods.settings(method, proposal)
+    rows: list[dict[str, float]] = []
+    for case, original in zip(cases, before, strict=True):
+        try:
+            train.check_original(case.task, method, case.original, case.retain, settings)
+            with show_progress(label) as on_progress:
+                outcome = training.run(
+                    programs.of_method(case.task, method, settings),
+                    programs.numbers(settings) | programs.held_out(settings, case.splits),
+                    case.original,
+                    case.forget,
+                    case.retain,
+                    num_steps=settings["num_steps"],
+                    seed=case.seed,
+                    on_progress=on_progress,
+                )
+        except (training.Diverged, BrokenBudget):
+            gap = {} if case.retrained is None else {"five_part_gap": _WORST_GAP}
+            rows.append({"target": _WORST_TARGET, "diverged": 1.0} | gap)
+            continue
+        weights = Weights(outcome.state.params, outcome.state.model_state)
+        seen = (blind_metrics if case.retrained is None else all_metrics)(case, weights)
+        unseen = 0.0 if request.names_classes else original["validation_accuracy"]
+        row = {key: seen[key] for key in (*original, "five_part_gap") if key in seen}
+        rows.append({"target": blind_target(seen, original, unseen), **row})
+    keys = dict.fromkeys(key for row in rows for key in row)
+    means = {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
+    if "diverged" in means:
+        means["diverged"] = sum("diverged" in row for row in rows)
+    return means | {"settings": proposal}

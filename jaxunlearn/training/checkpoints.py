@@ -1,0 +1,312 @@
+"""Checkpoints by orbax: trees of arrays, restored into the structure they must have.
+
+Each checkpoint holds a tree, a small JSON record with the fingerprint of the tree, and the digests
+of its own files. The digests are checked before orbax reads it, the fingerprint after. A checkpoint
+that is damaged is named and passed over, for the newest sound one.
+"""
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from jaxunlearn.files import file_digest, read_json, unwritable, write_json
+from jaxunlearn.training import hosts
+from jaxunlearn.types import InputError
+
+_CONTENTS = "contents.json"
+_PATTERN, _BUCKET = re.compile(r"\\|\[[^\]]+\]"), "gs:"
+
+
+def fingerprint(tree: Any) -> str:
+    """The SHA-256 of all arrays of a tree: paths, shapes, dtypes and bytes.
+
+    Args:
+        tree: a tree of arrays.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2)})
+        True
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = hosts.whole(leaf)
+        digest.update(f"{_name(path)} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def masks_of(tree: Any) -> dict[str, Any]:
+    """The saliency masks in the state of a method, by their paths; empty where there are none."""
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name: leaf for name, leaf in leaves.items() if "mask" in name.split("/")}
+
+
+def check_place(folder: Path) -> None:
+    """Raises unless checkpoints can be kept in a folder; orbax takes some names for patterns.
+
+    Args:
+        folder: where they shall be.
+
+    Raises:
+        InputError: its path holds "[...]", a backslash, or a folder named "gs:".
+    """
+    place = folder.absolute()
+    found = _PATTERN.search(str(place)) or (
+        _BUCKET in place.parts and re.search(_BUCKET, str(place))
+    )
+    if found:
+        raise InputError(
+            f"{place} has {found[0]!r} in it, but checkpoints can only be kept in a folder whose "
+            f"path holds no [...], no backslash and no part {_BUCKET!r}; choose another name."
+        )
+
+
+class _Damage(Exception):
+    """A checkpoint is not what was written; the message says in what."""
+
+
+class Checkpointer:
+    """The checkpoints of one tree in one folder; the newest two are kept.
+
+    Args:
+        folder: where they are, or will be.
+        say: told in one line of each checkpoint that is damaged and passed over.
+
+    Raises:
+        InputError: a folder that `check_place` refuses.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = warnings.warn) -> None:
+        check_place(folder)
+        self.folder = folder.absolute()
+        self.say = say
+
+    def steps(self) -> list[int]:
+        """The steps of all complete checkpoints, sound or not, in order."""
+        if not self.folder.exists():
+            return []
+        with self._manager(read_only=True) as manager:
+            return sorted(manager.all_steps())
+
+    def newest_step(self) -> int | None:
+        """The step of the newest complete checkpoint, or None."""
+        return max(self.steps(), default=None)
+
+    def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
+        """Writes a tree and its record; either all of it is there afterwards, or nothing.
+
+        Checkpoints of the same step or later ones, which `restore` found damaged, are deleted.
+
+        Args:
+            step: of the tree.
+            tree: a tree of arrays.
+            record: what goes with it, as JSON has it; "fingerprint" is added.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        record = record | {"fingerprint": fingerprint(tree)}
+        items = ocp.args.Composite(
+            tree=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)
+        )
+        try:
+            with self._manager() as manager:
+                for other in manager.all_steps():
+                    if other >= step:
+                        manager.delete(other)
+                manager.save(step, args=items)
+            place = self.folder / str(step)
+            write_json(place / _CONTENTS, _digests(place))
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        except ValueError as error:  # the storage below orbax has its own way to say so
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            if code is None:
+                raise
+            reason = OSError(int(code[1]), os.strerror(int(code[1])))
+            raise unwritable(self.folder, reason) from error
+
+    def restore(
+        self, target: Any, complaint: Callable[[dict[str, Any]], str | None] = lambda record: None
+    ) -> tuple[Any, dict[str, Any]]:
+        """The newest sound tree, in the structure, shapes, dtypes and shardings of `target`.
+
+        Args:
+            target: a tree of arrays or of `jax.ShapeDtypeStruct`.
+            complaint: `complaint(record)` says what is wrong with what belongs to a checkpoint, or
+                None.
+
+        Returns:
+            The tree, and the record saved with it.
+
+        Raises:
+            InputError: no checkpoint, none that is sound, or one of another model.
+        """
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                tree, record = self._read(step, target)
+                reason = complaint(record)
+                if reason is not None:
+                    raise _Damage(reason)
+            except _Damage as damage:
+                reason = " ".join(str(damage).split())[:200]
+                damaged.append(
+                    f"the checkpoint of step {step} in {self.folder} is damaged ({reason})"
+                )
+                continue
+            for each in damaged:
+                self.say(f"{each}; going on from that of step {step}.")
+            return tree, record
+        if not damaged:
+            raise InputError(
+                f"{self.folder} holds no complete checkpoint; run the stage that writes it first."
+            )
+        if len(damaged) == 1:
+            raise InputError(
+                f"{damaged[0]}; delete the folder {self.folder / str(self.newest_step())} and run "
+                "the command that wrote it again: it goes on from what is left."
+            )
+        raise InputError(
+            f"{damaged[0]}, and so is every other one; delete the folder {self.folder} and run the "
+            "command that wrote it again: it begins anew."
+        )
+
+    def stored(self, step: int | None = None) -> Any:
+        """The arrays of a checkpoint as they were stored, whatever model they are of.
+
+        Args:
+            step: which checkpoint; the newest by default.
+
+        Returns:
+            A tree of nested dictionaries and lists.
+
+        Raises:
+            InputError: no checkpoint, or a damaged one.
+        """
+        step = self.newest_step() if step is None else step
+        if step is None:
+            raise InputError(f"{self.folder} holds no complete checkpoint.")
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        try:
+            self._check_files(step)
+            with self._manager(read_only=True) as manager:
+                target = jax.tree.map(
+                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+                    manager.item_metadata(step)["tree"],
+                )
+                items = ocp.args.Composite(tree=ocp.args.StandardRestore(target))
+                return manager.restore(step, args=items)["tree"]
+        except Exception as error:  # orbax and the storage below it raise all kinds
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the checkpoint of step {step} in {self.folder} is damaged ({reason})."
+            ) from error
+
+    def _read(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
+        """The tree of one checkpoint and its record, once all of it was compared."""
+        self._check_files(step)
+        with self._manager(read_only=True) as manager:
+            self._check_kinds(manager, step, target)
+            items = ocp.args.Composite(
+                tree=ocp.args.StandardRestore(target), record=ocp.args.JsonRestore()
+            )
+            try:
+                restored = manager.restore(step, args=items)
+                tree, record = restored["tree"], restored["record"]
+                sound = record["fingerprint"] == fingerprint(tree)
+            except Exception as error:  # orbax and the storage below it raise all kinds
+                raise _Damage(str(error)) from error
+        if not sound:
+            raise _Damage("its arrays do not match their fingerprint")
+        return tree, record
+
+    @contextmanager
+    def _manager(self, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+        """Orbax's manager of the folder; it warns of nothing that `InputError` does not say."""
+        handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)
+        try:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else 2,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=False,
+            )
+            with ocp.CheckpointManager(
+                epath.Path(self.folder), options=options, item_handlers=handlers
+            ) as manager:
+                yield manager
+        finally:
+            logging.set_verbosity(verbosity)
+
+    def _check_files(self, step: int) -> None:
+        """Compares the files with the digests that were taken of them, if the run got that far."""
+        place = self.folder / str(step)
+        if not (place / _CONTENTS).exists():
+            return
+        try:
+            wanted, found = read_json(place / _CONTENTS), _digests(place)
+        except (InputError, OSError) as error:
+            raise _Damage(str(error)) from error
+        for name, digest in wanted.items():
+            if name not in found:
+                raise _Damage(f"its file {name} is missing")
+            if found[name] != digest:
+                raise _Damage(f"its file {name} was cut short or altered")
+
+    def _check_kinds(self, manager: ocp.CheckpointManager, step: int, target: Any) -> None:
+        """Compares what the checkpoint says it holds with the target, leaf by leaf."""
+        try:
+            found = _kinds(manager.item_metadata(step)["tree"])
+        except Exception as error:
+            raise _Damage(str(error)) from error
+        if not found:
+            raise _Damage("its metadata is missing")
+        wanted = _kinds(target)
+        for path in sorted(found.keys() | wanted.keys()):
+            if found.get(path) != wanted.get(path):
+                raise InputError(
+                    f"the checkpoint in {self.folder} is of another model or method: {path} is "
+                    f"{found.get(path, 'absent')} there, but {wanted.get(path, 'absent')} here; "
+                    "use the configuration it was written with."
+                )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file in a folder, by its path in there."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _CONTENTS:
+            digests[path.relative_to(folder).as_posix()] = file_digest(path)
+    return digests
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _kinds(tree: Any) -> dict[str, str]:
+    """The type and shape of each array, in words, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+        if hasattr(leaf, "shape")
+    }

@@ -1,0 +1,229 @@
+"""Data parallelism: devices share the batches, and the parameters if they shall.
+
+The mesh has two axes. Batches are split over both, parameters over "fsdp" only, so its shape says
+what each device holds: `(n, 1)` all parameters, `(1, n)` a share of them. Whatever mirrors a
+parameter (momentum, mask, slow weights, teacher) follows it, because the rules look at nothing but
+the end of a path and at the shape.
+
+The compiled program works on the global batch; XLA inserts the collectives. So one device and eight
+compute the same numbers, and nothing else in the library knows about devices. Under `pmap`, the
+other way, each device runs the program itself, and `tasks/spread.py` has it compute its share.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxunlearn.training import hosts
+from jaxunlearn.training.layout import Layout
+from jaxunlearn.types import InputError
+
+AXES = ("data", "fsdp")
+PARAMETERS = ("replicated", "sharded")
+PARALLEL = ("jit", "pmap")
+
+# What the path of an array ends in, and the axis that is split; the first that fits is taken. All
+# other arrays are split along the largest axis that the devices divide, and vectors along none.
+RULES: tuple[tuple[str, int | None], ...] = (
+    (r"embedding$", -1),  # rows are looked up by their number
+)
+
+
+def make_mesh(num_devices: int | None = None, parameters: str = "replicated") -> Mesh:
+    """A mesh of the first `num_devices` devices (default: all) along the axes "data" and "fsdp".
+
+    Args:
+        num_devices: how many devices to use.
+        parameters: "replicated", all of them on each device, or "sharded", a share on each.
+
+    Returns:
+        A mesh whose axes are of type `Auto`.
+
+    Raises:
+        InputError: fewer than one device, more than there are, or an unknown word.
+
+    Example:
+        >>> dict(make_mesh(1).shape)
+        {'data': 1, 'fsdp': 1}
+    """
+    if parameters not in PARAMETERS:
+        raise InputError(f"parameters is {parameters!r}, but must be {' or '.join(PARAMETERS)}.")
+    present = jax.devices()
+    count = len(present) if num_devices is None else num_devices
+    if not 1 <= count <= len(present):
+        raise InputError(
+            f"devices is {count}, but this machine has {len(present)} ({present[0].platform}); use "
+            f"{'1' if len(present) == 1 else f'1 to {len(present)}'}, or set JAX_NUM_CPU_DEVICES "
+            "for more CPU devices."
+        )
+    if jax.process_count() > 1 and count != len(present):
+        raise InputError(
+            f"devices is {count}, but several hosts share all of theirs; ask for {len(present)}."
+        )
+    shape = (1, count) if parameters == "sharded" else (count, 1)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=present[:count])
+
+
+def mapped_axis(layout: Layout) -> str | None:
+    """The name of the axis that `pmap` maps; None under sharded jit, which has none.
+
+    Args:
+        layout: the devices, and how they share a batch.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: an unknown word, or something that is not done under `pmap`.
+
+    Example:
+        >>> mapped_axis(Layout(devices=8, parallel="pmap"))
+        'devices'
+    """
+    if layout.parallel not in PARALLEL:
+        raise InputError(f"parallel is {layout.parallel!r}, but must be {' or '.join(PARALLEL)}.")
+    if layout.parallel == "jit":
+        return None
+    if layout.parameters != "replicated" or layout.distributed:
+        raise InputError(
+            "parallel is 'pmap', which keeps all parameters on each device of a single host; leave "
+            "out --parameters and --distributed, or choose jit."
+        )
+    return "devices"
+
+
+def mapped(function: Callable[..., Any], mesh: Mesh, axis_name: str) -> Callable[..., Any]:
+    """Inside jit: `function` by `pmap`, with all of its arguments on each device.
+
+    Args:
+        function: of arrays; every device must come to the same results.
+        mesh: the devices.
+        axis_name: by which `function` tells them apart.
+
+    Returns:
+        The function, whose results are those of one device.
+    """
+    each = jax.pmap(
+        lambda *args, device: function(*args),
+        axis_name,
+        in_axes=None,
+        out_axes=None,
+        devices=list(mesh.devices.flat),
+    )
+    return lambda *args: each(*args, device=jnp.arange(mesh.size))
+
+
+def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
+    """Raises unless every batch size is positive and divides over the devices of the mesh.
+
+    Raises:
+        InputError: it does not.
+    """
+    for name, size in batch_sizes.items():
+        if size < 1 or size % mesh.size:
+            raise InputError(
+                f"{name} is {size}, but must be a positive multiple of the {mesh.size} devices; "
+                f"the nearest is {max(1, round(size / mesh.size)) * mesh.size}."
+            )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """`tree` on every device of the mesh; what is there already may be shared, not copied."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, everywhere)
+
+    def put(leaf: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        return jax.device_put(hosts.whole(leaf), everywhere)
+
+    return jax.tree.map(put, tree)
+
+
+def split_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
+    """Inside jit: the batch with its `axis` split over the devices of the mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
+    return jax.lax.with_sharding_constraint(batch, sharding)
+
+
+def own_rows(size: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of a batch of that size lie on the devices of this process, in order."""
+    places = NamedSharding(mesh, PartitionSpec(AXES)).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[place] for place in places.values()]))
+
+
+def place_rows(rows: Any, size: int, mesh: Mesh, axis: int) -> Any:
+    """Batches of which each process has its own rows, as arrays over all devices.
+
+    Args:
+        rows: a tree of numpy arrays, whose `axis` has the rows that `own_rows` tells.
+        size: of the whole batch.
+        mesh: the devices.
+        axis: that of the batch.
+
+    Returns:
+        The tree, with arrays whose `axis` has `size` rows and is split over the devices.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
+
+    def one(x: np.ndarray) -> jax.Array:
+        whole = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        return jax.make_array_from_process_local_data(sharding, x, whole)
+
+    return jax.tree.map(one, rows)
+
+
+def shardings(state: Any, mesh: Mesh) -> Any:
+    """How the arrays of a state lie on the devices of the mesh: each as the rules have it.
+
+    Args:
+        state: a tree of arrays or of `jax.ShapeDtypeStruct`.
+        mesh: from `make_mesh`.
+
+    Returns:
+        A tree of `NamedSharding`.
+
+    Example:
+        >>> kernel = jax.ShapeDtypeStruct((3, 4), "float32")
+        >>> shardings({"kernel": kernel}, make_mesh(1))["kernel"].spec  # one device splits nothing
+        P()
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        count = mesh.shape["fsdp"]
+        axis = _split_axis(_name(path), leaf.shape, count) if count > 1 else None
+        spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "fsdp")
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def unsplit(params: Any, count: int) -> list[str]:
+    """The names of the parameters of two axes or more that no rule splits over `count` devices."""
+    return [
+        _name(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if leaf.ndim > 1 and _split_axis(_name(path), leaf.shape, count) is None
+    ]
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _split_axis(name: str, shape: tuple[int, ...], count: int) -> int | None:
+    """The axis of an array that is split over `count` devices, counted from the front, or None."""
+    if len(shape) < 2:
+        return None
+    ruled = [axis for pattern, axis in RULES if re.search(pattern, name)]
+    if ruled:
+        axes = [] if ruled[0] is None else [ruled[0] % len(shape)]
+    else:
+        axes = sorted(range(len(shape)), key=lambda axis: (shape[axis], axis), reverse=True)
+    return next((axis for axis in axes if shape[axis] and shape[axis] % count == 0), None)

@@ -1,0 +1,85 @@
+"""The metrics of a run: a JSON-lines file with one line a step, kept in step with the checkpoints.
+
+A checkpoint records the digest of the lines so far. A run that goes on from it drops the lines of
+later steps and writes them anew; a checkpoint whose lines were altered is not gone on from.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn.files import file_digest, sync, unwritable, write_text
+from jaxunlearn.training import hosts
+
+
+class MetricsFile(NamedTuple):
+    """The file, which the first host alone writes.
+
+    Attributes:
+        path: where it lies; None keeps no metrics.
+    """
+
+    path: Path | None
+
+    def append(self, history: dict[str, np.ndarray], first_step: int, count: int) -> None:
+        """Adds the lines of the next steps.
+
+        Args:
+            history: the metrics of each step by name, `[count or more]`.
+            first_step: how many steps were before them.
+            count: how many steps.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self.path is None or not hosts.is_first():
+            return
+        lines = []
+        for i in range(count):
+            values = {name: float(values[i]) for name, values in history.items()}
+            line = {"step": first_step + i + 1} | {
+                name: value if np.isfinite(value) else str(value) for name, value in values.items()
+            }
+            lines.append(json.dumps(line) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def truncate(self, step: int) -> None:
+        """Drops the lines of steps after `step`, which a resumed run writes again."""
+        if self.path is not None and self.path.exists():
+            write_text(self.path, b"".join(self._lines()[:step]).decode("utf-8", "replace"))
+
+    def record(self, step: int, seconds: float) -> dict[str, Any]:
+        """What goes with a checkpoint: the seconds and the digest of the lines so far.
+
+        The lines are on the disk before the checkpoint is written.
+        """
+        record: dict[str, Any] = {"step": step, "seconds": seconds}
+        if self.path is None or not hosts.is_first():
+            return record
+        sync(self.path)
+        return record | {"metrics": file_digest(self.path)}
+
+    def complaint(self, record: dict[str, Any]) -> str | None:
+        """What is wrong with the lines of the steps up to a checkpoint, or None.
+
+        Args:
+            record: that of the checkpoint, from `record`.
+        """
+        if self.path is None or "metrics" not in record:
+            return None
+        lines = self._lines()[: record["step"]]
+        if hashlib.sha256(b"".join(lines)).hexdigest() == record["metrics"]:
+            return None
+        return f"{self.path} was cut short or altered in the lines up to there"
+
+    def _lines(self) -> list[bytes]:
+        """The lines, one a step; the last may have been cut short by a kill."""
+        assert self.path is not None
+        return self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []

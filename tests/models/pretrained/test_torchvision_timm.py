@@ -1,0 +1,342 @@
+"""Classifiers of timm (`references/classifiers.py`): their outputs, and their files to the bit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxunlearn.models.pretrained.torchvision_timm import (
+    load_resnet,
+    load_vit,
+    save_resnet,
+    save_vit,
+)
+from jaxunlearn.models.resnet import ResNet
+from jaxunlearn.models.vit import ViT
+from jaxunlearn.types import InputError
+
+DATA = Path(__file__).parent / "data"
+
+
+def logits_agree(folder, module, variables):
+    expected = np.load(DATA / folder / "expected.npz")
+    assert expected["logits"].std() > 0.5
+    logits = jax.jit(module.apply)(variables, expected["images"])
+    np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-4)
+
+
+def same_files(one, other):
+    """All but the count of batches, which no prediction depends on, and what is said of data."""
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    first = {name: value for name, value in first.items() if "num_batches_tracked" not in name}
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert (value.dtype, value.shape) == (second[name].dtype, second[name].shape)
+        assert value.tobytes() == second[name].tobytes(), name
+    config, again = (json.loads((folder / "config.json").read_text()) for folder in (one, other))
+    for key in ("num_classes", "num_features", "global_pool"):
+        assert config[key] == again[key]
+        config["model_args"].pop(key, None)
+    assert config["model_args"].items() <= again["model_args"].items()
+
+
+@pytest.mark.parametrize("folder", ["resnet_basic", "resnet_bottleneck"])
+def test_resnet(folder, tmp_path):
+    module, params, model_state = load_resnet(DATA / folder)
+    fields = {"stem_size": 7, "stem_stride": 2, "stem_pool": True, "blocks": (1, 2, 1, 1)}
+    if folder == "resnet_basic":
+        fields |= {"widths": (8, 8, 12, 16)}
+    else:
+        fields |= {"widths": (4, 4, 4, 8), "block": "bottleneck"}
+    assert module == ResNet(num_classes=5, **fields)
+    logits_agree(folder, module, {"params": params, **model_state})
+    save_resnet(tmp_path, module, params, model_state)
+    same_files(DATA / folder, tmp_path)
+    alone, *_ = load_resnet(DATA / folder / "model.safetensors")
+    assert alone == module
+
+
+def test_vit(tmp_path):
+    module, params = load_vit(DATA / "vit")
+    assert module == ViT(5, patch_size=4, width=16, depth=2, heads=2, mlp_ratio=3.0)
+    logits_agree("vit", module, {"params": params})
+    save_vit(tmp_path, module, params)
+    same_files(DATA / "vit", tmp_path)
+    with pytest.raises(InputError, match="have 16 channels.* 64 wide.*give heads=.*'num_heads'"):
+        load_vit(DATA / "vit" / "model.safetensors")
+    assert load_vit(DATA / "vit" / "model.safetensors", heads=2)[0] == module
+
+
+def zeros(module, side, channels):
+    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+
+
+def test_heads_of_64_channels_where_nothing_is_said(tmp_path):
+    module = ViT(3, patch_size=2, width=128, depth=1, heads=2, mlp_ratio=0.125)
+    save_vit(tmp_path, module, zeros(module, 4, 1)["params"])
+    assert load_vit(tmp_path / "model.safetensors")[0] == module
+
+
+def test_wider_vits_have_heads_of_other_widths(tmp_path):
+    """ViT-H has heads of 80 channels, which 64 divides too."""
+    module = ViT(3, patch_size=2, width=1280, depth=1, heads=16, mlp_ratio=1 / 1280)
+    save_vit(tmp_path, module, zeros(module, 2, 1)["params"])
+    assert load_vit(tmp_path)[0] == module
+    with pytest.raises(InputError, match="have 1280 channels, which do not tell how many heads"):
+        load_vit(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("stem_pool", [True, False])
+def test_resnet_for_cifar(stem_pool, tmp_path):
+    """timm has no such network; whether it pools is kept with the tensors, and asked of others."""
+    module = ResNet(
+        3, stem_width=2, widths=(2, 4), blocks=(1, 1), strides=(1, 2), stem_pool=stem_pool
+    )
+    variables = jax.tree.map(lambda leaf: leaf + 0.5, zeros(module, 32, 3))
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')  # of what was there
+    save_resnet(tmp_path, module, variables["params"], variables)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+    assert load_resnet(tmp_path)[0] == module
+    file = tmp_path / "model.safetensors"
+    stored = load_file(file)
+    save_file(stored, file)  # as others write it
+    with pytest.raises(InputError, match="is 3x3, .*give stem_pool=False .* or stem_pool=True"):
+        load_resnet(file)
+    assert load_resnet(file, stem_pool=stem_pool)[0] == module
+
+
+def test_resnet_for_cifar_with_a_layer_called_linear(tmp_path):
+    module = ResNet(3, stem_width=2, widths=(2, 4), blocks=(1, 1), strides=(1, 2))
+    variables = jax.tree.map(lambda leaf: leaf + 0.5, zeros(module, 32, 3))
+    save_resnet(tmp_path, module, variables["params"], variables)
+    stored = load_file(tmp_path / "model.safetensors")
+    other = {"fc.": "linear.", "downsample.": "shortcut."}
+    for ours, theirs in other.items():
+        stored = {name.replace(ours, theirs): value for name, value in stored.items()}
+    assert {"module.linear.weight", "module.layer2.0.shortcut.1.bias"} <= {
+        f"module.{name}" for name in stored
+    }
+    save_file({f"module.{n}": v for n, v in stored.items()}, tmp_path / "model.safetensors")
+    again, params, model_state = load_resnet(tmp_path)
+    assert again == module
+    jax.tree.map(np.testing.assert_array_equal, params, variables["params"])
+    jax.tree.map(
+        np.testing.assert_array_equal, model_state["batch_stats"], variables["batch_stats"]
+    )
+
+
+def described(tmp_path, folder, **options):
+    """A copy whose configuration holds all that timm tells of data, and other options."""
+    cfg = {
+        "tag": "a1",
+        "input_size": [3, 16, 16],
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5],
+        "num_classes": 5,
+    }
+    labels = {"label_names": list("abcde"), "label_descriptions": {"a": "first"}}
+    return changed(tmp_path, folder, {"pretrained_cfg": cfg, **labels, **options})
+
+
+OF_DATA = ("architecture", "pretrained_cfg", "label_names", "label_descriptions")
+
+
+@pytest.mark.parametrize(
+    ("folder", "architecture"),
+    [
+        ("resnet_basic", "resnet34"),
+        ("resnet_bottleneck", "resnet101"),
+        ("vit", "deit_tiny_patch16_224"),
+    ],
+)
+def test_what_timm_tells_of_data_is_kept(folder, architecture, tmp_path):
+    source = described(tmp_path, folder, architecture=architecture)
+    load, save = (load_vit, save_vit) if folder == "vit" else (load_resnet, save_resnet)
+    loaded = load(source)
+    save(tmp_path / "like", *loaded, like=source)
+    save(source, *loaded)  # over it
+    before = json.loads((source / "config.json").read_text())
+    for written in (tmp_path / "like", source):
+        config = json.loads((written / "config.json").read_text())
+        assert {key: config[key] for key in OF_DATA} == {key: before[key] for key in OF_DATA}
+        assert config["architecture"] == architecture
+        assert config["label_names"] == list("abcde")
+        assert config["pretrained_cfg"]["crop_pct"] == 0.9
+    with pytest.raises(InputError, match="has no config.json; give the folder that"):
+        save(tmp_path / "other", *loaded, like=tmp_path)
+    assert not (tmp_path / "other").exists()
+
+
+def test_names_of_other_classes_are_not_kept(tmp_path):
+    source = described(tmp_path, "vit")
+    module, params = load_vit(source)
+    head = {"linear": {"kernel": np.zeros((16, 2)), "bias": np.zeros(2)}}
+    save_vit(tmp_path / "two", module.clone(num_classes=2), params | {"head": head}, like=source)
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert not {"label_names", "label_descriptions"} & config.keys()
+    assert config["pretrained_cfg"]["num_classes"] == config["num_classes"] == 2
+    assert config["pretrained_cfg"]["mean"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("said", [None, 3, ["a"]])
+def test_what_is_told_of_data_in_another_form_is_dropped(said, tmp_path):
+    source = described(tmp_path, "vit", pretrained_cfg=said)
+    save_vit(tmp_path / "out", *load_vit(source), like=source)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["pretrained_cfg"] == {"input_size": [3, 16, 16]}
+
+
+def test_a_vit_of_our_own_tells_the_size_of_its_images(tmp_path):
+    module = ViT(3, patch_size=4, width=8, depth=1, heads=2)
+    save_vit(tmp_path, module, zeros(module, 8, 1)["params"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["pretrained_cfg"] == {"input_size": [1, 8, 8]}
+
+
+def test_larger_members_of_the_families(tmp_path):
+    for architecture in ("resnet26", "resnet101", "resnet152"):
+        load_resnet(changed(tmp_path, "resnet_bottleneck", {"architecture": architecture}))
+    load_vit(changed(tmp_path, "vit", {"architecture": "vit_large_patch16_224"}))
+
+
+@pytest.mark.parametrize(
+    ("load", "folder", "head"), [(load_resnet, "resnet_basic", "fc"), (load_vit, "vit", "head")]
+)
+def test_networks_without_a_head(load, folder, head, tmp_path):
+    taken = {f"{head}__weight": None, f"{head}__bias": None}
+    with pytest.raises(InputError, match=f"has no head, but must have the one layer '{head}'"):
+        load(changed(tmp_path, folder, **taken))
+    two = {f"{head}__0__weight": np.ones((3, 3), np.float32)}
+    with pytest.raises(InputError, match=rf"a head of several layers \('{head}.0.weight' ...\)"):
+        load(changed(tmp_path, folder, **taken, **two))
+
+
+def test_a_configuration_of_transformers(tmp_path):
+    folder = changed(tmp_path, "vit", {"model_type": "vit"})
+    with pytest.raises(InputError, match=r"is transformers' \(of the model type 'vit'\), but must"):
+        load_vit(folder)
+
+
+def test_the_file_that_timm_reads(tmp_path):
+    """Other files of safetensors beside `model.safetensors` are left alone."""
+    folder = changed(tmp_path, "vit")
+    save_file({"x": np.zeros(1, np.float32)}, folder / "a.safetensors")
+    load_vit(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"norm": "group"}, "ResNet.norm is 'group', which the published layout has no place for"),
+        ({"strides": (1, 1)}, r"ResNet.strides is \(1, 1\), .*; it can be \(1, 2\)"),
+        ({"stem_stride": 2}, r"stem_pool\) is \(3, 2, False\), .* \(7, 2, True\) or \(3, 1, False"),
+    ],
+)
+def test_resnets_that_the_layout_cannot_say(fields, match, tmp_path):
+    module = ResNet(
+        **{"num_classes": 3, "widths": (2, 4), "blocks": (1, 1), "strides": (1, 2)} | fields
+    )
+    with pytest.raises(InputError, match=match):
+        save_resnet(tmp_path, module, {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("pooling", "tokens"), [("mean", 5), ("cls", 6)])
+def test_vits_that_the_layout_cannot_say(pooling, tokens, tmp_path):
+    module = ViT(3, patch_size=4, width=8, depth=1, heads=2, pooling=pooling)
+    with pytest.raises(
+        InputError, match=f"pooling '{pooling}' and {tokens} positions has no place"
+    ):
+        save_vit(tmp_path, module, {"position": np.zeros((1, tokens, 8))})
+
+
+def changed(tmp_path, folder, options=None, **tensors):
+    """A copy in which tensors (`_` for `.`; None takes one away) or options are others."""
+    copy = Path(shutil.copytree(DATA / folder, tmp_path / folder, dirs_exist_ok=True))
+    stored = load_file(copy / "model.safetensors")
+    stored |= {name.replace("__", "."): value for name, value in tensors.items()}
+    stored = {name: value for name, value in stored.items() if value is not None}
+    save_file(stored, copy / "model.safetensors")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | (options or {})))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("tensors", "match"),
+    [
+        ({"conv1__weight": None}, "'conv1.weight' in .* is missing, but must have 4 axes"),
+        ({"conv1__weight": np.ones(3)}, r"'conv1.weight' in .* of shape \[3\], but must have 4"),
+        ({"conv1__weight": np.ones((8, 3, 5, 5))}, "the stem of the ResNet in .* is 5x5"),
+        ({"layer1__0__conv1__weight": None}, "'layer1.0.conv1.weight' in .* is missing"),
+        ({"fc__weight": None}, "has no head"),
+        ({"fc__weight": np.ones((0, 3))}, r"'fc.weight' in .* is of shape \[0, 3\]"),
+        ({"layer2__1__bn2__weight": None}, "has no tensor 'layer2.1.bn2.weight'"),
+        ({"layer1__0__se__fc1__weight": np.ones(3)}, "holds the tensor 'layer1.0.se.fc1.weight'"),
+    ],
+)
+def test_another_resnet(tensors, match, tmp_path):
+    tensors = {name: v if v is None else v.astype(np.float32) for name, v in tensors.items()}
+    with pytest.raises(InputError, match=match):
+        load_resnet(changed(tmp_path, "resnet_basic", **tensors))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"architecture": "resnetblur18"}, "is of the architecture 'resnetblur18', which is not"),
+        ({"architecture": None}, "config.json is not timm's: it must name the 'architecture'"),
+        ({"model_args": 3}, "config.json is not timm's: .*'model_args' must hold"),
+        ({"num_classes": 6}, "says that 'num_classes' is 6, but it can only be 5"),
+        ({"global_pool": "max"}, "says that 'global_pool' is 'max', but it can only be 'avg'"),
+        (
+            {"act": "gelu"},
+            r"has the option 'act' \('gelu'\), which is not supported; supported are",
+        ),
+        ({"model_args": {"aa_layer": "blur"}}, "has the option 'aa_layer'"),
+        ({"model_args": {"layers": [1, 1, 1, 1]}}, "says that 'layers' is"),
+    ],
+)
+def test_a_configuration_of_another_resnet(options, match, tmp_path):
+    folder = changed(tmp_path, "resnet_basic", options)
+    with pytest.raises(InputError, match=match):
+        load_resnet(folder)
+    load_resnet(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "tensors", "match"),
+    [
+        ({}, {"cls_token": None}, "has no tensor 'cls_token'"),
+        (
+            {},
+            {"pos_embed": np.ones((1, 16, 16))},
+            "the positions in .* are 16, but must be one for",
+        ),
+        ({}, {"pos_embed": np.ones((1, 1, 16))}, "the positions in .* are 1, but"),
+        ({}, {"head__weight": None}, "has no head"),
+        ({}, {"blocks__0__norm1__weight": None}, "ViT.depth is 0"),
+        ({}, {"blocks__1__ls1__gamma": np.ones(16)}, "holds the tensor 'blocks.1.ls1.gamma'"),
+        ({"architecture": "vit_base_patch16_clip_224"}, {}, "which is not supported"),
+        (
+            {"global_pool": "avg"},
+            {},
+            "says that 'global_pool' is 'avg', but it can only be 'token'",
+        ),
+        ({"model_args": {"num_heads": 3}}, {}, "does not divide into 3 heads"),
+        ({"model_args": {"num_heads": "3"}}, {}, "ViT.heads is '3'"),
+        ({"model_args": {"num_heads": 2, "qk_norm": True}}, {}, "the option 'qk_norm'"),
+    ],
+)
+def test_another_vit(options, tensors, match, tmp_path):
+    tensors = {name: v if v is None else v.astype(np.float32) for name, v in tensors.items()}
+    with pytest.raises(InputError, match=match):
+        load_vit(changed(tmp_path, "vit", options, **tensors))

@@ -1,0 +1,178 @@
+"""The command `ulira`: what it writes, how it goes on, and what it refuses."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import read_json
+from jaxunlearn.studies.audits import ulira
+from jaxunlearn.studies.audits.shadow_folders import Group, Setting
+from jaxunlearn.studies.config import Problem, Study
+from jaxunlearn.training import Diverged
+from jaxunlearn.types import InputError
+from tests.shell.commands import assert_refused, call, copy
+
+pytestmark = pytest.mark.long
+
+pytest_plugins = ["tests.shell.fixtures"]
+
+QUICK = {"num_steps": 3, "forget_batch_size": 32, "retain_batch_size": 32}
+NUMBERS = {"num_shadows": 6, "group_size": 3, "false_positive_rates": (0.05,)}
+
+
+@pytest.fixture(scope="module")
+def study(data_dir):
+    training = {"num_steps": 60, "retain_batch_size": 64}
+    return Study(
+        title="Tiny",
+        problem=Problem(data_dir=str(data_dir), model="mlp-tiny", training=training),
+        requests=(ForgetRequest(classes=(3,)), ForgetRequest(fraction=0.1)),
+        methods={"nothing": {"method": "finetune", "learning_rate": 0.0, "weight_decay": 0.0}}
+        | {"finetune": QUICK},
+        overrides={"random-0.1": {"nothing": QUICK}},
+    )
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory, study):
+    folder = tmp_path_factory.mktemp("ulira") / "shadows"
+    return folder, ulira.ulira(folder, study, **NUMBERS)
+
+
+def test_a_budget_that_shadow_models_break_is_refused(tmp_path, study):
+    tight = {"tight": {"method": "eupmu_budget", "budget": 1e-6} | QUICK}
+    with pytest.raises(InputError, match="is broken by the original model already"):
+        ulira.ulira(
+            tmp_path / "shadows", dataclasses.replace(study, methods=tight, overrides={}), **NUMBERS
+        )
+
+
+def test_results_name_the_protocol_and_every_model(attacked):
+    folder, report = attacked
+    assert read_json(folder / "ulira.json") == json.loads(json.dumps(report))
+    assert list(report["models"]) == ["retrain", "original", "nothing", "finetune"]
+    assert (report["shadows"], report["fraction"], report["variance"]) == (6, 0.1, "shared")
+    for found in report["models"].values():
+        assert found["auc"]["low"] <= found["auc"]["value"] <= found["auc"]["high"]
+        assert 0 <= found["tpr"]["0.05"]["value"] <= 100
+        assert 50 < found["test_accuracy"] < 100
+        fpr, tpr = found["roc_curve"]["fpr"], found["roc_curve"]["tpr"]
+        assert fpr == sorted(fpr) and tpr == sorted(tpr)
+        assert fpr[-1] == tpr[-1] == pytest.approx(100.0)
+        reached = max(t for f, t in zip(fpr, tpr, strict=True) if f <= 5.0)
+        assert reached <= found["tpr"]["0.05"]["value"] + 1e-9
+        area = np.trapezoid([tpr[0], *tpr], [0.0, *fpr]) / 100
+        assert area == pytest.approx(found["auc"]["value"], abs=3.0)
+    text = (folder / "ulira.md").read_text()
+    assert "intervals are too narrow" in text
+    assert "| *Retrained* |" in text and "| finetune |" in text and "5% FPR" in text
+    assert f"{report['models']['original']['auc']['value']:.1f}" in text
+
+
+def test_a_method_that_does_nothing_is_the_original_and_retraining_is_a_coin(attacked):
+    _, report = attacked
+    models = report["models"]
+    assert models["nothing"] == models["original"]
+    assert models["retrain"]["auc"]["low"] < 50 < models["retrain"]["auc"]["high"]
+    assert models["original"]["auc"]["value"] > models["retrain"]["auc"]["value"]
+    assert models["original"]["forget_accuracy"] > models["retrain"]["forget_accuracy"]
+
+
+def test_pictures_are_pictures(attacked):
+    for name in ("ulira_roc.png", "ulira_confidence.png"):
+        assert (attacked[0] / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_was_lost_is_computed_again_to_the_same_numbers(attacked, study, tmp_path, capsys):
+    folder = copy(attacked[0], tmp_path / "shadows")
+    (folder / "ulira.json").unlink()
+    (folder / "group-003" / "finetune.npz").unlink()
+    assert ulira.ulira(folder, study, **NUMBERS) == attacked[1]
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1 and printed[0].startswith("shadow models 3 to 5: finetune in")
+
+
+def test_groups_of_another_size_are_refused(attacked, study):
+    with pytest.raises(InputError, match="group_size is 3 there, but 6 now"):
+        ulira.ulira(attacked[0], study, **NUMBERS | {"group_size": 6})
+
+
+def test_a_shadow_model_has_the_same_keys_in_groups_of_any_size(attacked, study):
+    def keys(members):
+        setting = Setting(attacked[0], study.problem, None, {}, {}, {}, None, seed=5)
+        return [jax.random.key_data(Group(setting, members).keys(child)) for child in range(3)]
+
+    for whole, part in zip(keys(slice(0, 6)), keys(slice(4, 6)), strict=True):
+        np.testing.assert_array_equal(whole[4:], part)
+    everything = np.concatenate(keys(slice(0, 6)))
+    assert len(np.unique(everything, axis=0)) == len(everything)
+
+
+def test_a_method_that_diverges_stops_no_other(attacked, study, tmp_path):
+    folder = copy(attacked[0], tmp_path / "shadows")
+    explode = QUICK | {"method": "finetune", "learning_rate": 1e30}
+    more = Study(
+        problem=study.problem,
+        requests=study.requests,
+        methods={"explode": explode, "finetune": QUICK},
+    )
+    with pytest.raises(Diverged, match="explode"):
+        ulira.ulira(folder, more, **NUMBERS)
+    models = json.loads((folder / "ulira.json").read_text())["models"]
+    assert list(models) == ["retrain", "original", "finetune"]
+
+
+def test_files_of_other_settings_and_damaged_ones_are_refused(attacked, study, tmp_path):
+    folder = copy(attacked[0], tmp_path / "shadows")
+    other = Study(
+        problem=study.problem,
+        requests=study.requests,
+        methods={"finetune": QUICK | {"learning_rate": 0.5}},
+    )
+    with pytest.raises(InputError, match=r"finetune\.npz was computed with other settings"):
+        ulira.ulira(folder, other, **NUMBERS)
+    path = folder / "group-000" / "retrain.npz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"retrain\.npz is damaged"):
+        ulira.ulira(folder, study, **NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"num_shadows": 4}, "at least 6"),
+        ({"num_shadows": 7}, "even"),
+        ({"group_size": 0}, "at least 1"),
+        ({"false_positive_rates": (0.0001,)}, "6 shadow models give 708 scores"),
+        ({"false_positive_rates": (1.5,)}, "between 0 and 1"),
+    ],
+)
+def test_numbers_that_cannot_work_are_refused_before_anything_is_written(
+    study, tmp_path, numbers, words
+):
+    with pytest.raises(InputError) as error:
+        ulira.ulira(tmp_path / "shadows", study, **NUMBERS | numbers)
+    assert words in str(error.value)
+    assert not (tmp_path / "shadows").exists()
+
+
+def test_the_command_refuses_folders_and_studies_that_are_not_for_it(attacked, tmp_path, data_dir):
+    config = tmp_path / "study.toml"
+    text = f'[problem]\ndata_dir = "{data_dir}"\nmodel = "mlp-tiny"\n[methods.finetune]\n'
+    config.write_text(text + "[[requests]]\nclasses = [3]\n")
+    words = ["ulira", tmp_path / "new", "--config", config, "--shadows", 6]
+    assert_refused(call(*words), "no random request")
+    config.write_text(text)
+    assert_refused(call(*words, "--fpr", 0.0001), "scores of retrained models")
+    assert_refused(call("ulira", tmp_path, *words[2:], "--fpr", 0.1), "not empty")
+    assert_refused(call("ulira", config, *words[2:], "--fpr", 0.1), "is a file")
+    words[1] = attacked[0]
+    assert_refused(
+        call(*words, "--fpr", 0.1, "--group-size", 3),
+        "holds other shadow models",
+        "problem.training",
+    )
