@@ -5,8 +5,8 @@
 First whole steps of `finetune` with models of plain `nn.Conv`: in the loop that `training.run`
 compiles (`jaxunlearn/models/convolutions.py`), in the same loop as XLA compiles it by itself, and
 one by one, `jax.jit(method.step)` called from Python. Then a 3x3 convolution of stride 1 with both
-its gradients in a loop, batches of 64: as matrix products of patches, and in the layout of XLA's fast
-kernels; `convolutions.py` chooses by this table. One thread; processor time, ratios in turns.
+its gradients in a loop, batches of 64: as matrix products of patches, and in the layout of XLA's
+fast kernels; `convolutions.py` chooses by this table. One thread; processor time, ratios in turns.
 Writes `results/convolutions_cpu.json` and the tables beside it.
 """
 

@@ -56,7 +56,8 @@ def test_streams_that_are_closed(closed):
 
 def test_what_a_library_prints_never_reaches_a_file_where_output_is_closed(tmp_path):
     code = (
-        "import os, sys; from jaxunlearn import __main__; from jaxunlearn.cli import commands as cli\n"
+        "import os, sys; from jaxunlearn import __main__\n"
+        "from jaxunlearn.cli import commands as cli\n"
         "def work():\n"
         "    with open(sys.argv[1], 'wb') as file:\n"
         "        os.write(1, b'noise'); os.write(2, b'noise'); file.write(b'work')\n"
@@ -79,7 +80,8 @@ def test_an_output_that_is_full():
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it():
     code = (
-        "import sys; from jaxunlearn import __main__; from jaxunlearn.cli import commands as cli\n"
+        "import sys; from jaxunlearn import __main__\n"
+        "from jaxunlearn.cli import commands as cli\n"
         "for name in ('tyro', 'safetensors', 'jax_privacy.auditing', 'tensorflow'):\n"
         "    sys.modules[name] = None\n"
         "    cli.main = lambda: __import__(name)\n"
