@@ -25,10 +25,11 @@ test-newest: $(INSTALLED)  ## the core and the methods, for PYTHON=python3.13 an
 docs-test: $(INSTALLED)  ## only the examples in docstrings, README and docs
 	$(BIN)/python -m pytest jaxunlearn tests/test_docs.py tests/methods/test_new_method.py
 
-lint: $(INSTALLED)  ## formatting, lint and types
+lint: $(INSTALLED)  ## formatting, lint, types, and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 bench: $(INSTALLED)  ## the cost of a step, of many runs as one program, and how it grows
 	$(BIN)/python experiments/benchmarks/overhead.py

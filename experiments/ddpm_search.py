@@ -25,10 +25,10 @@ from jaxunlearn.cli.commands import one_sentence
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.console import say
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.studies.runs import evaluate, evaluate_images, train
 from jaxunlearn.studies.runs.locks import check_claim
 from jaxunlearn.training import Diverged
+from jaxunlearn.training.hosts import machine
 
 DIVERGED = 1000.0
 

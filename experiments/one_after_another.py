@@ -18,10 +18,10 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.studies.config import Study, load_study
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.studies.report import numerals
 from jaxunlearn.studies.report.figures import BLUE, DASHES, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.studies.runs import deletions, evaluate, train
+from jaxunlearn.training.hosts import machine
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/one-after-another")

@@ -19,9 +19,9 @@ from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.studies.audits import worst_cases
 from jaxunlearn.studies.config import Study, load_study
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.studies.report.numerals import number, spread
 from jaxunlearn.studies.runs import evaluate, train
+from jaxunlearn.training.hosts import machine
 
 HERE = Path(__file__).parent
 RUNS, RESULTS = Path("runs/worst-cases"), HERE / "results"

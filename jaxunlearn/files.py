@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from jaxunlearn.training import hosts
 from jaxunlearn.types import InputError
 
 SEAL = "sha256_of_the_rest"
@@ -102,7 +103,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    if hosts.is_first():
+    if is_first():
         with replacing(path) as file:
             file.write_text(text, encoding="utf-8")
 
@@ -201,7 +202,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    if hosts.is_first():
+    if is_first():
         with replacing(path) as place, place.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -259,3 +260,43 @@ def unwritable(path: Path, error: OSError) -> InputError:
         f"{path} cannot be written ({error.strerror or error}); choose a folder with space that "
         "you may write to."
     )
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes: the first of several, or the only one."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """An array in full, though its parts lie on several hosts; all must ask."""
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The path of a leaf in a tree, such as "params/dense/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def fingerprint(tree: Any) -> str:
+    """The SHA-256 of all arrays of a tree: paths, shapes, dtypes and bytes.
+
+    Args:
+        tree: a tree of arrays.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2)})
+        True
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = whole(leaf)
+        digest.update(f"{path_name(path)} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

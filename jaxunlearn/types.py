@@ -177,3 +177,10 @@ class InputError(ValueError):
     Its message is one sentence: what was wrong, what is allowed, and the likely mend. The commands
     print the message alone and exit with status 2.
     """
+
+
+class Weights(NamedTuple):
+    """The result of a stage that trains."""
+
+    params: Params
+    model_state: ModelState

@@ -52,9 +52,9 @@ from jaxunlearn import methods, models
 from jaxunlearn.data.order import visits
 from jaxunlearn.models import denoisers
 from jaxunlearn.models.diffusion_process import Process, antithetic_timesteps
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification, diffusion
 from jaxunlearn.training import executable_for, programs
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import example_keys
 
 IMAGE, CLASSES, SIZES = (28, 28, 1), 10, {"forget": 32, "retain": 96}

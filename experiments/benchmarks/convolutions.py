@@ -24,8 +24,8 @@ from jaxunlearn import methods, models
 from jaxunlearn.files import write_json
 from jaxunlearn.models import convolutions
 from jaxunlearn.models.convolutions import fast_in_loops
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification
+from jaxunlearn.training.hosts import machine
 
 BATCH, STEPS = 64, 5
 SIZES = {16: (1, 2, 3, 4, 8), 64: (1, 2, 3, 4, 8), 128: (1, 2, 3, 4)}

@@ -34,11 +34,13 @@ from torch_models import tensor
 
 from jaxunlearn import evaluation, methods
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.problem import Weights, load_splits, load_task, machine
+from jaxunlearn.evaluation.predictions import predict_splits
+from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs import folder as runs
-from jaxunlearn.studies.runs.evaluate import predict_splits
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.training import executable_for, programs
+from jaxunlearn.training.hosts import machine
+from jaxunlearn.types import Weights
 
 PLACES, SEED = 5, 0
 QUALITY = ("five_part_gap", "js_to_retrained")

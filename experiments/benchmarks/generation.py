@@ -19,9 +19,10 @@ from memory import memory, save
 from jaxunlearn import methods
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import Problem, Study, load_study
-from jaxunlearn.studies.problem import Weights, load_decoder, load_denoiser, load_task, machine
+from jaxunlearn.studies.problem import load_decoder, load_denoiser, load_task
 from jaxunlearn.studies.runs import evaluate_images
-from jaxunlearn.types import Task
+from jaxunlearn.training.hosts import machine
+from jaxunlearn.types import Task, Weights
 
 STUDIES = {"U-Net": "fashion_ddpm.toml", "DiT": "fashion_dit.toml"}
 PLAIN = "finetune"

@@ -25,9 +25,9 @@ import numpy as np
 from side_by_side import RESULTS, clock, prepare
 
 from jaxunlearn import methods, models, training
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
+from jaxunlearn.training.hosts import machine
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -39,10 +39,11 @@ from side_by_side import (
 from jaxunlearn import methods, models, training
 from jaxunlearn.data import order as data_order
 from jaxunlearn.studies.audits import shadow_models as shadows
-from jaxunlearn.studies.problem import Weights, machine
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
 from jaxunlearn.training.groups import run_group
+from jaxunlearn.training.hosts import machine
+from jaxunlearn.types import Weights
 
 RUNS, SHADOWS, IMAGE = 16, 64, (28, 28, 1)
 BATCHES = {"forget_batch_size": 32, "retain_batch_size": 64}

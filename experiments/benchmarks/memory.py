@@ -33,9 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods, models
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import classification
 from jaxunlearn.tasks.accumulated import accumulated
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Method, Task
 
 BATCH, MICRO_BATCH, FORGET, RETAIN = 256, 32, 256, 512

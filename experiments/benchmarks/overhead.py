@@ -28,7 +28,7 @@ from jaxunlearn import (
     surgery_value_and_grad,
     unilateral_surgery,
 )
-from jaxunlearn.studies.problem import machine
+from jaxunlearn.training.hosts import machine
 
 BATCH, NUM_FAST_STEPS, PAIRS = 64, 3, 20
 RESULTS = Path(__file__).parent / "results"

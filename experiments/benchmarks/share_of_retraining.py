@@ -19,15 +19,18 @@ import numpy as np
 from side_by_side import RESULTS, clock, prepare, quartiles, spread
 
 from jaxunlearn import training
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.files import write_json
 from jaxunlearn.methods import objectives
 from jaxunlearn.studies.config import load_study
-from jaxunlearn.studies.problem import Weights, load_splits, load_task, machine, to_device
+from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs import train
 from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.training import programs
+from jaxunlearn.training.hosts import machine
+from jaxunlearn.types import Weights
 
 CONFIG = Path(__file__).parent.parent / "configs" / "fashion12k_track.toml"
 RUNS = ("eupmu_sfron_track", "sfron_track", "eupmu_sfron_unseen", "finetune")

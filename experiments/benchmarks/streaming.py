@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods, models, training
-from jaxunlearn.studies.problem import machine
+from jaxunlearn.files import fingerprint
 from jaxunlearn.tasks import classification
-from jaxunlearn.training.checkpoints import fingerprint
 from jaxunlearn.training.devices import make_mesh
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.streaming import Columns, Stream
 
 SIZE, SHAPE, BATCH, STEPS, CHUNK = 65_536, (32, 32, 3), 128, 300, 20

@@ -38,9 +38,10 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.studies.config import Problem
-from jaxunlearn.studies.problem import load_splits, machine
+from jaxunlearn.studies.problem import load_splits
 from jaxunlearn.tasks.spread import spread
 from jaxunlearn.training import devices as parallel
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.training.programs import numbers
 from jaxunlearn.types import InputError, Method, Task, TrainState

@@ -47,9 +47,11 @@ from jax.flatten_util import ravel_pytree
 from jaxunlearn import fast_slow, implicit_surgery, multiplier, surgery_value_and_grad
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.data import order as data_order
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.methods import objectives
+from jaxunlearn.methods.objectives import cross_entropy
 from jaxunlearn.studies.config import Problem
-from jaxunlearn.studies.problem import load_splits, load_task, machine, to_device
+from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.report.figures import (
     BLUE,
     DASHES,
@@ -61,7 +63,7 @@ from jaxunlearn.studies.report.figures import (
     picture,
 )
 from jaxunlearn.studies.runs import train
-from jaxunlearn.tasks.classification import cross_entropy
+from jaxunlearn.training.hosts import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 ESTIMATORS = ("same_batch", "next_batch")

@@ -48,7 +48,7 @@ from jaxunlearn.models.pretrained import tensors
 from jaxunlearn.studies import compare, config, report
 from jaxunlearn.studies.audits import ulira
 from jaxunlearn.studies.fields import from_dict, parse_settings
-from jaxunlearn.studies.problem import load_dataset, load_splits, machine
+from jaxunlearn.studies.problem import load_dataset, load_splits
 from jaxunlearn.studies.report.extras import read_extras
 from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.studies.report.tuning import render_tuning
@@ -57,6 +57,7 @@ from jaxunlearn.studies.runs import train
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.search import sweep, tuning
 from jaxunlearn.studies.search.space import parse_space
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
 RESULTS = Path(__file__).parents[1] / "results"

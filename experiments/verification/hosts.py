@@ -30,8 +30,8 @@ import numpy as np
 
 from jaxunlearn.cli.commands import main as command_line
 from jaxunlearn.files import read_json, write_json
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.training.hosts import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "hosts.json"
 FOLDER = Path("runs/hosts")

@@ -25,11 +25,11 @@ from jaxunlearn import methods
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.diffusion_process import Process
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.tasks.latent_diffusion import latent_diffusion
 from jaxunlearn.training import programs
 from jaxunlearn.training.devices import PARAMETERS, make_mesh, shardings
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Task
 

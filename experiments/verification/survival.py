@@ -42,8 +42,9 @@ from unittest import mock
 
 from jaxunlearn.cli import commands as cli
 from jaxunlearn.files import read_json, write_json, write_record, write_text
-from jaxunlearn.studies import problem, report
+from jaxunlearn.studies import report
 from jaxunlearn.training.checkpoints import Checkpointer
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
 KILLS, KILLS_A_TRIAL, CASES_A_KIND = 30, 10, 8
@@ -118,7 +119,7 @@ def kills(work: Path, into: Path) -> None:
         "files_and_states_compared_in_each_trial": len(wanted),
         "different": different,
         "seconds_undisturbed": round(duration, 1),
-        "machine": problem.machine(),
+        "machine": machine(),
         "moments": trials,
     }
     write_json(into / "survival_kills.json", summary)
@@ -270,7 +271,7 @@ def damage(work: Path, into: Path) -> None:
     for case in cases:
         counts[case["kind"]][case["outcome"]] += 1
     total = {name: sum(count[name] for count in counts.values()) for name in OUTCOMES}
-    summary = {"cases": len(cases), "outcomes": total, "machine": problem.machine()}
+    summary = {"cases": len(cases), "outcomes": total, "machine": machine()}
     told = json.loads(json.dumps(cases).replace(f"{work}/", ""))  # paths as seen from its folder
     summary |= {"by_kind": counts, "every_case": told}
     write_json(into / "survival_damage.json", summary)

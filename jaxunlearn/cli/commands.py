@@ -319,9 +319,9 @@ def sample(
         data_dir: where prepared data is, if not where the run says.
     """
     _ready(data_dir)
-    from jaxunlearn.studies.runs import evaluate_images
+    from jaxunlearn.studies.sample import draw
 
-    evaluate_images.draw(file, run, labels, count, prompts)
+    draw(file, run, labels, count, prompts)
     print(f"picture: {file}")
 
 

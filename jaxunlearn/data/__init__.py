@@ -16,7 +16,6 @@ from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.forget import ForgetRequest
 from jaxunlearn.data.registry import available, load
 from jaxunlearn.data.splits import Splits, hold_out, split
-from jaxunlearn.studies.runs.request_file import load_request, save_request
 
 __all__ = [
     "Dataset",
@@ -27,7 +26,5 @@ __all__ = [
     "channel_statistics",
     "hold_out",
     "load",
-    "load_request",
-    "save_request",
     "split",
 ]

@@ -8,10 +8,11 @@ floating point by `(image - mean) / std`.
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.data.pixels import pixel_scale
-from jaxunlearn.types import InputError
+from jaxunlearn.types import Arrays, InputError
 
 
 def _images(image: np.ndarray) -> np.ndarray:
@@ -122,3 +123,8 @@ class Examples:
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by the names that batches use: "image", "label" and "index"."""
         return {"image": self.image, "label": self.label, "index": self.index}
+
+
+def to_device(examples: Examples) -> Arrays:
+    """The arrays of some examples, as methods take them."""
+    return {name: jnp.asarray(values) for name, values in examples.arrays().items()}

@@ -1,8 +1,6 @@
-"""Features of images, by which their looks are compared: of a classifier or of Inception-v3.
+"""Features of images, by which their looks are compared: of a classifier or of Inception-v3."""
 
-Those of the real images are computed once and kept on disk, with what else is asked of them.
-"""
-
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,21 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from jaxunlearn.evaluation import RealImages, Statistics, describe_real
-from jaxunlearn.files import read_arrays, write_arrays
+from jaxunlearn.data.batches import in_batches
+from jaxunlearn.files import fingerprint
+from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.models.inception import resize
 from jaxunlearn.models.pretrained.inception import load_inception
-from jaxunlearn.studies.audits.probing import last_features
-from jaxunlearn.studies.problem import Weights
-from jaxunlearn.studies.runs.locks import in_turn
 from jaxunlearn.tasks.diffusion import as_signal
-from jaxunlearn.tasks.latents import in_batches
-from jaxunlearn.training.checkpoints import fingerprint
-from jaxunlearn.types import InputError, Task
+from jaxunlearn.types import Arrays, InputError, Task, Weights
 
-_INCEPTION_BATCH = 25
-_CONTENT = ("features", "mean", "covariance", "source", "radii", "floor")  # of a file
+_INCEPTION_BATCH, _CLASSIFIER_BATCH = 25, 250
 
 
 class Features(NamedTuple):
@@ -97,53 +91,47 @@ def of_inception(path: Path) -> Features:
     return Features(f"Inception-v3 pool {dimension}", dimension, fingerprint(variables), describe)
 
 
-def real_images(folder: Path, features: Features, images: np.ndarray) -> RealImages:
-    """Real images as generated ones are compared with them, from a file if that was done before.
-
-    The file names the network and the images by their fingerprint; one of others, or a damaged one,
-    is replaced.
+def last_features(task: Task, weights: Weights, arrays: Arrays) -> np.ndarray:
+    """What goes into the last dense layer of a Flax linen model.
 
     Args:
-        folder: where the file is, or will be.
-        features: how images are described.
-        images: uint8 `[N, H, W, C]`, the real ones of the retained classes.
+        task: what was learned.
+        weights: of the model.
+        arrays: N examples.
 
     Returns:
-        The `RealImages`.
+        float32 `[N, F]`.
 
     Raises:
-        InputError: the file cannot be written, or there are too few images.
+        InputError: the model has no `flax.linen.Dense`.
     """
-    stamp = fingerprint({"images": images, "network": np.array(features.name + features.stamp)})
-    path = folder / f"real-{stamp[:16]}.npz"
-    kept = _kept(path, features.name, stamp)
-    if kept is not None:
-        return kept
-    with in_turn(folder, path.stem):
-        kept = _kept(path, features.name, stamp)  # by the process that was here first
-        if kept is None:
-            kept = describe_real(features.describe(images), features.name)
-            fitted = kept.statistics
-            values = (
-                *(kept.features, fitted.mean, fitted.covariance, fitted.source),
-                *(kept.radii, kept.floor),
+    return np.asarray(_features(task, weights, arrays))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(task: Task, weights: Weights, arrays: Arrays) -> jax.Array:
+    size = arrays["label"].shape[0]
+    batch = min(_CLASSIFIER_BATCH, size)
+    places = jnp.minimum(jnp.arange(-(-size // batch) * batch).reshape(-1, batch), size - 1)
+
+    @fast_in_loops
+    def of_batch(positions: jax.Array) -> jax.Array:
+        inputs: list[jax.Array] = []
+
+        def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+                inputs.append(args[0])
+            return call(*args, **kwargs)
+
+        assert task.predict is not None
+        with nn.intercept_methods(record):
+            task.predict(*weights, {name: values[positions] for name, values in arrays.items()})
+        if not inputs:
+            raise InputError(
+                "the model calls no flax.linen.Dense, whose inputs linear probes read; probe "
+                "models that end in a dense layer."
             )
-            content = dict(zip(_CONTENT, map(np.asarray, values), strict=True))
-            content |= {"stamp": np.array(stamp)}
-            write_arrays(path, content | {"digest": np.array(fingerprint(content))})
-    return kept
+        return inputs[-1].reshape(batch, -1).astype(jnp.float32)
 
-
-def _kept(path: Path, name: str, stamp: str) -> RealImages | None:
-    """What a file says of real images, unless there is none, a damaged one, or one of others."""
-    if not path.exists():
-        return None
-    try:
-        kept = read_arrays(path, *_CONTENT, "stamp", "digest")
-    except InputError:
-        return None
-    if kept.pop("digest") != fingerprint(kept) or kept["stamp"] != stamp:
-        return None
-    count, source = len(kept["features"]), str(kept["source"])
-    fitted = Statistics(kept["mean"], kept["covariance"], count, name, source)
-    return RealImages(kept["features"], fitted, kept["radii"], float(kept["floor"]))
+    rows = jax.lax.map(of_batch, places)
+    return rows.reshape(-1, rows.shape[-1])[:size]

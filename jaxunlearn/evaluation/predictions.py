@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxunlearn.data.splits import Splits
 from jaxunlearn.files import DAMAGE, write_arrays
 from jaxunlearn.models.convolutions import fast_in_loops
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Task, Weights
 
 _SUM_TOLERANCE = 1e-3
+_BATCH = 500
 
 
 class Predictions(NamedTuple):
@@ -247,3 +249,14 @@ class SplitPredictions(NamedTuple):
             raise InputError(
                 f"{path} holds no complete predictions ({error}): evaluate the model again."
             ) from None
+
+
+def predict_with(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predictions:
+    """The predictions of a model on some examples, of which there may be none."""
+    # A Partial over the weights: models of one task share the compiled program.
+    return predict(Partial(task.predict, *weights), arrays, _BATCH)
+
+
+def predict_splits(task: Task, weights: Weights, splits: Splits) -> SplitPredictions:
+    """The predictions of a model on every split."""
+    return SplitPredictions(*(predict_with(task, weights, part.arrays()) for part in splits))

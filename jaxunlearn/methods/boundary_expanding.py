@@ -6,7 +6,7 @@ import optax
 
 from jaxunlearn.methods._build import advance, begin, predict_of
 from jaxunlearn.methods._teacher import outputs_of
-from jaxunlearn.tasks.classification import cross_entropy
+from jaxunlearn.methods.objectives import cross_entropy
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
 _SHADOW_CHILD = 8  # of the run's key

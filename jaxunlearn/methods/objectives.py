@@ -348,3 +348,30 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
         return LossPair(forget_value, retain_value), new_state
 
     return losses_fn
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The cross-entropy of each example, exact however small or large it is.
+
+        -log p_y = log(1 + sum_{j != y} exp(z_j - z_y)) = softplus(logsumexp_{j != y} z_j - z_y)
+
+    `logsumexp - z_y` and `log_softmax` round every loss below about 1e-7 to 0, where adaptive
+    weights divide by it.
+
+    Args:
+        logits: z, `[B, C]`, of any floating-point type.
+        labels: y, integers `[B]`.
+
+    Returns:
+        Nats, `[B]`, in float32 or wider.
+
+    Example:
+        >>> loss = cross_entropy(jnp.array([[20.0, 0.0]]), jnp.array([0]))
+        >>> print(f"{loss[0]:.6g}")
+        2.06115e-09
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    true = labels[:, None] == jnp.arange(logits.shape[1])[None]
+    others = jax.nn.logsumexp(jnp.where(true, jnp.finfo(logits.dtype).min, logits), axis=1)
+    chosen = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    return jax.nn.softplus(others - chosen)

@@ -22,7 +22,6 @@ from jaxunlearn.files import read_json, write_record
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import run_label, say
-from jaxunlearn.studies.problem import machine
 from jaxunlearn.studies.report import write_report
 from jaxunlearn.studies.runs import evaluate as results
 from jaxunlearn.studies.runs import evaluate_images, train
@@ -31,6 +30,7 @@ from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.locks import check_claim, check_same, in_turn, locked
 from jaxunlearn.studies.runs.shards import Shard, parse_shard
 from jaxunlearn.training import Diverged
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 

@@ -6,10 +6,9 @@ Runs of one problem share them, and so share the compiled programs too.
 import functools
 import json
 import os
-import platform
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,19 +26,12 @@ from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.studies.config import PLACES, Diffusion, Problem
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
-from jaxunlearn.types import Arrays, Batch, InputError, ModelState, Params, Task
+from jaxunlearn.types import Batch, InputError, Task, Weights
 
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None]
 _Stage = tuple[str, str]
 _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
-
-
-class Weights(NamedTuple):
-    """The result of a stage that trains."""
-
-    params: Params
-    model_state: ModelState
 
 
 def find_data_in(data_dir: str | os.PathLike[str] | None) -> None:
@@ -173,26 +165,6 @@ def load_splits(
 def load_shapes(problem: Problem) -> Weights:
     """The shapes and types of the weights of a problem, as `jax.ShapeDtypeStruct`."""
     return _shapes(load_task(problem))
-
-
-def to_device(examples: Examples) -> Arrays:
-    """The arrays of some examples, as methods take them."""
-    return {name: jnp.asarray(values) for name, values in examples.arrays().items()}
-
-
-def machine() -> dict[str, Any]:
-    """Facts on the machine, for the record."""
-    device = jax.devices()[0]
-    return {
-        "device": device.device_kind,
-        "platform": device.platform,
-        "devices": len(jax.devices()),
-        "hosts": jax.process_count(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
 
 
 def data_places(problem: Problem) -> dict[str, str | None]:

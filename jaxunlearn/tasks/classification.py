@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxunlearn.data.pixels import as_floats
+from jaxunlearn.methods.objectives import cross_entropy
 from jaxunlearn.tasks._linen import caller, dropout_rngs
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 
@@ -123,33 +124,6 @@ def classification(
         return jax.nn.softmax(logits_of(output))
 
     return Task(init, losses, predict, num_classes, outputs, kl_divergence)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The cross-entropy of each example, exact however small or large it is.
-
-        -log p_y = log(1 + sum_{j != y} exp(z_j - z_y)) = softplus(logsumexp_{j != y} z_j - z_y)
-
-    `logsumexp - z_y` and `log_softmax` round every loss below about 1e-7 to 0, where adaptive
-    weights divide by it.
-
-    Args:
-        logits: z, `[B, C]`, of any floating-point type.
-        labels: y, integers `[B]`.
-
-    Returns:
-        Nats, `[B]`, in float32 or wider.
-
-    Example:
-        >>> loss = cross_entropy(jnp.array([[20.0, 0.0]]), jnp.array([0]))
-        >>> print(f"{loss[0]:.6g}")
-        2.06115e-09
-    """
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    true = labels[:, None] == jnp.arange(logits.shape[1])[None]
-    others = jax.nn.logsumexp(jnp.where(true, jnp.finfo(logits.dtype).min, logits), axis=1)
-    chosen = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    return jax.nn.softplus(others - chosen)
 
 
 def kl_divergence(teacher: jax.Array, outputs: jax.Array) -> jax.Array:

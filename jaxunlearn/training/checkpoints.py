@@ -5,7 +5,6 @@ of its own files. The digests are checked before orbax reads it, the fingerprint
 that is damaged is named and passed over, for the newest sound one.
 """
 
-import hashlib
 import os
 import re
 import warnings
@@ -15,43 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from jaxunlearn.files import file_digest, read_json, unwritable, write_json
-from jaxunlearn.training import hosts
+from jaxunlearn.files import file_digest, fingerprint, path_name, read_json, unwritable, write_json
 from jaxunlearn.types import InputError
 
 _CONTENTS = "contents.json"
 _PATTERN, _BUCKET = re.compile(r"\\|\[[^\]]+\]"), "gs:"
 
 
-def fingerprint(tree: Any) -> str:
-    """The SHA-256 of all arrays of a tree: paths, shapes, dtypes and bytes.
-
-    Args:
-        tree: a tree of arrays.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Example:
-        >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2)})
-        True
-    """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = hosts.whole(leaf)
-        digest.update(f"{_name(path)} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
 def masks_of(tree: Any) -> dict[str, Any]:
     """The saliency masks in the state of a method, by their paths; empty where there are none."""
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     return {name: leaf for name, leaf in leaves.items() if "mask" in name.split("/")}
 
 
@@ -298,15 +274,11 @@ def _digests(folder: Path) -> dict[str, str]:
     return digests
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def _kinds(tree: Any) -> dict[str, str]:
     """The type and shape of each array, in words, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        _name(path): f"{leaf.dtype}{list(leaf.shape)}"
+        path_name(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
         if hasattr(leaf, "shape")
     }

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxunlearn.training import hosts
+from jaxunlearn.files import whole
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 
@@ -141,7 +141,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     def put(leaf: Any) -> jax.Array:
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-        return jax.device_put(hosts.whole(leaf), everywhere)
+        return jax.device_put(whole(leaf), everywhere)
 
     return jax.tree.map(put, tree)
 

@@ -22,10 +22,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxunlearn.methods import guard_records
-from jaxunlearn.studies.problem import Weights
 from jaxunlearn.training import Numbers, Program, Progress, executable_for
 from jaxunlearn.training.devices import replicate
-from jaxunlearn.types import Arrays
+from jaxunlearn.types import Arrays, Weights
 
 
 class Group(NamedTuple):

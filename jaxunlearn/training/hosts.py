@@ -6,6 +6,7 @@ that ends with an error takes all others with it.
 """
 
 import os
+import platform
 import sys
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxunlearn.files import is_first
 from jaxunlearn.types import InputError
 
 _SECONDS_TO_NOTICE = 30  # a host that is gone
@@ -83,11 +85,6 @@ def check_devices() -> None:
         ) from error
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes: the first of several, or the only one."""
-    return not jax.distributed.is_initialized() or jax.process_index() == 0
-
-
 def meet(where: str) -> None:
     """Waits until all processes are here, and so for what the first one has written.
 
@@ -105,15 +102,6 @@ def any_says(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
-def whole(array: jax.Array) -> np.ndarray:
-    """An array in full, though its parts lie on several hosts; all must ask."""
-    if isinstance(array, jax.Array) and not (
-        array.is_fully_addressable or array.is_fully_replicated
-    ):
-        return multihost_utils.process_allgather(array, tiled=True)
-    return np.asarray(array)
-
-
 def leave(status: int) -> NoReturn:
     """Ends this process; where there are others, at once, so that they notice."""
     if jax.distributed.is_initialized():
@@ -121,3 +109,18 @@ def leave(status: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def machine() -> dict[str, Any]:
+    """Facts on the machine, for the record."""
+    device = jax.devices()[0]
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": len(jax.devices()),
+        "hosts": jax.process_count(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }

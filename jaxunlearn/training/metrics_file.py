@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn.files import file_digest, sync, unwritable, write_text
-from jaxunlearn.training import hosts
+from jaxunlearn.files import file_digest, is_first, sync, unwritable, write_text
 
 
 class MetricsFile(NamedTuple):
@@ -35,7 +34,7 @@ class MetricsFile(NamedTuple):
         Raises:
             InputError: the file cannot be written.
         """
-        if self.path is None or not hosts.is_first():
+        if self.path is None or not is_first():
             return
         lines = []
         for i in range(count):
@@ -61,7 +60,7 @@ class MetricsFile(NamedTuple):
         The lines are on the disk before the checkpoint is written.
         """
         record: dict[str, Any] = {"step": step, "seconds": seconds}
-        if self.path is None or not hosts.is_first():
+        if self.path is None or not is_first():
             return record
         sync(self.path)
         return record | {"metrics": file_digest(self.path)}

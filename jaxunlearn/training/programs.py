@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxunlearn import methods, training
 from jaxunlearn.data import Splits
-from jaxunlearn.studies.problem import to_device
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.spread import check_shares, spread
 from jaxunlearn.training import Program, devices

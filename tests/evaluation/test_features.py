@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.evaluation import describe_real, features
-from jaxunlearn.evaluation.features import Features, of_inception, real_images
+from jaxunlearn.evaluation.features import Features, of_inception
+from jaxunlearn.studies.runs.cache import real_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
 

@@ -16,12 +16,11 @@ import pytest
 
 from jaxunlearn import methods, training
 from jaxunlearn.methods._winding_back import wound_back
-from jaxunlearn.studies.problem import Weights
 from jaxunlearn.training import Program, devices
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.groups import run_group
 from jaxunlearn.transforms import implicit_surgery
-from jaxunlearn.types import Arrays, InputError, Task, TrainState
+from jaxunlearn.types import Arrays, InputError, Task, TrainState, Weights
 from tests import toy, toy_diffusion
 from tests.helpers import assert_trees_close, assert_trees_equal
 

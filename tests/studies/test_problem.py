@@ -10,6 +10,7 @@ import pytest
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies import problem as setting
 from jaxunlearn.studies.config import Problem
+from jaxunlearn.training import hosts
 from jaxunlearn.types import InputError
 
 pytest_plugins = ["tests.shell.fixtures"]
@@ -64,6 +65,6 @@ def test_the_splits_hang_on_problem_seed_and_request(problem):
 
 
 def test_facts_on_the_machine():
-    facts = setting.machine()
+    facts = hosts.machine()
     assert (facts["platform"], facts["devices"]) == ("cpu", 8)
     assert facts["jax"] == jax.__version__

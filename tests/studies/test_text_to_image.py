@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.files import read_arrays
+from jaxunlearn.files import fingerprint, read_arrays
 from jaxunlearn.studies.config import Diffusion, Problem, load_study
 from jaxunlearn.studies.problem import load_autoencoder, load_training
 from jaxunlearn.studies.runs import evaluate_images, train
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.tasks import latents
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
-from jaxunlearn.training.checkpoints import fingerprint
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy, done, snapshot
 

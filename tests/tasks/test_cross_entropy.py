@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.tasks.classification import cross_entropy
+from jaxunlearn.methods.objectives import cross_entropy
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # what is smaller, processors may flush to 0
 

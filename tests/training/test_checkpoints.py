@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.files import fingerprint
 from jaxunlearn.training import devices
-from jaxunlearn.training.checkpoints import Checkpointer, fingerprint
+from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import InputError, TrainState
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods, training
-from jaxunlearn.studies.problem import Weights
 from jaxunlearn.training import devices, groups, loop
 from jaxunlearn.training.groups import run_group
+from jaxunlearn.types import Weights
 from tests import toy
 from tests.helpers import assert_trees_close, assert_trees_equal
 

@@ -5,6 +5,7 @@ import socket
 import numpy as np
 import pytest
 
+from jaxunlearn import files
 from jaxunlearn.training import hosts
 from tests.helpers import relative_error
 from tests.shell.commands import assert_refused, call, done, problem_words, start, wait, weights
@@ -59,7 +60,7 @@ def test_a_study_runs_on_one_host(tmp_path):
 
 
 def test_one_process_alone_is_the_first_and_waits_for_nobody():
-    assert hosts.is_first()
+    assert files.is_first()
     hosts.meet("nowhere")
     assert hosts.any_says(True) and not hosts.any_says(False)
-    assert isinstance(hosts.whole(np.ones(2)), np.ndarray)
+    assert isinstance(files.whole(np.ones(2)), np.ndarray)

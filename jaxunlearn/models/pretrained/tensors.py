@@ -28,10 +28,9 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxunlearn.files import replacing, unwritable
+from jaxunlearn.files import is_first, replacing, unwritable
 from jaxunlearn.models.pretrained.layouts import remedy
 from jaxunlearn.models.pretrained.published import PICKLES, conversion, read_json, readable
-from jaxunlearn.training import hosts
 from jaxunlearn.types import InputError
 
 _AXES = {"linear": (1, 0), "conv": (2, 3, 1, 0)}  # of the stored tensor, in the order of ours
@@ -148,7 +147,7 @@ def write(
         (2, 3)
     """
     path = Path(path)
-    if not hosts.is_first():
+    if not is_first():
         return
     stored = {}
     for name, (_, kind, leaf) in _by_name(flatten_dict(tree), naming).items():

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.data import ForgetRequest, load_request
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.evaluation.calibration import brier_score, calibration_error
 from jaxunlearn.evaluation.per_class import class_damage, disagreement_map
@@ -24,20 +25,14 @@ from jaxunlearn.studies.audits.probing import probe_accuracy
 from jaxunlearn.studies.audits.relearning import EPOCHS, SETTINGS, relearning_curve
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import run_label, say
-from jaxunlearn.studies.problem import (
-    Weights,
-    check_classifies,
-    load_dataset,
-    load_splits,
-    load_task,
-    to_device,
-)
+from jaxunlearn.studies.problem import check_classifies, load_dataset, load_splits, load_task
 from jaxunlearn.studies.report.evidence import EVIDENCE, write_evidence_report
 from jaxunlearn.studies.report.study import Run, Study, read_study
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.locks import locked
+from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.runs.schema import check_record
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 
 _FORMAT = 1
 

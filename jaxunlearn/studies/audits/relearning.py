@@ -14,10 +14,9 @@ import jax.numpy as jnp
 
 from jaxunlearn import evaluation, methods
 from jaxunlearn.data.order import take, visits
+from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.models.convolutions import fast_in_loops
-from jaxunlearn.studies.problem import Weights
-from jaxunlearn.studies.runs import evaluate
-from jaxunlearn.types import Arrays, Task, TrainState
+from jaxunlearn.types import Arrays, Task, TrainState, Weights
 
 EPOCHS = 5
 SETTINGS: dict[str, Any] = {"learning_rate": 0.01, "learning_rate_schedule": "constant"}
@@ -47,7 +46,7 @@ def relearning_curve(
     for epoch in range(num_epochs + 1):
         state = advance(state, forget, jnp.int32(-(-epoch * size // batch_size)))
         relearned = Weights(state.params, state.model_state)
-        curve.append(evaluation.accuracy(evaluate.predict(task, relearned, forget)))
+        curve.append(evaluation.accuracy(predict_with(task, relearned, forget)))
     return curve
 
 

@@ -26,12 +26,11 @@ from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.studies.audits.shadow_models import Plan
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import say
-from jaxunlearn.studies.problem import Weights
 from jaxunlearn.studies.runs import train as stages
 from jaxunlearn.studies.runs.locks import check_claim, check_same
 from jaxunlearn.training import Diverged, programs
 from jaxunlearn.training.checkpoints import Checkpointer, check_place
-from jaxunlearn.types import Arrays, InputError, Task
+from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _ORIGINAL, _RETRAINED, _UNLEARNED = range(3)  # children of a shadow model's key
 KEYS = ("confidence", "correct", "retain_accuracy", "test_accuracy")

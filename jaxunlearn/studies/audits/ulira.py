@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation.audit import epsilon_lower_bound
 from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
 from jaxunlearn.files import write_record
@@ -30,14 +31,13 @@ from jaxunlearn.studies.problem import (
     load_splits,
     load_task,
     load_training,
-    machine,
-    to_device,
 )
 from jaxunlearn.studies.report.ulira import ULIRA, write_ulira_report
 from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.schema import check_record
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.training import Diverged, programs
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
 _PAIRS_FOR_OWN_VARIANCES = 32

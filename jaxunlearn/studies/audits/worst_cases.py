@@ -34,20 +34,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import data
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.files import write_text
 from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.names import closest
 from jaxunlearn.studies.audits.memorisation import memorisation
-from jaxunlearn.studies.problem import (
-    Weights,
-    check_classifies,
-    load_dataset,
-    load_task,
-    load_training,
-    to_device,
-)
+from jaxunlearn.studies.problem import check_classifies, load_dataset, load_task, load_training
 from jaxunlearn.studies.runs import folder
-from jaxunlearn.types import Arrays, InputError, Task, unvisited
+from jaxunlearn.types import Arrays, InputError, Task, Weights, unvisited
 
 SCORES = ("memorisation", "gradient_norm", "influence", "nearest")
 _SKETCH, _AT_ONCE, _ROWS = 1024, 32, 512

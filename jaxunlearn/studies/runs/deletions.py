@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.files import SEAL, sealed, write_text
+from jaxunlearn.files import SEAL, fingerprint, sealed, write_text
 from jaxunlearn.studies.problem import load_dataset, load_splits
 from jaxunlearn.studies.runs.folder import RunConfig, check_data, read_config, read_done
-from jaxunlearn.training.checkpoints import fingerprint
 from jaxunlearn.types import InputError
 
 FILE = "deletions.jsonl"

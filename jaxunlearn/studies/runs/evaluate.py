@@ -5,19 +5,17 @@ run cost, and how many examples each split has. Where requests came one after an
 whether what was forgotten before still is, and what all of them together did to the original model.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from jaxunlearn import data, evaluation
-from jaxunlearn.data import ForgetRequest, Splits
-from jaxunlearn.evaluation import Predictions, SplitPredictions
+from jaxunlearn import evaluation
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.evaluation import SplitPredictions
+from jaxunlearn.evaluation.predictions import predict_splits, predict_with
 from jaxunlearn.evaluation.units import unit_of
-from jaxunlearn.files import check_digests, file_digest, read_json, write_record
+from jaxunlearn.files import check_digests, file_digest, fingerprint, read_json, write_record
 from jaxunlearn.studies.config import Problem
-from jaxunlearn.studies.problem import Weights, load_dataset, load_splits, load_task
+from jaxunlearn.studies.problem import load_dataset, load_splits, load_task
 from jaxunlearn.studies.runs import deletions
 from jaxunlearn.studies.runs.folder import (
     RunConfig,
@@ -28,10 +26,8 @@ from jaxunlearn.studies.runs.folder import (
     read_pretrained,
 )
 from jaxunlearn.studies.runs.locks import locked
-from jaxunlearn.training.checkpoints import fingerprint
-from jaxunlearn.types import InputError, Task
-
-_PREDICTION_BATCH = 500
+from jaxunlearn.studies.runs.request_file import load_request
+from jaxunlearn.types import InputError, Task, Weights
 
 RESULTS = {  # the form of results.json in a run folder, for who writes it and who reads it
     "metrics": {str: float},
@@ -166,12 +162,12 @@ def _drift(
         row = {"request": each.name, "examples": len(splits.forget)}
         for name, model in {"accuracy": weights, "original_accuracy": original}.items():
             if model is not None:
-                row[name] = evaluation.accuracy(predict(task, model, splits.forget.arrays()))
+                row[name] = evaluation.accuracy(predict_with(task, model, splits.forget.arrays()))
         rows.append(row)
     drift: dict[str, Any] = {"requests": rows, "kept": {"model": kept}}
     if original is not None:  # of the last request, whose splits these are
         before, now = (
-            [predict(task, model, part.arrays()) for part in (splits.retain, splits.test)]
+            [predict_with(task, model, part.arrays()) for part in (splits.retain, splits.test)]
             for model in (original, weights)
         )
         accuracies = map(evaluation.accuracy, before)
@@ -236,18 +232,6 @@ def load_original(original: Path, run: Path, config: RunConfig) -> Weights:
             "its jaxunlearn pretrain."
         )
     return load_weights(original, config.problem)
-
-
-def predict_splits(task: Task, weights: Weights, splits: Splits) -> SplitPredictions:
-    """The predictions of a model on every split."""
-    return SplitPredictions(*(predict(task, weights, part.arrays()) for part in splits))
-
-
-def predict(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predictions:
-    """The predictions of a model on some examples, of which there may be none."""
-    # A Partial over the weights: models of one task share the compiled program.
-    predict_fn = jax.tree_util.Partial(task.predict, *weights)
-    return evaluation.predict(predict_fn, arrays, _PREDICTION_BATCH)
 
 
 def evaluate_run(
@@ -334,7 +318,7 @@ def check_retrained(
         InputError: it holds another one, or one that is not evaluated.
     """
     oracle = read_config(retrained, "retrain")
-    theirs = data.load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
+    theirs = load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
     same = (oracle.problem, oracle.seed, oracle.earlier) == (problem, seed, earlier)
     if not same or theirs.tolist() != forgotten:
         raise InputError(

@@ -18,35 +18,27 @@ import numpy as np
 from jaxunlearn import evaluation
 from jaxunlearn.data import Dataset, ForgetRequest
 from jaxunlearn.evaluation import Predictions
-from jaxunlearn.evaluation.features import Features, of_classifier, of_inception, real_images
+from jaxunlearn.evaluation.features import Features, of_classifier, of_inception
 from jaxunlearn.evaluation.generation import classify_generated, compare_generated
+from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import write_arrays
 from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.models.diffusion_process import Denoiser, guided, sample
-from jaxunlearn.names import closest
 from jaxunlearn.studies.config import Diffusion, Problem
 from jaxunlearn.studies.problem import (
     Decoder,
-    Weights,
     load_dataset,
     load_decoder,
     load_denoiser,
     load_splits,
     load_task,
-    load_tokenizer,
 )
-from jaxunlearn.studies.report.grids import check_picture, sample_grid
 from jaxunlearn.studies.runs import folder as runs
-from jaxunlearn.studies.runs.evaluate import (
-    predict,
-    read_results,
-    told_by,
-    with_share,
-    write_results,
-)
+from jaxunlearn.studies.runs.cache import real_images
+from jaxunlearn.studies.runs.evaluate import read_results, told_by, with_share, write_results
 from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.tasks.diffusion import as_signal
-from jaxunlearn.types import InputError, Task
+from jaxunlearn.types import InputError, Task, Weights
 
 _CHUNK = 100  # images at a time
 
@@ -99,7 +91,7 @@ def load_judge(run: Path, problem: Problem, inception: Features | None = None) -
         )
     weights, task = runs.load_weights(run, config.problem), load_task(config.problem)
     arrays = load_dataset(problem).test.arrays()
-    accuracy = evaluation.accuracy(predict(task, weights, arrays))
+    accuracy = evaluation.accuracy(predict_with(task, weights, arrays))
     name = config.problem.model
     features = inception or of_classifier(name, task, weights, arrays["image"])
     return Judge(name, task, weights, accuracy, features, run)
@@ -213,56 +205,6 @@ def on_scale_of(dataset: Dataset, images: np.ndarray) -> np.ndarray:
     return np.asarray(as_signal(jnp.asarray(images)))
 
 
-def draw(
-    file: Path, run: Path, labels: tuple[int, ...], count: int, prompts: tuple[str, ...] = ()
-) -> None:
-    """Generates images with the model of a run, and draws them side by side.
-
-    Args:
-        file: the picture to write, ending in ".png".
-        run: the run folder.
-        labels: the classes to generate; all if there are neither these nor prompts.
-        count: how many images of each.
-        prompts: names of classes to generate.
-
-    Raises:
-        InputError: the folder holds no finished run of a model that generates, a class that the
-            data does not have, a count below 1, or a file that cannot be written.
-    """
-    config = runs.read_config(run, "pretrain", "retrain", "unlearn")
-    if not config.problem.generates:
-        raise InputError(
-            f"{run} holds {config.problem.model}, which {config.problem.does}; sample from a model "
-            "that generates, such as ddpm-small."
-        )
-    if count < 1:
-        raise InputError(f"count is {count}, but must be 1 or more.")
-    check_picture(file)
-    dataset = load_dataset(config.problem)
-    labels = (*labels, *(_prompted(dataset, prompt) for prompt in prompts))
-    asked = np.array(labels or range(dataset.num_classes), np.int32)
-    weights = runs.load_weights(run, config.problem)
-    every, numbers = np.repeat(asked, count), np.tile(np.arange(count), len(asked))
-    images = generate(config.problem, weights, every, numbers)
-    rows = images.reshape(len(asked), count, *images.shape[1:])
-    picture = {str(number): rows[:, number] for number in range(count)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    columns = [dataset.class_names[label] for label in asked]
-    sample_grid(file, picture, columns, f"{config.problem.model}, {dataset.name}")
-
-
-def _prompted(dataset: Dataset, prompt: str) -> int:
-    """The class that a prompt names; case does not matter."""
-    names = [name.lower() for name in dataset.class_names]
-    if prompt.lower() not in names:
-        load_tokenizer(dataset).encode([prompt])  # names a word that is unknown
-        raise InputError(
-            f"{prompt!r} is not a prompt that the model learned, such as {dataset.class_names[0]!r}"
-            f"{closest(prompt.lower(), names)}; ask for the name of a class of {dataset.name!r}."
-        )
-    return names.index(prompt.lower())
-
-
 def evaluate(
     run: Path,
     weights: Weights,
@@ -318,7 +260,7 @@ def evaluate(
 
     def seen(images: np.ndarray, chosen: np.ndarray) -> Predictions:
         arrays = {"image": images[chosen], "label": labels[chosen]}
-        return predict(judge.task, judge.weights, arrays)
+        return predict_with(judge.task, judge.weights, arrays)
 
     def judged(images: np.ndarray) -> dict[str, float]:
         images = on_scale_of(dataset, images)

@@ -16,15 +16,16 @@ from typing import Any
 
 import jax
 
-from jaxunlearn import data, methods
+from jaxunlearn import methods
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.config import PLACES, Aim, Problem, check_seeds
 from jaxunlearn.studies.fields import from_dict
-from jaxunlearn.studies.problem import Weights, data_places, load_dataset, load_shapes
+from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
 from jaxunlearn.studies.runs.locks import check_claim, check_same
+from jaxunlearn.studies.runs.request_file import load_request, save_request
 from jaxunlearn.training.checkpoints import Checkpointer
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 
 DIVERGED = "diverged.json"
 
@@ -203,7 +204,7 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
         check_data(run, dataset)
     path = run / "forget_request.json"
     if splits is not None and path.exists():
-        if data.load_request(path, dataset).tolist() != splits.forget.index.tolist():
+        if load_request(path, dataset).tolist() != splits.forget.index.tolist():
             raise InputError(
                 f"{path} names other examples than the request does now; name a new folder, or "
                 "delete this one."
@@ -224,7 +225,7 @@ def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
         write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | places)
     path = run / "forget_request.json"
     if config.request is not None and splits is not None and not path.exists():
-        data.save_request(path, config.request, dataset, splits)
+        save_request(path, config.request, dataset, splits)
 
 
 def check_data(run: Path, dataset: Dataset) -> None:

@@ -23,34 +23,33 @@ import numpy as np
 from jaxunlearn import methods, training
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
 from jaxunlearn.data.anchors import anchors
-from jaxunlearn.files import file_digest, write_record
+from jaxunlearn.data.examples import to_device
+from jaxunlearn.files import file_digest, fingerprint, write_record
 from jaxunlearn.methods.eupmu_budget import check_budget
 from jaxunlearn.methods.objectives import needs_unseen
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.problem import (
-    Weights,
     load_autoencoder,
     load_dataset,
     load_splits,
     load_task,
     load_text_encoder,
     load_training,
-    machine,
-    to_device,
 )
 from jaxunlearn.studies.runs import deletions, folder
+from jaxunlearn.studies.runs.cache import cached_latents, cached_prompt_states
 from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.unseen import check_unseen, with_unseen
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, PROMPT_STATES
-from jaxunlearn.tasks.latents import cached_latents, cached_prompt_states
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import devices, hosts, programs
-from jaxunlearn.training.checkpoints import Checkpointer, check_place, fingerprint, masks_of
+from jaxunlearn.training.checkpoints import Checkpointer, check_place, masks_of
 from jaxunlearn.training.compilation import compilation_seconds, programs_read
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
-from jaxunlearn.types import Arrays, InputError, Params, Task
+from jaxunlearn.types import Arrays, InputError, Params, Task, Weights
 
 AUTOENCODER = "autoencoder"  # where a pretraining keeps the run of its autoencoder
 _RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000

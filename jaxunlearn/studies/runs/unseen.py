@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.data import Splits
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.methods import objectives
-from jaxunlearn.studies.problem import Weights, to_device
-from jaxunlearn.types import Arrays, InputError, Task, unvisited
+from jaxunlearn.types import Arrays, InputError, Task, Weights, unvisited
 
 _BATCH = 256
 

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxunlearn import data
-from jaxunlearn.files import check_digests, is_sealed, read_json
-from jaxunlearn.studies.problem import Weights, load_dataset, load_splits
+from jaxunlearn.files import check_digests, fingerprint, is_sealed, read_json
+from jaxunlearn.studies.problem import load_dataset, load_splits
 from jaxunlearn.studies.runs import deletions
 from jaxunlearn.studies.runs.folder import read_done, read_record
-from jaxunlearn.training.checkpoints import Checkpointer, fingerprint, masks_of
-from jaxunlearn.types import InputError
+from jaxunlearn.studies.runs.request_file import load_request
+from jaxunlearn.training.checkpoints import Checkpointer, masks_of
+from jaxunlearn.types import InputError, Weights
 
 
 class Finding(NamedTuple):
@@ -133,7 +133,7 @@ def _check_data(run: Path) -> bool:
 
 def _check_request(run: Path) -> bool:
     config, path = read_record(run), run / "forget_request.json"
-    named = data.load_request(path, load_dataset(config.problem)).tolist()
+    named = load_request(path, load_dataset(config.problem)).tolist()
     if config.request is not None:
         splits = load_splits(config.problem, config.seed, config.request, config.earlier)
         if named != splits.forget.index.tolist():

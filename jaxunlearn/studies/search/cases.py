@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from jaxunlearn import evaluation
 from jaxunlearn.data import ForgetRequest, Splits
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation import SplitPredictions
+from jaxunlearn.evaluation.predictions import predict_splits, predict_with
 from jaxunlearn.studies.config import Problem
-from jaxunlearn.studies.problem import Weights, load_splits, load_task, to_device
+from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs import evaluate
 from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
-from jaxunlearn.types import Arrays, Task
+from jaxunlearn.types import Arrays, Task, Weights
 
 _BLIND = ("forget", "retain", "validation")
 
@@ -92,7 +94,7 @@ def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
     metrics = {}
     for name in _BLIND:
         arrays = getattr(case.splits, name).arrays()
-        predictions = evaluate.predict(case.task, weights, arrays)
+        predictions = predict_with(case.task, weights, arrays)
         metrics[f"{name}_accuracy"] = evaluation.accuracy(predictions)
     return metrics
 
@@ -107,5 +109,5 @@ def all_metrics(case: Case, weights: Weights) -> dict[str, float]:
     Returns:
         What `evaluation.evaluate` returns.
     """
-    predictions = evaluate.predict_splits(case.task, weights, case.splits)
+    predictions = predict_splits(case.task, weights, case.splits)
     return evaluation.evaluate(predictions, *(case.retrained or ()))

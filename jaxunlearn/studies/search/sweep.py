@@ -22,7 +22,7 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.config import Problem, check_seeds
 from jaxunlearn.studies.console import say, show_progress
-from jaxunlearn.studies.problem import check_classifies, load_splits, load_task, machine
+from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.studies.runs import evaluate, train
 from jaxunlearn.studies.runs import folder as runs
@@ -34,6 +34,7 @@ from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, lo
 from jaxunlearn.studies.search.space import Space
 from jaxunlearn.training import Diverged, programs
 from jaxunlearn.training.groups import fitting_size, run_group
+from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
 _FORMAT = 2  # of a folder; in the first, cells were numbered

@@ -32,7 +32,7 @@ from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Problem, check_requests, check_runs, check_seeds, read_plan
 from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.fields import from_dict
-from jaxunlearn.studies.problem import Weights, check_classifies, load_splits, load_task, machine
+from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
 from jaxunlearn.studies.runs import evaluate, train
 from jaxunlearn.studies.runs.locks import check_claim, check_same, locked
@@ -40,7 +40,8 @@ from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.training import programs
-from jaxunlearn.types import InputError
+from jaxunlearn.training.hosts import machine
+from jaxunlearn.types import InputError, Weights
 
 _WORST_TARGET, _WORST_GAP = 300.0, 100.0
 

@@ -7,9 +7,8 @@ import pytest
 
 from jaxunlearn import models
 from jaxunlearn.studies.audits import probing
-from jaxunlearn.studies.problem import Weights
 from jaxunlearn.tasks import classification
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 from tests import toy
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxunlearn import evaluation, methods, training
 from jaxunlearn.studies.audits import relearning
-from jaxunlearn.studies.problem import Weights
 from jaxunlearn.training import devices
+from jaxunlearn.types import Weights
 from tests import toy
 
 

@@ -13,9 +13,9 @@ from jaxunlearn import data
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.audits import worst_cases
 from jaxunlearn.studies.audits.memorisation import memorisation
-from jaxunlearn.studies.problem import Weights, load_dataset, load_splits, load_training
+from jaxunlearn.studies.problem import load_dataset, load_splits, load_training
 from jaxunlearn.studies.runs import folder
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 from tests import toy
 from tests.shell.commands import assert_refused, call, done
 

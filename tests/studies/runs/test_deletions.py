@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn.evaluation import accuracy, js_divergence
+from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import SEAL, read_json, sealed, write_record
 from jaxunlearn.studies.problem import load_splits, load_task, load_training
 from jaxunlearn.studies.runs import deletions, folder
-from jaxunlearn.studies.runs.evaluate import predict
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, weights
 
 pytestmark = pytest.mark.long
@@ -145,13 +145,15 @@ def test_the_drift_is_that_of_the_predictions(pretrained, unlearned, second, thi
         forgotten = learned.take(np.flatnonzero(np.isin(learned.index, indices(run))))
         assert row["examples"] == len(forgotten)
         for name, model in {"accuracy": now, "original_accuracy": before}.items():
-            assert row[name] == accuracy(predict(task, model, forgotten.arrays()))
+            assert row[name] == accuracy(predict_with(task, model, forgotten.arrays()))
     splits = load_splits(config.problem, config.seed, config.request, config.earlier)
     for name, model in {"model": now, "original": before}.items():
         for part in ("retain", "test"):
-            found = accuracy(predict(task, model, getattr(splits, part).arrays()))
+            found = accuracy(predict_with(task, model, getattr(splits, part).arrays()))
             assert drift["kept"][name][f"{part}_accuracy"] == found
-    tests = [predict(task, model, splits.test.arrays()).probabilities for model in (before, now)]
+    tests = [
+        predict_with(task, model, splits.test.arrays()).probabilities for model in (before, now)
+    ]
     assert drift["js_to_original"] == js_divergence(*tests) > 0
     assert results["metrics"]["five_part_gap"] > 0
     assert "one after another" in out and "class-3 (" in out and "js_to_original" in out

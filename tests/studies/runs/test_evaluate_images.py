@@ -15,11 +15,12 @@ from jaxunlearn.evaluation import features
 from jaxunlearn.files import read_arrays
 from jaxunlearn.studies import problem as setting
 from jaxunlearn.studies.config import Aim, load_study
-from jaxunlearn.studies.problem import Weights, load_dataset, load_task
+from jaxunlearn.studies.problem import load_dataset, load_task
 from jaxunlearn.studies.runs import evaluate_images, train
 from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.sample import draw
 from jaxunlearn.tasks import classification
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 from tests.helpers import assert_trees_equal
 from tests.once import made_once
 from tests.shell.commands import assert_refused, call, copy, done, snapshot
@@ -310,7 +311,7 @@ def test_bad_samplings_are_refused(cell, tmp_path, words, fragments):
 def test_a_picture_of_another_kind_is_refused_before_anything_is_drawn(cell, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate_images, "generate", lambda *_: pytest.fail("was drawn"))
     with pytest.raises(InputError, match=r"must be a file ending in \.png"):
-        evaluate_images.draw(tmp_path / "grid.jpg", cell / "esd", (), 1)
+        draw(tmp_path / "grid.jpg", cell / "esd", (), 1)
 
 
 def test_five_hundred_images_are_one_program_whatever_the_guidance(cell, config):

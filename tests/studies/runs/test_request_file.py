@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxunlearn.data import ForgetRequest, load_request, save_request, split
+from jaxunlearn.data import ForgetRequest, split
 from jaxunlearn.files import sealed
+from jaxunlearn.studies.runs.request_file import load_request, save_request
 from jaxunlearn.types import InputError
 from tests.data.toys import toy
 

@@ -12,11 +12,12 @@ import pytest
 
 from jaxunlearn import methods, training
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import load_splits, load_task
-from jaxunlearn.studies.runs import evaluate, folder, train
+from jaxunlearn.studies.runs import folder, train
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
@@ -244,7 +245,7 @@ def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_pat
     splits = load_splits(problem, 0, TENTH)
 
     def held_out_loss(run):
-        rows, labels = evaluate.predict(
+        rows, labels = predict_with(
             load_task(problem), folder.load_weights(run, problem), splits.validation.arrays()
         )
         return float(np.mean(-np.log(rows[np.arange(len(labels)), labels])))

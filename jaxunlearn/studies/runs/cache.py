@@ -1,0 +1,130 @@
+"""Results of frozen networks on a data set, computed once and kept beside a run.
+
+A file holds the fingerprint of the network and of its inputs; one with another fingerprint, or a
+damaged one, is replaced. Of several processes the first computes it, the others wait for it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn.evaluation import RealImages, Statistics, describe_real
+from jaxunlearn.evaluation.features import Features
+from jaxunlearn.files import fingerprint, read_arrays, write_arrays
+from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.text_encoder import TextEncoder
+from jaxunlearn.studies.runs.locks import in_turn
+from jaxunlearn.tasks.latents import encode, encode_prompts
+from jaxunlearn.types import InputError
+
+Content = dict[str, np.ndarray]
+
+
+def real_images(folder: Path, features: Features, images: np.ndarray) -> RealImages:
+    """The description of real images that generated ones are compared with, cached in a folder.
+
+    Args:
+        folder: the folder of the file.
+        features: the network that describes images.
+        images: uint8 `[N, H, W, C]`, the real images of the retained classes.
+
+    Returns:
+        The `RealImages`.
+
+    Raises:
+        InputError: the file cannot be written, or there are too few images.
+    """
+
+    def compute() -> Content:
+        found = describe_real(features.describe(images), features.name)
+        fitted = found.statistics
+        content = {"features": found.features, "mean": fitted.mean, "radii": found.radii}
+        content |= {"covariance": fitted.covariance}
+        return content | {"source": np.array(fitted.source), "floor": np.array(found.floor)}
+
+    names = ("features", "mean", "covariance", "source", "radii", "floor")
+    stamp = fingerprint({"images": images, "network": np.array(features.name + features.stamp)})
+    kept = _cached(folder / f"real-{stamp[:16]}.npz", stamp, names, compute)
+    fitted = Statistics(
+        kept["mean"],
+        kept["covariance"],
+        len(kept["features"]),
+        features.name,
+        str(kept["source"]),
+    )
+    return RealImages(kept["features"], fitted, kept["radii"], float(kept["floor"]))
+
+
+def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
+    """The result of `tasks.latents.encode`, cached.
+
+    Args:
+        path: the `.npz` file.
+        model: the autoencoder.
+        params: its parameters.
+        images: `[N, H, W, C]`.
+
+    Returns:
+        float32 `[N, h, w, c]`.
+
+    Raises:
+        InputError: the file cannot be written, or the images have another range.
+    """
+    stamp = fingerprint({"params": params, "values": images}) + repr(model)
+    return _cached(path, stamp, ("latents",), lambda: {"latents": encode(model, params, images)})[
+        "latents"
+    ]
+
+
+def cached_prompt_states(
+    path: Path, model: TextEncoder, params: Any, ids: np.ndarray
+) -> np.ndarray:
+    """The result of `tasks.latents.encode_prompts`, cached.
+
+    In the model state, under `jaxunlearn.tasks.latent_diffusion.PROMPT_STATES`, it takes the place
+    of encoding with a text encoder that is not trained.
+
+    Args:
+        path: the `.npz` file.
+        model: the text encoder.
+        params: its parameters.
+        ids: the token ids of every prompt, `[P, L]`.
+
+    Returns:
+        `[P, L, C]`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    stamp = fingerprint({"params": params, "values": ids}) + repr(model)
+    return _cached(
+        path, stamp, ("states",), lambda: {"states": encode_prompts(model, params, ids)}
+    )["states"]
+
+
+def _cached(
+    path: Path, stamp: str, names: tuple[str, ...], compute: Callable[[], Content]
+) -> Content:
+    """The arrays of a file if it has this stamp; else `compute()`, which is written to it."""
+    kept = _read(path, stamp, names)
+    if kept is None:
+        with in_turn(path.parent, path.stem):
+            kept = _read(path, stamp, names)  # another process may have written it meanwhile
+            if kept is None:
+                kept = compute() | {"stamp": np.array(stamp)}
+                write_arrays(path, kept | {"digest": np.array(fingerprint(kept))})
+    return kept
+
+
+def _read(path: Path, stamp: str, names: tuple[str, ...]) -> Content | None:
+    """The arrays of a sound file with this stamp, or None."""
+    if not path.exists():
+        return None
+    try:
+        kept = read_arrays(path, *names, "stamp", "digest")
+    except InputError:
+        return None
+    sound = str(kept.pop("digest")) == fingerprint(kept) and str(kept["stamp"]) == stamp
+    return kept if sound else None
