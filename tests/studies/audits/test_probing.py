@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import models
+from jaxunlearn.evaluation import features as of_models
 from jaxunlearn.studies.audits import probing
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError, Weights
@@ -32,10 +33,10 @@ def task_of(name, **fields):
 
 
 def test_features_and_the_last_layer_give_the_predictions(monkeypatch):
-    monkeypatch.setattr(probing, "_BATCH", 4)
+    monkeypatch.setattr(of_models, "_CLASSIFIER_BATCH", 4)
     task, weights = task_of("mlp-tiny")
     examples = arrays(10)
-    features = probing.last_features(task, weights, examples)
+    features = of_models.last_features(task, weights, examples)
     last = weights.params["head"]["linear"]
     assert features.shape == (10, last["kernel"].shape[0])
     expected = task.predict(*weights, examples)
