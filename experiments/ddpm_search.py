@@ -25,10 +25,12 @@ from jaxunlearn.cli.commands import one_sentence
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.console import say
-from jaxunlearn.studies.runs import evaluate, evaluate_images, train
+from jaxunlearn.studies.runs import evaluate_images, train
 from jaxunlearn.studies.runs.locks import check_claim
+from jaxunlearn.studies.runs.results import Subject, read_cost, read_results
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.hosts import machine
+from jaxunlearn.types import Weights
 
 DIVERGED = 1000.0
 
@@ -67,15 +69,14 @@ def search(folder: Path, study: Study, rates: Sequence[float]) -> None:
     weights = train.pretrain(pretrained, problem, seed)
     judge = evaluate_images.load_judge(folder / "classifier", problem)
 
-    def evaluated(run: Path, **keywords: Any) -> dict[str, float]:
+    def evaluated(run: Path, weights: Weights, name: str, cost: dict[str, Any]) -> dict[str, float]:
         if (run / "results.json").exists():
-            return evaluate.read_metrics(run)
-        return evaluate_images.evaluate(
-            run, problem=problem, seed=seed, request=request, **keywords
-        )
+            return read_results(run)["metrics"]
+        subject = Subject(run, weights, problem, seed, request, name, cost)
+        return evaluate_images.evaluate_generated(subject, judge)
 
     cell = folder / f"seed-{seed}" / request.name
-    original = evaluated(cell / "original", weights=weights, judge=judge, method="original")
+    original = evaluated(cell / "original", weights, "original", {})
     record["original"] = original
     for name in study.methods:
         method, settings = study.run_settings(request, name)
@@ -85,11 +86,9 @@ def search(folder: Path, study: Study, rates: Sequence[float]) -> None:
             aim = study.run_aim(request, name)
             try:
                 after = train.unlearn(run, pretrained, request, method, given, aim=aim)
-                metrics = evaluated(
-                    run, weights=after, judge=judge, method=name, cost=evaluate.read_cost(run)
-                )
+                metrics = evaluated(run, after, name, read_cost(run))
                 trial = {"score": score(metrics, original), "metrics": metrics}
-                trial["seconds"] = evaluate.read_cost(run)["seconds"]
+                trial["seconds"] = read_cost(run)["seconds"]
             except Diverged:
                 trial = {"score": DIVERGED}
             trials = {t["learning_rate"]: t for t in record["found"].get(name, [])}

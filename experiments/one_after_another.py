@@ -14,13 +14,14 @@ The runs lie in `runs/one-after-another`, each with its record of deletions.
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn import studies
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.report import numerals
 from jaxunlearn.studies.report.figures import BLUE, DASHES, INK, MUTED, ORANGE, panels, picture
-from jaxunlearn.studies.runs import deletions, evaluate, train
+from jaxunlearn.studies.runs import deletions, train
 from jaxunlearn.training.hosts import machine
 
 HERE = Path(__file__).parent
@@ -40,8 +41,8 @@ def run_chain(study: Study, seed: int) -> list[Entry]:
     before = dict.fromkeys(METHODS, original)
     for number in range(1, TIMES + 1):
         folder = RUNS / f"seed-{seed}" / f"request-{number}"
-        oracle, earlier = folder / "retrain", (REQUEST,) * (number - 1)
-        train.retrain(oracle, problem, seed, REQUEST, earlier=earlier)
+        oracle = folder / "retrain"
+        train.retrain(oracle, before[METHODS[0]], REQUEST)
         found.append(evaluated(oracle, original, None) | {"number": number})
         for method in METHODS:
             settings = study.run_settings(ForgetRequest(fraction=0.1), method)[1]
@@ -55,7 +56,7 @@ def run_chain(study: Study, seed: int) -> list[Entry]:
 def evaluated(run: Path, original: Path, oracle: Path | None) -> Entry:
     """The results of a run, evaluated unless that is done."""
     if not (run / "results.json").exists():
-        evaluate.evaluate_run(run, oracle, original)
+        studies.evaluate(run, oracle, original)
     found = read_json(run / "results.json")
     drift, metrics = found["drift"], found["metrics"]
     return {

@@ -14,13 +14,14 @@ Writes `experiments/results/worst_cases.json` and `.md`; a few minutes on two co
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn import studies
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.studies.audits import worst_cases
 from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.report.numerals import number, spread
-from jaxunlearn.studies.runs import evaluate, train
+from jaxunlearn.studies.runs import train
 from jaxunlearn.training.hosts import machine
 
 HERE = Path(__file__).parent
@@ -50,7 +51,7 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
     train.pretrain(original, problem, seed)
     for name, request in requests(original).items():
         oracle = RUNS / f"seed-{seed}" / name / "retrain"
-        train.retrain(oracle, problem, seed, request)
+        train.retrain(oracle, original, request)
         found.append({"request": name, "model": "retrain"} | evaluated(oracle, None))
         for method in METHODS:
             run = oracle.parent / method
@@ -62,7 +63,7 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
 def evaluated(run: Path, oracle: Path | None) -> Entry:
     """The metrics of a run, evaluated unless that is done."""
     if not (run / "results.json").exists():
-        evaluate.evaluate_run(run, oracle)
+        studies.evaluate(run, oracle)
     found = read_json(run / "results.json")
     return {"seed": found["seed"]} | {name: found["metrics"].get(name) for name in COLUMNS}
 

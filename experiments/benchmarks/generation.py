@@ -20,7 +20,7 @@ from jaxunlearn import methods
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import Problem, Study, load_study
 from jaxunlearn.studies.problem import load_decoder, load_denoiser, load_task
-from jaxunlearn.studies.runs import evaluate_images
+from jaxunlearn.studies.runs import generate
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Task, Weights
 
@@ -61,7 +61,7 @@ def sampling(problem: Problem, task: Task) -> Any:
         denoiser = load_denoiser(problem, Weights(params, {}))
         guidance = jnp.float32(generation.guidance)
         given = denoiser, decoder, labels, numbers, guidance, generation, shape, task.num_classes
-        return evaluate_images.sample_images(*given, clip=True)
+        return generate.sample_images(*given, clip=True)
 
     asked = jax.ShapeDtypeStruct((SAMPLES,), jnp.int32)
     params, _ = jax.eval_shape(task.init, jax.random.key(0))

@@ -37,7 +37,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from jaxunlearn import methods
+from jaxunlearn import methods, studies
 from jaxunlearn.cli import commands as cli
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.data.idx import read_idx
@@ -45,7 +45,7 @@ from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import check_predictions
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.models.pretrained import tensors
-from jaxunlearn.studies import compare, config, report
+from jaxunlearn.studies import config, report
 from jaxunlearn.studies.audits import ulira
 from jaxunlearn.studies.fields import from_dict, parse_settings
 from jaxunlearn.studies.problem import load_dataset, load_splits
@@ -252,7 +252,7 @@ def give_study(tree: dict[str, Any]) -> None:
     path = Path(tempfile.mkdtemp(dir=_SCRATCH[0])) / "study.toml"
     path.write_text(as_toml(tree), "utf-8")
     with stopping():
-        compare.compare(Path("study"), config.load_study(path))
+        studies.compare(Path("study"), config.load_study(path))
 
 
 def give_study_text(text: bytes) -> None:

@@ -166,20 +166,11 @@ def retrain(
         layout: what the run may use.
     """
     _ready(data_dir, layout)
-    from jaxunlearn.studies.runs import deletions, train
     from jaxunlearn.studies.runs import folder as runs
+    from jaxunlearn.studies.runs import train
 
     request, before = _request(forget), runs.is_finished(run)
-    start, earlier = deletions.read_start(pretrained)
-    train.retrain(
-        run,
-        start.problem,
-        start.seed,
-        request,
-        layout=layout,
-        earlier=earlier,
-        pretrained=pretrained,
-    )
+    train.retrain(run, pretrained, request, layout=layout)
     _trained("retrained", run, before)
 
 
@@ -279,23 +270,19 @@ def evaluate(
         data_dir: where prepared data is, if not where the run says.
     """
     _ready(data_dir)
-    from jaxunlearn.files import read_json
-    from jaxunlearn.studies.runs import evaluate as results
+    from jaxunlearn import studies
+    from jaxunlearn.studies.report import one_run
+    from jaxunlearn.studies.runs.results import read_results
 
-    if classifier is not None:
-        from jaxunlearn.studies.runs import evaluate_images
-
-        weights = Path(inception) if inception else None
-        metrics = evaluate_images.evaluate_run(run, classifier, retrained, weights, original)
-    else:
-        metrics = results.evaluate_run(run, retrained, original)
-    oracle = results.read_metrics(retrained) if retrained else {}
-    print(results.render(metrics, oracle))
-    found = read_json(run / "results.json")
+    weights = Path(inception) if inception else None
+    metrics = studies.evaluate(run, retrained, original, classifier, weights)
+    oracle = read_results(retrained)["metrics"] if retrained else {}
+    print(one_run.render(metrics, oracle))
+    found = read_results(run)
     if "judge" in found:
-        print(results.render_judge(found))
+        print(one_run.render_judge(found))
     if "drift" in found:
-        print(results.render_drift(found["drift"]))
+        print(one_run.render_drift(found["drift"]))
     print(f"results: {run / 'results.json'}")
 
 
@@ -319,9 +306,9 @@ def sample(
         data_dir: where prepared data is, if not where the run says.
     """
     _ready(data_dir)
-    from jaxunlearn.studies.sample import draw
+    from jaxunlearn import studies
 
-    draw(file, run, labels, count, prompts)
+    studies.sample(file, run, labels, count, prompts)
     print(f"picture: {file}")
 
 
@@ -352,7 +339,7 @@ def compare(
             "and evaluate each run on one."
         )
     _ready(data_dir, layout)
-    from jaxunlearn.studies.compare import compare as run_study
+    from jaxunlearn import studies
     from jaxunlearn.studies.config import load_study
     from jaxunlearn.training import Diverged
 
@@ -360,7 +347,7 @@ def compare(
     if seeds:
         planned = replace(planned, seeds=seeds)
     try:
-        run_study(study, planned, layout, shard)
+        studies.compare(study, planned, layout, shard)
     except Diverged:
         _show(study)
         raise

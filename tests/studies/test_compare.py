@@ -7,7 +7,7 @@ import pytest
 
 from jaxunlearn import training
 from jaxunlearn.files import write_record
-from jaxunlearn.studies import compare
+from jaxunlearn.studies import run_study
 from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.report.study import read_lines
 from jaxunlearn.studies.runs.locks import locked
@@ -231,7 +231,7 @@ def test_a_plan_grows_and_never_shrinks(finished, study, study_text, tmp_path):
     one, rest = study_text.split("[[requests]]\nfraction = 0.1\n")
     text = (one + rest).replace("[methods.tight]", "[methods.more]").replace("[0, 1]", "[5]")
     config.write_text(text.replace('"random-0.1".finetune', '"class-8".more'))
-    plan = compare._planned(study, load_study(config))
+    plan = run_study._planned(study, load_study(config))
     assert plan["seeds"] == plan["configuration"]["seeds"] == [0, 1, 5]
     assert plan["requests"] == ["class-8", "random-0.1"]
     assert [each["classes"] for each in plan["configuration"]["requests"]] == [[8], []]
@@ -240,7 +240,7 @@ def test_a_plan_grows_and_never_shrinks(finished, study, study_text, tmp_path):
     overrides = {"class-8": {"more": rate}, "random-0.1": {"finetune": rate}}
     assert plan["configuration"]["overrides"] == overrides
     write_record(study / "study.json", plan)
-    planned = compare._planned(study, load_study(finished.config))
+    planned = run_study._planned(study, load_study(finished.config))
     assert (planned["seeds"], set(planned["methods"])) == ([0, 1, 5], set(plan["methods"]))
     assert set(planned["requests"]) == set(plan["requests"])
 

@@ -19,9 +19,9 @@ from jaxunlearn.evaluation import SplitPredictions, distances, divergences, shar
 from jaxunlearn.files import check_digests, unsealed
 from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.report.columns import REFERENCES
-from jaxunlearn.studies.runs.evaluate import RESULTS
 from jaxunlearn.studies.runs.folder import DIVERGED
 from jaxunlearn.studies.runs.locks import first_difference
+from jaxunlearn.studies.runs.results import RESULTS
 from jaxunlearn.studies.runs.schema import check_record
 from jaxunlearn.types import InputError
 

@@ -16,7 +16,7 @@ from jaxunlearn.files import fingerprint, read_arrays, write_arrays
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.studies.runs.locks import in_turn
-from jaxunlearn.tasks.latents import encode, encode_prompts
+from jaxunlearn.tasks import latents
 from jaxunlearn.types import InputError
 
 Content = dict[str, np.ndarray]
@@ -73,9 +73,9 @@ def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.nda
         InputError: the file cannot be written, or the images have another range.
     """
     stamp = fingerprint({"params": params, "values": images}) + repr(model)
-    return _cached(path, stamp, ("latents",), lambda: {"latents": encode(model, params, images)})[
-        "latents"
-    ]
+    return _cached(
+        path, stamp, ("latents",), lambda: {"latents": latents.encode(model, params, images)}
+    )["latents"]
 
 
 def cached_prompt_states(
@@ -100,7 +100,7 @@ def cached_prompt_states(
     """
     stamp = fingerprint({"params": params, "values": ids}) + repr(model)
     return _cached(
-        path, stamp, ("states",), lambda: {"states": encode_prompts(model, params, ids)}
+        path, stamp, ("states",), lambda: {"states": latents.encode_prompts(model, params, ids)}
     )["states"]
 
 

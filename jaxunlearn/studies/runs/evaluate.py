@@ -1,8 +1,8 @@
-"""The stage that evaluates: predictions and metrics of a run, written to its folder.
+"""The evaluation of a run: predictions and metrics, written to its folder.
 
-`predictions.npz` holds the class probabilities on every split, `results.json` all metrics, what the
-run cost, and how many examples each split has. Where requests came one after another, "drift" says
-whether what was forgotten before still is, and what all of them together did to the original model.
+`predictions.npz` holds the class probabilities on every split, `results.json` all metrics, the cost
+of the run, and the number of examples in each split. After several requests, one after another,
+"drift" compares the model with the original one on the data of each request and on what is kept.
 """
 
 from pathlib import Path
@@ -11,152 +11,110 @@ from typing import Any
 from jaxunlearn import evaluation
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import SplitPredictions
+from jaxunlearn.evaluation.features import of_inception
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
-from jaxunlearn.evaluation.units import unit_of
-from jaxunlearn.files import check_digests, file_digest, fingerprint, read_json, write_record
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_dataset, load_splits, load_task
-from jaxunlearn.studies.runs import deletions
-from jaxunlearn.studies.runs.folder import (
-    RunConfig,
-    check,
-    load_weights,
-    read_config,
-    read_done,
-    read_pretrained,
-)
+from jaxunlearn.studies.runs import deletions, folder
+from jaxunlearn.studies.runs.evaluate_images import evaluate_generated, load_judge
+from jaxunlearn.studies.runs.folder import RunConfig, load_weights, read_config, read_done
 from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.request_file import load_request
-from jaxunlearn.types import InputError, Task, Weights
-
-RESULTS = {  # the form of results.json in a run folder, for who writes it and who reads it
-    "metrics": {str: float},
-    "counts": (None, {str: int}),
-    "seconds": (None, float),
-    "finished": (None, str),
-    "guard": (None, {"start": float, "limit": float, "end": float, "rollbacks": float}),
-}
+from jaxunlearn.studies.runs.results import Subject, read_cost, read_results, write_results
+from jaxunlearn.types import InputError, Weights
 
 
 def evaluate(
     run: Path,
-    weights: Weights,
-    problem: Problem,
-    seed: int,
-    request: ForgetRequest,
-    *,
-    method: str,
-    cost: dict[str, Any] | None = None,
     retrained: Path | None = None,
-    earlier: tuple[ForgetRequest, ...] = (),
-    original: Weights | None = None,
+    original: Path | None = None,
+    classifier: Path | None = None,
+    inception: Path | None = None,
 ) -> dict[str, float]:
-    """Computes the predictions and all metrics of a model, and writes them to its run folder.
+    """Evaluates a finished run of `retrain` or `unlearn`, and writes the results to its folder.
 
     Args:
-        run: the run folder, which receives `predictions.npz` and `results.json`.
-        weights: of the model.
-        problem: what it learned.
-        seed: the pretraining seed.
-        request: what was forgotten.
-        method: how the results name the model.
-        cost: steps and seconds of the run, from `read_cost`, if it trained at all.
+        run: the run folder.
         retrained: the evaluated run folder of the retrained model, for all distances.
-        earlier: the requests that were honoured before, the oldest first.
-        original: the model before all of them, to be compared with.
+        original: the run folder of the original model, for the drift over all requests.
+        classifier: the run folder of the classifier that judges generated images; models that
+            generate need one.
+        inception: a file with the network of the Frechet distance, whose features take the place
+            of the classifier's.
+
+    Returns:
+        The metrics: see `jaxunlearn.evaluation`.
+
+    Raises:
+        InputError: a folder holds no such run, an unfinished one, or one of other data; or the
+            retrained model is of another problem, seed or request, or is not evaluated.
+    """
+    config = read_config(run, "retrain", "unlearn")
+    if classifier is None and not config.problem.classifies:
+        raise InputError(
+            f"{run} holds {config.problem.model}, which {config.problem.does}; give a classifier "
+            "of the same data that judges them (--classifier)."
+        )
+    *earlier, request = deletions.requests(config)
+    splits = load_splits(config.problem, config.seed, request, config.earlier)
+    folder.check(run, config, load_dataset(config.problem), splits)
+    if retrained is not None:
+        forgotten = splits.forget.index.tolist()
+        check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)
+    subject = Subject(
+        run,
+        load_weights(run, config.problem),
+        config.problem,
+        config.seed,
+        request,
+        "retrain-again" if config.again else config.method,
+        read_cost(run),
+        retrained,
+        tuple(earlier),
+        _load_original(original, run, config) if original else None,
+    )
+    if classifier is None:
+        return evaluate_classifier(subject)
+    features = of_inception(inception) if inception else None
+    return evaluate_generated(subject, load_judge(classifier, config.problem, features))
+
+
+def evaluate_classifier(subject: Subject) -> dict[str, float]:
+    """Computes the predictions and all metrics of a classifier, and writes them to its run folder.
+
+    Args:
+        subject: the model.
 
     Returns:
         The metrics.
 
     Raises:
-        InputError: `retrained` was not evaluated, or on other data.
+        InputError: the retrained model was not evaluated, or on other data.
     """
-    splits, task = load_splits(problem, seed, request, earlier), load_task(problem)
-    cost = cost or {}
-    oracle, oracle_results = None, {}
-    if retrained is not None:
-        oracle_results = read_results(retrained)
-        oracle = SplitPredictions.load(retrained / "predictions.npz")
-    predictions = predict_splits(task, weights, splits)
-    metrics = evaluation.evaluate(predictions, oracle, oracle_results.get("metrics"))
-    results = {
-        "method": method,
-        "request": request.name,
-        "seed": seed,
-        "dataset": problem.data,
-        "model": problem.model,
-        "counts": {name: len(examples) for name, examples in splits._asdict().items()},
-        "metrics": metrics,
-        **with_share(cost, retrained),
-    }
-    if earlier or original:
-        kept = {name: metrics[name] for name in ("retain_accuracy", "test_accuracy")}
-        chain = (*earlier, request)
-        results["drift"] = _drift(task, weights, original, problem, seed, chain, kept)
-    with locked(run):
-        predictions.save(run / "predictions.npz")
-        write_results(run, results, weights, "predictions.npz")
+    _, weights, problem, seed, request, *_ = subject
+    splits = load_splits(problem, seed, request, subject.earlier)
+    oracle, oracle_metrics = None, None
+    if subject.retrained is not None:
+        oracle_metrics = read_results(subject.retrained).get("metrics")
+        oracle = SplitPredictions.load(subject.retrained / "predictions.npz")
+    predictions = predict_splits(load_task(problem), weights, splits)
+    metrics = evaluation.evaluate(predictions, oracle, oracle_metrics)
+    counts = {name: len(examples) for name, examples in splits._asdict().items()}
+    found: dict[str, Any] = {"counts": counts, "metrics": metrics}
+    if subject.earlier or subject.original:
+        found["drift"] = _drift(subject, metrics)
+    with locked(subject.run):
+        predictions.save(subject.run / "predictions.npz")
+        write_results(subject, found, "predictions.npz")
     return metrics
 
 
-def write_results(run: Path, results: dict[str, Any], weights: Weights, *files: str) -> None:
-    """Writes the results of a run, with the fingerprint of its weights and the digests of files.
-
-    Args:
-        run: the run folder.
-        results: what was found.
-        weights: of the model.
-        *files: what lies beside the results and belongs to them.
-
-    Raises:
-        InputError: they cannot be written.
-    """
-    digests = {name: file_digest(run / name) for name in files}
-    evidence = {"weights": fingerprint(weights), "digests": digests}
-    write_record(run / "results.json", results | evidence)
-
-
-def read_results(run: Path) -> dict[str, Any]:
-    """The results of an evaluated run, whose files must be those that they were written with.
-
-    Raises:
-        InputError: the run was not evaluated, or a file is damaged.
-    """
-    found = read_json(run / "results.json")
-    check_digests(run, found)
-    return found
-
-
-def with_share(cost: dict[str, Any], retrained: Path | None) -> dict[str, Any]:
-    """The cost of a run, also in percent of retraining if one machine did both.
-
-    Args:
-        cost: from `read_cost`, or empty.
-        retrained: the run folder of the retrained model, if there is one.
-
-    Raises:
-        InputError: the record of the retrained model is damaged.
-    """
-    if not cost or retrained is None:
-        return cost
-    theirs = read_cost(retrained)
-    share = evaluation.share_of_time(cost, theirs)
-    if share is None:
-        return cost
-    return cost | {"retrain_seconds": theirs["seconds"], "share_of_retraining": share}
-
-
-def _drift(
-    task: Task,
-    weights: Weights,
-    original: Weights | None,
-    problem: Problem,
-    seed: int,
-    chain: tuple[ForgetRequest, ...],
-    kept: dict[str, float],
-) -> dict[str, Any]:
-    """What requests that came one after another did: to what each forgot, and to what is kept."""
-    rows = []
+def _drift(subject: Subject, metrics: dict[str, float]) -> dict[str, Any]:
+    """The effect of several requests, one after another, on the data of each and on the rest."""
+    _, weights, problem, seed, request, *_ = subject
+    original, task, rows = subject.original, load_task(problem), []
+    kept = {name: metrics[name] for name in ("retain_accuracy", "test_accuracy")}
+    chain = (*subject.earlier, request)
     for place, each in enumerate(chain):
         splits = load_splits(problem, seed, each, chain[:place])
         row = {"request": each.name, "examples": len(splits.forget)}
@@ -165,7 +123,7 @@ def _drift(
                 row[name] = evaluation.accuracy(predict_with(task, model, splits.forget.arrays()))
         rows.append(row)
     drift: dict[str, Any] = {"requests": rows, "kept": {"model": kept}}
-    if original is not None:  # of the last request, whose splits these are
+    if original is not None:  # the splits are those of the last request
         before, now = (
             [predict_with(task, model, part.arrays()) for part in (splits.retain, splits.test)]
             for model in (original, weights)
@@ -178,122 +136,18 @@ def _drift(
     return drift
 
 
-def render_drift(drift: dict[str, Any]) -> str:
-    """What `results.json` says of drift as lines of text.
-
-    Args:
-        drift: its entry "drift".
-
-    Returns:
-        A table: what each request forgot, the oldest first, and what is kept.
-
-    Example:
-        >>> requests = [{"request": "class-3", "examples": 9, "accuracy": 4.0}]
-        >>> print(render_drift({"requests": requests, "kept": {"model": {"test_accuracy": 97.5}}}))
-        one after another                 model  original
-        class-3 (9)                        4.00            %
-        test_accuracy                     97.50            %
-    """
-    kept = drift["kept"]
-    rows = [
-        (f"{row['request']} ({row['examples']})", row["accuracy"], row.get("original_accuracy"))
-        for row in drift["requests"]
-    ]
-    rows += [(name, v, kept.get("original", {}).get(name)) for name, v in kept["model"].items()]
-    lines = [f"{'one after another':30}{'model':>9}{'original':>10}"]
-    for name, model, original in rows:
-        unit = "" if name == "frechet_retain" else "%"
-        beside = " " * 10 if original is None else f"{original:10.2f}"
-        lines.append(f"{name:30}{model:9.2f}{beside}  {unit}".rstrip())
-    if "js_to_original" in drift:
-        lines.append(f"{'js_to_original':30}{drift['js_to_original']:9.4f}{'':10}  nats")
-    return "\n".join(lines)
-
-
-def load_original(original: Path, run: Path, config: RunConfig) -> Weights:
-    """The weights of the original model that a run goes back to.
-
-    Args:
-        original: the run folder of `pretrain`.
-        run: that of `retrain` or `unlearn`.
-        config: what the latter was for.
-
-    Raises:
-        InputError: it holds no original model, or another one.
-    """
-    theirs, start = read_pretrained(original), config.start
+def _load_original(original: Path, run: Path, config: RunConfig) -> Weights:
+    """The weights of the original model of a run; any other model is refused."""
+    theirs, start = folder.read_pretrained(original), config.start
     if config.earlier and config.stage == "unlearn":
         start = deletions.read(run)[0]["start"]
-    weights = read_done(original)["weights"]
     same = (theirs.problem, theirs.seed) == (config.problem, config.seed)
-    if not same or start not in (None, weights):
+    if not same or start not in (None, read_done(original)["weights"]):
         raise InputError(
             f"{original} is not the original model that {run} goes back to; give the folder of "
             "its jaxunlearn pretrain."
         )
     return load_weights(original, config.problem)
-
-
-def evaluate_run(
-    run: Path, retrained: Path | None = None, original: Path | None = None
-) -> dict[str, float]:
-    """Evaluates a finished run of `retrain` or `unlearn` by the records in its folder.
-
-    Args:
-        run: the run folder.
-        retrained: the evaluated run folder of the retrained model, for all distances.
-        original: the run folder of the original model, for what all requests did to it.
-
-    Returns:
-        The metrics.
-
-    Raises:
-        InputError: the folder holds no such run, an unfinished one, or one of other data; or
-            `retrained` is not that of the same problem, seed and request, or was not evaluated.
-    """
-    config = read_config(run, "retrain", "unlearn")
-    if not config.problem.classifies:
-        raise InputError(
-            f"{run} holds {config.problem.model}, which {config.problem.does}: give a classifier "
-            "of the same data that judges them (--classifier)."
-        )
-    return evaluate(run, **told_by(run, config, retrained, original))
-
-
-def told_by(
-    run: Path, config: RunConfig, retrained: Path | None, original: Path | None
-) -> dict[str, Any]:
-    """Arguments for `evaluate`, read from the folder of a finished run.
-
-    Args:
-        run: the run folder of `retrain` or `unlearn`.
-        config: what it was for.
-        retrained: the evaluated run folder of the retrained model.
-        original: the run folder of the original model.
-
-    Returns:
-        Arguments of `evaluate`, here or in `generating`, by name.
-
-    Raises:
-        InputError: the folders are not of one problem, seed and request, or of other data.
-    """
-    *earlier, request = deletions.requests(config)
-    splits = load_splits(config.problem, config.seed, request, config.earlier)
-    check(run, config, load_dataset(config.problem), splits)
-    if retrained is not None:
-        forgotten = splits.forget.index.tolist()
-        check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)
-    return {
-        "weights": load_weights(run, config.problem),
-        "problem": config.problem,
-        "seed": config.seed,
-        "request": request,
-        "method": "retrain-again" if config.again else config.method,
-        "cost": read_cost(run),
-        "retrained": retrained,
-        "earlier": tuple(earlier),
-        "original": load_original(original, run, config) if original else None,
-    }
 
 
 def check_retrained(
@@ -308,14 +162,14 @@ def check_retrained(
 
     Args:
         retrained: the run folder of the retrained model.
-        run: what is compared with it, for the error.
-        problem: of the run.
+        run: the folder of what is compared with it, for the error.
+        problem: the problem of the run.
         seed: the pretraining seed of the run.
         forgotten: the positions of the run's forget examples.
         earlier: the requests that it honoured before.
 
     Raises:
-        InputError: it holds another one, or one that is not evaluated.
+        InputError: the folder holds another model, or one that is not evaluated.
     """
     oracle = read_config(retrained, "retrain")
     theirs = load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
@@ -329,72 +183,3 @@ def check_retrained(
         raise InputError(
             f"{retrained} is not evaluated yet; run jaxunlearn evaluate {retrained} first."
         )
-
-
-def read_cost(run: Path) -> dict[str, Any]:
-    """What a finished run cost, when and where: steps, seconds, machine; and its guard's record."""
-    keys = ("steps", "seconds", "compile_seconds", "finished", "machine", "guard")
-    done = read_done(run)
-    return {key: done[key] for key in keys if key in done}
-
-
-def read_metrics(run: Path) -> dict[str, float]:
-    """All metrics of an evaluated run.
-
-    Raises:
-        InputError: the run was not evaluated.
-    """
-    return read_results(run)["metrics"]
-
-
-def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
-    """Metrics as lines of text, beside those of the retrained model where it has them.
-
-    Args:
-        metrics: of the model.
-        retrained: of the retrained model, or an empty dictionary.
-
-    Returns:
-        One line a metric, below a heading if there are retrained ones.
-
-    Example:
-        >>> print(render({"forget_accuracy": 97.5, "tow": 0.9876}, {"forget_accuracy": 98.0}))
-                                             model  retrained  difference
-        forget_accuracy                      97.50      98.00       -0.50  %
-        tow                                  0.988                         best at 1
-    """
-    lines = [f"{'':32}{'model':>10}{'retrained':>11}{'difference':>12}"] if retrained else []
-    for name, value in metrics.items():
-        unit = unit_of(name).name
-        digits = 2 if unit in ("%", "percentage points") else 3
-        line = f"{name:32}{value:10.{digits}f}"
-        if name in retrained and unit != "best at 1":
-            line += f"{retrained[name]:11.{digits}f}{value - retrained[name]:+12.{digits}f}"
-        lines.append(f"{line:{len(lines[0]) if retrained else 0}}  {unit}".rstrip())
-    return "\n".join(lines)
-
-
-def render_judge(results: dict[str, Any]) -> str:
-    """The judge of generated images, as a line of text.
-
-    Args:
-        results: of a model that generates.
-
-    Returns:
-        The line.
-
-    Example:
-        >>> features = {"name": "mlp", "dimension": 16}
-        >>> judge = {"model": "mlp", "test_accuracy": 97.5}
-        >>> counts = {"generated_retain": 900, "retain": 10800}
-        >>> print(render_judge({"features": features, "judge": judge, "counts": counts}))
-        judge: mlp, 97.50 % of the real test images; features: mlp, 16 dimensions, 900 generated
-        images of the other classes against 10,800 real ones
-    """
-    features, judge, counts = (results[key] for key in ("features", "judge", "counts"))
-    return (
-        f"judge: {judge['model']}, {judge['test_accuracy']:.2f} % of the real test images; "
-        f"features: {features['name']}, {features['dimension']:,} dimensions, "
-        f"{counts['generated_retain']:,} generated\nimages of the other classes against "
-        f"{counts['retain']:,} real ones"
-    )

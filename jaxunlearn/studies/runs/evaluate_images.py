@@ -6,41 +6,28 @@ an Inception-v3 where its weights are given, measure how far the images of the r
 from real ones.
 """
 
-import functools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import evaluation
 from jaxunlearn.data import Dataset, ForgetRequest
 from jaxunlearn.evaluation import Predictions
-from jaxunlearn.evaluation.features import Features, of_classifier, of_inception
+from jaxunlearn.evaluation.features import Features, of_classifier
 from jaxunlearn.evaluation.generation import classify_generated, compare_generated
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import write_arrays
-from jaxunlearn.models.convolutions import fast_in_loops
-from jaxunlearn.models.diffusion_process import Denoiser, guided, sample
-from jaxunlearn.studies.config import Diffusion, Problem
-from jaxunlearn.studies.problem import (
-    Decoder,
-    load_dataset,
-    load_decoder,
-    load_denoiser,
-    load_splits,
-    load_task,
-)
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.problem import load_dataset, load_splits, load_task
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.cache import real_images
-from jaxunlearn.studies.runs.evaluate import read_results, told_by, with_share, write_results
+from jaxunlearn.studies.runs.generate import generate
 from jaxunlearn.studies.runs.locks import locked
+from jaxunlearn.studies.runs.results import Subject, read_results, write_results
 from jaxunlearn.tasks.diffusion import as_signal
 from jaxunlearn.types import InputError, Task, Weights
-
-_CHUNK = 100  # images at a time
 
 
 class Judge(NamedTuple):
@@ -97,107 +84,6 @@ def load_judge(run: Path, problem: Problem, inception: Features | None = None) -
     return Judge(name, task, weights, accuracy, features, run)
 
 
-def generate(problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray) -> Any:
-    """Images of the classes asked for.
-
-    Args:
-        problem: what the model learned.
-        weights: of the model.
-        labels: the classes, `[N]`.
-        numbers: which image of its class each is, `[N]`: the number and the class alone decide the
-            noise it begins with.
-
-    Returns:
-        uint8 `[N, H, W, C]`.
-
-    Raises:
-        InputError: a class that the data set does not have.
-    """
-    dataset, generation = load_dataset(problem), problem.diffusion
-    assert generation is not None
-    for label in labels:
-        if not 0 <= label < dataset.num_classes:
-            raise InputError(
-                f"class {label} was asked for, but {dataset.name!r} has the classes 0 to "
-                f"{dataset.num_classes - 1}."
-            )
-    decoder, shape = load_decoder(problem, weights)
-    guidance = jnp.float32(generation.guidance) if generation.guidance else None
-    return np.asarray(
-        sample_images(
-            load_denoiser(problem, weights),
-            decoder,
-            jnp.asarray(labels, jnp.int32),
-            jnp.asarray(numbers, jnp.int32),
-            guidance,
-            replace(generation, guidance=0.0),  # one program, however strong it is
-            shape,
-            dataset.num_classes,
-            clip=problem.first_stage() is None,
-        )
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label", "clip"))
-def sample_images(
-    denoiser: Denoiser,
-    decoder: Decoder,
-    labels: jax.Array,
-    numbers: jax.Array,
-    guidance: jax.Array | None,
-    generation: Diffusion,
-    shape: tuple[int, ...],
-    null_label: int,
-    *,
-    clip: bool,
-) -> jax.Array:
-    """One program that draws all images, a chunk at a time.
-
-    Args:
-        denoiser: predicts noise or velocity, from `load_denoiser`.
-        decoder: from samples to images in [-1, 1], from `load_decoder`.
-        labels: the classes, `[N]`.
-        numbers: which image of its class each is, `[N]`.
-        guidance: how strongly the class guides, if it does; that of `generation` is not looked at.
-        generation: the process and the sampler.
-        shape: of one sample.
-        null_label: the label that stands for none.
-        clip: whether samples lie in [-1, 1]: pixels do, latents do not.
-
-    Returns:
-        uint8 `[N, H, W, C]`.
-    """
-    process = generation.process()
-    if guidance is not None:
-        denoiser = guided(process, denoiser, guidance, null_label)
-
-    @fast_in_loops
-    def some(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
-        keys = jax.vmap(
-            lambda label, number: jax.random.fold_in(
-                jax.random.fold_in(jax.random.key(0), label), number
-            )
-        )(*asked)
-        samples = sample(
-            process,
-            denoiser,
-            keys,
-            asked[0],
-            shape,
-            sampler=generation.sampler,
-            num_steps=generation.sampling_steps,
-            eta=generation.eta,
-            clip=clip,
-        )
-        return jnp.round((jnp.clip(decoder(samples), -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
-
-    size = labels.shape[0]
-    chunk = min(_CHUNK, size)
-    places = jnp.minimum(jnp.arange(-(-size // chunk) * chunk), size - 1).reshape(-1, chunk)
-    images = jax.lax.map(some, (labels[places], numbers[places]))
-    return images.reshape(-1, *images.shape[2:])[:size]
-
-
 def on_scale_of(dataset: Dataset, images: np.ndarray) -> np.ndarray:
     """Generated images, uint8, on the scale of those that the judge learned from."""
     if dataset.train.image.dtype == np.uint8:
@@ -205,55 +91,35 @@ def on_scale_of(dataset: Dataset, images: np.ndarray) -> np.ndarray:
     return np.asarray(as_signal(jnp.asarray(images)))
 
 
-def evaluate(
-    run: Path,
-    weights: Weights,
-    problem: Problem,
-    seed: int,
-    request: ForgetRequest,
-    *,
-    judge: Judge,
-    method: str,
-    cost: dict[str, Any] | None = None,
-    retrained: Path | None = None,
-    earlier: tuple[ForgetRequest, ...] = (),
-    original: Weights | None = None,
-) -> dict[str, float]:
+def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
     """Generates images with a model, judges them, and writes both to its run folder.
 
     Args:
-        run: the run folder, which receives `samples.npz` and `results.json`.
-        weights: of the model.
-        problem: what it learned.
-        seed: the pretraining seed.
-        request: the classes that were forgotten.
+        subject: the model; its request names classes.
         judge: the classifier.
-        method: how the results name the model.
-        cost: steps and seconds of the run, if it trained at all.
-        retrained: the evaluated run folder of the retrained model, for the share of its time.
-        earlier: the requests that were honoured before, the oldest first.
-        original: the model before all of them, to be compared with.
 
     Returns:
         The metrics: see `evaluation.generation`.
 
     Raises:
         InputError: the request names no classes, there are fewer images than features, or the
-            retrained model was evaluated by others.
+            retrained model was evaluated by other features.
     """
+    run, weights, problem, seed, request, *_ = subject
+    earlier, original, retrained = subject.earlier, subject.original, subject.retrained
     check_images(judge.features, problem, seed, request, earlier)
     oracle = read_results(retrained) if retrained else {}
     described = {"name": judge.features.name, "dimension": judge.features.dimension}
     if oracle and oracle.get("features") != described:
         raise InputError(
-            f"{retrained} was evaluated by other features ({oracle.get('features')}) than are "
-            f"given now ({described}), and their distances cannot be compared; evaluate it anew."
+            f"{retrained} was evaluated by the features {oracle.get('features')}, but must be "
+            f"evaluated by {described}; evaluate it again."
         )
     splits, dataset = load_splits(problem, seed, request, earlier), load_dataset(problem)
-    generation, cost = problem.diffusion, cost or {}
-    assert generation is not None
-    labels = np.repeat(np.arange(dataset.num_classes, dtype=np.int32), generation.samples)
-    numbers = np.tile(np.arange(generation.samples, dtype=np.int32), dataset.num_classes)
+    assert problem.diffusion is not None
+    each_class, samples = np.arange(dataset.num_classes, dtype=np.int32), problem.diffusion.samples
+    labels = np.repeat(each_class, samples)
+    numbers = np.tile(np.arange(samples, dtype=np.int32), dataset.num_classes)
     asked = {each: np.isin(labels, each.labels(dataset)) for each in (*earlier, request)}
     kept = ~np.any(list(asked.values()), axis=0)
     real = real_images(judge.folder, judge.features, splits.retain.image)
@@ -269,12 +135,7 @@ def evaluate(
 
     images = generate(problem, weights, labels, numbers)
     metrics = judged(images)
-    results = {
-        "method": method,
-        "request": request.name,
-        "seed": seed,
-        "dataset": problem.data,
-        "model": problem.model,
+    found: dict[str, Any] = {
         "counts": {
             "forget": len(splits.forget),
             "retain": len(splits.retain),
@@ -286,14 +147,13 @@ def evaluate(
         "features": described,
         "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
         "metrics": metrics,
-        **with_share(cost, retrained),
     }
     if earlier or original:
-        drawn, found = {"accuracy": images}, {"model": metrics}
+        drawn, by_model = {"accuracy": images}, {"model": metrics}
         if original:
             drawn["original_accuracy"] = generate(problem, original, labels, numbers)
-            found["original"] = judged(drawn["original_accuracy"])
-        results["drift"] = {
+            by_model["original"] = judged(drawn["original_accuracy"])
+        found["drift"] = {
             "requests": [
                 {"request": each.name, "examples": int(chosen.sum())}
                 | {name: evaluation.accuracy(seen(some, chosen)) for name, some in drawn.items()}
@@ -301,42 +161,13 @@ def evaluate(
             ],
             "kept": {
                 name: {key: each[key] for key in ("generated_retain_accuracy", "frechet_retain")}
-                for name, each in found.items()
+                for name, each in by_model.items()
             },
         }
     with locked(run):
         write_arrays(run / "samples.npz", {"image": images, "label": labels})
-        write_results(run, results, weights, "samples.npz")
+        write_results(subject, found, "samples.npz")
     return metrics
-
-
-def evaluate_run(
-    run: Path,
-    classifier: Path,
-    retrained: Path | None = None,
-    inception: Path | None = None,
-    original: Path | None = None,
-) -> dict[str, float]:
-    """Evaluates a finished run of a model that generates, by what its folder says of itself.
-
-    Args:
-        run: the run folder of `retrain` or `unlearn`.
-        classifier: the run folder of the classifier that judges its images.
-        retrained: the evaluated run folder of the retrained model.
-        inception: a file with the network of the Frechet distance, whose features are then used.
-        original: the run folder of the original model, for what all requests did to it.
-
-    Returns:
-        The metrics.
-
-    Raises:
-        InputError: the file holds no such network, or the folders hold no such runs, unfinished
-            ones, or those of other data.
-    """
-    config = runs.read_config(run, "retrain", "unlearn")
-    told = told_by(run, config, retrained, original)
-    features = of_inception(inception) if inception else None
-    return evaluate(run, judge=load_judge(classifier, config.problem, features), **told)
 
 
 def check_images(

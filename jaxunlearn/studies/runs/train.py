@@ -77,26 +77,20 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
 
 def retrain(
     run: Path,
-    problem: Problem,
-    seed: int,
+    pretrained: Path,
     request: ForgetRequest,
     again: bool = False,
     layout: Layout = Layout(),
-    earlier: tuple[ForgetRequest, ...] = (),
-    pretrained: Path | None = None,
 ) -> Weights:
     """Trains the oracle: a new model, on the retain data alone.
 
     Args:
         run: the run folder.
-        problem: what is learned.
-        seed: the pretraining seed that it is paired with.
-        request: what is left out.
-        again: train the second retrained model, whose distance to the first is the floor.
-        layout: the devices it may use, and how much of a batch at once.
-        earlier: requests that are left out as well.
-        pretrained: the run folder to take the autoencoder of, which text-to-image models need: the
-            retrained one has the same.
+        pretrained: the run folder of the original model, or of an unlearned one, whose requests are
+            left out as well; a text-to-image model keeps its autoencoder.
+        request: the request that is left out.
+        again: whether this is the second retrained model, whose distance to the first is the floor.
+        layout: the devices, and the share of a batch that is computed at once.
 
     Returns:
         The weights.
@@ -106,7 +100,8 @@ def retrain(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    config = retraining(problem, seed, request, again, earlier)
+    start, earlier = deletions.read_start(pretrained)
+    config = retraining(start.problem, start.seed, request, again, earlier)
     return train(run, config, layout, pretrained)
 
 

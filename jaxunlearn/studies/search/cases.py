@@ -10,7 +10,7 @@ from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
-from jaxunlearn.studies.runs import evaluate
+from jaxunlearn.studies.runs.results import read_results
 from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
 from jaxunlearn.types import Arrays, Task, Weights
 
@@ -64,7 +64,7 @@ def load_case(
     """
     oracle = None
     if retrained is not None:
-        metrics = evaluate.read_metrics(retrained)
+        metrics = read_results(retrained)["metrics"]
         oracle = SplitPredictions.load(retrained / "predictions.npz"), metrics
     splits = load_splits(problem, seed, request)
     task, forget = load_task(problem), to_device(splits.forget)

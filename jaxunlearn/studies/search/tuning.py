@@ -34,8 +34,10 @@ from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
-from jaxunlearn.studies.runs import evaluate, train
+from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.locks import check_claim, check_same, locked
+from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
@@ -259,10 +261,10 @@ def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> 
     if not search.oracle:
         return None
     run = _retrained(folder, seed, request)
-    weights = train.retrain(run, search.problem, seed, request)
+    weights = train.retrain(run, _pretrained(folder, seed), request)
     if not (run / "results.json").exists():
-        cost = evaluate.read_cost(run)
-        evaluate.evaluate(run, weights, search.problem, seed, request, method="retrain", cost=cost)
+        cost = read_cost(run)
+        evaluate_classifier(Subject(run, weights, search.problem, seed, request, "retrain", cost))
     return run
 
 

@@ -14,11 +14,11 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import features
 from jaxunlearn.files import read_arrays
 from jaxunlearn.studies import problem as setting
+from jaxunlearn.studies import sample, sampling
 from jaxunlearn.studies.config import Aim, load_study
 from jaxunlearn.studies.problem import load_dataset, load_task
-from jaxunlearn.studies.runs import evaluate_images, train
+from jaxunlearn.studies.runs import evaluate, evaluate_images, generate, train
 from jaxunlearn.studies.runs import folder as runs
-from jaxunlearn.studies.sample import draw
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError, Weights
 from tests.helpers import assert_trees_equal
@@ -146,7 +146,7 @@ def test_an_image_depends_on_its_class_and_number_alone(finished, cell, config):
     weights = runs.load_weights(finished / "seed-0" / "pretrain", problem)
     kept = read_arrays(cell / "original" / "samples.npz", "image", "label")
     labels, numbers = np.array([3, 8, 8]), np.array([1, 0, 2])
-    again = evaluate_images.generate(problem, weights, labels, numbers)
+    again = generate.generate(problem, weights, labels, numbers)
     expected = np.stack(
         [
             kept["image"][kept["label"] == label][number]
@@ -186,10 +186,10 @@ def test_real_images_are_described_once_and_inception_stands_in(
     study = copy(finished, tmp_path / "study")
     run, oracle = (study / "seed-0" / "class-3" / name for name in ("esd", "retrain"))
     own = features.Features("rows 8", 8, "0" * 64, lambda images: images.mean((2, 3)))
-    monkeypatch.setattr(evaluate_images, "of_inception", lambda path: {Path("weights"): own}[path])
+    monkeypatch.setattr(evaluate, "of_inception", lambda path: {Path("weights"): own}[path])
     words = ["--classifier", study / "classifier", "--inception", "weights"]
     refused = call("evaluate", run, *words, "--retrained", oracle)
-    assert_refused(refused, "retrain was evaluated by other features", "rows 8", "evaluate it anew")
+    assert_refused(refused, "retrain was evaluated by the features", "rows 8", "evaluate it again")
     done("evaluate", oracle, *words)
     done("evaluate", run, *words, "--retrained", oracle)
     for each in (run, oracle):
@@ -309,20 +309,20 @@ def test_bad_samplings_are_refused(cell, tmp_path, words, fragments):
 
 
 def test_a_picture_of_another_kind_is_refused_before_anything_is_drawn(cell, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate_images, "generate", lambda *_: pytest.fail("was drawn"))
+    monkeypatch.setattr(sampling, "generate", lambda *_: pytest.fail("was drawn"))
     with pytest.raises(InputError, match=r"must be a file ending in \.png"):
-        draw(tmp_path / "grid.jpg", cell / "esd", (), 1)
+        sample(tmp_path / "grid.jpg", cell / "esd", (), 1)
 
 
 def test_five_hundred_images_are_one_program_whatever_the_guidance(cell, config):
     problem = load_study(config).problem
     weights = runs.load_weights(cell / "esd", problem)
     labels, numbers = np.repeat(np.arange(10), 50), np.tile(np.arange(50), 10)
-    compiled = evaluate_images.sample_images._cache_size
+    compiled = generate.sample_images._cache_size
     before, drawn = compiled(), []
     for guidance in (1.0, 3.0):
         told = replace(problem, diffusion=replace(problem.diffusion, guidance=guidance))
-        drawn.append(evaluate_images.generate(told, weights, labels, numbers))
+        drawn.append(generate.generate(told, weights, labels, numbers))
     assert compiled() == before + 1
     assert drawn[0].shape == (500, 8, 8, 1)
     assert np.any(drawn[0] != drawn[1])
@@ -330,8 +330,8 @@ def test_five_hundred_images_are_one_program_whatever_the_guidance(cell, config)
 
 def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch):
     problem, told = load_study(config).problem, {}
-    monkeypatch.setattr(evaluate_images, "sample_images", lambda *_, **kw: told.update(kw) or 0)
-    evaluate_images.generate(problem, runs.load_weights(cell / "esd", problem), [1], [0])
+    monkeypatch.setattr(generate, "sample_images", lambda *_, **kw: told.update(kw) or 0)
+    generate.generate(problem, runs.load_weights(cell / "esd", problem), [1], [0])
     assert told == {"clip": True}
 
 

@@ -104,8 +104,8 @@ def test_original_and_retrained_models_begin_with_weights_of_their_own(problem, 
     made = [
         train.pretrain(tmp_path / "pretrain", problem, 0),
         train.pretrain(tmp_path / "other", problem, 1),
-        train.retrain(tmp_path / "retrain", problem, 0, TENTH),
-        train.retrain(tmp_path / "again", problem, 0, TENTH, again=True),
+        train.retrain(tmp_path / "retrain", tmp_path / "pretrain", TENTH),
+        train.retrain(tmp_path / "again", tmp_path / "pretrain", TENTH, again=True),
     ]
     kernels = [max(map(np.asarray, jax.tree.leaves(tree)), key=np.size) for tree in made]
     for i, kernel in enumerate(kernels):

@@ -23,19 +23,19 @@ from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
-from jaxunlearn.studies.runs import evaluate as results
 from jaxunlearn.studies.runs import evaluate_images, train
 from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.locks import check_claim, check_same, in_turn, locked
+from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.shards import Shard, parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 
-# evaluate(run, weights, problem, seed, request, *, method, cost, retrained) -> metrics
-Evaluate = Callable[..., dict[str, float]]
+Evaluate = Callable[[Subject], dict[str, float]]
 _CLASSIFIER, _CLASSIFIER_SEED = "classifier", 0
 
 
@@ -157,7 +157,7 @@ def _evaluation(folder: Path, study: Study, inception: Features | None, layout: 
     """How a model of the study is evaluated; a classifier that judges images is trained first."""
     judge = study.judge()
     if judge is None:
-        return results.evaluate
+        return evaluate_classifier
     with in_turn(folder, _CLASSIFIER):
         train.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
     loaded = evaluate_images.load_judge(folder / _CLASSIFIER, study.problem, inception)
@@ -165,7 +165,7 @@ def _evaluation(folder: Path, study: Study, inception: Features | None, layout: 
         for request in study.requests:
             evaluate_images.check_images(loaded.features, study.problem, seed, request)
     say(f"{loaded.name} judges the images; it knows {loaded.accuracy:.2f} % of the real test data")
-    return functools.partial(evaluate_images.evaluate, judge=loaded)
+    return functools.partial(evaluate_images.evaluate_generated, judge=loaded)
 
 
 def _pretrained(folder: Path, seed: int) -> Path:
@@ -280,16 +280,9 @@ def _evaluate_original(cell: Cell, evaluate: Evaluate) -> None:
     if _is_evaluated(original):
         return
     problem = cell.references["retrain"].problem
-    metrics = evaluate(
-        original,
-        runs.load_weights(cell.pretrained, problem),
-        problem,
-        cell.seed,
-        cell.request,
-        method="original",
-        retrained=cell.folder / "retrain",
-    )
-    _announce(original, metrics)
+    weights = runs.load_weights(cell.pretrained, problem)
+    subject = Subject(original, weights, problem, cell.seed, cell.request, "original")
+    _announce(original, evaluate(subject._replace(retrained=cell.folder / "retrain")))
 
 
 def _finish(cell: Cell, name: str, evaluate: Evaluate, layout: Layout) -> None:
@@ -301,18 +294,9 @@ def _finish(cell: Cell, name: str, evaluate: Evaluate, layout: Layout) -> None:
         train.check(run, config, layout)
         return
     weights = train.train(run, config, layout, cell.pretrained)
-    cost = results.read_cost(run)
-    metrics = evaluate(
-        run,
-        weights,
-        config.problem,
-        cell.seed,
-        cell.request,
-        method=name,
-        cost=cost,
-        retrained=None if name == "retrain" else cell.folder / "retrain",
-    )
-    _announce(run, metrics, cost["seconds"])
+    cost, oracle = read_cost(run), None if name == "retrain" else cell.folder / "retrain"
+    subject = Subject(run, weights, config.problem, cell.seed, cell.request, name, cost, oracle)
+    _announce(run, evaluate(subject), cost["seconds"])
 
 
 def _is_evaluated(run: Path) -> bool:

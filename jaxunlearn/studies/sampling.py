@@ -8,13 +8,17 @@ from jaxunlearn.data import Dataset
 from jaxunlearn.names import closest
 from jaxunlearn.studies.problem import load_dataset, load_tokenizer
 from jaxunlearn.studies.report.grids import check_picture, sample_grid
-from jaxunlearn.studies.runs.evaluate_images import generate
 from jaxunlearn.studies.runs.folder import load_weights, read_config
+from jaxunlearn.studies.runs.generate import generate
 from jaxunlearn.types import InputError
 
 
-def draw(
-    file: Path, run: Path, labels: tuple[int, ...], count: int, prompts: tuple[str, ...] = ()
+def sample(
+    file: Path,
+    run: Path,
+    labels: tuple[int, ...] = (),
+    count: int = 8,
+    prompts: tuple[str, ...] = (),
 ) -> None:
     """Generates images with the model of a run, and draws them side by side.
 

@@ -1,6 +1,6 @@
 """Results as text."""
 
-from jaxunlearn.studies.runs.evaluate import render
+from jaxunlearn.studies.report.one_run import render
 
 
 def test_results_as_lines():

@@ -1,0 +1,119 @@
+"""Images that a model generates: every model of a problem begins with the same noise."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.models.convolutions import fast_in_loops
+from jaxunlearn.models.diffusion_process import Denoiser, guided, sample
+from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.problem import Decoder, load_dataset, load_decoder, load_denoiser
+from jaxunlearn.types import InputError, Weights
+
+_CHUNK = 100  # images at a time
+
+
+def generate(
+    problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray
+) -> np.ndarray:
+    """Images of the classes asked for.
+
+    Args:
+        problem: what the model learned.
+        weights: of the model.
+        labels: the classes, `[N]`.
+        numbers: which image of its class each is, `[N]`: the number and the class alone decide the
+            noise it begins with.
+
+    Returns:
+        uint8 `[N, H, W, C]`.
+
+    Raises:
+        InputError: a class that the data set does not have.
+    """
+    dataset, generation = load_dataset(problem), problem.diffusion
+    assert generation is not None
+    for label in labels:
+        if not 0 <= label < dataset.num_classes:
+            raise InputError(
+                f"class {label} was asked for, but {dataset.name!r} has the classes 0 to "
+                f"{dataset.num_classes - 1}."
+            )
+    decoder, shape = load_decoder(problem, weights)
+    guidance = jnp.float32(generation.guidance) if generation.guidance else None
+    return np.asarray(
+        sample_images(
+            load_denoiser(problem, weights),
+            decoder,
+            jnp.asarray(labels, jnp.int32),
+            jnp.asarray(numbers, jnp.int32),
+            guidance,
+            replace(generation, guidance=0.0),  # one program, however strong it is
+            shape,
+            dataset.num_classes,
+            clip=problem.first_stage() is None,
+        )
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label", "clip"))
+def sample_images(
+    denoiser: Denoiser,
+    decoder: Decoder,
+    labels: jax.Array,
+    numbers: jax.Array,
+    guidance: jax.Array | None,
+    generation: Diffusion,
+    shape: tuple[int, ...],
+    null_label: int,
+    *,
+    clip: bool,
+) -> jax.Array:
+    """One program that draws all images, a chunk at a time.
+
+    Args:
+        denoiser: predicts noise or velocity, from `load_denoiser`.
+        decoder: from samples to images in [-1, 1], from `load_decoder`.
+        labels: the classes, `[N]`.
+        numbers: which image of its class each is, `[N]`.
+        guidance: how strongly the class guides, if it does; that of `generation` is not looked at.
+        generation: the process and the sampler.
+        shape: of one sample.
+        null_label: the label that stands for none.
+        clip: whether samples lie in [-1, 1]: pixels do, latents do not.
+
+    Returns:
+        uint8 `[N, H, W, C]`.
+    """
+    process = generation.process()
+    if guidance is not None:
+        denoiser = guided(process, denoiser, guidance, null_label)
+
+    @fast_in_loops
+    def some(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
+        keys = jax.vmap(
+            lambda label, number: jax.random.fold_in(
+                jax.random.fold_in(jax.random.key(0), label), number
+            )
+        )(*asked)
+        samples = sample(
+            process,
+            denoiser,
+            keys,
+            asked[0],
+            shape,
+            sampler=generation.sampler,
+            num_steps=generation.sampling_steps,
+            eta=generation.eta,
+            clip=clip,
+        )
+        return jnp.round((jnp.clip(decoder(samples), -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
+
+    size = labels.shape[0]
+    chunk = min(_CHUNK, size)
+    places = jnp.minimum(jnp.arange(-(-size // chunk) * chunk), size - 1).reshape(-1, chunk)
+    images = jax.lax.map(some, (labels[places], numbers[places]))
+    return images.reshape(-1, *images.shape[2:])[:size]

@@ -1,0 +1,95 @@
+"""What an evaluated run holds: `results.json`, and what the run cost."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxunlearn import evaluation
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import check_digests, file_digest, fingerprint, read_json, write_record
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.runs.folder import read_done
+from jaxunlearn.types import Weights
+
+RESULTS = {  # the form of results.json in a run folder, for its writers and its readers
+    "metrics": {str: float},
+    "counts": (None, {str: int}),
+    "seconds": (None, float),
+    "finished": (None, str),
+    "guard": (None, {"start": float, "limit": float, "end": float, "rollbacks": float}),
+}
+
+
+class Subject(NamedTuple):
+    """A model that is evaluated.
+
+    Attributes:
+        run: the run folder, which receives the results.
+        weights: the weights of the model.
+        problem: the problem that it learned.
+        seed: the pretraining seed.
+        request: the request that it forgot.
+        method: the name of the model in the results.
+        cost: the steps and seconds of the run, from `read_cost`; empty without any training.
+        retrained: the evaluated run folder of the retrained model, for all distances.
+        earlier: the requests that were honoured before, the oldest first.
+        original: the weights before all requests, for a comparison with them.
+    """
+
+    run: Path
+    weights: Weights
+    problem: Problem
+    seed: int
+    request: ForgetRequest
+    method: str
+    cost: dict[str, Any] = {}  # noqa: RUF012
+    retrained: Path | None = None
+    earlier: tuple[ForgetRequest, ...] = ()
+    original: Weights | None = None
+
+
+def write_results(subject: Subject, found: dict[str, Any], *files: str) -> None:
+    """Writes `results.json`: the findings, the costs, and the digests of what belongs to them.
+
+    Args:
+        subject: the model.
+        found: "metrics" and "counts", and what else was found.
+        *files: the names of the files in the run folder that belong to the results.
+
+    Raises:
+        InputError: the file cannot be written, or the record of the retrained model is damaged.
+    """
+    results = {
+        "method": subject.method,
+        "request": subject.request.name,
+        "seed": subject.seed,
+        "dataset": subject.problem.data,
+        "model": subject.problem.model,
+        **found,
+        **subject.cost,
+    }
+    if subject.cost and subject.retrained is not None:
+        theirs = read_cost(subject.retrained)
+        share = evaluation.share_of_time(subject.cost, theirs)
+        if share is not None:
+            results |= {"retrain_seconds": theirs["seconds"], "share_of_retraining": share}
+    results["weights"] = fingerprint(subject.weights)
+    results["digests"] = {name: file_digest(subject.run / name) for name in files}
+    write_record(subject.run / "results.json", results)
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """The results of an evaluated run, whose files must be the ones they were written with.
+
+    Raises:
+        InputError: the run was not evaluated, or a file is damaged.
+    """
+    found = read_json(run / "results.json")
+    check_digests(run, found)
+    return found
+
+
+def read_cost(run: Path) -> dict[str, Any]:
+    """The cost of a finished run: steps, seconds, machine and time; and the record of its guard."""
+    keys = ("steps", "seconds", "compile_seconds", "finished", "machine", "guard")
+    done = read_done(run)
+    return {key: done[key] for key in keys if key in done}
