@@ -1,29 +1,39 @@
 """Fields as people write them, in TOML or as name=value, made into dataclasses strictly.
 
-An unknown field, a missing one, or a value of another type is refused by a sentence that names it.
+An unknown field, a missing one, or a value of another type is refused in a sentence that names it.
 """
 
 import ast
 import contextlib
 import dataclasses
+import functools
 import json
 import tomllib
-import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
-# How errors name types to people who write TOML.
-_IN_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    tuple: "a list",
-    dict: "a table",
+T = TypeVar("T")
+_STRICT = ConfigDict(strict=True, extra="forbid")
+# Types in words, by the codes of pydantic's errors.
+_IN_WORDS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "dataclass_type": "a table of fields",
+    "too_short": "a list or table with entries",
 }
 
 
@@ -31,7 +41,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:
-        InputError: the file is missing or no TOML.
+        InputError: the file is missing or not TOML.
     """
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
@@ -42,16 +52,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"the configuration {path} is no TOML in UTF-8 ({error}); correct the file."
+            f"the configuration {path} is not TOML in UTF-8 ({error}); correct the file."
         ) from error
 
 
 def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:
-    """Settings from "name=value": what is JSON or a constant of Python as such, the rest as text.
+    """Settings from "name=value": JSON or a constant of Python where it is one, text otherwise.
 
     Args:
         pairs: the words of the command line.
-        flag: how errors name it.
+        flag: the flag, for errors.
 
     Returns:
         The values by name.
@@ -61,16 +71,16 @@ def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:
             too deeply.
 
     Example:
-        >>> parse_settings(("num_steps=5", "log_loss=True", "objective=ascent"), "--settings")
-        {'num_steps': 5, 'log_loss': True, 'objective': 'ascent'}
+        >>> parse_settings(("depth=5", "norm=group", "bias=True"), "--model-settings")
+        {'depth': 5, 'norm': 'group', 'bias': True}
     """
     parsed: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name or name in parsed:
             raise InputError(
-                f"{flag} got {pair!r}, but takes each setting once, as name=value, such as "
-                "learning_rate=0.01."
+                f"{flag} is {pair!r}, but must give each setting once, as name=value, such as "
+                "norm=group."
             )
         try:
             parsed[name] = _value(text)
@@ -90,59 +100,84 @@ def _value(text: str) -> Any:
     return text
 
 
-def from_dict(cls: Any, values: Any, where: str) -> Any:
+def from_dict(kind: type[T], values: Any, where: str) -> T:
     """Makes a dataclass from plain values, strictly.
 
     Args:
-        cls: the dataclass.
+        kind: the dataclass.
         values: a dictionary, as TOML or JSON has it.
-        where: how errors name it.
+        where: the name of these values, for errors.
 
     Returns:
-        An instance of `cls`.
+        An instance of `kind`.
 
     Raises:
         InputError: an unknown or missing field, or a value of another type.
     """
-    if not isinstance(values, dict):
-        raise InputError(f"{where} is {values!r}, but must be a table of fields.")
-    hints = typing.get_type_hints(cls)
-    known = {entry.name: hints[entry.name] for entry in dataclasses.fields(cls)}
-    for name in values:
-        if name not in known:
-            raise InputError(
-                f"{where} has no field {name!r}{closest(name, known)}, only {', '.join(known)}."
-            )
-    for entry in dataclasses.fields(cls):
-        required = (entry.default, entry.default_factory) == (dataclasses.MISSING,) * 2
-        if required and entry.name not in values:
-            raise InputError(f"{where} has no {entry.name}, but needs one; add it.")
-    fields = {
-        name: _convert(known[name], value, f"{where}: {name}") for name, value in values.items()
-    }
-    return cls(**fields)
+    text = json.dumps([values], default=str)
+    try:
+        made: tuple[T] = strict(kind).validate_json(text)
+    except ValidationError as error:
+        raise first_error(error, kind, where) from None
+    return made[0]
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return from_dict(kind, value, where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(
-            _convert(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(value)
-        )
-    if origin is dict and isinstance(value, dict):
-        return {
-            key: _convert(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()
-        }
-    if kind is Any:
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if origin is None and type(value) is kind:
-        return value
-    raise InputError(f"{where} is {value!r}, but must be {_IN_WORDS[origin or kind]}.")
+@functools.cache
+def strict(kind: type[T]) -> "TypeAdapter[tuple[T]]":
+    """What converts and describes values of a dataclass, the only entry of a tuple.
+
+    The tuple hands its configuration down to dataclasses, which have none of their own.
+    """
+    return TypeAdapter(tuple[kind], config=_STRICT)
+
+
+def first_error(error: ValidationError, kind: Any, where: str, remedy: str = "") -> InputError:
+    """One sentence for the first error of pydantic, an unknown field before all others.
+
+    Args:
+        error: the error; the first part of each place is left out.
+        kind: the type of the values.
+        where: the name of the values.
+        remedy: the end of the sentence, such as "; restore it".
+    """
+    errors = error.errors(include_url=False)
+    unknown = [each for each in errors if each["type"] == "unexpected_keyword_argument"]
+    found = (unknown or errors)[0]
+    cause, place = found.get("ctx", {}).get("error"), found["loc"][1:]
+    if isinstance(cause, InputError):
+        return cause
+    name, inside = _dotted(place), _dotted(place[:-1])
+    if found["type"] in ("missing", "unexpected_keyword_argument"):
+        owner = f"{where}: {inside}" if inside else where
+        if not unknown:
+            return InputError(f"{owner} has no {place[-1]}, but needs one{remedy or '; add it'}.")
+        known = _fields(kind, place[:-1])
+        hint = closest(str(place[-1]), known)
+        return InputError(f"{owner} has no field {place[-1]!r}{hint}, only {', '.join(known)}.")
+    if cause is None:
+        words = _IN_WORDS.get(found["type"], found.get("ctx", {}).get("expected", found["msg"]))
+        cause = f"is {_short(found['input'])}, but must be {words}"
+    return InputError(f"{where}{': ' * bool(name)}{name} {cause}{remedy}.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _dotted(place: Sequence[int | str]) -> str:
+    """A place in nested values, such as "runs[0].request"."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".")
+
+
+def _fields(kind: Any, place: Sequence[int | str]) -> list[str]:
+    """The names of the fields of the dataclass at a place of another one."""
+    for part in (*place, None):
+        if type(None) in typing.get_args(kind):
+            kind = next(each for each in typing.get_args(kind) if each is not type(None))
+        if part is not None and dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind)[str(part)]
+        elif part is not None:
+            kind = typing.get_args(kind)[isinstance(part, str)]
+    return [entry.name for entry in dataclasses.fields(kind)]

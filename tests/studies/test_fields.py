@@ -22,6 +22,8 @@ class Outer:
     on: bool = False
     limit: int | None = None
     extra: dict[str, dict[str, Any]] | None = None
+    others: tuple[Inner, ...] = ()
+    named: dict[str, Inner] | None = None
 
 
 def test_from_dict_makes_what_was_written():
@@ -43,14 +45,14 @@ def test_from_dict_makes_what_was_written():
     [
         ([], r"it is \[\], but must be a table of fields"),
         ({}, "it has no inner, but needs one; add it"),
-        ({"inner": {}}, "it: inner has no name"),
+        ({"inner": {}}, "it: inner has no name, but needs one"),
         ({"inner": 3}, "it: inner is 3, but must be a table"),
         (
             {"iner": {}},
-            r"no field 'iner' \(did you mean 'inner'\?\), only inner, rate, on, limit, extra\.",
+            r"no field 'iner' \(did you mean 'inner'\?\), only inner, rate, on, limit, extra, others, named\.",
         ),
-        ({"zzz": {}}, "no field 'zzz', only inner, rate, on, limit, extra."),
-        ({"inner": {"name": 3}}, "inner: name is 3, but must be text"),
+        ({"zzz": {}}, "no field 'zzz', only inner, rate, on, limit, extra, others, named."),
+        ({"inner": {"name": 3}}, "it: inner.name is 3, but must be text"),
         ({"inner": {"name": "x", "sizes": 3}}, "sizes is 3, but must be a list"),
         (
             {"inner": {"name": "x", "sizes": [1, "2"]}},
@@ -61,6 +63,14 @@ def test_from_dict_makes_what_was_written():
         ({"inner": {"name": "x"}, "rate": "1"}, "rate is '1', but must be a number"),
         ({"inner": {"name": "x"}, "on": 1}, "on is 1, but must be true or false"),
         ({"inner": {"name": "x"}, "limit": True}, "limit is True, but must be a whole number"),
+        (
+            {"inner": {"name": "x"}, "others": [{"name": "y"}, {"nam": "z"}]},
+            r"it: others\[1\] has no field 'nam' \(did you mean 'name'\?\), only name, sizes\.",
+        ),
+        (
+            {"inner": {"name": "x"}, "named": {"a": {"zzz": 1}}},
+            r"it: named\.a has no field 'zzz', only name, sizes\.",
+        ),
         ({"inner": {"name": "x"}, "extra": {"a": 1}}, "extra.a is 1, but must be a table"),
     ],
 )
@@ -107,7 +117,7 @@ def test_what_is_nested_too_deeply_is_refused(tmp_path, depth):
     with pytest.raises(InputError, match="--settings: the value of x is nested too deeply; write"):
         parse_settings((f"x={nested}",), "--settings")
     (tmp_path / "study.toml").write_text(f"x = {nested}")
-    with pytest.raises(InputError, match=r"study.toml is no TOML .*correct the file"):
+    with pytest.raises(InputError, match=r"study.toml is not TOML .*correct the file"):
         read_toml(tmp_path / "study.toml")
 
 
@@ -115,13 +125,13 @@ def test_a_byte_order_mark_is_no_part_of_the_toml(tmp_path):
     (tmp_path / "study.toml").write_bytes(b"\xef\xbb\xbftitle = 'T'\r\n")
     assert read_toml(tmp_path / "study.toml") == {"title": "T"}
     (tmp_path / "study.toml").write_bytes("title = 'T'".encode("utf-16"))
-    with pytest.raises(InputError, match=r"study.toml is no TOML in UTF-8"):
+    with pytest.raises(InputError, match=r"study.toml is not TOML in UTF-8"):
         read_toml(tmp_path / "study.toml")
 
 
 @pytest.mark.parametrize("pairs", [("a",), ("=1",), ("a=1", "a=2"), ("",)])
 def test_parse_settings_refuses(pairs):
     with pytest.raises(
-        InputError, match="--training got .* takes each setting once, as name=value"
+        InputError, match="--training is .*, but must give each setting once, as name=value"
     ):
         parse_settings(pairs, "--training")
