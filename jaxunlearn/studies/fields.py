@@ -100,30 +100,30 @@ def _value(text: str) -> Any:
     return text
 
 
-def from_dict(kind: type[T], values: Any, where: str) -> T:
+def from_dict(cls: type[T], values: Any, where: str) -> T:
     """Makes a dataclass from plain values, strictly.
 
     Args:
-        kind: the dataclass.
+        cls: the dataclass.
         values: a dictionary, as TOML or JSON has it.
         where: the name of these values, for errors.
 
     Returns:
-        An instance of `kind`.
+        An instance of `cls`.
 
     Raises:
         InputError: an unknown or missing field, or a value of another type.
     """
-    text = json.dumps([values], default=str)
+    kind: Any = cls
     try:
-        made: tuple[T] = strict(kind).validate_json(text)
+        made: tuple[T] = _adapter(kind).validate_json(json.dumps([values], default=str))
     except ValidationError as error:
         raise first_error(error, kind, where) from None
     return made[0]
 
 
 @functools.cache
-def strict(kind: type[T]) -> "TypeAdapter[tuple[T]]":
+def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
     """What converts and describes values of a dataclass, the only entry of a tuple.
 
     The tuple hands its configuration down to dataclasses, which have none of their own.

@@ -49,7 +49,7 @@ def test_from_dict_makes_what_was_written():
         ({"inner": 3}, "it: inner is 3, but must be a table"),
         (
             {"iner": {}},
-            r"no field 'iner' \(did you mean 'inner'\?\), only inner, rate, on, limit, extra, others, named\.",
+            r"no field 'iner' \(did you mean 'inner'\?\), only inner, rate, on, limit, extra, oth",
         ),
         ({"zzz": {}}, "no field 'zzz', only inner, rate, on, limit, extra, others, named."),
         ({"inner": {"name": 3}}, "it: inner.name is 3, but must be text"),

@@ -26,12 +26,12 @@ from jaxunlearn.studies.audits.relearning import EPOCHS, SETTINGS, relearning_cu
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.problem import check_classifies, load_dataset, load_splits, load_task
-from jaxunlearn.studies.report.evidence import EVIDENCE, write_evidence_report
+from jaxunlearn.studies.report.evidence import write_evidence_report
 from jaxunlearn.studies.report.study import Run, Study, read_study
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.request_file import load_request
-from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.studies.runs.schema import EvidenceRecord, check_record
 from jaxunlearn.types import InputError, Weights
 
 _FORMAT = 1
@@ -76,7 +76,7 @@ def _gather(study: Study, cells: dict[tuple[int, str], Run]) -> dict[str, Any]:
         "relearning": SETTINGS | {"epochs": EPOCHS},
         "runs": entries,
     }
-    check_record(folder / "evidence.json", report, EVIDENCE)
+    check_record(folder / "evidence.json", report, EvidenceRecord)
     write_record(folder / "evidence.json", report)
     write_evidence_report(folder, report)
     return report

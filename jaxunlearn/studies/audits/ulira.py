@@ -32,9 +32,9 @@ from jaxunlearn.studies.problem import (
     load_task,
     load_training,
 )
-from jaxunlearn.studies.report.ulira import ULIRA, write_ulira_report
+from jaxunlearn.studies.report.ulira import write_ulira_report
 from jaxunlearn.studies.runs.locks import locked
-from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.studies.runs.schema import UliraRecord, check_record
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.training import Diverged, programs
 from jaxunlearn.training.hosts import machine
@@ -117,7 +117,7 @@ def ulira(
             "methods": {name: {"method": m, "settings": s} for name, (m, s) in chosen.items()},
             "models": results,
         }
-        check_record(folder / "ulira.json", report, ULIRA)
+        check_record(folder / "ulira.json", report, UliraRecord)
         write_record(folder / "ulira.json", report)
         write_ulira_report(folder, report, scores, _sides(plan, found))
     if diverged:

@@ -11,7 +11,6 @@ from jaxunlearn.files import write_text
 from jaxunlearn.studies.report.figures import INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.studies.report.markdown_text import escape, table
 from jaxunlearn.studies.report.numerals import number, spread
-from jaxunlearn.studies.runs.schema import Filled
 
 _NAMES = {
     "original": "Original",
@@ -21,30 +20,6 @@ _NAMES = {
 _COLUMNS = 3
 _PARTS = ("forget", "test")
 Entries = list[dict[str, Any]]
-
-_OF_PARTS = dict.fromkeys(_PARTS, float)
-EVIDENCE = {  # the form of evidence.json, for who writes it and who reads it
-    "title": str,
-    "dataset": str,
-    "model": str,
-    "relearning": {"epochs": int},
-    "runs": [
-        {
-            "seed": int,
-            "request": str,
-            "name": str,
-            "weights": str,
-            "retrained": str,
-            "relearning_curve": Filled([float]),
-            "probe_accuracy": (None, float),  # a single forget example has no halves
-            "calibration_error": _OF_PARTS,
-            "brier_score": _OF_PARTS,
-            "class_damage": Filled([(None, float)]),  # a class without test examples has none
-            "disagreement_map": {part: [[int]] for part in _PARTS},
-            "disagreement": _OF_PARTS,
-        }
-    ],
-}
 
 MEANINGS = """\
 FA after 0, 1 and 5 epochs: accuracy on the forget data when the model is trained on them. Probe:

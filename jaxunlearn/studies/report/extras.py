@@ -8,15 +8,14 @@ Findings on other weights, data or settings than those of the study's runs are n
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from jaxunlearn import methods
 from jaxunlearn.files import read_json
-from jaxunlearn.studies.report.evidence import EVIDENCE, Entries, by_request
+from jaxunlearn.studies.report.evidence import Entries, by_request
 from jaxunlearn.studies.report.study import Run, Study
-from jaxunlearn.studies.report.ulira import INTERVAL, ULIRA
 from jaxunlearn.studies.runs.locks import first_difference
-from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.studies.runs.schema import EvidenceRecord, UliraRecord, check_record, with_entries
 from jaxunlearn.types import InputError
 
 ULIRA_FOLDER = "ulira"
@@ -62,7 +61,7 @@ def read_extras(study: Study) -> Extras:
     if not path.exists():
         return Extras(ulira=ulira)
     evidence = read_json(path)
-    check_record(path, evidence, EVIDENCE)
+    check_record(path, evidence, EvidenceRecord)
     present = {(run.seed, run.request, run.name): run for run in study.runs}
     oracles = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
     kept = []
@@ -93,12 +92,12 @@ def _read_ulira(study: Study) -> dict[str, Any] | None:
     if not path.exists():
         return None
     found = read_json(path)
-    check_record(path, found, ULIRA)
+    check_record(path, found, UliraRecord)
     first = next(iter(found["models"].values()))
-    alike: dict[str, Any] = {"tpr": dict.fromkeys(first["tpr"], INTERVAL)}
-    if "epsilon_lower_bound" in first:
-        alike |= {"epsilon_lower_bound": float}
-    check_record(path, found, {"models": {str: alike}})
+    needed = with_entries(*({"epsilon_lower_bound"} & first.keys()))
+    for model in found["models"].values():
+        check_record(path, model, Annotated[dict[str, Any], needed])
+        check_record(path, model["tpr"], Annotated[dict[str, Any], with_entries(*first["tpr"])])
     request = f"random-{found['fraction']!r}"
     if (folder / "config.json").exists():
         theirs = read_json(folder / "config.json").get("problem")

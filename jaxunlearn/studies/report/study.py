@@ -21,8 +21,7 @@ from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.report.columns import REFERENCES
 from jaxunlearn.studies.runs.folder import DIVERGED
 from jaxunlearn.studies.runs.locks import first_difference
-from jaxunlearn.studies.runs.results import RESULTS
-from jaxunlearn.studies.runs.schema import check_record
+from jaxunlearn.studies.runs.schema import Results, check_record
 from jaxunlearn.types import InputError
 
 
@@ -186,7 +185,7 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     check_digests(folder, results)
     done = read_json(folder / "done.json") if (folder / "done.json").exists() else {}
     check_digests(folder, done)
-    check_record(path, results, RESULTS)
+    check_record(path, results, Results)
     numbers = dict(results["metrics"])
     if results.get("seconds") is not None:
         numbers["seconds"] = results["seconds"]

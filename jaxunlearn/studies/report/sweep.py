@@ -14,14 +14,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
 from jaxunlearn.files import read_json, write_record, write_text
 from jaxunlearn.studies.report.front import draw_front, is_shown
-from jaxunlearn.studies.runs.schema import Filled, check_record
+from jaxunlearn.studies.runs.schema import SweepCell, SweepRecord, check_record, with_entries
 from jaxunlearn.types import InputError
 
 _LOSS_ALLOWED = 10.0
@@ -33,25 +33,6 @@ _SHOWN = {
     "five_part_gap": "five-part gap",
     "js_to_retrained": "JS",
 }
-
-
-_ACCURACIES = {"forget_accuracy": float, "validation_accuracy": float}
-_PLAN = {
-    "identity": {
-        "problem": {"data": str, "model": str},
-        "method": str,
-        "varied": Filled({str: ([float], {"low": float, "high": float})}),
-        "search": str,
-    },
-    "request": str,
-    "unseen_accuracy": float,
-    "original": _ACCURACIES,
-    "retrained": (None, _ACCURACIES),
-    "cells": [str],
-    "machine": dict,
-}
-_METRICS = (None, {str: float} | _ACCURACIES)
-_CELL = {"settings": dict, "seed": int, "seconds": float, "metrics": _METRICS}
 
 
 def cell_file(settings: Mapping[str, float], seed: int) -> str:
@@ -79,7 +60,7 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
         InputError: a file is missing or malformed.
     """
     plan = read_json(folder / "sweep.json")
-    check_record(folder / "sweep.json", plan, _PLAN)
+    check_record(folder / "sweep.json", plan, SweepRecord)
     found = aggregate(folder, plan)
     paths = {
         "markdown": folder / "report.md",
@@ -121,16 +102,16 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: a cell is malformed.
     """
-    shape = _CELL | {"settings": dict.fromkeys(plan["identity"]["varied"], float)}
     unseen, identity = plan["unseen_accuracy"], plan["identity"]
     by_setting: dict[str, list[dict[str, Any]]] = {}
     diverged: list[str] = []
+    names: tuple[str, ...] = ()  # of the metrics, the same in all cells
     finished = 0
     for name in plan["cells"]:
         if not (folder / "cells" / name).exists():
             continue
         cell = read_json(folder / "cells" / name)
-        check_record(folder / "cells" / name, cell, shape)
+        check_record(folder / "cells" / name, cell, SweepCell)
         if cell_file(cell["settings"], cell["seed"]) != name:
             raise InputError(
                 f"{folder / 'cells' / name} is of other settings or another seed than its name "
@@ -138,7 +119,9 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
             )
         finished += 1
         if cell.get("metrics"):
-            shape |= {"metrics": (None, dict.fromkeys(cell["metrics"], float))}  # as in all others
+            kind = Annotated[dict[str, float], with_entries(*names)]
+            check_record(folder / "cells" / name, cell["metrics"], kind)
+            names = tuple(cell["metrics"])
         else:
             diverged.append(f"{Path(name).stem} ({_words(cell['settings'])})")
         by_setting.setdefault(json.dumps(cell["settings"], sort_keys=True), []).append(cell)

@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxunlearn.files import read_json
-from jaxunlearn.studies.runs.schema import Filled, check_record
+from jaxunlearn.studies.runs.schema import TuningRecord, check_record
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 FILE = "tuning.json"
-_TRIAL = {"target": float, "five_part_gap": (None, float), "settings": dict}
-_RECORD = {
-    "protocol": {"seeds": list, "trials": int, "problem": (None, dict)},
-    "found": {str: {str: {"ranges": dict, "trials": Filled([_TRIAL])}}},
-}
 
 
 def read_tuning(folder: Path) -> dict[str, Any]:
@@ -33,7 +28,7 @@ def read_tuning(folder: Path) -> dict[str, Any]:
         InputError: the file is missing or malformed.
     """
     record = read_json(folder / FILE)
-    check_record(folder / FILE, record, _RECORD)
+    check_record(folder / FILE, record, TuningRecord)
     return record
 
 

@@ -9,37 +9,10 @@ from jaxunlearn.evaluation.ulira import Scores, roc_curve
 from jaxunlearn.files import write_text
 from jaxunlearn.studies.report.figures import BLUE, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.studies.report.markdown_text import escape, table
-from jaxunlearn.studies.runs.schema import Filled
 
 _NAMES = {"retrain": "Retrained", "original": "Original"}
 _TARGETS = {"retrain": "never seen, too", "original": "learned"}
 _COLUMNS, _BINS, _ENOUGH_SHADOWS = 3, 60, 16
-
-INTERVAL = {"value": float, "low": float, "high": float}
-ULIRA = {  # the form of ulira.json, for who writes it and who reads it; all rates are in percent
-    "title": str,
-    "dataset": str,
-    "model": str,
-    "shadows": int,
-    "targets": int,
-    "fraction": float,
-    "seed": int,
-    "variance": str,
-    "methods": {str: {"method": str, "settings": dict}},
-    "models": Filled(
-        {
-            str: {
-                "auc": INTERVAL,
-                "tpr": {str: INTERVAL},
-                "roc_curve": {"fpr": Filled([float]), "tpr": Filled([float])},
-                "forget_accuracy": float,
-                "retain_accuracy": float,
-                "test_accuracy": float,
-                "epsilon_lower_bound": (None, float),
-            }
-        }
-    ),
-}
 
 
 def write_ulira_report(

@@ -24,6 +24,7 @@ from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
 from jaxunlearn.studies.runs.locks import check_claim, check_same
 from jaxunlearn.studies.runs.request_file import load_request, save_request
+from jaxunlearn.studies.runs.schema import Done, check_record
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import InputError, Weights
 
@@ -135,17 +136,7 @@ def read_done(run: Path) -> dict[str, Any]:
         InputError: the run is not finished, or the record is damaged.
     """
     done = read_json(run / "done.json")
-    for key, kind in {
-        "steps": int,
-        "seconds": float,
-        "compile_seconds": float,
-        "weights": str,
-    }.items():
-        if not isinstance(done.get(key), kind):
-            raise InputError(
-                f"{run / 'done.json'} has {key} = {done.get(key)!r}, which must be of type "
-                f"{kind.__name__}; delete the file and run the same command again."
-            )
+    check_record(run / "done.json", done, Done)
     return done
 
 

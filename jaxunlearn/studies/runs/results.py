@@ -8,15 +8,8 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import check_digests, file_digest, fingerprint, read_json, write_record
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.runs.folder import read_done
+from jaxunlearn.studies.runs.schema import Results, check_record
 from jaxunlearn.types import Weights
-
-RESULTS = {  # the form of results.json in a run folder, for its writers and its readers
-    "metrics": {str: float},
-    "counts": (None, {str: int}),
-    "seconds": (None, float),
-    "finished": (None, str),
-    "guard": (None, {"start": float, "limit": float, "end": float, "rollbacks": float}),
-}
 
 
 class Subject(NamedTuple):
@@ -74,6 +67,7 @@ def write_results(subject: Subject, found: dict[str, Any], *files: str) -> None:
             results |= {"retrain_seconds": theirs["seconds"], "share_of_retraining": share}
     results["weights"] = fingerprint(subject.weights)
     results["digests"] = {name: file_digest(subject.run / name) for name in files}
+    check_record(subject.run / "results.json", results, Results)
     write_record(subject.run / "results.json", results)
 
 

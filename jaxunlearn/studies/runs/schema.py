@@ -1,96 +1,207 @@
-"""What a JSON file must hold, said as a value of the same form, and checked before it is used."""
+"""The records of the studies: each type is for its writer and its readers.
 
-import math
-import reprlib
+Fields that are not listed are allowed, so that records may grow.
+"""
+
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypeVar
 
-from jaxunlearn.types import InputError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-_IN_WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a finite number",
-    list: "a list",
-    dict: "an object",
-    None: "null",
-}
+from jaxunlearn.studies.fields import first_error
 
-
-_OTHER = object()
-_MEND = "; restore it, or delete it and run the command again that wrote it."
+T = TypeVar("T")
+Filled = Annotated[list[T], Field(min_length=1)]
+FilledTable = Annotated[dict[str, T], Field(min_length=1)]
+_REMEDY = "; restore the file, or delete it and run again the command that wrote it"
 
 
-class Filled:
-    """The shape of a list or an object with entries: `Filled([float])` is a list of some numbers.
+def with_entries(*names: str) -> AfterValidator:
+    """An annotation of a table that has no fixed fields, but needs entries of these names."""
+
+    def check(table: dict[str, Any]) -> dict[str, Any]:
+        for name in names:
+            if name not in table:
+                raise ValueError(f"has no {name}, but needs one")
+        return table
+
+    return AfterValidator(check)
+
+
+Table = dict[str, Any]
+Parts = Annotated[dict[str, float], with_entries("forget", "test")]
+Interval = Annotated[dict[str, float], with_entries("value", "low", "high")]
+Accuracies = Annotated[dict[str, float], with_entries("forget_accuracy", "validation_accuracy")]
+
+
+class Results(TypedDict):
+    """`results.json` of a run."""
+
+    metrics: dict[str, float]
+    counts: NotRequired[dict[str, int] | None]
+    seconds: NotRequired[float | None]
+    finished: NotRequired[str | None]
+    guard: NotRequired[
+        Annotated[dict[str, float], with_entries("start", "limit", "end", "rollbacks")] | None
+    ]
+
+
+class Done(TypedDict):
+    """`done.json` of a run that trained."""
+
+    steps: int
+    seconds: float
+    compile_seconds: float
+    weights: str
+    machine: NotRequired[Table | None]
+
+
+class Evidence(TypedDict):
+    """The evidence on one run in `evidence.json`."""
+
+    seed: int
+    request: str
+    name: str
+    weights: str
+    retrained: str
+    relearning_curve: Filled[float]
+    probe_accuracy: NotRequired[float | None]  # a single forget example has no halves
+    calibration_error: Parts
+    brier_score: Parts
+    class_damage: Filled[float | None]  # a class without test examples has none
+    disagreement_map: Annotated[dict[str, list[list[int]]], with_entries("forget", "test")]
+    disagreement: Parts
+
+
+class EvidenceRecord(TypedDict):
+    """`evidence.json` of a study."""
+
+    title: str
+    dataset: str
+    model: str
+    relearning: Annotated[Table, with_entries("epochs")]
+    runs: list[Evidence]
+
+
+class Attacked(TypedDict):
+    """The results of U-LiRA on one model; all rates are in percent."""
+
+    auc: Interval
+    tpr: dict[str, Interval]
+    roc_curve: Annotated[dict[str, Filled[float]], with_entries("fpr", "tpr")]
+    forget_accuracy: float
+    retain_accuracy: float
+    test_accuracy: float
+    epsilon_lower_bound: NotRequired[float]
+
+
+class Chosen(TypedDict):
+    """A method and its settings."""
+
+    method: str
+    settings: Table
+
+
+class UliraRecord(TypedDict):
+    """`ulira.json` of a folder of shadow models."""
+
+    title: str
+    dataset: str
+    model: str
+    shadows: int
+    targets: int
+    fraction: float
+    seed: int
+    variance: str
+    methods: dict[str, Chosen]
+    models: FilledTable[Attacked]
+
+
+class Trial(TypedDict):
+    """One setting that a search tried."""
+
+    target: float
+    five_part_gap: NotRequired[float | None]
+    settings: Table
+
+
+class Tried(TypedDict):
+    """All settings that a search tried for one run."""
+
+    ranges: Table
+    trials: Filled[Trial]
+
+
+class Protocol(TypedDict):
+    """The plan of a search."""
+
+    seeds: list[Any]
+    trials: int
+    problem: NotRequired[Table | None]
+
+
+class TuningRecord(TypedDict):
+    """`tuning.json` of a search."""
+
+    protocol: Protocol
+    found: dict[str, dict[str, Tried]]
+
+
+class SweepIdentity(TypedDict):
+    """The plan of a sweep, which makes it this one."""
+
+    problem: Annotated[Table, with_entries("data", "model")]
+    method: str
+    varied: FilledTable[list[float] | Annotated[dict[str, float], with_entries("low", "high")]]
+    search: str
+
+
+class SweepRecord(TypedDict):
+    """`sweep.json` of a sweep."""
+
+    identity: SweepIdentity
+    request: str
+    unseen_accuracy: float
+    original: Accuracies
+    retrained: NotRequired[Accuracies | None]
+    cells: list[str]
+    machine: Table
+
+
+class SweepCell(TypedDict):
+    """One run of a sweep."""
+
+    settings: dict[str, float]
+    seed: int
+    seconds: float
+    metrics: NotRequired[Accuracies | None]
+
+
+def check_record(path: Path, value: Any, kind: Any) -> None:
+    """Raises unless a value is a record of a kind.
 
     Args:
-        shape: of the list or the object.
-    """
-
-    def __init__(self, shape: Any) -> None:
-        self.shape = shape
-
-
-def check_record(path: Path, value: Any, shape: Any, name: str = "") -> None:
-    """Raises unless a value that was read from a file has a shape.
-
-    A shape is `str`, `int` or `float` (a finite number), `list` or `dict`; `[shape]` for a list;
-    `{"name": shape}` for an object with these fields and any others; `{str: shape}` for one with
-    any names; a tuple of shapes for any of them, and None for null. What is missing counts as null.
-
-    Args:
-        path: the file, for the error.
-        value: what it holds.
-        shape: what it must hold.
-        name: of the value in the file.
+        path: the file of the record.
+        value: the content of the file.
+        kind: the type of the record.
 
     Raises:
-        InputError: it has another one; the error names the first place.
+        InputError: it is not; the error names the first place.
 
     Example:
-        >>> shape = {"trials": [{"target": float}]}
-        >>> check_record(Path("a.json"), {"trials": [{"target": 3}]}, shape)
-        >>> check_record(Path("a.json"), {"trials": [{}]}, shape)
+        >>> trial = {"target": 3, "settings": {}}
+        >>> check_record(Path("a.json"), trial, Trial)
+        >>> check_record(Path("a.json"), {"settings": {}}, Trial)
         Traceback (most recent call last):
         ...
-        jaxunlearn.types.InputError: a.json has no "trials[0].target"; restore it, or ...
+        jaxunlearn.types.InputError: a.json has no target, but needs one; restore the file, or ...
     """
-    filled = isinstance(shape, Filled)
-    shape = shape.shape if filled else shape
-    kinds = _kinds(shape)
-    kind = next((each for each in kinds if _is(value, each)), _OTHER)
-    if kind is _OTHER or (filled and not value):
-        words = " or ".join(_IN_WORDS[_plain(each)] for each in kinds)
-        words += " with entries" if filled else ""
-        raise InputError(
-            f"{path} has {name or 'as its content'} = {reprlib.repr(value)}, but it must be {words}"
-            f"{_MEND}"
-        )
-    if isinstance(kind, list):
-        for i, entry in enumerate(value):
-            check_record(path, entry, kind[0], f"{name}[{i}]")
-    elif isinstance(kind, dict):
-        inside = f"{name}." if name else ""
-        for key, inner in kind.items():
-            for each in value if key is str else (key,):
-                if each not in value and None not in _kinds(inner):
-                    raise InputError(f'{path} has no "{inside}{each}"{_MEND}')
-                check_record(path, value.get(each), inner, f"{inside}{each}")
+    try:
+        _adapter(kind).validate_python((value,))
+    except ValidationError as error:
+        raise first_error(error, kind, str(path), _REMEDY) from None
 
 
-def _kinds(shape: Any) -> tuple[Any, ...]:
-    return shape if isinstance(shape, tuple) else (shape,)
-
-
-def _plain(shape: Any) -> Any:
-    return type(shape) if isinstance(shape, list | dict) else shape
-
-
-def _is(value: Any, shape: Any) -> bool:
-    kind = _plain(shape)
-    if kind is None or isinstance(value, bool):
-        return value is None and kind is None
-    if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, kind)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(tuple[kind], config=ConfigDict(strict=True, allow_inf_nan=False))

@@ -148,14 +148,18 @@ def test_an_attack_on_other_settings_or_another_problem_is_refused(study):
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("evidence.json", '{"runs": []}', 'evidence.json has no "title"'),
+        ("evidence.json", '{"runs": []}', "evidence.json has no title, but needs one"),
         (
             "evidence.json",
             '{"title": "", "dataset": "", "model": "", "relearning": {"epochs": 5}, '
             '"runs": [{"seed": 0}]}',
-            r'"runs\[0\].request"',
+            r"evidence.json: runs\[0\] has no request, but needs one",
         ),
-        ("ulira/ulira.json", '{"title": "a", "dataset": "b"}', 'ulira.json has no "model"'),
+        (
+            "ulira/ulira.json",
+            '{"title": "a", "dataset": "b"}',
+            "ulira.json has no model, but needs one",
+        ),
         ("ulira/ulira.json", "[1]", "ulira.json"),
     ],
 )
@@ -169,7 +173,7 @@ def test_an_attack_without_curves_is_refused(study):
     found = make_ulira()
     del found["models"]["eupmu"]["roc_curve"]
     (study / "ulira" / "ulira.json").write_text(json.dumps(found))
-    with pytest.raises(InputError, match='no "models.eupmu.roc_curve"'):
+    with pytest.raises(InputError, match="models.eupmu has no roc_curve"):
         read_extras(read_study(study))
 
 

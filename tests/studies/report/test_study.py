@@ -98,11 +98,23 @@ def test_missing_predictions_and_histories_are_no_error(small_study):
     [
         ('{"metrics": {"forget_acc', "eupmu/results.json is not valid JSON"),
         ("[1, 2]", "eupmu/results.json must hold a JSON object, but holds a list"),
-        ('{"seconds": 1.0}', 'eupmu/results.json has no "metrics"'),
-        ('{"metrics": {"tow": "high"}}', "eupmu/results.json has metrics.tow = 'high'"),
-        ('{"metrics": {"tow": NaN}}', "eupmu/results.json has metrics.tow = nan"),
-        ('{"metrics": {}, "seconds": true}', "eupmu/results.json has seconds = True"),
-        ('{"metrics": {}, "counts": [3]}', r"eupmu/results.json has counts = \[3\]"),
+        ('{"seconds": 1.0}', "eupmu/results.json has no metrics, but needs one"),
+        (
+            '{"metrics": {"tow": "high"}}',
+            "results.json: metrics.tow is 'high'",
+        ),
+        (
+            '{"metrics": {"tow": NaN}}',
+            "results.json: metrics.tow is nan, but must be a finite number",
+        ),
+        (
+            '{"metrics": {}, "seconds": true}',
+            "results.json: seconds is True",
+        ),
+        (
+            '{"metrics": {}, "counts": [3]}',
+            r"results.json: counts is \[3\]",
+        ),
         ('{"metrics": {}}', "eupmu cannot be compared: The metrics lack forget_accuracy"),
     ],
 )

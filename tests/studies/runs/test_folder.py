@@ -99,7 +99,7 @@ def test_a_record_that_was_damaged(pretrained, unlearned, tmp_path):
         folder.read_done(run)
     (run / "done.json").write_text(content)
     rewrite(run / "done.json", lambda record: record.update(seconds=None))
-    with pytest.raises(InputError, match="seconds = None, which must be of type float; delete"):
+    with pytest.raises(InputError, match="seconds is None, but must be a number; restore"):
         folder.read_done(run)
     assert call("evaluate", run).status == 2
     (run / "done.json").unlink()  # the mend that it names
