@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-dev
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-long test-newest lint docs-test bench clean
+.PHONY: demo test test-long test-newest lint docs docs-test dist bench clean
 
 demo: $(INSTALLED)  ## make models forget handwritten digits, and show the report
 	$(BIN)/jaxunlearn compare $(RUNS)/digits-demo --config experiments/configs/digits_demo.toml
@@ -30,6 +30,19 @@ lint: $(INSTALLED)  ## formatting, lint, types, and the order of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: $(INSTALLED)  ## the site, with the API reference, in site/
+	$(BIN)/python experiments/results_page.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: $(INSTALLED)  ## wheel and source distribution in dist/, checked and installed into a fresh environment
+	rm -rf dist $(VENV)/fresh
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv $(VENV)/fresh
+	$(VENV)/fresh/bin/python -m pip install --quiet dist/*.whl
+	cd $(VENV) && fresh/bin/python -c "import jaxunlearn; jaxunlearn.implicit_surgery; print('jaxunlearn', jaxunlearn.__version__)"
+	rm -rf $(VENV)/fresh
 
 bench: $(INSTALLED)  ## the cost of a step, of many runs as one program, and how it grows
 	$(BIN)/python experiments/benchmarks/overhead.py

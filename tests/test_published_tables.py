@@ -1,7 +1,5 @@
-"""Every figure in the tables of README and docs/studies.md is that of the result file they name."""
+"""Every figure in the tables of README and the notebook equals the result file it comes from."""
 
-import functools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,85 +7,47 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jaxunlearn.evaluation import Summary, summarize
-from jaxunlearn.evaluation.units import unit_of
-from jaxunlearn.studies.report.numerals import spread
+from experiments import results_page
+from experiments.results_page import NAMES, cell, result
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "experiments" / "results"
-METRICS = {
-    "FA": "forget_accuracy",
-    "RA": "retain_accuracy",
-    "TA": "test_accuracy",
-    "svc_non_member_rate": "svc_non_member_rate",
-    "entropy_member_rate": "entropy_member_rate",
-    "KL": "kl_to_retrained",
-    "JS": "js_to_retrained",
-    "ToW": "tow",
-    "s": "seconds",
-    "five-part gap": "five_part_gap",
-    "seen, %": "generated_forget_accuracy",
-    "others seen, %": "generated_retain_accuracy",
-    "Frechet / original": "frechet_ratio",
-    "% of retraining": "share_of_retraining",
-}
-NAMES = {"original": "original", "retrained": "retrain", "retrained again": "retrain-again"}
 
 
 class Table(NamedTuple):
-    """A table of a page, and the result file that was named last before it."""
+    """A table of a page, and the result file that is named last before it."""
 
     place: str
-    source: Path
+    source: str
     titles: list[str]
     rows: list[list[str]]
 
 
 def tables() -> Iterator[Table]:
     """The tables of runs with accuracies, or with what is seen in generated images."""
-    for page in (ROOT / "README.md", ROOT / "docs" / "studies.md"):
+    for page in (ROOT / "README.md", ROOT / "experiments" / "NOTEBOOK.md"):
         source, lines = None, page.read_text("utf-8").splitlines()
         for number, line in enumerate(lines):
-            for name in re.findall(r"`experiments/results/(\w+)\.(?:json|md)`", line):
-                source = RESULTS / f"{name}.json"
+            named = re.findall(r"`experiments/results/(\w+)\.(?:json|md)`", line)
+            source = named[-1] if named else source
             if not re.match(r"\| (run|model) \| (FA|seen, %) \|", line):
                 continue
             assert source is not None, f"{page.name}:{number + 1} names no result file"
             body = lines[number + 2 :]
             length = next((i for i, row in enumerate(body) if not row.startswith("|")), len(body))
             titles, *rows = (
-                [cell.strip() for cell in row.strip("|").split("|")]
+                [part.strip() for part in row.strip("|").split("|")]
                 for row in (line, *body[:length])
             )
             yield Table(f"{page.name}:{number + 1}", source, titles[1:], rows)
 
 
-@functools.cache
-def requests(source: Path) -> dict[str, Any]:
-    return json.loads(source.read_text())["requests"]
-
-
 def shown(found: dict[str, Any], name: str, title: str, like: str) -> str:
-    """What the result file says of a run, as many digits of it as the cell has."""
+    """The cell of a run by the result file, with as many digits as the printed cell has."""
     if title == "alike":
         places = {place["method"]: place["letters"] for place in found["ranking"]["places"]}
         return places.get(name, "")
-    value = found["runs"].get(name, {"metrics": {}})["metrics"].get(METRICS[title])
-    if value is None:
-        return "–"
     digits = len(like.split(" ")[0].partition(".")[2])
-    text = f"{value['mean']:.{digits}f}"
-    if " " not in like:
-        return text
-    return f"{text} {spread(summary(value, METRICS[title]), digits)}"
-
-
-def summary(value: dict[str, Any], metric: str) -> Summary:
-    """The mean of a result file with its interval; older files have half of its width."""
-    bounds = unit_of(metric)[1:]
-    if "values" in value:
-        return summarize(value["values"], bounds)
-    return Summary(value["mean"], value["half_width"], value["n"], bounds=bounds)
+    return cell(found["runs"].get(name, {"metrics": {}}), title, digits, interval=" " in like)
 
 
 def differences(table: Table, of: list[dict[str, Any]]) -> list[str]:
@@ -96,20 +56,20 @@ def differences(table: Table, of: list[dict[str, Any]]) -> list[str]:
     for name, *cells in table.rows:
         key = name.strip("*").lower()
         key = NAMES.get(key, key)
-        for title, cell in zip(table.titles, cells, strict=True):
-            values = cell.split(", ")
-            told = ", ".join(
+        for title, printed in zip(table.titles, cells, strict=True):
+            values = printed.split(", ")
+            recorded = ", ".join(
                 shown(found, key, title, like) for found, like in zip(of, values, strict=True)
             )
-            if cell != told:
-                wrong.append(f"{name}, {title}: {cell!r}, but in the file {told!r}")
+            if printed != recorded:
+                wrong.append(f"{name}, {title}: {printed!r}, but in the file {recorded!r}")
     return wrong
 
 
 @pytest.mark.parametrize("table", list(tables()), ids=lambda table: table.place)
 def test_a_table_is_its_result_file(table: Table) -> None:
     """Whichever of the file's requests it is about, or all of them side by side."""
-    found = list(requests(table.source).values())
+    found = list(result(table.source)["requests"].values())
     together = len(table.rows[0][1].split(", "))
     choices = [found] if together > 1 else [[each] for each in found]
     assert together in (1, len(found))
@@ -121,5 +81,11 @@ def test_a_changed_figure_is_found() -> None:
     table = next(tables())
     name, first, *cells = table.rows[0]
     altered = table._replace(rows=[[name, f"{float(first) - 1:.2f}", *cells], *table.rows[1:]])
-    of = [next(iter(requests(table.source).values()))]
+    of = [next(iter(result(table.source)["requests"].values()))]
     assert len(differences(altered, of)) == len(differences(table, of)) + 1
+
+
+def test_the_page_of_results_is_up_to_date() -> None:
+    assert results_page.page() == results_page.PAGE.read_text("utf-8"), (
+        "run `python experiments/results_page.py`"
+    )

@@ -1,0 +1,114 @@
+"""Hooks of mkdocs: the pages whose source is outside docs/, and the API reference."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import griffe
+
+ROOT = Path(__file__).parent.parent
+OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
+NOTEBOOK = "experiments/NOTEBOOK.md"
+# The pages of the API reference and the modules on each.
+API = {
+    "core": ["jaxunlearn", "jaxunlearn.types"],
+    "methods": ["jaxunlearn.methods", "jaxunlearn.methods.objectives"],
+    "tasks": ["jaxunlearn.tasks", "jaxunlearn.tasks.latents"],
+    "models": [
+        "jaxunlearn.models",
+        "jaxunlearn.models.denoisers",
+        "jaxunlearn.models.latent",
+        "jaxunlearn.models.diffusion_process",
+    ],
+    "pretrained": [
+        "jaxunlearn.models.pretrained.stable_diffusion",
+        "jaxunlearn.models.pretrained.diffusers_unet",
+        "jaxunlearn.models.pretrained.diffusers_dit",
+        "jaxunlearn.models.pretrained.torchvision_timm",
+    ],
+    "data": ["jaxunlearn.data"],
+    "training": [
+        "jaxunlearn.training",
+        "jaxunlearn.training.devices",
+        "jaxunlearn.training.streaming",
+    ],
+    "evaluation": ["jaxunlearn.evaluation"],
+    "studies": ["jaxunlearn.studies", "jaxunlearn.studies.report"],
+}
+
+
+def exports(module: ModuleType) -> dict[str, str]:
+    """The public names of a module and their full paths: its `__all__`, or all it defines."""
+    defined = [name for name, value in vars(module).items() if _module(value) == module.__name__]
+    names = getattr(module, "__all__", defined)
+    public = [name for name in names if not name.startswith("_")]
+    public.sort(key=lambda name: inspect.isclass(getattr(module, name)))  # functions first
+    return {name: _path(module, name) for name in public}
+
+
+def _module(value: Any) -> str:
+    callables = inspect.isclass(value) or inspect.isroutine(value)
+    return str(getattr(value, "__module__", "")) if callables else ""
+
+
+def _path(module: ModuleType, name: str) -> str:
+    value = getattr(module, name)
+    home = _module(value)
+    if home.startswith("jaxunlearn") and value.__qualname__ == name:
+        return f"{home}.{name}"
+    return f"{module.__name__}.{name}"
+
+
+def reference(page: str) -> str:
+    """The Markdown of one page of the API reference."""
+    parts = [f"# {page.capitalize()}\n"]
+    for name in API[page]:
+        parts.append(f"## {name}\n")
+        parts += [f"::: {path}\n" for path in exports(importlib.import_module(name)).values()]
+    return "\n".join(parts)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the pages from outside docs/, their pictures, and the API reference."""
+    from mkdocs.structure.files import File
+
+    def page(uri: str, text: str) -> None:
+        files.append(File.generated(config, uri, content=text))
+
+    for source, uri in OUTSIDE.items():
+        page(uri, inside((ROOT / source).read_text("utf-8")))
+    notebook = (ROOT / NOTEBOOK).read_text("utf-8").replace("](../docs/", "](../")
+    page(NOTEBOOK, notebook)
+    for name in API:
+        page(f"api/{name}.md", reference(name))
+    for picture in sorted(ROOT.glob("experiments/**/results/*")):
+        if picture.suffix in (".png", ".svg"):
+            uri = str(picture.relative_to(ROOT))
+            files.append(File.generated(config, uri, abs_src_path=str(picture)))
+    return files
+
+
+class Examples(griffe.Extension):
+    """Reads "Example:" as griffe's "Examples:", whose doctests are code."""
+
+    def on_instance(self, *, obj: griffe.Object, **unused: Any) -> None:
+        """Renames the section in one docstring."""
+        if obj.docstring:
+            text = obj.docstring.value
+            obj.docstring.value = re.sub(
+                r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE
+            )
+
+
+def inside(text: str) -> str:
+    """Links of a page at the root of the repository, as seen from docs/."""
+    text = text.replace("](docs/", "](")
+    return re.sub(r"\[([^\]]+)\]\((?:LICENSE|CITATION\.cff)\)", r"\1", text)
+
+
+def on_page_markdown(markdown: str, **unused: Any) -> str:
+    """Links of docs/ to the experiments, which are inside the site."""
+    return markdown.replace("](../experiments/", "](experiments/")
