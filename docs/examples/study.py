@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.compare import compare
-from jaxunlearn.studies.config import Problem, Study
+from jaxunlearn.studies import Problem, Study, compare
 
 STUDY = Study(
     title="Two methods on the digits",
