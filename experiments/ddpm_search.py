@@ -26,8 +26,8 @@ from jaxunlearn.files import read_json, write_json
 from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.console import say
 from jaxunlearn.studies.runs import evaluate_images, train
-from jaxunlearn.studies.runs.locks import check_claim
 from jaxunlearn.studies.runs.results import Subject, read_cost, read_results
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Weights
@@ -108,5 +108,5 @@ if __name__ == "__main__":
     parser.add_argument("--rates", type=float, nargs="+", default=(1e-4, 3e-4, 1e-3))
     given = parser.parse_args()
     with one_sentence():
-        check_claim(given.folder, "search.json", "search")
+        Workspace(given.folder, "search", "search.json").is_claimed()
         search(given.folder, load_study(given.config), given.rates)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation.features import Features, of_inception
-from jaxunlearn.files import read_json, write_record
+from jaxunlearn.files import read_json
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import run_label, say
@@ -27,9 +27,8 @@ from jaxunlearn.studies.runs import evaluate_images, train
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.folder import RunConfig
-from jaxunlearn.studies.runs.locks import check_claim, check_same, in_turn, locked
 from jaxunlearn.studies.runs.results import Subject, read_cost
-from jaxunlearn.studies.runs.shards import Shard, parse_shard
+from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
@@ -91,7 +90,8 @@ def compare(
         for seed in study.seeds
     }
     everything = [cell for seed in study.seeds for cell in cells[seed]]
-    check_claim(folder, "study.json", "study")
+    place = _place(folder)
+    place.is_claimed()
     _planned(folder, study)
     for seed in study.seeds:
         train.check(_pretrained(folder, seed), train.pretraining(study.problem, seed), layout)
@@ -107,9 +107,9 @@ def compare(
             evaluate_images.check_request(cell.request)
             if inception is not None:
                 evaluate_images.check_images(inception, study.problem, cell.seed, cell.request)
-    with locked(folder, share.part):
-        with in_turn(folder, "plan"):
-            write_record(folder / "study.json", _planned(folder, study))
+    with place.locked(share.part):
+        with place.in_turn("plan"):
+            place.write(_planned(folder, study))
         evaluation = functools.partial(_evaluation, folder, study, inception, whole)
         return _run(folder, study, _turned(cells, share), layout, evaluation)
 
@@ -139,7 +139,7 @@ def _run(
     for seed, of_seed in cells.items():
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
-            with in_turn(folder, f"seed-{seed}"):
+            with _place(folder).in_turn(f"seed-{seed}"):
                 train.pretrain(pretrained, study.problem, seed, layout)
             for cell in of_seed:
                 _compare_one(folder, cell, evaluate, failed, layout)
@@ -158,7 +158,7 @@ def _evaluation(folder: Path, study: Study, inception: Features | None, layout: 
     judge = study.judge()
     if judge is None:
         return evaluate_classifier
-    with in_turn(folder, _CLASSIFIER):
+    with _place(folder).in_turn(_CLASSIFIER):
         train.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
     loaded = evaluate_images.load_judge(folder / _CLASSIFIER, study.problem, inception)
     for seed in study.seeds:
@@ -166,6 +166,10 @@ def _evaluation(folder: Path, study: Study, inception: Features | None, layout: 
             evaluate_images.check_images(loaded.features, study.problem, seed, request)
     say(f"{loaded.name} judges the images; it knows {loaded.accuracy:.2f} % of the real test data")
     return functools.partial(evaluate_images.evaluate_generated, judge=loaded)
+
+
+def _place(folder: Path) -> Workspace:
+    return Workspace(folder, "study", "study.json")
 
 
 def _pretrained(folder: Path, seed: int) -> Path:
@@ -210,7 +214,7 @@ def _planned(folder: Path, study: Study) -> dict[str, Any]:
     now = json.loads(json.dumps(asdict(study) | {"problem": study.problem.identity()}))
     if before:
         there, here = ({"problem": each["problem"]} for each in (before, now))
-        check_same(there, here, f"{folder} holds another study")
+        _place(folder).check_same(there, here)
     for key in ("methods", "overrides"):
         now[key] = now[key] | before.get(key, {}) | now[key]  # those of now come first
     for request, theirs in before.get("overrides", {}).items():
@@ -263,7 +267,7 @@ def _compare_one(
     """All models of one seed and request. Without the retrained model there is no comparison."""
     oracle = cell.folder / "retrain"
     with _noting(failed, oracle):
-        with in_turn(folder, f"seed-{cell.seed}-{cell.request.name}"):
+        with _place(folder).in_turn(f"seed-{cell.seed}-{cell.request.name}"):
             _finish(cell, "retrain", evaluate, layout)
             _evaluate_original(cell, evaluate)
             for name in list(cell.references)[1:]:

@@ -235,7 +235,7 @@ def test_the_installed_command_runs_in_a_process_of_its_own(tmp_path, data_dir):
     )
 
     ended = wait(start("pretrain", "run", *words, "--seed", 1, cache=tmp_path, cwd=tmp_path))
-    assert_refused(ended, "run was written by another configuration: seed is 0 there, but 1 now")
+    assert_refused(ended, "run holds another run: seed is 0 there, but 1 now")
     assert not ended.out
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from jaxunlearn.studies.runs.locks import locked
+from jaxunlearn.studies.workspace import Workspace
 from tests.data.toys import write_fashion_mnist
 from tests.shell.commands import (
     QUICK,
@@ -27,7 +27,7 @@ pytest_plugins = ["tests.shell.fixtures"]
 def test_folders_that_cannot_be_a_run(here, pretrained, unwritable):
     words = ["--pretrained", pretrained, "--fraction", 0.1]
     for folder, reason in {
-        "a-file": "a-file is a file, but a run needs a folder",
+        "a-file": "a-file is a file, but must be a folder for a run",
         "a-file/run": "cannot be written (Not a directory); choose a folder",
         "full": "full is not empty and holds no run",
         unwritable / "run": f"{unwritable / 'run'} cannot be written (",
@@ -36,12 +36,12 @@ def test_folders_that_cannot_be_a_run(here, pretrained, unwritable):
 
 
 def test_folders_that_another_process_works_in(retrained, data_dir, tmp_path):
-    with locked(tmp_path / "run"):
+    with Workspace(tmp_path / "run").locked():
         result = call("pretrain", tmp_path / "run", *problem_words(data_dir))
     assert_refused(result, f"another process is at work in {tmp_path / 'run'}; wait until")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     before = snapshot(retrained)
-    with locked(retrained):
+    with Workspace(retrained).locked():
         assert_refused(call("evaluate", retrained), "another process is at work")
     assert snapshot(retrained) == before
 
@@ -75,7 +75,7 @@ def test_a_run_folder_of_another_configuration(pretrained, retrained, unlearned,
     words = problem_words(data_dir)
     assert_refused(
         call("pretrain", pretrained, *problem_words(data_dir, num_steps=300)),
-        "another configuration: problem.training.num_steps is 200 there, but 300 now",
+        "holds another run: problem.training.num_steps is 200 there, but 300 now",
         "name a new folder, or delete this one",
     )
     assert_refused(call("pretrain", pretrained, *words, "--seed", 1), "seed is 0 there, but 1 now")
@@ -84,7 +84,7 @@ def test_a_run_folder_of_another_configuration(pretrained, retrained, unlearned,
         "problem.model_settings.hidden is 'not given' there, but [16] now",
     )
     theirs = ["--pretrained", pretrained]
-    assert_refused(call("retrain", pretrained, *theirs, "--fraction", 0.1), "configuration")
+    assert_refused(call("retrain", pretrained, *theirs, "--fraction", 0.1), "holds another run")
     assert_refused(
         call("retrain", retrained, *theirs, "--fraction", 0.2),
         "request.fraction is 0.1 there, but 0.2 now",
@@ -103,7 +103,7 @@ def test_weights_of_another_pretraining_run(pretrained, unlearned, data_dir, tmp
     other = copy(pretrained, tmp_path / "other")
     rewrite(other / "done.json", lambda record: record.update(weights="0" * 64))
     words = ["--fraction", 0.1, "--method", "finetune", "--settings", *QUICK, "--pretrained", other]
-    assert_refused(call("unlearn", unlearned, *words), "another configuration: start is")
+    assert_refused(call("unlearn", unlearned, *words), "holds another run: start is")
     assert_refused(call("unlearn", tmp_path / "run", *words), "weights are those of another run")
     assert not (tmp_path / "run").exists()
 

@@ -10,8 +10,8 @@ from jaxunlearn.files import write_record
 from jaxunlearn.studies import run_study
 from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.report.study import read_lines
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.verify import verify
+from jaxunlearn.studies.workspace import Workspace
 from tests.shell.commands import assert_refused, call, copy, done, snapshot, weights
 
 pytest_plugins = ["tests.shell.fixtures"]
@@ -163,7 +163,7 @@ def test_all_of_a_study_is_verified(finished, study):
 
 def test_one_process_at_a_time(finished, study):
     before = snapshot(study)
-    with locked(study):
+    with Workspace(study).locked():
         for words in (["compare", study, "--config", finished.config], ["evidence", study]):
             assert_refused(call(*words), f"another process is at work in {study}; wait")
     assert snapshot(study) == before
@@ -175,12 +175,12 @@ def test_shards_share_the_methods_and_what_these_need_is_made_once(finished, stu
             shutil.rmtree(study / cell / name)
     shutil.rmtree(study / CELLS[3] / "retrain-again")
     given = ["compare", study, "--config", finished.config, "--shard"]
-    with locked(study, "1-of-2"):  # another shard is at work beside this one
+    with Workspace(study).locked("1-of-2"):  # another shard is at work beside this one
         done(*given, "2/2")
     assert trained == ["tight", "retrain-again", "tight", "tight", "tight"]  # seed 1 comes first
     assert len(json.loads((study / "results.json").read_text())["requests"]["class-8"]["runs"]) == 4
     trained.clear()
-    with locked(study, "2-of-2"):
+    with Workspace(study).locked("2-of-2"):
         done(*given, "1/2")
         assert_refused(call(*given[:-1]), "another process is at work")
     assert trained == ["finetune"] * 4

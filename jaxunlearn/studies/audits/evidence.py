@@ -29,9 +29,9 @@ from jaxunlearn.studies.problem import check_classifies, load_dataset, load_spli
 from jaxunlearn.studies.report.evidence import write_evidence_report
 from jaxunlearn.studies.report.study import Run, Study, read_study
 from jaxunlearn.studies.runs import folder as runs
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.runs.schema import EvidenceRecord, check_record
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.types import InputError, Weights
 
 _FORMAT = 1
@@ -54,7 +54,7 @@ def gather(folder: Path) -> dict[str, Any]:
     cells = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
     for retrained in cells.values():
         check_classifies(runs.read_config(retrained.folder, "retrain").problem, "evidence")
-    with locked(folder):
+    with Workspace(folder, "study", "study.json").locked():
         return _gather(study, cells)
 
 

@@ -21,15 +21,15 @@ import numpy as np
 
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.ulira import logit_confidence
-from jaxunlearn.files import DAMAGE, read_json, write_arrays, write_record
+from jaxunlearn.files import DAMAGE, write_arrays, write_record
 from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.studies.audits.shadow_models import Plan
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import say
 from jaxunlearn.studies.runs import train as stages
-from jaxunlearn.studies.runs.locks import check_claim, check_same
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged, programs
-from jaxunlearn.training.checkpoints import Checkpointer, check_place
+from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _ORIGINAL, _RETRAINED, _UNLEARNED = range(3)  # children of a shadow model's key
@@ -76,8 +76,7 @@ def check(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
     Raises:
         InputError: the folder holds something else.
     """
-    folder = setting.folder
-    check_place(folder)
+    place = Workspace(setting.folder, "set of shadow models")
     wanted = {
         "problem": setting.problem.identity(),
         "data": fingerprint,
@@ -86,9 +85,9 @@ def check(setting: Setting, fingerprint: str, fraction: float, group_size: int) 
         "fraction": fraction,
         "seed": setting.seed,
     }
-    if check_claim(folder, "config.json", "shadow models", many=True):
-        present = read_json(folder / "config.json")
-        check_same(present, wanted, f"{folder} holds other shadow models")
+    there = place.read()
+    if there is not None:
+        place.check_same(there, wanted)
     return wanted
 
 

@@ -33,9 +33,9 @@ from jaxunlearn.studies.problem import (
     load_training,
 )
 from jaxunlearn.studies.report.ulira import write_ulira_report
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.schema import UliraRecord, check_record
 from jaxunlearn.studies.runs.unseen import check_unseen
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged, programs
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
@@ -99,7 +99,7 @@ def ulira(
     )
     which = (dataset.fingerprint, request.fraction, group_size)
     check(setting, *which)
-    with locked(folder):
+    with Workspace(folder).locked():
         claim(setting, *which)
         found, diverged = _ask_all(setting, chosen, group_size)
         variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"

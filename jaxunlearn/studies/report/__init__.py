@@ -15,7 +15,7 @@ from jaxunlearn.studies.report.page import render_page
 from jaxunlearn.studies.report.samples import draw_samples
 from jaxunlearn.studies.report.study import Study, read_json, read_study
 from jaxunlearn.studies.report.terminal import render_table
-from jaxunlearn.studies.runs.locks import in_turn
+from jaxunlearn.studies.workspace import Workspace
 
 __all__ = ["Study", "read_study", "render_table", "write_report"]
 
@@ -43,7 +43,9 @@ def write_report(
     """
     folder = Path(study_folder)
     read_json(folder / "study.json")  # a folder without one gets no lock either
-    with in_turn(folder, "report"):  # who writes last has read last
+    with Workspace(folder, "study", "study.json").in_turn(
+        "report"
+    ):  # who writes last has read last
         return _write(folder, rank_by)
 
 

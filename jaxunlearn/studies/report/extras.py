@@ -14,8 +14,8 @@ from jaxunlearn import methods
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.report.evidence import Entries, by_request
 from jaxunlearn.studies.report.study import Run, Study
-from jaxunlearn.studies.runs.locks import first_difference
 from jaxunlearn.studies.runs.schema import EvidenceRecord, UliraRecord, check_record, with_entries
+from jaxunlearn.studies.workspace import first_difference
 from jaxunlearn.types import InputError
 
 ULIRA_FOLDER = "ulira"

@@ -20,8 +20,8 @@ from jaxunlearn.files import check_digests, unsealed
 from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.report.columns import REFERENCES
 from jaxunlearn.studies.runs.folder import DIVERGED
-from jaxunlearn.studies.runs.locks import first_difference
 from jaxunlearn.studies.runs.schema import Results, check_record
+from jaxunlearn.studies.workspace import first_difference
 from jaxunlearn.types import InputError
 
 

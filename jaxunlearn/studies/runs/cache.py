@@ -15,7 +15,7 @@ from jaxunlearn.evaluation.features import Features
 from jaxunlearn.files import fingerprint, read_arrays, write_arrays
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.text_encoder import TextEncoder
-from jaxunlearn.studies.runs.locks import in_turn
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks import latents
 from jaxunlearn.types import InputError
 
@@ -110,7 +110,7 @@ def _cached(
     """The arrays of a file if it has this stamp; else `compute()`, which is written to it."""
     kept = _read(path, stamp, names)
     if kept is None:
-        with in_turn(path.parent, path.stem):
+        with Workspace(path.parent).in_turn(path.stem):
             kept = _read(path, stamp, names)  # another process may have written it meanwhile
             if kept is None:
                 kept = compute() | {"stamp": np.array(stamp)}

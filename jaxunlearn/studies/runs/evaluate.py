@@ -18,9 +18,9 @@ from jaxunlearn.studies.problem import load_dataset, load_splits, load_task
 from jaxunlearn.studies.runs import deletions, folder
 from jaxunlearn.studies.runs.evaluate_images import evaluate_generated, load_judge
 from jaxunlearn.studies.runs.folder import RunConfig, load_weights, read_config, read_done
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.runs.results import Subject, read_cost, read_results, write_results
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.types import InputError, Weights
 
 
@@ -103,7 +103,7 @@ def evaluate_classifier(subject: Subject) -> dict[str, float]:
     found: dict[str, Any] = {"counts": counts, "metrics": metrics}
     if subject.earlier or subject.original:
         found["drift"] = _drift(subject, metrics)
-    with locked(subject.run):
+    with Workspace(subject.run).locked():
         predictions.save(subject.run / "predictions.npz")
         write_results(subject, found, "predictions.npz")
     return metrics

@@ -24,8 +24,8 @@ from jaxunlearn.studies.problem import load_dataset, load_splits, load_task
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.cache import real_images
 from jaxunlearn.studies.runs.generate import generate
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.results import Subject, read_results, write_results
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks.diffusion import as_signal
 from jaxunlearn.types import InputError, Task, Weights
 
@@ -164,7 +164,7 @@ def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
                 for name, each in by_model.items()
             },
         }
-    with locked(run):
+    with Workspace(run).locked():
         write_arrays(run / "samples.npz", {"image": images, "label": labels})
         write_results(subject, found, "samples.npz")
     return metrics

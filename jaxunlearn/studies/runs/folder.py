@@ -22,9 +22,9 @@ from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.config import PLACES, Aim, Problem, check_seeds
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
-from jaxunlearn.studies.runs.locks import check_claim, check_same
 from jaxunlearn.studies.runs.request_file import load_request, save_request
 from jaxunlearn.studies.runs.schema import Done, check_record
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import InputError, Weights
 
@@ -185,12 +185,14 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
     Raises:
         InputError: it is not free.
     """
-    if not check_claim(run, "config.json", "run"):
+    place = Workspace(run)
+    there = place.read()
+    if there is None:
         return
-    present, wanted = methods.completed(read_json(run / "config.json")), _plain(config)
+    present = methods.completed(there)
     if config.start is None:
         present = present | {"start": None}
-    check_same(present, wanted, f"{run} was written by another configuration")
+    place.check_same(present, _plain(config))
     if (run / "fingerprints.json").exists():
         check_data(run, dataset)
     path = run / "forget_request.json"

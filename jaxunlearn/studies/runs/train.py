@@ -40,12 +40,12 @@ from jaxunlearn.studies.problem import (
 from jaxunlearn.studies.runs import deletions, folder
 from jaxunlearn.studies.runs.cache import cached_latents, cached_prompt_states
 from jaxunlearn.studies.runs.folder import RunConfig
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.runs.unseen import check_unseen, with_unseen
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, PROMPT_STATES
 from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import devices, hosts, programs
-from jaxunlearn.training.checkpoints import Checkpointer, check_place, masks_of
+from jaxunlearn.training.checkpoints import Checkpointer, masks_of
 from jaxunlearn.training.compilation import compilation_seconds, programs_read
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
@@ -197,7 +197,6 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
             does not divide over the devices or into micro-batches, or a folder that belongs to
             something else.
     """
-    check_place(run)
     problem = config.problem
     if not (problem.classifies or problem.generates or config.stage == "pretrain"):
         raise InputError(
@@ -300,7 +299,7 @@ def train(
         assert pretrained is not None
         start = _moving(problem, pretrained, start, part, seed)
     _say_what_stays_whole(start.params, layout)
-    with locked(run), show_progress(run) as on_progress, programs_read() as read:
+    with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
         folder.claim(run, config, load_dataset(problem), _splits(config))
         with _recording_divergence(run):
             outcome = training.run(
@@ -426,7 +425,7 @@ def _first_stage(
         )
     examples, stage = load_training(problem, config.seed), start.model_state[FIRST_STAGE]
     if config.stage == "pretrain":
-        with locked(run):
+        with Workspace(run).locked():
             folder.claim(run, config, load_dataset(problem), None)
         stage = {"params": train(run / AUTOENCODER, pretraining(first, config.seed), layout).params}
     elif config.stage == "retrain":

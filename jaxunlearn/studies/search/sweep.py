@@ -26,12 +26,11 @@ from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.studies.runs import evaluate, train
 from jaxunlearn.studies.runs import folder as runs
-from jaxunlearn.studies.runs.locks import check_claim, check_same, in_turn, locked
-from jaxunlearn.studies.runs.shards import parse_shard
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.studies.search.space import Space
+from jaxunlearn.studies.workspace import Workspace, parse_shard
 from jaxunlearn.training import Diverged, programs
 from jaxunlearn.training.groups import fitting_size, run_group
 from jaxunlearn.training.hosts import machine
@@ -142,9 +141,10 @@ def sweep(
     if retrained is not None:
         evaluate.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
     identity = _identity(plan, problem, seed, retrained)
-    if check_claim(folder, "sweep.json", "sweep"):
-        theirs = methods.completed(read_json(folder / "sweep.json").get("identity", {}))
-        check_same(theirs, identity, f"{folder} holds another sweep")
+    place = Workspace(folder, "sweep", "sweep.json")
+    there = place.read()
+    if there is not None:
+        place.check_same(methods.completed(there.get("identity", {})), identity)
 
     weights = runs.load_weights(plan.pretrained, problem)
     case = load_case(problem, seed, plan.request, weights, retrained)
@@ -155,8 +155,8 @@ def sweep(
         for point in plan.points()
         for run_seed in plan.seeds or (seed,)
     ]
-    with locked(folder, share.part):
-        with in_turn(folder, "plan"):
+    with place.locked(share.part):
+        with place.in_turn("plan"):
             _describe(folder, plan, identity, case, cells)
         mine = [cell for i, cell in enumerate(cells) if share.has(i)]
         waiting = [cell for cell in mine if not cell.path.exists()]
@@ -164,7 +164,7 @@ def sweep(
         size = _fitting(program, settings, case, waiting, group_size)
         for first in range(0, len(waiting), size):
             _run(folder, program, settings, case, waiting[first : first + size], size)
-        with in_turn(folder, "report"):
+        with place.in_turn("report"):
             written = write_sweep_report(folder)
     lost = [_label(cell) for cell in mine if "diverged" in read_json(cell.path)]
     if lost:

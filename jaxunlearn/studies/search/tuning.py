@@ -36,11 +36,11 @@ from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
 from jaxunlearn.studies.runs import train
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
-from jaxunlearn.studies.runs.locks import check_claim, check_same, locked
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import programs
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError, Weights
@@ -166,7 +166,7 @@ def tune(folder: Path, search: Search) -> dict[str, Any]:
     """
     _open(folder, search)
     _check(folder, search)
-    with locked(folder):
+    with _place(folder).locked():
         return _tune(folder, search)
 
 
@@ -198,6 +198,10 @@ def _tune(folder: Path, search: Search) -> dict[str, Any]:
     return record
 
 
+def _place(folder: Path) -> Workspace:
+    return Workspace(folder, "search", FILE)
+
+
 def _pretrained(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}" / "pretrain"
 
@@ -209,12 +213,13 @@ def _retrained(folder: Path, seed: int, request: ForgetRequest) -> Path:
 def _open(folder: Path, search: Search) -> dict[str, Any]:
     """What the folder holds of this search; a folder of anything else is refused."""
     protocol = {"seeds": sorted(search.seeds), "problem": search.problem.identity()}
-    if check_claim(folder, FILE, "search"):
+    place = _place(folder)
+    if place.is_claimed():
         record = read_tuning(folder)
-        theirs, otherwise = record["protocol"], f"{folder} holds another search"
-        check_same({key: theirs.get(key) for key in protocol}, protocol, otherwise)
+        theirs = record["protocol"]
+        place.check_same({key: theirs.get(key) for key in protocol}, protocol)
         if theirs["trials"] > search.trials:
-            check_same({"trials": theirs["trials"]}, {"trials": search.trials}, otherwise)
+            place.check_same({"trials": theirs["trials"]}, {"trials": search.trials})
         for request in search.requests:
             for name in search.search:
                 drawn = {_key(proposal) for proposal in search.proposals(request, name)[1]}

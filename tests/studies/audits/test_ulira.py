@@ -173,6 +173,6 @@ def test_the_command_refuses_folders_and_studies_that_are_not_for_it(attacked, t
     words[1] = attacked[0]
     assert_refused(
         call(*words, "--fpr", 0.1, "--group-size", 3),
-        "holds other shadow models",
+        "holds another set of shadow models",
         "problem.training",
     )

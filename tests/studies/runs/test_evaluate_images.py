@@ -248,7 +248,7 @@ def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
     aim = json.loads((run / "config.json").read_text())["aim"]
     assert aim == {"trainable": "attention", "adapter_rank": 2, "anchor": 1}
     other = call("unlearn", run, *words, "--settings", *quick)
-    assert_refused(other, "was written by another configuration: aim")
+    assert_refused(other, "holds another run: aim")
 
 
 def test_a_method_that_shrinks_weights_leaves_no_adapters_at_zero(finished, tmp_path):

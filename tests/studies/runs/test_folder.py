@@ -59,7 +59,7 @@ def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
             "problem.training.num_steps is 200 there, but 3 now",
         ),
     ):
-        with pytest.raises(InputError, match=f"another configuration: {name}"):
+        with pytest.raises(InputError, match=f"holds another run: {name}"):
             folder.check(run, other, dataset, splits)
     with pytest.raises(InputError, match="names other examples"):
         folder.check(run, config, dataset, setting.load_splits(problem, 0, request))

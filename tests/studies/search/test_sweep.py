@@ -6,9 +6,9 @@ import pytest
 
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.report.sweep import cell_file
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.search import sweep as sweeps
 from jaxunlearn.studies.search.space import Choices, Range
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import groups as memory
 from jaxunlearn.types import InputError
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, rewrite, snapshot
@@ -177,13 +177,13 @@ def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained,
     folder = tmp_path / "sweep"
     given = [*words, "--vary", RATES, "--seeds", 0, 7, "--retrained", retrained]
     for i in (1, 2, 3):
-        with locked(folder, f"{i % 3 + 1}-of-3"):  # another shard is at work beside this one
+        with Workspace(folder).locked(f"{i % 3 + 1}-of-3"):  # beside another shard
             finish = done if i == 1 else partly  # two shards have a cell that diverges
             finish("sweep", folder, *given, "--group-size", 4, "--shard", f"{i}/3")
         assert json.loads((folder / "results.json").read_text())["finished"] == 2 * i
     cells = [cell for group in groups for cell in group]
     assert sorted(cells) == sorted((r, s) for r in (0.001, 0.1, 1e30) for s in (0, 7))
-    with locked(folder, "1-of-3"):
+    with Workspace(folder).locked("1-of-3"):
         for refused in (given, [*given, "--shard", "1/3"]):
             assert_refused(call("sweep", folder, *refused), "another process is at work")
     ours, theirs = (json.loads((f / "results.json").read_text()) for f in (folder, swept[0]))

@@ -16,8 +16,8 @@ from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import load_task
 from jaxunlearn.studies.report.tuning import chosen_toml, regret
 from jaxunlearn.studies.runs.folder import load_weights
-from jaxunlearn.studies.runs.locks import locked
 from jaxunlearn.studies.search import cases, tuning
+from jaxunlearn.studies.workspace import Workspace
 from tests.once import made_once
 from tests.shell.commands import (
     QUICK,
@@ -364,7 +364,7 @@ def test_bad_searches_are_refused_before_anything_is_written(here, data_dir, con
 
 
 def test_one_process_at_a_time(tuned, config):
-    with locked(tuned):
+    with Workspace(tuned).locked():
         assert_refused(call("tune", tuned, "--config", config), "another process is at work")
 
 

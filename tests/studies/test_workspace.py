@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from jaxunlearn.studies.runs.locks import check_claim, in_turn, locked
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import InputError
 
@@ -38,24 +38,24 @@ def test_the_second_process_is_refused_until_the_first_is_killed(tmp_path):
     try:
         for part in ("", "1-of-2"):
             with pytest.raises(InputError, match="another process is at work in .*new/run; wait"):
-                with locked(folder, part):
+                with Workspace(folder).locked(part):
                     raise AssertionError("both hold it")
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    with locked(folder):
+    with Workspace(folder).locked():
         pass
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_parts_work_side_by_side(tmp_path):
-    with locked(tmp_path, "1-of-2"):
-        with locked(tmp_path, "2-of-2"):
+    with Workspace(tmp_path).locked("1-of-2"):
+        with Workspace(tmp_path).locked("2-of-2"):
             for part in ("", "1-of-2"):
                 with pytest.raises(InputError, match="another process is at work"):
-                    with locked(tmp_path, part):
+                    with Workspace(tmp_path).locked(part):
                         raise AssertionError("both hold it")
-    with locked(tmp_path):
+    with Workspace(tmp_path).locked():
         pass
 
 
@@ -63,13 +63,13 @@ def test_processes_take_turns_at_a_piece(tmp_path):
     done, order = threading.Event(), []
 
     def second():
-        with in_turn(tmp_path, "seed-0"):
+        with Workspace(tmp_path).in_turn("seed-0"):
             order.append("second")
         done.set()
 
-    with locked(tmp_path, "1-of-2"), in_turn(tmp_path, "seed-0"):
+    with Workspace(tmp_path).locked("1-of-2"), Workspace(tmp_path).in_turn("seed-0"):
         threading.Thread(target=second, daemon=True).start()
-        with in_turn(tmp_path, "seed-1"):  # another piece waits for nobody
+        with Workspace(tmp_path).in_turn("seed-1"):  # another piece waits for nobody
             assert not done.wait(0.2)
         order.append("first")
     assert done.wait(10) and order == ["first", "second"]
@@ -79,13 +79,13 @@ def test_processes_take_turns_at_a_piece(tmp_path):
 def test_a_path_that_checkpoints_cannot_take_is_refused(tmp_path, name):
     for folder in (tmp_path / name, tmp_path / name / "runs" / "mine"):
         with pytest.raises(InputError, match="in it, which checkpoints cannot be written below"):
-            check_claim(folder, "config.json", "run")
+            Workspace(folder).is_claimed()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a b", "ä", "猫", "a:b", "{a}", "a'b", "~", "%20", "a,b=3"])
 def test_other_paths_are_free(tmp_path, name):
-    assert check_claim(tmp_path / name, "config.json", "run") is False
+    assert Workspace(tmp_path / name).is_claimed() is False
     checkpointer = Checkpointer(tmp_path / name / "run")
     checkpointer.save(3, {"a": np.ones(3, np.float32)}, {})
     assert (checkpointer.stored()["a"] == 1).all()
@@ -93,9 +93,9 @@ def test_other_paths_are_free(tmp_path, name):
 
 def test_an_error_in_the_block_ends_the_lock(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        with locked(tmp_path):
+        with Workspace(tmp_path).locked():
             raise ZeroDivisionError
-    with locked(tmp_path):
+    with Workspace(tmp_path).locked():
         pass
 
 
@@ -105,12 +105,12 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.warns(UserWarning, match="cannot be locked, so nothing keeps a second process out"):
-        with locked(tmp_path):
+        with Workspace(tmp_path).locked():
             pass
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/run cannot be written .* choose a folder"):
-        with locked(tmp_path / "file" / "run"):
+        with Workspace(tmp_path / "file" / "run").locked():
             raise AssertionError

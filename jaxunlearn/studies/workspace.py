@@ -1,0 +1,246 @@
+"""Folders that belong to one thing for good: a run, a study, a search, a sweep, shadow models.
+
+    place = Workspace(folder, "sweep", "sweep.json")
+    there = place.read()                        # None while the folder is free
+    if there is not None:
+        place.check_same(there, wanted)
+    with place.locked(shard.part):
+        place.write(wanted)
+        with place.in_turn("report"):
+            ...
+
+A lock is held by the operating system on an empty hidden file, and ends with its process, however
+that ends. The shards of a job array hold the locks of different parts of one folder at once.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import reprlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxunlearn.files import read_json, unwritable, write_record
+from jaxunlearn.types import InputError
+
+_LOCK = ".lock"
+_PATTERNS = ("[", "*", "?", "\\")  # to the storage of checkpoints
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder and the thing that it belongs to.
+
+    Attributes:
+        folder: the folder, which need not exist.
+        thing: the kind of thing, for errors.
+        file: the name of the record that things of this kind leave in their folders.
+    """
+
+    folder: Path
+    thing: str = "run"
+    file: str = "config.json"
+
+    @property
+    def record(self) -> Path:
+        """The path of the record."""
+        return self.folder / self.file
+
+    def is_claimed(self) -> bool:
+        """Whether the folder belongs to such a thing already; if not, it is free.
+
+        Raises:
+            InputError: it is a file, holds anything else but hidden files, or has a path that
+                checkpoints cannot be written to.
+        """
+        _check_path(self.folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(
+                f"{self.folder} is a file, but must be a folder for a {self.thing}; give another "
+                "name."
+            )
+        if self.record.exists():
+            return True
+        if self.folder.exists() and any(entry.name[0] != "." for entry in self.folder.iterdir()):
+            raise InputError(
+                f"{self.folder} is not empty and holds no {self.thing}; name a new folder, or "
+                "empty this one."
+            )
+        return False
+
+    def read(self) -> dict[str, Any] | None:
+        """The record, or None if the folder is free.
+
+        Raises:
+            InputError: the folder belongs to anything else, or the record is damaged.
+        """
+        return read_json(self.record) if self.is_claimed() else None
+
+    def check_same(self, there: Any, here: Any) -> None:
+        """Raises unless the folder belongs to this very thing.
+
+        Args:
+            there: the content of the record.
+            here: the content that it must have; a missing entry counts as None.
+
+        Raises:
+            InputError: they differ; the error names the first difference.
+        """
+        difference = first_difference(there, here)
+        if difference is not None:
+            name, theirs, ours = difference
+            raise InputError(
+                f"{self.folder} holds another {self.thing}: {name} is {theirs} there, but {ours} "
+                "now; name a new folder, or delete this one."
+            )
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Writes the record, atomically and sealed.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        write_record(self.record, record)
+
+    @contextlib.contextmanager
+    def locked(self, part: str = "") -> Iterator[None]:
+        """Keeps every other process from writing to the folder, until the `with` block ends.
+
+        Of the processes of one distributed job, the first holds the lock.
+
+        Args:
+            part: the name of a part of the work: processes at other parts may work at the same
+                time, processes at the whole or at the same part may not.
+
+        Raises:
+            InputError: another process is at work there, or the folder cannot be written.
+        """
+        if jax.process_index() != 0:
+            yield
+            return
+        with contextlib.ExitStack() as held:
+            self._lock(held, _LOCK, shared=bool(part))
+            if part:
+                self._lock(held, f"{_LOCK}-{part}")
+            yield
+
+    @contextlib.contextmanager
+    def in_turn(self, piece: str) -> Iterator[None]:
+        """Waits until no other process is at a piece of the work, and keeps it from them.
+
+        The first process makes the piece; the others find it made.
+
+        Args:
+            piece: the name of the piece.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        with contextlib.ExitStack() as held:
+            self._lock(held, f"{_LOCK}-{piece}", wait=True)
+            yield
+
+    def _lock(
+        self, held: contextlib.ExitStack, name: str, shared: bool = False, wait: bool = False
+    ) -> None:
+        """Takes one lock, for as long as `held` lasts."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((self.folder / name).open("a"))
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        try:
+            import fcntl  # not on Windows
+
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+        except (ImportError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES):
+                raise InputError(
+                    f"another process is at work in {self.folder}; wait until it has ended, or "
+                    "name another folder."
+                ) from error
+            warnings.warn(
+                f"files in {self.folder} cannot be locked, so nothing keeps a second process out "
+                "of it.",
+                stacklevel=2,
+            )
+
+
+def _check_path(folder: Path) -> None:
+    """Raises if a path means something else to the storage of checkpoints."""
+    path = folder.absolute()
+    wrong = [mark for mark in _PATTERNS if mark in str(path)]
+    wrong += ["gs:"] if any(part.endswith("gs:") for part in path.parts) else []
+    if not wrong and os.fsencode(path).decode(errors="replace") != str(path):
+        wrong = ["a name that is not in UTF-8"]
+    if wrong:
+        raise InputError(
+            f"the path {str(path)!r} has {wrong[0]} in it, which checkpoints cannot be written "
+            f"below; name a folder without {' '.join(_PATTERNS)} and gs:."
+        )
+
+
+def first_difference(there: Any, here: Any, name: str = "") -> tuple[str, str, str] | None:
+    """The first entry in which two trees of plain values differ: its name, and both values.
+
+    A missing entry counts as None: records written before an optional field existed are sound.
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            inner = f"{name}.{key}" if name else key
+            found = first_difference(there.get(key), here.get(key), inner)
+            if found is not None:
+                return found
+        return None
+    if there == here:
+        return None
+    theirs, ours = (reprlib.repr("not given" if x is None else x) for x in (there, here))
+    return name, theirs, ours
+
+
+class Shard(NamedTuple):
+    """One of several shares of a folder's work, for the jobs of a job array.
+
+    Attributes:
+        share: the number of the share, from 1.
+        shares: the number of shares.
+    """
+
+    share: int = 1
+    shares: int = 1
+
+    @property
+    def part(self) -> str:
+        """The name of the part of the work, for its lock; "" for all of it."""
+        return f"{self.share}-of-{self.shares}" if self.shares > 1 else ""
+
+    def has(self, number: int) -> bool:
+        """Whether the piece of work with this number, from 0, belongs to this share."""
+        return number % self.shares == self.share - 1
+
+
+def parse_shard(text: str) -> Shard:
+    """Reads a share from its short form, "i/n" for the i-th of n shares.
+
+    Raises:
+        InputError: the text has another form, or i is not from 1 to n.
+
+    Example:
+        >>> shard = parse_shard("2/4")
+        >>> [number for number in range(8) if shard.has(number)]
+        [1, 5]
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(
+            f"shard is {text!r}, but must be i/n with i from 1 to n, such as 1/4 for the first of "
+            "four jobs."
+        )
+    return Shard(int(match[1]), int(match[2]))
