@@ -10,7 +10,7 @@ import pytest
 
 from jaxunlearn.files import read_json, replacing, write_arrays, write_json, write_text
 from jaxunlearn.models.pretrained import tensors
-from jaxunlearn.studies.report import figures
+from jaxunlearn.studies.report import plots
 from jaxunlearn.types import InputError
 
 
@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
 
 def write_picture(path):
-    with figures.picture(path, 1, 1, (1.0, 1.0)) as figure:
+    with plots.picture(path, 1, 1, (1.0, 1.0)) as figure:
         figure.subplots()
 
 

@@ -52,7 +52,7 @@ from jaxunlearn.methods import objectives
 from jaxunlearn.methods.objectives import cross_entropy
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
-from jaxunlearn.studies.report.figures import (
+from jaxunlearn.studies.report.plots import (
     BLUE,
     DASHES,
     GREEN,

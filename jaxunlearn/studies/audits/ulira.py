@@ -103,7 +103,7 @@ def ulira(
         claim(setting, *which)
         found, diverged = _ask_all(setting, chosen, group_size)
         variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
-        results, scores = _attack_all(plan, found, variance, false_positive_rates, epsilon)
+        results = _attack_all(plan, found, variance, false_positive_rates, epsilon)
         report = {
             "title": study.title,
             "dataset": problem.data,
@@ -119,7 +119,7 @@ def ulira(
         }
         check_record(folder / "ulira.json", report, UliraRecord)
         write_record(folder / "ulira.json", report)
-        write_ulira_report(folder, report, scores, _sides(plan, found))
+        write_ulira_report(folder, report, _sides(plan, found))
     if diverged:
         raise Diverged(
             f"shadow models diverged with {', '.join(diverged)}; all other methods are in the "
@@ -199,23 +199,23 @@ def _attack_all(
     variance: str,
     rates: Sequence[float],
     epsilon: bool,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Scores]]:
-    results, scores = {}, {}
+) -> dict[str, dict[str, Any]]:
+    results = {}
     for name, (unlearned, retrained) in _sides(plan, found).items():
-        scores[name] = ulira_scores(unlearned, retrained, variance)
-        success = attack(scores[name], rates)
+        scores = ulira_scores(unlearned, retrained, variance)
+        success = attack(scores, rates)
         said = found[name]
         results[name] = {
             "auc": success.auc._asdict(),
             "tpr": {f"{rate:g}": value._asdict() for rate, value in success.tpr.items()},
-            "roc_curve": _thin_roc(scores[name]),
+            "roc_curve": _thin_roc(scores),
             "forget_accuracy": 100.0 * float(said["correct"][plan.forgotten].mean()),
             "retain_accuracy": float(said["retain_accuracy"].mean()),
             "test_accuracy": float(said["test_accuracy"].mean()),
         }
         if epsilon:
-            results[name]["epsilon_lower_bound"] = epsilon_lower_bound(scores[name])
-    return results, scores
+            results[name]["epsilon_lower_bound"] = epsilon_lower_bound(scores)
+    return results
 
 
 def _thin_roc(scores: Scores) -> dict[str, list[float]]:

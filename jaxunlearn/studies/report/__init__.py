@@ -10,9 +10,10 @@ from pathlib import Path
 from jaxunlearn.files import sealed, write_text
 from jaxunlearn.studies.report.aggregate import make_table, to_json
 from jaxunlearn.studies.report.extras import read_extras
+from jaxunlearn.studies.report.grids import sample_grid
 from jaxunlearn.studies.report.markdown import render_markdown
 from jaxunlearn.studies.report.page import render_page
-from jaxunlearn.studies.report.samples import draw_samples
+from jaxunlearn.studies.report.samples import read_samples, samples_file
 from jaxunlearn.studies.report.study import Study, read_json, read_study
 from jaxunlearn.studies.report.terminal import render_table
 from jaxunlearn.studies.workspace import Workspace
@@ -52,16 +53,18 @@ def write_report(
 def _write(folder: Path, rank_by: str | None) -> dict[str, Path]:
     study = read_study(folder)
     tables = [make_table(study, request, rank_by) for request in study.requests]
-    for table in tables:
-        draw_samples(study, table)
+    samples = {table.request: read_samples(study, table) for table in tables}
+    for request, found in samples.items():
+        if found is not None:
+            file = samples_file(study, request)
+            sample_grid(file, found.rows, found.columns, found.title, found.forgotten)
     extras = read_extras(study)
     texts = {
         "markdown": ("report.md", render_markdown(study, tables, extras)),
-        "html": ("report.html", render_page(study, tables, extras)),
+        "html": ("report.html", render_page(study, tables, extras, samples)),
         "json": ("results.json", json.dumps(sealed(to_json(study, tables)), indent=2) + "\n"),
     }
-    paths = {}
-    for kind, (name, text) in texts.items():
-        paths[kind] = study.folder / name
+    paths = {kind: study.folder / name for kind, (name, _) in texts.items()}
+    for kind, (_, text) in texts.items():
         write_text(paths[kind], text)
     return paths

@@ -8,9 +8,9 @@ import numpy as np
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.evaluation.units import unit_of
 from jaxunlearn.files import write_text
-from jaxunlearn.studies.report.figures import INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.studies.report.markdown_text import escape, table
 from jaxunlearn.studies.report.numerals import number, spread
+from jaxunlearn.studies.report.plots import draw_map, draw_relearning, panels, picture
 
 _NAMES = {
     "original": "Original",
@@ -145,46 +145,30 @@ def _draw_relearning(path: Path, models: dict[str, Entries]) -> None:
         name: np.mean([e["relearning_curve"] for e in entries], axis=0)
         for name, entries in models.items()
     }
-    low = min(float(curve.min()) for curve in curves.values())
     with picture(path, rows, columns, (2.7, 2.2)) as figure:
         for name, axes in zip(names, panels(figure, names, columns), strict=True):
-            styles: tuple[tuple[str, dict[str, Any]], ...] = (
-                ("original", {"color": MUTED, "linestyle": (0, (5, 1.5)), "lw": 1.2}),
-                ("retrain", {"color": INK, "linestyle": (0, (1.5, 1.2)), "lw": 1.2}),
-                (name, {"color": ORANGE, "marker": "o", "markersize": 3}),
-            )
-            for each, style in styles:
-                if each in curves:
-                    axes.plot(curves[each], label=_NAMES.get(each, each), **style)
-            axes.set(ylim=(low - 0.04 * (100 - low) - 0.5, 100.5), xlabel="epochs on forget data")
-            axes.set_ylabel("forget accuracy, %")
-            axes.legend(fontsize=7.5, loc="lower right")
+            draw_relearning(axes, curves, name)
+            axes.legend(loc="lower right")
 
 
 def _draw_damage(path: Path, models: dict[str, Entries]) -> None:
     """One row a model, one column a class: percentage points lost against the retrained model."""
     names = [name for name in models if name != "retrain"]
-    damage = np.array(
-        [
-            np.mean([[np.nan if d is None else d for d in e["class_damage"]] for e in entries], 0)
-            for name, entries in models.items()
-            if name != "retrain"
-        ]
-    )
-    top = max(1.0, float(np.nanmax(np.abs(damage))))
-    size = (1.8 + 0.42 * damage.shape[1], 1.0 + 0.3 * len(names))
-    with picture(path, 1, 1, size) as figure:
+    lost = [
+        np.mean([np.array(e["class_damage"], np.float64) for e in models[name]], axis=0)
+        for name in names
+    ]
+    top = max(1.0, float(np.nanmax(np.abs(lost))))
+    with picture(path, 1, 1, (1.8 + 0.42 * len(lost[0]), 1.0 + 0.3 * len(names))) as figure:
         axes = figure.subplots()
-        image = axes.imshow(damage, cmap="PuOr_r", vmin=-top, vmax=top, aspect="auto")
+        image = draw_map(axes, np.array(lost), (-top, top), "PuOr_r")
         axes.set_yticks(range(len(names)), [_NAMES.get(name, name) for name in names])
-        axes.set(xlabel="class", xticks=range(damage.shape[1]))
-        axes.grid(False)
-        _write_numbers(axes, damage, top)
+        axes.set_xlabel("class")
         figure.colorbar(image, ax=axes, label="accuracy lost, points")
 
 
 def _draw_disagreement(path: Path, models: dict[str, Entries]) -> None:
-    """One panel a model: how often it says another class than the retrained model, forget data."""
+    """One panel a model: the classes that it and the retrained model predict, forget data."""
     names = [name for name in models if name != "retrain"]
     rows, columns = _grid(names)
     shares = [np.mean([e["disagreement"]["forget"] for e in models[name]]) for name in names]
@@ -195,21 +179,5 @@ def _draw_disagreement(path: Path, models: dict[str, Entries]) -> None:
         for name, axes in zip(names, panels(figure, titles, columns), strict=True):
             counts = np.sum([e["disagreement_map"]["forget"] for e in models[name]], axis=0)
             counts = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-            axes.imshow(counts, cmap="Oranges", vmin=0, vmax=max(1, counts.max()))
-            axes.set(xlabel="it says", ylabel="retrained says")
-            axes.grid(False)
-            if len(counts) <= 12:
-                axes.set(xticks=range(len(counts)), yticks=range(len(counts)))
-                _write_numbers(axes, counts, counts.max(), only_above=0)
-
-
-def _write_numbers(axes: Any, values: np.ndarray, top: float, only_above: float = -np.inf) -> None:
-    """Rounded values into the fields of a map of at most 20 columns."""
-    if values.shape[1] > 20:
-        return
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value) and value > only_above:
-            colour = "white" if abs(value) > 0.6 * top else INK
-            axes.text(
-                column, row, f"{value:z.0f}", ha="center", va="center", fontsize=7, color=colour
-            )
+            draw_map(axes, counts, (0, max(1, counts.max())), "Oranges")
+            axes.set(xlabel="prediction", ylabel="prediction of the retrained")

@@ -42,11 +42,8 @@ def _table(table: Table, study: Study) -> list[str]:
 
 
 def _ranking(ranking: Ranking) -> list[str]:
-    titles = ranking_headings(ranking)
-    lines = ["| " + " | ".join(titles) + " |", "| ---: | --- |" + " ---: |" * (len(titles) - 2)]
-    return lines + [
-        "| " + " | ".join(escape(text) for text in row) + " |" for row in ranking_cells(ranking)
-    ]
+    rows = [[escape(text) for text in row] for row in ranking_cells(ranking)]
+    return markdown_table(ranking_headings(ranking), rows, left=2)
 
 
 def _guards(study: Study, request: str) -> list[str]:

@@ -15,12 +15,13 @@ def escape(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    r"""The lines of a table, the first column to the left and the others to the right.
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    r"""The lines of a table.
 
     Args:
-        titles: the headings of all columns, escaped.
-        rows: the cells of each row, escaped.
+        titles: headings of all columns, escaped.
+        rows: cells of each row, escaped.
+        left: how many columns, from the first, are aligned to the left; the others to the right.
 
     Example:
         >>> print(*table(["run", "gap"], [["a", "0.5"]]), sep="\n")
@@ -28,5 +29,5 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         | --- | ---: |
         | a | 0.5 |
     """
-    head = ["| " + " | ".join(titles).lstrip() + " |", "| --- |" + " ---: |" * (len(titles) - 1)]
-    return head + ["| " + " | ".join(row) + " |" for row in rows]
+    rule = ["---"] * left + ["---:"] * (len(titles) - left)
+    return ["| " + " | ".join(row).lstrip() + " |" for row in (titles, rule, *rows)]

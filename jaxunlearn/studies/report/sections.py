@@ -1,28 +1,31 @@
-"""Sections of the page on what goes beyond the table: the plane of all methods, utility budgets,
-the multiplier beside its exact value, the evidence, and U-LiRA. Each is "" where there is nothing
-to show.
+"""What the page shows beside the table: pictures and small tables, as plain objects.
+
+Each function returns what the template `report.html` prints, or something empty where there is
+nothing to show.
 """
 
-from html import escape
-from typing import Any
+import base64
+import io
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn.studies.report.aggregate import Table
-from jaxunlearn.studies.report.charts import series
+from jaxunlearn.evaluation import Predictions
+from jaxunlearn.studies.report import plots
+from jaxunlearn.studies.report.aggregate import Row, Table
 from jaxunlearn.studies.report.columns import REFERENCES
-from jaxunlearn.studies.report.curves import draw_multipliers, draw_relearning, draw_roc
-from jaxunlearn.studies.report.evidence import MEANINGS, Entries, evidence_rows
-from jaxunlearn.studies.report.extras import ULIRA_FOLDER, Extras, multiplier_settings
-from jaxunlearn.studies.report.guards import GUARD_NOTE, guard_rows
-from jaxunlearn.studies.report.markup import breakable, figure, key_list, plain_table
+from jaxunlearn.studies.report.evidence import Entries, evidence_rows
+from jaxunlearn.studies.report.extras import Extras, multiplier_settings
 from jaxunlearn.studies.report.numerals import number
-from jaxunlearn.studies.report.plane import draw_plane, make_plane
+from jaxunlearn.studies.report.plane import make_plane
+from jaxunlearn.studies.report.samples import Samples
 from jaxunlearn.studies.report.study import Run, Study
 from jaxunlearn.studies.report.ulira import ulira_rows
+from jaxunlearn.studies.report.wording import row_name
 
 _MOST_CLASSES = 20
-# The settings in which a run may differ from the one with the exact multiplier beside it.
+# The settings in which a run may differ from the run with the exact multiplier beside it.
 _OF_MULTIPLIER = {
     "estimator",
     "tolerance",
@@ -34,128 +37,144 @@ _OF_MULTIPLIER = {
     "multiplier_decay",
     "initial_multiplier",
 }
-_MODELS_KEY = (
-    ("forget", "the method", ""),
-    ("ink", "retrained", "1.5 1.2"),
-    ("muted", "original", "5 1.5"),
-)
-_MULTIPLIER_KEY = (("multiplier", "implicit", ""), ("retain", "exact", "5 1.5"))
 
 
-def plane_section(study: Study, table: Table) -> str:
+class Figure(NamedTuple):
+    """A picture below a name and a note; the picture is a URL that holds it."""
+
+    name: str
+    note: str
+    picture: str
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """A URL that holds a whole file."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _drawn(*arguments: Any, **named: Any) -> str:
+    return data_url(plots.svg(*arguments, **named).encode(), "svg+xml")
+
+
+def _of_row(row: Row, picture: str) -> Figure:
+    return Figure(row_name(row), REFERENCES[row.name][1] if row.reference else "", picture)
+
+
+def _pooled(study: Study, request: str, name: str) -> dict[str, np.ndarray]:
+    """Confidence histograms of one model over all seeds, by split."""
+    found = [run.predictions() for run in study.select(request, name)]
+    shares = {}
+    for split in ("forget", "retain", "test"):
+        sets: list[Predictions] = [getattr(each, split) for each in found if each is not None]
+        if known := [plots.confidence_shares(each) for each in sets if len(each.labels)]:
+            shares[split] = np.mean(known, axis=0)
+    return shares
+
+
+def confidence(study: Study, table: Table) -> dict[str, Any]:
+    """Histograms of the confidence in the true class, one picture a model."""
+    goal = _pooled(study, table.request, "retrain").get("forget")
+    rows = [row for row in table.rows if row.name != "retrain-again"]
+    rows.sort(key=lambda row: (row.name == "retrain", not row.reference))
+    figures = []
+    for row in rows:
+        if shares := _pooled(study, table.request, row.name):
+            dotted = None if row.name == "retrain" else goal
+            figures.append(_of_row(row, _drawn(plots.draw_confidence, shares, dotted)))
+    return {"figures": figures, "has_goal": goal is not None}
+
+
+def histories(study: Study, table: Table) -> dict[str, Any]:
+    """Losses and multipliers over the steps, one picture a method."""
+    figures, has_multiplier = [], False
+    for row in table.rows:
+        logged = [run.history() for run in study.select(table.request, row.name)]
+        losses = ("forget_loss", "retain_loss")
+        if not row.reference and any(plots.has_series(logged, key) for key in losses):
+            two = plots.has_series(logged, "multiplier")
+            ratios = (1.7, 1) if two else (1,)
+            picture = _drawn(plots.draw_history, logged, height=2.7, ratios=ratios)
+            figures.append(_of_row(row, picture))
+            has_multiplier |= two
+    return {"figures": figures, "has_multiplier": has_multiplier}
+
+
+def plane(study: Study, table: Table) -> dict[str, Any]:
     """All methods by forgetting and utility, with the Pareto front."""
-    plane = make_plane(study, table)
-    if plane is None:
-        return ""
-    items = ""
-    for n, (name, point) in enumerate(plane.methods.items(), start=1):
-        mean = f"{number(point.utility, 2)}%, {number(point.error, 2)}"
-        notes = [mean, *(["front"] if name in plane.front else [])]
-        notes += [] if plane.is_shown(name) else ["outside the picture"]
-        items += f"<li><b>{n}</b>{breakable(name)} <small>{', '.join(notes)}</small></li>"
-    marks = {
-        "retrain": "Full diamond: retrained.",
-        "retrain-again": "Hollow diamond: retrained again.",
-        "original": "Cross: original.",
-    }
-    drawn = " ".join(text for name, text in marks.items() if name in plane.references)
-    return (
-        "<h3>Forgetting against utility</h3><p>To the right: test accuracy, higher is better. "
-        "Upwards: forget error, the difference in forget accuracy to the retrained model of the "
-        "same seed, lower is better. Filled: the Pareto front, methods that no other method beats "
-        f"in both. Points are means over seeds, so a near neighbour may be as good. {drawn}</p>"
-        f'<div class="plane"><figure>{draw_plane(plane)}</figure><ol>{items}</ol></div>'
-    )
+    found = make_plane(study, table)
+    if found is None:
+        return {}
+    shown = {n: name for n, name in enumerate(found.methods, start=1) if found.is_shown(name)}
+    points = [found.methods[name] for name in shown.values()]
+    front = {i for i, name in enumerate(shown.values()) if name in found.front}
+    which = (points, front, found.references, "test accuracy")
+    picture = _drawn(plots.draw_front, *which, numbers=list(shown), height=3.0)
+    items = []
+    for name, point in found.methods.items():
+        notes = [f"{number(point.utility, 2)}%, {number(point.error, 2)}"]
+        notes += ["front"] if name in found.front else []
+        notes += [] if found.is_shown(name) else ["outside the picture"]
+        items.append((name, ", ".join(notes)))
+    return {"picture": picture, "methods": items, "references": list(found.references)}
 
 
-def guard_section(study: Study, table: Table) -> str:
-    """The utility budgets of guarded runs, and what they came to."""
-    titles, rows = guard_rows(study, table.request)
-    if not rows:
-        return ""
-    heading = "Utility budgets: held-out retain loss"
-    return (
-        f"<h3>{heading}</h3>{plain_table(heading, titles, rows)}"
-        f'<p class="note">{escape(GUARD_NOTE)}</p>'
-    )
-
-
-def multiplier_section(study: Study, table: Table) -> str:
-    """The multiplier of each method beside a run of the study that has the exact one."""
+def multipliers(study: Study, table: Table) -> list[Figure]:
+    """The multiplier of each method beside a run of the study with the exact multiplier."""
     found = {}
     for name in study.methods:
         runs = [run for run in study.select(table.request, name) if _has_multiplier(run)]
         chosen = multiplier_settings(runs[0]) if runs else None
         if chosen is not None:
-            found[name] = (*chosen, runs)
-    figures = ""
-    for name, (method, settings, runs) in found.items():
-        for other, (their_method, theirs, exact_runs) in found.items():
+            found[name] = (*chosen, [run.history() for run in runs])
+    figures = []
+    for name, (method, settings, implicit) in found.items():
+        for other, (their_method, theirs, exact) in found.items():
             if settings["estimator"] == "exact" or theirs["estimator"] != "exact":
                 continue
             if method != their_method or _others(settings) != _others(theirs):
                 continue
-            picture = draw_multipliers(
-                [run.history() for run in runs], [run.history() for run in exact_runs]
-            )
-            told = [f"{settings['estimator']}, tolerance {settings.get('tolerance')}"]
-            told += [f"beside {other}, tolerance {theirs.get('tolerance')}"]
-            caption = f"{breakable(name)}<small>{breakable('; '.join(told))}</small>"
-            figures += figure(caption, picture)
-    if not figures:
-        return ""
-    return (
-        "<h3>Multiplier beside the exact multiplier</h3><p>Runs of one method that differ in how "
-        "they find the multiplier, and in the tolerance where the caption names two. Each follows "
-        "its own weights, so the curves need not agree step by step. A few values of the exact "
-        "multiplier may be above the picture.</p>"
-        f'{key_list(_MULTIPLIER_KEY)}<div class="charts">{figures}</div>'
-    )
+            note = f"{settings['estimator']}, tolerance {settings.get('tolerance')}; "
+            note += f"beside {other}, tolerance {theirs.get('tolerance')}"
+            picture = _drawn(plots.draw_multipliers, implicit, exact)
+            figures.append(Figure(name, note, picture))
+    return figures
 
 
 def _has_multiplier(run: Run) -> bool:
-    return len(series(run.history(), "multiplier")[0]) > 0
+    return plots.has_series([run.history()], "multiplier")
 
 
 def _others(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _OF_MULTIPLIER}
 
 
-def evidence_section(table: Table, extras: Extras) -> str:
+def evidence(table: Table, extras: Extras) -> dict[str, Any]:
     """Relearning curves, probes, calibration and damage to classes."""
     found = extras.entries.get(table.request)
     if extras.evidence is None or not found:
-        return ""
+        return {}
     models = {row.name: found[row.name] for row in table.rows if row.name in found}
     curves = {
         name: np.mean([entry["relearning_curve"] for entry in entries], axis=0)
         for name, entries in models.items()
     }
-    low = min(float(curve.min()) for curve in curves.values())
-    figures = "".join(
-        figure(breakable(name), draw_relearning(curves, name, low))
+    figures = [
+        Figure(name, "", _drawn(plots.draw_relearning, curves, name))
         for name in models
         if name not in REFERENCES
-    )
-    shown = ""
-    if figures:
-        shown = f'{key_list(_MODELS_KEY)}<div class="charts">{figures}</div>'
+    ]
     titles, rows = evidence_rows(extras.evidence, models)
-    missing = ""
-    if extras.without_evidence:
-        missing = (
-            f" {extras.without_evidence} runs of the study have no evidence on their present "
-            "weights; run jaxunlearn evidence again."
-        )
-    return (
-        "<h3>Relearning</h3><p>Accuracy on the forget data while the model is trained on them "
-        "again. If unlearning left no trace, the curve follows the retrained model's."
-        f"</p>{shown}<h3>Evidence</h3>{plain_table('Evidence', titles, rows)}"
-        f'<p class="note">{escape(" ".join(MEANINGS.split()) + missing)}</p>{_damage(models)}'
-    )
+    return {
+        "figures": figures,
+        "titles": titles,
+        "rows": rows,
+        "missing": extras.without_evidence,
+        "damage": _damage(models),
+    }
 
 
-def _damage(models: dict[str, Entries]) -> str:
+def _damage(models: dict[str, Entries]) -> dict[str, Any]:
+    """Accuracy that each class lost against the retrained model: means over seeds."""
     lost = {
         name: [
             float(np.mean(known)) if (known := [v for v in values if v is not None]) else None
@@ -166,47 +185,49 @@ def _damage(models: dict[str, Entries]) -> str:
     }
     count = max((len(values) for values in lost.values()), default=0)
     if not 0 < count <= _MOST_CLASSES:
-        return ""
+        return {}
     top = max(1.0, *(abs(value) for values in lost.values() for value in values if value))
-    rows = [
-        [name, *("–" if v is None else number(v, 1, signed=True) for v in values)]
-        for name, values in lost.items()
-    ]
-    shades = {name: [(value or 0.0) / top for value in values] for name, values in lost.items()}
-    titles = [str(label) for label in range(count)]
-    return (
-        "<h3>Damage to classes</h3><p>Percentage points of accuracy that each class of the test "
-        "data lost against the retrained model (orange), or gained (minus, blue); means over "
-        f"seeds.</p>{plain_table('Damage to classes', titles, rows, shades)}"
-    )
+    return {
+        "titles": [str(label) for label in range(count)],
+        "rows": [
+            [name, *("–" if v is None else number(v, 1, signed=True) for v in values)]
+            for name, values in lost.items()
+        ],
+        "shades": {name: [(v or 0.0) / top for v in values] for name, values in lost.items()},
+    }
 
 
-def ulira_section(table: Table, extras: Extras) -> str:
+def ulira(table: Table, extras: Extras) -> dict[str, Any]:
     """The results and ROC curves of U-LiRA."""
     found = extras.ulira_on(table.request)
     if found is None:
-        return ""
+        return {}
     models = found["models"]
-    figures = "".join(
-        figure(
-            f"{breakable(name)}<small>AUC {number(model['auc']['value'], 1)}</small>",
-            draw_roc(models, name),
+    figures = [
+        Figure(
+            name,
+            f"AUC {number(model['auc']['value'], 1)}",
+            _drawn(plots.draw_roc, models, name, height=2.7),
         )
         for name, model in models.items()
         if name not in REFERENCES
-    )
-    charts = f'{key_list(_MODELS_KEY)}<div class="charts">{figures}</div>' if figures else ""
+    ]
     titles, rows = ulira_rows(found)
-    few = (
-        "" if found["shadows"] >= 16 else " With so few shadow models the intervals are too narrow."
-    )
-    return (
-        "<h3>U-LiRA</h3><p>Can an attacker who knows everything else tell for single examples "
-        "whether a model unlearned them, or was retrained without them? "
-        f"{found['shadows']} shadow models, {found['targets']} target examples, pretraining seed "
-        f"{found['seed']}. An AUC of 50 is a coin toss; the row of the retrained model is what "
-        f"perfect unlearning gets here. In parentheses: 95% bootstrap intervals.{few}</p>"
-        f"{plain_table('U-LiRA', titles, rows)}{charts}"
-        f'<p class="note">ROC curves on logarithmic axes; dotted diagonal: a coin toss. More in '
-        f"{ULIRA_FOLDER}/ulira.md.</p>"
-    )
+    return {"found": found, "figures": figures, "titles": titles, "rows": rows}
+
+
+def samples(found: Samples | None) -> dict[str, Any]:
+    """Generated images: headings of neighbouring columns, and a row of pictures for each model."""
+    from PIL import Image
+
+    if found is None:
+        return {}
+
+    def as_png(image: np.ndarray) -> str:
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "PNG")
+        return data_url(file.getvalue(), "png")
+
+    heads = [(name, len(list(same))) for name, same in groupby(found.columns)]
+    rows = {name: [as_png(image) for image in images] for name, images in found.rows.items()}
+    return {"heads": heads, "rows": rows, "columns": found.columns, "forgotten": found.forgotten}

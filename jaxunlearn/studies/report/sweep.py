@@ -20,11 +20,13 @@ import numpy as np
 
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
 from jaxunlearn.files import read_json, write_record, write_text
-from jaxunlearn.studies.report.front import draw_front, is_shown
+from jaxunlearn.studies.report.markdown_text import table
+from jaxunlearn.studies.report.plots import draw_front, svg
 from jaxunlearn.studies.runs.schema import SweepCell, SweepRecord, check_record, with_entries
 from jaxunlearn.types import InputError
 
 _LOSS_ALLOWED = 10.0
+_BEYOND = 3.0  # points of the worse side that the picture still shows
 _SHOWN = {
     "forget_accuracy": "FA",
     "retain_accuracy": "RA",
@@ -67,24 +69,25 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
         "json": folder / "results.json",
         "picture": folder / "front.svg",
     }
-    points = [(row["validation_accuracy"], row["forget_error"]) for row in found["settings"]]
-    retrained, text = found["retrained"], render_sweep(found)
-    picture = draw_front(
-        points,
-        [points[i] for i, row in enumerate(found["settings"]) if row["on_front"]],
-        (plan["original"]["validation_accuracy"], found["reference"]["forget_error"]),
-        None
-        if retrained is None
-        else (
-            retrained["validation_accuracy"],
-            abs(retrained["forget_accuracy"] - plan["unseen_accuracy"]),
-        ),
-        (found["reference"]["validation_accuracy"], found["reference"]["forget_error"]),
-    )
-    write_text(paths["picture"], picture)
+    write_text(paths["picture"], svg(draw_front, *_front(found), height=2.9))
     write_record(paths["json"], found)
-    write_text(paths["markdown"], text)
+    write_text(paths["markdown"], render_sweep(found))
     return paths
+
+
+def _front(found: dict[str, Any]) -> tuple[Any, ...]:
+    """What `draw_front` draws of a sweep."""
+    shown = [row for row in found["settings"] if row["in_picture"]]
+    points = [(row["validation_accuracy"], row["forget_error"]) for row in shown]
+    references = {"original": found["original"], "retrain": found["retrained"]}
+    places = {
+        name: (each["validation_accuracy"], abs(each["forget_accuracy"] - found["unseen_accuracy"]))
+        for name, each in references.items()
+        if each is not None
+    }
+    front = {i for i, row in enumerate(shown) if row["on_front"]}
+    worst = (found["reference"]["validation_accuracy"], found["reference"]["forget_error"])
+    return points, front, places, "validation accuracy", worst
 
 
 def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +165,11 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "reference": reference,
         "settings": [
             row
-            | {"on_front": i in front, "in_picture": is_shown((-places[i][1], places[i][0]), worst)}
+            | {
+                "on_front": i in front,
+                "in_picture": row["validation_accuracy"] >= worst[0] - _BEYOND
+                and row["forget_error"] <= worst[1] + _BEYOND,
+            }
             for i, row in enumerate(rows)
         ],
     }
@@ -212,13 +219,13 @@ def render_sweep(found: dict[str, Any]) -> str:
         names = list(found["varied"])
         shown = {key: title for key, title in _SHOWN.items() if key in front[0]}
         titles = [*names, "forget error", *shown.values(), "seeds", "s"]
-        lines += ["| " + " | ".join(titles) + " |", "|" + " ---: |" * len(titles)]
+        rows = []
         for row in front:
             digits = [f"{row['settings'][name]:g}" for name in names]
             digits += [f"{row['forget_error']:.2f}"]
             digits += [f"{row[key]:.{3 if key.startswith('js') else 2}f}" for key in shown]
-            digits += [str(row["seeds"]), f"{row['seconds']:.2f}"]
-            lines.append("| " + " | ".join(digits) + " |")
+            rows.append([*digits, str(row["seeds"]), f"{row['seconds']:.2f}"])
+        lines += table(titles, rows, left=0)
         lines += ["", "Means over the seeds; seconds are a run's share of its group's time."]
     if found["diverged"]:
         lines += ["", f"Diverged: {'; '.join(found['diverged'])}."]

@@ -5,20 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.evaluation.ulira import Scores, roc_curve
 from jaxunlearn.files import write_text
-from jaxunlearn.studies.report.figures import BLUE, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.studies.report.markdown_text import escape, table
+from jaxunlearn.studies.report.plots import draw_roc, draw_shares, panels, picture
 
 _NAMES = {"retrain": "Retrained", "original": "Original"}
 _TARGETS = {"retrain": "never seen, too", "original": "learned"}
-_COLUMNS, _BINS, _ENOUGH_SHADOWS = 3, 60, 16
+_COLUMNS, ENOUGH_SHADOWS = 3, 16
 
 
 def write_ulira_report(
     folder: Path,
     report: dict[str, Any],
-    scores: dict[str, Scores],
     confidences: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
     """Writes `ulira.md`, `ulira_roc.png` and `ulira_confidence.png`.
@@ -26,7 +24,6 @@ def write_ulira_report(
     Args:
         folder: where to.
         report: the content of `ulira.json`.
-        scores: by the name of the model.
         confidences: logit-scaled, by the name of the model: where the target was unlearned, and
             where it was never seen.
 
@@ -34,7 +31,7 @@ def write_ulira_report(
         InputError: the files cannot be written.
     """
     write_text(folder / "ulira.md", render_markdown(report))
-    _draw_roc(folder / "ulira_roc.png", scores, report)
+    _draw_roc(folder / "ulira_roc.png", report["models"])
     _draw_confidences(folder / "ulira_confidence.png", confidences)
 
 
@@ -73,7 +70,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         "FA, RA, TA: accuracy on what was forgotten, on the retain and on the test data, in "
         "percent, mean over the shadow models.",
     ]
-    if report["shadows"] < _ENOUGH_SHADOWS:
+    if report["shadows"] < ENOUGH_SHADOWS:
         lines += ["", "With so few shadow models the intervals are too narrow."]
     if bound:
         lines += [
@@ -113,52 +110,26 @@ def _interval(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.1f} ({estimate['low']:.1f} to {estimate['high']:.1f})"
 
 
-def _draw_roc(path: Path, scores: dict[str, Scores], report: dict[str, Any]) -> None:
-    """One panel a method, on logarithmic axes, between the original and the retrained model."""
-    methods = [name for name in scores if name not in _NAMES] or ["original"]
-    least = 1.0 / next(iter(scores.values())).retrained.size
-    titles = [f"{name}: AUC {report['models'][name]['auc']['value']:.1f}" for name in methods]
+def _draw_roc(path: Path, models: dict[str, Any]) -> None:
+    """One panel a method, between the original and the retrained model."""
+    methods = [name for name in models if name not in _NAMES] or ["original"]
+    titles = [f"{name}: AUC {models[name]['auc']['value']:.1f}" for name in methods]
     columns = min(_COLUMNS, len(methods))
     with picture(path, -(-len(methods) // columns), columns, (3.0, 2.8)) as figure:
         for name, axes in zip(methods, panels(figure, titles, columns), strict=True):
-            axes.plot([least, 1], [least, 1], color=MUTED, lw=0.8, linestyle=(0, (1, 1.5)))
-            for each, style in (
-                ("original", {"color": MUTED, "linestyle": (0, (5, 1.5)), "lw": 1.2}),
-                ("retrain", {"color": INK, "linestyle": (0, (1.5, 1.2)), "lw": 1.2}),
-                (name, {"color": ORANGE}),
-            ):
-                fpr, tpr = roc_curve(scores[each])
-                axes.step(
-                    np.maximum(fpr, least),
-                    np.maximum(tpr, least),
-                    where="post",
-                    label=each,
-                    **style,
-                )
-            axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
-            axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
-            axes.legend(loc="lower right", fontsize=7.5)
+            draw_roc(axes, models, name)
+            axes.legend(loc="lower right")
 
 
 def _draw_confidences(path: Path, confidences: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """One panel a model: what it says of targets that it unlearned, and that it never saw."""
-    names = list(confidences)
+    """One panel a model: its confidence in targets that it unlearned, and in unseen targets."""
     everything = np.concatenate([np.ravel(side) for both in confidences.values() for side in both])
     low, high = np.quantile(everything, (0.001, 0.999))
-    edges = np.linspace(low, high, _BINS + 1)
-    titles = [_NAMES.get(name, name) for name in names]
-    columns = min(_COLUMNS, len(names))
-    with picture(path, -(-len(names) // columns), columns, (3.0, 2.3)) as figure:
-        for name, axes in zip(names, panels(figure, titles, columns), strict=True):
-            for side, label, colour in zip(
-                confidences[name],
-                (_TARGETS.get(name, "unlearned"), "never seen"),
-                (ORANGE, BLUE),
-                strict=True,
-            ):
-                counts, _ = np.histogram(np.clip(side, edges[0], edges[-1]), edges)
-                shares = 100.0 * counts / side.size
-                axes.stairs(shares, edges, fill=True, color=colour, alpha=0.18, lw=0)
-                axes.stairs(shares, edges, color=colour, lw=1.3, label=label)
-            axes.set(xlim=(low, high), xlabel="logit-scaled confidence", ylabel="% of targets")
-            axes.legend(fontsize=7.5)
+    titles = [_NAMES.get(name, name) for name in confidences]
+    columns = min(_COLUMNS, len(titles))
+    with picture(path, -(-len(titles) // columns), columns, (3.0, 2.3)) as figure:
+        found = zip(confidences.items(), panels(figure, titles, columns), strict=True)
+        for (name, both), axes in found:
+            labels = (_TARGETS.get(name, "unlearned"), "never seen")
+            draw_shares(axes, dict(zip(labels, both, strict=True)), (low, high))
+            axes.legend()

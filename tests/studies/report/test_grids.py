@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxunlearn.studies.report.figures import INK, ORANGE
 from jaxunlearn.studies.report.grids import sample_grid
+from jaxunlearn.studies.report.plots import INK, ORANGE
 from jaxunlearn.types import InputError
 
 RNG = np.random.default_rng(0)
@@ -92,7 +92,9 @@ def test_nothing_is_written_beyond_the_paper_or_into_another_text(columns, tmp_p
 
     def savefig(figure, path, **options):
         figure.canvas.draw()
-        boxes.extend(text.get_window_extent() for text in figure.texts)
+        (axes,) = figure.axes
+        texts = [axes._left_title, *axes.get_xticklabels(), *axes.get_yticklabels()]
+        boxes.extend(text.get_window_extent() for text in texts)
         boxes.append(figure.bbox)
         path.touch()
 
@@ -102,6 +104,7 @@ def test_nothing_is_written_beyond_the_paper_or_into_another_text(columns, tmp_p
         patch.setattr(Figure, "savefig", savefig)
         sample_grid(tmp_path / "g.png", rows, columns, "A title longer than the images are wide")
     *texts, paper = boxes
+    assert len(texts) == 1 + 2 + 3
     for i, box in enumerate(texts):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= paper.x1 and box.y1 <= paper.y1
         for other in texts[:i]:
@@ -121,16 +124,16 @@ GOOD = np.zeros((2, 8, 8, 1))
     ("rows", "columns", "forgotten", "message"),
     [
         ({}, ["a", "b"], [], "no rows to draw"),
-        ({"x": GOOD[0]}, ["a", "b"], [], r"images of x have shape \(8, 8, 1\).*channels last"),
+        ({"x": GOOD[0]}, ["a", "b"], [], r"images of x is \(8, 8, 1\).*channels last"),
         ({"x": np.zeros((2, 3, 8, 8))}, ["a", "b"], [], "1 or 3 channels"),
         ({"x": np.zeros((0, 8, 8, 1))}, [], [], r"must be \[n, H, W, C\]"),
         ({"x": GOOD.astype(int)}, ["a", "b"], [], "must be uint8 or floating-point"),
-        ({"x": GOOD - 1}, ["a", "b"], [], r"go from -1 to -1.*\(x \+ 1\) / 2"),
-        ({"x": GOOD + 1.01}, ["a", "b"], [], "must lie in"),
-        ({"x": GOOD + np.nan}, ["a", "b"], [], "go from nan"),
-        ({"x": GOOD, "y": GOOD[:1]}, ["a", "b"], [], "images of y have.*those of x"),
+        ({"x": GOOD - 1}, ["a", "b"], [], r"are from -1 to -1.*\(x \+ 1\) / 2"),
+        ({"x": GOOD + 1.01}, ["a", "b"], [], "must be in"),
+        ({"x": GOOD + np.nan}, ["a", "b"], [], "are from nan"),
+        ({"x": GOOD, "y": GOOD[:1]}, ["a", "b"], [], "images of y is.*the images of x"),
         ({"x": GOOD}, ["a"], [], "1 column names for 2 images"),
-        ({"x": GOOD}, ["a", "b"], ["c"], "class 'c' is not among the columns, which are a, b"),
+        ({"x": GOOD}, ["a", "b"], ["c"], "class is 'c', but must be one of the columns: a, b"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_with_a_reason(rows, columns, forgotten, message, tmp_path):

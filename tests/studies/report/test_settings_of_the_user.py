@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.studies.report import write_report
-from jaxunlearn.studies.report.figures import picture
 from jaxunlearn.studies.report.grids import sample_grid
+from jaxunlearn.studies.report.plots import picture
 
 SETTINGS = {
     "text.usetex": True,

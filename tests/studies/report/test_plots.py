@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from jaxunlearn.evaluation import Predictions
-from jaxunlearn.studies.report.charts import (
+from jaxunlearn.studies.report.plots import (
     BINS,
     POINTS,
     confidence_shares,
     draw_confidence,
     draw_history,
+    has_series,
     series,
+    svg,
 )
 
 
@@ -44,41 +46,47 @@ def history(count, **keys):
     return [{"step": step, **keys} for step in range(1, count + 1)]
 
 
-def test_pictures_are_well_formed_and_coloured_by_the_page():
+def of_history(*histories, ratios=(1,)):
+    return svg(draw_history, histories, ratios=ratios)
+
+
+def test_pictures_are_well_formed_and_follow_light_and_dark_mode():
     shares = {name: np.full(BINS, 100.0 / BINS) for name in ("forget", "retain", "test")}
     noisy = [
         {"step": s, "forget_loss": math.sin(s), "retain_loss": 0.5, "multiplier": abs(math.cos(s))}
         for s in range(2000)
     ]
-    for picture in (draw_confidence(shares, shares["test"]), draw_history([noisy, noisy])):
-        ElementTree.fromstring(picture.replace("<svg", '<svg xmlns:xlink="x"', 1))
-        assert "var(--forget)" in picture
-        assert "var(--muted)" in picture
-        assert not re.search(r"#0[0-9]{5}|#d55e00|DejaVu|<metadata|http", picture)
-        assert len(picture) < 40_000
+    confidence = svg(draw_confidence, shares, shares["test"])
+    for picture in (confidence, of_history(noisy, noisy, ratios=(2, 1))):
+        root = ElementTree.fromstring(picture)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        style, drawing = picture.split("</style>", 1)
+        used = set(re.findall(r"var\((--\w+)\)", drawing))
+        assert {"--forget", "--muted"} <= used
+        light, dark = style.split("prefers-color-scheme: dark")
+        assert all(f"{name}:" in half for name in used for half in (light, dark))
+        assert not re.search(r"#(1b1d21|5b6268|dfdcd5|d55e00|0072b2|009e73|aa4499)", drawing)
+        assert len(picture) < 60_000
 
 
 def test_only_what_was_logged_is_drawn():
-    assert draw_history([]) is None
-    assert draw_history([[]]) is None
-    assert draw_history([history(3, retain_accuracy=1.0)]) is None
-    plain = draw_history([history(30, forget_loss=1.0, retain_loss=2.0)])
+    plain = of_history(history(30, forget_loss=1.0, retain_loss=2.0))
     assert "var(--multiplier)" not in plain
-    assert "multiplier" in draw_history([history(30, forget_loss=1.0, multiplier=2.0)])
-    assert "var(--multiplier)" in draw_history([history(30, forget_loss=1.0, multiplier=2.0)])
+    both = of_history(history(30, forget_loss=1.0, multiplier=2.0), ratios=(2, 1))
+    assert ">multiplier</text>" in both and "var(--multiplier)" in both
+    assert not has_series([], "forget_loss") and not has_series([[]], "forget_loss")
+    assert not has_series([history(3, retain_accuracy=1.0)], "forget_loss")
 
 
 def test_seeds_of_different_length_are_drawn_without_a_mean():
-    picture = draw_history([history(30, forget_loss=1.0), history(20, forget_loss=2.0)])
+    picture = of_history(history(30, forget_loss=1.0), history(20, forget_loss=2.0))
     assert picture.count("var(--forget)") == 2
-    picture = draw_history([history(30, forget_loss=1.0), history(30, forget_loss=2.0)])
+    picture = of_history(history(30, forget_loss=1.0), history(30, forget_loss=2.0))
     assert picture.count("var(--forget)") == 3
 
 
 def test_tick_labels_of_tiny_losses_keep_their_digits():
-    history = [{"step": step, "retain_loss": 0.0002 * step} for step in range(1, 6)]
-    svg = draw_history([history])
-    labels = [float(text) for text in re.findall(r">([\d.]+)</text>", svg)]
+    picture = of_history([{"step": step, "retain_loss": 0.0002 * step} for step in range(1, 6)])
+    labels = [float(text) for text in re.findall(r">([\d.]+)</text>", picture)]
     ticks = [label for label in labels if 0 < label < 0.01]
     assert len(set(ticks)) >= 2  # not all rounded to 0.00
-    assert re.search(r"<[^>]*\d\.\d{3}", svg) is None  # while coordinates are short
