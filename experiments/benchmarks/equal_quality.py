@@ -176,9 +176,10 @@ def ours(
     retain = jax.device_put(study.splits.retain.arrays())
     forget, seconds = jax.device_put(study.splits.forget.arrays()), np.zeros(2)
     if settings.get("objective") == "match_unseen":
-        with_unseen(study.task, study.original, study.splits, forget)  # compiles
+        unseen = jax.device_put(study.splits.validation.arrays())
+        with_unseen(study.task, study.original, unseen, forget)  # compiles
         began = clock()
-        forget = with_unseen(study.task, study.original, study.splits, forget)
+        forget = with_unseen(study.task, study.original, unseen, forget)
         jax.block_until_ready(forget)
         seconds += clock() - began
     inputs = (numbers, jax.random.key(SEED), *study.original, forget, retain)

@@ -48,7 +48,7 @@ def job(config: RunConfig, start: Weights, num_steps: int) -> Callable[[], Any]:
     def work() -> training.Outcome:
         brought = forget
         if objectives.needs_unseen(settings):
-            brought = with_unseen(task, start, splits, forget)
+            brought = with_unseen(task, start, to_device(splits.validation), forget)
         given = program, programs.numbers(settings), start, brought, retain
         return training.run(*given, num_steps=num_steps, seed=SEED)
 

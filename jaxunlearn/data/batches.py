@@ -1,25 +1,48 @@
-"""Functions of a batch, over arrays of any length."""
+"""One function of a batch, over any number of examples."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
+_SIZE = 100
 
-def in_batches(function: Any, values: np.ndarray, size: int = 100) -> np.ndarray:
-    """A function of a batch, over all values; the last batch is filled up and cut again.
+
+def in_batches(function: Callable[[Any], Any], arrays: Any, size: int | None = None) -> Any:
+    """Applies a function to all examples in batches of one shape, so that it compiles once.
+
+    The last batch is filled up with copies of the last example, whose results are dropped. While a
+    batch is computed, the results of the batch before it are fetched.
 
     Args:
-        function: of `[B, ...]`, compiled.
-        values: `[N, ...]`.
-        size: B, or N if that is less.
+        function: compiled function from a batch, leaves `[B, ...]`, to results `[B, ...]`.
+        arrays: tree of numpy or JAX arrays `[N, ...]` of one example or more.
+        size: the batch size B; by default 100, or N if that is less.
 
     Returns:
-        `[N, ...]`.
+        The results as numpy arrays, leaves `[N, ...]`.
+
+    Example:
+        >>> in_batches(lambda batch: 2 * batch["x"], {"x": np.arange(5)}, size=2)
+        array([0, 2, 4, 6, 8])
     """
-    size = min(size, len(values))
-    rows = []
-    for start in range(0, len(values), size):
-        batch = values[start : start + size]
-        filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
-        rows.append(np.asarray(function(filled))[: len(batch)])
-    return np.concatenate(rows)
+    count = len(jax.tree.leaves(arrays)[0])
+    size = size or min(_SIZE, count)
+    rows: list[Any] = []
+    for start in range(0, count, size):
+        positions = np.minimum(np.arange(start, start + size), count - 1)
+        result = function(jax.tree.map(functools.partial(_rows, positions), arrays))
+        rows[-1:] = jax.device_get(rows[-1:])
+        rows.append(result)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *jax.device_get(rows))
+
+
+def _rows(positions: np.ndarray, array: Any) -> Any:
+    return array[positions] if isinstance(array, np.ndarray) else _taken(array, positions)
+
+
+@jax.jit
+def _taken(array: jax.Array, positions: jax.Array) -> jax.Array:
+    return array[positions]

@@ -12,7 +12,6 @@ from flax import linen as nn
 
 from jaxunlearn.data.batches import in_batches
 from jaxunlearn.files import fingerprint
-from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.models.inception import resize
 from jaxunlearn.models.pretrained.inception import load_inception
 from jaxunlearn.tasks.diffusion import as_signal
@@ -105,33 +104,24 @@ def last_features(task: Task, weights: Weights, arrays: Arrays) -> np.ndarray:
     Raises:
         InputError: the model has no `flax.linen.Dense`.
     """
-    return np.asarray(_features(task, weights, arrays))
+    return in_batches(functools.partial(_features, task, weights), arrays, _CLASSIFIER_BATCH)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _features(task: Task, weights: Weights, arrays: Arrays) -> jax.Array:
-    size = arrays["label"].shape[0]
-    batch = min(_CLASSIFIER_BATCH, size)
-    places = jnp.minimum(jnp.arange(-(-size // batch) * batch).reshape(-1, batch), size - 1)
+def _features(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
+    inputs: list[jax.Array] = []
 
-    @fast_in_loops
-    def of_batch(positions: jax.Array) -> jax.Array:
-        inputs: list[jax.Array] = []
+    def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            inputs.append(args[0])
+        return call(*args, **kwargs)
 
-        def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
-                inputs.append(args[0])
-            return call(*args, **kwargs)
-
-        assert task.predict is not None
-        with nn.intercept_methods(record):
-            task.predict(*weights, {name: values[positions] for name, values in arrays.items()})
-        if not inputs:
-            raise InputError(
-                "the model calls no flax.linen.Dense, whose inputs linear probes read; probe "
-                "models that end in a dense layer."
-            )
-        return inputs[-1].reshape(batch, -1).astype(jnp.float32)
-
-    rows = jax.lax.map(of_batch, places)
-    return rows.reshape(-1, rows.shape[-1])[:size]
+    assert task.predict is not None
+    with nn.intercept_methods(record):
+        task.predict(*weights, batch)
+    if not inputs:
+        raise InputError(
+            "the model calls no flax.linen.Dense, whose inputs linear probes read; probe models "
+            "that end in a dense layer."
+        )
+    return inputs[-1].reshape(len(batch["label"]), -1).astype(jnp.float32)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxunlearn.data.batches import in_batches
 from jaxunlearn.data.splits import Splits
 from jaxunlearn.files import DAMAGE, write_arrays
 from jaxunlearn.models.convolutions import fast_in_loops
@@ -114,14 +115,9 @@ def check_predictions(predictions: Predictions, name: str) -> Predictions:
 
 
 @jax.jit
-def _take(arrays: dict[str, jax.Array], positions: jax.Array) -> dict[str, jax.Array]:
-    return {name: array[positions] for name, array in arrays.items()}
-
-
-@jax.jit
 @fast_in_loops
 def _call(predict_fn: Partial, batch: dict[str, jax.Array]) -> jax.Array:
-    return predict_fn(batch)
+    return predict_fn(batch).astype(jnp.float32)
 
 
 def predict(
@@ -175,16 +171,10 @@ def predict(
             f"predict_fn returned an array of shape {result.shape} for a batch of {batch_size}, "
             f"but it must be [{batch_size}, classes]."
         )
-    total = lengths["label"]
-    rows = []
-    for start in range(0, total, batch_size):
-        positions = np.minimum(np.arange(start, start + batch_size), total - 1)
-        rows.append(_call(function, _take(split, positions)).astype(jnp.float32))
-    rows = jax.device_get(rows) or [np.zeros((0, result.shape[1]), np.float32)]
-    return Predictions(
-        probabilities=np.concatenate(rows)[:total],
-        labels=np.asarray(split["label"]).astype(np.int32),
-    )
+    probabilities = np.zeros((0, result.shape[1]), np.float32)
+    if lengths["label"]:
+        probabilities = in_batches(lambda batch: _call(function, batch), split, batch_size)
+    return Predictions(probabilities, np.asarray(split["label"]).astype(np.int32))
 
 
 class SplitPredictions(NamedTuple):

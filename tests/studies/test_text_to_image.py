@@ -186,7 +186,7 @@ def test_a_retrained_model_has_the_autoencoder_of_the_original(finished, tmp_pat
 
 def test_latents_are_not_kept_in_the_range_of_pixels(finished, problem, weights, monkeypatch):
     told = {}
-    monkeypatch.setattr(generate, "sample_images", lambda *_, **kw: told.update(kw) or 0)
+    monkeypatch.setattr(generate, "sample_images", lambda *_, **kw: told.update(kw) or np.zeros(1))
     generate.generate(problem, weights[0], [1], [0])
     assert told == {"clip": False}
 

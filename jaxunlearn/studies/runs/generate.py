@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.data.batches import in_batches
 from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.models.diffusion_process import Denoiser, guided, sample
 from jaxunlearn.studies.config import Diffusion, Problem
 from jaxunlearn.studies.problem import Decoder, load_dataset, load_decoder, load_denoiser
 from jaxunlearn.types import InputError, Weights
-
-_CHUNK = 100  # images at a time
 
 
 def generate(
@@ -44,19 +43,16 @@ def generate(
             )
     decoder, shape = load_decoder(problem, weights)
     guidance = jnp.float32(generation.guidance) if generation.guidance else None
-    return np.asarray(
-        sample_images(
-            load_denoiser(problem, weights),
-            decoder,
-            jnp.asarray(labels, jnp.int32),
-            jnp.asarray(numbers, jnp.int32),
-            guidance,
-            replace(generation, guidance=0.0),  # one program, however strong it is
-            shape,
-            dataset.num_classes,
-            clip=problem.first_stage() is None,
-        )
-    )
+    denoiser, clip = load_denoiser(problem, weights), problem.first_stage() is None
+    generation = replace(generation, guidance=0.0)  # one program, however strong it is
+
+    def some(asked: tuple[np.ndarray, np.ndarray]) -> jax.Array:
+        rest = guidance, generation, shape, dataset.num_classes
+        return sample_images(denoiser, decoder, *asked, *rest, clip=clip)
+
+    asked = np.asarray(labels, np.int32), np.asarray(numbers, np.int32)
+    images: np.ndarray = in_batches(some, asked)
+    return images
 
 
 @functools.partial(jax.jit, static_argnames=("generation", "shape", "null_label", "clip"))
@@ -72,7 +68,7 @@ def sample_images(
     *,
     clip: bool,
 ) -> jax.Array:
-    """One program that draws all images, a chunk at a time.
+    """The compiled program that draws a batch of images.
 
     Args:
         denoiser: predicts noise or velocity, from `load_denoiser`.
@@ -93,17 +89,17 @@ def sample_images(
         denoiser = guided(process, denoiser, guidance, null_label)
 
     @fast_in_loops
-    def some(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def draw(labels: jax.Array, numbers: jax.Array) -> jax.Array:
         keys = jax.vmap(
             lambda label, number: jax.random.fold_in(
                 jax.random.fold_in(jax.random.key(0), label), number
             )
-        )(*asked)
+        )(labels, numbers)
         samples = sample(
             process,
             denoiser,
             keys,
-            asked[0],
+            labels,
             shape,
             sampler=generation.sampler,
             num_steps=generation.sampling_steps,
@@ -112,8 +108,4 @@ def sample_images(
         )
         return jnp.round((jnp.clip(decoder(samples), -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
-    size = labels.shape[0]
-    chunk = min(_CHUNK, size)
-    places = jnp.minimum(jnp.arange(-(-size // chunk) * chunk), size - 1).reshape(-1, chunk)
-    images = jax.lax.map(some, (labels[places], numbers[places]))
-    return images.reshape(-1, *images.shape[2:])[:size]
+    return draw(labels, numbers)

@@ -472,7 +472,8 @@ def _prepared(
         return forget, retain, 0.0, 0.0
     with compilation_seconds() as compiling:
         clock = time.perf_counter()
-        forget = jax.block_until_ready(with_unseen(task, start, splits, forget))
+        unseen = to_device(splits.validation)
+        forget = jax.block_until_ready(with_unseen(task, start, unseen, forget))
         seconds = time.perf_counter() - clock
     return forget, retain, seconds - sum(compiling), sum(compiling)
 

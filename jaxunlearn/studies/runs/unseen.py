@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.data import Splits
-from jaxunlearn.data.examples import to_device
+from jaxunlearn.data.batches import in_batches
 from jaxunlearn.methods import objectives
-from jaxunlearn.types import Arrays, InputError, Task, Weights, unvisited
+from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _BATCH = 256
 
@@ -50,41 +50,26 @@ def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
         )
 
 
-def with_unseen(task: Task, original: Weights, splits: Splits, forget: Arrays) -> Arrays:
-    """Forget data with one validation example for each, by the order of losses.
+def with_unseen(task: Task, original: Weights, unseen: Arrays, forget: Arrays) -> Arrays:
+    """Forget data with one unseen example for each, paired by the order of their losses.
 
     Args:
-        task: what is unlearned.
-        original: the original model.
-        splits: the data of the request, of which validation data is the unseen part.
-        forget: the forget data on the device.
+        task: the task of the model.
+        original: weights of the original model.
+        unseen: validation data on the device.
+        forget: forget data on the device.
 
     Returns:
-        Its leaves and as many of validation data: see `objectives.with_unseen`.
+        The leaves of `forget` and as many of `unseen`, see `objectives.with_unseen`.
     """
-    unseen = to_device(splits.validation)
-    losses = example_losses(task, original, to_device(splits.forget))
-    return objectives.with_unseen(forget, losses, unseen, example_losses(task, original, unseen))
-
-
-def example_losses(task: Task, weights: Weights, arrays: Arrays) -> jax.Array:
-    """The loss of each example in evaluation mode, `[N]`.
-
-    Args:
-        task: what is unlearned.
-        weights: of a model.
-        arrays: N examples.
-
-    Returns:
-        Losses, however small.
-    """
-    size = len(arrays["label"])
-    batch = min(_BATCH, size)
-    starts = range(0, size, batch)
-    places = [jnp.minimum(start + jnp.arange(batch), size - 1) for start in starts]
-    return jnp.concatenate([_batch_losses(task, weights, arrays, some) for some in places])[:size]
+    losses = [
+        in_batches(functools.partial(_losses, task, original), x, _BATCH) for x in (forget, unseen)
+    ]
+    return objectives.with_unseen(forget, jnp.asarray(losses[0]), unseen, jnp.asarray(losses[1]))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _batch_losses(task: Task, weights: Weights, arrays: Arrays, places: jax.Array) -> jax.Array:
-    return task.losses(*weights, unvisited(arrays, places), jax.random.key(0), False)[0]
+def _losses(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
+    """The loss of each example in evaluation mode, `[B]`."""
+    visited = batch | {"epoch": jnp.zeros_like(batch["index"])}
+    return task.losses(*weights, visited, jax.random.key(0), False)[0]

@@ -69,7 +69,7 @@ def load_case(
     splits = load_splits(problem, seed, request)
     task, forget = load_task(problem), to_device(splits.forget)
     if has_unseen(splits):
-        forget = with_unseen(task, original, splits, forget)
+        forget = with_unseen(task, original, to_device(splits.validation), forget)
     return Case(
         task,
         seed,

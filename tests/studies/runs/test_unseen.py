@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data.examples import to_device
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs import folder, train
@@ -44,7 +45,8 @@ def test_forget_examples_bring_validation_examples_along(problem, pretrained):
     splits = load_splits(problem, 0, TENTH)
     original = folder.load_weights(pretrained, problem)
     forget = {name: jnp.asarray(leaf) for name, leaf in splits.forget.arrays().items()}
-    forget = with_unseen(load_task(problem), original, splits, forget)
+    unseen = to_device(splits.validation)
+    forget = with_unseen(load_task(problem), original, unseen, forget)
     names = {"image", "label", "index"}
     assert set(forget) == names | {f"unseen_{name}" for name in (*names, "loss")}
     assert np.all(np.isin(forget["unseen_index"], splits.validation.index))
@@ -84,10 +86,10 @@ def test_looking_them_up_counts_without_its_compilation(problem, pretrained, tmp
     late, compiled = [0.0], []
     clock = time.perf_counter
 
-    def slow(task, original, splits, forget):
+    def slow(*args):
         late[0] += 1000.5
         compiled.append(1000.0)
-        return with_unseen(task, original, splits, forget)
+        return with_unseen(*args)
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
     monkeypatch.setattr(train, "compilation_seconds", lambda: nullcontext(compiled))
