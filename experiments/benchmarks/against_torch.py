@@ -180,7 +180,7 @@ def our_job(name: str) -> tuple[Cell, Callable[[], Ran], float]:
     """A cell, a function that runs our job anew, and the seconds of compilation."""
     cell = make_cell(name)
     program = programs.of_method(cell.task, cell.method, cell.settings)
-    numbers = {k: jnp.float32(v) for k, v in programs.numbers(cell.settings).items()}
+    numbers = {k: jnp.float32(v) for k, v in programs.split(cell.settings).numbers.items()}
     inputs = (numbers, jax.random.key(SEED), *cell.start, cell.forget, cell.retain)
     inputs = jax.device_put(inputs, jax.devices()[0])
     init, seconds = executable_for(program.init, *inputs)

@@ -172,7 +172,7 @@ def ours(
 ) -> list[dict[str, Any]]:
     """How far our run is at places along its way, up to the first that is as good as the goal."""
     program = programs.of_method(study.task, method, settings)
-    numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
+    numbers = {name: jnp.float32(value) for name, value in programs.split(settings).numbers.items()}
     retain = jax.device_put(study.splits.retain.arrays())
     forget, seconds = jax.device_put(study.splits.forget.arrays()), np.zeros(2)
     if settings.get("objective") == "match_unseen":

@@ -84,7 +84,7 @@ def job(method: str, at: dict[str, int]) -> Callable[[int], Any]:
     task, start = begun(at["width"])
     sizes = {"forget_batch_size": at["batch"] // 2, "retain_batch_size": at["batch"]}
     settings = methods.settings(method, {"num_steps": LONG, **sizes})
-    program, numbers = programs.of_method(task, method, settings), programs.numbers(settings)
+    program, numbers = programs.of_method(task, method, settings), programs.split(settings).numbers
     data = examples(at["forget"]), examples(at["data"])
 
     def go(num_steps: int) -> Any:
@@ -118,7 +118,7 @@ def fisher_pass(count: int) -> Callable[[], Any]:
     task, start = begun(BASE["width"])
     settings = methods.settings("sfron", {"num_steps": LONG})
     program = programs.of_method(task, "sfron", settings)
-    numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
+    numbers = {name: jnp.float32(value) for name, value in programs.split(settings).numbers.items()}
     data = examples(count // 2), examples(count - count // 2)
     return lambda: program.init(numbers, jax.random.key(0), *start, *data)
 

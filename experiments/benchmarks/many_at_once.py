@@ -105,7 +105,7 @@ def sweep(name: str, kind: str) -> Row:
     start = Weights(*jax.jit(task.init)(jax.random.key(0)))
     forget, retain = examples(0, 128, IMAGE), examples(128, 1024, IMAGE)
     tolerances = np.linspace(0.0, 0.15, RUNS)
-    numbers = [programs.numbers(settings) | {"tolerance": float(t)} for t in tolerances]
+    numbers = [programs.split(settings).numbers | {"tolerance": float(t)} for t in tolerances]
 
     def together() -> Any:
         return run_group(program, numbers, [0] * RUNS, start, forget, retain, num_steps=steps)
@@ -148,7 +148,7 @@ def shadow_models(kind: str) -> Row:
     pool = examples(0, 1024, shape)
     keys = jax.vmap(jax.random.key)(jnp.arange(SHADOWS))
     start = jax.block_until_ready(shadows.new_weights(task, keys))
-    numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
+    numbers = {name: jnp.float32(value) for name, value in programs.split(settings).numbers.items()}
     draw = np.random.default_rng(0)
     order = np.stack([draw.permutation(1024) for _ in range(SHADOWS)])
     forget, retain = jnp.asarray(order[:, :64]), jnp.asarray(order[:, 64:576])

@@ -49,7 +49,7 @@ def job(config: RunConfig, start: Weights, num_steps: int) -> Callable[[], Any]:
         brought = forget
         if objectives.needs_unseen(settings):
             brought = with_unseen(task, start, to_device(splits.validation), forget)
-        given = program, programs.numbers(settings), start, brought, retain
+        given = program, programs.split(settings).numbers, start, brought, retain
         return training.run(*given, num_steps=num_steps, seed=SEED)
 
     return work

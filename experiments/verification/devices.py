@@ -43,7 +43,7 @@ from jaxunlearn.tasks.spread import spread
 from jaxunlearn.training import devices as parallel
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
-from jaxunlearn.training.programs import numbers
+from jaxunlearn.training.programs import split
 from jaxunlearn.types import InputError, Method, Task, TrainState
 
 RESULTS = Path(__file__).parents[1] / "results" / "devices.json"
@@ -98,7 +98,7 @@ class Denoiser(nn.Module):
 
 def task_of(name: str, layout: Layout = ONE) -> Task:
     """What the method unlearns, as the devices compute it."""
-    axis_name = parallel.mapped_axis(layout)
+    axis_name = parallel.place(layout).axis_name
     if name in GENERATING:
         task = tasks.diffusion(Denoiser(), Process(100), image_shape=(8, 8, 1), num_classes=10)
     else:
@@ -133,7 +133,7 @@ def run(
     task: Task, name: str, settings: dict[str, Any], start: Any, data: Any, layout: Layout
 ) -> TrainState:
     """The state after all steps."""
-    fixed = {key: value for key, value in settings.items() if not isinstance(value, float)}
+    placement, fixed = parallel.place(layout), split(settings).constants
 
     def build(numbers: dict[str, Any]) -> Method:
         return methods.build(task, name, fixed | numbers)
@@ -143,10 +143,10 @@ def run(
         forget_batch_size=BATCH,
         retain_batch_size=BATCH,
         chunk_steps=STEPS,
-        mesh=parallel.make_mesh(layout.devices, layout.parameters),
-        axis_name=parallel.mapped_axis(layout),
+        mesh=placement.mesh,
+        axis_name=placement.axis_name,
     )
-    given = numbers(settings)
+    given = split(settings).numbers
     if "guard_budget" in settings:
         given |= {"held_out": {key: value[:256] for key, value in data[1].items()}}
     count = settings["num_steps"]

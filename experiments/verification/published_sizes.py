@@ -28,7 +28,7 @@ from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.tasks.latent_diffusion import latent_diffusion
 from jaxunlearn.training import programs
-from jaxunlearn.training.devices import PARAMETERS, make_mesh, shardings
+from jaxunlearn.training.devices import PARAMETERS, place, shardings
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Task
@@ -76,8 +76,11 @@ def lowered(
     clock = time.perf_counter()
     own = {"forget_batch_size": BATCH, "retain_batch_size": BATCH, "num_steps": 1}
     settings = methods.settings(method, METHODS[method] | own)
-    program = programs.of_method(task, method, settings, Layout(DEVICES, parameters))
-    numbers = {key: jax.ShapeDtypeStruct((), jnp.float32) for key in programs.numbers(settings)}
+    placement = place(Layout(DEVICES, parameters))
+    program = programs.of_method(task, method, settings, placement)
+    numbers = {
+        key: jax.ShapeDtypeStruct((), jnp.float32) for key in programs.split(settings).numbers
+    }
     data = {
         "image": jax.ShapeDtypeStruct((EXAMPLES, *shape), jnp.float32),
         "label": jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32),
@@ -86,7 +89,7 @@ def lowered(
     key = jax.eval_shape(jax.random.key, 0)
     params, model_state = jax.eval_shape(task.init, key)
     state = jax.eval_shape(program.init, numbers, key, params, model_state, data, data)
-    places = shardings(state, make_mesh(DEVICES, parameters))
+    places = shardings(state, placement.mesh)
     given = jax.tree.map(lambda leaf, place: leaf.update(sharding=place), state, places)
     stop = jax.ShapeDtypeStruct((), jnp.int32)
     result = program.chunk.lower(numbers, given, data, data, stop)

@@ -30,6 +30,7 @@ from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
 from jaxunlearn.training import Diverged
+from jaxunlearn.training.devices import Placement, place
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
@@ -83,7 +84,7 @@ def compare(
         Diverged: some runs did; all others are done, and the report is written.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    share = parse_shard(shard)
+    share, placement = parse_shard(shard), place(layout)
     mine = [name for number, name in enumerate(sorted(study.methods)) if share.has(number)]
     cells = {
         seed: [_plan(folder, study, seed, request, mine) for request in study.requests]
@@ -94,12 +95,12 @@ def compare(
     place.is_claimed()
     _planned(folder, study)
     for seed in study.seeds:
-        train.check(_pretrained(folder, seed), train.pretraining(study.problem, seed), layout)
+        train.check(_pretrained(folder, seed), train.pretraining(study.problem, seed), placement)
     for cell in everything:
         for name, config in cell.runs.items():
-            train.check(cell.folder / name, config, layout)
+            train.check(cell.folder / name, config, placement)
     judge, inception = study.judge(), None
-    whole = dataclasses.replace(layout, micro_batch=0)  # classifiers may have BatchNorm
+    whole = placement._replace(micro_batch=0)  # classifiers may have BatchNorm
     if judge is not None:
         train.check(folder / _CLASSIFIER, train.pretraining(judge, _CLASSIFIER_SEED), whole)
         inception = of_inception(Path(study.inception)) if study.inception else None
@@ -111,7 +112,7 @@ def compare(
         with place.in_turn("plan"):
             place.write(_planned(folder, study))
         evaluation = functools.partial(_evaluation, folder, study, inception, whole)
-        return _run(folder, study, _turned(cells, share), layout, evaluation)
+        return _run(folder, study, _turned(cells, share), placement, evaluation)
 
 
 def _turned(cells: dict[int, list[Cell]], share: Shard) -> dict[int, list[Cell]]:
@@ -125,7 +126,7 @@ def _run(
     folder: Path,
     study: Study,
     cells: dict[int, list[Cell]],
-    layout: Layout,
+    placement: Placement,
     evaluation: Callable[[], Evaluate],
 ) -> dict[str, Path]:
     """Runs what is not finished yet, and writes the report."""
@@ -140,9 +141,9 @@ def _run(
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
             with _place(folder).in_turn(f"seed-{seed}"):
-                train.pretrain(pretrained, study.problem, seed, layout)
+                train.train(pretrained, train.pretraining(study.problem, seed), placement)
             for cell in of_seed:
-                _compare_one(folder, cell, evaluate, failed, layout)
+                _compare_one(folder, cell, evaluate, failed, placement)
     written = write_report(folder)
     if failed:
         raise Diverged(
@@ -153,13 +154,15 @@ def _run(
     return written
 
 
-def _evaluation(folder: Path, study: Study, inception: Features | None, layout: Layout) -> Evaluate:
+def _evaluation(
+    folder: Path, study: Study, inception: Features | None, placement: Placement
+) -> Evaluate:
     """How a model of the study is evaluated; a classifier that judges images is trained first."""
     judge = study.judge()
     if judge is None:
         return evaluate_classifier
     with _place(folder).in_turn(_CLASSIFIER):
-        train.pretrain(folder / _CLASSIFIER, judge, _CLASSIFIER_SEED, layout)
+        train.train(folder / _CLASSIFIER, train.pretraining(judge, _CLASSIFIER_SEED), placement)
     loaded = evaluate_images.load_judge(folder / _CLASSIFIER, study.problem, inception)
     for seed in study.seeds:
         for request in study.requests:
@@ -262,20 +265,20 @@ def _noting(failed: list[str], run: Path) -> Iterator[None]:
 
 
 def _compare_one(
-    folder: Path, cell: Cell, evaluate: Evaluate, failed: list[str], layout: Layout
+    folder: Path, cell: Cell, evaluate: Evaluate, failed: list[str], placement: Placement
 ) -> None:
     """All models of one seed and request. Without the retrained model there is no comparison."""
     oracle = cell.folder / "retrain"
     with _noting(failed, oracle):
         with _place(folder).in_turn(f"seed-{cell.seed}-{cell.request.name}"):
-            _finish(cell, "retrain", evaluate, layout)
+            _finish(cell, "retrain", evaluate, placement)
             _evaluate_original(cell, evaluate)
             for name in list(cell.references)[1:]:
                 with _noting(failed, cell.folder / name):
-                    _finish(cell, name, evaluate, layout)
+                    _finish(cell, name, evaluate, placement)
         for name in cell.methods:
             with _noting(failed, cell.folder / name):
-                _finish(cell, name, evaluate, layout)
+                _finish(cell, name, evaluate, placement)
 
 
 def _evaluate_original(cell: Cell, evaluate: Evaluate) -> None:
@@ -289,15 +292,15 @@ def _evaluate_original(cell: Cell, evaluate: Evaluate) -> None:
     _announce(original, evaluate(subject._replace(retrained=cell.folder / "retrain")))
 
 
-def _finish(cell: Cell, name: str, evaluate: Evaluate, layout: Layout) -> None:
+def _finish(cell: Cell, name: str, evaluate: Evaluate, placement: Placement) -> None:
     """Trains and evaluates one run, unless that is done."""
     run, config = cell.folder / name, cell.runs[name]
     if name in cell.methods:
         config = dataclasses.replace(config, start=runs.read_done(cell.pretrained)["weights"])
     if _is_evaluated(run):
-        train.check(run, config, layout)
+        train.check(run, config, placement)
         return
-    weights = train.train(run, config, layout, cell.pretrained)
+    weights = train.train(run, config, placement, cell.pretrained)
     cost, oracle = read_cost(run), None if name == "retrain" else cell.folder / "retrain"
     subject = Subject(run, weights, config.problem, cell.seed, cell.request, name, cost, oracle)
     _announce(run, evaluate(subject), cost["seconds"])

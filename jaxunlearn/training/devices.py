@@ -12,7 +12,7 @@ other way, each device runs the program itself, and `tasks/spread.py` has it com
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,32 +69,62 @@ def make_mesh(num_devices: int | None = None, parameters: str = "replicated") ->
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=present[:count])
 
 
-def mapped_axis(layout: Layout) -> str | None:
-    """The name of the axis that `pmap` maps; None under sharded jit, which has none.
+class Placement(NamedTuple):
+    """A `Layout` on the devices of this machine: checked once, the same for all programs of a run.
+
+    Attributes:
+        mesh: the devices, from `make_mesh`.
+        axis_name: name of the axis that `pmap` maps; None under sharded jit, which has none.
+        micro_batch: largest number of examples computed at once; 0 for whole batches.
+        chunk_steps: largest number of steps between two looks at a run.
+        checkpoint_every: least number of steps between two checkpoints.
+    """
+
+    mesh: Mesh
+    axis_name: str | None
+    micro_batch: int
+    chunk_steps: int
+    checkpoint_every: int
+
+
+def place(layout: Layout = Layout()) -> Placement:
+    """Resolves a layout, at the door of every command that trains.
 
     Args:
         layout: the devices, and how they share a batch.
 
     Returns:
-        The name.
+        The `Placement`.
 
     Raises:
-        InputError: an unknown word, or something that is not done under `pmap`.
+        InputError: an unknown word, more devices than there are, micro-batches that do not divide
+            over them, a number of steps below 1, or something that `pmap` does not do.
 
     Example:
-        >>> mapped_axis(Layout(devices=8, parallel="pmap"))
-        'devices'
+        >>> place().axis_name is None, place(Layout(parallel="pmap")).axis_name
+        (True, 'devices')
     """
     if layout.parallel not in PARALLEL:
         raise InputError(f"parallel is {layout.parallel!r}, but must be {' or '.join(PARALLEL)}.")
-    if layout.parallel == "jit":
-        return None
-    if layout.parameters != "replicated" or layout.distributed:
+    by_pmap = layout.parallel == "pmap"
+    if by_pmap and (layout.parameters != "replicated" or layout.distributed):
         raise InputError(
             "parallel is 'pmap', which keeps all parameters on each device of a single host; leave "
             "out --parameters and --distributed, or choose jit."
         )
-    return "devices"
+    for name, least in (("chunk_steps", 1), ("checkpoint_every", 1), ("micro_batch", 0)):
+        if getattr(layout, name) < least:
+            raise InputError(f"{name} is {getattr(layout, name)}, but must be {least} or more.")
+    mesh = make_mesh(layout.devices, layout.parameters)
+    if layout.micro_batch:
+        check_divides(mesh, micro_batch=layout.micro_batch)
+    return Placement(
+        mesh,
+        "devices" if by_pmap else None,
+        layout.micro_batch,
+        layout.chunk_steps,
+        layout.checkpoint_every,
+    )
 
 
 def mapped(function: Callable[..., Any], mesh: Mesh, axis_name: str) -> Callable[..., Any]:

@@ -1,63 +1,81 @@
-"""The program of a method, and what it is told beside the data.
+"""The program of a method, and its arguments beside the data.
 
-Settings that are floating-point numbers are arguments of the program; all others are part of it. So
-runs that differ in numbers only share one program, and it is compiled once.
+The settings of a method split into constants, which are compiled in, and numbers, which are
+arguments of the program. So runs that differ in numbers only share one program, compiled once.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jax.sharding import Mesh
 
 from jaxunlearn import methods, training
-from jaxunlearn.data import Splits
+from jaxunlearn.data import Examples
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.spread import check_shares, spread
-from jaxunlearn.training import Program, devices
-from jaxunlearn.training.layout import Layout
-from jaxunlearn.types import Arrays, InputError, Method, Task
+from jaxunlearn.training import Numbers, Program
+from jaxunlearn.training.devices import Placement, place
+from jaxunlearn.types import InputError, Method, Task
 
 _MOST_AUDITED = 1024
 
 
-def numbers(settings: dict[str, Any]) -> dict[str, float]:
-    """The settings that are arguments of a method's program: the floating-point ones."""
-    return {key: value for key, value in settings.items() if isinstance(value, float)}
+class Split(NamedTuple):
+    """The settings of a method, in two parts.
+
+    Attributes:
+        constants: settings that are compiled in.
+        numbers: floating-point settings, which are arguments of the compiled program.
+    """
+
+    constants: dict[str, Any]
+    numbers: dict[str, float]
+
+
+def split(settings: dict[str, Any]) -> Split:
+    """Splits settings into the constants and the numbers of a program.
+
+    Example:
+        >>> split({"num_steps": 10, "learning_rate": 0.1}).numbers
+        {'learning_rate': 0.1}
+    """
+    numbers = {name: value for name, value in settings.items() if isinstance(value, float)}
+    return Split({k: v for k, v in settings.items() if k not in numbers}, numbers)
 
 
 def is_guarded(settings: dict[str, Any]) -> bool:
-    """Whether settings have a utility budget for the guard to hold."""
+    """Whether the settings have a utility budget."""
     return "guard_budget" in settings
 
 
-def held_out(settings: dict[str, Any], splits: Splits | None) -> dict[str, Arrays]:
-    """What a guarded method's program is told beside its numbers: validation examples.
+def arguments(settings: dict[str, Any], validation: Examples | None = None) -> Numbers:
+    """The arguments of a method's program beside the data.
 
     Args:
         settings: all settings of the method.
-        splits: the data of the request.
+        validation: retain examples that no model was trained on, for the guard.
 
     Returns:
-        "held_out", some retain examples that no model was trained on; nothing without a guard.
+        The numbers among the settings; for a guarded method also "held_out", some of `validation`.
 
     Raises:
-        InputError: the guard has no validation data to look at.
+        InputError: a guard without validation data.
     """
+    numbers: Numbers = dict(split(settings).numbers)
     if not is_guarded(settings):
-        return {}
-    if splits is None or len(splits.validation) == 0:
+        return numbers
+    if validation is None or len(validation) == 0:
         raise InputError(
             "guard_budget is held on validation data of the retained classes, but there are none; "
             "pretrain with a larger validation_fraction, or leave it out."
         )
-    positions = audited(len(splits.validation))
-    return {"held_out": to_device(splits.validation.take(positions))}
+    watched = validation.take(audited(len(validation)))
+    return numbers | {"held_out": to_device(watched)}
 
 
 def audited(count: int) -> np.ndarray:
-    """The positions of the validation examples that a guard looks at: some, evenly spread.
+    """The positions of the validation examples that a guard watches, evenly spaced.
 
     Example:
         >>> len(audited(10)), len(audited(5000)), int(audited(5000)[-1])
@@ -67,71 +85,63 @@ def audited(count: int) -> np.ndarray:
 
 
 def of_method(
-    task: Task, method: str, settings: dict[str, Any], layout: Layout = Layout()
+    task: Task, method: str, settings: dict[str, Any], placement: Placement | None = None
 ) -> Program:
-    """The program of a method: one and the same for settings that differ in numbers only.
+    """The program of a method, the same one for settings that differ in numbers only.
 
     Args:
-        task: what is unlearned.
-        method: the name of the method.
-        settings: all its settings.
-        layout: the devices it may use, and how much of a batch at once.
+        task: the task of the model.
+        method: name of the method.
+        settings: all settings of the method.
+        placement: devices of the run, and how they share a batch; None is one device.
 
     Returns:
         A `Program`, compiled when it is first run.
 
     Raises:
         InputError: an unknown choice of a setting, a batch that does not divide over the devices
-            or into micro-batches, a model that has no micro-batches, or fewer than one step in a
-            chunk or between checkpoints.
+            or into micro-batches, or a model that has no micro-batches.
     """
-    for name in ("chunk_steps", "checkpoint_every"):
-        if getattr(layout, name) < 1:
-            raise InputError(f"{name} is {getattr(layout, name)}, but must be 1 or more.")
-    fixed = tuple((key, value) for key, value in settings.items() if not isinstance(value, float))
-    return _program(task, method, fixed, layout)
+    constants, _ = split(settings)
+    return _program(task, method, tuple(constants.items()), placement or place())
 
 
 @functools.lru_cache
 def _program(
-    task: Task, method: str, static_settings: tuple[tuple[str, Any], ...], layout: Layout
+    task: Task, method: str, constants: tuple[tuple[str, Any], ...], placement: Placement
 ) -> Program:
     """The program of a method. It is built once here, which finds unknown choices of settings."""
-    fixed = dict(static_settings)
-    sizes = {name: fixed[name] for name in ("forget_batch_size", "retain_batch_size")}
-    mesh = devices.make_mesh(layout.devices, layout.parameters)
-    task = _laid_out(task, layout, mesh)
+    compiled_in, (mesh, axis_name, micro_batch, *_) = dict(constants), placement
+    sizes = {name: compiled_in[name] for name in ("forget_batch_size", "retain_batch_size")}
 
     def build(numbers: dict[str, Any]) -> Method:
-        return methods.build(task, method, fixed | numbers)
+        return methods.build(placed, method, compiled_in | numbers)
 
+    placed = _placed(task, placement)
     try:
-        guard = {"guard_budget": 0.0} if "guard_every" in fixed else {}
-        defaults = methods.settings(method, guard)
-        build({key: value for key, value in defaults.items() if key not in fixed})
-        check_micro_batch(layout.micro_batch, **sizes)
-        if devices.mapped_axis(layout):
-            check_shares(task, layout.devices, **sizes)
+        guard = {"guard_budget": 0.0} if "guard_every" in compiled_in else {}
+        build(split(methods.settings(method, guard)).numbers)
+        check_micro_batch(micro_batch, **sizes)
+        if axis_name:
+            check_shares(task, mesh.size, **sizes)
         return training.compile_program(
             build,
             **sizes,
-            chunk_steps=min(layout.chunk_steps, fixed["num_steps"]),
+            chunk_steps=min(placement.chunk_steps, compiled_in["num_steps"]),
             mesh=mesh,
-            axis_name=devices.mapped_axis(layout),
+            axis_name=axis_name,
         )
     except InputError as error:
         raise InputError(f"among the settings of method {method}, {error}") from error
 
 
-def _laid_out(task: Task, layout: Layout, mesh: Mesh) -> Task:
-    """The task as the devices compute it: in micro-batches, and under `pmap` in shares of them."""
-    whole, axis_name = task, devices.mapped_axis(layout)
-    if layout.micro_batch:
-        task = accumulated(whole, layout.micro_batch)
-        devices.check_divides(mesh, micro_batch=layout.micro_batch)
+def _placed(task: Task, placement: Placement) -> Task:
+    """The task as devices compute it: in micro-batches, and under `pmap` in shares of them."""
+    mesh, axis_name, micro_batch, *_ = placement
     if axis_name is None:
-        return task
-    if layout.micro_batch:
-        check_shares(whole, mesh.size, micro_batch=layout.micro_batch)
-        task = accumulated(whole, layout.micro_batch // mesh.size)
+        return accumulated(task, micro_batch) if micro_batch else task
+    if micro_batch:
+        accumulated(task, micro_batch)  # refuses what it would refuse on one device
+        check_shares(task, mesh.size, micro_batch=micro_batch)
+        task = accumulated(task, micro_batch // mesh.size)
     return spread(task, axis_name)

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxunlearn.training.devices import (
     check_divides,
     make_mesh,
-    mapped_axis,
+    place,
     replicate,
     shardings,
     split_batch,
@@ -41,12 +41,23 @@ def test_parameters_are_replicated_or_sharded() -> None:
 
 
 def test_what_pmap_does_not_do_is_refused() -> None:
-    assert mapped_axis(Layout()) is None
+    assert place().axis_name is None and place(Layout(parallel="pmap")).axis_name == "devices"
     for other in (Layout(parameters="sharded"), Layout(distributed=True)):
         with pytest.raises(InputError, match="parallel is 'pmap', which keeps all .* choose jit"):
-            mapped_axis(dataclasses.replace(other, parallel="pmap"))
+            place(dataclasses.replace(other, parallel="pmap"))
     with pytest.raises(InputError, match="parallel is 'map', but must be jit or pmap"):
-        mapped_axis(Layout(parallel="map"))
+        place(Layout(parallel="map"))
+
+
+def test_a_layout_is_resolved_at_the_door() -> None:
+    layout = Layout(devices=2, parameters="sharded", micro_batch=4, chunk_steps=3)
+    assert place(layout) == place(layout) == (make_mesh(2, "sharded"), None, 4, 3, 1000)
+    assert hash(place(layout)) == hash(place(layout))
+    for name, value in (("chunk_steps", 0), ("checkpoint_every", -1), ("micro_batch", -2)):
+        with pytest.raises(InputError, match=f"{name} is {value}, but must be"):
+            place(dataclasses.replace(layout, **{name: value}))
+    with pytest.raises(InputError, match="micro_batch is 3, but must be a positive multiple of"):
+        place(dataclasses.replace(layout, micro_batch=3))
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(7, 8), (3, 4), (0, 4), (-4, 4), (18, 16)])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.studies.audits import shadow_models as shadows
-from jaxunlearn.training.programs import numbers
+from jaxunlearn.training.programs import split
 from jaxunlearn.types import Arrays, Task
 
 
@@ -37,7 +37,7 @@ def memorisation(
     """
     size = examples["label"].shape[0]
     train = shadows.train(task, "retrain", settings)
-    values = {name: jnp.float32(value) for name, value in numbers(settings).items()}
+    values = {name: jnp.float32(value) for name, value in split(settings).numbers.items()}
     rng, labels = np.random.default_rng(seed), np.asarray(examples["label"])
     learned = np.zeros((num_models, size), bool)
     right = np.zeros((num_models, size))

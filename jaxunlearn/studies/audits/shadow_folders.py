@@ -169,7 +169,9 @@ class Group:
         retain: np.ndarray,
     ) -> Weights:
         program = shadows.train(self.setting.task, method, settings)
-        numbers = {name: jnp.float32(value) for name, value in programs.numbers(settings).items()}
+        numbers = {
+            name: jnp.float32(value) for name, value in programs.split(settings).numbers.items()
+        }
         forget = jnp.asarray(self.setting.plan.forget(self.members))
         positions = jnp.asarray(retain)
         pool, unseen = self.setting.pool, self.setting.unseen

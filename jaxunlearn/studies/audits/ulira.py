@@ -83,7 +83,7 @@ def ulira(
     task, splits = load_task(problem), load_splits(problem, seed, request)
     for method, settings in chosen.values():
         shadows.train(task, method, settings)
-        programs.held_out(settings, splits)
+        programs.arguments(settings, splits.validation)
         check_unseen(settings, splits)
     if epsilon:
         epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?

@@ -47,6 +47,7 @@ from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import devices, hosts, programs
 from jaxunlearn.training.checkpoints import Checkpointer, masks_of
 from jaxunlearn.training.compilation import compilation_seconds, programs_read
+from jaxunlearn.training.devices import Placement, place
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Arrays, InputError, Params, Task, Weights
@@ -72,7 +73,7 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train(run, pretraining(problem, seed), layout)
+    return train(run, pretraining(problem, seed), place(layout))
 
 
 def retrain(
@@ -102,7 +103,7 @@ def retrain(
     """
     start, earlier = deletions.read_start(pretrained)
     config = retraining(start.problem, start.seed, request, again, earlier)
-    return train(run, config, layout, pretrained)
+    return train(run, config, place(layout), pretrained)
 
 
 def unlearn(
@@ -137,7 +138,7 @@ def unlearn(
     before, earlier = deletions.read_start(pretrained)
     start = folder.read_done(pretrained)["weights"]
     config = unlearning(before.problem, before.seed, request, method, settings, start, aim, earlier)
-    return train(run, config, layout, pretrained)
+    return train(run, config, place(layout), pretrained)
 
 
 def pretraining(problem: Problem, seed: int) -> RunConfig:
@@ -184,20 +185,20 @@ def unlearning(
     )
 
 
-def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
+def check(run: Path, config: RunConfig, placement: Placement | None = None) -> None:
     """Raises if anything is wrong with a run, before anything is compiled or written.
 
     Args:
         run: the run folder.
-        config: what the run is for.
-        layout: the devices it may use, and how much of a batch at once.
+        config: configuration of the run.
+        placement: devices of the run, and how they share a batch; None is one device.
 
     Raises:
         InputError: an unknown or unfit data set, model, request, method or setting, a batch that
             does not divide over the devices or into micro-batches, or a folder that belongs to
             something else.
     """
-    problem = config.problem
+    placement, problem = placement or place(), config.problem
     if not (problem.classifies or problem.generates or config.stage == "pretrain"):
         raise InputError(
             f"the model {problem.model!r} encodes images, and is told no classes that it could "
@@ -205,7 +206,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
         )
     first = problem.first_stage()
     if first is not None and config.stage == "pretrain":
-        check(run / AUTOENCODER, pretraining(first, config.seed), layout)
+        check(run / AUTOENCODER, pretraining(first, config.seed), placement)
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
     if config.method == "ssd" and config.aim and config.aim.adapter_rank:
@@ -213,8 +214,8 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
             "the method ssd shrinks weights, but adapters begin at zero, where nothing can shrink; "
             "leave out --adapter-rank, or choose another method."
         )
-    task, _ = _narrowed(load_task(problem, devices.mapped_axis(layout)), config.aim)
-    programs.of_method(task, config.method, config.settings, layout)
+    task, _ = _narrowed(load_task(problem, placement.axis_name), config.aim)
+    programs.of_method(task, config.method, config.settings, placement)
     _check_anchor(config, dataset)
     if config.method == "esd" and problem.diffusion and problem.diffusion.label_drop == 0.0:
         raise InputError(
@@ -225,7 +226,7 @@ def check(run: Path, config: RunConfig, layout: Layout = Layout()) -> None:
     splits = _splits(config)
     if splits is not None:
         check_unseen(config.settings, splits)
-    programs.held_out(config.settings, splits)
+    programs.arguments(config.settings, splits and splits.validation)
     folder.check(run, config, dataset, splits)
 
 
@@ -258,14 +259,17 @@ def _gone(config: RunConfig, dataset: Dataset) -> set[int]:
 
 
 def train(
-    run: Path, config: RunConfig, layout: Layout = Layout(), pretrained: Path | None = None
+    run: Path,
+    config: RunConfig,
+    placement: Placement | None = None,
+    pretrained: Path | None = None,
 ) -> Weights:
     """Runs a stage in its folder: from the start, from where it stopped, or not at all if done.
 
     Args:
         run: the run folder.
-        config: what the run is for.
-        layout: the devices it may use, and how much of a batch at once.
+        config: configuration of the run.
+        placement: devices of the run, and how they share a batch; None is one device.
         pretrained: the run folder of the weights that unlearning starts from; when a text-to-image
             model is retrained, it gives the autoencoder.
 
@@ -277,8 +281,9 @@ def train(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    check(run, config, layout)
-    problem, settings = config.problem, config.settings
+    placement = placement or place()
+    check(run, config, placement)
+    problem, settings, splits = config.problem, config.settings, _splits(config)
     if folder.is_finished(run):
         return folder.load_weights(run, problem)
     seed, task, earlier = _own_seed(config), load_task(problem), []
@@ -292,26 +297,26 @@ def train(
         start = folder.load_weights(pretrained, problem)
     else:
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
-    start, latents = _first_stage(run, config, start, layout, pretrained)
+    start, latents = _first_stage(run, config, start, placement, pretrained)
     forget, retain, preparation, compiling = _prepared(config, task, start, latents)
-    task, part = _narrowed(load_task(problem, devices.mapped_axis(layout)), config.aim)
+    task, part = _narrowed(load_task(problem, placement.axis_name), config.aim)
     if part is not None:
         assert pretrained is not None
         start = _moving(problem, pretrained, start, part, seed)
-    _say_what_stays_whole(start.params, layout)
+    _say_what_stays_whole(start.params, placement)
     with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
-        folder.claim(run, config, load_dataset(problem), _splits(config))
+        folder.claim(run, config, load_dataset(problem), splits)
         with _recording_divergence(run):
             outcome = training.run(
-                programs.of_method(task, config.method, settings, layout),
-                programs.numbers(settings) | programs.held_out(settings, _splits(config)),
+                programs.of_method(task, config.method, settings, placement),
+                programs.arguments(settings, splits and splits.validation),
                 start,
                 forget,
                 retain,
                 num_steps=settings["num_steps"],
                 seed=seed,
                 checkpointer=Checkpointer(run / "checkpoints", say),
-                checkpoint_every=layout.checkpoint_every,
+                checkpoint_every=placement.checkpoint_every,
                 metrics_file=run / "metrics.jsonl",
                 on_progress=on_progress,
                 remedy=methods.remedy(config.method),
@@ -379,16 +384,15 @@ def _moving(
     return Weights(params, model_state)
 
 
-def _say_what_stays_whole(params: Params, layout: Layout) -> None:
+def _say_what_stays_whole(params: Params, placement: Placement) -> None:
     """Names the sharded parameters that cannot be split, if there are any."""
-    if layout.parameters == "replicated":
-        return
-    names = devices.unsplit(params, layout.devices)
+    count = placement.mesh.shape["fsdp"]
+    names = devices.unsplit(params, count) if count > 1 else []
     if names:
         shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
         say(
             f"{len(names)} of the parameters stay whole on each device, since no axis of theirs "
-            f"divides by {layout.devices}: {shown}"
+            f"divides by {count}: {shown}"
         )
 
 
@@ -406,7 +410,7 @@ def _splits(config: RunConfig) -> Splits | None:
 
 
 def _first_stage(
-    run: Path, config: RunConfig, start: Weights, layout: Layout, pretrained: Path | None
+    run: Path, config: RunConfig, start: Weights, placement: Placement, pretrained: Path | None
 ) -> tuple[Weights, Examples | None]:
     """The weights with their autoencoder, and all training data as its latents.
 
@@ -427,7 +431,9 @@ def _first_stage(
     if config.stage == "pretrain":
         with Workspace(run).locked():
             folder.claim(run, config, load_dataset(problem), None)
-        stage = {"params": train(run / AUTOENCODER, pretraining(first, config.seed), layout).params}
+        stage = {
+            "params": train(run / AUTOENCODER, pretraining(first, config.seed), placement).params
+        }
     elif config.stage == "retrain":
         stage = folder.load_weights(place, problem).model_state[FIRST_STAGE]
     autoencoder = load_autoencoder(problem)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import methods
+from jaxunlearn.training.programs import split
 from jaxunlearn.types import InputError
 
 
@@ -41,7 +42,7 @@ def traceable(method: str) -> tuple[str, ...]:
         >>> "tolerance" in traceable("eupmu"), "num_steps" in traceable("eupmu")
         (True, False)
     """
-    return tuple(k for k, value in methods.settings(method).items() if isinstance(value, float))
+    return tuple(split(methods.settings(method)).numbers)
 
 
 def check_space(method: str, space: Space) -> None:

@@ -230,7 +230,7 @@ def _fitting(
     most = min(most, len(cells))
     if most < 2:
         return 1
-    numbers = programs.numbers(settings) | programs.held_out(settings, case.splits)
+    numbers = programs.arguments(settings, case.splits.validation)
     size = fitting_size(program, numbers, case.original, case.forget, case.retain, most=most)
     if size < most:
         say(f"{size} of {most} cells at once fit the memory of the device")
@@ -247,12 +247,12 @@ def _run(
 ) -> None:
     """Runs one group. The last one is filled up with copies, so that all share one program."""
     members = [cells[i % len(cells)] for i in range(size)]
-    told = programs.held_out(settings, case.splits)
+    shared = programs.arguments(settings, case.splits.validation)
     label = folder / f"{cells[0].path.stem} and {len(cells) - 1} more"
     with show_progress(label) as on_progress:
         group = run_group(
             program,
-            [programs.numbers(settings | cell.point) | told for cell in members],
+            [shared | cell.point for cell in members],
             [cell.seed for cell in members],
             case.original,
             case.forget,

@@ -337,7 +337,7 @@ def _try(
             with show_progress(label) as on_progress:
                 outcome = training.run(
                     programs.of_method(case.task, method, settings),
-                    programs.numbers(settings) | programs.held_out(settings, case.splits),
+                    programs.arguments(settings, case.splits.validation),
                     case.original,
                     case.forget,
                     case.retain,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods, training
-from jaxunlearn.data import Examples, Splits
+from jaxunlearn.data import Examples
 from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.training import devices, programs
 from jaxunlearn.types import InputError
@@ -110,10 +110,10 @@ def test_a_group_trains_as_the_ordinary_program_trains_each_model():
 
 
 def test_a_guard_looks_at_the_same_validation_data_as_in_a_run(monkeypatch):
-    """Of many validation examples, the few that `programs.held_out` takes decide all of it."""
+    """Of many validation examples, the few that `programs.arguments` takes decide all of it."""
     monkeypatch.setattr(programs, "_MOST_AUDITED", 4)
     settings = methods.settings("gradient_ascent", QUICK | {"guard_budget": 0.01, "guard_every": 2})
-    numbers = programs.numbers(settings)
+    numbers = programs.split(settings).numbers
     run, keys, weights = (
         shadows.train(toy.TASK, "gradient_ascent", settings),
         jax.random.split(jax.random.key(1), 2),
@@ -123,8 +123,7 @@ def test_a_guard_looks_at_the_same_validation_data_as_in_a_run(monkeypatch):
     arguments = (pool(), unseen, jnp.asarray(FORGET), jnp.asarray(RETAIN))
     found = run(numbers, keys, *weights, *arguments)
     watched = Examples.from_arrays(np.zeros((18, 1, 1, 1), np.uint8), np.zeros(18, np.int32))
-    splits = Splits(watched, watched, watched, watched, watched)
-    seen = np.asarray(programs.held_out(settings, splits)["held_out"]["index"])
+    seen = np.asarray(programs.arguments(settings, watched)["held_out"]["index"])
     assert seen.tolist() == [0, 5, 11, 17]
     for positions, same in ((np.delete(np.arange(18), seen), True), (seen, False)):
         spoilt = {"image": unseen["image"].at[positions].add(3.0)}
