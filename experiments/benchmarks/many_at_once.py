@@ -3,11 +3,11 @@
     pip install '.[bench]'        (PyTorch, for the shadow models; the sweeps do without)
     python experiments/benchmarks/many_at_once.py [mlp | vit | resnet | shadows ...]
 
-The sweep is one program, as `jaxunlearn sweep` runs it: a `vmap` on GPUs; on CPUs the members take
-turns inside. Beside it stand 16 separate runs of EUPMU in this process, which share a compiled
-program too, since numbers are its arguments; 16 commands would each compile it, or read it. Beside
-the shadow models stands a PyTorch loop that trains one model after the other on the same batches. A
-row is refused unless the weights of every run agree to 1e-3. Compilation stands apart.
+The sweep is one program under `vmap`, as `jaxunlearn sweep` runs it on GPUs; on CPUs its runs take
+turns. Beside it stand 16 separate runs of EUPMU in this process, which share a compiled program
+too, since numbers are its arguments; 16 commands would each compile it, or read it. Beside the
+shadow models stands a PyTorch loop that trains one model after the other on the same batches. A row
+is refused unless the weights of every run agree to 1e-3. Compilation stands apart.
 
 What is finished is kept in `results/many_at_once_cpu.json`, or `_gpu.json` on a machine with a GPU,
 and is run again only if it is named. The table is the `.md` file of that name.
@@ -41,7 +41,8 @@ from jaxunlearn.data import order as data_order
 from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
-from jaxunlearn.training.groups import run_group
+from jaxunlearn.training.compilation import compilation_seconds
+from jaxunlearn.training.groups import Member, run_many
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Weights
 
@@ -106,9 +107,10 @@ def sweep(name: str, kind: str) -> Row:
     forget, retain = examples(0, 128, IMAGE), examples(128, 1024, IMAGE)
     tolerances = np.linspace(0.0, 0.15, RUNS)
     numbers = [programs.split(settings).numbers | {"tolerance": float(t)} for t in tolerances]
+    members = [Member(each, 0, start, forget, retain) for each in numbers]
 
     def together() -> Any:
-        return run_group(program, numbers, [0] * RUNS, start, forget, retain, num_steps=steps)
+        return list(run_many(program, members, num_steps=steps, most=RUNS))
 
     def one_by_one() -> Any:
         outcomes = [
@@ -117,15 +119,17 @@ def sweep(name: str, kind: str) -> Row:
         ]
         return jax.block_until_ready(outcomes)
 
-    group, singles = together(), one_by_one()
+    with compilation_seconds() as compiling:
+        group = together()
+    singles = one_by_one()
     alone = [(single.state.params, single.state.model_state) for single in singles]
     return {
         "program": f"sweep of {RUNS}, {model}",
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(start.params)),
         "steps": steps,
         "at_most": target,
-        "difference": checked(zip(group.weights, alone, strict=True)),
-        "together_compile_seconds": round(group.compile_seconds, 1),
+        "difference": checked(zip([run.weights for run in group], alone, strict=True)),
+        "together_compile_seconds": round(sum(compiling), 1),
         "one_compile_seconds": round(singles[0].compile_seconds, 1),
         "compilations_one_by_one": sum(single.compile_seconds > 0 for single in singles),
         **in_turns(together, one_by_one),
@@ -144,17 +148,16 @@ def shadow_models(kind: str) -> Row:
     task = classification(models.create("mlp-tiny", 10), image_shape=shape, num_classes=10)
     given = {"num_steps": steps, "retain_batch_size": batch, "learning_rate_schedule": "constant"}
     settings = methods.settings("retrain", given)
-    program = shadows.train(task, "retrain", settings)
     pool = examples(0, 1024, shape)
     keys = jax.vmap(jax.random.key)(jnp.arange(SHADOWS))
-    start = jax.block_until_ready(shadows.new_weights(task, keys))
-    numbers = {name: jnp.float32(value) for name, value in programs.split(settings).numbers.items()}
+    starts = [shadows.new_weights(task, key) for key in keys]
     draw = np.random.default_rng(0)
     order = np.stack([draw.permutation(1024) for _ in range(SHADOWS)])
-    forget, retain = jnp.asarray(order[:, :64]), jnp.asarray(order[:, 64:576])
+    forget, retain = list(order[:, :64]), list(order[:, 64:576])
 
     def together() -> Any:
-        return jax.block_until_ready(program(numbers, keys, *start, pool, pool, forget, retain))
+        ends = shadows.train(task, "retrain", settings, keys, starts, pool, forget, retain)
+        return jax.block_until_ready(ends)
 
     def visited(key: jax.Array, learned: jax.Array) -> jax.Array:
         """The batches of one model, which PyTorch gets ready-made."""
@@ -162,14 +165,11 @@ def shadow_models(kind: str) -> Row:
         stream = data_order.visits(child, {"index": learned}, jnp.int32(0), batch, steps)
         return learned[stream["position"]]
 
-    batches = tensor(jax.jit(jax.vmap(visited))(keys, retain)).long()
+    batches = tensor(jax.jit(jax.vmap(visited))(keys, jnp.asarray(order[:, 64:576]))).long()
     images = tensor(pool["image"]).movedim(-1, 1)
     labels = tensor(pool["label"]).long()
 
-    def nth(tree: Any, n: int) -> Any:
-        return torch_models.carried(jax.tree.map(lambda leaf: leaf[n], tree))
-
-    first = [nth(start[0], n) for n in range(SHADOWS)]
+    first = [torch_models.carried(start.params) for start in starts]
 
     def one_by_one() -> list[list[np.ndarray]]:
         found = []
@@ -185,12 +185,12 @@ def shadow_models(kind: str) -> Row:
         return found
 
     began = time.perf_counter()
-    params = jax.device_get(together()[0])
+    ends = [torch_models.carried(jax.device_get(end.params)) for end in together()]
     compiling = time.perf_counter() - began
-    ours = [[leaf.numpy(force=True) for leaf in leaves(nth(params, n))] for n in range(SHADOWS)]
+    ours = [[leaf.numpy(force=True) for leaf in leaves(end)] for end in ends]
     row = {
         "program": f"{SHADOWS} shadow models, mlp-tiny; theirs is PyTorch's loop",
-        "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(starts[0].params)),
         "steps": steps,
         "at_most": round(1 / 3, 3),
         "difference": checked(zip(ours, one_by_one(), strict=True)),

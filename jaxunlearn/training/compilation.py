@@ -6,6 +6,7 @@ run. Importing the library changes nothing: only the command does.
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -55,6 +56,39 @@ def make_room() -> bool:
 
     jax.clear_caches()
     return True
+
+
+_MOST_EXECUTABLES = 64
+_executables: dict[Any, Any] = {}  # the one that was used last stands last
+
+
+def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
+    """The executable of a jitted function for arguments like these, compiled once.
+
+    The 64 that were used last are kept. In the process of a command, programs that come to be too
+    many for it are all let go first (`make_room`).
+
+    Args:
+        function: from `jax.jit`.
+        *args: its arguments; what counts is their shapes, types and devices.
+
+    Returns:
+        The executable, and the seconds it took to compile: 0 if it was at hand.
+    """
+    import jax
+
+    leaves, structure = jax.tree.flatten(args)
+    signature = (function, structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
+    if signature in _executables:
+        _executables[signature] = _executables.pop(signature)
+        return _executables[signature], 0.0
+    if make_room():
+        _executables.clear()
+    while len(_executables) >= _MOST_EXECUTABLES:
+        del _executables[next(iter(_executables))]
+    clock = time.perf_counter()
+    _executables[signature] = function.lower(*args).compile()
+    return _executables[signature], time.perf_counter() - clock
 
 
 def is_out_of_memory(error: Exception) -> bool:

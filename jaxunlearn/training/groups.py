@@ -1,18 +1,15 @@
-"""Many runs of one method as one program: training's, over a group of numbers and keys.
+"""Many runs of one method: groups of them as one program on accelerators, in turns on CPUs.
 
-On accelerators this is a `vmap`. On CPUs, which one run keeps busy, the members take turns instead,
-a chunk each, inside the one compiled program: what a member works on stays in the caches, and
-convolutions keep kernels of their own, not one for each member.
-
-The members of a group share weights to start from, data and all settings but the floating-point
-ones; each has numbers and a seed of its own, and ends where it would have ended alone. One that
-diverges stands still from there on, and its neighbours go on.
+A group is the program of one run under `vmap`, over numbers and keys, and over everything else that
+its members do not share. A CPU is busy with a single run, so there the runs take turns: the weights
+that one works on stay in the caches, and convolutions keep their fast kernels. Either way a run
+ends as it would alone, and one that diverges leaves its neighbours alone.
 """
 
 import functools
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -22,204 +19,221 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxunlearn.methods import guard_records
-from jaxunlearn.training import Numbers, Program, Progress, executable_for
+from jaxunlearn.training.compilation import executable_for
 from jaxunlearn.training.devices import replicate
+from jaxunlearn.training.loop import Diverged, Progress, run, run_key, stops_of, stretches
+from jaxunlearn.training.programs import Numbers, Program
 from jaxunlearn.types import Arrays, Weights
 
 
-class Group(NamedTuple):
-    """A finished group.
+class Member(NamedTuple):
+    """One run of many. Members share whatever is the same object, such as the data.
 
     Attributes:
-        weights: of each member, or None if it diverged.
-        guards: of each member, from `methods.guard_records`; empty without a guard.
-        diverged: the step at which a loss or a weight of each member became NaN or infinite, or
-            None.
-        seconds: what the whole group took, without compilation.
-        compile_seconds: what its compilation took.
+        numbers: arguments of the program beside the data; arrays among them must be shared.
+        seed: seed of the run's key, or the key.
+        start: weights to begin with; not modified.
+        forget: all forget examples.
+        retain: all retain examples.
     """
 
-    weights: list[Weights | None]
-    guards: list[dict[str, Any]]
-    diverged: list[int | None]
+    numbers: Numbers
+    seed: int | jax.Array
+    start: Weights
+    forget: Arrays
+    retain: Arrays
+
+
+class Finished(NamedTuple):
+    """One of many runs, finished.
+
+    Attributes:
+        weights: the weights; None if the run diverged.
+        guard: the record of the guard, from `methods.guard_records`, if there is one.
+        diverged: step at which a loss or a weight became NaN or infinite, or None.
+        seconds: duration without compilation: this run's share of its group.
+        group_size: how many runs ran at once.
+    """
+
+    weights: Weights | None
+    guard: dict[str, Any] | None
+    diverged: int | None
     seconds: float
-    compile_seconds: float
+    group_size: int
 
 
-def run_group(
+def at_once(most: int = 16) -> int:
+    """How many runs may run at once: `most`, or one on CPUs, where runs take turns."""
+    return 1 if jax.default_backend() == "cpu" else most
+
+
+def run_many(
     program: Program,
-    numbers: Sequence[Numbers],
-    seeds: Sequence[int],
-    start: Weights,
-    forget: Arrays,
-    retain: Arrays,
+    members: Iterable[Member],
     *,
     num_steps: int,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Group:
-    """Runs all members of a group to their ends, in one compiled program.
-
-    Args:
-        program: from `training.compile_program`.
-        numbers: the floating-point settings of each member, G of them, and the same arrays of all
-            that the method is told beside the data.
-        seeds: of the key of each member, G of them.
-        start: the weights that all members begin with; not modified.
-        forget: all forget examples.
-        retain: all retain examples.
-        num_steps: how many steps in all.
-        on_progress: called after each chunk, with the means over the members that still run.
-
-    Returns:
-        The group.
-    """
-    init, chunk = _grouped(program)
-    size, mesh = len(numbers), program.mesh
-    inputs = _inputs(program, numbers, seeds, start, forget, retain)
-    stacked, told, *_, forget, retain = inputs
-    begin, compile_seconds = executable_for(init, *inputs)
-    clock = time.perf_counter()
-    state = jax.block_until_ready(begin(*inputs))
-    seconds = time.perf_counter() - clock
-    diverged: list[int | None] = [None] * size
-    advance, more = executable_for(
-        chunk, stacked, told, state, forget, retain, _limits(diverged, 0, mesh)
-    )
-    compile_seconds += more
-
-    step = 0
-    while step < num_steps and None in diverged:
-        clock = time.perf_counter()
-        step = min(step + program.chunk_steps, num_steps)
-        limits = _limits(diverged, step, mesh)
-        state, history, finite = advance(stacked, told, state, forget, retain, limits)
-        reached, finite = np.asarray(state.step), np.asarray(finite)
-        seconds += time.perf_counter() - clock
-        for i in range(size):
-            if diverged[i] is None and not finite[i]:
-                diverged[i] = int(reached[i])
-        alive = np.array([at is None for at in diverged])
-        if alive.any():
-            last = (step - 1) % program.chunk_steps
-            means = {k: float(np.asarray(h)[alive, last].mean()) for k, h in history.items()}
-            on_progress(Progress(step, num_steps, seconds, means))
-    members = jax.device_get((state.params, state.model_state))
-    weights = [
-        None if diverged[i] is not None else Weights(*jax.tree.map(itemgetter(i), members))
-        for i in range(size)
-    ]
-    guards = guard_records(state) if told else []
-    return Group(weights, guards, diverged, seconds, compile_seconds)
-
-
-def fitting_size(
-    program: Program,
-    numbers: Numbers,
-    start: Weights,
-    forget: Arrays,
-    retain: Arrays,
-    *,
     most: int,
-) -> int:
-    """How many runs fit the memory of a device at once, by what the compiler says it needs.
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Finished]:
+    """Runs all members to their ends, as many at once as fit the memory.
 
     Args:
-        program: from `training.compile_program`.
-        numbers: of any member.
-        start: the weights that all members begin with.
-        forget: all forget examples.
-        retain: all retain examples.
-        most: the largest group that is wanted; if it fits, `run_group` compiles nothing more.
+        program: a `Program`.
+        members: the runs.
+        num_steps: number of steps of each.
+        most: largest number of runs at once, see `at_once`.
+        on_progress: function called after each chunk, with means over a group.
 
-    Returns:
-        The size of a group, from 1 to `most`; 1 is not judged.
+    Yields:
+        What became of each member, in order.
     """
-    size, limit = most, memory_limit()
+    waiting = iter(members)
+    first = list(islice(waiting, most))
+    size = fitting_size(program, first)
+    waiting = chain(first, waiting)
+    del first
+    while group := list(islice(waiting, size)):
+        if size == 1:
+            yield _alone(program, group[0], num_steps, on_progress)
+        else:  # the last group is filled up, so that all share one program
+            filled = group + group[:1] * (size - len(group))
+            yield from _together(program, filled, num_steps, on_progress)[: len(group)]
+
+
+def fitting_size(program: Program, members: list[Member]) -> int:
+    """How many of the first members fit the memory of a device at once; one is not judged."""
+    size, limit = len(members), memory_limit()
     while size > 1:
-        needed = memory_needed(program, [numbers] * size, start, forget, retain)
+        needed = memory_needed(program, members[:size])
         if needed <= limit:
             break
         size = max(1, min(size - 1, int(size * limit / needed)))  # what is shared does not shrink
-    return size
+    return max(size, 1)
 
 
-def memory_needed(
-    program: Program, numbers: Sequence[Numbers], start: Weights, forget: Arrays, retain: Arrays
-) -> int:
+def memory_needed(program: Program, members: list[Member]) -> int:
     """The bytes that a group needs on a device while it runs, from its compiled program."""
-    init, chunk = _grouped(program)
-    inputs = _inputs(program, numbers, [0] * len(numbers), start, forget, retain)
+    grouped, inputs = _group(program, members)
     everywhere = NamedSharding(program.mesh, PartitionSpec())
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        jax.eval_shape(init, *inputs),
+        jax.eval_shape(grouped.init, *inputs),
     )
-    limits = _limits([None] * len(numbers), 0, program.mesh)
-    compiled, _ = executable_for(chunk, *inputs[:2], state, *inputs[-2:], limits)
+    stops = replicate(jnp.zeros(len(members), jnp.int32), program.mesh)
+    compiled, _ = executable_for(grouped.chunk, inputs[0], state, *inputs[-2:], stops)
     found = compiled.memory_analysis()
     together = found.argument_size_in_bytes + found.output_size_in_bytes
-    return together + found.temp_size_in_bytes - found.alias_size_in_bytes
+    return int(together + found.temp_size_in_bytes - found.alias_size_in_bytes)
 
 
 def memory_limit() -> int:
-    """The bytes of a device that groups may take: nine tenths; of a CPU's memory, half."""
-    told = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in told:
-        return int(0.9 * told["bytes_limit"])
+    """The bytes of a device that groups may use: nine tenths; half of a CPU's memory."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return int(0.9 * statistics["bytes_limit"])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _inputs(
+def _alone(
+    program: Program, member: Member, num_steps: int, on_progress: Callable[[Progress], None]
+) -> Finished:
+    numbers, seed, start, forget, retain = member
+    try:
+        outcome = run(
+            program,
+            numbers,
+            start,
+            forget,
+            retain,
+            num_steps=num_steps,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    except Diverged as error:
+        return Finished(None, None, error.step, error.seconds, 1)
+    weights = Weights(outcome.state.params, outcome.state.model_state)
+    guard = guard_records(outcome.state)[0] if "held_out" in numbers else None
+    return Finished(weights, guard, None, outcome.seconds, 1)
+
+
+def _together(
     program: Program,
-    numbers: Sequence[Numbers],
-    seeds: Sequence[int],
-    start: Weights,
-    forget: Arrays,
-    retain: Arrays,
-) -> tuple[Any, ...]:
-    """The arguments of a group's `init`: numbers, arrays told, keys, weights and data."""
-    stacked = {
-        name: jnp.asarray([member[name] for member in numbers], jnp.float32)
-        for name, value in numbers[0].items()
-        if isinstance(value, float)
+    members: list[Member],
+    num_steps: int,
+    on_progress: Callable[[Progress], None],
+) -> list[Finished]:
+    grouped, inputs = _group(program, members)
+    numbers, data, size = inputs[0], inputs[-2:], len(members)
+    init, _ = executable_for(grouped.init, *inputs)
+    diverged: list[int | None] = [None] * size
+    seconds, step = 0.0, 0
+
+    def stops() -> Iterator[np.ndarray]:
+        """Members that diverged take no more steps."""
+        for stop in stops_of(0, num_steps, program.chunk_steps):
+            if None in diverged:
+                yield np.array([stop if at is None else 0 for at in diverged])
+
+    state = jax.block_until_ready(init(*inputs))
+    for stretch in stretches(grouped, numbers, state, lambda step: data, stops()):
+        state, reached = stretch.state, np.asarray(stretch.state.step)
+        seconds += stretch.seconds
+        for i in np.flatnonzero(~stretch.finite):
+            diverged[i] = int(reached[i]) if diverged[i] is None else diverged[i]
+        alive = [at is None for at in diverged]
+        if any(alive):
+            step = int(reached.max())
+            last = (step - 1) % program.chunk_steps
+            means = {k: float(h[alive, last].mean()) for k, h in stretch.history.items()}
+            on_progress(Progress(step, num_steps, seconds, means))
+    ends = jax.device_get((state.params, state.model_state))
+    guards = guard_records(state) if "held_out" in members[0].numbers else [None] * size
+    return [
+        Finished(
+            Weights(*jax.tree.map(itemgetter(i), ends)) if diverged[i] is None else None,
+            guards[i],
+            diverged[i],
+            seconds / size,
+            size,
+        )
+        for i in range(size)
+    ]
+
+
+def _group(program: Program, members: list[Member]) -> tuple[Program, tuple[Any, ...]]:
+    """The program of a group, and the arguments of its `init`; what is shared is there once."""
+    first = members[0]
+    fixed = {k: v for k, v in first.numbers.items() if not isinstance(v, float)}
+    numbers = {
+        k: jnp.asarray([member.numbers[k] for member in members], jnp.float32)
+        for k in first.numbers
+        if k not in fixed
     }
-    told = {name: value for name, value in numbers[0].items() if name not in stacked}
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-    return replicate((stacked, told, keys, *start, forget, retain), program.mesh)
-
-
-def _limits(diverged: list[int | None], step: int, mesh: Any) -> jax.Array:
-    """Where each member shall stop: those that diverged take no more steps."""
-    return replicate(jnp.asarray([step if at is None else 0 for at in diverged], jnp.int32), mesh)
+    keys = jnp.stack([run_key(member.seed) for member in members])
+    rest, axes = [], []
+    for name in ("start", "forget", "retain"):
+        each = [getattr(member, name) for member in members]
+        shared = all(one is each[0] for one in each)
+        rest.append(each[0] if shared else jax.tree.map(lambda *x: jnp.stack(x), *each))
+        axes.append(None if shared else 0)
+    (params, model_state), forget, retain = rest
+    inputs = ((numbers, fixed), keys, params, model_state, forget, retain)
+    return _grouped(program, tuple(axes)), replicate(inputs, program.mesh)
 
 
 @functools.lru_cache
-def _grouped(program: Program) -> tuple[Any, Any]:
-    """Both functions of a program for a whole group. Weights and data are shared in the first."""
+def _grouped(program: Program, axes: tuple[int | None, ...]) -> Program:
+    """A program whose `init` and `chunk` are those of a whole group."""
+    start, *data = axes
 
-    def init(numbers: Numbers, told: Numbers, *others: Any) -> Any:
-        return program.init(numbers | told, *others)
+    def init(numbers: tuple[Numbers, Numbers], *others: Any) -> Any:
+        return program.init(numbers[0] | numbers[1], *others)
 
-    def chunk(numbers: Numbers, told: Numbers, *others: Any) -> Any:
-        return program.chunk(numbers | told, *others)
+    def chunk(numbers: tuple[Numbers, Numbers], *others: Any) -> Any:
+        return program.chunk(numbers[0] | numbers[1], *others)
 
-    over = _in_turn if program.mesh.devices.flat[0].platform == "cpu" else jax.vmap
-    return (
-        jax.jit(over(init, in_axes=(0, None, 0, None, None, None, None))),
-        jax.jit(over(chunk, in_axes=(0, None, 0, None, None, 0)), donate_argnums=2),
+    of_numbers = (0, None)
+    return program._replace(
+        init=jax.jit(jax.vmap(init, in_axes=(of_numbers, 0, start, start, *data))),
+        chunk=jax.jit(jax.vmap(chunk, in_axes=(of_numbers, 0, *data, 0)), donate_argnums=1),
     )
-
-
-def _in_turn(function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
-    """What `vmap` would give, one member after the other."""
-
-    def whole(*args: Any) -> Any:
-        def one(own: list[Any]) -> Any:
-            rest = iter(own)
-            pairs = zip(args, in_axes, strict=True)
-            return function(*(arg if axis is None else next(rest) for arg, axis in pairs))
-
-        own = [arg for arg, axis in zip(args, in_axes, strict=True) if axis is not None]
-        return jax.lax.map(one, own)
-
-    return whole

@@ -85,18 +85,18 @@ def check_devices() -> None:
         ) from error
 
 
-def meet(where: str) -> None:
-    """Waits until all processes are here, and so for what the first one has written.
+def barrier(name: str) -> None:
+    """Waits for all processes, and so for the files that the first one has written.
 
     Args:
-        where: a name of the place, the same for all.
+        name: name of the barrier, the same for all.
     """
     if jax.distributed.is_initialized():
-        multihost_utils.sync_global_devices(where)
+        multihost_utils.sync_global_devices(name)
 
 
-def any_says(flag: bool) -> bool:
-    """Whether one of the processes says so; all must ask."""
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in one of the processes; all must call this."""
     if not jax.distributed.is_initialized():
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

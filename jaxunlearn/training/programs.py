@@ -1,24 +1,224 @@
-"""The program of a method, and its arguments beside the data.
+"""The program of a method: its compiled form, and its arguments beside the data.
 
-The settings of a method split into constants, which are compiled in, and numbers, which are
-arguments of the program. So runs that differ in numbers only share one program, compiled once.
+A `Program` compiles a method once: `init`, and a chunk of many steps over the batches that
+`batches` draws for it. The settings of a method split into constants, which are compiled in, and
+numbers, which are arguments. A chunk sees batches only, so other numbers, seeds, lengths and sizes
+of data share the compiled chunk.
 """
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxunlearn import methods, training
-from jaxunlearn.data import Examples
-from jaxunlearn.data.examples import to_device
+from jaxunlearn import methods
+from jaxunlearn.data.order import Shuffled, gathered, shuffled, stretch, take
+from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
 from jaxunlearn.tasks.spread import check_shares, spread
-from jaxunlearn.training import Numbers, Program
-from jaxunlearn.training.devices import Placement, place
-from jaxunlearn.types import InputError, Method, Task
+from jaxunlearn.training.devices import (
+    Placement,
+    check_divides,
+    mapped,
+    place,
+    shardings,
+    split_batch,
+)
+from jaxunlearn.training.streaming import Unread
+from jaxunlearn.types import (
+    Arrays,
+    Batch,
+    InputError,
+    Method,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
 
+Numbers = dict[str, Any]
 _MOST_AUDITED = 1024
+
+
+class Program(NamedTuple):
+    """A method, compiled.
+
+    Attributes:
+        init: `init(numbers, key, params, model_state, forget, retain) -> TrainState`.
+        chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps
+            until `stop`, or until a loss is not finite; `finite` says whether all losses and the
+            weights are. Either data set is all examples, or the batches of the coming steps, with
+            leaves `[chunk_steps, ...]` and "epoch" among them; the latter compiles once for data of
+            any size. `state` is donated. `history` has one array `[chunk_steps]` per metric.
+        shuffles: for forget and for retain data `shuffle(numbers, key, step, arrays) -> Shuffled`,
+            the permutations from a step on. This alone takes longer with more data.
+        batches: `batches(numbers, step, shuffled, forget, retain) -> (forget, retain)`: the batches
+            of the next `chunk_steps` steps, `[chunk_steps, B, ...]` and
+            `[chunk_steps, retain batches, B, ...]`. Of examples of which only the "index" is given,
+            it is what they visit: "position" and "epoch".
+        chunk_steps: the largest number of steps of one chunk.
+        mesh: the devices.
+    """
+
+    init: Callable[..., TrainState]
+    chunk: Callable[..., tuple[TrainState, dict[str, jax.Array], jax.Array]]
+    shuffles: tuple[Callable[..., Shuffled], Callable[..., Shuffled]]
+    batches: Callable[..., tuple[Batch, Batch]]
+    chunk_steps: int
+    mesh: Mesh
+
+
+def compile_program(
+    build: Callable[[Numbers], Method],
+    *,
+    forget_batch_size: int,
+    retain_batch_size: int,
+    chunk_steps: int,
+    mesh: Mesh,
+    axis_name: str | None = None,
+) -> Program:
+    """The compiled form of the method that `build` makes from (traced) numbers.
+
+    Args:
+        build: `build(numbers) -> Method`.
+        forget_batch_size: examples in the forget batch of a step.
+        retain_batch_size: examples in each retain batch of a step.
+        chunk_steps: the largest number of steps between two looks at the run.
+        mesh: the devices, from `parallel.make_mesh`.
+        axis_name: run by `pmap` over the axis of that name, with a method of a task that is
+            `spread` over it; None runs by sharded jit.
+
+    Returns:
+        A `Program`.
+
+    Raises:
+        InputError: a batch that does not divide over the devices.
+    """
+    check_divides(mesh, forget_batch_size=forget_batch_size, retain_batch_size=retain_batch_size)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    @fast_in_loops
+    def begin(
+        numbers: Numbers,
+        key: jax.Array,
+        params: Params,
+        model_state: ModelState,
+        forget: Arrays,
+        retain: Arrays,
+    ) -> TrainState:
+        data = forget or Unread(), retain or Unread()
+        return build(numbers).init(key, params, model_state, *data)
+
+    @fast_in_loops
+    def step(
+        numbers: Numbers, state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return build(numbers).step(state, forget, retain)
+
+    if axis_name is not None:
+        begin, step = mapped(begin, mesh, axis_name), mapped(step, mesh, axis_name)
+
+    def shared(batch: Batch, axis: int = 0) -> Batch:
+        """The batch on the devices: a share on each, or all of it, of which `pmap` takes shares."""
+        if axis_name is None:
+            return split_batch(batch, mesh, axis)
+        return jax.lax.with_sharding_constraint(batch, everywhere)
+
+    def placed(state: TrainState) -> TrainState:
+        return jax.lax.with_sharding_constraint(state, shardings(state, mesh))
+
+    @jax.jit
+    def init(*args: Any) -> TrainState:
+        return placed(begin(*args))
+
+    def per_step(numbers: Numbers) -> tuple[int, int]:
+        """How many examples a step takes."""
+        return forget_batch_size, build(numbers).retain_batches * retain_batch_size
+
+    def shuffle(
+        numbers: Numbers, key: jax.Array, first_step: jax.Array, arrays: Arrays, *, part: int
+    ) -> Shuffled:
+        child = jax.random.fold_in(jax.random.wrap_key_data(key), 2 + part)
+        found = shuffled(child, arrays, first_step, per_step(numbers)[part], chunk_steps)
+        return jax.lax.with_sharding_constraint(found, everywhere)
+
+    of_forget, of_retain = (jax.jit(functools.partial(shuffle, part=part)) for part in range(2))
+    shuffles = of_forget, of_retain
+
+    def order(
+        numbers: Numbers, first_step: jax.Array, permuted: Sequence[Shuffled]
+    ) -> tuple[Batch, Batch]:
+        """What the next steps visit."""
+        of_forget, of_retain = (
+            stretch(each, first_step, count, chunk_steps)
+            for each, count in zip(permuted, per_step(numbers), strict=True)
+        )
+        stacked = (chunk_steps, -1, retain_batch_size)
+        of_retain = jax.tree.map(lambda x: x.reshape(stacked), of_retain)
+        return jax.lax.with_sharding_constraint((of_forget, of_retain), everywhere)
+
+    @jax.jit
+    def batches(
+        numbers: Numbers,
+        first_step: jax.Array,
+        permuted: Sequence[Shuffled],
+        forget: Arrays,
+        retain: Arrays,
+    ) -> tuple[Batch, Batch]:
+        of_forget, of_retain = order(numbers, first_step, permuted)
+        return (
+            gathered(forget, of_forget, functools.partial(shared, axis=1)),
+            gathered(retain, of_retain, functools.partial(shared, axis=2)),
+        )
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def chunk(
+        numbers: Numbers, state: TrainState, forget: Arrays, retain: Arrays, stop: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array], jax.Array]:
+        first_step = state.step
+        permuted = tuple(
+            shuffle(numbers, state.key, first_step, arrays)
+            for shuffle, arrays in zip(shuffles, (forget, retain), strict=True)
+        )
+        forget_order, retain_order = order(numbers, first_step, permuted)
+
+        def one_step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+            """One step, for which sharded parameters are gathered; the rest of the state is not."""
+            i = state.step - first_step
+            forget_batch = shared(take(forget, forget_order, i))
+            retain_batches = shared(take(retain, retain_order, i), axis=1)
+            whole = jax.lax.with_sharding_constraint(state.params, everywhere)
+            state = state._replace(params=whole)
+            state, metrics = step(numbers, state, forget_batch, retain_batches)
+            return placed(state), metrics
+
+        def go_on(carry: tuple[TrainState, Any, jax.Array]) -> jax.Array:
+            state, _, finite = carry
+            return finite & (state.step < stop)
+
+        def advance(carry: tuple[TrainState, Any, jax.Array]) -> tuple[TrainState, Any, jax.Array]:
+            state, history, _ = carry
+            i = state.step - first_step
+            state, metrics = one_step(state)
+            history = jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+            return state, history, _all_finite(metrics)
+
+        _, shapes = jax.eval_shape(one_step, state)
+        history = jax.tree.map(lambda m: jnp.zeros((chunk_steps,), m.dtype), shapes)
+        start = (state, history, jnp.array(True))
+        state, history, finite = jax.lax.while_loop(go_on, advance, start)
+        finite &= _all_finite((state.params, state.model_state))
+        return state, *jax.lax.with_sharding_constraint((history, finite), everywhere)
+
+    return Program(init, chunk, shuffles, batches, chunk_steps, mesh)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 class Split(NamedTuple):
@@ -49,12 +249,12 @@ def is_guarded(settings: dict[str, Any]) -> bool:
     return "guard_budget" in settings
 
 
-def arguments(settings: dict[str, Any], validation: Examples | None = None) -> Numbers:
+def arguments(settings: dict[str, Any], validation: Mapping[str, Any] | None = None) -> Numbers:
     """The arguments of a method's program beside the data.
 
     Args:
         settings: all settings of the method.
-        validation: retain examples that no model was trained on, for the guard.
+        validation: arrays of retain examples that no model was trained on, for the guard.
 
     Returns:
         The numbers among the settings; for a guarded method also "held_out", some of `validation`.
@@ -65,13 +265,14 @@ def arguments(settings: dict[str, Any], validation: Examples | None = None) -> N
     numbers: Numbers = dict(split(settings).numbers)
     if not is_guarded(settings):
         return numbers
-    if validation is None or len(validation) == 0:
+    if validation is None or len(validation["label"]) == 0:
         raise InputError(
             "guard_budget is held on validation data of the retained classes, but there are none; "
             "pretrain with a larger validation_fraction, or leave it out."
         )
-    watched = validation.take(audited(len(validation)))
-    return numbers | {"held_out": to_device(watched)}
+    positions = audited(len(validation["label"]))
+    watched = {name: jnp.asarray(values[positions]) for name, values in validation.items()}
+    return numbers | {"held_out": watched}
 
 
 def audited(count: int) -> np.ndarray:
@@ -124,7 +325,7 @@ def _program(
         check_micro_batch(micro_batch, **sizes)
         if axis_name:
             check_shares(task, mesh.size, **sizes)
-        return training.compile_program(
+        return compile_program(
             build,
             **sizes,
             chunk_steps=min(placement.chunk_steps, compiled_in["num_steps"]),

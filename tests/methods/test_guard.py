@@ -18,7 +18,7 @@ from jaxunlearn import methods, training
 from jaxunlearn.methods._winding_back import wound_back
 from jaxunlearn.training import Program, devices
 from jaxunlearn.training.checkpoints import Checkpointer
-from jaxunlearn.training.groups import run_group
+from jaxunlearn.training.groups import Member, run_many
 from jaxunlearn.transforms import implicit_surgery
 from jaxunlearn.types import Arrays, InputError, Task, TrainState, Weights
 from tests import toy, toy_diffusion
@@ -224,15 +224,19 @@ def test_members_of_a_group_have_budgets_of_their_own() -> None:
     task, rate, budget, start, forget, retain, held_out = problem("classifier")
     program, numbers = compiled(task, "gradient_ascent", True)
     told = numbers | {"learning_rate": 10 * rate, "held_out": held_out}
-    members = [told | {"guard_budget": some} for some in (budget / 5, budget, 1e9)]
-    group = run_group(program, members, [3, 3, 3], start, forget, retain, num_steps=STEPS)
-    assert group.guards[0]["rollbacks"] >= group.guards[1]["rollbacks"] > 0
-    assert group.guards[2]["rollbacks"] == 0 and group.guards[2]["end"] > group.guards[1]["limit"]
-    for weights, record in zip(group.weights, group.guards, strict=True):
+    members = [
+        Member(told | {"guard_budget": some}, 3, start, forget, retain)
+        for some in (budget / 5, budget, 1e9)
+    ]
+    group = list(run_many(program, members, num_steps=STEPS, most=3))
+    weights_of, guards = [each.weights for each in group], [each.guard for each in group]
+    assert guards[0]["rollbacks"] >= guards[1]["rollbacks"] > 0
+    assert guards[2]["rollbacks"] == 0 and guards[2]["end"] > guards[1]["limit"]
+    for weights, record in zip(weights_of, guards, strict=True):
         assert record["end"] <= record["limit"]
         np.testing.assert_allclose(held_out_loss("classifier", weights), record["end"], rtol=1e-5)
     alone = run("classifier")
-    assert_trees_close(group.weights[1], Weights(alone.params, alone.model_state), rtol=1e-5)
+    assert_trees_close(weights_of[1], Weights(alone.params, alone.model_state), rtol=1e-5)
 
 
 def test_a_resumed_run_is_bit_equal_and_its_audits_are_on_record(tmp_path: Any) -> None:

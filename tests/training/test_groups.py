@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods, training
-from jaxunlearn.training import devices, groups, loop
-from jaxunlearn.training.groups import run_group
+from jaxunlearn.training import compilation, devices, groups
+from jaxunlearn.training.groups import Member, run_many
 from jaxunlearn.types import Weights
 from tests import toy
-from tests.helpers import assert_trees_close, assert_trees_equal
+from tests.helpers import assert_trees_close, assert_trees_equal, relative_error
 
 pytestmark = pytest.mark.long
 
@@ -39,13 +39,21 @@ def make_program(name):
     return program, {k: v for k, v in settings.items() if isinstance(v, float)}
 
 
-def inputs():
-    problem = toy.problem()
-    return Weights(problem.params, problem.model_state), problem.forget, problem.retain
+PROBLEM = toy.problem()
+START = Weights(PROBLEM.params, PROBLEM.model_state)
 
 
-def alone(program, numbers, seed):
-    state = training.run(program, numbers, *inputs(), num_steps=NUM_STEPS, seed=seed).state
+def member(numbers, seed, start=START, forget=PROBLEM.forget, retain=PROBLEM.retain):
+    return Member(numbers, seed, start, forget, retain)
+
+
+def at_once(program, members, most=4, **rest):
+    return list(run_many(program, members, num_steps=NUM_STEPS, most=most, **rest))
+
+
+def alone(program, member):
+    numbers, seed, *rest = member
+    state = training.run(program, numbers, *rest, num_steps=NUM_STEPS, seed=seed).state
     return Weights(state.params, state.model_state)
 
 
@@ -53,80 +61,115 @@ def alone(program, numbers, seed):
 def test_every_member_equals_the_run_done_alone(name):
     program, defaults = make_program(name)
     members = [
-        (defaults | {"learning_rate": rate, "weight_decay": decay}, seed)
+        member(defaults | {"learning_rate": rate, "weight_decay": decay}, seed)
         for rate, decay, seed in ((0.01, 0.0, 0), (0.1, 0.0, 0), (0.1, 0.01, 0), (0.1, 0.0, 5))
     ]
-    numbers, seeds = zip(*members, strict=True)
-    group = run_group(program, numbers, seeds, *inputs(), num_steps=NUM_STEPS)
-    assert group.diverged == [None] * 4 and group.seconds > 0
-    for (settings, seed), weights in zip(members, group.weights, strict=True):
-        expected = alone(program, settings, seed)
-        assert_trees_close(weights, expected, rtol=1e-5, atol=1e-6)
-    ends = [np.asarray(weights.params["kernel"]) for weights in group.weights]
+    group = at_once(program, members)
+    assert all(each.diverged is None and each.seconds > 0 for each in group)
+    for one, finished in zip(members, group, strict=True):
+        assert finished.group_size == 4
+        assert_trees_close(finished.weights, alone(program, one), rtol=1e-5, atol=1e-6)
+    ends = [np.asarray(finished.weights.params["kernel"]) for finished in group]
     for i in range(4):  # and so the comparison above could have failed
         for j in range(i):
             assert np.abs(ends[i] - ends[j]).max() > 1e-5
 
 
+def test_members_may_have_weights_and_data_of_their_own():
+    program, defaults = make_program("eupmu_sfron")
+
+    def shifted(tree, by):
+        return jax.tree.map(lambda x: x + by if x.dtype == jnp.float32 else x, tree)
+
+    members = [
+        member(defaults, 0),
+        member(defaults, jax.random.key(0), start=shifted(START, 0.5)),
+        member(defaults, 0, forget=shifted(PROBLEM.forget, 0.5)),
+        member(defaults, 0, retain=shifted(PROBLEM.retain, 0.5)),
+    ]
+    ends = [finished.weights for finished in at_once(program, members)]
+    for i, one in enumerate(members):
+        assert_trees_close(ends[i], alone(program, one), rtol=1e-4, atol=1e-5)
+        assert all(relative_error(ends[i], other) > 1e-3 for other in ends[:i])
+
+
+def test_in_turns_every_run_is_the_run_done_alone_to_the_bit():
+    program, defaults = make_program("finetune")
+    rates = (0.05, 1e30, 0.2)
+    members = [member(defaults | {"learning_rate": rate}, 1) for rate in rates]
+    in_turns = at_once(program, members, most=1)
+    assert [each.group_size for each in in_turns] == [1, 1, 1]
+    assert in_turns[1].weights is None and in_turns[1].diverged >= 1
+    for i in (0, 2):
+        assert_trees_equal(in_turns[i].weights, alone(program, members[i]))
+
+
+def test_runs_take_turns_on_cpus_alone(monkeypatch):
+    assert groups.at_once(16) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert groups.at_once(16) == 16
+
+
 def test_a_diverged_member_spoils_and_stops_nobody():
     program, defaults = make_program("finetune")
-    numbers = [defaults | {"learning_rate": rate} for rate in (0.05, 1e30, 0.2, 1e30)]
+    rates = (0.05, 1e30, 0.2, 1e30)
+    members = [member(defaults | {"learning_rate": rate}, 1) for rate in rates]
     seen = []
-    group = run_group(
-        program, numbers, [1, 1, 1, 1], *inputs(), num_steps=NUM_STEPS, on_progress=seen.append
-    )
+    group = at_once(program, members, on_progress=seen.append)
     with pytest.raises(training.Diverged) as caught:
-        alone(program, numbers[1], 1)
-    assert group.weights[1] is group.weights[3] is None
-    assert f"at step {group.diverged[1]} of" in str(caught.value)
-    healthy = [group.weights[0], group.weights[2]]
-    for settings, weights in zip([numbers[0], numbers[2]], healthy, strict=True):
-        assert_trees_close(weights, alone(program, settings, 1), rtol=1e-5, atol=1e-6)
+        alone(program, members[1])
+    assert group[1].weights is group[3].weights is None
+    assert group[1].diverged == caught.value.step
+    assert f"at step {caught.value.step} of" in str(caught.value)
+    for i in (0, 2):
+        assert_trees_close(group[i].weights, alone(program, members[i]), rtol=1e-5, atol=1e-6)
     assert [progress.step for progress in seen] == [3, 6, 7]
     assert all(np.isfinite(progress.metrics["retain_loss"]) for progress in seen)
 
 
 def test_where_all_diverge_the_group_ends():
     program, defaults = make_program("finetune")
-    numbers = [defaults | {"learning_rate": 1e30}] * 4
+    members = [member(defaults | {"learning_rate": 1e30}, seed) for seed in range(4)]
     seen = []
-    group = run_group(
-        program, numbers, [0, 1, 2, 3], *inputs(), num_steps=NUM_STEPS, on_progress=seen.append
-    )
-    assert group.weights == [None] * 4 and None not in group.diverged
+    group = at_once(program, members, on_progress=seen.append)
+    assert all(each.weights is None and each.diverged for each in group)
     assert seen == []
 
 
-def test_groups_of_one_size_share_a_program_and_leave_their_inputs_alone():
+def test_the_last_group_is_filled_up_and_shares_the_program_and_inputs_stay():
     program, defaults = make_program("finetune")
-    start, forget, retain = inputs()
-    before = jax.tree.map(jnp.copy, (start, forget, retain))
-    for rate, seeds in ((0.01, [0, 1, 2, 3]), (0.3, [4, 5, 6, 7])):
-        numbers = [defaults | {"learning_rate": rate}] * 4
-        group = run_group(program, numbers, seeds, start, forget, retain, num_steps=NUM_STEPS)
-    assert group.compile_seconds == 0
-    assert_trees_equal((start, forget, retain), before)
+    before = jax.tree.map(jnp.copy, PROBLEM)
+    members = [member(defaults | {"learning_rate": 0.01 * i}, i) for i in range(6)]
+    at_once(program, members[:4])
+    compiled = set(compilation._executables)
+    group = at_once(program, members)
+    assert set(compilation._executables) == compiled
+    assert len(group) == 6 and {each.group_size for each in group} == {4}
+    assert_trees_close(group[5].weights, alone(program, members[5]), rtol=1e-5, atol=1e-6)
+    assert_trees_equal(PROBLEM, before)
 
 
 def test_a_group_is_as_large_as_its_memory(monkeypatch):
     program, defaults = make_program("finetune")
+    members = [member(defaults, 0)] * 4
 
     def needed(size):
-        return groups.memory_needed(program, [defaults] * size, *inputs())
+        return groups.memory_needed(program, members[:size])
 
     for limit, expected in ((needed(4), 4), (needed(3), 3), (needed(4) - 1, 3), (1, 1)):
         monkeypatch.setattr(groups, "memory_limit", lambda limit=limit: limit)
-        assert groups.fitting_size(program, defaults, *inputs(), most=4) == expected
-    state = 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(inputs()[0]))
+        assert groups.fitting_size(program, members) == expected
+    state = 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(START))
     assert needed(4) > 2 * state  # the weights and their momentum
 
 
-def test_what_the_memory_was_judged_by_is_what_runs():
+def test_the_program_whose_memory_was_judged_is_the_one_that_runs():
     program, defaults = make_program("finetune")
-    groups.memory_needed(program, [defaults] * 3, *inputs())
-    kept = dict(loop._executables)
-    run_group(program, [defaults] * 3, [0, 1, 2], *inputs(), num_steps=NUM_STEPS)
-    assert len(loop._executables.keys() - kept.keys()) <= 1  # that of `init`
+    members = [member(defaults, seed) for seed in range(3)]
+    groups.memory_needed(program, members)
+    kept = dict(compilation._executables)
+    at_once(program, members, most=3)
+    assert len(compilation._executables.keys() - kept.keys()) <= 1  # that of `init`
 
 
 def test_half_of_this_machine_is_the_limit():

@@ -61,6 +61,6 @@ def test_a_study_runs_on_one_host(tmp_path):
 
 def test_one_process_alone_is_the_first_and_waits_for_nobody():
     assert files.is_first()
-    hosts.meet("nowhere")
-    assert hosts.any_says(True) and not hosts.any_says(False)
+    hosts.barrier("nowhere")
+    assert hosts.any_process(True) and not hosts.any_process(False)
     assert isinstance(files.whole(np.ones(2)), np.ndarray)

@@ -26,7 +26,6 @@ from jaxunlearn.training import (
     Program,
     compilation,
     compile_program,
-    loop,
 )
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.devices import make_mesh, replicate
@@ -305,7 +304,7 @@ def test_data_of_another_size_compile_no_new_chunk(
 
 def executable_of(program: Program) -> Any:
     """The chunk of a program that has run once."""
-    (found,) = [run for key, run in loop._executables.items() if key[0] is program.chunk]
+    (found,) = [run for key, run in compilation._executables.items() if key[0] is program.chunk]
     return found
 
 
@@ -335,25 +334,25 @@ def test_programs_are_let_go_before_they_are_too_many(
     limit.write_text("1\n")
     monkeypatch.setattr(compilation, "_MOST_MAPS", limit)
     monkeypatch.setattr(compilation, "_own_process", False)
-    kept, theirs = len(loop._executables), jax.jit(lambda x: x * 3.0)
+    kept, theirs = len(compilation._executables), jax.jit(lambda x: x * 3.0)
     theirs(jnp.ones(3))
     training.executable_for(jax.jit(lambda x: x + 2.0), jnp.ones(3))
-    assert len(loop._executables) == kept + 1 and theirs._cache_size() == 1  # others' stay
+    assert len(compilation._executables) == kept + 1 and theirs._cache_size() == 1  # others' stay
     monkeypatch.setattr(compilation, "_own_process", True)
     training.executable_for(jax.jit(lambda x: x + 1.0), jnp.ones(3))
-    assert len(loop._executables) == 1 and theirs._cache_size() == 0
+    assert len(compilation._executables) == 1 and theirs._cache_size() == 0
     gc.collect()
     assert maps() < held
     Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
 
 
 def test_the_programs_that_were_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_executables", {})
-    monkeypatch.setattr(loop, "_MOST_EXECUTABLES", 2)
+    monkeypatch.setattr(compilation, "_executables", {})
+    monkeypatch.setattr(compilation, "_MOST_EXECUTABLES", 2)
     first, second, third = (jax.jit(lambda x, c=c: x + c) for c in range(3))
     for function in (first, second, first, third):
         training.executable_for(function, jnp.ones(3))
-    assert [key[0] for key in loop._executables] == [first, third]
+    assert [key[0] for key in compilation._executables] == [first, third]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("1", True), ("2000000000", False), ("?", False)])

@@ -14,7 +14,7 @@ import pytest
 
 from jaxunlearn import models, multiplier, tasks, training
 from jaxunlearn.tasks.spread import spread
-from jaxunlearn.training import Program, compile_program, loop
+from jaxunlearn.training import Program, compilation, compile_program
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.devices import make_mesh, place, shardings
 from jaxunlearn.training.layout import Layout
@@ -48,7 +48,7 @@ def program_of(
 
 def executable_of(program: Program) -> Any:
     """The chunk of a program that has run once."""
-    (found,) = [run for key, run in loop._executables.items() if key[0] is program.chunk]
+    (found,) = [run for key, run in compilation._executables.items() if key[0] is program.chunk]
     return found
 
 

@@ -15,43 +15,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.studies.audits import shadow_models as shadows
-from jaxunlearn.training.programs import split
+from jaxunlearn.training import Diverged
 from jaxunlearn.types import Arrays, Task
 
 
 def memorisation(
     task: Task, settings: dict[str, Any], examples: Arrays, num_models: int = 16, seed: int = 0
 ) -> np.ndarray:
-    """Estimates the memorisation of each example by training new models, one after the other.
+    """Estimates the memorisation of each example by training new models.
 
     Args:
-        task: what is learned.
-        settings: all settings of the training, as of the method "retrain".
-        examples: N of them, an even number or one more.
-        num_models: how many models, an even number.
-        seed: decides the halves, the initial weights and the order of the data.
+        task: the task of the models.
+        settings: all settings of the training, those of the method "retrain".
+        examples: N examples.
+        num_models: number of models, even.
+        seed: seed of the halves, the initial weights and the order of the data.
 
     Returns:
         float64 `[N]`, from -1 to 1.
+
+    Raises:
+        Diverged: a model did.
     """
-    size = examples["label"].shape[0]
-    train = shadows.train(task, "retrain", settings)
-    values = {name: jnp.float32(value) for name, value in split(settings).numbers.items()}
-    rng, labels = np.random.default_rng(seed), np.asarray(examples["label"])
-    learned = np.zeros((num_models, size), bool)
-    right = np.zeros((num_models, size))
-    for model in range(num_models):
-        if model % 2 == 0:
-            order = rng.permutation(size)
-        half = order[: size // 2] if model % 2 == 0 else order[size - size // 2 :]
-        keys = jax.random.fold_in(jax.random.key(seed), model)[None]
-        start = shadows.new_weights(task, keys)
-        positions = jnp.asarray(np.sort(half))
-        weights = train(values, keys, *start, examples, {}, positions[None], positions)
-        probabilities, _ = shadows.predict_group(task, *weights, examples)
+    size, labels = len(examples["label"]), np.asarray(examples["label"])
+    rng, halves = np.random.default_rng(seed), []
+    for _ in range(0, num_models, 2):
+        order = rng.permutation(size)
+        halves += [np.sort(order[: size // 2]), np.sort(order[size - size // 2 :])]
+    root = jax.random.key(seed)
+    keys = jax.vmap(lambda model: jax.random.fold_in(root, model))(jnp.arange(num_models))
+    starts = (shadows.new_weights(task, key) for key in keys)
+    ends = shadows.train(task, "retrain", settings, keys, starts, examples, halves, halves)
+    learned, right = np.zeros((num_models, size), bool), np.zeros((num_models, size))
+    for model, (half, weights) in enumerate(zip(halves, ends, strict=True)):
+        if weights is None:
+            raise Diverged(
+                f"model {model} of memorisation diverged; lower the learning rate of its training."
+            )
         learned[model, half] = True
-        right[model] = np.asarray(probabilities)[0, np.arange(size), labels]
+        probabilities = predict_with(task, weights, examples).probabilities
+        right[model] = probabilities[np.arange(size), labels]
     with_it = (right * learned).sum(axis=0) / learned.sum(axis=0).clip(1)
     without_it = (right * ~learned).sum(axis=0) / (~learned).sum(axis=0).clip(1)
     return with_it - without_it

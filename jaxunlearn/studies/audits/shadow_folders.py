@@ -10,7 +10,7 @@ What is there is not computed again. `models.py` has the program that trains a g
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.evaluation import Predictions
+from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.evaluation.ulira import logit_confidence
 from jaxunlearn.files import DAMAGE, write_arrays, write_record
 from jaxunlearn.studies.audits import shadow_models as shadows
@@ -28,7 +28,7 @@ from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import say
 from jaxunlearn.studies.runs import train as stages
 from jaxunlearn.studies.workspace import Workspace
-from jaxunlearn.training import Diverged, programs
+from jaxunlearn.training import Diverged
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
         problem: what is learned.
         task: the task.
         pool: the examples to learn from.
-        unseen: validation examples, which objectives that end at unseen data look at.
+        unseen: examples that no model learns, for guards and objectives that end at unseen data.
         test: the test examples.
         plan: who sees what.
         seed: of the shadow models' keys.
@@ -119,11 +119,14 @@ class Group:
 
     def original(self) -> Said:
         """What the original models say; their weights are kept for unlearning."""
-        plan = self.setting.plan
+        retain = self.setting.plan.retain
 
-        def train() -> Weights:
-            weights = self._from_scratch(_ORIGINAL, self._with_forget(plan.retain))
-            Checkpointer(self.folder / "original").save(0, weights, {})
+        def train() -> list[Weights | None]:
+            learned = [np.concatenate([retain, forget]) for forget in self._forget()]
+            weights = self._from_scratch(_ORIGINAL, learned)
+            if None not in weights:
+                stacked = jax.tree.map(lambda *x: jnp.stack(x), *weights)
+                Checkpointer(self.folder / "original").save(0, stacked, {})
             return weights
 
         return self._say("original", self.setting.problem.training_settings(), train)
@@ -131,51 +134,50 @@ class Group:
     def retrained(self) -> Said:
         """What the retrained models say."""
         settings = self.setting.problem.training_settings()
-        retain = self.setting.plan.retain
+        retain = [self.setting.plan.retain] * len(self._forget())
         return self._say("retrain", settings, lambda: self._from_scratch(_RETRAINED, retain))
 
     def unlearned(self, name: str, method: str, settings: dict[str, Any]) -> Said:
         """What the original models say after unlearning by a method."""
         plan, task = self.setting.plan, self.setting.task
 
-        def train() -> Weights:
+        def train() -> list[Weights | None]:
             keys = self.keys(_UNLEARNED)
-            shapes = jax.eval_shape(lambda k: Weights(*shadows.new_weights(task, k)), keys)
+            shapes = jax.eval_shape(lambda k: jax.vmap(task.init)(k), keys)
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             target = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), shapes
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+                Weights(*shapes),
             )
             start, _ = Checkpointer(self.folder / "original").restore(target)
             kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setting.pool)
-            for member in range(keys.shape[0]):
-                original = jax.tree.map(itemgetter(member), start)
+            originals = [jax.tree.map(itemgetter(i), start) for i in range(len(keys))]
+            for original in originals:
                 stages.check_original(task, method, original, kept, settings)
-            return self._run(method, settings, keys, start, plan.retain)
+            return self._run(method, settings, keys, originals, [plan.retain] * len(keys))
 
         return self._say(name, {"method": method} | settings, train)
 
-    def _from_scratch(self, child: int, learned: np.ndarray) -> Weights:
-        keys = self.keys(child)
-        start = Weights(*shadows.new_weights(self.setting.task, keys))
+    def _from_scratch(self, child: int, retain: Sequence[np.ndarray]) -> list[Weights | None]:
+        keys, task = self.keys(child), self.setting.task
         settings = self.setting.problem.training_settings()
-        return self._run("retrain", settings, keys, start, learned)
+        starts = (shadows.new_weights(task, key) for key in keys)
+        return self._run("retrain", settings, keys, starts, retain)
 
     def _run(
         self,
         method: str,
         settings: dict[str, Any],
         keys: jax.Array,
-        start: Weights,
-        retain: np.ndarray,
-    ) -> Weights:
-        program = shadows.train(self.setting.task, method, settings)
-        numbers = {
-            name: jnp.float32(value) for name, value in programs.split(settings).numbers.items()
-        }
-        forget = jnp.asarray(self.setting.plan.forget(self.members))
-        positions = jnp.asarray(retain)
-        pool, unseen = self.setting.pool, self.setting.unseen
-        return Weights(*program(numbers, keys, *start, pool, unseen, forget, positions))
+        starts: Iterable[Weights],
+        retain: Sequence[np.ndarray],
+    ) -> list[Weights | None]:
+        task, pool, forget = self.setting.task, self.setting.pool, self._forget()
+        unseen = self.setting.unseen
+        return shadows.train(task, method, settings, keys, starts, pool, forget, retain, unseen)
+
+    def _forget(self) -> list[np.ndarray]:
+        return list(self.setting.plan.forget(self.members))
 
     def keys(self, child: int) -> jax.Array:
         """One key a model `[G]`, the same in groups of any size; `child` tells its runs apart."""
@@ -183,11 +185,9 @@ class Group:
         numbers = jnp.arange(self.members.start, self.members.stop)
         return jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(root, k), child))(numbers)
 
-    def _with_forget(self, retain: np.ndarray) -> np.ndarray:
-        forget = self.setting.plan.forget(self.members)
-        return np.concatenate([np.stack([retain] * len(forget)), forget], axis=1)
-
-    def _say(self, name: str, settings: dict[str, Any], train: Callable[[], Weights]) -> Said:
+    def _say(
+        self, name: str, settings: dict[str, Any], train: Callable[[], list[Weights | None]]
+    ) -> Said:
         """What the group's models of a name say, from its file or by training them."""
         path, wanted = self.folder / f"{name}.npz", json.dumps(settings, sort_keys=True)
         kept = _load(path)
@@ -204,36 +204,35 @@ class Group:
         say(f"{self.label}: {name} in {time.perf_counter() - clock:.1f} s")
         return said
 
-    def _judge(self, name: str, weights: Weights) -> Said:
-        task, pool, plan = self.setting.task, self.setting.pool, self.setting.plan
+    def _judge(self, name: str, ends: list[Weights | None]) -> Said:
+        lost = [self.members.start + i for i, weights in enumerate(ends) if weights is None]
+        if lost:
+            raise Diverged(
+                f"{name}: {len(lost)} of {self.label} have a loss or a weight that is NaN or "
+                f"infinite, the first of them model {lost[0]}."
+            )
+        pool, plan = self.setting.pool, self.setting.plan
         parts = {
             part: {key: values[positions] for key, values in pool.items()}
             for part, positions in (("targets", plan.targets), ("retain", plan.retain))
         } | {"test": self.setting.test}
-        says = {
-            part: shadows.predict_group(task, *weights, arrays) for part, arrays in parts.items()
-        }
-        lost = np.flatnonzero(~np.asarray(says["test"][1]))
-        if len(lost):
-            raise Diverged(
-                f"{name}: {len(lost)} of {self.label} have weights that are NaN or infinite, the "
-                f"first of them model {self.members.start + lost[0]}."
+        rows = []
+        for weights in ends:
+            assert weights is not None
+            says = {
+                part: predict_with(self.setting.task, weights, arrays)
+                for part, arrays in parts.items()
+            }
+            correct = {part: x.probabilities.argmax(axis=1) == x.labels for part, x in says.items()}
+            rows.append(
+                {
+                    "confidence": logit_confidence(says["targets"]),
+                    "correct": correct["targets"],
+                    "retain_accuracy": 100.0 * correct["retain"].mean(),
+                    "test_accuracy": 100.0 * correct["test"].mean(),
+                }
             )
-        labels = {part: np.asarray(arrays["label"]) for part, arrays in parts.items()}
-        correct = {
-            part: np.asarray(probabilities).argmax(axis=2) == labels[part]
-            for part, (probabilities, _) in says.items()
-        }
-        confidence = [
-            logit_confidence(Predictions(rows, labels["targets"]))
-            for rows in np.asarray(says["targets"][0])
-        ]
-        return {
-            "confidence": np.stack(confidence),
-            "correct": correct["targets"],
-            "retain_accuracy": 100.0 * correct["retain"].mean(axis=1),
-            "test_accuracy": 100.0 * correct["test"].mean(axis=1),
-        }
+        return {key: np.stack([row[key] for row in rows]) for key in KEYS}
 
 
 def _load(path: Path) -> Said | None:

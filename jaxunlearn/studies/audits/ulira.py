@@ -82,8 +82,8 @@ def ulira(
     check_classifies(problem, "ulira")
     task, splits = load_task(problem), load_splits(problem, seed, request)
     for method, settings in chosen.values():
-        shadows.train(task, method, settings)
-        programs.arguments(settings, splits.validation)
+        programs.of_method(task, method, settings)
+        programs.arguments(settings, splits.validation.arrays())
         check_unseen(settings, splits)
     if epsilon:
         epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?

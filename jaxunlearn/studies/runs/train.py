@@ -226,7 +226,7 @@ def check(run: Path, config: RunConfig, placement: Placement | None = None) -> N
     splits = _splits(config)
     if splits is not None:
         check_unseen(config.settings, splits)
-    programs.arguments(config.settings, splits and splits.validation)
+    programs.arguments(config.settings, splits and splits.validation.arrays())
     folder.check(run, config, dataset, splits)
 
 
@@ -309,7 +309,7 @@ def train(
         with _recording_divergence(run):
             outcome = training.run(
                 programs.of_method(task, config.method, settings, placement),
-                programs.arguments(settings, splits and splits.validation),
+                programs.arguments(settings, splits and splits.validation.arrays()),
                 start,
                 forget,
                 retain,
@@ -344,7 +344,7 @@ def train(
         if config.stage == "unlearn":
             deletions.write(run, earlier, config, done["weights"])
         write_record(run / "done.json", done)
-        hosts.meet(f"{run} is done")
+        hosts.barrier(f"{run} is done")
     return folder.load_weights(run, problem)
 
 

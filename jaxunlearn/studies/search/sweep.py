@@ -1,6 +1,6 @@
-"""Sweeps: one method with many settings and seeds, as groups of runs that share one program.
+"""Sweeps: one method with many settings and seeds, whose runs share one program.
 
-    setting 1 2 3 ... x seed  ->  cells  ->  groups under vmap  ->  one file a cell  ->  a front
+    setting 1 2 3 ... x seed  ->  cells  ->  many runs at once  ->  one file a cell  ->  a front
 
 The settings are a grid, or points drawn at random, always the same ones; more trials begin with the
 fewer ones. A cell is its settings and its seed, in whatever order these were given, and its file is
@@ -32,7 +32,7 @@ from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, lo
 from jaxunlearn.studies.search.space import Space
 from jaxunlearn.studies.workspace import Workspace, parse_shard
 from jaxunlearn.training import Diverged, programs
-from jaxunlearn.training.groups import fitting_size, run_group
+from jaxunlearn.training.groups import Finished, Member, at_once, run_many
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
@@ -112,7 +112,7 @@ def sweep(
         folder: of the sweep; the same sweep continues it.
         plan: what is swept.
         retrained: the evaluated run folder of the retrained model, if distances are wanted.
-        group_size: how many cells run at once, or fewer where the memory holds no more.
+        group_size: largest number of cells that run at once on an accelerator.
         shard: "i/n" runs the i-th of n shares of the cells.
 
     Returns:
@@ -161,9 +161,18 @@ def sweep(
         mine = [cell for i, cell in enumerate(cells) if share.has(i)]
         waiting = [cell for cell in mine if not cell.path.exists()]
         say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
-        size = _fitting(program, settings, case, waiting, group_size)
-        for first in range(0, len(waiting), size):
-            _run(folder, program, settings, case, waiting[first : first + size], size)
+        told = programs.arguments(settings, case.splits.validation.arrays())
+        members = [
+            Member(told | cell.point, cell.seed, case.original, case.forget, case.retain)
+            for cell in waiting
+        ]
+        num_steps, most = settings["num_steps"], at_once(group_size)
+        with show_progress(folder / f"{len(waiting)} cells") as on_progress:
+            finished = run_many(
+                program, members, num_steps=num_steps, most=most, on_progress=on_progress
+            )
+            for cell, run in zip(waiting, finished, strict=True):
+                _finish(cell, run, case, num_steps)
         with place.in_turn("report"):
             written = write_sweep_report(folder)
     lost = [_label(cell) for cell in mine if "diverged" in read_json(cell.path)]
@@ -223,66 +232,29 @@ def _describe(
     write_record(path, description)
 
 
-def _fitting(
-    program: Any, settings: dict[str, Any], case: Case, cells: list[Cell], most: int
-) -> int:
-    """How many cells run at once: as many as are wanted, wait, and fit the memory."""
-    most = min(most, len(cells))
-    if most < 2:
-        return 1
-    numbers = programs.arguments(settings, case.splits.validation)
-    size = fitting_size(program, numbers, case.original, case.forget, case.retain, most=most)
-    if size < most:
-        say(f"{size} of {most} cells at once fit the memory of the device")
-    return size
-
-
-def _run(
-    folder: Path,
-    program: Any,
-    settings: dict[str, Any],
-    case: Case,
-    cells: list[Cell],
-    size: int,
-) -> None:
-    """Runs one group. The last one is filled up with copies, so that all share one program."""
-    members = [cells[i % len(cells)] for i in range(size)]
-    shared = programs.arguments(settings, case.splits.validation)
-    label = folder / f"{cells[0].path.stem} and {len(cells) - 1} more"
-    with show_progress(label) as on_progress:
-        group = run_group(
-            program,
-            [shared | cell.point for cell in members],
-            [cell.seed for cell in members],
-            case.original,
-            case.forget,
-            case.retain,
-            num_steps=settings["num_steps"],
-            on_progress=on_progress,
+def _finish(cell: Cell, run: Finished, case: Case, num_steps: int) -> None:
+    """Evaluates a run, and writes its file."""
+    entry: dict[str, Any] = {
+        "settings": cell.point,
+        "seed": cell.seed,
+        "seconds": run.seconds,
+        "group_size": run.group_size,
+    }
+    if run.guard is not None:
+        entry["guard"] = run.guard
+    name = _label(cell)
+    if run.weights is None:
+        entry["diverged"] = run.diverged
+        say(
+            f"{name}: a loss or a weight became NaN or infinite at step {run.diverged} of "
+            f"{num_steps}",
+            style="red",
         )
-    for i, cell in enumerate(cells):
-        weights, diverged = group.weights[i], group.diverged[i]
-        entry: dict[str, Any] = {
-            "settings": cell.point,
-            "seed": cell.seed,
-            "seconds": group.seconds / size,
-            "group_size": size,
-        }
-        if group.guards:
-            entry["guard"] = group.guards[i]
-        name = _label(cell)
-        if weights is None:
-            entry["diverged"] = diverged
-            say(
-                f"{name}: a loss or a weight became NaN or infinite at step {diverged} of "
-                f"{settings['num_steps']}",
-                style="red",
-            )
-        else:
-            entry["metrics"] = metrics = all_metrics(case, weights)
-            accuracies = "  ".join(
-                f"{split} {metrics[f'{split}_accuracy']:6.2f}"
-                for split in ("forget", "retain", "validation")
-            )
-            say(f"{name}: accuracy: {accuracies} %")
-        write_record(cell.path, entry)
+    else:
+        entry["metrics"] = metrics = all_metrics(case, run.weights)
+        accuracies = "  ".join(
+            f"{split} {metrics[f'{split}_accuracy']:6.2f}"
+            for split in ("forget", "retain", "validation")
+        )
+        say(f"{name}: accuracy: {accuracies} %")
+    write_record(cell.path, entry)

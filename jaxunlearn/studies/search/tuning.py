@@ -19,6 +19,7 @@ overrides for a study), and the pretrained and retrained models. What was tried 
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import programs
+from jaxunlearn.training.groups import Member, at_once, run_many
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError, Weights
 
@@ -286,20 +288,28 @@ def _tune_one(
     method, proposals = search.proposals(request, name)
     entries, trials = search.entries(request, name), _known(record, search, request, name)
     runs = record["found"].setdefault(request.name, {})
-    for number, proposal in enumerate(proposals, start=1):
-        key = _key(proposal)
-        if key in trials and (not search.oracle or "five_part_gap" in trials[key]):
-            continue
-        clock = time.perf_counter()
-        label = folder / request.name / name / f"trial {number} of {len(proposals)}"
-        trials[key] = _try(label, method, proposal, request, cases, before)
-        runs[name] = {"ranges": entries, "trials": sorted(trials.values(), key=_target)}
-        write_record(folder / FILE, record)
-        say(
-            f"{request.name:12}  {name:16} trial {number:3} of {len(proposals)}"
-            f"{time.perf_counter() - clock:8.1f} s  target {_target(trials[key]):7.2f}  "
-            f"best {_target(runs[name]['trials'][0]):7.2f}"
-        )
+
+    wanted = {"target", *(["five_part_gap"] if search.oracle else [])}
+    left = [
+        (number, proposal)
+        for number, proposal in enumerate(proposals, start=1)
+        if not wanted <= trials.get(_key(proposal), {}).keys()
+    ]
+    size = at_once()
+    for first in range(0, len(left), size):
+        some, clock = left[first : first + size], time.perf_counter()
+        label = folder / request.name / name / f"trial {some[0][0]} of {len(proposals)}"
+        tried = _try(label, method, [proposal for _, proposal in some], request, cases, before)
+        seconds = (time.perf_counter() - clock) / len(some)
+        for (number, proposal), trial in zip(some, tried, strict=True):
+            trials[_key(proposal)] = trial
+            runs[name] = {"ranges": entries, "trials": sorted(trials.values(), key=_target)}
+            write_record(folder / FILE, record)
+            say(
+                f"{request.name:12}  {name:16} trial {number:3} of {len(proposals)}"
+                f"{seconds:8.1f} s  target {_target(trial):7.2f}  "
+                f"best {_target(runs[name]['trials'][0]):7.2f}"
+            )
 
 
 def _known(
@@ -323,39 +333,72 @@ def _target(trial: dict[str, Any]) -> float:
 def _try(
     label: Path,
     method: str,
-    proposal: dict[str, Any],
+    proposals: list[dict[str, Any]],
     request: ForgetRequest,
     cases: list[Case],
     before: list[dict[str, float]],
-) -> dict[str, Any]:
-    """One setting on all pretrained models: means over them."""
-    settings = methods.settings(method, proposal)
-    rows: list[dict[str, float]] = []
+) -> list[dict[str, Any]]:
+    """Some settings on all pretrained models: for each setting, means over the models."""
+    chosen = [methods.settings(method, proposal) for proposal in proposals]
+    rows: list[list[dict[str, float]]] = [[] for _ in proposals]
     for case, original in zip(cases, before, strict=True):
-        try:
-            train.check_original(case.task, method, case.original, case.retain, settings)
-            with show_progress(label) as on_progress:
-                outcome = training.run(
-                    programs.of_method(case.task, method, settings),
-                    programs.arguments(settings, case.splits.validation),
-                    case.original,
-                    case.forget,
-                    case.retain,
-                    num_steps=settings["num_steps"],
-                    seed=case.seed,
-                    on_progress=on_progress,
-                )
-        except (training.Diverged, BrokenBudget):
-            gap = {} if case.retrained is None else {"five_part_gap": _WORST_GAP}
-            rows.append({"target": _WORST_TARGET, "diverged": 1.0} | gap)
-            continue
-        weights = Weights(outcome.state.params, outcome.state.model_state)
-        seen = (blind_metrics if case.retrained is None else all_metrics)(case, weights)
-        unseen = 0.0 if request.names_classes else original["validation_accuracy"]
-        row = {key: seen[key] for key in (*original, "five_part_gap") if key in seen}
-        rows.append({"target": blind_target(seen, original, unseen), **row})
+        for row, end in zip(rows, _ends(label, method, chosen, case), strict=True):
+            row.append(_row(end, request, case, original))
+    return [_mean(row) | {"settings": each} for row, each in zip(rows, proposals, strict=True)]
+
+
+def _ends(
+    label: Path, method: str, chosen: list[dict[str, Any]], case: Case
+) -> Iterator[Weights | None]:
+    """The weights that each of some settings leads to; None if it diverges or breaks its budget."""
+    settings, program = chosen[0], programs.of_method(case.task, method, chosen[0])
+    told = programs.arguments(settings, case.splits.validation.arrays())
+    sound = [_is_sound(method, each, case) for each in chosen]
+    members = [
+        Member(
+            told | programs.split(each).numbers, case.seed, case.original, case.forget, case.retain
+        )
+        for each, starts in zip(chosen, sound, strict=True)
+        if starts
+    ]
+    with show_progress(label) as on_progress:
+        finished = run_many(
+            program,
+            members,
+            num_steps=settings["num_steps"],
+            most=at_once(),
+            on_progress=on_progress,
+        )
+        for starts in sound:
+            yield next(finished).weights if starts else None
+
+
+def _is_sound(method: str, settings: dict[str, Any], case: Case) -> bool:
+    """Whether the original model keeps the budget of a method that has one."""
+    try:
+        train.check_original(case.task, method, case.original, case.retain, settings)
+    except BrokenBudget:
+        return False
+    return True
+
+
+def _row(
+    weights: Weights | None, request: ForgetRequest, case: Case, original: dict[str, float]
+) -> dict[str, float]:
+    """The target and the accuracies of one trial on one model."""
+    if weights is None:
+        gap = {} if case.retrained is None else {"five_part_gap": _WORST_GAP}
+        return {"target": _WORST_TARGET, "diverged": 1.0} | gap
+    seen = (blind_metrics if case.retrained is None else all_metrics)(case, weights)
+    unseen = 0.0 if request.names_classes else original["validation_accuracy"]
+    row = {key: seen[key] for key in (*original, "five_part_gap") if key in seen}
+    return {"target": blind_target(seen, original, unseen), **row}
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the models that have a figure; how many diverged."""
     keys = dict.fromkeys(key for row in rows for key in row)
     means = {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
     if "diverged" in means:
         means["diverged"] = sum("diverged" in row for row in rows)
-    return means | {"settings": proposal}
+    return means

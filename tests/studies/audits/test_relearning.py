@@ -19,7 +19,6 @@ def accuracy(weights, arrays):
 def test_the_curve_is_that_of_fine_tuning_on_the_forget_data(monkeypatch):
     monkeypatch.setattr(relearning, "_BATCH_SIZE", 5)  # twelve examples: epochs end amid batches
     monkeypatch.setattr(relearning, "SETTINGS", relearning.SETTINGS | {"learning_rate": 0.3})
-    relearning._program.cache_clear()
     params, state, forget, _ = toy.problem()
     wrong = forget | {"label": (forget["label"] + 1) % toy.CLASSES}  # something to learn
     before = [np.array(leaf) for leaf in jax.tree.leaves(params)]
@@ -40,7 +39,6 @@ def test_the_curve_is_that_of_fine_tuning_on_the_forget_data(monkeypatch):
     assert curve[-1] > curve[0]
     for leaf, old in zip(jax.tree.leaves(params), before, strict=True):
         np.testing.assert_array_equal(leaf, old)
-    relearning._program.cache_clear()
 
 
 def test_what_is_known_already_stays_known():
