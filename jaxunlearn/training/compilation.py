@@ -1,7 +1,7 @@
-"""Compiled programs: where they are kept, how many were read, how long others took, how many fit.
+"""Compiled programs: their cache on disk, their number in a process, and their compilation times.
 
 The cache is JAX's own. A folder that cannot be read or written costs a warning and time, never a
-run. Importing the library changes nothing: only the command does.
+run. Only the command line turns the cache on; importing the library changes nothing.
 """
 
 import os
@@ -21,9 +21,9 @@ _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
 def keep_compiled_programs() -> None:
-    """Makes the second start of a command fast; JAX reads this when it is imported.
+    """Makes the second start of a command fast; call it before JAX is imported.
 
-    The folder is `jaxunlearn/xla` in the user's cache, if that is known, unless
+    The folder is `jaxunlearn/xla` in the user's cache, if there is one, unless
     JAX_COMPILATION_CACHE_DIR names another one. JAX_ENABLE_COMPILATION_CACHE=false turns it off.
     """
     cache = user_cache()
@@ -37,18 +37,18 @@ _own_process = False
 
 
 def own_process() -> None:
-    """Says that nobody else's programs are in this process, so that all may be let go."""
+    """Declares that all programs of this process are the library's, so that they may be dropped."""
     global _own_process
     _own_process = True
 
 
 def make_room() -> bool:
-    """Lets all compiled programs go, JAX's too, where they come to be too many for the process.
+    """Drops all compiled programs, JAX's too, when they become too many for the process.
 
-    In a process that is not a command's nothing happens: programs there belong to others.
+    Nothing happens unless `own_process` was called: other processes have programs of others.
 
     Returns:
-        Whether they were let go; who needs one again compiles it again.
+        Whether they were dropped. A dropped program is compiled again when it is needed.
     """
     if not (_own_process and too_many()):
         return False
@@ -59,21 +59,20 @@ def make_room() -> bool:
 
 
 _MOST_EXECUTABLES = 64
-_executables: dict[Any, Any] = {}  # the one that was used last stands last
+_executables: dict[Any, Any] = {}  # in the order of their last use
 
 
 def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
-    """The executable of a jitted function for arguments like these, compiled once.
+    """The executable of a jitted function for arguments of these shapes, types and devices.
 
-    The 64 that were used last are kept. In the process of a command, programs that come to be too
-    many for it are all let go first (`make_room`).
+    The 64 executables used last are kept; `make_room` may drop all of them before a compilation.
 
     Args:
-        function: from `jax.jit`.
-        *args: its arguments; what counts is their shapes, types and devices.
+        function: a function from `jax.jit`.
+        *args: its arguments.
 
     Returns:
-        The executable, and the seconds it took to compile: 0 if it was at hand.
+        The executable, and the seconds of its compilation: 0 if it was at hand.
     """
     import jax
 
@@ -92,7 +91,7 @@ def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device had no memory left, as XLA says it.
+    """Whether XLA reports that a device had no memory left.
 
     Example:
         >>> is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."))
@@ -102,10 +101,10 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def too_many() -> bool:
-    """Whether the programs of this process come near the limit that Linux sets to memory maps.
+    """Whether the programs of this process use half of the memory maps that Linux allows.
 
-    On CPUs a program takes some two hundred of them, and one map too many ends the process. Here it
-    is half of the limit; where there is none that can be read, programs are never too many.
+    On CPUs a program takes some two hundred of them, and one map too many ends the process. Where
+    no limit can be read, programs are never too many.
     """
     try:
         limit = int(_MOST_MAPS.read_text())
@@ -116,27 +115,24 @@ def too_many() -> bool:
 
 
 def programs_read() -> AbstractContextManager[list[float]]:
-    """Notes which compiled programs are read from the cache meanwhile: the seconds of each."""
+    """Records the seconds of each compiled program that is read from the cache meanwhile."""
     return _durations(_READING)
 
 
 def compilation_seconds() -> AbstractContextManager[list[float]]:
-    """Notes how long compiling takes meanwhile: one entry for each of its stages.
-
-    For times that are told without compilation where `training.executable_for` is out of reach.
-    """
+    """Records the seconds of each stage of compilation meanwhile."""
     return _durations(_COMPILING)
 
 
 @contextmanager
-def _durations(of_events: str) -> Iterator[list[float]]:
-    """A list that grows by the seconds of each of JAX's events whose name begins so."""
+def _durations(prefix: str) -> Iterator[list[float]]:
+    """A list that grows by the seconds of each JAX event whose name begins with a prefix."""
     import jax
 
     seconds: list[float] = []
 
     def listen(event: str, duration_secs: float, **details: Any) -> None:
-        if event.startswith(of_events):
+        if event.startswith(prefix):
             seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)

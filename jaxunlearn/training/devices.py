@@ -1,13 +1,13 @@
-"""Data parallelism: devices share the batches, and the parameters if they shall.
+"""Data parallelism: devices share the batches, and the parameters if asked to.
 
-The mesh has two axes. Batches are split over both, parameters over "fsdp" only, so its shape says
-what each device holds: `(n, 1)` all parameters, `(1, n)` a share of them. Whatever mirrors a
-parameter (momentum, mask, slow weights, teacher) follows it, because the rules look at nothing but
-the end of a path and at the shape.
+The mesh has two axes. Batches are split over both, parameters over "fsdp" only: with the shape
+`(n, 1)` each device holds all parameters, with `(1, n)` a share of them. Whatever mirrors a
+parameter (momentum, mask, slow weights, teacher) is split like it, because the rules depend only on
+the end of a path and on the shape.
 
 The compiled program works on the global batch; XLA inserts the collectives. So one device and eight
-compute the same numbers, and nothing else in the library knows about devices. Under `pmap`, the
-other way, each device runs the program itself, and `tasks/spread.py` has it compute its share.
+compute the same numbers, and nothing else in the library knows about devices. Under `pmap` each
+device runs the whole program, and the task computes its share of a batch (`tasks/spread.py`).
 """
 
 import re
@@ -27,10 +27,10 @@ AXES = ("data", "fsdp")
 PARAMETERS = ("replicated", "sharded")
 PARALLEL = ("jit", "pmap")
 
-# What the path of an array ends in, and the axis that is split; the first that fits is taken. All
-# other arrays are split along the largest axis that the devices divide, and vectors along none.
+# The end of an array's path, and the axis that is split; the first match wins. All other arrays are
+# split along their largest axis that the devices divide; vectors are not split.
 RULES: tuple[tuple[str, int | None], ...] = (
-    (r"embedding$", -1),  # rows are looked up by their number
+    (r"embedding$", -1),  # rows are looked up by number
 )
 
 
@@ -38,8 +38,8 @@ def make_mesh(num_devices: int | None = None, parameters: str = "replicated") ->
     """A mesh of the first `num_devices` devices (default: all) along the axes "data" and "fsdp".
 
     Args:
-        num_devices: how many devices to use.
-        parameters: "replicated", all of them on each device, or "sharded", a share on each.
+        num_devices: number of devices.
+        parameters: "replicated", all parameters on each device, or "sharded", a share on each.
 
     Returns:
         A mesh whose axes are of type `Auto`.
@@ -128,15 +128,15 @@ def place(layout: Layout = Layout()) -> Placement:
 
 
 def mapped(function: Callable[..., Any], mesh: Mesh, axis_name: str) -> Callable[..., Any]:
-    """Inside jit: `function` by `pmap`, with all of its arguments on each device.
+    """Inside jit: `function` under `pmap`, with all of its arguments on each device.
 
     Args:
-        function: of arrays; every device must come to the same results.
-        mesh: the devices.
-        axis_name: by which `function` tells them apart.
+        function: function of arrays, with the same results on every device.
+        mesh: mesh of the devices.
+        axis_name: name of the mapped axis.
 
     Returns:
-        The function, whose results are those of one device.
+        The function, with the results of one device.
     """
     each = jax.pmap(
         lambda *args, device: function(*args),
@@ -163,7 +163,7 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """`tree` on every device of the mesh; what is there already may be shared, not copied."""
+    """`tree` on every device of the mesh; arrays that are there already may be shared."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     if not mesh.is_multi_process:
         return jax.device_put(tree, everywhere)
@@ -183,19 +183,19 @@ def split_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
 
 
 def own_rows(size: int, mesh: Mesh) -> np.ndarray:
-    """Which rows of a batch of that size lie on the devices of this process, in order."""
+    """The rows of a batch of that size on the devices of this process, in order."""
     places = NamedSharding(mesh, PartitionSpec(AXES)).addressable_devices_indices_map((size,))
     return np.unique(np.concatenate([np.arange(size)[place] for place in places.values()]))
 
 
 def place_rows(rows: Any, size: int, mesh: Mesh, axis: int) -> Any:
-    """Batches of which each process has its own rows, as arrays over all devices.
+    """Arrays over all devices, from the rows of each process.
 
     Args:
-        rows: a tree of numpy arrays, whose `axis` has the rows that `own_rows` tells.
-        size: of the whole batch.
-        mesh: the devices.
-        axis: that of the batch.
+        rows: tree of numpy arrays, with the rows `own_rows` along `axis`.
+        size: size of the whole batch.
+        mesh: mesh of the devices.
+        axis: batch axis.
 
     Returns:
         The tree, with arrays whose `axis` has `size` rows and is split over the devices.
@@ -210,11 +210,11 @@ def place_rows(rows: Any, size: int, mesh: Mesh, axis: int) -> Any:
 
 
 def shardings(state: Any, mesh: Mesh) -> Any:
-    """How the arrays of a state lie on the devices of the mesh: each as the rules have it.
+    """The shardings of a state on the devices of the mesh, by the rules.
 
     Args:
-        state: a tree of arrays or of `jax.ShapeDtypeStruct`.
-        mesh: from `make_mesh`.
+        state: tree of arrays or of `jax.ShapeDtypeStruct`.
+        mesh: mesh from `make_mesh`.
 
     Returns:
         A tree of `NamedSharding`.
@@ -235,7 +235,7 @@ def shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def unsplit(params: Any, count: int) -> list[str]:
-    """The names of the parameters of two axes or more that no rule splits over `count` devices."""
+    """The names of parameters with two axes or more that cannot be split over `count` devices."""
     return [
         _name(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

@@ -1,8 +1,8 @@
 """Several hosts: one process on each, all giving the same command, by `jax.distributed` alone.
 
-Every process reads the same folder, comes to the same decisions and computes its share of each
-batch. The first one alone writes and speaks; orbax writes checkpoints from all of them. A process
-that ends with an error takes all others with it.
+Every process reads the same folder, makes the same decisions and computes its share of each batch.
+Only the first one writes and prints; orbax writes checkpoints from all of them. A process that ends
+with an error ends all others.
 """
 
 import os
@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 from jaxunlearn.files import is_first
 from jaxunlearn.types import InputError
 
-_SECONDS_TO_NOTICE = 30  # a host that is gone
-# Settings of JAX that stop compiled programs, and what they may be; the last is JAX's default.
+_SECONDS_TO_NOTICE = 30  # that a host is gone
+# JAX options that can stop compiled programs, and their allowed values; the default comes last.
 _GUARDS = dict.fromkeys(
     ("", "_host_to_device", "_device_to_device", "_device_to_host"), ("log", None, "allow")
 )
@@ -30,16 +30,16 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
 
 
 def join() -> None:
-    """Makes this process one of several; before anything else asks for devices.
+    """Makes this process one of several; call it before anything else asks for devices.
 
     On TPU pods, under SLURM and under Kubernetes, JAX finds the others by itself. Elsewhere
     `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID` say where they are.
+    `JAX_PROCESS_ID` are needed.
 
     Raises:
-        InputError: there is nothing to find them by, or they do not answer.
+        InputError: these variables are missing, or the other processes do not answer.
     """
-    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is training's
+    jax.config.update("jax_enable_preemption_service", False)  # the training loop handles SIGTERM
     try:
         jax.distributed.initialize(
             num_processes=_number("JAX_NUM_PROCESSES"),
@@ -63,21 +63,20 @@ def _number(variable: str) -> int | None:
 
 
 def check_devices() -> None:
-    """Looks for devices, before anything is computed.
+    """Checks that JAX finds a device and has no option that stops compiled programs.
 
     Raises:
-        InputError: JAX finds none, or a setting of JAX is one that compiled programs cannot run
-            under.
+        InputError: it does not.
     """
     for name, allowed in _ALLOWED.items():
         value = getattr(jax.config, name)
         if value not in allowed:
             raise InputError(
-                f"{name.upper()} is {value}, but the commands need {allowed[-1]}; unset it."
+                f"{name.upper()} is {value}, but must be {allowed[-1]} for the commands; unset it."
             )
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter is of a plugin that is missing
+    except (RuntimeError, AssertionError) as error:  # the latter for a missing plugin
         raise InputError(
             f"JAX finds no device for JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} "
             f"({str(error).partition('. ')[0] or 'no such plugin'}); name what this machine has, "
@@ -112,7 +111,7 @@ def leave(status: int) -> NoReturn:
 
 
 def machine() -> dict[str, Any]:
-    """Facts on the machine, for the record."""
+    """Facts about the machine, for records."""
     device = jax.devices()[0]
     return {
         "device": device.device_kind,

@@ -1,4 +1,4 @@
-"""How a run is laid out on the machine. It is no part of a run's configuration."""
+"""The layout of a run on the machine, which is no part of its configuration."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,20 +6,21 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Layout:
-    """What a run may use. The numbers it computes are the same, but for rounding.
+    """Devices and memory of a run. Results do not depend on them, up to rounding.
 
     Attributes:
-        devices: how many devices share each batch.
-        parameters: replicated, all of the model and its optimizer's state on each device, or
-            sharded, a share of them on each.
-        distributed: this process is one of several, one on each host, whose devices count together;
-            docs/scaling.md has the commands.
-        micro_batch: compute larger batches in shares of this many examples, one after the other, to
-            save memory; 0 computes whole batches.
+        devices: number of devices that share each batch.
+        parameters: replicated, the whole model and optimizer state on each device, or sharded, a
+            share of them on each.
+        distributed: whether this process is one of several, one on each host, whose devices count
+            together; docs/scaling.md has the commands.
+        micro_batch: number of examples computed at once, to save memory; 0 computes whole batches.
         parallel: how devices share a batch: jit, where XLA splits the program, or pmap, where each
-            runs all of it on its share.
-        chunk_steps: the most steps between two looks at the run: progress, Ctrl-C, metrics.
-        checkpoint_every: the least steps between two checkpoints, which come at the end of chunks.
+            device runs all of it on its share.
+        chunk_steps: largest number of steps between two looks at the run: progress, Ctrl-C,
+            metrics.
+        checkpoint_every: least number of steps between two checkpoints, which come at the end of
+            chunks.
     """
 
     devices: int = 1

@@ -1,7 +1,7 @@
-"""The metrics of a run: a JSON-lines file with one line a step, kept in step with the checkpoints.
+"""The metrics of a run: a JSON-lines file with one line for each step, in step with checkpoints.
 
-A checkpoint records the digest of the lines so far. A run that goes on from it drops the lines of
-later steps and writes them anew; a checkpoint whose lines were altered is not gone on from.
+A checkpoint records the digest of the lines so far. A run that resumes from it drops the lines of
+later steps and writes them again; no run resumes from a checkpoint whose lines were altered.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ class MetricsFile(NamedTuple):
     """The file, which the first host alone writes.
 
     Attributes:
-        path: where it lies; None keeps no metrics.
+        path: path of the file; None keeps no metrics.
     """
 
     path: Path | None
 
     def append(self, history: dict[str, np.ndarray], first_step: int, count: int) -> None:
-        """Adds the lines of the next steps.
+        """Appends the lines of the next steps.
 
         Args:
-            history: the metrics of each step by name, `[count or more]`.
-            first_step: how many steps were before them.
-            count: how many steps.
+            history: metrics of each step by name, `[count or more]`.
+            first_step: number of steps before them.
+            count: number of steps.
 
         Raises:
             InputError: the file cannot be written.
@@ -55,7 +55,7 @@ class MetricsFile(NamedTuple):
             write_text(self.path, b"".join(self._lines()[:step]).decode("utf-8", "replace"))
 
     def record(self, step: int, seconds: float) -> dict[str, Any]:
-        """What goes with a checkpoint: the seconds and the digest of the lines so far.
+        """The record of a checkpoint: the seconds and the digest of the lines so far.
 
         The lines are on the disk before the checkpoint is written.
         """
@@ -66,10 +66,10 @@ class MetricsFile(NamedTuple):
         return record | {"metrics": file_digest(self.path)}
 
     def complaint(self, record: dict[str, Any]) -> str | None:
-        """What is wrong with the lines of the steps up to a checkpoint, or None.
+        """The fault of the lines up to a checkpoint, or None.
 
         Args:
-            record: that of the checkpoint, from `record`.
+            record: record of the checkpoint, from `record`.
         """
         if self.path is None or "metrics" not in record:
             return None
@@ -79,6 +79,6 @@ class MetricsFile(NamedTuple):
         return f"{self.path} was cut short or altered in the lines up to there"
 
     def _lines(self) -> list[bytes]:
-        """The lines, one a step; the last may have been cut short by a kill."""
+        """The lines, one for each step; a kill may have cut the last one short."""
         assert self.path is not None
         return self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []

@@ -1,8 +1,8 @@
-"""Examples that are read from where they lie as a run visits them: data larger than memory.
+"""Examples that are read from storage as a run visits them: data larger than memory.
 
-What the steps visit follows from their numbers alone (`data_order.visits`), so what the next ones
-visit is known before they are computed: grain's threads read exactly those examples, on each host
-those of its own devices. A streamed run computes what it would with the same data in memory.
+The number of a step decides which examples it visits (`data.order.visits`), so the examples of the
+next steps are known early: grain's threads read exactly those, on each host those of its own
+devices. A streamed run computes the same as one with all data in memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ _THREADS, _AHEAD = 16, 256  # grain's threads, and how many records they may be 
 
 
 class Records(Protocol):
-    """What grain calls a random-access data source: tfds and array_record have such sources."""
+    """A random-access data source of grain, such as those of tfds and array_record."""
 
     def __len__(self) -> int: ...
 
@@ -30,11 +30,11 @@ class Records(Protocol):
 
 
 class Columns:
-    """Records whose images and labels lie in one array each, such as memory-mapped files.
+    """Records with all images in one array and all labels in another, such as memory-mapped files.
 
     Args:
-        image: `[N, H, W, C]`.
-        label: `[N]`.
+        image: images `[N, H, W, C]`.
+        label: classes `[N]`.
     """
 
     def __init__(self, image: np.ndarray, label: np.ndarray) -> None:
@@ -52,8 +52,8 @@ class Stream:
     """Examples for `training.run` that are read when they are visited.
 
     Attributes:
-        records: `records[i]` is a dictionary with "image" and "label", as tfds reads it.
-        index: int32 `[N]`, which records these examples are; also their identity.
+        records: source whose `records[i]` is a dictionary with "image" and "label", as in tfds.
+        index: int32 `[N]`, the record of each example; also its identity.
 
     Raises:
         InputError: no examples, or an index that no record has.
@@ -81,13 +81,13 @@ class Stream:
         """The examples at some positions of the stream.
 
         Args:
-            positions: of any shape `[...]`.
+            positions: positions of any shape `[...]`.
 
         Returns:
             "image" `[..., H, W, C]`, and "label" and "index" `[...]`.
 
         Raises:
-            InputError: a record cannot be read, or is none, or its image has another shape.
+            InputError: a record cannot be read or lacks an entry, or its image has another shape.
         """
         import grain  # it takes seconds to import
 
@@ -131,19 +131,18 @@ def supplied(
     num_steps: int,
     mesh: Mesh,
 ) -> Iterator[Callable[[int], Sequence[Any]]]:
-    """What each chunk of a run computes on; streams are read while the chunk before is computed.
+    """The data of each chunk of a run; streams are read while the chunk before is computed.
 
     Args:
-        sets: the data sets of the run.
-        visited: `visited(step)`, for each data set: of one in memory, the batches of the
-            `chunk_steps` steps from there on; of a stream, their "position" and "epoch"
-            `[chunk_steps, ..., B]`.
-        chunk_steps: of the program.
-        num_steps: of the run.
-        mesh: the devices.
+        sets: data sets of the run.
+        visited: `visited(step)` has for each data set in memory the batches of the `chunk_steps`
+            steps from there on, for a stream their "position" and "epoch" `[chunk_steps, ..., B]`.
+        chunk_steps: number of steps of a chunk.
+        num_steps: number of steps of the run.
+        mesh: mesh of the devices.
 
     Yields:
-        `step -> batches` of each data set, for the chunk that begins there.
+        `step -> batches` for each data set, for the chunk that begins there.
     """
     if not any(isinstance(examples, Stream) for examples in sets):
         yield visited
@@ -170,7 +169,7 @@ def supplied(
 
 
 def _batches(stream: Stream, visited: Any, steps: int, mesh: Mesh) -> Arrays:
-    """The batches of a stretch, split over the devices; of steps that are not taken, zeros."""
+    """The batches of a chunk, split over the devices; zeros for steps that are not taken."""
     size, axis = visited["position"].shape[-1], visited["position"].ndim - 1
     rows = own_rows(size, mesh)
     mine = {name: values[..., rows] for name, values in visited.items()}
@@ -183,7 +182,7 @@ def _batches(stream: Stream, visited: Any, steps: int, mesh: Mesh) -> Arrays:
 
 
 class Unread(dict[str, Any]):
-    """What `Method.init` is given in place of streamed examples: it must not look at them."""
+    """A stand-in for streamed examples, which `Method.init` must not look at."""
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise InputError(
