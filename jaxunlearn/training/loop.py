@@ -59,7 +59,7 @@ class Progress(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A finished run: its state, and the seconds it took without and for compilation."""
+    """A finished run: its state, and the seconds of the run and of compilation."""
 
     state: TrainState
     seconds: float

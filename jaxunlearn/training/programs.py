@@ -50,18 +50,18 @@ class Program(NamedTuple):
     Attributes:
         init: `init(numbers, key, params, model_state, forget, retain) -> TrainState`.
         chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps
-            until `stop`, or until a loss is not finite; `finite` says whether all losses and the
-            weights are. Either data set is all examples, or the batches of the coming steps, with
-            leaves `[chunk_steps, ...]` and "epoch" among them; the latter compiles once for data of
-            any size. `state` is donated. `history` has one array `[chunk_steps]` per metric.
+            until `stop`, or until a loss is not finite; `finite` is whether all losses and weights
+            are. A data set is either all examples or the batches of the next steps, with "epoch"
+            and leaves `[chunk_steps, ...]`, which compile once for data of any size. `state` is
+            donated. `history` has one array `[chunk_steps]` per metric.
         shuffles: for forget and for retain data `shuffle(numbers, key, step, arrays) -> Shuffled`,
-            the permutations from a step on. This alone takes longer with more data.
+            the permutations from a step on; only this takes longer with more data.
         batches: `batches(numbers, step, shuffled, forget, retain) -> (forget, retain)`: the batches
             of the next `chunk_steps` steps, `[chunk_steps, B, ...]` and
-            `[chunk_steps, retain batches, B, ...]`. Of examples of which only the "index" is given,
-            it is what they visit: "position" and "epoch".
-        chunk_steps: the largest number of steps of one chunk.
-        mesh: the devices.
+            `[chunk_steps, retain batches, B, ...]`; for data of which only "index" is given,
+            "position" and "epoch" of the visited examples.
+        chunk_steps: largest number of steps of one chunk.
+        mesh: mesh of the devices.
     """
 
     init: Callable[..., TrainState]
@@ -85,12 +85,12 @@ def compile_program(
 
     Args:
         build: `build(numbers) -> Method`.
-        forget_batch_size: examples in the forget batch of a step.
-        retain_batch_size: examples in each retain batch of a step.
-        chunk_steps: the largest number of steps between two looks at the run.
-        mesh: the devices, from `parallel.make_mesh`.
-        axis_name: run by `pmap` over the axis of that name, with a method of a task that is
-            `spread` over it; None runs by sharded jit.
+        forget_batch_size: number of examples in the forget batch of a step.
+        retain_batch_size: number of examples in each retain batch of a step.
+        chunk_steps: largest number of steps between two looks at the run.
+        mesh: mesh of the devices, from `devices.make_mesh`.
+        axis_name: name of the axis that `pmap` maps, for the method of a task that is split over
+            it; None runs by sharded jit.
 
     Returns:
         A `Program`.

@@ -157,9 +157,7 @@ def setting(request):
 )
 def test_a_setting_of_jax_that_stops_compiled_programs_is_named(setting):
     name, value = setting
-    with pytest.raises(
-        InputError, match=f"{name.upper()} is {value}, but must be .*; un"
-    ):
+    with pytest.raises(InputError, match=f"{name.upper()} is {value}, but must be .*; un"):
         hosts.check_devices()
 
 

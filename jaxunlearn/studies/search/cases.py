@@ -1,4 +1,4 @@
-"""One pretrained model and one request, in memory: what tuning and sweeps try settings on."""
+"""One pretrained model and one request, in memory, for tuning and sweeps."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -23,11 +23,10 @@ class Case(NamedTuple):
     Attributes:
         task: the task.
         seed: the pretraining seed.
-        original: the original model.
+        original: weights of the original model.
         splits: the five sets of examples.
-        forget: the forget data on the device, with unseen examples beside them where there are
-            such.
-        retain: the retain data on the device.
+        forget: forget data on the device, with unseen examples beside them where there are some.
+        retain: retain data on the device.
         retrained: predictions and metrics of the retrained model, if there is one.
     """
 
@@ -50,17 +49,17 @@ def load_case(
     """Loads a case.
 
     Args:
-        problem: what is learned.
+        problem: the data and the model.
         seed: the pretraining seed.
-        request: what is forgotten.
-        original: the original model.
-        retrained: the evaluated run folder of the retrained model, if distances are wanted.
+        request: the forget request.
+        original: weights of the original model.
+        retrained: evaluated run folder of the retrained model, for distances to it.
 
     Returns:
         The case.
 
     Raises:
-        InputError: the data cannot be had, or the retrained model was not evaluated.
+        InputError: the data cannot be loaded, or the retrained model was not evaluated.
     """
     oracle = None
     if retrained is not None:
@@ -85,8 +84,8 @@ def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
     """Accuracies on the data that a blind choice may see: forget, retain and validation data.
 
     Args:
-        case: what the model is of.
-        weights: of the model.
+        case: the case.
+        weights: weights of the model.
 
     Returns:
         "forget_accuracy", "retain_accuracy" and "validation_accuracy", in percent.
@@ -103,11 +102,11 @@ def all_metrics(case: Case, weights: Weights) -> dict[str, float]:
     """All metrics of a model, with the distances to the retrained model if there is one.
 
     Args:
-        case: what the model is of.
-        weights: of the model.
+        case: the case.
+        weights: weights of the model.
 
     Returns:
-        What `evaluation.evaluate` returns.
+        The metrics of `evaluation.evaluate`.
     """
     predictions = predict_splits(case.task, weights, case.splits)
     return evaluation.evaluate(predictions, *(case.retrained or ()))

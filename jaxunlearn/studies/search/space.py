@@ -1,7 +1,7 @@
-"""Which settings a search varies, and over which values: log-uniform ranges and lists of choices.
+"""The settings that a search varies, and their values: log-uniform ranges and lists of choices.
 
-Only floating-point settings can be varied: they are arguments of a method's compiled program, so
-that any number of values shares one program, and many of them run at once under `vmap`.
+Only floating-point settings can vary: they are arguments of a method's compiled program, so all
+values share one program, and many of them run at once under `vmap`.
 """
 
 import itertools
@@ -17,14 +17,14 @@ from jaxunlearn.types import InputError
 
 
 class Range(NamedTuple):
-    """All numbers from low to high, each factor between them as likely as the next."""
+    """All numbers from low to high, uniform on a logarithmic scale."""
 
     low: float
     high: float
 
 
 class Choices(NamedTuple):
-    """Some numbers, each as likely as the next."""
+    """Some numbers, equally likely."""
 
     values: tuple[float, ...]
 
@@ -33,7 +33,7 @@ Space = Mapping[str, Range | Choices]
 
 
 def traceable(method: str) -> tuple[str, ...]:
-    """The settings of a method that can be varied: the floating-point ones.
+    """The settings of a method that can vary: the floating-point ones.
 
     Raises:
         InputError: an unknown method.
@@ -49,12 +49,12 @@ def check_space(method: str, space: Space) -> None:
     """Raises unless a method can be run with every value of a space.
 
     Args:
-        method: its name.
+        method: name of the method.
         space: values by the name of a setting.
 
     Raises:
-        InputError: an unknown method or setting, one that cannot be varied, a value out of its
-            range, or a range that is none.
+        InputError: an unknown method or setting, one that cannot vary, a value out of its limits,
+            or an empty range.
     """
     known = methods.settings(method) | methods.GUARD_SETTINGS
     for name, values in space.items():
@@ -81,13 +81,12 @@ def check_space(method: str, space: Space) -> None:
 def draw(space: Space, count: int) -> list[dict[str, float]]:
     """Random points of a space, always the same ones; more points begin with the fewer ones.
 
-    Each setting has a generator of its own, which its name seeds: what is drawn for it depends
-    neither on the order of the settings nor on what else varies. Numbers of a range are rounded to
-    three digits.
+    Each setting has its own generator, seeded by its name: its values depend neither on the order
+    of the settings nor on the other ones. Numbers of a range are rounded to three digits.
 
     Args:
         space: values by the name of a setting.
-        count: how many points.
+        count: number of points.
 
     Returns:
         Values by the name of a setting, once for each point; points may repeat.
@@ -113,10 +112,10 @@ def _column(values: Range | Choices, count: int, generator: np.random.Generator)
 
 
 def grid(space: Space) -> list[dict[str, float]]:
-    """Every combination of the choices of a space, in the order of names and numbers.
+    """All combinations of the choices of a space, in the order of names and numbers.
 
     Raises:
-        InputError: a range, which has no end of values.
+        InputError: a range, which has infinitely many values.
 
     Example:
         >>> grid({"momentum": Choices((0.9,)), "alpha": Choices((2.0, 1.0))})
@@ -137,8 +136,8 @@ def parse_space(pairs: tuple[str, ...], flag: str) -> dict[str, Range | Choices]
     """A space from "name=low:high" and "name=a,b,c".
 
     Args:
-        pairs: as they stand on the command line.
-        flag: how errors name it.
+        pairs: the words of the command line.
+        flag: name of the flag, for errors.
 
     Returns:
         Values by the name of a setting.
@@ -171,7 +170,7 @@ def parse_space(pairs: tuple[str, ...], flag: str) -> dict[str, Range | Choices]
 
 
 def from_lists(entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Range]]:
-    """Splits a table of a search file into fixed settings and ranges, which are lists of two.
+    """Splits a table of a search file into fixed settings and ranges, its lists of two.
 
     Raises:
         InputError: a list that is not [low, high].

@@ -1,20 +1,21 @@
 """The blind tuner: it chooses settings without looking at the retrained model or the test set.
 
 For every request and method the same number of random settings is tried, on the same pretrained
-models. A setting is judged by how far it is from what must hold whatever was forgotten: the retain
-and the validation accuracy stay, and the forget data look like data that was never seen,
+models. The target of a setting is its distance from conditions that hold whatever was forgotten:
+retain and validation accuracy stay, and the forget data look like data that was never seen,
 
     target = |RA - RA0| + |VA - VA0| + |FA - U|,   U = VA0, or 0 where whole classes are forgotten,
 
 in percentage points, averaged over the seeds, where 0 marks the original model. A run that diverges
-or breaks its budget counts as 300, the largest target there is.
+or breaks its budget counts as 300, the largest target.
 
-With `oracle = true` retrained models are made as well, only to say what blindness costs: the regret
-is the five-part gap of the setting chosen blind, minus the smallest one among the same trials. A
-run that diverges counts as a gap of 100.
+With `oracle = true` retrained models are made as well, only to measure the price of blindness: the
+regret is the five-part gap of the setting chosen blind, minus the smallest gap among the same
+trials. A run that diverges counts as a gap of 100.
 
 The folder holds `tuning.json` (all trials, best first), `tuned.toml` (the chosen settings, as
-overrides for a study), and the pretrained and retrained models. What was tried is not tried again.
+overrides for a study), and the pretrained and retrained models. Finished trials are not run again.
+On accelerators 16 trials run at once, as one program; on CPUs they take turns.
 """
 
 import json
@@ -52,17 +53,17 @@ _WORST_TARGET, _WORST_GAP = 300.0, 100.0
 
 @dataclass(frozen=True)
 class Search:
-    """What is tuned.
+    """A plan of what to tune.
 
     Attributes:
-        problem: what is learned.
-        requests: what is forgotten, each by every method.
-        seeds: pretraining seeds; use others than those of the study that the settings are for.
-        trials: how many settings are tried for each request and method.
-        search: by the name of a run, its settings: a value, or a range [low, high] to draw from.
-            The run uses the method of that name, or the one named by its entry `method`.
+        problem: the data and the model.
+        requests: forget requests, each for every method.
+        seeds: pretraining seeds, other ones than in the study that the settings are for.
+        trials: number of settings tried for each request and method.
+        search: settings by the name of a run: a value, or a range [low, high] to draw from. The run
+            uses the method of that name, or the one named by its entry `method`.
         overrides: entries by the name of a request, then of a run, in place of those of `search`.
-        oracle: whether to retrain models, to say what tuning with them in sight would have chosen.
+        oracle: whether to retrain models, to measure the price of blindness.
     """
 
     problem: Problem
@@ -97,13 +98,13 @@ class Search:
                 self.proposals(each, name)
 
     def entries(self, request: ForgetRequest, name: str) -> dict[str, Any]:
-        """What the file says of a run."""
+        """The entries of a run."""
         return self.search[name] | self.overrides.get(request.name, {}).get(name, {})
 
     def proposals(self, request: ForgetRequest, name: str) -> tuple[str, list[dict[str, Any]]]:
         """The method of a run, and the settings to try: the same ones every time.
 
-        More trials begin with the fewer ones. Where nothing is drawn, one trial is all there is.
+        More trials begin with the fewer ones. Without ranges there is a single trial.
         """
         entries = self.entries(request, name)
         method = entries.pop("method", name)
@@ -122,20 +123,20 @@ def load_search(path: Path) -> Search:
     """Reads a search from a TOML file.
 
     Raises:
-        InputError: the file is missing or no TOML, or a field is unknown or wrong.
+        InputError: the file is missing or not TOML, or a field is unknown or wrong.
     """
     return from_dict(Search, read_plan(path), "the search")
 
 
 def blind_target(after: dict[str, float], before: dict[str, float], unseen: float) -> float:
-    """How far a model is from what must hold of any model that forgot.
+    """The distance of a model from conditions that hold for any model that forgot.
 
     `|RA - RA0| + |VA - VA0| + |FA - U|`, all in percent.
 
     Args:
         after: "forget_accuracy", "retain_accuracy" and "validation_accuracy" of the model.
-        before: the same of the original model.
-        unseen: U, the accuracy that is expected on the forget data, had it never been seen.
+        before: the same accuracies of the original model.
+        unseen: the accuracy U that is expected on forget data that was never seen.
 
     Returns:
         Percentage points, from 0 to 300.
@@ -151,18 +152,18 @@ def blind_target(after: dict[str, float], before: dict[str, float], unseen: floa
 
 
 def tune(folder: Path, search: Search) -> dict[str, Any]:
-    """Runs a search, or what is left of it.
+    """Runs a search, or the rest of it.
 
     Args:
-        folder: receives the models and the results; the same search continues it.
-        search: what to tune.
+        folder: folder of the models and results; the same search continues it.
+        search: the plan.
 
     Returns:
         The content of `tuning.json`.
 
     Raises:
         InputError: anything wrong with the search, the data, or what the folder holds.
-        Diverged: an original or a retrained model did, or the best trial of some run; then all
+        Diverged: an original or a retrained model diverged, or the best trial of a run; then all
             other runs are finished, and their settings are chosen.
         Interrupted: Ctrl-C or SIGTERM arrived; finished trials were saved.
     """
@@ -213,7 +214,7 @@ def _retrained(folder: Path, seed: int, request: ForgetRequest) -> Path:
 
 
 def _open(folder: Path, search: Search) -> dict[str, Any]:
-    """What the folder holds of this search; a folder of anything else is refused."""
+    """The record of this search in the folder; a folder of anything else is refused."""
     protocol = {"seeds": sorted(search.seeds), "problem": search.problem.identity()}
     place = _place(folder)
     if place.is_claimed():
@@ -228,8 +229,8 @@ def _open(folder: Path, search: Search) -> dict[str, Any]:
                 if _known(record, search, request, name).keys() - drawn:
                     raise InputError(
                         f"{folder / FILE} has trials of {request.name} {name} that this search "
-                        "does not draw: another version wrote it, or it was altered; name a new "
-                        "folder."
+                        "does not draw, since another version wrote it or it was altered; name a "
+                        "new folder."
                     )
     else:
         record = {"machine": machine(), "found": {}}
@@ -264,7 +265,7 @@ def _check(folder: Path, search: Search) -> None:
 
 
 def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> Path | None:
-    """The folder of the retrained model, made if it is asked for."""
+    """The folder of the retrained model, made if the search asks for it."""
     if not search.oracle:
         return None
     run = _retrained(folder, seed, request)
@@ -284,7 +285,7 @@ def _tune_one(
     before: list[dict[str, float]],
     record: dict[str, Any],
 ) -> None:
-    """All trials of one run that are not on record yet."""
+    """Runs the trials of one run that are not on record yet."""
     method, proposals = search.proposals(request, name)
     entries, trials = search.entries(request, name), _known(record, search, request, name)
     runs = record["found"].setdefault(request.name, {})
@@ -315,14 +316,14 @@ def _tune_one(
 def _known(
     record: dict[str, Any], search: Search, request: ForgetRequest, name: str
 ) -> dict[str, dict[str, Any]]:
-    """The trials of a run on record, by their settings; those of other ranges do not count."""
+    """The trials of a run on record, by their settings; trials of other ranges do not count."""
     found = record["found"].get(request.name, {}).get(name, {})
     trials = found["trials"] if found.get("ranges") == search.entries(request, name) else []
     return {_key(trial["settings"]): trial for trial in trials}
 
 
 def _key(settings: dict[str, Any]) -> str:
-    """Equal for equal settings, in whatever order."""
+    """A key that is equal for equal settings, in any order."""
     return json.dumps(settings, sort_keys=True)
 
 
