@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxunlearn import methods
 from jaxunlearn.tasks.classification import kl_divergence
+from jaxunlearn.training.programs import split
 from jaxunlearn.types import Arrays, Batch, Task, TrainState, example_keys
 
 INPUTS, HIDDEN, CLASSES = 6, 8, 3
@@ -177,11 +178,10 @@ class Runner:
         }
         known = methods.settings(name)
         settings = methods.settings(name, {k: v for k, v in small.items() if k in known} | static)
-        self.numbers = {k: v for k, v in settings.items() if isinstance(v, float)}
-        fixed = {k: v for k, v in settings.items() if k not in self.numbers}
+        constants, self.numbers = split(settings)
 
         def build(numbers: dict[str, Any]) -> methods.Method:
-            return methods.build(task, name, fixed | numbers)
+            return methods.build(task, name, constants | numbers)
 
         self.build = build
         self.retain_batches = build(self.numbers).retain_batches

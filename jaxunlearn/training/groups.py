@@ -22,7 +22,7 @@ from jaxunlearn.methods import guard_records
 from jaxunlearn.training.compilation import executable_for
 from jaxunlearn.training.devices import replicate
 from jaxunlearn.training.loop import Diverged, Progress, run, run_key, stops_of, stretches
-from jaxunlearn.training.programs import Numbers, Program
+from jaxunlearn.training.programs import Numbers, Program, split
 from jaxunlearn.types import Arrays, Weights
 
 
@@ -202,22 +202,20 @@ def _together(
 
 def _group(program: Program, members: list[Member]) -> tuple[Program, tuple[Any, ...]]:
     """The program of a group, and the arguments of its `init`; what is shared is there once."""
-    first = members[0]
-    fixed = {k: v for k, v in first.numbers.items() if not isinstance(v, float)}
+    shared, varied = split(members[0].numbers)
     numbers = {
-        k: jnp.asarray([member.numbers[k] for member in members], jnp.float32)
-        for k in first.numbers
-        if k not in fixed
+        name: jnp.asarray([member.numbers[name] for member in members], jnp.float32)
+        for name in varied
     }
     keys = jnp.stack([run_key(member.seed) for member in members])
     rest, axes = [], []
     for name in ("start", "forget", "retain"):
         each = [getattr(member, name) for member in members]
-        shared = all(one is each[0] for one in each)
-        rest.append(each[0] if shared else jax.tree.map(lambda *x: jnp.stack(x), *each))
-        axes.append(None if shared else 0)
+        same = all(one is each[0] for one in each)
+        rest.append(each[0] if same else jax.tree.map(lambda *x: jnp.stack(x), *each))
+        axes.append(None if same else 0)
     (params, model_state), forget, retain = rest
-    inputs = ((numbers, fixed), keys, params, model_state, forget, retain)
+    inputs = ((numbers, shared), keys, params, model_state, forget, retain)
     return _grouped(program, tuple(axes)), replicate(inputs, program.mesh)
 
 

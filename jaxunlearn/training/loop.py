@@ -25,7 +25,7 @@ from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.compilation import executable_for
 from jaxunlearn.training.devices import replicate, shardings
 from jaxunlearn.training.metrics_file import MetricsFile
-from jaxunlearn.training.programs import Numbers, Program
+from jaxunlearn.training.programs import Numbers, Program, split
 from jaxunlearn.training.streaming import Stream, supplied
 from jaxunlearn.types import Arrays, InputError, ModelState, Params, TrainState
 
@@ -235,7 +235,7 @@ def inputs_of(
     seed: int | jax.Array,
 ) -> tuple[Any, ...]:
     """The arguments of `program.init`, on its devices."""
-    numbers = {k: jnp.float32(v) if isinstance(v, float) else v for k, v in numbers.items()}
+    numbers = numbers | {k: jnp.float32(v) for k, v in split(numbers).numbers.items()}
     inputs = (numbers, run_key(seed), *start, forget, retain)
     placed: tuple[Any, ...] = replicate(inputs, program.mesh)
     return placed

@@ -19,6 +19,7 @@ from jaxunlearn.methods._winding_back import wound_back
 from jaxunlearn.training import Program, devices
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.groups import Member, run_many
+from jaxunlearn.training.programs import split
 from jaxunlearn.transforms import implicit_surgery
 from jaxunlearn.types import Arrays, InputError, Task, TrainState, Weights
 from tests import toy, toy_diffusion
@@ -61,10 +62,9 @@ def problem(kind: str) -> Problem:
 def compiled(task: Task, name: str, guarded: bool = False) -> tuple[Program, dict[str, float]]:
     """The program of a method, and its numbers."""
     settings = methods.settings(name, {"num_steps": STEPS} | (GUARD if guarded else {}))
-    numbers = {k: v for k, v in settings.items() if isinstance(v, float)}
-    fixed = {k: v for k, v in settings.items() if k not in numbers}
+    constants, numbers = split(settings)
     program = training.compile_program(
-        lambda traced: methods.build(task, name, fixed | traced),
+        lambda traced: methods.build(task, name, constants | traced),
         forget_batch_size=toy.FORGET_BATCH,
         retain_batch_size=toy.RETAIN_BATCH,
         chunk_steps=10,

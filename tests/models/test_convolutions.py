@@ -10,10 +10,9 @@ from flax import linen as nn
 
 from jaxunlearn import methods, training
 from jaxunlearn.models.convolutions import fast_in_loops
-from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.tasks import classification
-from jaxunlearn.training import groups
 from jaxunlearn.training.devices import make_mesh, replicate
+from jaxunlearn.training.programs import split
 
 pytestmark = pytest.mark.long
 
@@ -192,10 +191,10 @@ def examples(count):
 
 
 @pytest.mark.parametrize("method", ["finetune", "sfron"])
-def test_runs_and_sweeps_of_an_own_model_loop_over_fast_convolutions(method):
+def test_runs_of_an_own_model_loop_over_fast_convolutions(method):
     """Fast steps and the pass over single examples before the first step, too."""
     settings = methods.settings(method, SETTINGS)
-    numbers = {name: value for name, value in settings.items() if isinstance(value, float)}
+    numbers = split(settings).numbers
     sizes = {name: size for name, size in SETTINGS.items() if name != "num_steps"}
     mesh = make_mesh(1)
     program = training.compile_program(
@@ -209,23 +208,4 @@ def test_runs_and_sweeps_of_an_own_model_loop_over_fast_convolutions(method):
     assert layouts(program.init.lower(*inputs)) <= CHANNELS_LAST
     state = jax.eval_shape(program.init, *inputs)
     lowered = program.chunk.lower(numbers, state, data, data, jnp.int32(2))
-    assert layouts(lowered) and layouts(lowered) <= CHANNELS_LAST
-
-    init, chunk = groups._grouped(program)
-    inputs = groups._inputs(program, [numbers] * 2, [0, 1], start, data, data)
-    state, stacked = jax.eval_shape(init, *inputs), inputs[:2]
-    limits = groups._limits([None] * 2, 2, mesh)
-    lowered = chunk.lower(*stacked, state, data, data, limits)
-    assert layouts(lowered) and layouts(lowered) <= CHANNELS_LAST
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_shadow_models_loop_over_fast_convolutions(size):
-    settings = methods.settings("finetune", SETTINGS)
-    program = shadows.train(TASK, "finetune", settings)
-    keys = jax.random.split(jax.random.key(0), size)
-    start, pool = shadows.new_weights(TASK, keys), examples(12)
-    forget = jnp.tile(jnp.arange(4), (size, 1))
-    numbers = {name: value for name, value in settings.items() if isinstance(value, float)}
-    lowered = program.lower(numbers, keys, *start, pool, pool, forget, jnp.arange(4, 12))
     assert layouts(lowered) and layouts(lowered) <= CHANNELS_LAST

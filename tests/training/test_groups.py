@@ -10,6 +10,7 @@ import pytest
 from jaxunlearn import methods, training
 from jaxunlearn.training import compilation, devices, groups
 from jaxunlearn.training.groups import Member, run_many
+from jaxunlearn.training.programs import split
 from jaxunlearn.types import Weights
 from tests import toy
 from tests.helpers import assert_trees_close, assert_trees_equal, relative_error
@@ -28,15 +29,15 @@ def make_program(name):
     settings = methods.settings(
         name, {k: v for k, v in static.items() if k in methods.settings(name)}
     )
-    fixed = {k: v for k, v in settings.items() if not isinstance(v, float)}
+    constants, numbers = split(settings)
     program = training.compile_program(
-        lambda numbers: methods.build(toy.TASK, name, fixed | numbers),
+        lambda numbers: methods.build(toy.TASK, name, constants | numbers),
         forget_batch_size=toy.FORGET_BATCH,
         retain_batch_size=toy.RETAIN_BATCH,
         chunk_steps=3,
         mesh=devices.make_mesh(1),
     )
-    return program, {k: v for k, v in settings.items() if isinstance(v, float)}
+    return program, numbers
 
 
 PROBLEM = toy.problem()
