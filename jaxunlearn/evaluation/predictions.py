@@ -1,8 +1,8 @@
-"""Class probabilities beside the true labels: computed once, checked once, kept in one file.
+"""Class probabilities and true labels: computed once, checked once, saved in one file.
 
-Everything that is evaluated here, from accuracies to attacks, reads nothing of a model but
-`probabilities [N, C]` and `labels [N]`. So a model is run once over each split of the data
-(`predict`), and the result (`SplitPredictions`) can be saved and compared long after.
+All metrics, from accuracies to attacks, need only `probabilities [N, C]` and `labels [N]` of a
+model. So a model runs once over each split of the data (`predict`), and the result
+(`SplitPredictions`) can be saved and compared later.
 """
 
 import os
@@ -26,7 +26,7 @@ _BATCH = 500
 
 
 class Predictions(NamedTuple):
-    """What a model says about some examples, and what is true.
+    """The class probabilities of a model on some examples, and the true classes.
 
     Attributes:
         probabilities: class probabilities, every row sums to 1.  # shape=(N, C), dtype=float
@@ -42,18 +42,18 @@ class Predictions(NamedTuple):
 
 
 def check_probabilities(probabilities: Any, name: str) -> np.ndarray:
-    """Returns a matrix of probabilities in double precision, or says what is wrong with it.
+    """Checks a matrix of probabilities, and returns it in double precision.
 
     Args:
         probabilities: class probabilities, `[N, C]`, in any float type.
-        name: how an error names them.
+        name: name of the probabilities, for errors.
 
     Returns:
         A numpy array `[N, C]` of float64.
 
     Raises:
-        InputError: for another shape, no rows, values that are not finite or negative, or a row
-            that does not sum to 1.
+        InputError: another shape, no rows, values that are negative or not finite, or a row that
+            does not sum to 1.
     """
     array = np.asarray(probabilities)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -82,18 +82,18 @@ def check_probabilities(probabilities: Any, name: str) -> np.ndarray:
 
 
 def check_predictions(predictions: Predictions, name: str) -> Predictions:
-    """Returns predictions as numpy arrays (float64, int64), or says what is wrong with them.
+    """Checks predictions, and returns them as numpy arrays (float64, int64).
 
     Args:
         predictions: `probabilities [N, C]` and `labels [N]`.
-        name: how an error names them, such as "retain".
+        name: name of the split, such as "retain", for errors.
 
     Returns:
         The same predictions, on the host.
 
     Raises:
-        InputError: for anything `check_probabilities` refuses, another number of labels than of
-            rows, or labels that are no whole numbers from 0 to C - 1.
+        InputError: probabilities that `check_probabilities` refuses, a number of labels that is not
+            the number of rows, or labels that are not whole numbers from 0 to C - 1.
     """
     name = f"The {name} prediction set"
     probabilities = check_probabilities(predictions.probabilities, name)
@@ -125,24 +125,22 @@ def predict(
     arrays: Mapping[str, Any],
     batch_size: int,
 ) -> Predictions:
-    """Runs a model over a whole split in batches of one shape, so that it is compiled once.
+    """Runs a model over a whole split in batches of one shape, so that it compiles once.
 
-    The last batch is filled up with copies of the last example, whose results are dropped. Batches
-    are cut out on the device and results are fetched together at the end. To share the compiled
-    program between models of the same shape, and to keep weights out of it, give
+    Models of one shape share the compiled program if `predict_fn` is
     `jax.tree_util.Partial(function, variables)` rather than a closure over the variables.
 
     Args:
-        predict_fn: from a batch (a dict of arrays `[B, ...]`) to class probabilities `[B, C]`.
-        arrays: the split, with at least "label" `[N]`; every array has N rows, and N may be 0.
-        batch_size: B, the number of examples in a batch.
+        predict_fn: function from a batch, leaves `[B, ...]`, to class probabilities `[B, C]`.
+        arrays: the split, with at least "label" `[N]`; all arrays have N rows, and N may be 0.
+        batch_size: the batch size B.
 
     Returns:
         `Predictions` on the host: `probabilities [N, C]` in float32, `labels [N]` in int32.
 
     Raises:
-        InputError: for a batch size below 1, no labels, arrays of different lengths, or results
-            of another shape than `[B, C]`.
+        InputError: a batch size below 1, no labels, arrays of different lengths, or results of
+            another shape than `[B, C]`.
 
     Example:
         >>> split = {"image": jnp.eye(3), "label": jnp.array([0, 1, 2])}
@@ -181,11 +179,11 @@ class SplitPredictions(NamedTuple):
     """A model's predictions on every split of an unlearning problem.
 
     Attributes:
-        forget: the training examples to be forgotten.
-        retain: the training examples to be kept.
-        validation: examples held out of training; may have no rows.
-        test: test examples, without those of forgotten classes.
-        test_forget: test examples of forgotten classes; no rows unless classes are forgotten.
+        forget: predictions on the training examples to forget.
+        retain: predictions on the training examples to keep.
+        validation: predictions on examples held out of training; may have no rows.
+        test: predictions on test examples, without forgotten classes.
+        test_forget: predictions on test examples of forgotten classes, if there are some.
     """
 
     forget: Predictions

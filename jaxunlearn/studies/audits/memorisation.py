@@ -1,10 +1,10 @@
-"""Memorisation: how much more a model makes of an example when it has learned from it.
+"""Memorisation: the gain in confidence on an example from learning it.
 
     mem(i) = mean p(y_i | x_i) over models trained with i - the same over models trained without i
 
-Models come in pairs that learn from complementary random halves of the data, so that every example
-is in half of them. The original definition counts correct answers; the probability of the right
-class says the same with fewer models.
+Models come in pairs that learn from complementary random halves of the data, so that half of the
+models learn each example. The original definition counts correct answers; the probability of the
+right class gives the same ranking with fewer models.
 
 Source: Feldman and Zhang, What Neural Networks Memorize and Why, NeurIPS 2020.
 """

@@ -1,9 +1,9 @@
-"""Linear probes: what can still be read from the features of a model, whatever it says?
+"""Linear probes: the information about forgotten examples in the features of a model.
 
 Features are the inputs of the model's last dense layer. A logistic regression learns the classes
-from the features of retain examples and of one half of the forget examples, and is asked for the
-classes of the other half. A model that only its last layer has made forget gives them away; the
-retrained model's value is what features give that never saw the forgotten examples.
+from the features of retain examples and of one half of the forget examples, and predicts the
+classes of the other half. It succeeds on a model that forgot in its last layer only; the retrained
+model gives the accuracy for features that never saw the forgotten examples.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ def probe_accuracy(task: Task, weights: Weights, forget: Arrays, retain: Arrays)
     """Accuracy of a linear probe on the half of the forget examples that it did not learn from.
 
     Args:
-        task: what was learned.
-        weights: of the model.
+        task: the task of the model.
+        weights: weights of the model.
         forget: all forget examples.
-        retain: all retain examples; at most 2,000 of them are used, always the same ones.
+        retain: all retain examples, of which at most 2,000 are used, always the same ones.
 
     Returns:
         Percent, or None for a single forget example, which has no halves.

@@ -28,12 +28,12 @@ LEAST_SHADOWS = 6
 
 
 class Plan(NamedTuple):
-    """Which shadow model sees what. All numbers are positions among the P examples to learn from.
+    """The data of each shadow model, as positions among the P examples to learn from.
 
     Attributes:
-        retain: what all models learn and keep, sorted.             # shape=(R,), dtype=int64
-        targets: what is attacked, sorted; R + T = P.               # shape=(T,), dtype=int64
-        forgotten: which targets each model learns and unlearns.    # shape=(K, T), dtype=bool
+        retain: examples that all models learn and keep, sorted.    # shape=(R,), dtype=int64
+        targets: examples that are attacked, sorted; R + T = P.     # shape=(T,), dtype=int64
+        forgotten: whether a model learns and unlearns a target.    # shape=(K, T), dtype=bool
     """
 
     retain: np.ndarray
@@ -52,10 +52,10 @@ def plan_shadows(num_examples: int, num_shadows: int, fraction: float, seed: int
     as many unseen, `F = fraction (P - F)`.
 
     Args:
-        num_examples: P.
-        num_shadows: K, even.
-        fraction: of the examples a model learns.
-        seed: decides all of it.
+        num_examples: the number P of examples to learn from.
+        num_shadows: the even number K of models.
+        fraction: share of the examples of a model that it forgets.
+        seed: seed of the draw.
 
     Returns:
         A `Plan`.

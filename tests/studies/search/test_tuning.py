@@ -4,6 +4,7 @@ import json
 import math
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,30 @@ def read(folder):
 
 def search_of(text):
     return from_dict(tuning.Search, tomllib.loads(text), "the search")
+
+
+def test_trials_at_once_find_what_trials_in_turns_find(config, tmp_path, monkeypatch):
+    """As on accelerators: three trials are one program, which is compiled once."""
+    groups = []
+    run_many = tuning.run_many
+
+    def watched(*args, **rest):
+        for finished in run_many(*args, **rest):
+            groups.append(finished.group_size)
+            yield finished
+
+    search = tuning.load_search(config)
+    search = replace(search, search={"finetune": search.search["finetune"]}, oracle=False)
+    in_turns = tuning.tune(tmp_path / "in_turns", search)["found"]
+    monkeypatch.setattr(tuning, "at_once", lambda: 16)
+    monkeypatch.setattr(tuning, "run_many", watched)
+    together = tuning.tune(tmp_path / "together", search)["found"]
+    assert groups == [3, 3, 3]
+    for ours, theirs in zip(
+        *(each["random-0.1"]["finetune"]["trials"] for each in (together, in_turns)), strict=True
+    ):
+        assert ours["settings"] == theirs["settings"]
+        assert ours["target"] == pytest.approx(theirs["target"], abs=0.2)
 
 
 def test_every_run_gets_the_same_trials_and_more_trials_begin_with_them():
