@@ -4,7 +4,7 @@
 
 Models come in pairs that learn from complementary random halves of the data, so that half of the
 models learn each example. The original definition counts correct answers; the probability of the
-right class gives the same ranking with fewer models.
+right class estimates the same with fewer models.
 
 Source: Feldman and Zhang, What Neural Networks Memorize and Why, NeurIPS 2020.
 """

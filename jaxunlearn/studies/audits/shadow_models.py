@@ -92,12 +92,12 @@ def plan_shadows(num_examples: int, num_shadows: int, fraction: float, seed: int
 
 
 def sides(plan: Plan, values: np.ndarray, forgotten: bool) -> np.ndarray:
-    """One value a pair and target: that of the model which forgot the target, or of the other.
+    """For each pair and target, the value of the model that forgot the target, or of the other one.
 
     Args:
-        plan: from `plan_shadows`.
-        values: `[K, T]`.
-        forgotten: take the model that forgot the target.
+        plan: plan from `plan_shadows`.
+        values: values `[K, T]`.
+        forgotten: whether to take the model that forgot the target.
 
     Returns:
         `[K / 2, T]`.

@@ -29,7 +29,11 @@ def swept(tmp_path_factory, words, retrained):
     """A finished sweep of three rates, one of which diverges, and two seeds: groups of four."""
     folder = tmp_path_factory.mktemp("sweep") / "swept"
     more = ["--vary", RATES, "--seeds", 0, 7, "--retrained", retrained, "--group-size", 4]
-    return folder, partly("sweep", folder, *words, *more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps, "at_once", lambda most: most)  # as on accelerators
+        printed = partly("sweep", folder, *words, *more)
+    assert read(folder, 0.1, 0)["group_size"] == 4
+    return folder, printed
 
 
 def partly(*given):
@@ -42,17 +46,16 @@ def partly(*given):
 
 
 @pytest.fixture
-def groups(monkeypatch):
-    """The seeds and rates of the groups that were run since."""
+def ran(monkeypatch):
+    """The rates and seeds of the runs since."""
     seen = []
-    run = sweeps.run_group
+    run_many = sweeps.run_many
 
-    def noting(program, numbers, seeds, *args, **keywords):
-        rates = [member["learning_rate"] for member in numbers]
-        seen.append(list(zip(rates, seeds, strict=True)))
-        return run(program, numbers, seeds, *args, **keywords)
+    def noting(program, members, **keywords):
+        seen.extend((member.numbers["learning_rate"], member.seed) for member in members)
+        return run_many(program, members, **keywords)
 
-    monkeypatch.setattr(sweeps, "run_group", noting)
+    monkeypatch.setattr(sweeps, "run_many", noting)
     return seen
 
 
@@ -93,17 +96,16 @@ def test_a_diverged_cell_names_itself_and_stops_nobody(swept):
     assert (folder / "front.svg").read_text().startswith("<svg")
 
 
-def test_finished_cells_never_run_twice(swept, words, retrained, groups, tmp_path):
+def test_finished_cells_never_run_twice(swept, words, retrained, ran, tmp_path):
     folder = copy(swept[0], tmp_path / "sweep")
     given = ["--vary", RATES, "--retrained", retrained, "--group-size", 4]
     again = partly("sweep", folder, *words, *given, "--seeds", 0, 7)
-    assert again.startswith("6 cells, 6 of them finished already\n") and groups == []
+    assert again.startswith("6 cells, 6 of them finished already\n") and ran == []
     before = snapshot(folder / "cells")
     lost = cell_file({"learning_rate": 0.1}, 0)
     (folder / "cells" / lost).unlink()
     partly("sweep", folder, *words, *given, "--seeds", 0, 7, 8)
-    # Of four cells at most, all of one size: the lost one and those of the new seed.
-    assert groups == [[(0.001, 8), (0.1, 0), (0.1, 8), (1e30, 8)]]
+    assert ran == [(0.001, 8), (0.1, 0), (0.1, 8), (1e30, 8)]  # the lost one and the new seed
     after = snapshot(folder / "cells")
     assert all(after[name] == before[name] for name in before if name != lost)
     metrics = json.loads(after[lost])["metrics"]
@@ -111,7 +113,7 @@ def test_finished_cells_never_run_twice(swept, words, retrained, groups, tmp_pat
 
 
 @pytest.mark.parametrize("trials", [[], ["--trials", 5]])
-def test_the_order_of_words_does_not_matter(words, groups, tmp_path, trials):
+def test_the_order_of_words_does_not_matter(words, ran, tmp_path, trials):
     """A cell that was lost is all that is run, and no other cell twice."""
     folder, first = tmp_path / "sweep", ["learning_rate=0.1,0.01", "weight_decay=0,1e-4"]
     swapped = ["weight_decay=1e-4,0,0", "learning_rate=0.01,0.1"]
@@ -121,13 +123,13 @@ def test_the_order_of_words_does_not_matter(words, groups, tmp_path, trials):
     assert len(set(points)) == len(points) / 2 <= 4
     if not trials:
         assert len(cells) == 8
-    groups.clear()
+    ran.clear()
     done("sweep", folder, *words, "--vary", *swapped, *trials, "--seeds", 1, 3)
-    assert groups == [] and snapshot(folder / "cells") == cells
+    assert ran == [] and snapshot(folder / "cells") == cells
     lost = min(cells)
     (folder / "cells" / lost).unlink()
     done("sweep", folder, *words, "--vary", *swapped, *trials, "--seeds", 1, 3)
-    assert len(groups) == 1 and len(groups[0]) == 1
+    assert len(ran) == 1
     entry, before = (json.loads((folder / "cells" / lost).read_text()), json.loads(cells[lost]))
     assert (entry["settings"], entry["seed"]) == (before["settings"], before["seed"])
     found = json.loads((folder / "results.json").read_text())
@@ -137,11 +139,11 @@ def test_the_order_of_words_does_not_matter(words, groups, tmp_path, trials):
     }
 
 
-def test_fewer_seeds_run_less_and_forget_nothing(swept, words, retrained, groups, tmp_path):
+def test_fewer_seeds_run_less_and_forget_nothing(swept, words, retrained, ran, tmp_path):
     folder = copy(swept[0], tmp_path / "sweep")
     given = ["--vary", RATES, "--retrained", retrained, "--group-size", 4]
     printed = partly("sweep", folder, *words, *given, "--seeds", 7)
-    assert printed.startswith("3 cells, 3 of them finished already") and groups == []
+    assert printed.startswith("3 cells, 3 of them finished already") and ran == []
     for name in ("sweep.json", "results.json"):
         ours, theirs = (json.loads((f / name).read_text())["cells"] for f in (folder, swept[0]))
         assert ours == theirs
@@ -159,7 +161,7 @@ def test_cells_that_are_not_what_their_names_tell_are_refused(swept, words, retr
     assert_refused(call("sweep", folder, *words, *given), "format is 'not given' there, but 2 now")
 
 
-def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, groups, tmp_path):
+def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, ran, tmp_path):
     """It lacks a setting that the method has gained since."""
     folder = copy(swept[0], tmp_path / "sweep")
     given = ["--vary", RATES, "--seeds", 0, 7, "--retrained", retrained, "--group-size", 4]
@@ -169,11 +171,11 @@ def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, groups, tm
 
     rewrite(folder / "sweep.json", forget_a_setting)
     assert partly("sweep", folder, *words, *given).startswith("6 cells, 6 of them finished already")
-    assert groups == []
+    assert ran == []
     assert_refused(call("sweep", folder, *words, "momentum=0.5", *given), "momentum is 0.9")
 
 
-def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained, groups, tmp_path):
+def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained, ran, tmp_path):
     folder = tmp_path / "sweep"
     given = [*words, "--vary", RATES, "--seeds", 0, 7, "--retrained", retrained]
     for i in (1, 2, 3):
@@ -181,8 +183,7 @@ def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained,
             finish = done if i == 1 else partly  # two shards have a cell that diverges
             finish("sweep", folder, *given, "--group-size", 4, "--shard", f"{i}/3")
         assert json.loads((folder / "results.json").read_text())["finished"] == 2 * i
-    cells = [cell for group in groups for cell in group]
-    assert sorted(cells) == sorted((r, s) for r in (0.001, 0.1, 1e30) for s in (0, 7))
+    assert sorted(ran) == sorted((r, s) for r in (0.001, 0.1, 1e30) for s in (0, 7))
     with Workspace(folder).locked("1-of-3"):
         for refused in (given, [*given, "--shard", "1/3"]):
             assert_refused(call("sweep", folder, *refused), "another process is at work")
@@ -191,14 +192,14 @@ def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained,
         assert one["forget_accuracy"] == pytest.approx(other["forget_accuracy"], abs=1e-3)
 
 
-def test_the_last_group_is_filled_up_and_its_copies_are_dropped(words, groups, tmp_path):
-    given = ["--vary", "learning_rate=0.01:1", "--trials", 3, "--group-size", 2]
+def test_more_trials_begin_with_the_fewer_ones(words, ran, tmp_path):
+    given = ["--vary", "learning_rate=0.01:1", "--trials", 3]
     done("sweep", tmp_path / "sweep", *words, *given)
-    assert [len(group) for group in groups] == [2, 2] and groups[1][0] == groups[1][1]
+    assert len(ran) == 3
     assert len(list((tmp_path / "sweep" / "cells").iterdir())) == 3
     more = [*given[:2], "--trials", 4, *given[4:]]
-    done("sweep", tmp_path / "sweep", *words, *more)  # more trials begin with the fewer ones
-    assert len(groups) == 3 and len(groups[2]) == 1
+    done("sweep", tmp_path / "sweep", *words, *more)
+    assert len(ran) == 4
 
 
 def test_points_are_drawn_always_the_same_and_once(tmp_path):
@@ -250,9 +251,9 @@ def test_a_budget_that_the_original_model_breaks_is_refused(here, words):
 
 
 def test_cells_run_one_by_one_where_the_memory_holds_no_more(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "at_once", lambda most: most)  # as on accelerators
     monkeypatch.setattr(memory, "memory_limit", lambda: 1)
-    printed = done("sweep", tmp_path / "new", *words, "--vary", "learning_rate=0.1,0.2")
-    assert "1 of 2 cells at once fit the memory of the device" in printed
+    done("sweep", tmp_path / "new", *words, "--vary", "learning_rate=0.1,0.2")
     assert {read(tmp_path / "new", rate, 0)["group_size"] for rate in (0.1, 0.2)} == {1}
 
 
