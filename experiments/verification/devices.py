@@ -98,7 +98,7 @@ class Denoiser(nn.Module):
 
 def task_of(name: str, layout: Layout = ONE) -> Task:
     """What the method unlearns, as the devices compute it."""
-    axis_name = parallel.place(layout).axis_name
+    axis_name = parallel.placement_of(layout).axis_name
     if name in GENERATING:
         task = tasks.diffusion(Denoiser(), Process(100), image_shape=(8, 8, 1), num_classes=10)
     else:
@@ -133,7 +133,7 @@ def run(
     task: Task, name: str, settings: dict[str, Any], start: Any, data: Any, layout: Layout
 ) -> TrainState:
     """The state after all steps."""
-    placement, fixed = parallel.place(layout), split(settings).constants
+    placement, fixed = parallel.placement_of(layout), split(settings).constants
 
     def build(numbers: dict[str, Any]) -> Method:
         return methods.build(task, name, fixed | numbers)

@@ -28,7 +28,7 @@ from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.tasks.latent_diffusion import latent_diffusion
 from jaxunlearn.training import programs
-from jaxunlearn.training.devices import PARAMETERS, place, shardings
+from jaxunlearn.training.devices import PARAMETERS, placement_of, shardings
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Task
@@ -76,7 +76,7 @@ def lowered(
     clock = time.perf_counter()
     own = {"forget_batch_size": BATCH, "retain_batch_size": BATCH, "num_steps": 1}
     settings = methods.settings(method, METHODS[method] | own)
-    placement = place(Layout(DEVICES, parameters))
+    placement = placement_of(Layout(DEVICES, parameters))
     program = programs.of_method(task, method, settings, placement)
     numbers = {
         key: jax.ShapeDtypeStruct((), jnp.float32) for key in programs.split(settings).numbers

@@ -30,7 +30,7 @@ from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
 from jaxunlearn.training import Diverged
-from jaxunlearn.training.devices import Placement, place
+from jaxunlearn.training.devices import Placement, placement_of
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
@@ -84,7 +84,7 @@ def compare(
         Diverged: some runs did; all others are done, and the report is written.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    share, placement = parse_shard(shard), place(layout)
+    share, placement = parse_shard(shard), placement_of(layout)
     mine = [name for number, name in enumerate(sorted(study.methods)) if share.has(number)]
     cells = {
         seed: [_plan(folder, study, seed, request, mine) for request in study.requests]

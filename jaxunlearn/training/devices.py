@@ -87,7 +87,7 @@ class Placement(NamedTuple):
     checkpoint_every: int
 
 
-def place(layout: Layout = Layout()) -> Placement:
+def placement_of(layout: Layout = Layout()) -> Placement:
     """Resolves a layout, at the door of every command that trains.
 
     Args:
@@ -101,7 +101,7 @@ def place(layout: Layout = Layout()) -> Placement:
             over them, a number of steps below 1, or something that `pmap` does not do.
 
     Example:
-        >>> place().axis_name is None, place(Layout(parallel="pmap")).axis_name
+        >>> placement_of().axis_name is None, placement_of(Layout(parallel="pmap")).axis_name
         (True, 'devices')
     """
     if layout.parallel not in PARALLEL:

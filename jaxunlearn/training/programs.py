@@ -24,7 +24,7 @@ from jaxunlearn.training.devices import (
     Placement,
     check_divides,
     mapped,
-    place,
+    placement_of,
     shardings,
     split_batch,
 )
@@ -304,7 +304,7 @@ def of_method(
             or into micro-batches, or a model that has no micro-batches.
     """
     constants, _ = split(settings)
-    return _program(task, method, tuple(constants.items()), placement or place())
+    return _program(task, method, tuple(constants.items()), placement or placement_of())
 
 
 @functools.lru_cache

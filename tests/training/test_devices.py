@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxunlearn.training.devices import (
     check_divides,
     make_mesh,
-    place,
+    placement_of,
     replicate,
     shardings,
     split_batch,
@@ -41,23 +41,28 @@ def test_parameters_are_replicated_or_sharded() -> None:
 
 
 def test_what_pmap_does_not_do_is_refused() -> None:
-    assert place().axis_name is None and place(Layout(parallel="pmap")).axis_name == "devices"
+    assert (
+        placement_of().axis_name is None
+        and placement_of(Layout(parallel="pmap")).axis_name == "devices"
+    )
     for other in (Layout(parameters="sharded"), Layout(distributed=True)):
         with pytest.raises(InputError, match="parallel is 'pmap', which keeps all .* choose jit"):
-            place(dataclasses.replace(other, parallel="pmap"))
+            placement_of(dataclasses.replace(other, parallel="pmap"))
     with pytest.raises(InputError, match="parallel is 'map', but must be jit or pmap"):
-        place(Layout(parallel="map"))
+        placement_of(Layout(parallel="map"))
 
 
 def test_a_layout_is_resolved_at_the_door() -> None:
     layout = Layout(devices=2, parameters="sharded", micro_batch=4, chunk_steps=3)
-    assert place(layout) == place(layout) == (make_mesh(2, "sharded"), None, 4, 3, 1000)
-    assert hash(place(layout)) == hash(place(layout))
+    assert (
+        placement_of(layout) == placement_of(layout) == (make_mesh(2, "sharded"), None, 4, 3, 1000)
+    )
+    assert hash(placement_of(layout)) == hash(placement_of(layout))
     for name, value in (("chunk_steps", 0), ("checkpoint_every", -1), ("micro_batch", -2)):
         with pytest.raises(InputError, match=f"{name} is {value}, but must be"):
-            place(dataclasses.replace(layout, **{name: value}))
+            placement_of(dataclasses.replace(layout, **{name: value}))
     with pytest.raises(InputError, match="micro_batch is 3, but must be a positive multiple of"):
-        place(dataclasses.replace(layout, micro_batch=3))
+        placement_of(dataclasses.replace(layout, micro_batch=3))
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(7, 8), (3, 4), (0, 4), (-4, 4), (18, 16)])

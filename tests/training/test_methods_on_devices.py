@@ -16,7 +16,7 @@ from jaxunlearn import models, multiplier, tasks, training
 from jaxunlearn.tasks.spread import spread
 from jaxunlearn.training import Program, compilation, compile_program
 from jaxunlearn.training.checkpoints import Checkpointer
-from jaxunlearn.training.devices import make_mesh, place, shardings
+from jaxunlearn.training.devices import make_mesh, placement_of, shardings
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Task, TrainState
 from tests import toy
@@ -151,7 +151,7 @@ def test_a_sharded_run_goes_on_replicated_on_another_number_of_devices(tmp_path:
 @pytest.mark.parametrize("name", ["eupmu", "sfron"])
 def test_pmap_computes_the_same_and_jit_goes_on_from_there(name: str, tmp_path: Path) -> None:
     """BatchNorm, multiplier and noise by example, mask and momentum; and what is sent."""
-    axis_name = place(Layout(devices=8, parallel="pmap")).axis_name
+    axis_name = placement_of(Layout(devices=8, parallel="pmap")).axis_name
     problem, numbers = toy.problem(), {"learning_rate": 0.05}
     task, start, data = toy.WITHOUT_STATISTICS, (problem.params, {}), problem[2:]
     whole = task

@@ -10,7 +10,7 @@ from typing import Any
 from jaxunlearn import evaluation, methods
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.training import programs
-from jaxunlearn.training.devices import place
+from jaxunlearn.training.devices import placement_of
 from jaxunlearn.training.loop import inputs_of, stretches
 from jaxunlearn.types import Arrays, Task, Weights
 
@@ -43,7 +43,7 @@ def relearning_curve(
         | {"num_steps": ends[-1]}
         | dict.fromkeys(("forget_batch_size", "retain_batch_size"), batch_size),
     )
-    placement = place()._replace(chunk_steps=ends[0])
+    placement = placement_of()._replace(chunk_steps=ends[0])
     program = programs.of_method(task, "finetune", settings, placement)
     inputs = inputs_of(program, programs.arguments(settings), weights, forget, forget, seed)
     numbers, state, data = inputs[0], program.init(*inputs), inputs[-2:]

@@ -47,7 +47,7 @@ from jaxunlearn.tasks.narrowed import Narrowed, narrowed
 from jaxunlearn.training import devices, hosts, programs
 from jaxunlearn.training.checkpoints import Checkpointer, masks_of
 from jaxunlearn.training.compilation import compilation_seconds, programs_read
-from jaxunlearn.training.devices import Placement, place
+from jaxunlearn.training.devices import Placement, placement_of
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Arrays, InputError, Params, Task, Weights
@@ -73,7 +73,7 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train(run, pretraining(problem, seed), place(layout))
+    return train(run, pretraining(problem, seed), placement_of(layout))
 
 
 def retrain(
@@ -103,7 +103,7 @@ def retrain(
     """
     start, earlier = deletions.read_start(pretrained)
     config = retraining(start.problem, start.seed, request, again, earlier)
-    return train(run, config, place(layout), pretrained)
+    return train(run, config, placement_of(layout), pretrained)
 
 
 def unlearn(
@@ -138,7 +138,7 @@ def unlearn(
     before, earlier = deletions.read_start(pretrained)
     start = folder.read_done(pretrained)["weights"]
     config = unlearning(before.problem, before.seed, request, method, settings, start, aim, earlier)
-    return train(run, config, place(layout), pretrained)
+    return train(run, config, placement_of(layout), pretrained)
 
 
 def pretraining(problem: Problem, seed: int) -> RunConfig:
@@ -198,7 +198,7 @@ def check(run: Path, config: RunConfig, placement: Placement | None = None) -> N
             does not divide over the devices or into micro-batches, or a folder that belongs to
             something else.
     """
-    placement, problem = placement or place(), config.problem
+    placement, problem = placement or placement_of(), config.problem
     if not (problem.classifies or problem.generates or config.stage == "pretrain"):
         raise InputError(
             f"the model {problem.model!r} encodes images, and is told no classes that it could "
@@ -281,7 +281,7 @@ def train(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    placement = placement or place()
+    placement = placement or placement_of()
     check(run, config, placement)
     problem, settings, splits = config.problem, config.settings, _splits(config)
     if folder.is_finished(run):

@@ -19,7 +19,7 @@ from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs import folder, train
 from jaxunlearn.training.checkpoints import Checkpointer
-from jaxunlearn.training.devices import place
+from jaxunlearn.training.devices import placement_of
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 from tests.shell.commands import (
@@ -158,14 +158,14 @@ def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path, caps
 
 
 def test_parameters_that_cannot_be_split_are_named(capsys):
-    sharded = place(Layout(devices=4, parameters="sharded"))
+    sharded = placement_of(Layout(devices=4, parameters="sharded"))
     params = {name: jnp.ones((3, 5)) for name in "abcd"} | {"e": jnp.ones((3, 8))}
     train._say_what_stays_whole(params, sharded)
     assert capsys.readouterr().out == (
         "4 of the parameters stay whole on each device, since no axis of theirs divides by 4: "
         "a, b, c and others\n"
     )
-    train._say_what_stays_whole(params, place(Layout(devices=4)))
+    train._say_what_stays_whole(params, placement_of(Layout(devices=4)))
     assert not capsys.readouterr().out
 
 

@@ -94,18 +94,16 @@ def partly(folder, config):
 @pytest.fixture
 def runs(monkeypatch):
     """The learning rates that were run since, in order; the run after the last of `stop` stops."""
-    seen = []
-    run = training.run
+    run_many = tuning.run_many
 
-    def noting(program, numbers, *args, **keywords):
-        if len(seen) == noting.stop:
+    def noting(program, members, **keywords):
+        if len(noting.seen) == noting.stop:
             raise training.Interrupted("stopped")
-        seen.append(numbers["learning_rate"])
-        return run(program, numbers, *args, **keywords)
+        noting.seen.extend(member.numbers["learning_rate"] for member in members)
+        return run_many(program, members, **keywords)
 
-    noting.stop = -1
-    monkeypatch.setattr(training, "run", noting)
-    noting.seen = seen
+    noting.seen, noting.stop = [], -1
+    monkeypatch.setattr(tuning, "run_many", noting)
     return noting
 
 
