@@ -82,6 +82,16 @@ def test_links_and_names_in_the_documents_exist():
     assert set(re.findall(r"`(\w+)`", row)) == shipped
 
 
+def test_the_imports_of_indented_code_exist():
+    for page in PAGES:
+        for module, names in re.findall(
+            r"^    from (jaxunlearn[\w.]*) import (.*)$", page.read_text("utf-8"), re.MULTILINE
+        ):
+            for name in names.split(", "):
+                if not hasattr(importlib.import_module(module), name):
+                    importlib.import_module(f"{module}.{name}")
+
+
 def test_every_method_has_a_row_in_the_catalogue():
     """With an equation, a source, and settings that it has, at the defaults that they have."""
     from jaxunlearn import methods
