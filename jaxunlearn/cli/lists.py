@@ -10,24 +10,9 @@ from collections.abc import Mapping
 from jaxunlearn import methods, models
 from jaxunlearn.data.table import TABLE
 from jaxunlearn.methods import _constructor
-from jaxunlearn.methods.optimizers import OPTIMIZERS, SCHEDULES
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
-
-# What the common settings mean; the others are documented by their method.
-_COMMON = {
-    "num_steps": "number of steps.",
-    "forget_batch_size": "number of forget examples in a step.",
-    "retain_batch_size": "number of examples in each retain batch of a step.",
-    "optimizer": f"{' or '.join(OPTIMIZERS)}.",
-    "learning_rate": "largest learning rate of the optimizer.",
-    "learning_rate_schedule": f"{', '.join(SCHEDULES)}.",
-    "momentum": "momentum of sgd; of adamw, the decay of its first moment.",
-    "weight_decay": "weight decay: coupled in sgd, decoupled in adamw.",
-    "guard_budget": "largest rise of the held-out retain loss; no guard without one.",
-    "guard_every": "number of steps from one audit of the guard to the next.",
-}
 
 
 def describe(what: str) -> str:
@@ -87,19 +72,15 @@ def _settings(method: str) -> str:
 
 
 def _meanings(method: str) -> dict[str, str]:
-    """What the section "Args" of a method's documentation says of each setting."""
-    text = inspect.getdoc(_constructor(method)) or ""
-    match = re.search(r"\nArgs:\n(.*?)(?:\n\S|\Z)", text, re.DOTALL)
+    """The explanation of every setting, from the documentation of the method and of the classes."""
     found: dict[str, str] = {}
-    name = ""
-    for line in match[1].splitlines() if match else ():
-        entry = re.fullmatch(r"    (\w+): (.*)", line)
-        if entry:
-            name = entry[1]
-            found[name] = entry[2]
-        elif line.strip():
-            found[name] += " " + line.strip()
-    return _COMMON | {key: text for key, text in found.items() if key != "optimizer"}
+    for source in (methods.CommonSettings, methods.GuardSettings, _constructor(method)):
+        text = inspect.getdoc(source) or ""
+        match = re.search(r"\n(?:Args|Attributes):\n(.*?)(?:\n\S|\Z)", text, re.DOTALL)
+        entries = re.split(r"^    (?=\w+: )", match[1] if match else "", flags=re.MULTILINE)[1:]
+        named = (" ".join(entry.split()).partition(": ") for entry in entries)
+        found |= {n: text for n, _, text in named if n != "optimizer" or not found}
+    return found
 
 
 def _sizes(known: Mapping[str, tuple[int | None, str]]) -> str:

@@ -9,6 +9,7 @@ configurations, `build` makes a method from flat settings, the optimizer's inclu
 a custom method, which is then like any of these.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,12 +18,14 @@ import optax
 
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._limits import (
+    Choices,
     Count,
     Limits,
     NotNegative,
     Positive,
     Share,
     checked,
+    defaults_of,
     limits_of,
 )
 from jaxunlearn.methods.bad_teacher import bad_teacher
@@ -45,7 +48,7 @@ from jaxunlearn.methods.influence import influence
 from jaxunlearn.methods.l1_sparse import l1_sparse
 from jaxunlearn.methods.mgda import mgda
 from jaxunlearn.methods.nash import nash
-from jaxunlearn.methods.optimizers import optimizer, schedule
+from jaxunlearn.methods.optimizers import OptimizerName, ScheduleName, optimizer, schedule
 from jaxunlearn.methods.orthograd import orthograd
 from jaxunlearn.methods.pcgrad import pcgrad
 from jaxunlearn.methods.retrain import finetune, retrain
@@ -62,57 +65,90 @@ from jaxunlearn.names import closest
 from jaxunlearn.types import InputError, Method, Task
 
 _METHODS: dict[str, Callable[..., Method]] = {
-    "retrain": retrain,
-    "finetune": finetune,
-    "gradient_ascent": gradient_ascent,
-    "neggrad_plus": neggrad_plus,
-    "random_labels": random_labels,
-    "scalarization": scalarization,
-    "salun": salun,
-    "salun_soft": salun_soft,
-    "l1_sparse": l1_sparse,
-    "cf_k": cf_k,
-    "eu_k": eu_k,
-    "pcgrad": pcgrad,
-    "mgda": mgda,
-    "cagrad": cagrad,
-    "nash": nash,
-    "gdr_gma": gdr_gma,
-    "famo": famo,
-    "orthograd": orthograd,
-    "scrub": scrub,
-    "scrub_r": scrub_r,
-    "bad_teacher": bad_teacher,
-    "boundary_shrinking": boundary_shrinking,
-    "boundary_expanding": boundary_expanding,
-    "unsir": unsir,
-    "influence": influence,
-    "ssd": ssd,
-    "fisher_forgetting": fisher_forgetting,
-    "selective_amnesia": selective_amnesia,
-    "esd": esd,
-    "concept_ablation": concept_ablation,
-    "eupmu": eupmu,
-    "eupmu_budget": eupmu_budget,
-    "sfron": sfron,
-    "sfron_released": sfron_released,
-    "eupmu_sfron": eupmu_sfron,
+    constructor.__name__: constructor
+    for constructor in (
+        retrain,
+        finetune,
+        gradient_ascent,
+        neggrad_plus,
+        random_labels,
+        scalarization,
+        salun,
+        salun_soft,
+        l1_sparse,
+        cf_k,
+        eu_k,
+        pcgrad,
+        mgda,
+        cagrad,
+        nash,
+        gdr_gma,
+        famo,
+        orthograd,
+        scrub,
+        scrub_r,
+        bad_teacher,
+        boundary_shrinking,
+        boundary_expanding,
+        unsir,
+        influence,
+        ssd,
+        fisher_forgetting,
+        selective_amnesia,
+        esd,
+        concept_ablation,
+        eupmu,
+        eupmu_budget,
+        sfron,
+        sfron_released,
+        eupmu_sfron,
+    )
 }
 
-# What every method can be told besides its own settings.
-COMMON_SETTINGS: dict[str, Any] = {
-    "num_steps": 100,
-    "forget_batch_size": 64,
-    "retain_batch_size": 128,
-    "optimizer": "sgd",
-    "learning_rate": 0.01,
-    "learning_rate_schedule": "cosine",
-    "momentum": 0.9,
-    "weight_decay": 5e-4,
-}
 
-# What stands in place of defaults where the model generates images: its loss is so sharp that the
-# steps of classifiers lose the retain data at once.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """The settings that every method has besides its own.
+
+    Attributes:
+        num_steps: number of steps.
+        forget_batch_size: number of forget examples in a step.
+        retain_batch_size: number of examples in each retain batch of a step.
+        optimizer: optimizer of the method.
+        learning_rate: largest learning rate of the optimizer.
+        learning_rate_schedule: schedule of the learning rate over the run.
+        momentum: momentum of SGD; for AdamW, the decay of its first moment.
+        weight_decay: weight decay, coupled for SGD and decoupled for AdamW.
+    """
+
+    num_steps: Count = 100
+    forget_batch_size: Count = 64
+    retain_batch_size: Count = 128
+    optimizer: OptimizerName = "sgd"
+    learning_rate: NotNegative = 0.01
+    learning_rate_schedule: ScheduleName = "cosine"
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 5e-4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuardSettings:
+    """The settings of the guard, for any method but `retrain`; no budget means no guard.
+
+    Attributes:
+        guard_budget: largest rise of the held-out retain loss; without one there is no guard.
+        guard_every: number of steps from one audit of the guard to the next.
+    """
+
+    guard_budget: NotNegative = 0.0
+    guard_every: Count = 10
+
+
+COMMON_SETTINGS: dict[str, Any] = defaults_of(CommonSettings)
+GUARD_SETTINGS: dict[str, Any] = defaults_of(GuardSettings)
+
+# Defaults for models that generate images: their loss is so sharp that the steps of classifiers
+# lose the retain data at once.
 GENERATING_SETTINGS: dict[str, Any] = {
     "optimizer": "clipped_adamw",
     "learning_rate": 1e-4,
@@ -124,23 +160,17 @@ _GENERATING: dict[str, dict[str, Any]] = {
     "influence": {"damping": 100.0},
 }
 
-# What every method is also told where it has a budget; without one there is no guard.
-GUARD_SETTINGS: dict[str, Any] = {"guard_budget": 0.0, "guard_every": 10}
-
-# The limits of the settings that every method has; others have theirs in the method's signature.
-_LIMITS: dict[str, Limits] = {
-    "num_steps": Limits(0, above=True),
-    "forget_batch_size": Limits(0, above=True),
-    "retain_batch_size": Limits(0, above=True),
-    "learning_rate": Limits(0.0),
-    "momentum": Limits(0.0, 1.0),
-    "weight_decay": Limits(0.0),
-    "guard_budget": Limits(0.0),
-    "guard_every": Limits(0, above=True),
-}
+_REMEDIES = {
+    "ssd": "Raise dampening",
+    "influence": "Raise damping or lower alpha",
+    "fisher_forgetting": "Lower alpha or max_variance",
+} | dict.fromkeys(("sfron", "sfron_released", "eupmu_sfron"), "Lower the learning rate or alpha")
 
 __all__ = [
+    "Choices",
+    "CommonSettings",
     "Count",
+    "GuardSettings",
     "Limits",
     "NotNegative",
     "Positive",
@@ -149,6 +179,7 @@ __all__ = [
     "available",
     "begin",
     "build",
+    "completed",
     "first",
     "guard_records",
     "guarded",
@@ -159,13 +190,6 @@ __all__ = [
     "summary",
     *_METHODS,
 ]
-
-
-_REMEDIES = {
-    "ssd": "Raise dampening",
-    "influence": "Raise damping or lower alpha",
-    "fisher_forgetting": "Lower alpha or max_variance",
-} | dict.fromkeys(("sfron", "sfron_released", "eupmu_sfron"), "Lower the learning rate or alpha")
 
 
 def available() -> tuple[str, ...]:
@@ -179,7 +203,7 @@ def available() -> tuple[str, ...]:
 
 
 def summary(name: str) -> str:
-    """The first line of what a method's documentation says.
+    """The first line of a method's documentation.
 
     Raises:
         InputError: an unknown method.
@@ -188,7 +212,7 @@ def summary(name: str) -> str:
 
 
 def remedy(name: str) -> str:
-    """What to do where a method diverges, by settings that it has.
+    """The advice for a method that diverges, in terms of its own settings.
 
     Example:
         >>> remedy("ssd")
@@ -200,16 +224,15 @@ def remedy(name: str) -> str:
 def settings(
     name: str, given: Mapping[str, Any] | None = None, *, generates: bool = False
 ) -> dict[str, Any]:
-    """All settings of a method: the defaults, with the given ones in their place.
+    """All settings of a method: the given ones, and the defaults of the others.
 
     Args:
-        name: of the method.
-        given: settings by name; numbers may be given as whole numbers.
-        generates: whether the model generates images; some defaults are others then.
+        name: name of the method.
+        given: settings by name; a whole number may stand for a floating-point one.
+        generates: whether the model generates images, which has some other defaults.
 
     Returns:
-        Every setting that the method and its optimizer have, and those of the guard if a
-        `guard_budget` is given.
+        Every setting of the method and its optimizer, with the guard's if `given` has any of them.
 
     Raises:
         InputError: an unknown method or setting, a value of another type, or one out of range.
@@ -220,26 +243,26 @@ def settings(
         >>> settings("eupmu")["optimizer"], settings("eupmu", generates=True)["optimizer"]
         ('sgd', 'clipped_adamw')
     """
-    own = {parameter.name: parameter.default for parameter in _settings_of(_constructor(name))}
+    own, given = defaults_of(_constructor(name)), given or {}
     defaults = COMMON_SETTINGS | own
     if generates:
         defaults = COMMON_SETTINGS | GENERATING_SETTINGS | own | _GENERATING.get(name, {})
-    if given and GUARD_SETTINGS.keys() & given.keys():
+    if GUARD_SETTINGS.keys() & given.keys():
         _check_guard(name, given)
         defaults |= GUARD_SETTINGS
     allowed = limits(name) if given else {}
-    for key, value in (given or {}).items():
+    for key, value in given.items():
         if key not in defaults:
             raise InputError(
                 f"method {name} has no setting {key!r}{closest(key, defaults)}, only "
                 f"{', '.join(defaults)}."
             )
-        defaults[key] = checked(name, key, value, defaults[key], allowed.get(key, Limits()))
+        defaults[key] = checked(name, key, value, defaults[key], allowed.get(key))
     return defaults
 
 
-def limits(name: str) -> dict[str, Limits]:
-    """The limits of a method's settings that have any, by their name.
+def limits(name: str) -> dict[str, Limits | Choices]:
+    """The limits of a method's settings, by name; a setting without limits is left out.
 
     Raises:
         InputError: an unknown method.
@@ -248,16 +271,16 @@ def limits(name: str) -> dict[str, Limits]:
         >>> str(limits("eupmu_budget")["budget"])
         'above 0 and at most 100'
     """
-    return _LIMITS | _own_limits(_constructor(name))
+    return limits_of(CommonSettings) | limits_of(GuardSettings) | limits_of(_constructor(name))
 
 
 def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
-    """Makes an own method known by its name, to `build` and to every command; a decorator.
+    """Adds a custom method, for `build` and for every command; a decorator.
 
     Args:
         constructor: `constructor(task, optimizer, *, setting=default, ...) -> Method`. It is called
-            twice, with traced values for floating-point settings. One named `num_steps` needs no
-            default. Limits stand in the annotations, as in `alpha: NotNegative = 1.0`.
+            twice, with traced values for floating-point settings. A setting named `num_steps` needs
+            no default. Annotations hold the limits, as in `alpha: NotNegative = 1.0`.
 
     Returns:
         The constructor.
@@ -277,8 +300,8 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
     name = constructor.__name__
     if name in _METHODS and _METHODS[name].__module__.startswith(__name__):
         raise InputError(f"a method named {name} exists already; choose another name.")
-    allowed = _own_limits(constructor)
-    for setting, default in ((p.name, p.default) for p in _settings_of(constructor)):
+    allowed = limits_of(constructor)
+    for setting, default in defaults_of(constructor).items():
         if default is inspect.Parameter.empty:
             raise InputError(f"setting {setting} of method {name} has no default; give one.")
         if setting in allowed:
@@ -292,12 +315,12 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
 
     Args:
         task: what is unlearned.
-        name: of the method.
-        chosen: all its settings, from `settings`; floating-point ones may be traced values. Where
-            they have a `guard_budget`, also "held_out", the retain examples that it is held on.
+        name: name of the method.
+        chosen: all its settings, from `settings`; floating-point ones may be traced values. With a
+            `guard_budget`, they also have "held_out": the retain examples of the guard.
 
     Returns:
-        A `Method`, under its budget if there is one.
+        A `Method`, guarded if there is a `guard_budget`.
 
     Raises:
         InputError: an unknown method, or an unknown choice of a setting.
@@ -305,7 +328,7 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     constructor = _constructor(name)
     parameters = inspect.signature(constructor).parameters
     own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
-    # Made twice, since the length of the schedule is known by the method.
+    # Made twice: the method determines the length of the schedule.
     calls = chosen["num_steps"] * constructor(task, optax.identity(), **own).optimizer_steps
     rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], calls)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
@@ -322,24 +345,11 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     )
 
 
-def _check_guard(name: str, given: Mapping[str, Any]) -> None:
-    if name == "retrain":
-        raise InputError(
-            "method retrain begins with new weights, so there is nothing to guard; leave out "
-            f"{' and '.join(key for key in GUARD_SETTINGS if key in given)}."
-        )
-    if "guard_budget" not in given:
-        raise InputError(
-            f"method {name} is told guard_every, but not what to guard; give guard_budget, by how "
-            "much the held-out retain loss may rise, such as 0.05."
-        )
-
-
 def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of a run whose settings have, where they lack one, the default of its method.
+    """A record of a run, with the default of every setting that it lacks.
 
-    So a run of an older version is the same as one of today, if the method has only gained
-    settings since. A method that is not known here is left as it is.
+    So a run of an older version equals one of today if its method has only gained settings. The
+    record of an unknown method is unchanged.
 
     Args:
         recorded: a record with "method" and "settings".
@@ -357,20 +367,17 @@ def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {**recorded, "settings": settings(method) | theirs}
 
 
-def _settings_of(constructor: Callable[..., Method]) -> list[inspect.Parameter]:
-    """The settings that only this method has, and its own default of `num_steps`, if any."""
-    return [
-        parameter
-        for parameter in inspect.signature(constructor).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and (parameter.name != "num_steps" or parameter.default is not parameter.empty)
-    ]
-
-
-def _own_limits(constructor: Callable[..., Method]) -> dict[str, Limits]:
-    names = getattr(inspect.unwrap(constructor), "__globals__", {})
-    own = {p.name: limits_of(p, names) for p in _settings_of(constructor)}
-    return {name: found for name, found in own.items() if found != Limits()}
+def _check_guard(name: str, given: Mapping[str, Any]) -> None:
+    if name == "retrain":
+        raise InputError(
+            "method retrain begins with new weights, so there is nothing to guard; leave out "
+            f"{' and '.join(key for key in GUARD_SETTINGS if key in given)}."
+        )
+    if "guard_budget" not in given:
+        raise InputError(
+            f"method {name} has guard_every without guard_budget; give guard_budget, the largest "
+            "rise of the held-out retain loss, such as 0.05."
+        )
 
 
 def _constructor(name: str) -> Callable[..., Method]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxunlearn.methods._saliency import arranged, fisher_mask
+from jaxunlearn.methods._saliency import MaskName, arranged, fisher_mask
 from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
 from jaxunlearn.types import Arrays, ModelState, Params, Task
 
@@ -30,7 +30,7 @@ def forget_phase(
     *,
     clip_norm: float | jax.Array,
     saliency: bool,
-    mask: str,
+    mask: MaskName,
     threshold: float | jax.Array,
     per_example: bool,
     mask_batch_size: int,

@@ -1,16 +1,17 @@
-"""The limits of a setting, in the signature of the method that has it.
+"""The values that a setting may have, in the signature of the method that has it.
 
     def mine(task, optimizer, *, alpha: NotNegative = 1.0, shift: float = -1.0, rounds: Count = 3):
 
-A setting without limits may be any number.
+Texts are limited by `Literal["one", "other"]`. A setting without limits may be any number.
 """
 
 import inspect
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import jax
 
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 # What compiled programs can hold: their numbers have 32 bits.
@@ -18,7 +19,7 @@ _LARGEST = {int: 2**31 - 1, float: 3.4e38}
 
 
 class Limits(NamedTuple):
-    """The smallest and the largest value that a setting may have.
+    """The smallest and the largest value of a number.
 
     Attributes:
         low: the smallest value.
@@ -55,6 +56,28 @@ class Limits(NamedTuple):
         return f"in [{self.low:g}, {self.high:g}]"
 
 
+class Choices(NamedTuple):
+    """The names that a text may be.
+
+    Attributes:
+        names: the names.
+        others: further values in words, which are checked where the method is built; "" for none.
+
+    Example:
+        >>> str(Choices(("once", "every_epoch"))), str(Choices(("a",), "a name of the task"))
+        ('one of once, every_epoch', 'one of a, or a name of the task')
+    """
+
+    names: tuple[str, ...]
+    others: str = ""
+
+    def __contains__(self, value: object) -> bool:
+        return bool(self.others) or value in self.names
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names)}" + (f", or {self.others}" if self.others else "")
+
+
 Count = Annotated[int, Limits(0, above=True)]
 CountOrZero = Annotated[int, Limits(0)]
 NotNegative = Annotated[float | jax.Array, Limits(0.0)]
@@ -63,19 +86,33 @@ Share = Annotated[float | jax.Array, Limits(0.0, 1.0)]
 Percent = Annotated[float | jax.Array, Limits(0.0, 100.0)]
 
 
-def limits_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Limits:
-    """The limits in the annotation of a setting; any number if there are none.
+def settings_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The keyword-only parameters of a function; `num_steps` only if it has a default."""
+    return [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and (parameter.name != "num_steps" or parameter.default is not parameter.empty)
+    ]
 
-    Args:
-        parameter: the setting.
-        names: the globals of its function, where the annotation is text.
 
-    Returns:
-        Its limits.
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The defaults of the settings of a function, by name."""
+    return {parameter.name: parameter.default for parameter in settings_of(function)}
+
+
+def limits_of(function: Callable[..., Any]) -> dict[str, Limits | Choices]:
+    """The limits in the annotations of a function's settings, by name.
 
     Raises:
-        InputError: the annotation is text that has no meaning there.
+        InputError: an annotation is a text without meaning in the module of the function.
     """
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    found = {p.name: _limits_in(p, names) for p in settings_of(function)}
+    return {name: limits for name, limits in found.items() if limits is not None}
+
+
+def _limits_in(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Limits | Choices | None:
     annotation = parameter.annotation
     if isinstance(annotation, str):
         try:
@@ -83,13 +120,17 @@ def limits_of(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Limits:
         except NameError as error:
             raise InputError(
                 f"setting {parameter.name} is annotated as {annotation!r}, but {error}; import it "
-                "outside of TYPE_CHECKING, since the limits of settings stand there."
+                "outside of TYPE_CHECKING, since annotations hold the limits of settings."
             ) from error
-    found = [extra for extra in get_args(annotation)[1:] if isinstance(extra, Limits)]
-    return found[0] if found else Limits()
+    if get_origin(annotation) is Literal:
+        return Choices(get_args(annotation))
+    kinds = Limits, Choices
+    return next((extra for extra in get_args(annotation)[1:] if isinstance(extra, kinds)), None)
 
 
-def checked(method: str, key: str, value: Any, default: Any, limits: Limits) -> Any:
+def checked(
+    method: str, key: str, value: Any, default: Any, limits: Limits | Choices | None
+) -> Any:
     """The value of a setting in the type of its default.
 
     Raises:
@@ -103,14 +144,17 @@ def checked(method: str, key: str, value: Any, default: Any, limits: Limits) -> 
             f"setting {key} of method {method} is {value!r}, but must be of type {kind.__name__}, "
             f"such as {default!r}."
         )
-    if kind not in _LARGEST:
-        return value
     if value != value:
         raise InputError(f"setting {key} of method {method} is not a number; give one.")
-    if value not in limits:
-        size = f" and at most {_LARGEST[kind]:.10g} in size" * (abs(value) > _LARGEST[kind])
-        raise InputError(
-            f"setting {key} of method {method} is {value!r}, but must be {limits}{size}; "
-            f"the default is {default!r}."
-        )
-    return value
+    limits = Limits() if limits is None and kind in _LARGEST else limits
+    if limits is None or value in limits:
+        return value
+    size, hint = "", ""
+    if isinstance(limits, Choices):
+        hint = closest(value, limits.names)
+    elif abs(value) > _LARGEST[kind]:
+        size = f" and at most {_LARGEST[kind]:.10g} in size"
+    raise InputError(
+        f"setting {key} of method {method} is {value!r}{hint}, but must be {limits}{size}; "
+        f"the default is {default!r}."
+    )

@@ -1,7 +1,7 @@
 """Saliency masks from whole data sets: what `Method.init` computes before the first step."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 from jax.flatten_util import ravel_pytree
@@ -10,7 +10,8 @@ from jaxunlearn.methods._passes import fisher_pair, gradient_of, saliency_losses
 from jaxunlearn.transforms import fisher_ratio_mask, top_fraction_mask
 from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
 
-MASKS = ("saliency", "random")
+MaskName = Literal["saliency", "random"]
+MASKS: tuple[str, ...] = get_args(MaskName)
 _SHUFFLE_CHILD = 4  # of the run's key
 
 

@@ -6,6 +6,7 @@ from jaxunlearn import transforms
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
+from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import Method, Task
 
 
@@ -14,7 +15,7 @@ def cagrad(
     optimizer: optax.GradientTransformation,
     *,
     c: NotNegative = 0.4,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the direction of the largest worse gain, in a ball around the average gradient.

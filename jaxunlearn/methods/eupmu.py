@@ -4,7 +4,7 @@ Source: Zhou et al., Efficient Utility-Preserving Machine Unlearning with Implic
 (EUPMU, arXiv 2510.22124), NeurIPS 2025.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import advance, begin, begin_with, first
 from jaxunlearn.methods._limits import NotNegative, Positive
 from jaxunlearn.methods._two_gradients import gradients_of
-from jaxunlearn.methods.objectives import Objective, loss_pair, retain_loss
+from jaxunlearn.methods.objectives import Objective, ObjectiveName, loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad, unilateral_surgery
 from jaxunlearn.types import (
     Arrays,
@@ -29,7 +29,8 @@ from jaxunlearn.types import (
     TrainState,
 )
 
-ESTIMATORS = ("same_batch", "next_batch", "exact")
+Estimator = Literal["same_batch", "next_batch", "exact"]
+ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
 
 def _decayed_adam(
@@ -48,7 +49,7 @@ def eupmu(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    estimator: str = "same_batch",
+    estimator: Estimator = "same_batch",
     tolerance: float | jax.Array = 0.0,
     step_size: Positive = 1.0,
     multiplier_learning_rate: NotNegative = 1.0,
@@ -57,7 +58,7 @@ def eupmu(
     log_loss: bool = True,
     convex: bool = False,
     project: bool = True,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends `L_f + lambda L_r`, with lambda moved by what each step does to the retain loss.

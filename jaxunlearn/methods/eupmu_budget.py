@@ -21,7 +21,7 @@ from jaxunlearn.methods.eupmu import (
     surgery_metrics,
     with_multiplier_settings,
 )
-from jaxunlearn.methods.objectives import loss_pair, retain_loss
+from jaxunlearn.methods.objectives import ObjectiveName, loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
 from jaxunlearn.types import (
     Arrays,
@@ -72,7 +72,7 @@ def eupmu_budget(
     multiplier_decay: NotNegative = 0.01,
     initial_multiplier: NotNegative = 0.0,
     project: bool = True,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """EUPMU whose tolerance is what is left of a budget, spread over the steps that are left.

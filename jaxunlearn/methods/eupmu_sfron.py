@@ -5,6 +5,8 @@ loss, and the multiplier then sees the *final* step: what the geometry already p
 multiplier need not. Source of the parts: `eupmu.py` and `sfron.py`.
 """
 
+from typing import Literal
+
 import jax
 import optax
 
@@ -13,13 +15,14 @@ from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
+from jaxunlearn.methods._saliency import MaskName
 from jaxunlearn.methods.eupmu import (
     MULTIPLIER_OPTIMIZER,
     surgery_metrics,
     with_multiplier_settings,
 )
-from jaxunlearn.methods.objectives import loss_pair, retain_loss
-from jaxunlearn.methods.optimizers import schedule
+from jaxunlearn.methods.objectives import ObjectiveName, loss_pair, retain_loss
+from jaxunlearn.methods.optimizers import ScheduleName, schedule
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
 from jaxunlearn.types import (
     Arrays,
@@ -38,7 +41,7 @@ def eupmu_sfron(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    estimator: str = "same_batch",
+    estimator: Literal["same_batch", "next_batch"] = "same_batch",
     tolerance: float | jax.Array = 0.0,
     step_size: Positive = 1.0,
     multiplier_learning_rate: NotNegative = 1.0,
@@ -46,14 +49,14 @@ def eupmu_sfron(
     initial_multiplier: NotNegative = 0.0,
     log_loss: bool = True,
     project: bool = True,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
     epsilon: NotNegative = 0.25,
     saliency: bool = True,
-    mask: str = "saliency",
+    mask: MaskName = "saliency",
     threshold: NotNegative = 1.0,
     alpha: NotNegative = 1.0,
-    alpha_schedule: str = "linear",
+    alpha_schedule: ScheduleName = "linear",
     forget_learning_rate: NotNegative = 0.01,
     clip_norm: Positive = 7.0,
     num_fast_steps: Count = 5,

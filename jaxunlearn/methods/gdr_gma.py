@@ -6,6 +6,7 @@ from jaxunlearn import transforms
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
+from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import Method, Task
 
 
@@ -16,7 +17,7 @@ def gdr_gma(
     bank_size: Count = 4,
     sharpness: NotNegative = 10.0,
     threshold: NotNegative = 0.1,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """Rectifies both directions, and weighs forgetting down as the retain loss rises.

@@ -14,13 +14,14 @@ The others end there too under `until_unseen`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxunlearn.methods._limits import Choices
 from jaxunlearn.transforms import adaptive_weights
 from jaxunlearn.types import (
     Arrays,
@@ -37,6 +38,14 @@ _HUBER_DELTA = 2.0
 _UNSEEN = "unseen_"
 
 Objective = Callable[[Task, Params, ModelState, Batch, jax.Array], jax.Array]
+Redraw = Literal["every_epoch", "once"]
+
+_UNTIL = "_until_unseen"
+_PLAIN = ("ascent", "adaptive_ascent", "random_labels")
+NAMES = (*_PLAIN, *(name + _UNTIL for name in _PLAIN), "match_unseen", "track_unseen")
+ObjectiveName = Annotated[
+    str, Choices(NAMES, "match_anchor or match_noise for models that generate images")
+]
 
 
 def ascent(
@@ -77,7 +86,7 @@ def adaptive_ascent(
     return objective
 
 
-def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False) -> Objective:
+def random_labels(redraw: Redraw = "every_epoch", exclude_true_label: bool = False) -> Objective:
     """The ordinary loss against labels drawn uniformly at random.
 
     Args:
@@ -90,8 +99,8 @@ def random_labels(redraw: str = "every_epoch", exclude_true_label: bool = False)
     Raises:
         InputError: an unknown `redraw`; from the objective, no class but the true one.
     """
-    if redraw not in ("every_epoch", "once"):
-        raise InputError(f"redraw is {redraw!r}, but must be 'every_epoch' or 'once'.")
+    if redraw not in get_args(Redraw):
+        raise InputError(f"redraw is {redraw!r}, but must be one of {', '.join(get_args(Redraw))}.")
 
     def objective(
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
@@ -274,7 +283,6 @@ def _forget_losses(task: Task) -> Callable[..., tuple[jax.Array, ModelState]]:
     return task.forget_losses or task.losses
 
 
-_UNTIL = "_until_unseen"
 _UNSEEN_OBJECTIVES = {"match_unseen": match_unseen, "track_unseen": track_unseen}
 
 

@@ -9,6 +9,7 @@ import optax
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import advance, begin_with, first
 from jaxunlearn.methods._limits import NotNegative
+from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import Batch, Method, Params, Task, TrainState
 
 _LEAST = 1e-6  # of the largest eigenvalue: what is below it is rounding
@@ -18,7 +19,7 @@ def orthograd(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    objective: str = "ascent",
+    objective: ObjectiveName = "ascent",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the forget objective, at right angles to the gradient of each retain example.

@@ -6,6 +6,7 @@ from jaxunlearn import transforms
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._two_gradients import two_gradients
+from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import Method, Task
 
 
@@ -13,7 +14,7 @@ def pcgrad(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends the sum of both gradients, each without its part against the other.

@@ -6,7 +6,8 @@ import optax
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import begin, descend, weighted
 from jaxunlearn.methods._limits import Count, Share
-from jaxunlearn.methods._saliency import arranged, gradient_mask
+from jaxunlearn.methods._saliency import MaskName, arranged, gradient_mask
+from jaxunlearn.methods.objectives import ObjectiveName, Redraw
 from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
 from jaxunlearn.types import Arrays, LossPair, Method, ModelState, Params, Task, TrainState
 
@@ -15,12 +16,12 @@ def salun(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    mask: str = "saliency",
+    mask: MaskName = "saliency",
     fraction: Share = 0.5,
-    redraw: str = "every_epoch",
+    redraw: Redraw = "every_epoch",
     exclude_true_label: bool = False,
     mask_batch_size: Count = 32,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
 ) -> Method:
     """Random labels with updates masked to the largest `|sum grad L_f|` of the original model.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._limits import NotNegative
+from jaxunlearn.methods.objectives import Redraw
 from jaxunlearn.methods.optimizers import schedule
 from jaxunlearn.methods.scalarization import random_labels
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
@@ -16,7 +17,7 @@ def salun_soft(
     *,
     num_steps: int,
     threshold: NotNegative = 1e-4,
-    redraw: str = "every_epoch",
+    redraw: Redraw = "every_epoch",
     exclude_true_label: bool = False,
 ) -> Method:
     """Random labels under a penalty `|theta - theta_0|_1`, by proximal steps.

@@ -9,6 +9,7 @@ import optax
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import descend, weighted
 from jaxunlearn.methods._limits import NotNegative, Share
+from jaxunlearn.methods.objectives import ObjectiveName, Redraw
 from jaxunlearn.types import LossPair, Method, Task
 
 
@@ -17,7 +18,7 @@ def scalarization(
     optimizer: optax.GradientTransformation,
     *,
     retain_weight: NotNegative = 1.0,
-    objective: str = "random_labels",
+    objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
     """Descends `L_f + retain_weight L_r`: surgery with a multiplier that never moves.
@@ -73,7 +74,7 @@ def random_labels(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
-    redraw: str = "every_epoch",
+    redraw: Redraw = "every_epoch",
     exclude_true_label: bool = False,
 ) -> Method:
     """Random labels (RL): fits the forget data to random labels, and the retain data to its own.

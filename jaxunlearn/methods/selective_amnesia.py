@@ -8,7 +8,7 @@ from jaxunlearn.methods._build import advance, begin, check_generates, first
 from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._passes import fisher_of
 from jaxunlearn.methods._teacher import keep
-from jaxunlearn.methods.objectives import named, retain_loss
+from jaxunlearn.methods.objectives import ObjectiveName, named, retain_loss
 from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
 
 
@@ -18,7 +18,7 @@ def selective_amnesia(
     *,
     anchor_weight: NotNegative = 100.0,
     retain_weight: NotNegative = 1.0,
-    objective: str = "match_noise",
+    objective: ObjectiveName = "match_noise",
     fisher_batch_size: Count = 64,
 ) -> Method:
     """The class becomes noise, while elastic weights and replay hold the rest.

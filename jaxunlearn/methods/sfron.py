@@ -4,7 +4,7 @@ Source: Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geom
 (arXiv 2409.19732), NeurIPS 2024.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,10 @@ from jaxunlearn.methods._build import advance, begin
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
+from jaxunlearn.methods._saliency import MaskName
 from jaxunlearn.methods._two_gradients import two_gradients
-from jaxunlearn.methods.objectives import named
-from jaxunlearn.methods.optimizers import schedule
+from jaxunlearn.methods.objectives import ObjectiveName, named
+from jaxunlearn.methods.optimizers import ScheduleName, schedule
 from jaxunlearn.types import (
     Arrays,
     Batch,
@@ -28,7 +29,8 @@ from jaxunlearn.types import (
     TrainState,
 )
 
-VARIANTS = ("SFR-on", "FR-on", "R-on", "R")
+Variant = Literal["SFR-on", "FR-on", "R-on", "R"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
 
 
 def sfron(
@@ -36,15 +38,15 @@ def sfron(
     optimizer: optax.GradientTransformation,
     *,
     num_steps: int,
-    variant: str = "SFR-on",
+    variant: Variant = "SFR-on",
     alpha: NotNegative = 1.0,
-    alpha_schedule: str = "linear",
+    alpha_schedule: ScheduleName = "linear",
     forget_learning_rate: NotNegative = 0.01,
     clip_norm: Positive = 7.0,
-    objective: str = "adaptive_ascent",
+    objective: ObjectiveName = "adaptive_ascent",
     exponent: NotNegative = 0.5,
     epsilon: NotNegative = 0.25,
-    mask: str = "saliency",
+    mask: MaskName = "saliency",
     threshold: NotNegative = 1.0,
     num_fast_steps: Count = 5,
     slow_step_size: Positive = 1.0,
@@ -169,7 +171,7 @@ def sfron_released(
     alpha: NotNegative = 25.0,
     clip_norm: Positive = 7.0,
     exponent: NotNegative = 0.5,
-    mask: str = "saliency",
+    mask: MaskName = "saliency",
     threshold: NotNegative = 1.0,
     num_fast_steps: Count = 5,
     mask_batch_size: Count = 128,

@@ -176,7 +176,7 @@ def test_objectives_by_name() -> None:
 
 
 def test_unknown_choices_are_refused() -> None:
-    with pytest.raises(InputError, match="redraw is 'daily', but must be 'every_epoch' or 'once'"):
+    with pytest.raises(InputError, match="redraw is 'daily', but must be one of every_epoch, once"):
         objectives.random_labels("daily")
     with pytest.raises(InputError, match="objective is 'forget', but must be one of ascent, adap"):
         objectives.named("forget")
