@@ -28,35 +28,30 @@ from jaxunlearn.methods._limits import (
     defaults_of,
     limits_of,
 )
+from jaxunlearn.methods.aggregators import cagrad, famo, gdr_gma, mgda, nash, pcgrad
 from jaxunlearn.methods.bad_teacher import bad_teacher
-from jaxunlearn.methods.boundary_expanding import boundary_expanding
-from jaxunlearn.methods.boundary_shrinking import boundary_shrinking
-from jaxunlearn.methods.cagrad import cagrad
-from jaxunlearn.methods.cf_k import cf_k
+from jaxunlearn.methods.boundary import boundary_expanding, boundary_shrinking
 from jaxunlearn.methods.concept_ablation import concept_ablation
 from jaxunlearn.methods.esd import esd
-from jaxunlearn.methods.eu_k import eu_k
 from jaxunlearn.methods.eupmu import eupmu
 from jaxunlearn.methods.eupmu_budget import eupmu_budget
 from jaxunlearn.methods.eupmu_sfron import eupmu_sfron
-from jaxunlearn.methods.famo import famo
 from jaxunlearn.methods.fisher_forgetting import fisher_forgetting
-from jaxunlearn.methods.gdr_gma import gdr_gma
-from jaxunlearn.methods.gradient_ascent import gradient_ascent
 from jaxunlearn.methods.guard import guard_records, guarded
 from jaxunlearn.methods.influence import influence
 from jaxunlearn.methods.l1_sparse import l1_sparse
-from jaxunlearn.methods.mgda import mgda
-from jaxunlearn.methods.nash import nash
+from jaxunlearn.methods.last_layers import cf_k, eu_k
 from jaxunlearn.methods.optimizers import OptimizerName, ScheduleName, optimizer, schedule
 from jaxunlearn.methods.orthograd import orthograd
-from jaxunlearn.methods.pcgrad import pcgrad
 from jaxunlearn.methods.retrain import finetune, retrain
-from jaxunlearn.methods.salun import salun
-from jaxunlearn.methods.salun_soft import salun_soft
-from jaxunlearn.methods.scalarization import neggrad_plus, random_labels, scalarization
-from jaxunlearn.methods.scrub import scrub
-from jaxunlearn.methods.scrub_r import scrub_r
+from jaxunlearn.methods.salun import salun, salun_soft
+from jaxunlearn.methods.scalarization import (
+    gradient_ascent,
+    neggrad_plus,
+    random_labels,
+    scalarization,
+)
+from jaxunlearn.methods.scrub import scrub, scrub_r
 from jaxunlearn.methods.selective_amnesia import selective_amnesia
 from jaxunlearn.methods.sfron import sfron, sfron_released
 from jaxunlearn.methods.ssd import ssd

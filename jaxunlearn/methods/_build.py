@@ -1,7 +1,7 @@
 """What several methods share: how a state begins and advances, and the descent of one loss."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,45 @@ from jaxunlearn.types import (
     TrainState,
 )
 
-# loss_fn(params, model_state, forget, retain, key) -> (loss, (model_state, metrics))
-LossFn = Callable[..., tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]]
+Metrics = dict[str, jax.Array]
+
+
+class Start(NamedTuple):
+    """What a run starts from: the arguments of `Method.init`.
+
+    Attributes:
+        key: key of the run.
+        params: parameters of the original model.
+        model_state: running statistics of the original model.
+        forget: all forget examples.
+        retain: all retain examples.
+    """
+
+    key: jax.Array
+    params: Params
+    model_state: ModelState
+    forget: Arrays
+    retain: Arrays
+
+
+class Now(NamedTuple):
+    """What a loss may use besides the parameters and the batches.
+
+    Attributes:
+        step: number of finished steps.
+        model_state: running statistics before the step.
+        key: key of the run.
+        memory: constants of the run, from `remember`.
+    """
+
+    step: jax.Array
+    model_state: ModelState
+    key: jax.Array
+    memory: Any
+
+
+# loss_fn(params, now, forget, retain) -> (loss, (model_state, metrics))
+LossFn = Callable[[Params, Now, Batch, Batch], tuple[jax.Array, tuple[ModelState, Metrics]]]
 
 
 def begin(
@@ -47,10 +84,10 @@ def begin(
 
 
 def predict_of(task: Task, method: str) -> Callable[[Params, ModelState, Batch], jax.Array]:
-    """How a task predicts classes.
+    """The function by which a task predicts classes.
 
     Raises:
-        InputError: it does not.
+        InputError: a task that generates images.
     """
     if task.predict is None:
         raise InputError(
@@ -61,28 +98,16 @@ def predict_of(task: Task, method: str) -> Callable[[Params, ModelState, Batch],
 
 
 def check_generates(task: Task, method: str) -> None:
-    """Raises unless a task generates.
+    """Raises unless a task generates images.
 
     Raises:
-        InputError: it classifies.
+        InputError: a task that classifies.
     """
     if task.predict is not None:
         raise InputError(
             f"method {method} erases what a model generates, but this model classifies; choose "
             "another method, such as sfron or eupmu."
         )
-
-
-def begin_with(transform: optax.GradientTransformation) -> Callable[..., TrainState]:
-    """The `init` of a method that asks nothing of the data: `begin`, whatever they are."""
-
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del forget, retain
-        return begin(transform, key, params, model_state)
-
-    return init
 
 
 def advance(
@@ -104,41 +129,44 @@ def first(batches: Batch) -> Batch:
 
 def descend(
     loss_fn: LossFn,
-    transform: optax.GradientTransformation,
-    init: Callable[..., TrainState] | None = None,
+    optimizer: optax.GradientTransformation,
+    remember: Callable[[Start], Any] = lambda start: None,
 ) -> Method:
     """The method that descends one scalar loss of a forget and a retain batch.
 
     Args:
-        loss_fn: `(params, model_state, forget, retain, key) -> (loss, (model_state, metrics))`.
-        transform: the optimizer.
-        init: makes the first state, if not `begin(transform, ...)`.
+        loss_fn: `(params, now, forget, retain) -> (loss, (model_state, metrics))`.
+        optimizer: any optax optimizer.
+        remember: `start -> memory`, the constants that `loss_fn` finds in `now.memory`.
 
     Returns:
-        A `Method`.
+        A `Method`, whose optimizer state is `(state of the optimizer, memory)`.
     """
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.wrap_key_data(state.key)
-        (_, (model_state, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.model_state, forget, first(retain), key
-        )
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        return advance(state, updates, opt_state, model_state), metrics
+    def init(*start: Any) -> TrainState:
+        state = begin(optimizer, *start[:3])
+        return state._replace(opt_state=(state.opt_state, remember(Start(*start))))
 
-    return Method(init or begin_with(transform), step)
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
+        opt_state, memory = state.opt_state
+        now = Now(state.step, state.model_state, jax.random.wrap_key_data(state.key), memory)
+        grads, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
+            state.params, now, forget, first(retain)
+        )
+        updates, opt_state = optimizer.update(grads, opt_state, state.params)
+        return advance(state, updates, (opt_state, memory), model_state), metrics
+
+    return Method(init, step)
 
 
 def weighted(task: Task, objective: Objective, weights: LossPair) -> LossFn:
-    """`weights.forget * objective + weights.retain * retain loss`; retain data writes the state."""
+    """`weights.forget * objective + weights.retain * retain loss`."""
 
     def loss_fn(
-        params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
-        forget_loss = objective(task, params, model_state, forget, key)
-        retain_value, model_state = retain_loss(task, params, model_state, retain, key)
+        params: Params, now: Now, forget: Batch, retain: Batch
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        forget_loss = objective(task, params, now.model_state, forget, now.key)
+        retain_value, model_state = retain_loss(task, params, now.model_state, retain, now.key)
         total = weights.forget * forget_loss + weights.retain * retain_value
         return total, (model_state, {"forget_loss": forget_loss, "retain_loss": retain_value})
 

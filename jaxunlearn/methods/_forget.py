@@ -6,20 +6,21 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxunlearn.methods._saliency import MaskName, arranged, fisher_mask
+from jaxunlearn.methods._build import Start
+from jaxunlearn.methods._saliency import arranged, fisher_mask
 from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
-from jaxunlearn.types import Arrays, ModelState, Params, Task
+from jaxunlearn.types import Task
 
 
 class ForgetPhase(NamedTuple):
     """A gradient transformation whose mask is made from the data.
 
     Attributes:
-        init: `init(key, params, model_state, forget, retain) -> state`.
+        init: `init(start) -> state`.
         update: `update(grads, state, params) -> (updates, state)`.
     """
 
-    init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], Any]
+    init: Callable[[Start], Any]
     update: Callable[..., tuple[optax.Updates, Any]]
 
 
@@ -30,36 +31,33 @@ def forget_phase(
     *,
     clip_norm: float | jax.Array,
     saliency: bool,
-    mask: MaskName,
-    threshold: float | jax.Array,
-    per_example: bool,
-    mask_batch_size: int,
-    num_mask_batches: int,
+    mask: str,
+    **fisher: Any,
 ) -> ForgetPhase:
-    """Scales by `decay`, masks by the Fisher ratio if `saliency`, clips, and then does `finish`."""
+    """Masks if `saliency`, scales by `decay`, clips, then does `finish`.
+
+    Args:
+        task: what is unlearned.
+        decay: schedule of the scale.
+        finish: last transformation.
+        clip_norm: largest norm of the scaled gradient.
+        saliency: whether there is a mask.
+        mask: "saliency" or "random".
+        **fisher: keywords of `fisher_mask`.
+
+    Returns:
+        A `ForgetPhase`.
+    """
     arrange = arranged(mask)
     masked = saliency_mask() if saliency else optax.identity()
     scale, clip = optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm)
     chain = optax.chain(masked, scale, clip, finish)
 
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> Any:
-        state = chain.init(params)
-        if saliency:
-            salient = fisher_mask(
-                task,
-                key,
-                params,
-                model_state,
-                forget,
-                retain,
-                threshold=threshold,
-                per_example=per_example,
-                batch_size=mask_batch_size,
-                num_batches=num_mask_batches,
-            )
-            state = (SaliencyMaskState(arrange(salient, key)), *state[1:])
-        return state
+    def init(start: Start) -> Any:
+        state = chain.init(start.params)
+        if not saliency:
+            return state
+        salient = fisher_mask(task, start, **fisher)
+        return (SaliencyMaskState(arrange(salient, start.key)), *state[1:])
 
     return ForgetPhase(init, chain.update)

@@ -1,41 +1,34 @@
 """Methods that edit the weights once, from whole data sets, instead of training."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import begin, first
-from jaxunlearn.types import Arrays, Batch, Method, ModelState, Params, Task, TrainState
-
-# edit(key, params, model_state, forget, retain) -> params
-Edit = Callable[[jax.Array, Params, ModelState, Arrays, Arrays], Params]
+from jaxunlearn.methods._build import Metrics, Start, begin, first
+from jaxunlearn.types import Batch, Method, Params, Task, TrainState
 
 
-def one_shot(task: Task, edit: Edit) -> Method:
+def one_shot(task: Task, edit: Callable[[Start], Params]) -> Method:
     """The method whose weights are finished before its first step.
 
-    `init` edits them. A step counts, and measures both losses in evaluation mode; it moves nothing,
-    so one step is enough.
+    A step only counts, and measures both losses in evaluation mode; one step is enough.
 
     Args:
         task: what is unlearned.
-        edit: `(key, params, model_state, forget, retain) -> params`.
+        edit: `start -> params`.
 
     Returns:
-        A `Method`. It has no optimizer.
+        A `Method` without optimizer.
     """
 
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        edited = edit(key, params, model_state, forget, retain)
-        return begin(optax.identity(), key, edited, model_state)
+    def init(*start: Any) -> TrainState:
+        given = Start(*start)
+        return begin(optax.identity(), given.key, edit(given), given.model_state)
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(state.key)
 
         def mean_loss(batch: Batch) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Passes over whole data sets, batch by batch, in evaluation mode: what `Method.init` may do."""
+"""Passes over whole data sets, batch by batch, in evaluation mode, for `Method.init`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.methods._build import Start
 from jaxunlearn.transforms import fisher_diagonal
 from jaxunlearn.types import Arrays, ModelState, Params, Task, unvisited
 
@@ -17,18 +18,16 @@ def batches_of(
 ) -> tuple[jax.Array, jax.Array]:
     """All examples, or some at random, in random batches.
 
-    Which examples are drawn, and which share a batch, depends on their indices and on the key, not
-    on the order in which they are stored.
+    The draw depends on the key and on the indices of the examples, not on their order in memory.
 
     Args:
         arrays: the examples.
-        batch_size: B, at most; fewer if there are fewer examples.
-        key: the key of the run.
-        num_batches: N, at most; 0 takes all examples.
+        batch_size: B, or the number of examples if that is smaller.
+        key: key of the run.
+        num_batches: largest N; 0 takes all examples.
 
     Returns:
-        Positions `[N, B]`, and weights `[N, B]`: 1, or 0 where an incomplete last batch is filled
-        up.
+        Positions `[N, B]`, and weights `[N, B]`: 1 for an example, 0 for padding.
     """
     child = jax.random.fold_in(key, _ORDER_CHILD)
     draws = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(child, i)))(arrays["index"])
@@ -41,15 +40,15 @@ def batches_of(
 
 
 def mean_over(arrays: Arrays, batch_size: int, values_of: Callable[[jax.Array], Any]) -> Any:
-    """The mean over all examples, batch by batch; the last batch counts by what it has of them.
+    """The mean over all examples, batch by batch.
 
     Args:
-        arrays: the examples, N of them.
-        batch_size: how many are looked at at once.
-        values_of: `positions [B] -> values [B]`, an array or a tree of them.
+        arrays: N examples.
+        batch_size: number of examples in a batch.
+        values_of: `positions [B] -> values [B]`, an array or a tree of arrays.
 
     Returns:
-        Scalars, of the same tree.
+        The same tree of scalars.
     """
     size = arrays["label"].shape[0]
     batch_size = min(batch_size, size)
@@ -76,7 +75,7 @@ def plain_losses(
 def saliency_losses(
     task: Task, model_state: ModelState, arrays: Arrays, key: jax.Array
 ) -> Callable[[Params, jax.Array], jax.Array]:
-    """The same, with the gradients that tell how much each parameter matters."""
+    """`plain_losses` of `task.saliency_losses`, if the task has them."""
     return plain_losses(
         task._replace(losses=task.saliency_losses or task.losses), model_state, arrays, key
     )
@@ -84,48 +83,17 @@ def saliency_losses(
 
 def fisher_of(
     task: Task,
-    key: jax.Array,
-    params: Params,
-    model_state: ModelState,
+    start: Start,
     arrays: Arrays,
-    *,
-    per_example: bool,
     batch_size: int,
+    *,
+    per_example: bool = True,
     num_batches: int = 0,
 ) -> Any:
     """The Fisher diagonal over random batches, or (0) all data: a tree like the parameters."""
-    losses_fn = saliency_losses(task, model_state, arrays, key)
-    positions, weights = batches_of(arrays, batch_size, key, num_batches)
-    return fisher_diagonal(losses_fn, params, positions, per_example, weights=weights)
-
-
-def fisher_pair(
-    task: Task,
-    key: jax.Array,
-    params: Params,
-    model_state: ModelState,
-    forget: Arrays,
-    retain: Arrays,
-    *,
-    per_example: bool,
-    batch_size: int,
-    num_batches: int = 0,
-) -> tuple[Any, Any]:
-    """The Fisher diagonals over the forget and over the retain data."""
-
-    def fisher(arrays: Arrays) -> Any:
-        return fisher_of(
-            task,
-            key,
-            params,
-            model_state,
-            arrays,
-            per_example=per_example,
-            batch_size=batch_size,
-            num_batches=num_batches,
-        )
-
-    return fisher(forget), fisher(retain)
+    losses_fn = saliency_losses(task, start.model_state, arrays, start.key)
+    positions, weights = batches_of(arrays, batch_size, start.key, num_batches)
+    return fisher_diagonal(losses_fn, start.params, positions, per_example, weights=weights)
 
 
 def gradient_of(

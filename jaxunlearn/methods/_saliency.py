@@ -1,4 +1,4 @@
-"""Saliency masks from whole data sets: what `Method.init` computes before the first step."""
+"""Saliency masks from whole data sets, for `Method.init`."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -6,64 +6,35 @@ from typing import Any, Literal, get_args
 import jax
 from jax.flatten_util import ravel_pytree
 
-from jaxunlearn.methods._passes import fisher_pair, gradient_of, saliency_losses
+from jaxunlearn.methods._build import Start
+from jaxunlearn.methods._passes import fisher_of, gradient_of, saliency_losses
 from jaxunlearn.transforms import fisher_ratio_mask, top_fraction_mask
-from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
+from jaxunlearn.types import InputError, Task
 
 MaskName = Literal["saliency", "random"]
 MASKS: tuple[str, ...] = get_args(MaskName)
 _SHUFFLE_CHILD = 4  # of the run's key
 
 
-def fisher_mask(
-    task: Task,
-    key: jax.Array,
-    params: Params,
-    model_state: ModelState,
-    forget: Arrays,
-    retain: Arrays,
-    *,
-    threshold: float | jax.Array,
-    per_example: bool,
-    batch_size: int,
-    num_batches: int,
-) -> Any:
-    """`1[F_forget / F_retain >= threshold]`, each over random batches, or (0) over all its data."""
-    of_forget, of_retain = fisher_pair(
-        task,
-        key,
-        params,
-        model_state,
-        forget,
-        retain,
-        per_example=per_example,
-        batch_size=batch_size,
-        num_batches=num_batches,
-    )
+def fisher_mask(task: Task, start: Start, *, threshold: float | jax.Array, **passes: Any) -> Any:
+    """`1[F_forget / F_retain >= threshold]`, with the keywords of `fisher_of`."""
+    of_forget = fisher_of(task, start, start.forget, **passes)
+    of_retain = fisher_of(task, start, start.retain, **passes)
     return fisher_ratio_mask(of_forget, of_retain, threshold=threshold)
 
 
-def gradient_mask(
-    task: Task,
-    key: jax.Array,
-    params: Params,
-    model_state: ModelState,
-    forget: Arrays,
-    *,
-    fraction: float | jax.Array,
-    batch_size: int,
-) -> Any:
+def gradient_mask(task: Task, start: Start, *, fraction: float | jax.Array, batch_size: int) -> Any:
     """The given fraction of parameters with the largest summed forget gradient."""
-    losses_fn = saliency_losses(task, model_state, forget, key)
-    total = gradient_of(losses_fn, params, forget, batch_size, key)
+    losses_fn = saliency_losses(task, start.model_state, start.forget, start.key)
+    total = gradient_of(losses_fn, start.params, start.forget, batch_size, start.key)
     return top_fraction_mask(total, fraction)
 
 
 def arranged(choice: str) -> Callable[[Any, jax.Array], Any]:
-    """What stands in the place of a saliency mask: itself, or a random one as its control.
+    """The saliency mask itself, or a random one with as many ones, as its control.
 
-    The random mask is a shuffle of the salient one over the whole tree, drawn by the run's key: it
-    has just as many ones, anywhere. A method that does as well with it owes nothing to saliency.
+    The random mask is a shuffle of the salient one over the whole tree. A method that does as well
+    with it owes nothing to saliency.
 
     Args:
         choice: "saliency" or "random".

@@ -1,4 +1,4 @@
-"""What methods with a teacher share: the outputs of a task, and how far a student is from them."""
+"""The teacher of a method: its outputs, and the distance of a student from it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,11 +12,11 @@ Outputs = Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array
 
 
 class Teacher(NamedTuple):
-    """Weights that are imitated or fled from; they never move.
+    """Weights that a student imitates or flees from; they never move.
 
     Attributes:
         params: the parameters.
-        model_state: the running statistics, as they were left.
+        model_state: the running statistics.
     """
 
     params: Params
@@ -29,10 +29,10 @@ def keep(params: Params, model_state: ModelState) -> Teacher:
 
 
 def outputs_of(task: Task, method: str) -> Outputs:
-    """What the model of a task says of a batch.
+    """The outputs of the model of a task, `task.outputs`.
 
     Raises:
-        InputError: a task without outputs and divergence, on which the method cannot run.
+        InputError: a task without outputs and divergence.
     """
     if task.outputs is None or task.divergence is None:
         raise InputError(
@@ -42,24 +42,24 @@ def outputs_of(task: Task, method: str) -> Outputs:
 
 
 def distance_from(task: Task, method: str) -> Callable[..., tuple[jax.Array, ModelState]]:
-    """How far a student is from a teacher on a batch.
+    """The mean divergence of a student from a teacher on a batch.
 
-    The teacher is in evaluation mode: it uses its running statistics and sees the examples as they
-    are, without augmentation. The student is in training mode.
+    The teacher is in evaluation mode: it uses its running statistics, and its examples are not
+    augmented. The student is in training mode.
 
     Args:
         task: what is unlearned.
-        method: the name of the method, for the error.
+        method: name of the method, for the error.
 
     Returns:
         `distance(teacher, params, model_state, batch, key) -> (mean divergence, model_state)`, the
-        model state as the student's pass leaves it behind.
+        model state after the student's pass.
 
     Raises:
         InputError: a task without outputs and divergence.
     """
     outputs, divergence = outputs_of(task, method), task.divergence
-    assert divergence is not None  # `outputs_of` has looked
+    assert divergence is not None  # checked by `outputs_of`
 
     def distance(
         teacher: Teacher, params: Params, model_state: ModelState, batch: Batch, key: jax.Array

@@ -1,6 +1,6 @@
-"""One gradient of each loss, on a batch of its own, made one direction by an aggregator.
+"""Methods that aggregate two gradients: one of each loss, on its own batch.
 
-The two backward passes together cost what one pass over both batches costs.
+The two backward passes together cost as much as one pass over both batches.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxunlearn.methods._build import advance, begin_with, first
+from jaxunlearn.methods._build import Metrics, advance, begin, first
 from jaxunlearn.methods.objectives import Objective, retain_loss
 from jaxunlearn.types import Batch, LossPair, Method, Task, TrainState
 
@@ -18,10 +18,10 @@ class Gradients(NamedTuple):
     """Both losses of one step, each with its gradient.
 
     Attributes:
-        losses: the two scalars.
-        forget: the gradient of the forget loss.
-        retain: the gradient of the retain loss.
-        model_state: as the retain batch leaves it.
+        losses: both scalars.
+        forget: gradient of the forget loss.
+        retain: gradient of the retain loss.
+        model_state: running statistics after the retain batch.
     """
 
     losses: LossPair
@@ -55,16 +55,16 @@ def two_gradients(
     optimizer: optax.GradientTransformation,
     objective: Objective,
 ) -> Method:
-    """Descends the direction that an aggregator makes of the forget and the retain gradient.
+    """Descends the aggregate of the forget and the retain gradient.
 
         theta <- theta - opt(aggregate(g_f, g_r))
 
     Args:
         task: what is unlearned.
-        aggregator: one of `transforms.aggregation`; it receives `retain_grads`, and both losses at
-            the same weights as `forget_value` and `retain_value`.
+        aggregator: one of `transforms.aggregation`; it receives `retain_grads`, `forget_value` and
+            `retain_value`.
         optimizer: any optax optimizer, which steps the direction.
-        objective: the forget objective.
+        objective: forget objective.
 
     Returns:
         A `Method`.
@@ -72,9 +72,10 @@ def two_gradients(
     transform = optax.chain(aggregator, optimizer)
     gradients = gradients_of(task, objective)
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def init(*start: Any) -> TrainState:
+        return begin(transform, *start[:3])
+
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         found = gradients(state, forget, first(retain))
         losses = found.losses
         updates, opt_state = transform.update(
@@ -88,4 +89,4 @@ def two_gradients(
         metrics = {"forget_loss": losses.forget, "retain_loss": losses.retain}
         return advance(state, updates, opt_state, found.model_state), metrics
 
-    return Method(begin_with(transform), step)
+    return Method(init, step)

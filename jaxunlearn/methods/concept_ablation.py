@@ -1,10 +1,10 @@
-"""Concept ablation: what is forgotten shall be answered as what it is replaced by."""
+"""Concept ablation: the model answers for the forgotten concept as for what replaces it."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import check_generates, descend
+from jaxunlearn.methods._build import Metrics, Now, check_generates, descend
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import outputs_of
 from jaxunlearn.methods.objectives import check_conditional, retain_loss
@@ -12,28 +12,25 @@ from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 
 
 def concept_ablation(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    *,
-    retain_weight: NotNegative = 1.0,
+    task: Task, optimizer: optax.GradientTransformation, *, retain_weight: NotNegative = 1.0
 ) -> Method:
-    """On images of other classes, asks for the forgotten class and answers as for their own.
+    """On images of other classes, the output for the forgotten class imitates that for their own.
 
         L = |out(x_t, t, c_f) - sg out(x_t, t, c)|^2 + retain_weight L_r,    (x, c) from retain data
 
-    So the anchors are the remaining classes; c_f is the label of a forget example. The forget
-    images themselves are not looked at.
+    So the anchors are the remaining classes; c_f is the label of a forget example, whose image is
+    not used.
 
     Args:
         task: what is unlearned; it generates.
         optimizer: any optax optimizer.
-        retain_weight: of the ordinary loss on the retain batch.
+        retain_weight: weight of the ordinary loss on the retain batch.
 
     Returns:
         A `Method`.
 
     Raises:
-        InputError: a task that classifies, or whose model is told no class.
+        InputError: a task that classifies, or a model without classes.
 
     Example:
         >>> from jaxunlearn.models.diffusion_process import Process
@@ -48,19 +45,18 @@ def concept_ablation(
     """
     check_generates(task, "concept_ablation")
     check_conditional(task, "method concept_ablation")
-    outputs = outputs_of(task, "concept_ablation")
-    divergence = task.divergence
+    outputs, divergence = outputs_of(task, "concept_ablation"), task.divergence
     assert divergence is not None
 
     def loss_fn(
-        params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
+        params: Params, now: Now, forget: Batch, retain: Batch
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         size = forget["label"].shape[0]
         asked = forget["label"][jnp.arange(retain["label"].shape[0]) % size]
-        wanted, _ = outputs(params, model_state, retain, key, True)
-        said, _ = outputs(params, model_state, retain | {"label": asked}, key, True)
-        forget_loss = jnp.mean(divergence(jax.lax.stop_gradient(wanted), said))
-        retain_value, model_state = retain_loss(task, params, model_state, retain, key)
+        wanted, _ = outputs(params, now.model_state, retain, now.key, True)
+        answer, _ = outputs(params, now.model_state, retain | {"label": asked}, now.key, True)
+        forget_loss = jnp.mean(divergence(jax.lax.stop_gradient(wanted), answer))
+        retain_value, model_state = retain_loss(task, params, now.model_state, retain, now.key)
         metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
         return forget_loss + retain_weight * retain_value, (model_state, metrics)
 

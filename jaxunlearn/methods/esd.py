@@ -1,48 +1,36 @@
-"""ESD: erase a concept by learning the opposite of what guidance towards it would do."""
+"""ESD: erase a concept by learning the opposite of guidance towards it."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import advance, begin, check_generates
+from jaxunlearn.methods._build import Metrics, Now, check_generates, descend
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods._teacher import keep, outputs_of
-from jaxunlearn.types import (
-    Arrays,
-    Batch,
-    InputError,
-    Method,
-    ModelState,
-    Params,
-    Task,
-    TrainState,
-)
+from jaxunlearn.types import Batch, InputError, Method, ModelState, Params, Task
 
 
 def esd(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    *,
-    negative_guidance: NotNegative = 1.0,
+    task: Task, optimizer: optax.GradientTransformation, *, negative_guidance: NotNegative = 1.0
 ) -> Method:
-    """Matches the frozen original's prediction, guided away from what is forgotten.
+    """Matches the frozen original's prediction, guided away from the forgotten class.
 
         L = |out(c) - (out_0(null) - eta (out_0(c) - out_0(null)))|^2,    out(c) = out(x_t, t, c)
 
-    out_0 is the original model. The retain data are not looked at. The paper draws x_t by sampling
-    the original model; here it is a forget example with noise. ESD-x, for text-to-image models, is
+    out_0 is the original model. The retain data are not used. The paper draws x_t by sampling the
+    original model; here it is a forget example with noise. ESD-x, for text-to-image models, is
     `trainable = "cross_attention"`.
 
     Args:
         task: what is unlearned; it generates.
         optimizer: any optax optimizer.
-        negative_guidance: eta, how strongly it is guided away.
+        negative_guidance: eta, the strength of the guidance away from the class.
 
     Returns:
         A `Method`.
 
     Raises:
-        InputError: a task that classifies, or whose model has no label for "no class".
+        InputError: a task that classifies, or a model without a label for "no class".
 
     Example:
         >>> from jaxunlearn.models.diffusion_process import Process
@@ -65,33 +53,18 @@ def esd(
             "with dropped labels."
         )
 
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del forget, retain
-        state = begin(optimizer, key, params, model_state)
-        return state._replace(opt_state=(state.opt_state, keep(params, model_state)))
-
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def loss_fn(
+        params: Params, now: Now, forget: Batch, retain: Batch
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         del retain
-        key = jax.random.wrap_key_data(state.key)
-        optimizer_state, original = state.opt_state
         nothing = forget | {"label": jnp.full_like(forget["label"], null_label)}
         with_label, without = (
-            outputs(original.params, original.model_state, batch, key, False)[0]
+            outputs(now.memory.params, now.memory.model_state, batch, now.key, False)[0]
             for batch in (forget, nothing)
         )
         target = without - negative_guidance * (with_label - without)
+        answer, _ = outputs(params, now.model_state, forget, now.key, True)
+        loss = jnp.mean(divergence(target, answer))
+        return loss, (now.model_state, {"forget_loss": loss})
 
-        def loss_fn(params: Params) -> jax.Array:
-            said, _ = outputs(params, state.model_state, forget, key, True)
-            return jnp.mean(divergence(target, said))
-
-        loss, grads = jax.value_and_grad(loss_fn)(state.params)
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, state.params)
-        after = advance(state, updates, (optimizer_state, original), state.model_state)
-        return after, {"forget_loss": loss}
-
-    return Method(init, step)
+    return descend(loss_fn, optimizer, lambda start: keep(start.params, start.model_state))

@@ -10,39 +10,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn import transforms
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import advance, begin, begin_with, first
+from jaxunlearn.methods._build import Metrics, advance, begin, first
 from jaxunlearn.methods._limits import NotNegative, Positive
+from jaxunlearn.methods._surgery import surgery, surgery_metrics, surgery_step
 from jaxunlearn.methods._two_gradients import gradients_of
-from jaxunlearn.methods.objectives import Objective, ObjectiveName, loss_pair, retain_loss
-from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad, unilateral_surgery
-from jaxunlearn.types import (
-    Arrays,
-    Batch,
-    InputError,
-    LossPair,
-    Method,
-    ModelState,
-    Params,
-    Task,
-    TrainState,
-)
+from jaxunlearn.methods.objectives import Objective, ObjectiveName
+from jaxunlearn.transforms import unilateral_surgery
+from jaxunlearn.types import Batch, InputError, Method, ModelState, Params, Task, TrainState
 
 Estimator = Literal["same_batch", "next_batch", "exact"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
-
-
-def _decayed_adam(
-    multiplier_learning_rate: float, multiplier_decay: float
-) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.add_decayed_weights(multiplier_decay), optax.adam(multiplier_learning_rate)
-    )
-
-
-# One object for all runs, its numbers in the state: a run with other numbers compiles nothing anew.
-MULTIPLIER_OPTIMIZER = optax.inject_hyperparams(_decayed_adam)(1.0, 0.0)
 
 
 def eupmu(
@@ -61,33 +39,34 @@ def eupmu(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends `L_f + lambda L_r`, with lambda moved by what each step does to the retain loss.
+    """Descends `L_f + lambda L_r`, with lambda moved by the change of the retain loss in each step.
 
         dtilde = (phi(L_r(theta_t)) - phi(L_r(theta_{t+1}))) / step_size + tolerance
         lambda <- max(lambda - Adam(dtilde), 0)
 
-    At rest, or exactly with "exact", a step raises `phi` of the retain loss by at most
-    `tolerance * step_size`.
+    with `phi(L) = log(L + 1e-8)`, or `phi(L) = L` without `log_loss`. At rest, or exactly with
+    "exact", a step raises `phi` of the retain loss by at most `tolerance * step_size`.
+
+    "same_batch" costs one extra forward pass, "next_batch" none. "exact" takes two gradients and
+    the closed form `unilateral_surgery`, with the step size measured as `-<u, g_f> / |g_f|^2`, u
+    the optimizer's update for g_f; it ignores `convex`, `project` and the multiplier's settings.
 
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-        estimator: "same_batch" (one extra forward pass), "next_batch" (none), or "exact": two
-            gradients, and the closed form `unilateral_surgery` with the step size measured, as
-            `-<u, g_f> / |g_f|^2` with u the optimizer's update for g_f. It has no use for
-            `convex`, `project` and the settings of the multiplier's optimizer.
-        tolerance: the rise of `phi` of the retain loss permitted per unit step, the same for all
-            three; negative demands a fall.
-        step_size: the length of one step of the optimizer, in those units.
-        multiplier_learning_rate: of the multiplier's Adam.
-        multiplier_decay: added to the dual gradient, times the multiplier.
-        initial_multiplier: where the multiplier starts.
-        log_loss: `phi = log(x + 1e-8)` rather than the identity.
-        convex: weigh the losses by `(1, lambda) / (1 + lambda)`.
-        project: clip the stored multiplier at 0; otherwise only where it is used, as in the
-            released code.
-        objective: the forget objective, a name of `objectives.named`.
-        exponent: of adaptive ascent.
+        estimator: estimator of the change of the retain loss.
+        tolerance: permitted rise of `phi` of the retain loss per unit step; a negative one demands
+            a fall.
+        step_size: length of one step of the optimizer, in those units.
+        multiplier_learning_rate: learning rate of the multiplier's Adam.
+        multiplier_decay: weight decay of the multiplier.
+        initial_multiplier: first multiplier.
+        log_loss: whether `phi` is the logarithm; otherwise it is the identity.
+        convex: whether the losses are weighted by `(1, lambda) / (1 + lambda)`.
+        project: whether the stored multiplier is clipped at 0; otherwise only the used one is, as
+            in the released code.
+        objective: forget objective.
+        exponent: exponent of adaptive ascent.
 
     Returns:
         A `Method`, whose metrics hold the multiplier.
@@ -101,8 +80,6 @@ def eupmu(
         >>> model = models.create("mlp-tiny", 10)
         >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
         >>> method = eupmu(task, optax.sgd(0.01), tolerance=0.01)
-
-    Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025.
     """
     forget_objective = objectives.named(objective, exponent, task)
     if estimator == "exact":
@@ -110,8 +87,9 @@ def eupmu(
         return _exact(task, optimizer, forget_objective, permitted, log_loss=log_loss)
     if estimator not in ESTIMATORS:
         raise InputError(f"estimator is {estimator!r}, but must be one of {', '.join(ESTIMATORS)}.")
-    surgery = implicit_surgery(
-        MULTIPLIER_OPTIMIZER,
+    knife = surgery(
+        multiplier_learning_rate,
+        multiplier_decay,
         tolerance=tolerance,
         step_size=step_size,
         log_loss=log_loss,
@@ -121,38 +99,31 @@ def eupmu(
         project=project,
     )
 
-    def transform(scale: float | jax.Array = 1.0) -> optax.GradientTransformationExtraArgs:
-        return optax.chain(optimizer, optax.scale(scale), surgery)
-
-    losses_fn = loss_pair(task, forget_objective)
-    losses_and_grads = surgery_value_and_grad(losses_fn, surgery, has_aux=True)
-
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del forget, retain
-        state = begin(transform(), key, params, model_state)
-        return state._replace(
-            opt_state=with_multiplier_settings(
-                state.opt_state, multiplier_learning_rate, multiplier_decay
-            )
-        )
+    def init(key: jax.Array, params: Params, model_state: ModelState, *data: Any) -> TrainState:
+        del data
+        state = begin(optimizer, key, params, model_state)
+        return state._replace(opt_state=(state.opt_state, knife.init(params)))
 
     def step(
         state: TrainState, forget: Batch, retain: Batch, scale: float | jax.Array = 1.0
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch = jax.random.wrap_key_data(state.key), first(retain)
-        (losses, model_state), grads = losses_and_grads(
-            state.params, state.model_state, forget, batch, key, state=state.opt_state
+    ) -> tuple[TrainState, Metrics]:
+        optimizer_state, surgery_state = state.opt_state
+
+        def bend(grads: Any, model_state: ModelState) -> tuple[Any, Any, ModelState]:
+            return *optimizer.update(grads, optimizer_state, state.params), model_state
+
+        updates, opt_state, model_state, metrics = surgery_step(
+            task,
+            forget_objective,
+            knife.transform,
+            bend,
+            state,
+            surgery_state,
+            forget,
+            retain,
+            scale=scale,
         )
-        updates, opt_state = transform(scale).update(
-            grads,
-            state.opt_state,
-            state.params,
-            retain_value=losses.retain,
-            retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
-        )
-        return advance(state, updates, opt_state, model_state), surgery_metrics(losses, opt_state)
+        return advance(state, updates, opt_state, model_state), metrics
 
     return Method(init, step, scaled_step=step)
 
@@ -168,9 +139,10 @@ def _exact(
     """EUPMU in closed form; `permitted` is the rise of `phi` of the retain loss in one step."""
     gradients = gradients_of(task, objective)
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def init(*start: Any) -> TrainState:
+        return begin(optax.chain(unilateral_surgery(), optimizer), *start[:3])
+
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         found = gradients(state, forget, first(retain))
         alone, _ = optimizer.update(found.forget, state.opt_state[1], state.params)
         square = optax.tree.vdot(found.forget, found.forget)
@@ -185,21 +157,4 @@ def _exact(
         metrics = surgery_metrics(found.losses, opt_state)
         return advance(state, updates, opt_state, found.model_state), metrics
 
-    return Method(begin_with(optax.chain(unilateral_surgery(), optimizer)), step)
-
-
-def with_multiplier_settings(
-    opt_state: Any, learning_rate: float | jax.Array, decay: float | jax.Array
-) -> Any:
-    """The state with the multiplier's Adam set to the given numbers."""
-    rate, decay = jnp.array(learning_rate, jnp.float32), jnp.array(decay, jnp.float32)
-    return optax.tree.set(opt_state, multiplier_learning_rate=rate, multiplier_decay=decay)
-
-
-def surgery_metrics(losses: LossPair, opt_state: Any) -> dict[str, jax.Array]:
-    """Both losses and the multiplier, for the metrics of a step."""
-    return {
-        "forget_loss": losses.forget,
-        "retain_loss": losses.retain,
-        "multiplier": transforms.multiplier(opt_state),
-    }
+    return Method(init, step)

@@ -1,7 +1,7 @@
-"""EUPMU with an automatic tolerance, from a budget of retain accuracy stated in plain words.
+"""EUPMU with an automatic tolerance, from a budget of retain accuracy in percentage points.
 
-The first paper leaves the choice of the tolerance open. Here it follows from what the user can say:
-"the retain accuracy may fall by 0.5 points".
+The paper leaves the choice of the tolerance open. Here it follows from a budget that a user can
+state: "the retain accuracy may fall by 0.5 points".
 """
 
 import math
@@ -12,22 +12,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import advance, begin, first, predict_of
+from jaxunlearn.methods._build import Metrics, advance, begin, predict_of
 from jaxunlearn.methods._limits import Count, Limits, NotNegative, Share
 from jaxunlearn.methods._passes import mean_over
+from jaxunlearn.methods._surgery import Surgery, surgery, surgery_step
 from jaxunlearn.methods._winding_back import audit, watch
-from jaxunlearn.methods.eupmu import (
-    MULTIPLIER_OPTIMIZER,
-    surgery_metrics,
-    with_multiplier_settings,
-)
-from jaxunlearn.methods.objectives import ObjectiveName, loss_pair, retain_loss
-from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
+from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import (
     Arrays,
     Batch,
     InputError,
-    LossPair,
     Method,
     ModelState,
     Params,
@@ -45,17 +39,17 @@ class BrokenBudget(InputError):
 
 
 class _Ledger(NamedTuple):
-    """The optimizer state of the method, without what its audits keep.
+    """The optimizer state of the method, inside that of its audits.
 
     Attributes:
-        optimizer_state: of the optimizer.
-        multiplier_state: of the surgery.
+        optimizer_state: state of the optimizer.
+        surgery_state: state of the surgery.
         average: `M_t`.
         limit: `L_max`.
     """
 
     optimizer_state: Any
-    multiplier_state: Any
+    surgery_state: Any
     average: jax.Array  # shape=(), dtype=jnp.float32
     limit: jax.Array  # shape=(), dtype=jnp.float32
 
@@ -75,7 +69,7 @@ def eupmu_budget(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """EUPMU whose tolerance is what is left of a budget, spread over the steps that are left.
+    """EUPMU whose tolerance is the rest of a budget, divided by the remaining steps.
 
         L_max = ln 2 (e_0 + budget / 100),    e_0 the retain error of the original model
         tolerance_t = (L_max - M_t) / (T - t),    M_t a moving average of the retain loss
@@ -84,25 +78,25 @@ def eupmu_budget(
     loss of at most `L_max` means that the retain accuracy has fallen by no more than the budget.
     While `M_t` is above `L_max`, the forget loss rests and the step repairs.
 
-    Averages of batches lag behind, so every so many steps, and after the last one, the retain error
-    itself is audited on up to 1,024 retain examples, drawn at random. Steps that broke the budget
-    are wound back to the last audit that passed, and the forget loss is halved from there on. So
-    the budget holds at the end on the audited examples. `check_budget` refuses one that the
+    Averages of batches lag behind, so every `audit_every` steps, and after the last one, the retain
+    error itself is audited on up to 1,024 random retain examples. Steps that broke the budget are
+    wound back to the last audit that passed, and the forget loss is halved from there on. So the
+    budget holds at the end on the audited examples. `check_budget` refuses a budget that the
     original model breaks.
 
     Args:
         task: what is unlearned; its loss must be the cross-entropy, in nats.
         optimizer: any optax optimizer.
-        num_steps: T, how many steps there are.
-        budget: by how many percentage points the retain accuracy may fall.
-        audit_every: steps from one audit to the next.
-        memory: of the moving average; 0 takes the last batch alone.
-        multiplier_learning_rate: of the multiplier's Adam.
-        multiplier_decay: added to the dual gradient, times the multiplier.
-        initial_multiplier: where the multiplier starts.
-        project: clip the stored multiplier at 0; otherwise only where it is used.
-        objective: the forget objective, a name of `objectives.named`.
-        exponent: of adaptive ascent.
+        num_steps: T, the number of steps.
+        budget: permitted fall of the retain accuracy, in percentage points.
+        audit_every: number of steps from one audit to the next.
+        memory: decay of the moving average; 0 takes the last batch alone.
+        multiplier_learning_rate: learning rate of the multiplier's Adam.
+        multiplier_decay: weight decay of the multiplier.
+        initial_multiplier: first multiplier.
+        project: whether the stored multiplier is clipped at 0; otherwise only the used one is.
+        objective: forget objective.
+        exponent: exponent of adaptive ascent.
 
     Returns:
         A `Method`, whose metrics hold the multiplier, the tolerance and the scale of the forget
@@ -122,11 +116,12 @@ def eupmu_budget(
     of the tolerance is this library's.
     """
     predict_of(task, "eupmu_budget")
-    losses_fn = loss_pair(task, objectives.named(objective, exponent, task))
+    forget_objective = objectives.named(objective, exponent, task)
 
-    def surgery(tolerance: float | jax.Array) -> optax.GradientTransformationExtraArgs:
-        return implicit_surgery(
-            MULTIPLIER_OPTIMIZER,
+    def knife(tolerance: float | jax.Array) -> Surgery:
+        return surgery(
+            multiplier_learning_rate,
+            multiplier_decay,
             tolerance=tolerance,
             initial_multiplier=initial_multiplier,
             project=project,
@@ -146,45 +141,33 @@ def eupmu_budget(
         order = jax.random.permutation(jax.random.fold_in(key, _AUDIT_CHILD), size)
         audited = {name: values[order[:_MOST_AUDITED]] for name, values in retain.items()}
         state = begin(optimizer, key, params, model_state)
-        multiplier_state = with_multiplier_settings(
-            surgery(0.0).init(params), multiplier_learning_rate, multiplier_decay
-        )
         limit = jnp.log(2.0) * (error + budget / 100.0)
-        ledger = _Ledger(state.opt_state, multiplier_state, loss, limit)
+        ledger = _Ledger(state.opt_state, knife(0.0).init(params), loss, limit)
         state = state._replace(opt_state=ledger)
         return watch(state, (params, model_state), measure, budget / 100.0, audited)
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch = jax.random.wrap_key_data(state.key), first(retain)
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         ledger, scale = state.opt_state.opt_state, state.opt_state.scale
         within = (ledger.average <= ledger.limit).astype(ledger.average.dtype)
         tolerance = (ledger.limit - ledger.average) / jnp.maximum(num_steps - state.step, 1)
-        own_surgery = surgery(tolerance)
 
-        def scaled(params: Params) -> tuple[LossPair, tuple[ModelState, jax.Array]]:
-            losses, model_state = losses_fn(params, state.model_state, forget, batch, key)
-            pair = LossPair(within * scale * losses.forget, losses.retain)
-            return pair, (model_state, losses.forget)
+        def bend(grads: Any, model_state: ModelState) -> tuple[Any, Any, ModelState]:
+            return *optimizer.update(grads, ledger.optimizer_state, state.params), model_state
 
-        value_and_grad = surgery_value_and_grad(scaled, own_surgery, has_aux=True)
-        (losses, (model_state, forget_loss)), grads = value_and_grad(
-            state.params, state=ledger.multiplier_state
+        updates, states, model_state, metrics = surgery_step(
+            task,
+            forget_objective,
+            knife(tolerance).transform,
+            bend,
+            state,
+            ledger.surgery_state,
+            forget,
+            retain,
+            forget_weight=within * scale,
         )
-        updates, optimizer_state = optimizer.update(grads, ledger.optimizer_state, state.params)
-        updates, multiplier_state = own_surgery.update(
-            updates,
-            ledger.multiplier_state,
-            state.params,
-            retain_value=losses.retain,
-            retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
-        )
-        average = memory * ledger.average + (1.0 - memory) * losses.retain
-        own = _Ledger(optimizer_state, multiplier_state, average, ledger.limit)
-        metrics = surgery_metrics(LossPair(forget_loss, losses.retain), multiplier_state)
+        average = memory * ledger.average + (1.0 - memory) * metrics["retain_loss"]
+        after = advance(state, updates, _Ledger(*states, average, ledger.limit), model_state)
         metrics |= {"tolerance": tolerance, "forget_scale": scale}
-        after = advance(state, updates, own, model_state)
         return audit(state, after, metrics, measure, every=audit_every, num_steps=num_steps)
 
     return Method(init, step)
@@ -197,13 +180,13 @@ def check_budget(
 
     Args:
         task: what is unlearned.
-        params: of the original model.
-        model_state: of the original model.
+        params: parameters of the original model.
+        model_state: running statistics of the original model.
         retain: all retain examples.
-        budget: in percentage points of retain accuracy.
+        budget: permitted fall of the retain accuracy, in percentage points.
 
     Raises:
-        BrokenBudget: its retain loss is above `ln 2 (e_0 + budget / 100)` already.
+        BrokenBudget: the retain loss is above `ln 2 (e_0 + budget / 100)` already.
     """
     error, loss = jax.jit(_error_and_loss, static_argnums=0)(
         task, params, model_state, retain, jax.random.key(0)
@@ -213,7 +196,7 @@ def check_budget(
         raise BrokenBudget(
             f"the budget of {budget:g} points of retain accuracy is broken by the original model "
             f"already, whose retain loss of {float(loss):.3g} is only compatible with budgets "
-            f"above {needed:.3g}; allow more, or use the method eupmu with a tolerance of your own."
+            f"above {needed:.3g}; allow more, or use the method eupmu with a tolerance."
         )
 
 

@@ -1,39 +1,25 @@
 """Both papers chained: surgery inside, remain geometry outside.
 
 Implicit surgery chooses the direction, fast and slow weights bend it by the curvature of the retain
-loss, and the multiplier then sees the *final* step: what the geometry already protects, the
-multiplier need not. Source of the parts: `eupmu.py` and `sfron.py`.
+loss, and the multiplier sees the *final* step, so it only protects what the geometry does not.
+Source of the parts: `eupmu.py` and `sfron.py`.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import advance, begin, first
+from jaxunlearn.methods._build import Metrics, Start, advance, begin
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods._saliency import MaskName
-from jaxunlearn.methods.eupmu import (
-    MULTIPLIER_OPTIMIZER,
-    surgery_metrics,
-    with_multiplier_settings,
-)
-from jaxunlearn.methods.objectives import ObjectiveName, loss_pair, retain_loss
+from jaxunlearn.methods._surgery import surgery, surgery_step
+from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.methods.optimizers import ScheduleName, schedule
-from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
-from jaxunlearn.types import (
-    Arrays,
-    Batch,
-    InputError,
-    Method,
-    ModelState,
-    Params,
-    Task,
-    TrainState,
-)
+from jaxunlearn.types import Batch, InputError, Method, ModelState, Task, TrainState
 
 
 def eupmu_sfron(
@@ -73,36 +59,39 @@ def eupmu_sfron(
         theta <- theta + slow_step_size (theta_K - theta)
         lambda <- max(lambda - Adam((phi(L_r before) - phi(L_r after)) / step_size + tolerance), 0)
 
+    with `phi(L) = log(L + 1e-8)`, or `phi(L) = L` without `log_loss`.
+
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer: the fast one.
-        num_steps: T, how many steps `alpha_t` decays over.
-        estimator: "same_batch" or "next_batch".
-        tolerance: the rise of `phi` of the retain loss permitted per unit step; negative demands a
-            fall.
-        step_size: the length of one step, fast steps included, in those units.
-        multiplier_learning_rate: of the multiplier's Adam.
-        multiplier_decay: added to the dual gradient, times the multiplier.
-        initial_multiplier: where the multiplier starts.
-        log_loss: `phi = log(x + 1e-8)` rather than the identity.
-        project: clip the stored multiplier at 0; otherwise only where it is used.
-        objective: the forget objective, a name of `objectives.named`.
-        exponent: of adaptive ascent.
-        epsilon: of adaptive ascent, as in `sfron`.
-        saliency: mask the forget step by the Fisher ratio.
-        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
-        threshold: the least Fisher ratio to be salient.
-        alpha: the scale of the forget gradient at the start.
-        alpha_schedule: "linear", "cosine" or "constant".
-        forget_learning_rate: the rate of the forget step, unless the optimizer is shared.
-        clip_norm: the largest norm of the masked direction.
-        num_fast_steps: K, retain steps per forget step.
-        slow_step_size: how much of the way the weights follow.
-        share_optimizer: step the direction by `optimizer` too, with one momentum for both phases.
-        per_example_fisher: square the gradients of single examples; otherwise of batch means.
-        mask_batch_size: of the pass that computes the Fisher diagonals.
-        num_mask_batches: of that pass, at most, of random examples of either data set; 0 takes all
-            of both, as in the paper, which costs about an epoch.
+        num_steps: T, the number of steps over which `alpha_t` decays.
+        estimator: estimator of the change of the retain loss.
+        tolerance: permitted rise of `phi` of the retain loss per unit step; a negative one demands
+            a fall.
+        step_size: length of one step, fast steps included, in those units.
+        multiplier_learning_rate: learning rate of the multiplier's Adam.
+        multiplier_decay: weight decay of the multiplier.
+        initial_multiplier: first multiplier.
+        log_loss: whether `phi` is the logarithm; otherwise it is the identity.
+        project: whether the stored multiplier is clipped at 0; otherwise only the used one is.
+        objective: forget objective.
+        exponent: exponent of adaptive ascent.
+        epsilon: epsilon of adaptive ascent, as in `sfron`.
+        saliency: whether the Fisher ratio masks the forget step.
+        mask: the saliency mask, or a random control with as many parameters.
+        threshold: smallest Fisher ratio of a salient parameter.
+        alpha: first scale of the forget gradient.
+        alpha_schedule: schedule of `alpha_t`.
+        forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
+        clip_norm: largest norm of the masked direction.
+        num_fast_steps: K, the number of retain steps per forget step.
+        slow_step_size: share of the way that the weights follow.
+        share_optimizer: whether `optimizer` also steps the direction, with one momentum for both
+            phases.
+        per_example_fisher: whether single examples' gradients are squared, or batch means.
+        mask_batch_size: batch size of the pass that computes the Fisher diagonals.
+        num_mask_batches: largest number of random batches of that pass in either data set; 0 takes
+            all of both, as in the paper, which costs about an epoch.
 
     Returns:
         A `Method` that uses K + 1 retain batches per step: one for the surgery, K for the fast
@@ -118,12 +107,12 @@ def eupmu_sfron(
         >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
         >>> method = eupmu_sfron(task, optax.sgd(0.01), num_steps=100)
 
-    Reference: both papers: arXiv 2510.22124 and arXiv 2409.19732; their chain is this library's.
+    Reference: arXiv 2510.22124 and arXiv 2409.19732; the chain of both is this library's.
     """
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
     decay = schedule(alpha_schedule, alpha, num_steps)
-    losses_fn = loss_pair(task, objectives.named(objective, exponent, task, epsilon))
+    forget_objective = objectives.named(objective, exponent, task, epsilon)
     forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
     remain = remain_phase(
         task,
@@ -132,8 +121,9 @@ def eupmu_sfron(
         slow_step_size=slow_step_size,
         share_optimizer=share_optimizer,
     )
-    surgery = implicit_surgery(
-        MULTIPLIER_OPTIMIZER,
+    knife = surgery(
+        multiplier_learning_rate,
+        multiplier_decay,
         tolerance=tolerance,
         step_size=step_size,
         log_loss=log_loss,
@@ -141,8 +131,6 @@ def eupmu_sfron(
         initial_multiplier=initial_multiplier,
         project=project,
     )
-    losses_and_grads = surgery_value_and_grad(losses_fn, surgery, has_aux=True)
-
     forgetting = forget_phase(
         task,
         decay,
@@ -152,44 +140,42 @@ def eupmu_sfron(
         mask=mask,
         threshold=threshold,
         per_example=per_example_fisher,
-        mask_batch_size=mask_batch_size,
-        num_mask_batches=num_mask_batches,
+        batch_size=mask_batch_size,
+        num_batches=num_mask_batches,
     )
 
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        state = begin(optax.identity(), key, params, model_state)
-        forget_state = forgetting.init(key, params, model_state, forget, retain)
-        surgery_state = with_multiplier_settings(
-            surgery.init(params), multiplier_learning_rate, multiplier_decay
-        )
-        remain_state = remain.init(state.params)
-        return state._replace(opt_state=(forget_state, remain_state, surgery_state))
+    def init(*start: Any) -> TrainState:
+        given, state = Start(*start), begin(optax.identity(), *start[:3])
+        phases = forgetting.init(given), remain.init(state.params)
+        return state._replace(opt_state=(phases, knife.init(state.params)))
 
     def step(
         state: TrainState, forget: Batch, retain: Batch, scale: float | jax.Array = 1.0
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key, batch = jax.random.wrap_key_data(state.key), first(retain)
-        forget_state, remain_state, surgery_state = state.opt_state
-        (losses, _), grads = losses_and_grads(
-            state.params, state.model_state, forget, batch, key, state=surgery_state
-        )
-        updates, forget_state = forgetting.update(grads, forget_state, state.params)
-        rest = jax.tree.map(lambda x: x[1:], retain)
-        updates, remain_state, model_state, _ = remain.update(
-            updates, remain_state, state.params, state.model_state, rest, key
-        )
-        updates = optax.tree.scale(scale, updates)
-        updates, surgery_state = surgery.update(
-            updates,
+    ) -> tuple[TrainState, Metrics]:
+        (forget_state, remain_state), surgery_state = state.opt_state
+
+        def bend(grads: Any, model_state: ModelState) -> tuple[Any, Any, ModelState]:
+            del model_state  # the last fast step writes it
+            key = jax.random.wrap_key_data(state.key)
+            updates, forgotten = forgetting.update(grads, forget_state, state.params)
+            rest = jax.tree.map(lambda x: x[1:], retain)
+            updates, remained, model_state, _ = remain.update(
+                updates, remain_state, state.params, state.model_state, rest, key
+            )
+            return updates, (forgotten, remained), model_state
+
+        updates, opt_state, model_state, metrics = surgery_step(
+            task,
+            forget_objective,
+            knife.transform,
+            bend,
+            state,
             surgery_state,
-            state.params,
-            retain_value=losses.retain,
-            retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
+            forget,
+            retain,
+            scale=scale,
         )
-        opt_state = (forget_state, remain_state, surgery_state)
-        return advance(state, updates, opt_state, model_state), surgery_metrics(losses, opt_state)
+        return advance(state, updates, opt_state, model_state), metrics
 
     steps = num_fast_steps + share_optimizer
     return Method(init, step, num_fast_steps + 1, steps, scaled_step=step)

@@ -1,4 +1,4 @@
-"""Fisher forgetting: noise where the retain data do not care, so that nothing else can be read."""
+"""Fisher forgetting: noise on the parameters that matter little to the retain data."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.methods._build import Start
 from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._one_shot import one_shot
 from jaxunlearn.methods._passes import fisher_of
-from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
+from jaxunlearn.types import Method, Params, Task
 
 _NOISE_CHILD = 7  # of the run's key
 
@@ -20,9 +21,9 @@ def noise_variance(
     """`min(alpha F^(-1/2), max_variance)`, entry by entry.
 
     Args:
-        retain_fisher: a Fisher diagonal, a tree.
-        alpha: the variance where F is 1.
-        max_variance: the variance where F is 0, unless alpha is.
+        retain_fisher: Fisher diagonal, a tree.
+        alpha: variance at F = 1.
+        max_variance: variance at F = 0, unless alpha is 0.
 
     Returns:
         A tree of variances.
@@ -54,15 +55,15 @@ def fisher_forgetting(
 
     in the paper, so `alpha = (lambda sigma^2)^(1/2)`; F_r is the diagonal of the Fisher information
     of the retain data, from the gradients of single examples at their own labels, in evaluation
-    mode. The forget data are not looked at.
+    mode. The forget data are not used.
 
     Args:
         task: what is unlearned.
         optimizer: not used.
-        num_steps: not used: all is done before the first step, and later ones only measure.
-        alpha: the strength of the noise.
-        max_variance: of the noise on parameters that the retain data do not depend on.
-        fisher_batch_size: of the pass that computes the Fisher diagonal.
+        num_steps: number of steps, which only measure: the weights are finished before the first.
+        alpha: strength of the noise.
+        max_variance: largest variance of the noise, where the retain data have no effect.
+        fisher_batch_size: batch size of the pass that computes the Fisher diagonal.
 
     Returns:
         A `Method`.
@@ -78,21 +79,10 @@ def fisher_forgetting(
     """
     del optimizer, num_steps
 
-    def edit(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> Params:
-        del forget
-        fisher = fisher_of(
-            task,
-            key,
-            params,
-            model_state,
-            retain,
-            per_example=True,
-            batch_size=fisher_batch_size,
-        )
-        leaves, structure = jax.tree.flatten(params)
-        keys = jax.random.split(jax.random.fold_in(key, _NOISE_CHILD), len(leaves))
+    def edit(start: Start) -> Params:
+        fisher = fisher_of(task, start, start.retain, fisher_batch_size)
+        leaves, structure = jax.tree.flatten(start.params)
+        keys = jax.random.split(jax.random.fold_in(start.key, _NOISE_CHILD), len(leaves))
         variances = jax.tree.leaves(noise_variance(fisher, alpha, max_variance))
         noisy = [
             leaf

@@ -1,4 +1,4 @@
-"""Influence unlearning (IU): one Newton step that takes the forget examples' influence back.
+"""Influence unlearning (IU): one Newton step that removes the influence of the forget examples.
 
     theta' = theta + alpha / n (F + damping I)^-1 sum_{i in forget} grad l_i(theta)
 
@@ -9,7 +9,7 @@ Sherman-Morrison formula,
     F_j = F_{j-1} + g_j g_j^T / m,   F_0 = damping I,   o_j = F_{j-1}^-1 g_j,
     F_j^-1 v = F_{j-1}^-1 v - o_j <o_j, v> / (m + <g_j, o_j>),
 
-so the m vectors `o_j` and their denominators are all that is kept.
+so only the m vectors `o_j` and their denominators are kept.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,19 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jaxunlearn.methods._build import Start
 from jaxunlearn.methods._limits import Count, NotNegative, Positive
 from jaxunlearn.methods._one_shot import one_shot
 from jaxunlearn.methods._passes import batches_of, gradient_of, plain_losses
-from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
+from jaxunlearn.types import Method, Params, Task
 
 
 class InverseFisher(NamedTuple):
-    """`(damping I + 1/m sum_j g_j g_j^T)^-1`, in the form in which WoodFisher leaves it.
+    """`(damping I + 1/m sum_j g_j g_j^T)^-1`, in the form of WoodFisher.
 
     Attributes:
-        damping: the smallest eigenvalue of what is inverted.
-        directions: `o_j`, `[m, P]`; zeros where no gradient was added yet.
+        damping: smallest eigenvalue of the inverted matrix.
+        directions: `o_j`, `[m, P]`; zeros for gradients that are not yet added.
         denominators: `m + <g_j, o_j>`, `[m]`.
     """
 
@@ -55,9 +56,9 @@ def woodfisher(
 
     Args:
         gradient: `gradient(batch) -> [P]`.
-        batches: `[m, ...]`, what `gradient` is called with, one after the other.
+        batches: arguments of `gradient`, `[m, ...]`.
         size: P.
-        damping: what is added to the diagonal, positive.
+        damping: positive number that is added to the diagonal.
 
     Returns:
         An `InverseFisher`. It takes m P numbers of memory.
@@ -103,12 +104,11 @@ def influence(
     Args:
         task: what is unlearned.
         optimizer: not used.
-        num_steps: not used: all is done before the first step, and later ones only measure.
-        alpha: 1 is the Newton step of influence functions.
-        damping: what is added to the diagonal of F, positive.
-        num_fisher_batches: m, at most; fewer if the retain data do not suffice. That many times the
-            size of the parameters is the memory it takes.
-        fisher_batch_size: examples per batch.
+        num_steps: number of steps, which only measure: the weights are finished before the first.
+        alpha: length of the step; 1 is the Newton step of influence functions.
+        damping: number that is added to the diagonal of F.
+        num_fisher_batches: largest m; it takes m times the memory of the parameters.
+        fisher_batch_size: number of examples in a batch.
 
     Returns:
         A `Method`.
@@ -126,9 +126,8 @@ def influence(
     """
     del optimizer, num_steps
 
-    def edit(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> Params:
+    def edit(start: Start) -> Params:
+        key, params, model_state, forget, retain = start
         flat, unravel = ravel_pytree(params)
         losses_fn = plain_losses(task, model_state, retain, key)
         positions, weights = batches_of(retain, fisher_batch_size, key, num_fisher_batches)

@@ -27,8 +27,8 @@ def l1_sparse(
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-        num_steps: T, how many steps `gamma_t` decays over.
-        penalty: `gamma_0`, 0 or more; 0 is fine-tuning.
+        num_steps: T, the number of steps over which `gamma_t` decays.
+        penalty: `gamma_0`, the first weight of the penalty; 0 is fine-tuning.
 
     Returns:
         A `Method`.

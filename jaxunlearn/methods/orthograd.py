@@ -1,4 +1,4 @@
-"""OrthoGrad: the forget gradient without what it shares with any single retain example's."""
+"""OrthoGrad: the forget gradient without its part along any single retain example's gradient."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import advance, begin_with, first
+from jaxunlearn.methods._build import Metrics, advance, begin, first
 from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import Batch, Method, Params, Task, TrainState
 
-_LEAST = 1e-6  # of the largest eigenvalue: what is below it is rounding
+_LEAST = 1e-6  # of the largest eigenvalue: smaller ones are rounding
 
 
 def orthograd(
@@ -28,20 +28,17 @@ def orthograd(
         theta <- theta - opt(d)
 
     So `<g_i, d> = 0` for every example i of the batch: to first order none of their losses changes,
-    where other methods of two gradients guard their mean. Retain examples are looked at in
-    evaluation mode, so running statistics stay as they are. It takes the memory of B gradients.
+    while other methods of two gradients guard their mean. Retain examples are in evaluation mode,
+    so running statistics stay as they are. It takes the memory of B gradients.
 
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer; momentum and weight decay leave the right angle.
-        objective: the forget objective, a name of `objectives.named`.
-        exponent: of adaptive ascent.
+        objective: forget objective.
+        exponent: exponent of adaptive ascent.
 
     Returns:
         A `Method`.
-
-    Raises:
-        InputError: an unknown objective.
 
     Example:
         >>> from jaxunlearn import models
@@ -55,9 +52,10 @@ def orthograd(
     """
     forget_objective = objectives.named(objective, exponent, task)
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def init(*start: Any) -> TrainState:
+        return begin(optimizer, *start[:3])
+
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         key, model_state = jax.random.wrap_key_data(state.key), state.model_state
 
         def retain_loss(params: Params, example: Batch) -> jax.Array:
@@ -75,7 +73,7 @@ def orthograd(
         metrics = {"forget_loss": forget_value, "retain_loss": jnp.mean(retain_values)}
         return advance(state, updates, opt_state, model_state), metrics
 
-    return Method(begin_with(optimizer), step)
+    return Method(init, step)
 
 
 def without_span(vector: Any, rows: Any) -> Any:
@@ -97,7 +95,7 @@ def without_span(vector: Any, rows: Any) -> Any:
     flat = [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in jax.tree.leaves(rows)]
     norms = jnp.sqrt(sum(jnp.sum(leaf**2, axis=1) for leaf in flat))
     scale = jnp.where(norms > 0.0, 1.0 / jnp.where(norms > 0.0, norms, 1.0), 0.0)
-    flat = [leaf * scale[:, None] for leaf in flat]  # the span is the same, and better conditioned
+    flat = [leaf * scale[:, None] for leaf in flat]  # the same span, better conditioned
     gram: jax.Array = sum(leaf @ leaf.T for leaf in flat)
     along = sum(
         leaf @ part.reshape(-1).astype(jnp.float32)

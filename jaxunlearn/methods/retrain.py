@@ -1,21 +1,21 @@
 """Learning from the retain data alone: retraining, the oracle of every comparison, and fine-tuning.
 
-Both are plain descent of the retain loss. Retraining starts from fresh weights; fine-tuning (FT)
-starts from the original model and hopes that it forgets.
+Both descend the retain loss. Retraining starts from fresh weights, fine-tuning from the original
+model.
 """
 
 import jax
 import optax
 
-from jaxunlearn.methods._build import descend
+from jaxunlearn.methods._build import Metrics, Now, descend
 from jaxunlearn.methods.objectives import retain_loss
 from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 
 
 def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
-    """Descends the retain loss from whatever weights it is given: `theta <- theta - opt(grad L_r)`.
+    """Descends the retain loss from the given weights: `theta <- theta - opt(grad L_r)`.
 
-    Fresh weights make the retrained model; fresh weights and all training data in the place of the
+    Fresh weights make the retrained model; fresh weights and all training data in place of the
     retain data make the original model.
 
     Args:
@@ -34,17 +34,17 @@ def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
     """
 
     def loss_fn(
-        params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, dict[str, jax.Array]]]:
+        params: Params, now: Now, forget: Batch, retain: Batch
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         del forget
-        loss, model_state = retain_loss(task, params, model_state, retain, key)
+        loss, model_state = retain_loss(task, params, now.model_state, retain, now.key)
         return loss, (model_state, {"retain_loss": loss})
 
     return descend(loss_fn, optimizer)
 
 
 def finetune(task: Task, optimizer: optax.GradientTransformation) -> Method:
-    """Fine-tuning (FT): goes on training the original model on the retain data.
+    """Fine-tuning (FT): continues the training of the original model on the retain data.
 
         theta <- theta - opt(grad L_r(theta)),   theta_0 of the original model
 
@@ -54,13 +54,6 @@ def finetune(task: Task, optimizer: optax.GradientTransformation) -> Method:
 
     Returns:
         A `Method`.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = finetune(task, optax.sgd(0.01))
 
     Reference: Warnecke et al., Machine Unlearning of Features and Labels, NDSS 2023.
     """

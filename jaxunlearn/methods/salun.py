@@ -1,15 +1,28 @@
-"""SalUn (hard): random labels, moving only the parameters that matter most to the forget data."""
+"""SalUn: random labels that move only the parameters that matter most to the forget data.
+
+| method | which parameters may move |
+| --- | --- |
+| `salun` | the top fraction by the forget gradient of the original model, found once (hard) |
+| `salun_soft` | those that move far enough, by a proximal step after every step (soft) |
+
+Source: Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508).
+"""
+
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import begin, descend, weighted
-from jaxunlearn.methods._limits import Count, Share
+from jaxunlearn.methods._build import Metrics, Start, descend, weighted
+from jaxunlearn.methods._limits import Count, NotNegative, Share
 from jaxunlearn.methods._saliency import MaskName, arranged, gradient_mask
 from jaxunlearn.methods.objectives import ObjectiveName, Redraw
+from jaxunlearn.methods.optimizers import schedule
+from jaxunlearn.methods.scalarization import random_labels
 from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
-from jaxunlearn.types import Arrays, LossPair, Method, ModelState, Params, Task, TrainState
+from jaxunlearn.types import Batch, LossPair, Method, Task, TrainState
 
 
 def salun(
@@ -28,19 +41,19 @@ def salun(
         theta <- theta - m * opt(grad (L_f + L_r)),   L_f of random labels
         m = 1[|sum g_f| in the top fraction]
 
-    The mask stands last in the chain, so that masked weights stay bit-equal under momentum and
-    weight decay.
+    The mask is last in the chain, so that masked weights stay bit-equal under momentum and weight
+    decay.
 
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
-        fraction: the share of parameters that may move.
-        redraw: draw the labels anew "every_epoch", or "once".
-        exclude_true_label: never draw the true label.
-        mask_batch_size: of the pass that computes the mask.
-        objective: the forget objective, a name of `objectives.named`; models that generate take
-            "match_anchor", which draws another class in place of the forgotten one.
+        mask: the saliency mask, or a random control with as many parameters.
+        fraction: share of the parameters that may move.
+        redraw: whether each visit of an example draws a new label, or all have the same one.
+        exclude_true_label: whether the true label is never drawn.
+        mask_batch_size: batch size of the pass that computes the mask.
+        objective: forget objective; "match_anchor" draws another class in place of the forgotten
+            one for models that generate images.
 
     Returns:
         A `Method`.
@@ -54,32 +67,76 @@ def salun(
         >>> model = models.create("mlp-tiny", 10)
         >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
         >>> method = salun(task, optax.sgd(0.01), fraction=0.5)
-
-    Reference: Fan et al., SalUn, ICLR 2024.
     """
     arrange = arranged(mask)
-    chain = optax.chain(optimizer, saliency_mask())
-
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        del retain
-        salient = gradient_mask(
-            task,
-            key,
-            params,
-            model_state,
-            forget,
-            fraction=fraction,
-            batch_size=mask_batch_size,
-        )
-        state = begin(chain, key, params, model_state)
-        moved = (state.opt_state[0], SaliencyMaskState(arrange(salient, key)))
-        return state._replace(opt_state=moved)
-
     if objective == "random_labels":
         forget_objective = objectives.random_labels(redraw, exclude_true_label)
     else:
         forget_objective = objectives.named(objective, task=task)
     losses = weighted(task, forget_objective, LossPair(1.0, 1.0))
-    return descend(losses, chain, init)
+    method = descend(losses, optax.chain(optimizer, saliency_mask()))
+
+    def init(*start: Any) -> TrainState:
+        given, state = Start(*start), method.init(*start)
+        salient = gradient_mask(task, given, fraction=fraction, batch_size=mask_batch_size)
+        (optimizer_state, _), memory = state.opt_state
+        masked = (optimizer_state, SaliencyMaskState(arrange(salient, given.key)))
+        return state._replace(opt_state=(masked, memory))
+
+    return method._replace(init=init)
+
+
+def salun_soft(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_steps: int,
+    threshold: NotNegative = 1e-4,
+    redraw: Redraw = "every_epoch",
+    exclude_true_label: bool = False,
+) -> Method:
+    """Random labels under a penalty `|theta - theta_0|_1`, by proximal steps.
+
+        theta' = theta - opt(grad (L_random labels + L_r))
+        theta <- theta_0 + S(theta' - theta_0; tau_t),   S(x; tau) = sign(x) max(|x| - tau, 0)
+
+    A weight whose change is at most `tau_t = threshold (1 - t / T)` is bit for bit the original
+    one.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+        num_steps: T, the number of steps over which `tau_t` decays.
+        threshold: `tau_0`, the learning rate times the weight of the penalty; 0 is random labels.
+        redraw: whether each visit of an example draws a new label, or all have the same one.
+        exclude_true_label: whether the true label is never drawn.
+
+    Returns:
+        A `Method`.
+
+    Raises:
+        InputError: an unknown `redraw`.
+    """
+    decay = schedule("linear", threshold, num_steps)
+    relabelling = random_labels(
+        task, optimizer, redraw=redraw, exclude_true_label=exclude_true_label
+    )
+
+    def init(*start: Any) -> TrainState:
+        state = relabelling.init(*start)
+        original = jax.tree.map(jnp.copy, Start(*start).params)
+        return state._replace(opt_state=(state.opt_state, original))
+
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
+        opt_state, original = state.opt_state
+        tau = decay(state.step)
+        state, metrics = relabelling.step(state._replace(opt_state=opt_state), forget, retain)
+        params = jax.tree.map(lambda p, o: o + _shrunk(p - o, tau), state.params, original)
+        return state._replace(params=params, opt_state=(state.opt_state, original)), metrics
+
+    return Method(init, step)
+
+
+def _shrunk(x: jax.Array, threshold: jax.Array) -> jax.Array:
+    """`sign(x) max(|x| - threshold, 0)`, the soft threshold."""
+    return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold.astype(x.dtype), 0.0)

@@ -1,16 +1,46 @@
-"""Linear scalarisation: one fixed weight between forgetting and retaining.
+"""Linear scalarisation: fixed weights of the forget and the retain loss.
 
-Two published baselines are this method with one objective each: NegGrad+ (ascent) and random
-labels.
+| method | descends |
+| --- | --- |
+| `gradient_ascent` | `-L` on the forget data alone |
+| `neggrad_plus` | `a L_r - (1 - a) L` |
+| `random_labels` | `L against random labels + L_r` |
+| `scalarization` | `any forget objective + retain_weight L_r` |
 """
 
+import jax
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import descend, weighted
+from jaxunlearn.methods._build import Metrics, Now, descend, weighted
 from jaxunlearn.methods._limits import NotNegative, Share
 from jaxunlearn.methods.objectives import ObjectiveName, Redraw
-from jaxunlearn.types import LossPair, Method, Task
+from jaxunlearn.types import Batch, LossPair, Method, ModelState, Params, Task
+
+
+def gradient_ascent(task: Task, optimizer: optax.GradientTransformation) -> Method:
+    """Gradient ascent (GA): climbs the loss of the forget data, and nothing guards the rest.
+
+    Running statistics stay as they are.
+
+    Args:
+        task: what is unlearned.
+        optimizer: any optax optimizer.
+
+    Returns:
+        A `Method`.
+
+    Reference: Thudi et al., Unrolling SGD, EuroS&P 2022.
+    """
+
+    def loss_fn(
+        params: Params, now: Now, forget: Batch, retain: Batch
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        del retain
+        loss = objectives.ascent(task, params, now.model_state, forget, now.key)
+        return loss, (now.model_state, {"forget_loss": loss})
+
+    return descend(loss_fn, optimizer)
 
 
 def scalarization(
@@ -26,9 +56,9 @@ def scalarization(
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-        retain_weight: the fixed multiplier of the retain loss.
-        objective: the forget objective, a name of `objectives.named`.
-        exponent: of adaptive ascent.
+        retain_weight: fixed multiplier of the retain loss.
+        objective: forget objective.
+        exponent: exponent of adaptive ascent.
 
     Returns:
         A `Method`.
@@ -57,13 +87,6 @@ def neggrad_plus(
     Returns:
         A `Method`.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = neggrad_plus(task, optax.sgd(0.01), retain_share=0.99)
-
     Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
     """
     weights = LossPair(1.0 - retain_share, retain_share)
@@ -84,18 +107,11 @@ def random_labels(
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-        redraw: draw the labels anew "every_epoch", or "once".
-        exclude_true_label: never draw the true label.
+        redraw: whether each visit of an example draws a new label, or all have the same one.
+        exclude_true_label: whether the true label is never drawn.
 
     Returns:
         A `Method`.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = random_labels(task, optax.sgd(0.01), redraw="once")
 
     Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
     """

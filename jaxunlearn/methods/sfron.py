@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import advance, begin
+from jaxunlearn.methods._build import Metrics, Start, advance, begin
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
@@ -18,16 +18,7 @@ from jaxunlearn.methods._saliency import MaskName
 from jaxunlearn.methods._two_gradients import two_gradients
 from jaxunlearn.methods.objectives import ObjectiveName, named
 from jaxunlearn.methods.optimizers import ScheduleName, schedule
-from jaxunlearn.types import (
-    Arrays,
-    Batch,
-    InputError,
-    Method,
-    ModelState,
-    Params,
-    Task,
-    TrainState,
-)
+from jaxunlearn.types import Batch, InputError, Method, Params, Task, TrainState
 
 Variant = Literal["SFR-on", "FR-on", "R-on", "R"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
@@ -68,27 +59,26 @@ def sfron(
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer: the fast one.
-        num_steps: T, how many steps `alpha_t` decays over.
-        variant: "SFR-on", "FR-on", "R-on" or "R".
-        alpha: the scale of the forget gradient at the start.
-        alpha_schedule: "linear" `alpha (1 - t / T)` (the paper), "cosine" (the released code) or
-            "constant".
-        forget_learning_rate: the rate of the forget step, unless the optimizer is shared.
-        clip_norm: the largest norm of the masked forget gradient.
-        objective: L_u: "adaptive_ascent" (the paper) or another name of `objectives.named`.
-        exponent: of the adaptive weights.
-        epsilon: of the adaptive weights: keeps examples with a loss of 0 from taking all the
-            weight; the published code has 1e-15.
-        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
-        threshold: the least Fisher ratio to be salient.
-        num_fast_steps: K, retain steps per forget step.
-        slow_step_size: how much of the way the weights follow.
-        share_optimizer: step the forget gradient by `optimizer` too, with one momentum for both
-            phases (the released code).
-        per_example_fisher: square the gradients of single examples; otherwise of batch means.
-        mask_batch_size: of the pass that computes the Fisher diagonals.
-        num_mask_batches: of that pass, at most, of random examples of either data set; 0 takes all
-            of both, as in the paper, which costs about an epoch.
+        num_steps: T, the number of steps over which `alpha_t` decays.
+        variant: the method, or an ablation.
+        alpha: first scale of the forget gradient.
+        alpha_schedule: schedule of `alpha_t`: "linear" in the paper, "cosine" in the released code.
+        forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
+        clip_norm: largest norm of the masked forget gradient.
+        objective: L_u; "adaptive_ascent" in the paper.
+        exponent: exponent of the adaptive weights.
+        epsilon: epsilon of the adaptive weights, which limits the weight of an example with a loss
+            of 0; 1e-15 in the published code.
+        mask: the saliency mask, or a random control with as many parameters.
+        threshold: smallest Fisher ratio of a salient parameter.
+        num_fast_steps: K, the number of retain steps per forget step.
+        slow_step_size: share of the way that the weights follow.
+        share_optimizer: whether `optimizer` also steps the forget gradient, with one momentum for
+            both phases, as in the released code.
+        per_example_fisher: whether single examples' gradients are squared, or batch means.
+        mask_batch_size: batch size of the pass that computes the Fisher diagonals.
+        num_mask_batches: largest number of random batches of that pass in either data set; 0 takes
+            all of both, as in the paper, which costs about an epoch.
 
     Returns:
         A `Method` that uses K retain batches per step.
@@ -102,8 +92,6 @@ def sfron(
         >>> model = models.create("mlp-tiny", 10)
         >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
         >>> method = sfron(task, optax.sgd(0.01), num_steps=100, alpha=25.0)
-
-    Reference: Huang et al. (SFR-on, arXiv 2409.19732), NeurIPS 2024.
     """
     if variant not in VARIANTS:
         raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")
@@ -123,7 +111,6 @@ def sfron(
         slow_step_size=slow_step_size,
         share_optimizer=share_optimizer,
     )
-
     forgetting = forget_phase(
         task,
         decay,
@@ -133,21 +120,15 @@ def sfron(
         mask=mask,
         threshold=threshold,
         per_example=per_example_fisher,
-        mask_batch_size=mask_batch_size,
-        num_mask_batches=num_mask_batches,
+        batch_size=mask_batch_size,
+        num_batches=num_mask_batches,
     )
 
-    def init(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> TrainState:
-        state = begin(optax.identity(), key, params, model_state)
-        forget_state = forgetting.init(key, params, model_state, forget, retain)
-        remain_state = remain.init(state.params)
-        return state._replace(opt_state=(forget_state, remain_state))
+    def init(*start: Any) -> TrainState:
+        given, state = Start(*start), begin(optax.identity(), *start[:3])
+        return state._replace(opt_state=(forgetting.init(given), remain.init(state.params)))
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(state.key)
         forget_state, remain_state = state.opt_state
         forget_loss, grads = jax.value_and_grad(
@@ -176,7 +157,7 @@ def sfron_released(
     num_fast_steps: Count = 5,
     mask_batch_size: Count = 128,
 ) -> Method:
-    """SFR-on as its released code does it, where that differs from the paper.
+    """SFR-on with the choices of its released code.
 
     One momentum serves both phases, the slow weights follow all the way, the Fisher diagonal
     squares batch means, the adaptive weights have no floor, and alpha decays along a cosine.
@@ -184,36 +165,27 @@ def sfron_released(
         v <- momentum v + g,   theta <- theta - rate v   for the forget gradient, then K retain ones
         c_i ~ 1 / (l_i^exponent + 1e-15)
 
-    Without a floor, a forget example whose loss is 0 in float32 takes all the weight of its batch,
-    and gives no gradient in return: the forget steps of models that fit their data to the last
-    example nearly stand still. `sfron` has a floor.
+    Without a floor, a forget example whose loss is 0 in float32 takes all the weight of its batch
+    and has no gradient: the forget steps of models that fit all their data nearly stand still.
+    `sfron` has a floor.
 
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer, shared by both phases.
-        num_steps: how many steps alpha decays over.
-        alpha: the scale of the forget gradient at the start.
-        clip_norm: the largest norm of the masked forget gradient.
-        exponent: of the adaptive weights.
-        mask: "saliency", or "random" for the control: as many parameters, drawn at random.
-        threshold: the least Fisher ratio to be salient.
-        num_fast_steps: retain steps per forget step.
-        mask_batch_size: of the pass that computes the Fisher diagonals.
+        num_steps: T, the number of steps over which alpha decays.
+        alpha: first scale of the forget gradient.
+        clip_norm: largest norm of the masked forget gradient.
+        exponent: exponent of the adaptive weights.
+        mask: the saliency mask, or a random control with as many parameters.
+        threshold: smallest Fisher ratio of a salient parameter.
+        num_fast_steps: number of retain steps per forget step.
+        mask_batch_size: batch size of the pass that computes the Fisher diagonals.
 
     Returns:
         A `Method` that uses `num_fast_steps` retain batches per step.
 
     Raises:
         InputError: an unknown mask, or no fast steps.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = sfron_released(task, optax.sgd(0.01), num_steps=100, alpha=25.0)
-
-    Reference: Huang et al. (SFR-on, arXiv 2409.19732), NeurIPS 2024.
     """
     return sfron(
         task,

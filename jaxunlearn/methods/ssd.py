@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn.methods._build import Start
 from jaxunlearn.methods._limits import Count, NotNegative
 from jaxunlearn.methods._one_shot import one_shot
-from jaxunlearn.methods._passes import fisher_pair
-from jaxunlearn.types import Arrays, Method, ModelState, Params, Task
+from jaxunlearn.methods._passes import fisher_of
+from jaxunlearn.types import Method, Params, Task
 
 
 def dampened(
@@ -25,10 +26,10 @@ def dampened(
 
     Args:
         params: the parameters.
-        forget_fisher: the Fisher diagonal on the forget data, a tree like the parameters.
-        all_fisher: the same on all training data.
-        selection: how many times larger the first must be than the second.
-        dampening: what is left of a parameter on which both agree; larger spares more.
+        forget_fisher: Fisher diagonal on the forget data, a tree like the parameters.
+        all_fisher: Fisher diagonal on all training data.
+        selection: smallest ratio of the first to the second of a selected parameter.
+        dampening: remaining share of a parameter on which both agree; larger spares more.
 
     Returns:
         A tree like the parameters.
@@ -67,10 +68,10 @@ def ssd(
     Args:
         task: what is unlearned.
         optimizer: not used.
-        num_steps: not used: all is done before the first step, and later ones only measure.
-        selection: the paper's alpha: the least ratio of the two Fisher diagonals.
-        dampening: the paper's lambda: larger spares more.
-        fisher_batch_size: of the pass that computes the Fisher diagonals.
+        num_steps: number of steps, which only measure: the weights are finished before the first.
+        selection: smallest ratio of the two Fisher diagonals; alpha in the paper.
+        dampening: strength of the protection; lambda in the paper, larger spares more.
+        fisher_batch_size: batch size of the pass that computes the Fisher diagonals.
 
     Returns:
         A `Method`.
@@ -87,22 +88,12 @@ def ssd(
     """
     del optimizer, num_steps
 
-    def edit(
-        key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
-    ) -> Params:
-        of_forget, of_retain = fisher_pair(
-            task,
-            key,
-            params,
-            model_state,
-            forget,
-            retain,
-            per_example=True,
-            batch_size=fisher_batch_size,
-        )
-        num_forget, num_retain = len(forget["label"]), len(retain["label"])
+    def edit(start: Start) -> Params:
+        of_forget = fisher_of(task, start, start.forget, fisher_batch_size)
+        of_retain = fisher_of(task, start, start.retain, fisher_batch_size)
+        num_forget, num_retain = len(start.forget["label"]), len(start.retain["label"])
         share = num_forget / (num_forget + num_retain)
         of_all = jax.tree.map(lambda f, r: share * f + (1 - share) * r, of_forget, of_retain)
-        return dampened(params, of_forget, of_all, selection, dampening)
+        return dampened(start.params, of_forget, of_all, selection, dampening)
 
     return one_shot(task, edit)

@@ -20,7 +20,7 @@ def test_a_step_descends_both_divergences() -> None:
     before, after = run.states[1:]
     forget = toy.nth_batch(problem.forget, 1, toy.FORGET_BATCH)
     retain = toy.nth_batch(problem.retain, 1, toy.RETAIN_BATCH)
-    ignorant = run.start.opt_state[1]
+    ignorant = run.start.opt_state[1][0]
 
     def kl(teacher: Any, params: Any, batch: Any) -> jax.Array:
         assert toy.TASK.outputs is not None
@@ -44,11 +44,11 @@ def test_a_step_descends_both_divergences() -> None:
 def test_the_bad_teacher_is_a_fresh_network_of_the_run() -> None:
     """Another one for another seed, far from the original, and it never moves."""
     run, other = runner("bad_teacher").run(), runner("bad_teacher").start(seed=1)
-    _, ignorant, original = run.start.opt_state
-    assert_trees_equal(run.end.opt_state[1:], run.start.opt_state[1:])
+    _, (ignorant, original) = run.start.opt_state
+    assert_trees_equal(run.end.opt_state[1], run.start.opt_state[1])
     assert_trees_equal(original.params, toy.problem().params)
     assert not np.any(ignorant.model_state["mean"])
-    for params in (other.opt_state[1].params, original.params):
+    for params in (other.opt_state[1][0].params, original.params):
         assert np.all(ignorant.params["kernel"] != params["kernel"])
     drawn = flat(ignorant.params["kernel"])
     assert 0.25 < np.std(drawn) < 1.0  # as `init` draws it: 0.5

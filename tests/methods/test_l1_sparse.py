@@ -44,7 +44,7 @@ def test_after_the_last_step_it_is_finetuning() -> None:
 
     def step_at(count: int) -> Any:
         state = method.start()
-        signs, *rest = state.opt_state
+        signs, *rest = state.opt_state[0]
         late = (signs._replace(count=np.int32(count)), *rest)
         return step(method, state._replace(opt_state=late), penalty=0.5)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.methods._build import Start
 from jaxunlearn.methods._passes import batches_of, fisher_of, gradient_of, mean_over, plain_losses
 from jaxunlearn.methods._saliency import fisher_mask, gradient_mask
 from tests import toy
@@ -73,10 +74,9 @@ def test_batches_depend_on_indices_and_key_and_mix_the_classes() -> None:
 
 
 def passes(arrays: Any, batch_size: int) -> dict[str, Any]:
-    given = toy.TASK, KEY, PROBLEM.params, PROBLEM.model_state
-    each = {"per_example": True, "batch_size": batch_size}
+    start = Start(KEY, PROBLEM.params, PROBLEM.model_state, arrays, PROBLEM.retain)
     return {
-        "Fisher diagonal": fisher_of(*given, arrays, **each),
+        "Fisher diagonal": fisher_of(toy.TASK, start, arrays, batch_size),
         "gradient": gradient_of(
             plain_losses(toy.TASK, PROBLEM.model_state, arrays, KEY),
             PROBLEM.params,
@@ -84,10 +84,8 @@ def passes(arrays: Any, batch_size: int) -> dict[str, Any]:
             batch_size,
             KEY,
         ),
-        "Fisher mask": fisher_mask(
-            *given, arrays, PROBLEM.retain, threshold=1.0, num_batches=0, **each
-        ),
-        "gradient mask": gradient_mask(*given, arrays, fraction=0.5, batch_size=batch_size),
+        "Fisher mask": fisher_mask(toy.TASK, start, threshold=1.0, batch_size=batch_size),
+        "gradient mask": gradient_mask(toy.TASK, start, fraction=0.5, batch_size=batch_size),
     }
 
 
@@ -105,8 +103,8 @@ def test_passes_do_not_depend_on_the_batch_size_nor_on_the_order(size: int) -> N
 
 def test_squared_batch_means_do_not_depend_on_the_order() -> None:
     """They do on the batch size, by their definition."""
-    given = toy.TASK, KEY, PROBLEM.params, PROBLEM.model_state
-    compiled = jax.jit(lambda a: fisher_of(*given, a, per_example=False, batch_size=8))
+    start = Start(KEY, *PROBLEM)
+    compiled = jax.jit(lambda a: fisher_of(toy.TASK, start, a, 8, per_example=False))
     assert_trees_close(compiled(data(47)), compiled(permuted(data(47))), rtol=1e-5, atol=1e-8)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods
+from jaxunlearn.methods._build import Start
 from jaxunlearn.methods._passes import batches_of
 from jaxunlearn.methods._saliency import fisher_mask
 from jaxunlearn.types import InputError
@@ -69,8 +70,8 @@ def test_the_mask_of_some_batches_is_that_of_the_examples_in_them(method: str) -
             assert np.all(weights == 1.0)
             drawn.append({name: values[positions.ravel()] for name, values in arrays.items()})
         rest = {"threshold": 1.0, "per_example": True, "batch_size": 4, "num_batches": 0}
-        given = toy.TASK, key, problem.params, problem.model_state, *drawn
-        expected = flat(fisher_mask(*given, **rest)).astype(bool)
+        start = Start(key, problem.params, problem.model_state, *drawn)
+        expected = flat(fisher_mask(toy.TASK, start, **rest)).astype(bool)
         np.testing.assert_array_equal(entries(some.start(seed).opt_state), expected)
     everything = entries(toy.runner(method).start().opt_state)
     assert np.any(entries(some.start().opt_state) != everything)

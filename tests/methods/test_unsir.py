@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.methods._build import Start
 from jaxunlearn.methods.unsir import error_maximising_noise
 from tests import toy
 from tests.helpers import assert_trees_close, assert_trees_equal
@@ -17,13 +18,10 @@ KEY = jax.random.key(0)
 
 
 def noise(num_steps: int, penalty: float, learning_rate: float = 0.1, forget: Any = None) -> Any:
-    params, model_state, usual, _ = toy.problem()
+    params, model_state, usual, retain = toy.problem()
     return error_maximising_noise(
         toy.TASK,
-        KEY,
-        params,
-        model_state,
-        usual if forget is None else forget,
+        Start(KEY, params, model_state, usual if forget is None else forget, retain),
         num_noise=6,
         num_steps=num_steps,
         learning_rate=learning_rate,

@@ -1,4 +1,4 @@
-"""CF-k: the last layers are fine-tuned, the others stay bit for bit; which the last ones are."""
+"""CF-k and EU-k: the last layers are trained, from the old or new weights; the others stay."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxunlearn import methods, models
-from jaxunlearn.methods._last_layers import last_layers
+from jaxunlearn.methods.last_layers import last_layers
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError
 from tests import toy
@@ -87,5 +87,41 @@ def test_more_layers_than_there_are_is_refused(method: Any, num_layers: int) -> 
 
 def test_parameters_without_names_are_refused() -> None:
     task = toy.TASK._replace(init=lambda key: ([jnp.zeros(2)], {}))
-    with pytest.raises(InputError, match="the parameters are a list, .* of a dictionary"):
+    with pytest.raises(InputError, match="the parameters are a list, but must be a dictionary"):
         methods.cf_k(task, optax.sgd(0.1))
+
+
+def test_the_last_layers_are_drawn_afresh_by_the_key() -> None:
+    """As `task.init` draws them; another seed draws others."""
+    method = toy.runner("eu_k", num_layers=1)
+    original = toy.problem().params
+    first, again, other = (method.start(seed).params for seed in (0, 0, 1))
+    assert_trees_equal(first, again)
+    assert_trees_equal(first["kernel"], original["kernel"])
+    for params in (original, other):
+        assert np.all(params["head"]["kernel"] != first["head"]["kernel"])
+    np.testing.assert_array_equal(first["head"]["bias"], 0.0)  # the toy's biases start there
+
+
+def test_the_end_does_not_hang_on_the_original_last_layers() -> None:
+    method, problem = toy.runner("eu_k", num_layers=1), toy.problem()
+    numbers = {name: np.float32(value) for name, value in method.numbers.items()}
+    spoiled = problem.params | {"head": jax.tree.map(lambda x: x + 1.0, problem.params["head"])}
+    key = jax.random.key(0)
+    ours, same = (
+        method.init(numbers, key, params, *problem[1:]) for params in (problem.params, spoiled)
+    )
+    assert_trees_equal(ours, same)
+
+
+def test_all_layers_are_retraining() -> None:
+    """From the same fresh weights."""
+    ours = runner("eu_k").run()
+    method, problem = runner("retrain"), toy.problem()
+    numbers = {name: np.float32(value) for name, value in method.numbers.items()}
+    state = method.init(numbers, jax.random.key(0), ours.start.params, *problem[1:])
+    for n in range(3):
+        forget = toy.nth_batch(problem.forget, n, toy.FORGET_BATCH)
+        state, _ = method.step(numbers, state, forget, toy.nth_retain_batches(problem.retain, n, 1))
+    assert_trees_close(ours.end.params, state.params)
+    assert_trees_close(ours.end.model_state, state.model_state)

@@ -1,0 +1,121 @@
+"""The step of implicit surgery, which all methods with a multiplier share.
+
+g = grad (L_f + lambda L_r)                  one backward pass
+u = bend(g)                                  the optimizer, or fast and slow weights
+lambda descends by L_r before and after u    the multiplier sees the finished step
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn import transforms
+from jaxunlearn.methods._build import Metrics, first
+from jaxunlearn.methods.objectives import Objective, retain_loss
+from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
+from jaxunlearn.types import Batch, LossPair, ModelState, Params, Task, TrainState
+
+
+def _decayed_adam(
+    multiplier_learning_rate: float, multiplier_decay: float
+) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(multiplier_decay), optax.adam(multiplier_learning_rate)
+    )
+
+
+# One object for all runs, its numbers in the state: other numbers need no new compilation.
+_MULTIPLIER_OPTIMIZER = optax.inject_hyperparams(_decayed_adam)(1.0, 0.0)
+
+
+class Surgery(NamedTuple):
+    """`implicit_surgery` whose multiplier descends by Adam with decay.
+
+    Attributes:
+        transform: the transformation.
+        learning_rate: learning rate of the multiplier's Adam.
+        decay: decay of the multiplier.
+    """
+
+    transform: optax.GradientTransformationExtraArgs
+    learning_rate: float | jax.Array
+    decay: float | jax.Array
+
+    def init(self, params: Params) -> Any:
+        """The first state, which holds the numbers of the multiplier's Adam."""
+        rate, decay = (jnp.array(x, jnp.float32) for x in (self.learning_rate, self.decay))
+        return optax.tree.set(
+            self.transform.init(params), multiplier_learning_rate=rate, multiplier_decay=decay
+        )
+
+
+def surgery(learning_rate: float | jax.Array, decay: float | jax.Array, **settings: Any) -> Surgery:
+    """A `Surgery` with the keywords of `implicit_surgery`."""
+    return Surgery(implicit_surgery(_MULTIPLIER_OPTIMIZER, **settings), learning_rate, decay)
+
+
+# bend(gradient, model_state after the retain batch) -> (updates, its own state, model_state)
+Bend = Callable[[Any, ModelState], tuple[optax.Updates, Any, ModelState]]
+
+
+def surgery_step(
+    task: Task,
+    objective: Objective,
+    transform: optax.GradientTransformationExtraArgs,
+    bend: Bend,
+    state: TrainState,
+    surgery_state: Any,
+    forget: Batch,
+    retain: Batch,
+    *,
+    scale: float | jax.Array = 1.0,
+    forget_weight: float | jax.Array = 1.0,
+) -> tuple[optax.Updates, tuple[Any, Any], ModelState, Metrics]:
+    """One step under a multiplier.
+
+    Args:
+        task: what is unlearned.
+        objective: forget objective.
+        transform: the surgery.
+        bend: `(gradient, model_state) -> (updates, its own state, model_state)`.
+        state: state before the step.
+        surgery_state: state of the surgery in it.
+        forget: forget batch.
+        retain: stacked retain batches, of which the first is the surgery's.
+        scale: factor of the updates.
+        forget_weight: factor of the forget loss.
+
+    Returns:
+        The updates, the states of `bend` and of the surgery, the model state, and the metrics.
+    """
+    key, batch = jax.random.wrap_key_data(state.key), first(retain)
+
+    def losses_fn(params: Params) -> tuple[LossPair, tuple[ModelState, LossPair]]:
+        forget_loss = objective(task, params, state.model_state, forget, key)
+        retain_value, model_state = retain_loss(task, params, state.model_state, batch, key)
+        weighted = LossPair(forget_weight * forget_loss, retain_value)
+        return weighted, (model_state, LossPair(forget_loss, retain_value))
+
+    value_and_grad = surgery_value_and_grad(losses_fn, transform, has_aux=True)
+    (_, (model_state, losses)), grads = value_and_grad(state.params, state=surgery_state)
+    updates, bent, model_state = bend(grads, model_state)
+    updates, surgery_state = transform.update(
+        optax.tree.scale(scale, updates),
+        surgery_state,
+        state.params,
+        retain_value=losses.retain,
+        retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
+    )
+    return updates, (bent, surgery_state), model_state, surgery_metrics(losses, surgery_state)
+
+
+def surgery_metrics(losses: LossPair, opt_state: Any) -> Metrics:
+    """Both losses and the multiplier, for the metrics of a step."""
+    return {
+        "forget_loss": losses.forget,
+        "retain_loss": losses.retain,
+        "multiplier": transforms.multiplier(opt_state),
+    }
