@@ -1,5 +1,6 @@
 """Checks and small readings that the transformations share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jaxunlearn.types import InputError
 
 
 def value_at(scalar_or_schedule: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
-    """A number, or what a schedule says at `count`, as a float32 array of its own.
+    """A number, or the value of a schedule at `count`, as a new float32 array.
 
     A copy, because states are donated and the caller's arrays are not.
     """
@@ -19,7 +20,7 @@ def value_at(scalar_or_schedule: optax.ScalarOrSchedule, count: jax.Array) -> ja
 
 
 def scalar(value: Any, name: str) -> jax.Array:
-    """A floating-point scalar as a float32 array of its own.
+    """A floating-point scalar as a new float32 array.
 
     Raises:
         InputError: it has another shape or type.
@@ -34,7 +35,7 @@ def scalar(value: Any, name: str) -> jax.Array:
 
 
 def wide_scalar(value: Any, name: str) -> jax.Array:
-    """`scalar`, of a loss whose small changes matter.
+    """`scalar`, for a loss whose small changes matter.
 
     Raises:
         InputError: it is no floating-point scalar, or one of half precision.
@@ -49,32 +50,21 @@ def wide_scalar(value: Any, name: str) -> jax.Array:
 
 
 def check_not_negative(value: jax.Array, name: str, what: str) -> None:
-    """Raises where a scalar whose value is known (outside `jit`) is negative by more than rounding.
+    """Raises if a scalar is negative by more than rounding, outside `jit`.
 
     Raises:
-        InputError: naming it and `what` takes no negative values.
+        InputError: naming the scalar, and `what` takes no negative values.
     """
     if not isinstance(value, jax.core.Tracer) and value <= -1e-8:
         raise InputError(f"{name} is {float(value):g}, but must not be negative with {what}.")
 
 
-def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
-    """`new` where the condition holds, else `old`; a tree whose leaves have the types of `old`."""
-
-    def one(new: jax.Array, old: jax.Array) -> jax.Array:
-        result = jnp.where(condition, new, old)
-        return result if result.dtype == old.dtype else result.astype(old.dtype)
-
-    return jax.tree.map(one, new, old)
-
-
 def has_masked_nodes(tree: Any) -> bool:
     """Whether `optax.masked` (or `optax.multi_transform`) has taken leaves out of a tree."""
-    return any(is_masked(node) for node in jax.tree.leaves(tree, is_leaf=is_masked))
+    return any(map(_is_masked, jax.tree.leaves(tree, is_leaf=_is_masked)))
 
 
-def is_masked(node: Any) -> bool:
-    """Whether a node stands for a leaf that `optax.masked` has taken out."""
+def _is_masked(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
 
 
@@ -83,7 +73,7 @@ def without_masked(tree: Any, like: Any) -> Any:
     if not has_masked_nodes(like):
         return tree
     try:
-        return jax.tree.map(lambda t, u: t if is_masked(t) else u, like, tree, is_leaf=is_masked)
+        return jax.tree.map(lambda t, u: t if _is_masked(t) else u, like, tree, is_leaf=_is_masked)
     except ValueError:
         return tree  # of another structure, which `check_like` names
 
@@ -96,11 +86,41 @@ def missing(transformation: str, name: str, how: str) -> InputError:
     )
 
 
+def nodes(tree: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+    """All nodes of a tree for which something holds; none inside another."""
+    return [node for node in jax.tree.leaves(tree, is_leaf=wanted) if wanted(node)]
+
+
+def only(opt_state: optax.OptState, wanted: Callable[[Any], bool], name: str) -> Any:
+    """The one state of a transformation in an optimizer state, with plain arrays for leaves.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    found = nodes(opt_state, wanted)
+    if len(found) != 1:
+        raise InputError(
+            f"the optimizer state holds {len(found) or 'no'} {name}, but must hold exactly one; "
+            f"pass the state of a chain with one {name}(...), with its NamedTuples intact (restore "
+            "a checkpoint into the structure of tx.init(params))."
+        )
+    return unboxed(found[0])
+
+
+def unboxed(opt_state: optax.OptState) -> optax.OptState:
+    """`opt_state` with plain arrays in place of the variables of `nnx.Optimizer`."""
+
+    def boxed(node: Any) -> bool:
+        return hasattr(node, "__jax_array__")
+
+    return jax.tree.map(lambda x: jnp.asarray(x) if boxed(x) else x, opt_state, is_leaf=boxed)
+
+
 def check_floating(tree: Any, name: str) -> None:
     """Raises unless every leaf of `tree` is a floating-point (or complex) array or number.
 
     Raises:
-        InputError: naming the first leaf that is not.
+        InputError: naming the first other leaf.
 
     Example:
         >>> check_floating({"w": jnp.ones(3)}, "params")
@@ -123,17 +143,17 @@ def check_like(tree: Any, like: Any, name: str, like_name: str) -> None:
 
     Args:
         tree: the tree to check.
-        like: what it must be like.
-        name: what the error calls `tree`.
-        like_name: what the error calls `like`.
+        like: the tree it must resemble.
+        name: name of `tree` in the error.
+        like_name: name of `like` in the error.
 
     Raises:
-        InputError: naming the first place where the two differ.
+        InputError: naming the first difference.
 
     Example:
         >>> check_like({"w": jnp.ones(3)}, {"w": jnp.zeros(3)}, "the mask", "the parameter tree")
     """
-    mend = "build one from the other with jax.tree.map."
+    remedy = "build one from the other with jax.tree.map."
     found, wanted = (
         {
             jax.tree_util.keystr(path): f"shape {jnp.shape(leaf)}"
@@ -145,10 +165,11 @@ def check_like(tree: Any, like: Any, name: str, like_name: str) -> None:
         here, there = found.get(path, "nothing"), wanted.get(path, "nothing")
         if here != there:
             raise InputError(
-                f"{name} has {here} at {path or 'its root'}, where {like_name} has {there}; {mend}"
+                f"{name} has {here} at {path or 'its root'}, where {like_name} has {there}; "
+                f"{remedy}"
             )
     structures: list[Any] = [jax.tree.structure(side) for side in (tree, like)]
     if structures[0] != structures[1]:
         raise InputError(
-            f"{name} has other containers than {like_name} (such as a list for a tuple); {mend}"
+            f"{name} has other containers than {like_name} (such as a list for a tuple); {remedy}"
         )

@@ -1,11 +1,27 @@
 """Two gradients in, one direction out: exact surgery and the other two-loss aggregators.
 
-Each is a gradient transformation whose updates are the gradient of the forget loss, which takes
-that of the retain loss beside it, and whose result is a tree like both, to be stepped by whatever
-follows in the chain:
+Each is a gradient transformation: its updates are the gradient of the forget loss, its keyword
+`retain_grads` is the gradient of the retain loss, and its result is a tree like both, for the rest
+of the chain to step:
 
     tx = optax.chain(unilateral_surgery(tolerance=0.01), optax.sgd(1e-2, momentum=0.9))
     updates, state = tx.update(forget_grads, state, params, retain_grads=retain_grads)
+
+    >>> forget_grads, retain_grads = jnp.array([1.0, 1.0]), jnp.array([-1.0, 0.0])
+    >>> for aggregator in (unilateral_surgery, pcgrad, mgda, cagrad, nash, gdr_gma, famo):
+    ...     tx = aggregator()
+    ...     direction, _ = tx.update(
+    ...         forget_grads, tx.init(forget_grads), retain_grads=retain_grads,
+    ...         forget_value=1.0, retain_value=1.0
+    ...     )
+    ...     print(f"{aggregator.__name__:18} [{direction[0]:5.2f}, {direction[1]:.2f}]")
+    unilateral_surgery [ 0.00, 1.00]
+    pcgrad             [-0.50, 1.50]
+    mgda               [-0.20, 0.40]
+    cagrad             [-0.20, 0.50]
+    nash               [-0.54, 1.31]
+    gdr_gma            [-0.50, 0.50]
+    famo               [ 0.00, 0.50]
 
 With a = |g_r|^2, b = |g_f|^2 and c = <g_r, g_f> over the whole tree, every rule below is a pair of
 weights computed from those three numbers, so all of them live inside `jit`.
@@ -17,10 +33,11 @@ weights computed from those three numbers, so all of them live inside `jit`.
 | g_f = 0 | the same of g_r, but `unilateral_surgery`: zero if the tolerance permits a rise |
 | equal | `unilateral_surgery`, `mgda`: g; `pcgrad`: 2 g; `cagrad`: (1 + c) g; `nash`: 1.4 g/norm |
 | opposite | zero: `unilateral_surgery` without tolerance, `pcgrad`, `mgda`, `nash`, `cagrad` |
-| not finite | not finite; `optax.apply_if_finite` around the chain looks at g_f alone |
+| not finite | not finite; `optax.apply_if_finite` around the chain checks g_f alone |
 | a norm above 1e19 or below 1e-19 | its square leaves the range of float32: scale the loss |
 
-`gdr_gma` and `famo` weigh by the losses as well.
+`gdr_gma` and `famo` weigh by the losses as well. All of them raise `InputError` for `retain_grads`
+that are missing, or unlike the forget gradients in structure or shapes.
 """
 
 from collections.abc import Callable
@@ -34,7 +51,6 @@ from jaxunlearn.transforms._checks import (
     check_floating,
     check_like,
     check_not_negative,
-    chosen,
     missing,
     value_at,
     wide_scalar,
@@ -49,8 +65,8 @@ class UnilateralSurgeryState(NamedTuple):
     """The state of `unilateral_surgery`.
 
     Attributes:
-        count: the number of updates so far.
-        multiplier: the exact multiplier of the last update, for `multiplier(opt_state)`.
+        count: number of updates so far.
+        multiplier: exact multiplier of the last update, for `multiplier(opt_state)`.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -69,50 +85,25 @@ def unilateral_surgery(
     `step_size`: both permit the same rise for the same `tolerance`.
 
     Args:
-        tolerance: the permitted rise of the retain loss per unit step; a number or a schedule.
-        epsilon: added to `|g_r|^2` in the denominator.
+        tolerance: permitted rise of the retain loss per unit step; a number or a schedule.
+        epsilon: number that is added to `|g_r|^2` in the denominator.
 
-    Returns:
-        A transformation with `update(forget_grads, state, params, *, retain_grads)`.
-        `multiplier(opt_state)` reads the last multiplier.
-
-    Raises:
-        InputError: in `update`, `retain_grads` missing or of another structure or other shapes than
-            the forget gradients.
-
-    Example:
-        >>> tx = unilateral_surgery()
-        >>> forget_grads, retain_grads = jnp.array([1.0, 1.0]), jnp.array([-1.0, 0.0])
-        >>> direction, _ = tx.update(forget_grads, tx.init(forget_grads), retain_grads=retain_grads)
-        >>> direction.tolist()  # the part that would raise the retain loss is gone
-        [0.0, 1.0]
-
-    References:
-        Zhou et al., `Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery
-        <https://arxiv.org/abs/2510.22124>`_, NeurIPS 2025
+    Reference: Zhou et al., Efficient Utility-Preserving Machine Unlearning with Implicit Gradient
+    Surgery (arXiv 2510.22124), NeurIPS 2025.
     """
 
-    def init_fn(params: optax.Params) -> UnilateralSurgeryState:
-        del params
-        return UnilateralSurgeryState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32))
-
-    def update_fn(
-        updates: optax.Updates,
-        state: UnilateralSurgeryState,
-        params: optax.Params | None = None,
-        *,
-        retain_grads: optax.Updates | None = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, UnilateralSurgeryState]:
-        del params, extra
-        pair = _pair(updates, retain_grads, "unilateral_surgery")
+    def rule(pair: LossPair, state: Any, **extra: Any) -> tuple[Any, UnilateralSurgeryState]:
         a, _, c = _inner_products(pair)
         weight = jnp.maximum((-c - value_at(tolerance, state.count)) / (a + epsilon), 0.0)
         weight = jnp.where(a > 0.0, weight, 0.0).astype(jnp.float32)
         combined = _combine(pair, jnp.ones_like(weight), weight)
         return combined, UnilateralSurgeryState(optax.safe_increment(state.count), weight)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    def init_fn(params: optax.Params) -> UnilateralSurgeryState:
+        del params
+        return UnilateralSurgeryState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32))
+
+    return _aggregator("unilateral_surgery", rule, init_fn)
 
 
 def pcgrad() -> optax.GradientTransformationExtraArgs:
@@ -123,25 +114,8 @@ def pcgrad() -> optax.GradientTransformationExtraArgs:
     Either projection is the nearest point to its gradient in the cone of directions that raise
     neither loss. UPGrad is the mean of the two, half of this sum.
 
-    Returns:
-        A stateless transformation with `update(forget_grads, state, params, *, retain_grads)`.
-
-    Raises:
-        InputError: as in `unilateral_surgery`.
-
-    Example:
-        >>> forget_grads, retain_grads = jnp.array([1.0, 1.0]), jnp.array([-1.0, 0.0])
-        >>> tx = pcgrad()
-        >>> state = tx.init(forget_grads)
-        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()
-        [-0.5, 1.5]
-
-    References:
-        Yu et al., `Gradient Surgery for Multi-Task Learning
-        <https://arxiv.org/abs/2001.06782>`_, NeurIPS 2020
-
-        Quinton and Rey, `Jacobian Descent for Multi-Objective Optimization
-        <https://arxiv.org/abs/2406.16232>`_, 2024
+    Reference: Yu et al., Gradient Surgery for Multi-Task Learning (arXiv 2001.06782), NeurIPS 2020;
+    Quinton and Rey, Jacobian Descent for Multi-Objective Optimization (arXiv 2406.16232), 2024.
     """
 
     def weights(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -156,25 +130,9 @@ def mgda() -> optax.GradientTransformationExtraArgs:
 
         d = w g_f + (1 - w) g_r,   w = clip(<g_r - g_f, g_r> / |g_r - g_f|^2, 0, 1)
 
-    Returns:
-        A stateless transformation with `update(forget_grads, state, params, *, retain_grads)`.
-
-    Raises:
-        InputError: as in `unilateral_surgery`.
-
-    Example:
-        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
-        >>> tx = mgda()
-        >>> state = tx.init(forget_grads)
-        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()
-        [0.5, 0.5]
-
-    References:
-        Desideri, `Multiple-gradient descent algorithm (MGDA) for multiobjective optimization
-        <https://doi.org/10.1016/j.crma.2012.03.014>`_, 2012
-
-        Sener and Koltun, `Multi-Task Learning as Multi-Objective Optimization
-        <https://arxiv.org/abs/1810.04650>`_, NeurIPS 2018
+    Reference: Desideri, Multiple-gradient descent algorithm (MGDA) for multiobjective optimization
+    (doi 10.1016/j.crma.2012.03.014), 2012; Sener and Koltun, Multi-Task Learning as Multi-Objective
+    Optimization (arXiv 1810.04650), NeurIPS 2018.
     """
 
     def weights(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -188,7 +146,7 @@ class CagradState(NamedTuple):
     """The state of `cagrad`.
 
     Attributes:
-        count: the number of updates so far, which a schedule follows.
+        count: number of updates so far.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -203,25 +161,13 @@ def cagrad(*, c: optax.ScalarOrSchedule = 0.4) -> optax.GradientTransformationEx
     The minimum of this convex function of one variable is found by bisection of its derivative.
 
     Args:
-        c: the radius, relative to `|g_0|`, 0 or more; 0 is the plain average. A number or a
-            schedule.
-
-    Returns:
-        A transformation with `update(forget_grads, state, params, *, retain_grads)`.
+        c: radius, relative to `|g_0|`, a number or a schedule; 0 is the plain average.
 
     Raises:
-        InputError: a negative `c`; in `update`, as in `unilateral_surgery`.
+        InputError: a negative `c`.
 
-    Example:
-        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
-        >>> tx = cagrad(c=0.0)
-        >>> state = tx.init(forget_grads)
-        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()
-        [0.5, 0.5]
-
-    References:
-        Liu et al., `Conflict-Averse Gradient Descent for Multi-task Learning
-        <https://arxiv.org/abs/2110.14048>`_, NeurIPS 2021
+    Reference: Liu et al., Conflict-Averse Gradient Descent for Multi-task Learning (arXiv
+    2110.14048), NeurIPS 2021.
     """
     if isinstance(c, int | float) and c < 0:
         raise InputError(f"c is {c}, but must be 0 or more; the usual choice is 0.4.")
@@ -250,24 +196,11 @@ def cagrad(*, c: optax.ScalarOrSchedule = 0.4) -> optax.GradientTransformationEx
         scale = radius / norm(w)
         return 0.5 + scale * w, 0.5 + scale * (1.0 - w)
 
-    def init_fn(params: optax.Params) -> CagradState:
-        del params
-        return CagradState(jnp.zeros([], jnp.int32))
-
-    def update_fn(
-        updates: optax.Updates,
-        state: CagradState,
-        params: optax.Params | None = None,
-        *,
-        retain_grads: optax.Updates | None = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, CagradState]:
-        del params, extra
-        pair = _pair(updates, retain_grads, "cagrad")
+    def rule(pair: LossPair, state: CagradState, **extra: Any) -> tuple[optax.Updates, CagradState]:
         shares = weights(*_inner_products(pair), value_at(c, state.count))
         return _combine(pair, *shares), CagradState(optax.safe_increment(state.count))
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return _aggregator("cagrad", rule, lambda params: CagradState(jnp.zeros([], jnp.int32)))
 
 
 def nash(*, epsilon: float | jax.Array = 1e-6) -> optax.GradientTransformationExtraArgs:
@@ -279,25 +212,9 @@ def nash(*, epsilon: float | jax.Array = 1e-6) -> optax.GradientTransformationEx
     It solves `G G^T w = 1 / w`: both losses gain the same in proportion, whatever their scale.
 
     Args:
-        epsilon: the least value of `1 + cos(g_f, g_r)`, which is 0 for opposite gradients, where no
-            direction helps both.
+        epsilon: smallest value of `1 + cos(g_f, g_r)`, which is 0 for opposite gradients.
 
-    Returns:
-        A stateless transformation with `update(forget_grads, state, params, *, retain_grads)`.
-
-    Raises:
-        InputError: as in `unilateral_surgery`.
-
-    Example:
-        >>> forget_grads, retain_grads = jnp.array([2.0, 0.0]), jnp.array([0.0, 0.5])
-        >>> tx = nash()
-        >>> state = tx.init(forget_grads)
-        >>> tx.update(forget_grads, state, retain_grads=retain_grads)[0].tolist()  # not by scale
-        [1.0, 1.0]
-
-    References:
-        Navon et al., `Multi-Task Learning as a Bargaining Game
-        <https://arxiv.org/abs/2202.01017>`_, ICML 2022
+    Reference: Navon et al., Multi-Task Learning as a Bargaining Game (arXiv 2202.01017), ICML 2022.
     """
 
     def weights(a: jax.Array, b: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -312,8 +229,8 @@ class GdrGmaState(NamedTuple):
     """The state of `gdr_gma`.
 
     Attributes:
-        count: the number of updates so far.
-        bank: the last forget gradients, one leading axis added to every leaf.
+        count: number of updates so far.
+        bank: last forget gradients, along a new leading axis of every leaf.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -333,32 +250,23 @@ def gdr_gma(
         d = w g_f' + (1 - w) g_r',   w = 1 / (1 + exp(sharpness (l_r - threshold)))
 
     Args:
-        bank_size: how many forget gradients the memory bank holds, at least 1.
-        sharpness: how fast the weight moves from forgetting to retaining; a number or a schedule.
-        threshold: the retain loss at which both weigh the same; a number or a schedule.
+        bank_size: number of forget gradients in the memory bank, at least 1.
+        sharpness: speed at which the weight moves from forgetting to retaining; a number or a
+            schedule.
+        threshold: retain loss at which both weigh the same; a number or a schedule.
 
     Returns:
-        A transformation with `update(forget_grads, state, params, *, retain_grads, retain_value)`,
-        the last the retain loss, `[]`.
+        A transformation with `update(forget_grads, state, params, *, retain_grads, retain_value)`.
 
     Raises:
-        InputError: a `bank_size` below 1; in `update`, a missing `retain_value`, and as in
-            `unilateral_surgery`.
+        InputError: a `bank_size` below 1; in `update`, a missing `retain_value`.
 
-    Example:
-        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
-        >>> tx = gdr_gma(bank_size=1, threshold=0.5)
-        >>> state = tx.init(forget_grads)
-        >>> tx.update(forget_grads, state, retain_grads=retain_grads, retain_value=0.5)[0].tolist()
-        [0.5, 0.5]
-
-    References:
-        Lin et al., GDR-GMA: Machine Unlearning via Direction-Rectified and Magnitude-Adjusted
-        Gradients, ACM Multimedia 2024
+    Reference: Lin et al., GDR-GMA: Machine Unlearning via Direction-Rectified and
+    Magnitude-Adjusted Gradients, ACM Multimedia 2024.
     """
     if isinstance(bank_size, jax.core.Tracer):
         raise InputError(
-            "bank_size is traced, but must be a Python integer, for it is a shape; tell "
+            "bank_size is traced, but must be a Python integer, because it is a shape; use "
             "optax.inject_hyperparams(gdr_gma, static_args='bank_size')."
         )
     if bank_size < 1:
@@ -368,17 +276,9 @@ def gdr_gma(
         bank = jax.tree.map(lambda p: jnp.zeros((bank_size, *p.shape), p.dtype), params)
         return GdrGmaState(jnp.zeros([], jnp.int32), bank)
 
-    def update_fn(
-        updates: optax.Updates,
-        state: GdrGmaState,
-        params: optax.Params | None = None,
-        *,
-        retain_grads: optax.Updates | None = None,
-        retain_value: jax.Array | None = None,
-        **extra: Any,
+    def rule(
+        pair: LossPair, state: GdrGmaState, retain_value: Any = None, **extra: Any
     ) -> tuple[optax.Updates, GdrGmaState]:
-        del params, extra
-        pair = _pair(updates, retain_grads, "gdr_gma")
         value = _required(retain_value, "retain_value", "gdr_gma")
         slot = state.count % bank_size
         bank = jax.tree.map(lambda m, g: m.at[slot].set(g.astype(m.dtype)), state.bank, pair.forget)
@@ -391,17 +291,17 @@ def gdr_gma(
         weight = jax.nn.sigmoid(-value_at(sharpness, state.count) * excess)
         return _combine(LossPair(forget, retain), weight, 1.0 - weight), GdrGmaState(count, bank)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return _aggregator("gdr_gma", rule, init_fn)
 
 
 class FamoState(NamedTuple):
     """The state of `famo`.
 
     Attributes:
-        count: the number of updates so far.
-        logits: the logits of the two weights (forget, retain).
-        optimizer_state: the state of the logits' Adam.
-        log_losses: the logarithms of the two losses at the previous update.
+        count: number of updates so far.
+        logits: logits of the two weights (forget, retain).
+        optimizer_state: state of the logits' Adam.
+        log_losses: logarithms of both losses at the previous update.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -421,34 +321,24 @@ def famo(
         d = sum_i z_i g_i / l_i / sum_i (z_i / l_i),   z = softmax(logits)
         the logits descend `J_softmax^T (log l_before - log l_after)` by Adam, with decay
 
-    where before and after are the losses of the previous and the present call (the first call only
-    remembers). Neither loss may be negative.
+    with the losses of the previous call (before) and of the present one (after); the first call
+    only stores them. Neither loss may be negative.
 
     Args:
-        logit_learning_rate: the learning rate of the logits' Adam; a number or a schedule.
-        logit_decay: the decay added to the logits' gradient; a number or a schedule.
-        epsilon: added to the losses.
+        logit_learning_rate: learning rate of the logits' Adam; a number or a schedule.
+        logit_decay: weight decay of the logits; a number or a schedule.
+        epsilon: number that is added to the losses.
 
     Returns:
         A transformation with `update(forget_grads, state, params, *, retain_grads, forget_value,
-        retain_value)`, the last two the losses, `[]`.
+        retain_value)`.
 
     Raises:
         InputError: in `update`, a `forget_value` or `retain_value` that is missing, in half
-            precision or (where its value is known) negative, and as in `unilateral_surgery`.
+            precision or (outside `jit`) negative.
 
-    Example:
-        >>> forget_grads, retain_grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
-        >>> tx = famo()
-        >>> state = tx.init(forget_grads)
-        >>> direction, state = tx.update(forget_grads, state, retain_grads=retain_grads,
-        ...                              forget_value=1.0, retain_value=1.0)
-        >>> direction.tolist()
-        [0.5, 0.5]
-
-    References:
-        Liu et al., `FAMO: Fast Adaptive Multitask Optimization
-        <https://arxiv.org/abs/2306.03792>`_, NeurIPS 2023
+    Reference: Liu et al., FAMO: Fast Adaptive Multitask Optimization (arXiv 2306.03792), NeurIPS
+    2023.
     """
     optimizer = optax.chain(optax.add_decayed_weights(logit_decay), optax.adam(logit_learning_rate))
 
@@ -459,21 +349,10 @@ def famo(
         log_losses = jnp.zeros([2], jnp.float32)
         return FamoState(jnp.zeros([], jnp.int32), logits, optimizer.init(logits), log_losses)
 
-    def update_fn(
-        updates: optax.Updates,
-        state: FamoState,
-        params: optax.Params | None = None,
-        *,
-        retain_grads: optax.Updates | None = None,
-        forget_value: jax.Array | None = None,
-        retain_value: jax.Array | None = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, FamoState]:
-        del params, extra
-        pair = _pair(updates, retain_grads, "famo")
-        values = {"forget_value": forget_value, "retain_value": retain_value}
-        losses = jnp.stack([_required(value, name, "famo") for name, value in values.items()])
-        for value, name in zip(losses, values, strict=True):
+    def rule(pair: LossPair, state: FamoState, **extra: Any) -> tuple[optax.Updates, FamoState]:
+        names = ("forget_value", "retain_value")
+        losses = jnp.stack([_required(extra.get(name), name, "famo") for name in names])
+        for value, name in zip(losses, names, strict=True):
             check_not_negative(value, name, "famo; choose an objective that is positive")
         log_losses = jnp.log(losses + epsilon).astype(jnp.float32)
         _, softmax_vjp = jax.vjp(jax.nn.softmax, state.logits)
@@ -481,13 +360,33 @@ def famo(
         step, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.logits)
         moved = (state.logits + step, optimizer_state)
         stay = (state.logits, state.optimizer_state)
-        logits, optimizer_state = chosen(state.count > 0, moved, stay)
+        logits, optimizer_state = optax.tree.where(state.count > 0, moved, stay)
         shares = jax.nn.softmax(logits) / (losses + epsilon)
         shares = shares / jnp.sum(shares)
         count = optax.safe_increment(state.count)
         return _combine(pair, shares[0], shares[1]), FamoState(
             count, logits, optimizer_state, log_losses
         )
+
+    return _aggregator("famo", rule, init_fn)
+
+
+def _aggregator(
+    name: str, rule: Callable[..., Any], init_fn: Callable[[optax.Params], Any]
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation of `rule(pair of gradients, state, **keywords) -> (updates, state)`."""
+
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        retain_grads: optax.Updates | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, Any]:
+        del params
+        result: tuple[optax.Updates, Any] = rule(_pair(updates, retain_grads, name), state, **extra)
+        return result
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -496,40 +395,24 @@ def _stateless(
     weights_fn: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     name: str,
 ) -> optax.GradientTransformationExtraArgs:
-    """A transformation that weighs the two gradients by `weights_fn(a, b, c) -> (w_f, w_r)`."""
+    """The transformation that weighs both gradients by `weights_fn(a, b, c) -> (w_f, w_r)`."""
 
-    def init_fn(params: optax.Params) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
-
-    def update_fn(
-        updates: optax.Updates,
-        state: optax.EmptyState,
-        params: optax.Params | None = None,
-        *,
-        retain_grads: optax.Updates | None = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, optax.EmptyState]:
-        del params, extra
-        pair = _pair(updates, retain_grads, name)
+    def rule(pair: LossPair, state: Any, **extra: Any) -> tuple[optax.Updates, Any]:
         return _combine(pair, *weights_fn(*_inner_products(pair))), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return _aggregator(name, rule, lambda params: optax.EmptyState())
 
 
 def _dot(x: Any, y: Any) -> jax.Array:
-    """The inner product over whole trees, accumulated in float32."""
-    leaves = jax.tree.map(lambda u, v: jnp.sum(u.astype(jnp.float32) * v.astype(jnp.float32)), x, y)
-    return jax.tree.reduce(jnp.add, leaves, jnp.zeros([], jnp.float32))
+    """The inner product of whole trees in float32; `optax.tree.vdot` would flatten every leaf."""
+    product = optax.tree.mul(*(optax.tree.cast(tree, jnp.float32) for tree in (x, y)))
+    return jnp.asarray(optax.tree.sum(product), jnp.float32)
 
 
 def _inner_products(pair: LossPair) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`a = |g_r|^2`, `b = |g_f|^2`, `c = <g_r, g_f>`."""
-    return (
-        _dot(pair.retain, pair.retain),
-        _dot(pair.forget, pair.forget),
-        _dot(pair.retain, pair.forget),
-    )
+    forget, retain = pair
+    return _dot(retain, retain), _dot(forget, forget), _dot(retain, forget)
 
 
 def _combine(pair: LossPair, forget_weight: jax.Array, retain_weight: jax.Array) -> Any:
@@ -541,13 +424,13 @@ def _combine(pair: LossPair, forget_weight: jax.Array, retain_weight: jax.Array)
 
 
 def _rectified(gradient: Any, other: Any) -> Any:
-    """`gradient` without its component against `other`, if it has one."""
+    """`gradient` without its component against `other`."""
     scale = jnp.minimum(_dot(gradient, other), 0.0) / jnp.maximum(_dot(other, other), _TINY)
     return jax.tree.map(lambda g, o: (g - scale * o).astype(g.dtype), gradient, other)
 
 
 def _pair(forget_grads: Any, retain_grads: Any, name: str) -> LossPair:
-    """Both gradients, the second without what `optax.masked` has taken out of the first."""
+    """Both gradients, the second without the leaves that `optax.masked` took out of the first."""
     if retain_grads is None:
         raise missing(
             name,

@@ -3,7 +3,7 @@
 Steepest descent in the metric of the remaining outputs multiplies a forget step by the inverse
 Hessian of the retain loss. Fast and slow weights approximate that product online: take the step
 with the fast weights, let them descend the retain loss for a few steps, and move the slow weights
-towards where they came to rest:
+towards them:
 
     fast_0 = params + updates
     fast_{i+1} = fast_i + fast_optimizer(grad_fn(fast_i, i))        i = 0 ... K - 1
@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.transforms._checks import check_like, missing
+from jaxunlearn.transforms._checks import check_like, has_masked_nodes, missing, only
 from jaxunlearn.types import InputError
 
 
@@ -33,9 +33,9 @@ class FastSlowState(NamedTuple):
     """State of `fast_slow` and `shared_fast_slow`.
 
     Attributes:
-        count: the number of updates so far.
-        fast_optimizer_state: the state of the fast optimizer, kept from update to update.
-        carry: the last carry that `grad_fn` returned; None before the first, or without carry.
+        count: number of updates so far.
+        fast_optimizer_state: state of the fast optimizer, kept from update to update.
+        carry: last carry from `grad_fn`; None before the first, or without carry.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -56,28 +56,27 @@ def fast_slow(
         fast_0 = params + updates;   fast_{i+1} = fast_i + fast_optimizer(grad_fn(fast_i, i))
         returns slow_step_size * (fast_K - params)
 
-    With `has_carry`, what a gradient leaves behind besides itself (running statistics, counters,
-    keys) is handed from fast step to fast step. No optimizer touches it. The last one is stored in
-    the state, where `fast_slow_carry` reads it. As `init` sees only parameters, the state holds
-    None until the first update. Inside `jax.lax.scan`, where a state may not change its structure,
-    store the first carry beforehand and leave the keyword out:
+    With `has_carry`, `grad_fn` hands running statistics, counters or keys from fast step to fast
+    step, apart from the optimizer. The last carry is in the state, for `fast_slow_carry`; before
+    the first update it is None, since `init` knows only parameters. In `jax.lax.scan`, where a
+    state keeps its structure, set the first carry beforehand and omit the keyword:
     `state = optax.tree.set(tx.init(params), carry=batch_stats)`.
 
     Args:
         fast_optimizer: any optax optimizer; its state is kept from update to update.
         num_fast_steps: K >= 0, the number of retain steps of the fast weights.
-        slow_step_size: the share of the way that the slow weights follow; 1 moves all the way.
-            A number, or a schedule over updates.
+        slow_step_size: share of the way that the slow weights follow, a number or a schedule; 1
+            moves all the way.
         has_carry: whether `grad_fn` receives and returns a carry.
-        unroll: how many fast steps one iteration of the compiled loop takes, as in `jax.lax.scan`;
+        unroll: number of fast steps in one iteration of the compiled loop, as in `jax.lax.scan`;
             True leaves no loop. XLA's convolutions on CPUs are slow inside loops: use True there.
 
     Returns:
         A transformation whose `update(updates, state, params, *, grad_fn, carry=None, **extra)`
         takes `grad_fn(params, i)`, the gradient of the retain loss on the i-th fast batch (`i` is a
         traced int32 scalar), or with `has_carry` `grad_fn(params, i, carry) -> (gradient, carry)`.
-        `carry` is any tree of arrays; without it, the one in the state is used. Other keywords go
-        to `fast_optimizer`.
+        `carry` is any tree of arrays, by default the one in the state. Other keywords go to
+        `fast_optimizer`.
 
     Raises:
         InputError: a `fast_optimizer` that is none, a negative or fractional number of steps, a
@@ -91,18 +90,54 @@ def fast_slow(
         >>> step, _ = tx.update(jnp.ones(2), tx.init(params), params, grad_fn=lambda p, i: H * p)
         >>> [round(float(s), 4) for s in step]  # (1 - 0.5 * 1)^2 and (1 - 0.5 * 0.1)^2
         [0.25, 0.9025]
-
-    References:
-        Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement,
-        NeurIPS 2024, https://arxiv.org/abs/2409.19732
     """
     optimizer = _checked(fast_optimizer, num_fast_steps, slow_step_size, unroll)
 
-    def begin(updates: optax.Updates, state: Any, params: optax.Params, **extra: Any) -> Any:
-        del params, extra
-        return updates, state
+    def init_fn(params: optax.Params) -> FastSlowState:
+        return FastSlowState(jnp.zeros([], jnp.int32), optimizer.init(params), None)
 
-    return _transformation(optimizer, begin, num_fast_steps, slow_step_size, has_carry, unroll)
+    def update_fn(
+        updates: optax.Updates,
+        state: FastSlowState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: Callable[..., Any] | None = None,
+        carry: Any = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, FastSlowState]:
+        _check_arguments(grad_fn, params, carry, has_carry)
+        assert grad_fn is not None
+        if has_carry:
+            carry = jax.tree.map(jnp.asarray, state.carry if carry is None else carry)
+            if carry is None:
+                raise InputError(
+                    "fast_slow with has_carry=True got no carry; pass tx.update(..., carry=...), "
+                    "such as the running statistics."
+                )
+        offset, fast_state = updates, state.fast_optimizer_state
+        # The fast weights are kept as their offset from `params`: that difference is the result,
+        # and it is not rounded to the precision of the weights themselves.
+        dtypes = jax.tree.map(lambda u: u.dtype, offset)
+
+        def fast_step(i: jax.Array, loop: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            offset, fast_state, carry = loop
+            fast = optax.apply_updates(params, offset)
+            gradient = grad_fn(fast, i, carry) if has_carry else grad_fn(fast, i)
+            if has_carry:
+                gradient, carry = _checked_pair(gradient, carry)
+            check_like(gradient, params, "the gradient that grad_fn returned", "the parameter tree")
+            step, fast_state = optimizer.update(gradient, fast_state, fast, **extra)
+            offset = jax.tree.map(lambda o, s, dtype: (o + s).astype(dtype), offset, step, dtypes)
+            return offset, fast_state, carry
+
+        offset, fast_state, carry = jax.lax.fori_loop(
+            0, num_fast_steps, fast_step, (offset, fast_state, carry), unroll=_known(unroll)
+        )
+        share = slow_step_size(state.count) if callable(slow_step_size) else slow_step_size
+        slow = jax.tree.map(lambda o, d: (share * o).astype(d), offset, dtypes)
+        return slow, FastSlowState(optax.safe_increment(state.count), fast_state, carry)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def shared_fast_slow(
@@ -118,20 +153,10 @@ def shared_fast_slow(
         fast_0 = params + fast_optimizer(updates);   then as in `fast_slow`
 
     One momentum serves both phases, as in the released SFR-on. `updates` is the raw (masked,
-    clipped, scaled) gradient: no optimizer stands before this transformation.
+    clipped, scaled) gradient: put no optimizer before this transformation.
 
-    Args:
-        fast_optimizer: any optax optimizer; it takes K + 1 steps per update.
-        num_fast_steps: as in `fast_slow`.
-        slow_step_size: as in `fast_slow`.
-        has_carry: as in `fast_slow`.
-        unroll: as in `fast_slow`.
-
-    Returns:
-        A transformation with the `update` of `fast_slow`.
-
-    Raises:
-        InputError: as in `fast_slow`.
+    Arguments, result and errors are those of `fast_slow`; the optimizer takes K + 1 steps per
+    update.
 
     Example:
         >>> tx = shared_fast_slow(optax.sgd(0.5), num_fast_steps=1)
@@ -139,19 +164,35 @@ def shared_fast_slow(
         >>> step, _ = tx.update(jnp.ones(2), tx.init(params), params, grad_fn=lambda p, i: p)
         >>> step.tolist()  # -0.5, then -0.5 + 0.5 * 0.5
         [-0.25, -0.25]
-
-    References:
-        Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement,
-        NeurIPS 2024, https://arxiv.org/abs/2409.19732
     """
-    optimizer = _checked(fast_optimizer, num_fast_steps, slow_step_size, unroll)
-    return _transformation(
-        optimizer, optimizer.update, num_fast_steps, slow_step_size, has_carry, unroll
+    following = fast_slow(
+        fast_optimizer,
+        num_fast_steps=num_fast_steps,
+        slow_step_size=slow_step_size,
+        has_carry=has_carry,
+        unroll=unroll,
     )
+    optimizer = optax.with_extra_args_support(fast_optimizer)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: FastSlowState,
+        params: optax.Params | None = None,
+        *,
+        grad_fn: Callable[..., Any] | None = None,
+        carry: Any = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, FastSlowState]:
+        _check_arguments(grad_fn, params, carry, has_carry)
+        step, stepped = optimizer.update(updates, state.fast_optimizer_state, params, **extra)
+        state = state._replace(fast_optimizer_state=stepped)
+        return following.update(step, state, params, grad_fn=grad_fn, carry=carry, **extra)
+
+    return optax.GradientTransformationExtraArgs(following.init, update_fn)
 
 
 def fast_slow_carry(opt_state: optax.OptState) -> Any:
-    """The carry that the last fast step left, wherever it is in a chain's state.
+    """The carry after the last fast step, wherever it is in a chain's state.
 
     Args:
         opt_state: any optimizer state that holds exactly one `fast_slow` or `shared_fast_slow`.
@@ -170,22 +211,13 @@ def fast_slow_carry(opt_state: optax.OptState) -> Any:
         >>> int(fast_slow_carry(state))
         3
     """
-
-    def wanted(node: Any) -> bool:
-        return isinstance(node, FastSlowState)
-
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=wanted) if wanted(node)]
-    if len(found) != 1:
-        raise InputError(
-            f"the optimizer state holds {len(found) or 'no'} fast_slow, but must hold exactly one; "
-            "pass the state of a chain with one fast_slow(...), with its NamedTuples intact."
-        )
-    if found[0].carry is None:
+    state = only(opt_state, lambda node: isinstance(node, FastSlowState), "fast_slow")
+    if state.carry is None:
         raise InputError(
             "the optimizer state holds no carry; call fast_slow with has_carry=True and pass "
             "tx.update(..., carry=...) first."
         )
-    return found[0].carry
+    return state.carry
 
 
 def _checked(
@@ -219,65 +251,8 @@ def _checked(
 
 
 def _known(unroll: Any) -> int | bool:
-    """`inject_hyperparams` makes arrays of numbers, of the 1 that asks for nothing as well."""
+    """The number of unrolled steps; 1 for the array that `inject_hyperparams` makes of it."""
     return unroll if isinstance(unroll, int) else 1
-
-
-def _transformation(
-    optimizer: optax.GradientTransformationExtraArgs,
-    begin: Callable[..., tuple[optax.Updates, optax.OptState]],
-    num_fast_steps: int,
-    slow_step_size: optax.ScalarOrSchedule,
-    has_carry: bool,
-    unroll: int | bool,
-) -> optax.GradientTransformationExtraArgs:
-    """Fast and slow weights that start from what `begin` makes of the updates."""
-
-    def init_fn(params: optax.Params) -> FastSlowState:
-        return FastSlowState(jnp.zeros([], jnp.int32), optimizer.init(params), None)
-
-    def update_fn(
-        updates: optax.Updates,
-        state: FastSlowState,
-        params: optax.Params | None = None,
-        *,
-        grad_fn: Callable[..., Any] | None = None,
-        carry: Any = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, FastSlowState]:
-        _check_arguments(grad_fn, params, carry, has_carry)
-        assert grad_fn is not None
-        if has_carry:
-            carry = jax.tree.map(jnp.asarray, state.carry if carry is None else carry)
-            if carry is None:
-                raise InputError(
-                    "fast_slow with has_carry=True got no carry; pass tx.update(..., carry=...), "
-                    "such as the running statistics."
-                )
-        offset, fast_state = begin(updates, state.fast_optimizer_state, params, **extra)
-        # The fast weights are kept as their offset from `params`: that difference is the result,
-        # and it is not rounded to the precision of the weights themselves.
-        dtypes = jax.tree.map(lambda u: u.dtype, offset)
-
-        def fast_step(i: jax.Array, loop: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-            offset, fast_state, carry = loop
-            fast = optax.apply_updates(params, offset)
-            gradient = grad_fn(fast, i, carry) if has_carry else grad_fn(fast, i)
-            if has_carry:
-                gradient, carry = _checked_pair(gradient, carry)
-            check_like(gradient, params, "the gradient that grad_fn returned", "the parameter tree")
-            step, fast_state = optimizer.update(gradient, fast_state, fast, **extra)
-            offset = jax.tree.map(lambda o, s, dtype: (o + s).astype(dtype), offset, step, dtypes)
-            return offset, fast_state, carry
-
-        offset, fast_state, carry = jax.lax.fori_loop(
-            0, num_fast_steps, fast_step, (offset, fast_state, carry), unroll=_known(unroll)
-        )
-        share = slow_step_size(state.count) if callable(slow_step_size) else slow_step_size
-        slow = jax.tree.map(lambda o, d: (share * o).astype(d), offset, dtypes)
-        return slow, FastSlowState(optax.safe_increment(state.count), fast_state, carry)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _check_arguments(grad_fn: Any, params: Any, carry: Any, has_carry: bool) -> None:
@@ -291,19 +266,16 @@ def _check_arguments(grad_fn: Any, params: Any, carry: Any, has_carry: bool) -> 
             "fast_slow(..., has_carry=True)."
         )
 
-    def hidden(node: Any) -> bool:
-        return isinstance(node, optax.MaskedNode)
-
-    if any(map(hidden, jax.tree.leaves(params, is_leaf=hidden))):
+    if has_masked_nodes(params):
         raise InputError(
             "fast_slow got only a part of the parameters, from optax.masked or "
-            "optax.multi_transform, but grad_fn needs all of them; stand fast_slow outside, and "
-            "wrap its fast_optimizer and what comes before it instead."
+            "optax.multi_transform, but grad_fn needs all of them; put fast_slow outside, and wrap "
+            "its fast_optimizer and the transformations before it instead."
         )
 
 
 def _checked_pair(returned: Any, carry: Any) -> tuple[optax.Updates, Any]:
-    """The gradient and the carry of `grad_fn`, which the next fast step must find as this one."""
+    """The gradient and the carry from `grad_fn`; a carry must keep its structure and dtypes."""
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise InputError(
             f"grad_fn returned {type(returned).__name__}, but with has_carry=True must return "

@@ -5,20 +5,32 @@ nearest to the forget gradient that does not raise the retain loss faster than a
 
     minimise 1/2 |d - g_f|^2   subject to   <g_r, d> >= -tolerance      (the step is -step_size d)
 
-whose answer is `d = g_f + lambda g_r`. Instead of solving for lambda from two gradients
-(`unilateral_surgery` does that), the multiplier is carried from step to step and moved by what the
-last step did to the retain loss. One backward pass of `l_f + lambda l_r` is then enough:
+whose answer is `d = g_f + lambda g_r`. `unilateral_surgery` solves for lambda from two gradients.
+Here the multiplier is carried from step to step and moved by the change of the retain loss in the
+last step, so that one backward pass of `l_f + lambda l_r` is enough:
 
     dual gradient   dtilde = (phi(l_r before) - phi(l_r after)) / step_size + tolerance
     multiplier      lambda <- max(lambda - beta dtilde, 0)
 
-**The sign of the tolerance.** It is the paper's: `tolerance >= 0` *permits* the retain loss to rise
-by that much per unit step. The released code's `error` has the opposite sign, it *demands* a fall;
-`tolerance=-error` reproduces it.
+**The sign of the tolerance** is the paper's: `tolerance >= 0` *permits* the retain loss to rise by
+that much per unit step. The released code's `error` has the opposite sign, it *demands* a fall;
+`tolerance=-error` reproduces it. A training loop:
 
-References:
-    Zhou et al., `Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery
-    <https://arxiv.org/abs/2510.22124>`_, NeurIPS 2025, Equation 8.
+    surgery = implicit_surgery(optax.adam(1e-2), tolerance=0.01, step_size=0.1)
+    tx = optax.chain(optax.sgd(0.1), surgery)  # last, so that it sees the finished step
+    losses_and_grads = surgery_value_and_grad(losses_fn, surgery)  # losses_fn returns a LossPair
+    state = tx.init(params)
+    for batch in batches:
+        losses, grads = losses_and_grads(params, batch, state=state)
+        updates, state = tx.update(
+            grads, state, params,
+            retain_value=losses.retain,
+            retain_value_fn=lambda p: losses_fn(p, batch).retain,
+        )
+        params = optax.apply_updates(params, updates)
+
+Reference: Zhou et al., Efficient Utility-Preserving Machine Unlearning with Implicit Gradient
+Surgery (arXiv 2510.22124), NeurIPS 2025, Equation 8.
 """
 
 from collections.abc import Callable
@@ -31,10 +43,12 @@ import optax
 from jaxunlearn.transforms._checks import (
     check_floating,
     check_not_negative,
-    chosen,
     has_masked_nodes,
     missing,
+    nodes,
+    only,
     scalar,
+    unboxed,
     value_at,
     wide_scalar,
 )
@@ -53,20 +67,20 @@ def dual_gradient(
     step_size: jax.Array | float,
     log_loss: bool = False,
 ) -> jax.Array:
-    """How far the last step stayed inside what the tolerance permits: positive means inside.
+    """The unused part of the tolerance in one step; negative if the step exceeded it.
 
     `(phi(before) - phi(after)) / step_size + tolerance`, where `phi` is the identity or
     `log(x + 1e-8)`.
 
     Args:
-        before: the retain loss before the step, `[]`.
-        after: the retain loss after the step, `[]`.
-        tolerance: the permitted rise of `phi` of the retain loss per unit step.
-        step_size: the length that "per unit step" refers to; not 0.
-        log_loss: compare logarithms of the losses instead of the losses.
+        before: retain loss before the step, `[]`.
+        after: retain loss after the step, `[]`.
+        tolerance: permitted rise of `phi` of the retain loss per unit step.
+        step_size: length of the step, not 0.
+        log_loss: whether `phi` is the logarithm.
 
     Returns:
-        The gradient that the multiplier descends, `[]`.
+        The gradient of the multiplier, `[]`.
 
     Example:
         >>> float(dual_gradient(1.0, 1.5, tolerance=0.25, step_size=1.0))
@@ -78,12 +92,12 @@ def dual_gradient(
 
 
 class LastStep(NamedTuple):
-    """The step that the next call of "next_batch" judges.
+    """The last step, for the next call of "next_batch".
 
     Attributes:
-        retain_value: the retain loss before it.
-        tolerance: the tolerance in force.
-        step_size: the step size in force.
+        retain_value: retain loss before the step.
+        tolerance: tolerance of the step.
+        step_size: step size of the step.
     """
 
     retain_value: jax.Array  # shape=(), dtype=jnp.float32
@@ -95,11 +109,11 @@ class ImplicitSurgeryState(NamedTuple):
     """The state of `implicit_surgery`.
 
     Attributes:
-        count: the number of updates so far.
-        multiplier: the stored multiplier (raw, possibly negative, if `project=False`).
+        count: number of updates so far.
+        multiplier: stored multiplier (raw, possibly negative, if `project=False`).
         convex: whether the loss weights sum to 1.
-        optimizer_state: the state of the multiplier's optimizer.
-        last_step: what "next_batch" remembers; None for "same_batch".
+        optimizer_state: state of the multiplier's optimizer.
+        last_step: last step, for "next_batch"; None for "same_batch".
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -120,9 +134,9 @@ def implicit_surgery(
     initial_multiplier: float | jax.Array = 0.0,
     project: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Moves the multiplier of the retain loss by what the finished step does to that loss.
+    """Moves the multiplier of the retain loss by the change of that loss in the finished step.
 
-    The updates pass through unchanged. Stand it LAST in the chain, so that it sees the final step,
+    The updates pass through unchanged. Put it LAST in the chain, so that it sees the final step,
     and take gradients with `surgery_value_and_grad`, which weighs the losses by the multiplier.
 
         dual gradient   d = (phi(before) - phi(after)) / step_size + tolerance
@@ -133,22 +147,21 @@ def implicit_surgery(
     `beta |g_r|^2 < 2`, under either estimator with `surgery_value_and_grad`. Gradients weighed by
     the *stored* multiplier of "next_batch" lag by one step, which halves the bound.
 
-    A step that says nothing leaves the multiplier where it is: one of size 0 (a schedule that warms
-    up), or one whose losses are not finite or, under `log_loss`, negative.
+    The multiplier rests in a step of size 0 (a schedule that warms up), and in one whose losses are
+    not finite or, under `log_loss`, negative.
 
     Args:
         multiplier_optimizer: any optax optimizer, over one float32 scalar.
-        tolerance: the rise of `phi` of the retain loss permitted per unit step (>= 0 permits a
-            rise, < 0 demands a fall); a number or a schedule.
-        step_size: the unit of the step, normally the learning rate; a positive number or a
-            schedule.
-        log_loss: compare logarithms of the losses, which must not be negative.
-        convex: weigh the losses `(1, lambda) / (1 + lambda)` rather than `(1, lambda)`.
+        tolerance: permitted rise of `phi` of the retain loss per unit step, a number or a schedule;
+            a negative one demands a fall.
+        step_size: unit of the step, normally the learning rate; a positive number or a schedule.
+        log_loss: whether `phi` is the logarithm, for losses that are never negative.
+        convex: whether the losses are weighted by `(1, lambda) / (1 + lambda)`.
         estimator: "same_batch" compares the retain loss of one batch before and after the step (one
             more forward pass); "next_batch" compares the previous batch before the step with the
-            present one after it (no extra pass; the first call only remembers).
-        initial_multiplier: the multiplier before the first step.
-        project: clip the stored multiplier at 0; otherwise it is stored raw and clipped where used.
+            present one after it (no extra pass; the first call only stores the loss).
+        initial_multiplier: first multiplier.
+        project: whether the stored multiplier is clipped at 0; otherwise only the used one is.
 
     Returns:
         A transformation whose `update(updates, state, params, *, retain_value,
@@ -156,11 +169,9 @@ def implicit_surgery(
         function from parameters to the retain loss of the same batch. Both are float32 scalars.
 
     Raises:
-        InputError: an unknown estimator, a `multiplier_optimizer` that is none, a step size that is
-            not positive, a negative `initial_multiplier` that would be projected; in `update`, a
-            `retain_value` that is missing, no scalar or in half precision, a negative one under
-            `log_loss` (where its value is known), and for "same_batch" a missing `retain_value_fn`
-            or `params`, or a place inside `optax.masked`.
+        InputError: an argument out of its range; in `update`, a loss that is missing, no float32
+            scalar, or negative under `log_loss` (outside `jit`), and for "same_batch" missing
+            `params`, or a place inside `optax.masked`.
 
     Example:
         >>> tx = optax.chain(optax.sgd(0.1), implicit_surgery(optax.sgd(1.0), step_size=0.1))
@@ -171,10 +182,6 @@ def implicit_surgery(
         ...                      retain_value=retain_loss(params), retain_value_fn=retain_loss)
         >>> round(float(multiplier(state)), 3)  # the step raised the loss by 0.21: (0.21 / 0.1)
         2.1
-
-    References:
-        Zhou et al., `Efficient Utility-Preserving Machine Unlearning with Implicit Gradient Surgery
-        <https://arxiv.org/abs/2510.22124>`_, NeurIPS 2025
     """
     if not isinstance(multiplier_optimizer, optax.GradientTransformation):
         raise InputError(
@@ -195,41 +202,35 @@ def implicit_surgery(
     optimizer = optax.with_extra_args_support(multiplier_optimizer)
     same_batch = estimator == "same_batch"
 
+    def step_at(count: jax.Array, retain_value: jax.Array) -> LastStep:
+        return LastStep(retain_value, value_at(tolerance, count), value_at(step_size, count))
+
     def init_fn(params: optax.Params) -> ImplicitSurgeryState:
         del params
-        start = jnp.array(initial_multiplier, jnp.float32)
-        count = jnp.zeros([], jnp.int32)
-        first = LastStep(
-            jnp.zeros([], jnp.float32), value_at(tolerance, count), value_at(step_size, count)
-        )
-        return ImplicitSurgeryState(
-            count=count,
-            multiplier=start,
-            convex=jnp.array(convex, jnp.bool_),
-            optimizer_state=optimizer.init(jnp.array(start)),  # some store it: a copy
-            last_step=None if same_batch else first,
-        )
+        count, start = jnp.zeros([], jnp.int32), jnp.array(initial_multiplier, jnp.float32)
+        optimizer_state = optimizer.init(jnp.array(start))  # some store it: a copy
+        last_step = None if same_batch else step_at(count, jnp.zeros([], jnp.float32))
+        convexity = jnp.array(convex, jnp.bool_)
+        return ImplicitSurgeryState(count, start, convexity, optimizer_state, last_step)
 
     def descended(
         state: ImplicitSurgeryState, step: LastStep, after: jax.Array, extra: dict[str, Any]
     ) -> ImplicitSurgeryState:
-        """The state one descent step of the multiplier later, where the losses tell a direction."""
+        """The state after one descent step of the multiplier, if both losses are usable."""
         moves = step.step_size > 0.0
         step_size = jnp.where(moves, step.step_size, 1.0)
         fall = dual_gradient(step.retain_value, after, 0.0, step_size, log_loss)
-        tells = moves & jnp.isfinite(fall**2)  # optimizers square it
+        usable = moves & jnp.isfinite(fall**2)  # optimizers square it
         if not same_batch:
-            tells &= state.count > 0
+            usable &= state.count > 0
+        gradient = jnp.where(usable, fall, 0.0) + step.tolerance
         change, optimizer_state = optimizer.update(
-            jnp.where(tells, fall, 0.0) + step.tolerance,
-            state.optimizer_state,
-            state.multiplier,
-            **extra,
+            gradient, state.optimizer_state, state.multiplier, **extra
         )
         value = state.multiplier + change
         value = jnp.maximum(value, 0.0) if project else value
-        value, optimizer_state = chosen(
-            tells, (value, optimizer_state), (state.multiplier, state.optimizer_state)
+        value, optimizer_state = optax.tree.where(
+            usable, (value, optimizer_state), (state.multiplier, state.optimizer_state)
         )
         return state._replace(multiplier=value, optimizer_state=optimizer_state)
 
@@ -251,11 +252,7 @@ def implicit_surgery(
         if retain_value is None:
             how = "pass the retain loss at params as tx.update(..., retain_value=losses.retain)"
             raise missing("implicit_surgery", "retain_value", how)
-        step = LastStep(
-            loss(retain_value, "retain_value"),
-            value_at(tolerance, state.count),
-            value_at(step_size, state.count),
-        )
+        step = step_at(state.count, loss(retain_value, "retain_value"))
         if same_batch:
             if retain_value_fn is None or params is None:
                 absent = "retain_value_fn" if retain_value_fn is None else "params"
@@ -266,9 +263,9 @@ def implicit_surgery(
                 )
             if has_masked_nodes((updates, params)):
                 raise InputError(
-                    "implicit_surgery stands inside optax.masked or optax.multi_transform, where "
-                    "it sees a part of the parameters, but must see all of them; chain it after "
-                    "that, as optax.chain(optax.masked(...), implicit_surgery(...))."
+                    "implicit_surgery is inside optax.masked or optax.multi_transform, where it "
+                    "sees a part of the parameters, but must see all of them; chain it after that, "
+                    "as optax.chain(optax.masked(...), implicit_surgery(...))."
                 )
             value_after = retain_value_fn(optax.apply_updates(params, updates))
             after = loss(value_after, "the value of retain_value_fn")
@@ -286,10 +283,7 @@ def multiplier(opt_state: optax.OptState) -> jax.Array:
     """The multiplier lambda >= 0 of the retain loss, wherever it is in a chain's state.
 
     Args:
-        opt_state: any optimizer state that holds exactly one surgery: implicit or unilateral.
-
-    Returns:
-        A float32 scalar `[]`.
+        opt_state: any optimizer state that holds exactly one surgery, implicit or unilateral.
 
     Raises:
         InputError: no surgery in `opt_state`, or several.
@@ -299,28 +293,29 @@ def multiplier(opt_state: optax.OptState) -> jax.Array:
         >>> float(multiplier(tx.init(None)))
         0.5
     """
-    return jnp.maximum(_only(opt_state, _has_multiplier).multiplier, 0.0)
+
+    def wanted(node: Any) -> bool:
+        return isinstance(node, tuple) and "multiplier" in getattr(node, "_fields", ())
+
+    return jnp.maximum(only(opt_state, wanted, "implicit_surgery").multiplier, 0.0)
 
 
 def loss_weights(opt_state: optax.OptState) -> LossPair:
-    """The weights of the two losses: `(1, lambda)`, or `(1, lambda) / (1 + lambda)` if convex.
+    """The weights of both losses: `(1, lambda)`, or `(1, lambda) / (1 + lambda)` if convex.
 
     Args:
         opt_state: any optimizer state that holds exactly one `implicit_surgery`.
 
-    Returns:
-        `LossPair` of float32 scalars `[]`.
-
     Raises:
-        InputError: no `implicit_surgery` in `opt_state`, or several, or one of "same_batch" that
-            does not stand last in its chain.
+        InputError: no `implicit_surgery` in `opt_state`, or several, or one of "same_batch" that is
+            not last in its chain.
 
     Example:
         >>> tx = implicit_surgery(optax.sgd(1.0), initial_multiplier=1.0, convex=True)
         >>> [float(weight) for weight in loss_weights(tx.init(None))]
         [0.5, 0.5]
     """
-    state = _only(opt_state, _is_implicit)
+    state = _implicit_in(opt_state)
     _check_last(opt_state, state)
     value = jnp.maximum(state.multiplier, 0.0)
     scale = jnp.where(state.convex, 1.0 / (1.0 + value), 1.0)
@@ -337,27 +332,26 @@ def surgery_value_and_grad(
     """Both losses and the gradient of their surgery-weighted sum, in one forward and one backward.
 
     The pair of losses is differentiated once and pulled back along `loss_weights`. With the
-    "next_batch" estimator `surgery` refreshes the multiplier by this batch's retain loss in
-    between, exactly as the `update` that follows will.
+    "next_batch" estimator, the weights already contain this batch's retain loss, exactly as after
+    the following `update`.
 
     Args:
         losses_fn: `losses_fn(params, *args, **kwargs) -> LossPair` of scalar losses, or, with
             `has_aux`, `(LossPair, aux)`.
         surgery: the `implicit_surgery` whose state `state` holds, as it stands in the chain: bare,
             or inside `optax.inject_hyperparams`.
-        has_aux: whether `losses_fn` returns something besides the losses.
-        axis_name: the mapped axis to average losses and gradients over, in `pmap` or `shard_map`.
+        has_aux: whether `losses_fn` returns an auxiliary value besides the losses.
+        axis_name: mapped axis for the means of losses and gradients, in `pmap` or `shard_map`.
 
     Returns:
         `vg(params, *args, state=opt_state, **kwargs) -> (losses, grads)`, or `((losses, aux),
         grads)`, with `losses` a `LossPair` of (averaged) scalars and `grads` a tree like `params`.
-        `state` is a chain's state or the `opt_state` of an `nnx.Optimizer`. Hand `losses.retain` on
-        to `update` as `retain_value`.
+        `state` is a chain's state or the `opt_state` of an `nnx.Optimizer`. Pass `losses.retain` to
+        `update` as `retain_value`.
 
     Raises:
-        InputError: `surgery` is no transformation; in `vg`, `state` missing or without the state of
-            `surgery`; parameters that are not floating-point; losses that are not a pair of
-            floating-point scalars, or a retain loss in half precision.
+        InputError: `surgery` is no transformation; in `vg`, no `state` of `surgery`, parameters or
+            losses that are not floating-point, or a retain loss in half precision.
 
     Example:
         >>> surgery = implicit_surgery(optax.sgd(1.0), initial_multiplier=2.0)
@@ -392,7 +386,7 @@ def surgery_value_and_grad(
             return averaged(_as_pair_of_scalars(losses)), aux
 
         losses, pullback, aux = jax.vjp(pair_fn, params, has_aux=True)
-        if _only(own_state, _is_implicit).last_step is not None:
+        if _implicit_in(own_state).last_step is not None:
             at_rest = jax.tree.map(jnp.zeros_like, params)
             refresh = optax.with_extra_args_support(surgery).update
             _, own_state = refresh(at_rest, own_state, params, retain_value=losses.retain)
@@ -419,67 +413,37 @@ def _state_of(
     surgery: optax.GradientTransformation, opt_state: optax.OptState, params: optax.Params
 ) -> Any:
     """The part of `opt_state` that has the structure of `surgery.init(params)`."""
-    opt_state = _unboxed(opt_state)
-    _check_last(opt_state, _only(opt_state, _is_implicit))
+    opt_state = unboxed(opt_state)
+    _check_last(opt_state, _implicit_in(opt_state))
     wanted: Any = jax.tree.structure(jax.eval_shape(surgery.init, params))
-
-    def matches(node: Any) -> bool:
-        structure: Any = jax.tree.structure(node)
-        return bool(structure == wanted)
-
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=matches) if matches(node)]
+    found = nodes(opt_state, lambda node: bool(jax.tree.structure(node) == wanted))
     if len(found) != 1:
         raise InputError(
             "the optimizer state holds an implicit_surgery of another structure than the given "
-            "one makes; give surgery_value_and_grad the surgery that stands in the chain."
+            "one; give surgery_value_and_grad the surgery of the chain."
         )
     return found[0]
-
-
-def _unboxed(opt_state: optax.OptState) -> optax.OptState:
-    """`opt_state` with plain arrays for leaves where `nnx.Optimizer` keeps variables."""
-
-    def boxed(node: Any) -> bool:
-        return hasattr(node, "__jax_array__")
-
-    return jax.tree.map(lambda x: jnp.asarray(x) if boxed(x) else x, opt_state, is_leaf=boxed)
 
 
 def _is_implicit(node: Any) -> bool:
     return isinstance(node, ImplicitSurgeryState)
 
 
-def _has_multiplier(node: Any) -> bool:
-    return isinstance(node, tuple) and "multiplier" in getattr(node, "_fields", ())
-
-
-def _all(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> list[Any]:
-    return [node for node in jax.tree.leaves(opt_state, is_leaf=wanted) if wanted(node)]
-
-
-def _only(opt_state: optax.OptState, wanted: Callable[[Any], bool]) -> Any:
-    found = _all(opt_state, wanted)
-    if len(found) != 1:
-        count = "no" if not found else str(len(found))
-        raise InputError(
-            f"the optimizer state holds {count} implicit_surgery, but must hold exactly one; pass "
-            "the state of a chain that ends with implicit_surgery(...), with its NamedTuples "
-            "intact (a restored checkpoint must be restored into the structure of tx.init(params))."
-        )
-    return _unboxed(found[0])
+def _implicit_in(opt_state: optax.OptState) -> Any:
+    return only(opt_state, _is_implicit, "implicit_surgery")
 
 
 def _check_last(opt_state: optax.OptState, state: ImplicitSurgeryState) -> None:
-    """Raises where "same_batch" stands before another member of its chain, or what does as much."""
+    """Raises if "same_batch" does not see the finished step: it must be last in its chain."""
 
     def is_early(node: Any) -> bool:
         if type(node).__name__ in _CHANGE_THE_STEP:
-            return bool(_all(tuple(node), _is_implicit))
-        return type(node) is tuple and any(_all(part, _is_implicit) for part in node[:-1])
+            return bool(nodes(tuple(node), _is_implicit))
+        return type(node) is tuple and any(nodes(part, _is_implicit) for part in node[:-1])
 
-    if state.last_step is None and _all(opt_state, is_early):
+    if state.last_step is None and nodes(opt_state, is_early):
         raise InputError(
-            "implicit_surgery with estimator='same_batch' stands before another member of its "
-            "chain or inside a wrapper that changes the step, but must see the finished one; make "
-            "it the last in optax.chain(...), after such wrappers."
+            "implicit_surgery with estimator='same_batch' is before another member of its chain or "
+            "inside a wrapper that changes the step, but must see the finished step; make it the "
+            "last in optax.chain(...), after such wrappers."
         )

@@ -234,9 +234,9 @@ def test_surgery_before_another_member_of_the_chain() -> None:
     _, surgery = chained("same_batch")
     tx = optax.chain(surgery, optax.chain(optax.sgd(0.1)))
     state = tx.init(PARAMS)
-    with pytest.raises(InputError, match=r"stands before another.*the last in optax.chain"):
+    with pytest.raises(InputError, match=r"is before another.*the last in optax.chain"):
         step(tx, surgery, PARAMS, state)
-    with pytest.raises(InputError, match=r"stands before another.*the last in optax.chain"):
+    with pytest.raises(InputError, match=r"is before another.*the last in optax.chain"):
         loss_weights(state)
     _, surgery = chained("next_batch", initial_multiplier=0.5)
     early, late = (
