@@ -46,7 +46,7 @@ def test_after_the_last_step_it_is_finetuning() -> None:
         state = method.start()
         signs, *rest = state.opt_state[0]
         late = (signs._replace(count=np.int32(count)), *rest)
-        return step(method, state._replace(opt_state=late), penalty=0.5)
+        return step(method, state._replace(opt_state=(late, None)), penalty=0.5)
 
     plain = step(reference, reference.start())
     assert_trees_equal(step_at(4), plain)
