@@ -61,6 +61,6 @@ def remain_phase(
         carry = (model_state, jnp.zeros([], jnp.float32))
         updates, state = transform.update(updates, state, params, grad_fn=grad_fn, carry=carry)
         model_state, loss = fast_slow_carry(state)
-        return updates, state._replace(carry=None), model_state, loss  # kept once, by the caller
+        return updates, state._replace(carry=None), model_state, loss  # the caller keeps the carry
 
     return RemainPhase(transform.init, update)

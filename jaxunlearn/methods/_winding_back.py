@@ -1,7 +1,6 @@
-"""Audits every so many steps, and winding back what broke a limit, inside the compiled program.
+"""Audits at regular steps inside the compiled program, which wind back a run beyond its limit.
 
-Time is not wound back: schedules go on from the step that they have reached, or a run that is wound
-back would never end its decay.
+Time is not wound back: schedules continue, or a decay would never end.
 """
 
 from collections.abc import Callable
@@ -13,14 +12,14 @@ import optax
 
 from jaxunlearn.types import Arrays, ModelState, Params, TrainState
 
-# Fields of optimizer states that the count beside them belongs to: it is wound back with them.
+# Fields of optimizer states whose neighbouring count belongs to them: it is wound back with them.
 _MEMORIES = {"mu", "ema", "acc_grads", "bank", "log_losses", "last_step"}
 
 _LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 class Kept(NamedTuple):
-    """What steps move, and what an audit that fails puts back."""
+    """The moving parts of a state, which a failed audit restores."""
 
     params: Params
     model_state: ModelState
@@ -31,15 +30,15 @@ class Watched(NamedTuple):
     """The optimizer state of a method that is audited.
 
     Attributes:
-        opt_state: of the method itself.
-        safe: what the last audit passed; at first the weights that were given.
-        scale: halved by every audit that fails; the method says of what.
-        start: what was measured of the weights that were given.
-        limit: the largest measurement that passes: the start, plus the budget.
-        safe_value: what was measured of `safe`.
-        last_value: what the latest audit measured, whether it passed or not.
-        rollbacks: how many audits failed.
-        audited: what audits look at, where the method has it from its data.
+        opt_state: optimizer state of the method itself.
+        safe: state after the last passed audit; at first the original weights.
+        scale: factor that every failed audit halves, for the use of the method.
+        start: measurement of the original weights.
+        limit: largest measurement that passes: the start, plus the budget.
+        safe_value: measurement of `safe`.
+        last_value: measurement of the latest audit, passed or not.
+        rollbacks: number of failed audits.
+        audited: examples of the audits, if they come from the method's data.
     """
 
     opt_state: Any
@@ -53,7 +52,7 @@ class Watched(NamedTuple):
     audited: Arrays
 
 
-# measure(params, model_state, audited, key) -> what must not rise by more than the budget
+# measure(params, model_state, audited, key) -> the value that may rise by the budget at most
 Measure = Callable[[Params, ModelState, Arrays, jax.Array], jax.Array]
 
 
@@ -67,11 +66,11 @@ def watch(
     """The first state of a method that is audited.
 
     Args:
-        state: the first state of the method itself, which may have moved the weights already.
-        original: the weights that were given.
-        measure: what must not rise by more than the budget.
-        budget: by how much it may.
-        audited: what `measure` is told.
+        state: first state of the method itself, which may have other weights already.
+        original: original weights.
+        measure: function of the audited value.
+        budget: largest rise of that value.
+        audited: third argument of `measure`.
 
     Returns:
         The state, whose optimizer state is `Watched`.
@@ -96,19 +95,19 @@ def audit(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after one step, wound back if an audit was due and failed.
 
-    An audit is due after every so many steps, after the last one, and wherever a metric is no
-    finite number, which fails it.
+    An audit is due after every `every` steps, after the last one, and if a metric is not finite,
+    which fails it.
 
     Args:
-        before: the state before the step, from `watch`.
-        after: that of the method itself after the step.
-        metrics: of the step.
-        measure: what must not rise by more than the budget.
-        every: steps from one audit to the next.
-        num_steps: how many steps there are.
+        before: state before the step, from `watch`.
+        after: state of the method itself after the step.
+        metrics: metrics of the step.
+        measure: function of the audited value.
+        every: number of steps from one audit to the next.
+        num_steps: number of steps.
 
     Returns:
-        The state, and the metrics; what was not finite is the largest number there is.
+        The state, and the metrics, with the largest float32 in place of values that are not finite.
     """
     watched, trial = before.opt_state, Kept(after.params, after.model_state, after.opt_state)
     finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
@@ -124,7 +123,7 @@ def audit(
             safe=kept,
             scale=jnp.where(passed, watched.scale, 0.5 * watched.scale),
             safe_value=jnp.where(passed, value, watched.safe_value),
-            last_value=_told(value),
+            last_value=_finite(value),
             rollbacks=watched.rollbacks + ~passed,
         )
 
@@ -136,19 +135,19 @@ def audit(
         watched._replace(opt_state=kept.opt_state),
         before.key,
     )
-    return state, {name: _told(value) for name, value in metrics.items()}
+    return state, {name: _finite(value) for name, value in metrics.items()}
 
 
 def wound_back(safe: Any, latest: Any) -> Any:
-    """An earlier optimizer state, whose schedules go on counting.
+    """An earlier optimizer state, whose schedules continue to count.
 
     Args:
-        safe: the earlier state.
-        latest: the present one, of the same structure.
+        safe: earlier state.
+        latest: present state, of the same structure.
 
     Returns:
-        `safe` with the counts of `latest`, except for those that a memory beside them goes by, such
-        as the moments of Adam, whose bias it corrects.
+        `safe` with the counts of `latest`, except for counts beside a memory, such as the one that
+        corrects the bias of Adam's moments.
 
     Example:
         >>> import optax
@@ -167,16 +166,16 @@ def wound_back(safe: Any, latest: Any) -> Any:
         if getattr(key, "name", None) in _MEMORIES
     }
 
-    def goes_on(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+    def continues(path: tuple[Any, ...], leaf: jax.Array) -> bool:
         counts = jnp.issubdtype(leaf.dtype, jnp.integer) and leaf.ndim == 0
         return counts and path[:-1] not in remembering
 
     chosen = [
-        new if goes_on(path, old) else old
+        new if continues(path, old) else old
         for (path, old), new in zip(leaves, jax.tree.leaves(latest), strict=True)
     ]
     return jax.tree.unflatten(structure, chosen)
 
 
-def _told(value: jax.Array) -> jax.Array:
+def _finite(value: jax.Array) -> jax.Array:
     return jnp.nan_to_num(value, nan=_LARGEST, posinf=_LARGEST, neginf=-_LARGEST)

@@ -3,8 +3,8 @@
     L_0, L_k   mean loss on held-out retain data, at the start and at the k-th audit
     L_k > L_0 + budget   ->   back to the last audit that passed, and half the step from there on
 
-Audits are taken every so many steps and after the last one, with the same examples and the same
-noise each time. So the weights that a run ends with have passed an audit, or are the original ones.
+There is an audit after every `every` steps and after the last one, always with the same examples
+and the same noise. So the final weights have passed an audit, or are the original ones.
 """
 
 import functools
@@ -40,19 +40,19 @@ def guarded(
 ) -> Method:
     """A method under a utility budget.
 
-    Half a step also halves what a tolerance permits, which is a rise for each unit of step size. A
-    multiplier sees the half step that is taken, and schedules go on where a run is wound back. A
-    loss that is no finite number fails at once, so what would have diverged is wound back too.
-    Where nothing fails, the weights are those of the method alone, bit for bit on CPUs. So a method
-    with a `scaled_step` is compiled with and without a scale, and in groups it computes both.
+    Half a step also halves the rise that a tolerance permits, which is per unit of step size. A
+    multiplier sees the half step, and schedules continue when a run is wound back. A loss that is
+    not finite fails at once, so a diverging run is wound back too. If nothing fails, the weights
+    are those of the method alone, bit for bit on CPUs. So a method with a `scaled_step` is compiled
+    with and without a scale, and in groups it computes both.
 
     Args:
         method: any method.
-        task: what it unlearns.
-        held_out: retain examples that no model was trained on, such as validation data.
-        num_steps: how many steps there are.
-        budget: by how much the held-out retain loss may rise.
-        every: steps from one audit to the next.
+        task: what is unlearned.
+        held_out: retain examples outside the training data, such as validation data.
+        num_steps: number of steps.
+        budget: largest rise of the held-out retain loss.
+        every: number of steps from one audit to the next.
 
     Returns:
         A `Method`. Its metrics also hold `guard_loss` of the latest audit, `guard_rollbacks` so
@@ -73,7 +73,9 @@ def guarded(
         mean: jax.Array = mean_over(held_out, _BATCH, lambda some: losses(params, some))
         return mean
 
-    scaled_step = functools.partial(_scaled_step if method.scaled_step is None else _own, method)
+    scaled_step = functools.partial(
+        _scaled_move if method.scaled_step is None else _scaled_updates, method
+    )
 
     def init(
         key: jax.Array, params: Params, model_state: ModelState, forget: Arrays, retain: Arrays
@@ -97,7 +99,7 @@ def guarded(
     return method._replace(init=init, step=step)
 
 
-def _scaled_step(
+def _scaled_move(
     method: Method, state: TrainState, forget: Batch, retain: Batch, scale: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     after, metrics = method.step(state, forget, retain)
@@ -113,10 +115,10 @@ def _scaled_step(
     return after._replace(params=params), metrics
 
 
-def _own(
+def _scaled_updates(
     method: Method, state: TrainState, forget: Batch, retain: Batch, scale: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    # Even a factor of 1 changes bits, since it keeps products and sums from one rounding.
+    # Even a factor of 1 changes bits, because it prevents fused products and sums.
     assert method.scaled_step is not None
     scaled_step = method.scaled_step
     stepped: tuple[TrainState, dict[str, jax.Array]] = jax.lax.cond(
@@ -128,10 +130,10 @@ def _own(
 
 
 def guard_records(state: TrainState) -> list[dict[str, Any]]:
-    """What guarded runs ended with, for the record.
+    """The audits of guarded runs, for the record.
 
     Args:
-        state: the last one, of a single run or of a group under `vmap`.
+        state: last state, of a single run or of a group under `vmap`.
 
     Returns:
         For each run "start", "limit" and "end" of the held-out retain loss, and the number of

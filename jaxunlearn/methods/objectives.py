@@ -1,16 +1,17 @@
-"""Forget objectives: what to minimise on the forget data so that it is forgotten.
+"""Forget objectives: losses that are minimised on the forget data.
 
-An objective is a function `(task, params, model_state, batch, key) -> scalar`. Pair one with the
-retain loss by `loss_pair`, and hand the pair to any surgery, aggregator or weighting.
+An objective is a function `(task, params, model_state, batch, key) -> scalar`. `loss_pair` pairs it
+with the retain loss, for any surgery, aggregator or weighting.
 
     ascent             -mean_i l_i
     adaptive ascent    -mean_i c_i l_i,  c_i ~ 1 / (sg(l_i)^exponent + epsilon)      (SFR-on)
-    random labels      mean_i l_i against labels drawn anew                           (SalUn, EUPMU)
+    random labels      mean_i l_i against random labels                               (SalUn, EUPMU)
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
-    track unseen       the same, with the losses of unseen examples that the model has by now
+    track unseen       the same, with u under the present parameters
 
-The last two end by themselves: the gradient vanishes when forget examples look like unseen ones.
-The others end there too under `until_unseen`.
+with `phi(l) = log(p / (1 - p))`, `p = exp(-l)`: the logit of the confidence in the true label. The
+last two end by themselves: the gradient vanishes when forget examples look like unseen ones. The
+others end there too under `until_unseen`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ import numpy as np
 import optax
 
 from jaxunlearn.methods._limits import Choices
+from jaxunlearn.names import closest
 from jaxunlearn.transforms import adaptive_weights
 from jaxunlearn.types import (
     Arrays,
@@ -61,14 +63,14 @@ def adaptive_ascent(
     axis_name: str | None = None,
     epsilon: float | jax.Array = 0.25,
 ) -> Objective:
-    """Ascent that spares what is forgotten: `-mean_i c_i l_i`, of `adaptive_weights`.
+    """Ascent that spares forgotten examples: `-mean_i c_i l_i`, with `adaptive_weights`.
 
         c_i ~ 1 / (sg(l_i)^exponent + epsilon)
 
     Args:
-        exponent: 0 is plain ascent.
-        axis_name: the mapped axis the batch is split over, if any.
-        epsilon: keeps examples with a loss of 0 from taking all the weight.
+        exponent: exponent of the weights; 0 is plain ascent.
+        axis_name: mapped axis of the batch, if any.
+        epsilon: number that limits the weight of an example with a loss of 0.
 
     Returns:
         An objective.
@@ -90,8 +92,8 @@ def random_labels(redraw: Redraw = "every_epoch", exclude_true_label: bool = Fal
     """The ordinary loss against labels drawn uniformly at random.
 
     Args:
-        redraw: "every_epoch" draws a new label at each visit of an example, "once" always the same.
-        exclude_true_label: never draw the true label.
+        redraw: "every_epoch" for a new label at each visit of an example, "once" for one label.
+        exclude_true_label: whether the true label is never drawn.
 
     Returns:
         An objective.
@@ -125,19 +127,19 @@ def random_labels(redraw: Redraw = "every_epoch", exclude_true_label: bool = Fal
 
 
 def check_conditional(task: Task, what: str) -> None:
-    """Raises unless the model of a task is told the label of an example.
+    """Raises unless the model of a task receives the label of an example.
 
     Args:
         task: what is unlearned.
-        what: the objective or method that tells it another label.
+        what: objective or method that gives it another label.
 
     Raises:
-        InputError: the model ignores labels, so that nothing would be forgotten.
+        InputError: the model has no classes.
     """
     if not task.conditional:
         raise InputError(
-            f"{what} asks the model for one class in place of another, but this model is told no "
-            "class (its num_classes is None); choose the objective 'ascent', or a model with "
+            f"{what} asks the model for one class in place of another, but this model has no "
+            "classes (its num_classes is None); choose the objective 'ascent', or a model with "
             "classes."
         )
 
@@ -145,23 +147,20 @@ def check_conditional(task: Task, what: str) -> None:
 def match_unseen(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Forget examples shall be as confident as unseen ones.
+    """Makes the model as confident in forget examples as in unseen ones.
 
         mean_i huber(phi(l_(i)) - phi(u_(i))),    phi(l) = log(p / (1 - p)),    p = exp(-l)
 
-    phi is the logit of the confidence in the true label; (i) orders the losses of the batch and,
-    apart from them, the unseen losses u that the batch brings along; the Huber loss is quadratic up
-    to 2. It is a transport distance between both distributions, and which example takes which place
-    is left to the model: the easiest way to match them is taken. The gradient of a matched example
-    is 0.
+    (i) orders the losses of the batch and, apart from them, the unseen losses u of the batch; the
+    Huber loss is quadratic up to 2. It is a transport distance between both distributions, so any
+    forget example may match any unseen one. The gradient of a matched example is 0.
 
-    Needs:
-        the leaf "unseen_loss", `[B]`, of `with_unseen`: u under the original model.
+    Needs the leaf "unseen_loss", `[B]`, of `with_unseen`: u under the original model.
 
     Raises:
-        InputError: the batch has none.
+        InputError: the batch has no such leaf.
     """
-    unseen = _brought(batch)["loss"]
+    unseen = _unseen_of(batch)["loss"]
     losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
     return _transport_distance(losses, unseen)
 
@@ -169,55 +168,49 @@ def match_unseen(
 def track_unseen(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Forget examples shall be as confident as unseen ones are by now.
+    """Makes the model as confident in forget examples as it presently is in unseen ones.
 
         mean_i huber(phi(l_(i)) - sg phi(u_(i)))
 
-    As `match_unseen`, but u are the losses of the unseen examples under the same parameters, rather
-    than under the original ones. Unlearning leaves a model less sure of what it never saw; forget
-    examples that are as sure as those once were then stand out. A model retrained without the
-    forget data is at the minimum. So is one that is equally unsure of all data: the retain loss
-    must keep it away from there.
+    As `match_unseen`, but u are the losses of the unseen examples under the present parameters.
+    Unlearning makes a model less sure of unseen data; forget examples with the confidence of the
+    original model would then stand out. A model retrained without the forget data is at the
+    minimum. So is one that is equally unsure of all data: the retain loss prevents that.
 
-    Costs one forward pass on the unseen examples beside that on the forget examples.
-
-    Needs:
-        the leaves "unseen_image", "unseen_label" and so on of `with_unseen`.
+    It costs a forward pass on the unseen examples, and needs the leaves "unseen_image",
+    "unseen_label" and so on of `with_unseen`.
 
     Raises:
-        InputError: the batch has none.
+        InputError: the batch has no such leaves.
     """
-    losses_of, brought = _forget_losses(task), _brought(batch)
+    losses_of, unseen = _forget_losses(task), _unseen_of(batch)
     losses, _ = losses_of(params, model_state, batch, key, True)
-    unseen, _ = losses_of(params, model_state, batch | brought, key, True)
-    return _transport_distance(losses, jax.lax.stop_gradient(unseen))
+    unseen_losses, _ = losses_of(params, model_state, batch | unseen, key, True)
+    return _transport_distance(losses, jax.lax.stop_gradient(unseen_losses))
 
 
 def until_unseen(objective: Objective) -> Objective:
     """An objective that rests while the batch is no more confident than unseen examples.
 
     `s L_u` with `s = 1[mean_i exp(-l_i) > mean_i exp(-u_i)]`: the mean confidence in the true
-    labels, against that of the unseen losses which the batch brings along. Both are compared as
-    logarithms, since losses that are sums over pixels have no confidence that float32 can hold.
+    labels, against the unseen examples of the batch. Both are compared as logarithms, since float32
+    cannot hold the confidence of a loss that is a sum over pixels.
 
     Args:
-        objective: what to do until then.
+        objective: objective until then.
 
     Returns:
         An objective that needs the leaf "unseen_loss" of `with_unseen`.
-
-    Raises:
-        InputError: on a batch without it.
     """
 
     def resting(
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
-        unseen = _brought(batch)["loss"]
+        unseen = _unseen_of(batch)["loss"]
         losses = _forget_losses(task)(params, model_state, batch, key, True)[0]
-        goes_on = jax.nn.logsumexp(-losses) > jax.nn.logsumexp(-unseen)
+        continues = jax.nn.logsumexp(-losses) > jax.nn.logsumexp(-unseen)
         value = objective(task, params, model_state, batch, key)
-        return jax.lax.stop_gradient(goes_on.astype(value.dtype)) * value
+        return jax.lax.stop_gradient(continues.astype(value.dtype)) * value
 
     return resting
 
@@ -225,16 +218,16 @@ def until_unseen(objective: Objective) -> Objective:
 def with_unseen(
     forget: Arrays, forget_losses: jax.Array, unseen: Arrays, unseen_losses: jax.Array
 ) -> Arrays:
-    """Forget data that bring along one unseen example each: from the same place in the order.
+    """Forget data with an unseen example for each, from the same place in the order of losses.
 
     The i-th of N forget examples, in the order of their losses, gets the unseen example at the
-    `(i + 1/2) / N` quantile of theirs, so that any share of the forget data carries a fair share.
+    `(i + 1/2) / N` quantile of theirs, so that any part of the forget data gets a fair sample.
 
     Args:
-        forget: leaves `[N, ...]`.
-        forget_losses: of the original model, `[N]`.
-        unseen: examples that the model was not trained on, leaves `[M, ...]` of the same names.
-        unseen_losses: of the original model, `[M]`.
+        forget: forget examples, leaves `[N, ...]`.
+        forget_losses: losses of the forget examples under the original model, `[N]`.
+        unseen: examples outside the training data, leaves `[M, ...]` of the same names.
+        unseen_losses: losses of the unseen examples under the original model, `[M]`.
 
     Returns:
         The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
@@ -247,7 +240,7 @@ def with_unseen(
         [8, 7, 9]
     """
     size, count = forget_losses.shape[0], unseen_losses.shape[0]
-    # By NumPy, whose integers have 64 bits, for products of both sizes.
+    # NumPy's integers have 64 bits, for products of both sizes.
     quantiles = (2 * np.arange(size, dtype=np.int64) + 1) * count // (2 * size)
     places = jnp.argsort(jnp.argsort(forget_losses))
     chosen = jnp.argsort(unseen_losses)[jnp.asarray(quantiles, jnp.int32)[places]]
@@ -255,22 +248,22 @@ def with_unseen(
     return forget | {_UNSEEN + name: leaf[chosen] for name, leaf in brought.items()}
 
 
-def _brought(batch: Batch) -> Batch:
-    """The unseen examples that a forget batch brings along, and their losses."""
-    brought = {
+def _unseen_of(batch: Batch) -> Batch:
+    """The unseen examples in a forget batch, and their losses."""
+    unseen = {
         name.removeprefix(_UNSEEN): leaf for name, leaf in batch.items() if name.startswith(_UNSEEN)
     }
-    if not {"loss"} < brought.keys():
+    if not {"loss"} < unseen.keys():
         raise InputError(
-            "this objective compares forget data with unseen data, but the forget data bring none "
-            "along, examples and losses; add validation data to them by objectives.with_unseen."
+            "this objective compares forget data with unseen data, but the forget data have no "
+            "unseen examples and losses; add validation data by objectives.with_unseen."
         )
-    return brought
+    return unseen
 
 
 def _transport_distance(losses: jax.Array, unseen: jax.Array) -> jax.Array:
     difference = jnp.sort(_logit(losses)) - jnp.sort(_logit(unseen))
-    return jnp.mean(optax.huber_loss(difference, delta=_HUBER_DELTA))
+    return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
 
 
 def _logit(losses: jax.Array) -> jax.Array:
@@ -287,7 +280,7 @@ _UNSEEN_OBJECTIVES = {"match_unseen": match_unseen, "track_unseen": track_unseen
 
 
 def needs_unseen(settings: Mapping[str, Any]) -> bool:
-    """Whether the objective that settings name needs forget data that bring unseen examples."""
+    """Whether the objective in the settings needs forget data with unseen examples."""
     name = settings.get("objective", "")
     return name in _UNSEEN_OBJECTIVES or name.endswith(_UNTIL)
 
@@ -298,16 +291,13 @@ def named(
     task: Task | None = None,
     epsilon: float | jax.Array = 0.25,
 ) -> Objective:
-    """The objective of that name: one of the task, or one that every task has.
-
-    These are ascent, adaptive_ascent and random_labels, which may end in "_until_unseen",
-    match_unseen and track_unseen.
+    """The objective of that name: one of `NAMES`, or one of the task.
 
     Args:
-        name: of the objective.
-        exponent: of adaptive ascent.
-        task: what is unlearned, whose own objectives are known as well.
-        epsilon: of adaptive ascent.
+        name: name of the objective.
+        exponent: exponent of adaptive ascent.
+        task: what is unlearned, with its own objectives.
+        epsilon: epsilon of adaptive ascent.
 
     Returns:
         The objective.
@@ -324,14 +314,17 @@ def named(
     objectives |= _UNSEEN_OBJECTIVES
     objectives |= dict(task.objectives if task else ())
     if name not in objectives:
-        raise InputError(f"objective is {name!r}, but must be one of {', '.join(objectives)}.")
+        raise InputError(
+            f"objective is {name!r}{closest(name, objectives)}, but must be one of "
+            f"{', '.join(objectives)}."
+        )
     return objectives[name]
 
 
 def retain_loss(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, ModelState]:
-    """The mean ordinary loss on a retain batch, and the model state that it leaves behind."""
+    """The mean ordinary loss on a retain batch, and the model state after it."""
     losses, model_state = task.losses(params, model_state, batch, key, True)
     return jnp.mean(losses), model_state
 
@@ -340,12 +333,12 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
     """Both losses of one step, for `surgery_value_and_grad(..., has_aux=True)`.
 
     Args:
-        task: what is being unlearned.
-        objective: the forget objective.
+        task: what is unlearned.
+        objective: forget objective.
 
     Returns:
         `losses_fn(params, model_state, forget, retain, key) -> (LossPair, model_state)`, the model
-        state as the *retain* batch leaves it: forget data never writes running statistics.
+        state after the *retain* batch: forget data never write running statistics.
     """
 
     def losses_fn(
@@ -359,7 +352,7 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The cross-entropy of each example, exact however small or large it is.
+    """The cross-entropy of each example, exact for losses of any size.
 
         -log p_y = log(1 + sum_{j != y} exp(z_j - z_y)) = softplus(logsumexp_{j != y} z_j - z_y)
 

@@ -26,10 +26,10 @@ from jaxunlearn.types import InputError
 
 
 class SaliencyMaskState(NamedTuple):
-    """What `saliency_mask` remembers.
+    """The state of `saliency_mask`.
 
     Attributes:
-        mask: which entries of the parameters may move, one byte each.
+        mask: mask of the entries that may move, one byte each.
     """
 
     mask: optax.Params  # leaves of the shape of the parameters, dtype=jnp.bool_
@@ -38,14 +38,14 @@ class SaliencyMaskState(NamedTuple):
 def saliency_mask(mask: Any = None) -> optax.GradientTransformationExtraArgs:
     """Lets only the salient entries of the updates through: `updates * mask`, element by element.
 
-    The mask is kept in the state: it is an argument of the compiled step rather than a constant in
-    it, is saved in checkpoints, and another one takes its place by `state._replace(mask=...)`.
-    Stand it last in a chain to keep masked parameters bit-equal under momentum and weight decay;
-    before the optimizer it masks gradients only.
+    The mask is in the state: so it is an argument of the compiled step, not a constant in it, it is
+    in checkpoints, and `state._replace(mask=...)` replaces it. Put it last in a chain to keep
+    masked parameters bit-equal under momentum and weight decay; before the optimizer it masks
+    gradients only.
 
     Args:
         mask: a tree like the parameters with leaves of the same shapes, boolean or 0/1, which is
-            copied into the state. None starts from a mask that lets everything through.
+            copied into the state. None is a mask of ones.
 
     Returns:
         A transformation that ignores extra keywords.
@@ -58,9 +58,6 @@ def saliency_mask(mask: Any = None) -> optax.GradientTransformationExtraArgs:
         >>> params = {"w": jnp.ones(2)}
         >>> tx.update(params, tx.init(params))[0]["w"].tolist()
         [1.0, 0.0]
-
-    References:
-        Fan et al., SalUn, ICLR 2024, https://arxiv.org/abs/2310.12508
     """
 
     def init_fn(params: optax.Params) -> SaliencyMaskState:
@@ -100,12 +97,11 @@ def fisher_diagonal(
     Args:
         loss_fn: `loss_fn(params, batch) -> losses`, `[B]`, without randomness or batch statistics.
         params: the parameters, any tree of floating-point arrays.
-        batches: a tree of arrays `[N, B, ...]`: N stacked batches of B examples. Index arrays do,
-            if `loss_fn` looks the examples up.
-        per_example: square each example's gradient, which does not depend on the batch size;
-            otherwise each batch's mean gradient, which does.
-        weights: `[N, B]`, 1 for an example and 0 for padding, so that a last incomplete batch
-            counts by what it has; None for complete batches.
+        batches: a tree of arrays `[N, B, ...]`: N stacked batches of B examples, or of indices that
+            `loss_fn` looks up.
+        per_example: whether each example's gradient is squared, which does not depend on the batch
+            size, or each batch's mean gradient, which does.
+        weights: 1 for an example and 0 for padding, `[N, B]`; None for complete batches.
 
     Returns:
         A tree like `params`, float32, non-negative.
@@ -161,7 +157,7 @@ def fisher_diagonal(
         )
 
     def in_chunks(size: int, batch: Any, counts: jax.Array) -> Any:
-        """The sum over the examples of a batch, of which `size` are differentiated at once."""
+        """The sum over the examples of a batch, with `size` of them in one gradient."""
         ones = jax.tree.map(lambda x: x.reshape(-1, size, 1, *x.shape[1:]), (batch, counts))
 
         def of_chunk(chunk: Any) -> Any:
@@ -185,7 +181,7 @@ def fisher_diagonal(
 
 
 def _chunk(batch_size: int, params: Any) -> int:
-    """How many gradients to hold at once: a divisor of the batch, and at most 1 GiB of them."""
+    """The number of gradients in memory: a divisor of the batch, and at most 1 GiB of them."""
     room = 2**28 // max(sum(jnp.size(leaf) for leaf in jax.tree.leaves(params)), 1)
     return max(n for n in range(1, batch_size + 1) if batch_size % n == 0 and n <= max(room, 1))
 
@@ -207,17 +203,17 @@ def fisher_ratio_mask(
     threshold: float | jax.Array = 1.0,
     epsilon: float | jax.Array = 1e-15,
 ) -> Any:
-    """Marks what matters more to the forget data.
+    """Marks the parameters that matter more to the forget data.
 
         m = 1[(F_f + epsilon) / (F_r + epsilon) >= threshold]
 
     An entry that matters to neither has the ratio 1, and so is marked at threshold 1.
 
     Args:
-        forget_fisher: a tree of Fisher diagonals on the forget data.
-        retain_fisher: the same on the retain data.
-        threshold: the least ratio to be salient; 0 marks everything.
-        epsilon: added on both sides.
+        forget_fisher: Fisher diagonal on the forget data, a tree.
+        retain_fisher: Fisher diagonal on the retain data.
+        threshold: smallest ratio of a salient entry; 0 marks everything.
+        epsilon: number that is added to both.
 
     Returns:
         A tree of boolean arrays, for `saliency_mask`.
@@ -228,9 +224,6 @@ def fisher_ratio_mask(
     Example:
         >>> fisher_ratio_mask(jnp.array([2.0, 1.0, 0.0]), jnp.array([1.0, 2.0, 0.0])).tolist()
         [True, False, True]
-
-    References:
-        Huang et al., SFR-on, NeurIPS 2024, https://arxiv.org/abs/2409.19732
     """
     check_like(forget_fisher, retain_fisher, "forget_fisher", "retain_fisher")
     return jax.tree.map(
@@ -246,7 +239,7 @@ def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
 
     Args:
         gradients: a tree of arrays, summed over the forget data; fewer than 2^32 entries.
-        fraction: the share of entries to mark, in [0, 1]; exactly `floor(fraction * size)` are (of
+        fraction: share of marked entries, in [0, 1]: exactly `floor(fraction * size)` of them (of
             equal values, the first ones). An array counts with the precision of float32.
 
     Returns:
@@ -258,9 +251,6 @@ def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
     Example:
         >>> top_fraction_mask(jnp.array([0.1, -3.0, 2.0, 0.0]), 0.5).tolist()
         [False, True, True, False]
-
-    References:
-        Fan et al., SalUn, ICLR 2024, https://arxiv.org/abs/2310.12508
     """
     if isinstance(fraction, int | float) and not 0 <= fraction <= 1:
         raise InputError(f"fraction is {fraction}, but must be in [0, 1].")
@@ -282,7 +272,7 @@ def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
         return [(leaf >= value) | (leaf <= -value) for leaf in flat]
 
     def marked(bits: jax.Array, end: jax.Array) -> list[jax.Array]:
-        """What is larger than a value, and what has it and stands before a place in the tree."""
+        """The entries above a value, and the equal ones before a place in the tree."""
         value = _float(bits)
 
         def of_leaf(leaf: jax.Array, start: int) -> jax.Array:
@@ -305,7 +295,7 @@ def _float(bits: jax.Array) -> jax.Array:
 
 
 def _last(holds: Callable[[jax.Array], jax.Array], end: int) -> jax.Array:
-    """The largest uint32, up to `end`, for which something holds that holds for 0 and ends once."""
+    """The largest uint32 up to `end` for which `holds`, which holds for 0 and fails above some."""
     highest = end.bit_length() - 1
 
     def bit(i: jax.Array, found: jax.Array) -> jax.Array:
@@ -322,22 +312,20 @@ def adaptive_weights(
     *,
     epsilon: float | jax.Array = 0.25,
 ) -> jax.Array:
-    """Weighs examples that are already forgotten down.
+    """Weighs forgotten examples down.
 
         c_i = 1 / (stop_gradient(l_i)^exponent + epsilon), scaled to mean 1
 
     Without epsilon, one example with a loss of 0, which has no gradient, would take all the weight
-    from the others. A forgotten example has a loss of about 1 or more, whatever the exponent. With
-    the default, one of loss 0 weighs five times as much as one of loss 1; a batch of which half has
-    loss 0 keeps at least 5% of the gradient of the other half, up to a loss of `4.5^(1 / exponent)`
-    there. The published code has 1e-15.
+    from the others. With the default, an example of loss 0 weighs five times as much as one of loss
+    1; a batch of which half has loss 0 keeps at least 5% of the gradient of the other half, up to a
+    loss of `4.5^(1 / exponent)` there. The published code has 1e-15.
 
     Args:
         losses: non-negative losses of single examples, `[B]`.
-        exponent: 0 weighs all alike; larger values leave examples with a large loss alone.
-        axis_name: the mapped axis that the batch is split over in `pmap` or `shard_map`, so that
-            the mean is 1 over the whole batch.
-        epsilon: no example weighs more than `1 / epsilon` of one with a coefficient of 1.
+        exponent: exponent of the losses; 0 weighs all alike.
+        axis_name: mapped axis of the batch in `pmap` or `shard_map`: the mean over it is 1.
+        epsilon: number that limits a coefficient to `1 / epsilon`.
 
     Returns:
         Weights `[B]` without gradient.
@@ -348,9 +336,6 @@ def adaptive_weights(
     Example:
         >>> [round(float(w), 3) for w in adaptive_weights(jnp.array([0.0, 1.0]), 1.0)]
         [1.667, 0.333]
-
-    References:
-        Huang et al., SFR-on, NeurIPS 2024, https://arxiv.org/abs/2409.19732
     """
     if jnp.ndim(losses) != 1:
         raise InputError(

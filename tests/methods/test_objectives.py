@@ -292,5 +292,5 @@ def test_objectives_that_compare_need_unseen_examples(name: str) -> None:
     assert not objectives.needs_unseen({"objective": "random_labels"})
     assert not objectives.needs_unseen({})
     for lacking in (BATCH, BATCH | {"unseen_loss": UNSEEN}, BATCH | {"unseen_image": UNSEEN}):
-        with pytest.raises(InputError, match="bring none along"):
+        with pytest.raises(InputError, match="have no unseen examples and losses"):
             objectives.named(name)(LINEAR, jnp.float32(1.0), {}, lacking, KEY)

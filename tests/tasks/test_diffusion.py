@@ -233,7 +233,7 @@ def test_a_model_that_is_told_no_class_cannot_be_asked_for_another(name):
     batch |= {"index": jnp.arange(2), "epoch": jnp.zeros(2, jnp.int32)}
     objective = objectives.named(name, task=task)
     params, state = jax.eval_shape(task.init, KEY)
-    with pytest.raises(InputError, match="this model is told no class .*num_classes is None"):
+    with pytest.raises(InputError, match="this model has no classes .*num_classes is None"):
         jax.eval_shape(lambda p: objective(task, p, state, batch, KEY), params)
     ascent = objectives.named("ascent", task=task)
     jax.eval_shape(lambda p: ascent(task, p, state, batch, KEY), params)
@@ -241,7 +241,7 @@ def test_a_model_that_is_told_no_class_cannot_be_asked_for_another(name):
 
 def test_methods_that_ask_for_another_class_say_so():
     unconditional, without_null = unet(None), unet(10, null_class=False, label_drop=0)
-    with pytest.raises(InputError, match="concept_ablation asks .*this model is told no class"):
+    with pytest.raises(InputError, match="concept_ablation asks .*this model has no classes"):
         methods.concept_ablation(unconditional, None)
     methods.concept_ablation(without_null, None)
     for task in (unconditional, without_null):
