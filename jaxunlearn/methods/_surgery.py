@@ -52,7 +52,9 @@ class Surgery(NamedTuple):
         )
 
 
-def surgery(learning_rate: float | jax.Array, decay: float | jax.Array, **settings: Any) -> Surgery:
+def make_surgery(
+    learning_rate: float | jax.Array, decay: float | jax.Array, **settings: Any
+) -> Surgery:
     """A `Surgery` with the keywords of `implicit_surgery`."""
     return Surgery(implicit_surgery(_MULTIPLIER_OPTIMIZER, **settings), learning_rate, decay)
 

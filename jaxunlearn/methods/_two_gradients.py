@@ -65,9 +65,6 @@ def two_gradients(
             `retain_value`.
         optimizer: any optax optimizer, which steps the direction.
         objective: forget objective.
-
-    Returns:
-        A `Method`.
     """
     transform = optax.chain(aggregator, optimizer)
     gradients = gradients_of(task, objective)

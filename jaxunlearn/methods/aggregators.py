@@ -49,9 +49,6 @@ def pcgrad(
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 
-    Returns:
-        A `Method`.
-
     Reference: Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020.
     """
     forget = objectives.named(objective, exponent, task)
@@ -74,9 +71,6 @@ def mgda(
         optimizer: any optax optimizer.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
-
-    Returns:
-        A `Method`.
 
     Reference: Desideri, Multiple-gradient descent algorithm, 2012; Sener and Koltun, NeurIPS 2018.
     """
@@ -102,9 +96,6 @@ def cagrad(
         c: radius of the ball, relative to `|g_0|`; 0 is the plain average.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
-
-    Returns:
-        A `Method`.
 
     Reference: Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021.
     """
@@ -132,9 +123,6 @@ def nash(
         optimizer: any optax optimizer.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
-
-    Returns:
-        A `Method`.
 
     Reference: Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022.
     """
@@ -168,9 +156,6 @@ def gdr_gma(
         objective: forget objective; "ascent" in the paper.
         exponent: exponent of adaptive ascent.
 
-    Returns:
-        A `Method`.
-
     Reference: Lin et al., GDR-GMA, ACM Multimedia 2024.
     """
     forget = objectives.named(objective, exponent, task)
@@ -197,9 +182,6 @@ def famo(
         optimizer: any optax optimizer.
         logit_learning_rate: learning rate of the Adam that moves xi.
         logit_decay: weight decay of xi.
-
-    Returns:
-        A `Method`.
 
     Reference: Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023.
     """

@@ -27,9 +27,6 @@ def bad_teacher(
         optimizer: any optax optimizer.
         retain_weight: weight of the divergence on the retain data.
 
-    Returns:
-        A `Method`.
-
     Raises:
         InputError: a task without outputs and divergence.
 

@@ -44,9 +44,6 @@ def boundary_shrinking(
         attack_size: change of each pixel, in the units of floating-point images; uint8 images are
             scaled to [0, 1] first.
 
-    Returns:
-        A `Method`.
-
     Raises:
         InputError: a task without outputs and divergence.
 
@@ -126,9 +123,6 @@ def boundary_expanding(task: Task, optimizer: optax.GradientTransformation) -> M
     Args:
         task: what is unlearned; its outputs must be logits `[B, C]`.
         optimizer: any optax optimizer.
-
-    Returns:
-        A `Method`.
 
     Raises:
         InputError: a task without outputs and divergence.

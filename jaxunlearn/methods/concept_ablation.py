@@ -26,9 +26,6 @@ def concept_ablation(
         optimizer: any optax optimizer.
         retain_weight: weight of the ordinary loss on the retain batch.
 
-    Returns:
-        A `Method`.
-
     Raises:
         InputError: a task that classifies, or a model without classes.
 

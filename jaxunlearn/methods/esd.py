@@ -26,9 +26,6 @@ def esd(
         optimizer: any optax optimizer.
         negative_guidance: eta, the strength of the guidance away from the class.
 
-    Returns:
-        A `Method`.
-
     Raises:
         InputError: a task that classifies, or a model without a label for "no class".
 

@@ -13,7 +13,7 @@ import optax
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import Metrics, advance, begin, first
 from jaxunlearn.methods._limits import NotNegative, Positive
-from jaxunlearn.methods._surgery import surgery, surgery_metrics, surgery_step
+from jaxunlearn.methods._surgery import make_surgery, surgery_metrics, surgery_step
 from jaxunlearn.methods._two_gradients import gradients_of
 from jaxunlearn.methods.objectives import Objective, ObjectiveName
 from jaxunlearn.transforms import unilateral_surgery
@@ -87,7 +87,7 @@ def eupmu(
         return _exact(task, optimizer, forget_objective, permitted, log_loss=log_loss)
     if estimator not in ESTIMATORS:
         raise InputError(f"estimator is {estimator!r}, but must be one of {', '.join(ESTIMATORS)}.")
-    knife = surgery(
+    surgery = make_surgery(
         multiplier_learning_rate,
         multiplier_decay,
         tolerance=tolerance,
@@ -102,7 +102,7 @@ def eupmu(
     def init(key: jax.Array, params: Params, model_state: ModelState, *data: Any) -> TrainState:
         del data
         state = begin(optimizer, key, params, model_state)
-        return state._replace(opt_state=(state.opt_state, knife.init(params)))
+        return state._replace(opt_state=(state.opt_state, surgery.init(params)))
 
     def step(
         state: TrainState, forget: Batch, retain: Batch, scale: float | jax.Array = 1.0
@@ -115,7 +115,7 @@ def eupmu(
         updates, opt_state, model_state, metrics = surgery_step(
             task,
             forget_objective,
-            knife.transform,
+            surgery.transform,
             bend,
             state,
             surgery_state,

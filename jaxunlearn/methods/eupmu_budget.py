@@ -15,7 +15,7 @@ from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import Metrics, advance, begin, predict_of
 from jaxunlearn.methods._limits import Count, Limits, NotNegative, Share
 from jaxunlearn.methods._passes import mean_over
-from jaxunlearn.methods._surgery import Surgery, surgery, surgery_step
+from jaxunlearn.methods._surgery import Surgery, make_surgery, surgery_step
 from jaxunlearn.methods._winding_back import audit, watch
 from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import (
@@ -118,8 +118,8 @@ def eupmu_budget(
     predict_of(task, "eupmu_budget")
     forget_objective = objectives.named(objective, exponent, task)
 
-    def knife(tolerance: float | jax.Array) -> Surgery:
-        return surgery(
+    def surgery(tolerance: float | jax.Array) -> Surgery:
+        return make_surgery(
             multiplier_learning_rate,
             multiplier_decay,
             tolerance=tolerance,
@@ -142,7 +142,7 @@ def eupmu_budget(
         audited = {name: values[order[:_MOST_AUDITED]] for name, values in retain.items()}
         state = begin(optimizer, key, params, model_state)
         limit = jnp.log(2.0) * (error + budget / 100.0)
-        ledger = _Ledger(state.opt_state, knife(0.0).init(params), loss, limit)
+        ledger = _Ledger(state.opt_state, surgery(0.0).init(params), loss, limit)
         state = state._replace(opt_state=ledger)
         return watch(state, (params, model_state), measure, budget / 100.0, audited)
 
@@ -157,7 +157,7 @@ def eupmu_budget(
         updates, states, model_state, metrics = surgery_step(
             task,
             forget_objective,
-            knife(tolerance).transform,
+            surgery(tolerance).transform,
             bend,
             state,
             ledger.surgery_state,

@@ -16,7 +16,7 @@ from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods._saliency import MaskName
-from jaxunlearn.methods._surgery import surgery, surgery_step
+from jaxunlearn.methods._surgery import make_surgery, surgery_step
 from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.methods.optimizers import ScheduleName, schedule
 from jaxunlearn.types import Batch, InputError, Method, ModelState, Task, TrainState
@@ -121,7 +121,7 @@ def eupmu_sfron(
         slow_step_size=slow_step_size,
         share_optimizer=share_optimizer,
     )
-    knife = surgery(
+    surgery = make_surgery(
         multiplier_learning_rate,
         multiplier_decay,
         tolerance=tolerance,
@@ -147,7 +147,7 @@ def eupmu_sfron(
     def init(*start: Any) -> TrainState:
         given, state = Start(*start), begin(optax.identity(), *start[:3])
         phases = forgetting.init(given), remain.init(state.params)
-        return state._replace(opt_state=(phases, knife.init(state.params)))
+        return state._replace(opt_state=(phases, surgery.init(state.params)))
 
     def step(
         state: TrainState, forget: Batch, retain: Batch, scale: float | jax.Array = 1.0
@@ -167,7 +167,7 @@ def eupmu_sfron(
         updates, opt_state, model_state, metrics = surgery_step(
             task,
             forget_objective,
-            knife.transform,
+            surgery.transform,
             bend,
             state,
             surgery_state,

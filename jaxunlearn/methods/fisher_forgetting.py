@@ -65,9 +65,6 @@ def fisher_forgetting(
         max_variance: largest variance of the noise, where the retain data have no effect.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonal.
 
-    Returns:
-        A `Method`.
-
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification

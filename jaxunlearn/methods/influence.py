@@ -110,9 +110,6 @@ def influence(
         num_fisher_batches: largest m; it takes m times the memory of the parameters.
         fisher_batch_size: number of examples in a batch.
 
-    Returns:
-        A `Method`.
-
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification

@@ -30,9 +30,6 @@ def l1_sparse(
         num_steps: T, the number of steps over which `gamma_t` decays.
         penalty: `gamma_0`, the first weight of the penalty; 0 is fine-tuning.
 
-    Returns:
-        A `Method`.
-
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification

@@ -36,9 +36,6 @@ def cf_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
         num_layers: k, counted in top-level entries of the parameters, in the order of the model: 1
             is the head, all of them are fine-tuning.
 
-    Returns:
-        A `Method`.
-
     Raises:
         InputError: parameters that are no dictionary, or more layers than there are.
 
@@ -62,9 +59,6 @@ def eu_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
         optimizer: any optax optimizer.
         num_layers: k, counted in top-level entries of the parameters, in the order of the model: 1
             is the head, all of them are retraining.
-
-    Returns:
-        A `Method`.
 
     Raises:
         InputError: parameters that are no dictionary, or more layers than there are.

@@ -37,9 +37,6 @@ def orthograd(
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 
-    Returns:
-        A `Method`.
-
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification

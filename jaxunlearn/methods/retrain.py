@@ -22,9 +22,6 @@ def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
         task: what is learned.
         optimizer: any optax optimizer.
 
-    Returns:
-        A `Method`.
-
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification
@@ -51,9 +48,6 @@ def finetune(task: Task, optimizer: optax.GradientTransformation) -> Method:
     Args:
         task: what is unlearned.
         optimizer: any optax optimizer.
-
-    Returns:
-        A `Method`.
 
     Reference: Warnecke et al., Machine Unlearning of Features and Labels, NDSS 2023.
     """

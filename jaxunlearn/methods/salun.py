@@ -55,9 +55,6 @@ def salun(
         objective: forget objective; "match_anchor" draws another class in place of the forgotten
             one for models that generate images.
 
-    Returns:
-        A `Method`.
-
     Raises:
         InputError: an unknown mask, `redraw` or objective.
 
@@ -110,9 +107,6 @@ def salun_soft(
         threshold: `tau_0`, the learning rate times the weight of the penalty; 0 is random labels.
         redraw: whether each visit of an example draws a new label, or all have the same one.
         exclude_true_label: whether the true label is never drawn.
-
-    Returns:
-        A `Method`.
 
     Raises:
         InputError: an unknown `redraw`.

@@ -27,9 +27,6 @@ def gradient_ascent(task: Task, optimizer: optax.GradientTransformation) -> Meth
         task: what is unlearned.
         optimizer: any optax optimizer.
 
-    Returns:
-        A `Method`.
-
     Reference: Thudi et al., Unrolling SGD, EuroS&P 2022.
     """
 
@@ -60,9 +57,6 @@ def scalarization(
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 
-    Returns:
-        A `Method`.
-
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification
@@ -83,9 +77,6 @@ def neggrad_plus(
         task: what is unlearned.
         optimizer: any optax optimizer.
         retain_share: a, the weight of the retain loss.
-
-    Returns:
-        A `Method`.
 
     Reference: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
     """
@@ -109,9 +100,6 @@ def random_labels(
         optimizer: any optax optimizer.
         redraw: whether each visit of an example draws a new label, or all have the same one.
         exclude_true_label: whether the true label is never drawn.
-
-    Returns:
-        A `Method`.
 
     Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
     """

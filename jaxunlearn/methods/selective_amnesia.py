@@ -39,9 +39,6 @@ def selective_amnesia(
         objective: L_u; "match_noise" in the paper.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonal.
 
-    Returns:
-        A `Method`.
-
     Raises:
         InputError: a task that classifies, or an unknown objective.
 

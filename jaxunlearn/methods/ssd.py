@@ -73,9 +73,6 @@ def ssd(
         dampening: strength of the protection; lambda in the paper, larger spares more.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonals.
 
-    Returns:
-        A `Method`.
-
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification
