@@ -1,14 +1,14 @@
-"""The words every floor of the library shares.
+"""The words that all rooms of the library share.
 
-A *task* says what is being unlearned: a loss per example, and predictions. A *method* says how: it
-makes a training state and steps it with one forget batch and some retain batches. Neither knows the
-other's insides, so one method drives a classifier and a diffusion model alike.
+A *task* is the problem: a loss per example, and predictions. A *method* solves it: it makes a
+training state and steps it with one forget batch and some retain batches. Neither depends on the
+other's implementation, so one method drives a classifier and a diffusion model alike.
 
 Two kinds of plain dictionaries travel between them:
 
 - `Arrays`: a whole set of N examples on the device, with the leaves "image" `[N, ...]`, "label" and
   "index" `[N]`;
-- `Batch`: some of them, with `"epoch": [B]` added: how often the example has been visited before.
+- `Batch`: some of them, with `"epoch": [B]` added: the number of earlier visits of the example.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ ModelState = Any
 
 
 class LossPair(NamedTuple):
-    """What is forgotten and what is retained, side by side. Both are minimised.
+    """The forget and the retain loss, side by side. Both are minimised.
 
     Attributes:
         forget: the forget objective: a scalar loss, or a tree of gradients of it.
@@ -40,7 +40,7 @@ class LossPair(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is being unlearned, as pure functions.
+    """The problem, as pure functions.
 
     Attributes:
         init: `init(key) -> (params, model_state)`. The model state is whatever the model keeps
@@ -52,19 +52,17 @@ class Task(NamedTuple):
             classifies nothing.
         num_classes: C.
         outputs: `outputs(params, model_state, batch, key, train) -> (outputs [B, ...],
-            model_state)`: what the model says of each example (logits), with the augmentation and
-            noise that `losses` would draw. Methods with a teacher need it.
-        divergence: `divergence(teacher outputs, outputs) -> [B]`: how far the second are from the
-            first, 0 where they agree (for logits, the KL divergence).
-        forget_losses: like `losses`, what forget objectives see, where that is something else:
-            diffusion drops no labels there. None stands for `losses`.
-        objectives: the forget objectives that only this task has, as pairs of name and function.
-        conditional: whether what the model says of an example depends on its label, so that it can
-            be told another.
-        null_label: the label that stands for none; None where the model has no such label.
-        saliency_losses: like `losses`, whose gradients tell how much each parameter matters, where
-            that is something else: a factor of an adapter that begins at zero hides the other one.
-            None stands for `losses`.
+            model_state)`: the outputs of the model (logits), with the augmentation and noise of
+            `losses`. Methods with a teacher need it.
+        divergence: `divergence(teacher outputs, outputs) -> [B]`: the distance of the second from
+            the first, 0 if they agree (for logits, the KL divergence).
+        forget_losses: losses of the forget objectives, if they differ from `losses`: diffusion
+            drops no labels there.
+        objectives: forget objectives that only this task has, as pairs of name and function.
+        conditional: whether the outputs for an example depend on its label.
+        null_label: label of "no class"; None if the model has none.
+        saliency_losses: losses whose gradients measure saliency, if they differ from `losses`: in
+            an adapter, a factor that begins at zero hides the other one.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -87,14 +85,14 @@ class Task(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything a run needs to go on: what a checkpoint holds.
+    """Everything that a run needs to continue: the contents of a checkpoint.
 
     Attributes:
-        step: the number of finished steps; with `key` it also is the position in the data.
-        params: the parameters.
+        step: number of finished steps; with `key` it also is the position in the data.
+        params: parameters.
         model_state: running statistics and the like, written from retain data only.
-        opt_state: the optimizer's state: momentum, multiplier, masks, fast weights' momentum.
-        key: the key of the run, as raw data `[2]` (uint32); it never changes.
+        opt_state: state of the optimizer: momentum, multiplier, masks, fast weights' momentum.
+        key: key of the run, as raw data `[2]` (uint32); it never changes.
     """
 
     step: jax.Array  # shape=(), dtype=jnp.int32
@@ -105,19 +103,19 @@ class TrainState(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How to unlearn, as pure functions.
+    """A way to unlearn, as pure functions.
 
     Attributes:
-        init: `init(key, params, model_state, forget, retain) -> TrainState`, with `key` the key of
-            the run and all forget and retain examples as `Arrays` at hand (for saliency masks).
+        init: `init(key, params, model_state, forget, retain) -> TrainState`, with the key of the
+            run and all forget and retain examples as `Arrays` (for saliency masks).
         step: `step(state, forget_batch, retain_batches) -> (state, metrics)`. The leaves of
             `retain_batches` are `[retain_batches, B, ...]`; `metrics` is a flat dictionary of
             scalars with at least `forget_loss` or `retain_loss`.
-        retain_batches: how many retain batches one step uses.
-        optimizer_steps: how often one step calls the optimizer: its schedule counts these.
-        scaled_step: `scaled_step(state, forget_batch, retain_batches, scale)`, a step whose updates
-            are scaled, of a method whose state sees what a step does. None stands for `step` and
-            scaling by how much it moved the parameters.
+        retain_batches: number of retain batches in one step.
+        optimizer_steps: number of calls of the optimizer in one step, which its schedule counts.
+        scaled_step: `scaled_step(state, forget_batch, retain_batches, scale)`, a step with scaled
+            updates, for a method whose state depends on the effect of a step. None stands for
+            `step` with a scaled move of the parameters.
     """
 
     init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], TrainState]
@@ -134,10 +132,10 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
     """One key per example and visit: the same whatever the batch size or the number of devices.
 
     They descend from child 0 of `key`; its other children give independent randomness (1 draws
-    labels, 2 and 3 order the data, later ones are for what single methods draw).
+    labels, 2 and 3 order the data, later ones serve single methods).
 
     Args:
-        key: the key of the run.
+        key: key of the run.
         batch: a batch with `"index"` and `"epoch"`, `[B]` each.
 
     Returns:
@@ -158,7 +156,7 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
 
 
 def unvisited(arrays: Arrays, positions: jax.Array) -> Batch:
-    """The batch of the examples at some positions, as if none had been visited before.
+    """The batch of the examples at some positions, in their first visit.
 
     Args:
         arrays: N examples.
@@ -174,8 +172,8 @@ def unvisited(arrays: Arrays, positions: jax.Array) -> Batch:
 class InputError(ValueError):
     """A bad argument, configuration, file, checkpoint, forget request, data set or device count.
 
-    Its message is one sentence: what was wrong, what is allowed, and the likely mend. The commands
-    print the message alone and exit with status 2.
+    Its message is one sentence with the fault, the allowed values and the likely remedy. The
+    commands print the message alone and exit with status 2.
     """
 
 

@@ -309,7 +309,7 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     """The method of that name, with an optimizer made from the settings.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         name: name of the method.
         chosen: all its settings, from `settings`; floating-point ones may be traced values. With a
             `guard_budget`, they also have "held_out": the retain examples of the guard.

@@ -37,7 +37,7 @@ def forget_phase(
     """Masks if `saliency`, scales by `decay`, clips, then does `finish`.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         decay: schedule of the scale.
         finish: last transformation.
         clip_norm: largest norm of the scaled gradient.

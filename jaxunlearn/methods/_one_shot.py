@@ -17,7 +17,7 @@ def one_shot(task: Task, edit: Callable[[Start], Params]) -> Method:
     A step only counts, and measures both losses in evaluation mode; one step is enough.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         edit: `start -> params`.
 
     Returns:

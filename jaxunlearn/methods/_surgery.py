@@ -79,7 +79,7 @@ def surgery_step(
     """One step under a multiplier.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         objective: forget objective.
         transform: the surgery.
         bend: `(gradient, model_state) -> (updates, its own state, model_state)`.

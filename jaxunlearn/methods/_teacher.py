@@ -48,7 +48,7 @@ def distance_from(task: Task, method: str) -> Callable[..., tuple[jax.Array, Mod
     augmented. The student is in training mode.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         method: name of the method, for the error.
 
     Returns:

@@ -60,7 +60,7 @@ def two_gradients(
         theta <- theta - opt(aggregate(g_f, g_r))
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         aggregator: one of `transforms.aggregation`; it receives `retain_grads`, `forget_value` and
             `retain_value`.
         optimizer: any optax optimizer, which steps the direction.

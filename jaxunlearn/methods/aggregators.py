@@ -44,7 +44,7 @@ def pcgrad(
     So `<g_f, d> >= 0` and `<g_r, d> >= 0`: to first order neither loss rises.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
@@ -67,7 +67,7 @@ def mgda(
         d = w g_f + (1 - w) g_r,   w = clip(<g_r - g_f, g_r> / |g_r - g_f|^2, 0, 1)
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
@@ -91,7 +91,7 @@ def cagrad(
         d = argmax min(<g_f, d>, <g_r, d>)  where  |d - g_0| <= c |g_0|,  g_0 = (g_f + g_r) / 2
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         c: radius of the ball, relative to `|g_0|`; 0 is the plain average.
         objective: forget objective.
@@ -119,7 +119,7 @@ def nash(
     alone decides the length of a step, and it should end at 0.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
@@ -147,7 +147,7 @@ def gdr_gma(
         m = mean of the last `bank_size` forget gradients
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         bank_size: number of forget gradients in the memory bank; each takes the memory of the
             parameters.
@@ -178,7 +178,7 @@ def famo(
     The forget objective is always random labels, because the logarithm needs a positive loss.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         logit_learning_rate: learning rate of the Adam that moves xi.
         logit_decay: weight decay of xi.

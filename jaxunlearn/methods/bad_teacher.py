@@ -23,7 +23,7 @@ def bad_teacher(
     mode, on examples without augmentation. No label is used.
 
     Args:
-        task: what is unlearned; it needs outputs and a divergence.
+        task: the unlearning task; it needs outputs and a divergence.
         optimizer: any optax optimizer.
         retain_weight: weight of the divergence on the retain data.
 

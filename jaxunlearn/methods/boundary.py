@@ -39,7 +39,7 @@ def boundary_shrinking(
     The attack is in evaluation mode and is not clipped to the range of pixels.
 
     Args:
-        task: what is unlearned; its outputs must be logits `[B, C]`, differentiable in the images.
+        task: the unlearning task; its outputs must be logits `[B, C]`, smooth in the images.
         optimizer: any optax optimizer.
         attack_size: change of each pixel, in the units of floating-point images; uint8 images are
             scaled to [0, 1] first.
@@ -121,7 +121,7 @@ def boundary_expanding(task: Task, optimizer: optax.GradientTransformation) -> M
     what the logits tell apart.
 
     Args:
-        task: what is unlearned; its outputs must be logits `[B, C]`.
+        task: the unlearning task; its outputs must be logits `[B, C]`.
         optimizer: any optax optimizer.
 
     Raises:

@@ -22,7 +22,7 @@ def concept_ablation(
     not used.
 
     Args:
-        task: what is unlearned; it generates.
+        task: the unlearning task; it generates.
         optimizer: any optax optimizer.
         retain_weight: weight of the ordinary loss on the retain batch.
 

@@ -22,7 +22,7 @@ def esd(
     `trainable = "cross_attention"`.
 
     Args:
-        task: what is unlearned; it generates.
+        task: the unlearning task; it generates.
         optimizer: any optax optimizer.
         negative_guidance: eta, the strength of the guidance away from the class.
 

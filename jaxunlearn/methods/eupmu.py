@@ -52,7 +52,7 @@ def eupmu(
     the optimizer's update for g_f; it ignores `convex`, `project` and the multiplier's settings.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         estimator: estimator of the change of the retain loss.
         tolerance: permitted rise of `phi` of the retain loss per unit step; a negative one demands

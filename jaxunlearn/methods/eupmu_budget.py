@@ -85,7 +85,7 @@ def eupmu_budget(
     original model breaks.
 
     Args:
-        task: what is unlearned; its loss must be the cross-entropy, in nats.
+        task: the unlearning task; its loss must be the cross-entropy, in nats.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps.
         budget: permitted fall of the retain accuracy, in percentage points.
@@ -179,7 +179,7 @@ def check_budget(
     """Raises if the original model breaks a budget before anything is forgotten.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         params: parameters of the original model.
         model_state: running statistics of the original model.
         retain: all retain examples.

@@ -62,7 +62,7 @@ def eupmu_sfron(
     with `phi(L) = log(L + 1e-8)`, or `phi(L) = L` without `log_loss`.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer: the fast one.
         num_steps: T, the number of steps over which `alpha_t` decays.
         estimator: estimator of the change of the retain loss.

@@ -58,7 +58,7 @@ def fisher_forgetting(
     mode. The forget data are not used.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: not used.
         num_steps: number of steps, which only measure: the weights are finished before the first.
         alpha: strength of the noise.

@@ -48,7 +48,7 @@ def guarded(
 
     Args:
         method: any method.
-        task: what is unlearned.
+        task: the unlearning task.
         held_out: retain examples outside the training data, such as validation data.
         num_steps: number of steps.
         budget: largest rise of the held-out retain loss.

@@ -102,7 +102,7 @@ def influence(
     Fisher information; larger ones see more of the data but shrink F, by up to their size.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: not used.
         num_steps: number of steps, which only measure: the weights are finished before the first.
         alpha: length of the step; 1 is the Newton step of influence functions.

@@ -25,7 +25,7 @@ def l1_sparse(
     plain fine-tuning. The reported loss is `L_r` alone.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps over which `gamma_t` decays.
         penalty: `gamma_0`, the first weight of the penalty; 0 is fine-tuning.

@@ -31,7 +31,7 @@ def cf_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
         theta_last <- theta_last - opt(grad_last L_r)
 
     Args:
-        task: what is unlearned; its parameters are a dictionary with one entry per layer.
+        task: the unlearning task; its parameters are a dictionary with one entry per layer.
         optimizer: any optax optimizer.
         num_layers: k, counted in top-level entries of the parameters, in the order of the model: 1
             is the head, all of them are fine-tuning.
@@ -55,7 +55,7 @@ def eu_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
         theta_last = fresh;   theta_last <- theta_last - opt(grad_last L_r)
 
     Args:
-        task: what is unlearned; its parameters are a dictionary with one entry per layer.
+        task: the unlearning task; its parameters are a dictionary with one entry per layer.
         optimizer: any optax optimizer.
         num_layers: k, counted in top-level entries of the parameters, in the order of the model: 1
             is the head, all of them are retraining.
@@ -80,7 +80,7 @@ def last_layers(task: Task, num_layers: int) -> tuple[str, ...]:
     leave a traced function.
 
     Args:
-        task: what is unlearned; its parameters are a dictionary of layers.
+        task: the unlearning task; its parameters are a dictionary of layers.
         num_layers: number of layers, from 1 to all.
 
     Returns:

@@ -130,7 +130,7 @@ def check_conditional(task: Task, what: str) -> None:
     """Raises unless the model of a task receives the label of an example.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         what: objective or method that gives it another label.
 
     Raises:
@@ -296,7 +296,7 @@ def named(
     Args:
         name: name of the objective.
         exponent: exponent of adaptive ascent.
-        task: what is unlearned, with its own objectives.
+        task: the unlearning task, with its own objectives.
         epsilon: epsilon of adaptive ascent.
 
     Returns:
@@ -333,7 +333,7 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
     """Both losses of one step, for `surgery_value_and_grad(..., has_aux=True)`.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         objective: forget objective.
 
     Returns:

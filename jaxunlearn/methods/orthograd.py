@@ -32,7 +32,7 @@ def orthograd(
     so running statistics stay as they are. It takes the memory of B gradients.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer; momentum and weight decay leave the right angle.
         objective: forget objective.
         exponent: exponent of adaptive ascent.

@@ -19,7 +19,7 @@ def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
     retain data make the original model.
 
     Args:
-        task: what is learned.
+        task: the learning task.
         optimizer: any optax optimizer.
 
     Example:
@@ -46,7 +46,7 @@ def finetune(task: Task, optimizer: optax.GradientTransformation) -> Method:
         theta <- theta - opt(grad L_r(theta)),   theta_0 of the original model
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
 
     Reference: Warnecke et al., Machine Unlearning of Features and Labels, NDSS 2023.

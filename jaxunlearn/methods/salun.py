@@ -45,7 +45,7 @@ def salun(
     decay.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         mask: the saliency mask, or a random control with as many parameters.
         fraction: share of the parameters that may move.
@@ -101,7 +101,7 @@ def salun_soft(
     one.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps over which `tau_t` decays.
         threshold: `tau_0`, the learning rate times the weight of the penalty; 0 is random labels.

@@ -24,7 +24,7 @@ def gradient_ascent(task: Task, optimizer: optax.GradientTransformation) -> Meth
     Running statistics stay as they are.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
 
     Reference: Thudi et al., Unrolling SGD, EuroS&P 2022.
@@ -51,7 +51,7 @@ def scalarization(
     """Descends `L_f + retain_weight L_r`: surgery with a multiplier that never moves.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         retain_weight: fixed multiplier of the retain loss.
         objective: forget objective.
@@ -74,7 +74,7 @@ def neggrad_plus(
     """NegGrad+: descends `a L_r - (1 - a) L_f`.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         retain_share: a, the weight of the retain loss.
 
@@ -96,7 +96,7 @@ def random_labels(
         descend  L(theta; forget, random labels) + L_r(theta)
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer.
         redraw: whether each visit of an example draws a new label, or all have the same one.
         exclude_true_label: whether the true label is never drawn.

@@ -75,7 +75,7 @@ def scrub(
     at first and then ever faster.
 
     Args:
-        task: what is unlearned; it needs outputs and a divergence.
+        task: the unlearning task; it needs outputs and a divergence.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps.
         num_max_steps: number of max steps at the start of a round.
@@ -191,7 +191,7 @@ def scrub_r(
     count.
 
     Args:
-        task: what is unlearned; it needs outputs, a divergence and labels.
+        task: the unlearning task; it needs outputs, a divergence and labels.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps, after which the weights are wound back.
         target_accuracy: wanted forget accuracy, in percent.

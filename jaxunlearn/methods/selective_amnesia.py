@@ -32,7 +32,7 @@ def selective_amnesia(
     The paper replays images from the original model; here the retain data are at hand.
 
     Args:
-        task: what is unlearned; it generates.
+        task: the unlearning task; it generates.
         optimizer: any optax optimizer.
         anchor_weight: weight of the elastic weights.
         retain_weight: weight of the replay.

@@ -57,7 +57,7 @@ def sfron(
     "R" the geometry too: one descent step of `alpha_t L_u + L_r` at a time.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer: the fast one.
         num_steps: T, the number of steps over which `alpha_t` decays.
         variant: the method, or an ablation.
@@ -170,7 +170,7 @@ def sfron_released(
     `sfron` has a floor.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: any optax optimizer, shared by both phases.
         num_steps: T, the number of steps over which alpha decays.
         alpha: first scale of the forget gradient.

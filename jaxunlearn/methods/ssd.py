@@ -66,7 +66,7 @@ def ssd(
     forgotten, a selection of 10 selects nothing. Choose it well below `(n_f + n_r) / n_f`.
 
     Args:
-        task: what is unlearned.
+        task: the unlearning task.
         optimizer: not used.
         num_steps: number of steps, which only measure: the weights are finished before the first.
         selection: smallest ratio of the two Fisher diagonals; alpha in the paper.

@@ -56,7 +56,7 @@ def unsir(
     evaluation mode. Only retain data write running statistics.
 
     Args:
-        task: what is unlearned; a classification task.
+        task: a classification task.
         optimizer: any optax optimizer, for both phases.
         num_steps: T, the number of steps.
         num_noise: M, the number of noise images; every impair step uses all of them.

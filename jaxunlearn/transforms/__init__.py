@@ -1,15 +1,14 @@
 # ruff: noqa: I001 (one import of each module)
-"""The core: both papers' update rules as optax transformations. Imports jax and optax only.
-
-Two ideas, and what goes with them:
+"""The core: the update rules of both papers as optax transformations. Imports jax and optax only.
 
 - *Surgery* (`surgery.py`): a multiplier weighs the retain loss against the forget loss and moves by
-  what each step did to the retain loss. `aggregation.py` holds the exact, two-gradient forms.
-- *Fast and slow weights* (`fast_slow.py`): a step is bent by the curvature of the retain loss.
-- *Saliency* (`saliency.py`): where to forget, and which examples to forget harder.
+  the change of the retain loss in each step. `aggregation.py` has the exact forms, from two
+  gradients.
+- *Fast and slow weights* (`fast_slow.py`): the curvature of the retain loss bends each step.
+- *Saliency* (`saliency.py`): masks of parameters, and weights of examples.
 
-Nothing here reduces across devices: gradients, losses and what `grad_fn` returns are global means.
-`axis_name` appears on the helpers that compute them.
+Nothing here reduces across devices: gradients, losses and the result of `grad_fn` are global means.
+The helpers that compute them take `axis_name`.
 
 The imports below are the one list of what `jaxunlearn` exports.
 """

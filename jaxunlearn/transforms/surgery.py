@@ -338,8 +338,7 @@ def surgery_value_and_grad(
     Args:
         losses_fn: `losses_fn(params, *args, **kwargs) -> LossPair` of scalar losses, or, with
             `has_aux`, `(LossPair, aux)`.
-        surgery: the `implicit_surgery` whose state `state` holds, as it stands in the chain: bare,
-            or inside `optax.inject_hyperparams`.
+        surgery: the `implicit_surgery` of the chain, bare or inside `optax.inject_hyperparams`.
         has_aux: whether `losses_fn` returns an auxiliary value besides the losses.
         axis_name: mapped axis for the means of losses and gradients, in `pmap` or `shard_map`.
 
