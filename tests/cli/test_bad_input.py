@@ -43,7 +43,7 @@ PRETRAIN = {
     "rate infinite": ("--training learning_rate=Infinity", "learning_rate", "is inf"),
     "rate in words": ("--training learning_rate=high", "'high', but must be of type float"),
     "momentum": ("--training momentum=2", "is 2.0, but must be in [0, 1]"),
-    "optimizer": ("--training optimizer=adam", "optimizer is 'adam'", "sgd, adamw"),
+    "optimizer": ("--training optimizer=adam", "is 'adam'", "sgd, adamw"),
     "schedule": ("--training learning_rate_schedule=cos", "'cos'", "constant, cosine"),
     "batch zero": ("--training retain_batch_size=0", "is 0, but must be positive"),
     "validation all": ("--validation-fraction 1", "below 1, got 1.0"),
@@ -159,11 +159,11 @@ SETTINGS = {
     "chained": ("eupmu_sfron", "estimator=exact", "'exact'", "same_batch, next_batch"),
     "objective": ("eupmu", "objective=up", "objective is 'up'", "ascent, adaptive_ascent"),
     "scalar objective": ("scalarization", "objective=up", "objective is 'up'"),
-    "optimizer": ("sfron", "optimizer=adam", "optimizer is 'adam'", "sgd, adamw"),
+    "optimizer": ("sfron", "optimizer=adam", "optimizer of method sfron is 'adam'", "sgd, adamw"),
     "schedule": ("sfron", "learning_rate_schedule=cos", "'cos'", "constant, cosine"),
     "alpha": ("sfron", "alpha_schedule=cos", "method sfron", "'cos'", "constant, cosine"),
-    "variant": ("sfron", "variant=S", "variant is 'S'", "SFR-on, FR-on, R-on, R"),
-    "redraw": ("random_labels", "redraw=never", "redraw is 'never'", "'every_epoch' or 'once'"),
+    "variant": ("sfron", "variant=S", "variant of method sfron is 'S'", "SFR-on, FR-on, R-on, R"),
+    "redraw": ("random_labels", "redraw=never", "is 'never'", "one of every_epoch, once"),
     "mask": ("salun", "fraction=1.5", "fraction of method salun is 1.5", "in [0, 1]"),
     "switch": ("eupmu", "log_loss=1", "log_loss of method eupmu is 1", "of type bool"),
     "fast steps": ("sfron", "num_fast_steps=0", "num_fast_steps", "is 0, but must be positive"),
@@ -260,7 +260,7 @@ def test_in_processes_of_their_own(here, pretrained, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
     words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "eupmu"]
     result = wait(start("unlearn", "run", *words, "--settings", "estimator=dual", cache=cache))
-    assert_refused(result, "estimator is 'dual'", "same_batch, next_batch, exact")
+    assert_refused(result, "estimator of method eupmu is 'dual'", "same_batch, next_batch, exact")
     assert not result.out
     result = wait(start("compare", "run", "--config", "none.toml", cache=cache))
     assert_refused(result, "none.toml cannot be read")

@@ -42,7 +42,7 @@ STUDIES = {
     "name": ("[methods.original]\nmethod = 'salun'", "cannot be named 'original'"),
     "path": ("[methods.'../x']\nmethod = 'salun'", "cannot be named '../x'"),
     "setting": ("[methods.salun]\nnum_steps = -1", "num_steps of method salun is -1"),
-    "choice": ("[methods.salun]\noptimizer = 'adam'", "method salun, optimizer is 'adam'"),
+    "choice": ("[methods.salun]\noptimizer = 'adam'", "optimizer of method salun is 'adam'"),
     "override": ("[methods.salun]\n[overrides.x.salun]", "name the request 'x'", "in quotes"),
     "override run": (
         *['[methods.salun]\n[overrides."random-0.1".sfron]', "name the run 'sfron'"],

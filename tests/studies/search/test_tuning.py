@@ -355,7 +355,7 @@ BAD = {
     ),
     "method type": ('method = "finetune"', "method = 3", "the method of run wild is 3"),
     "setting": ("[0.001, 1.0]", "'high'", "learning_rate of method finetune is 'high'"),
-    "optimizer": ("[0.001, 1.0]", "0.1\noptimizer = 'adam'", "optimizer is 'adam'"),
+    "optimizer": ("[0.001, 1.0]", "0.1\noptimizer = 'adam'", "is 'adam'"),
     "request": ("fraction = 0.1", "classes = [11]", "class 11 does not exist"),
     "validation": (
         *["[problem]\n", "[problem]\nvalidation_fraction = 0.0\n"],
