@@ -1,12 +1,16 @@
-"""Published unlearning methods: one per file, each a function from a task to a `Method`.
+"""Published unlearning methods: functions of a task and an optimizer, relatives in one file.
 
-    method = methods.eupmu(task, optax.sgd(1e-2, momentum=0.9), tolerance=0.01)
+    >>> from jaxunlearn import models, tasks
+    >>> model = models.create("mlp-tiny", 10)
+    >>> task = tasks.classification(model, image_shape=(8, 8, 1), num_classes=10)
+    >>> method = eupmu(task, optax.sgd(1e-2, momentum=0.9), tolerance=0.01)
+
     state = method.init(key, params, model_state, forget, retain)
     state, metrics = method.step(state, forget_batch, retain_batches)
 
-Every constructor takes the task and an optax optimizer, then its own settings by keyword. For
-configurations, `build` makes a method from flat settings, the optimizer's included. `register` adds
-a custom method, which is then like any of these.
+The settings of a method are keywords; their annotations hold their limits. For configurations,
+`build` makes a method from flat settings, including the optimizer's. `register` adds a custom
+method.
 """
 
 import dataclasses

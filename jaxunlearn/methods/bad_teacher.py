@@ -30,13 +30,6 @@ def bad_teacher(
     Raises:
         InputError: a task without outputs and divergence.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = bad_teacher(task, optax.adam(1e-4))
-
     Reference: Chundawat et al., Can Bad Teaching Induce Forgetting?, AAAI 2023.
     """
     distance = distance_from(task, "bad_teacher")

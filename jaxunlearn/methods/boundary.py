@@ -46,13 +46,6 @@ def boundary_shrinking(
 
     Raises:
         InputError: a task without outputs and divergence.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = boundary_shrinking(task, optax.sgd(1e-3))
     """
     predict_of(task, "boundary_shrinking")
     outputs_of(task, "boundary_shrinking")

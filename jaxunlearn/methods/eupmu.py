@@ -73,13 +73,6 @@ def eupmu(
 
     Raises:
         InputError: an unknown estimator or objective.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = eupmu(task, optax.sgd(0.01), tolerance=0.01)
     """
     forget_objective = objectives.named(objective, exponent, task)
     if estimator == "exact":

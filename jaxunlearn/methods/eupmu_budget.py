@@ -105,13 +105,6 @@ def eupmu_budget(
     Raises:
         InputError: an unknown objective.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = eupmu_budget(task, optax.sgd(0.01), num_steps=100, budget=0.5)
-
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025, for the multiplier; the choice
     of the tolerance is this library's.
     """

@@ -100,13 +100,6 @@ def eupmu_sfron(
     Raises:
         InputError: an unknown estimator, objective, mask or schedule, or no fast steps.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = eupmu_sfron(task, optax.sgd(0.01), num_steps=100)
-
     Reference: arXiv 2510.22124 and arXiv 2409.19732; the chain of both is this library's.
     """
     if num_fast_steps < 1:

@@ -65,13 +65,6 @@ def fisher_forgetting(
         max_variance: largest variance of the noise, where the retain data have no effect.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonal.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = fisher_forgetting(task, optax.identity(), alpha=1e-7)
-
     Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.
     """
     del optimizer, num_steps

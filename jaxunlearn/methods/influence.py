@@ -110,13 +110,6 @@ def influence(
         num_fisher_batches: largest m; it takes m times the memory of the parameters.
         fisher_batch_size: number of examples in a batch.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = influence(task, optax.identity(), alpha=2.0)
-
     Reference: Izzo et al., Approximate Data Deletion from Machine Learning Models, AISTATS 2021;
     Singh and Alistarh, WoodFisher, NeurIPS 2020; as a baseline in Jia et al., Model Sparsity Can
     Simplify Machine Unlearning, NeurIPS 2023.

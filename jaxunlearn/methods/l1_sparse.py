@@ -30,13 +30,6 @@ def l1_sparse(
         num_steps: T, the number of steps over which `gamma_t` decays.
         penalty: `gamma_0`, the first weight of the penalty; 0 is fine-tuning.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = l1_sparse(task, optax.sgd(0.01), num_steps=100, penalty=1e-3)
-
     Reference: Jia et al., Model Sparsity Can Simplify Machine Unlearning, NeurIPS 2023.
     """
     decay = schedule("linear", penalty, num_steps)

@@ -38,13 +38,6 @@ def cf_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
 
     Raises:
         InputError: parameters that are no dictionary, or more layers than there are.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = cf_k(task, optax.sgd(0.01), num_layers=1)
     """
     return _train_last(task, optimizer, last_layers(task, num_layers), lambda start: start.params)
 

@@ -37,13 +37,6 @@ def orthograd(
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = orthograd(task, optax.sgd(1e-3))
-
     Reference: Shamsian et al., Go Beyond Your Means: Unlearning with Per-Sample Gradient
     Orthogonalization (arXiv 2503.02312), 2025.
     """

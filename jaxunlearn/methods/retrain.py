@@ -21,13 +21,6 @@ def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
     Args:
         task: the learning task.
         optimizer: any optax optimizer.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = retrain(task, optax.sgd(0.1))
     """
 
     def loss_fn(

@@ -57,13 +57,6 @@ def salun(
 
     Raises:
         InputError: an unknown mask, `redraw` or objective.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = salun(task, optax.sgd(0.01), fraction=0.5)
     """
     arrange = arranged(mask)
     if objective == "random_labels":

@@ -56,13 +56,6 @@ def scalarization(
         retain_weight: fixed multiplier of the retain loss.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = scalarization(task, optax.sgd(0.01), retain_weight=3.0)
     """
     forget = objectives.named(objective, exponent, task)
     return descend(weighted(task, forget, LossPair(1.0, retain_weight)), optimizer)

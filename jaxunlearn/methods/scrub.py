@@ -90,13 +90,6 @@ def scrub(
 
     Raises:
         InputError: a task without outputs and divergence.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = scrub(task, optax.sgd(0.01), num_steps=100)
     """
     distance = distance_from(task, "scrub")
 

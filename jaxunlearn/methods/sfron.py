@@ -85,13 +85,6 @@ def sfron(
 
     Raises:
         InputError: an unknown variant, objective, mask or schedule, or no fast steps.
-
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = sfron(task, optax.sgd(0.01), num_steps=100, alpha=25.0)
     """
     if variant not in VARIANTS:
         raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")

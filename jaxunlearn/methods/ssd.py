@@ -73,13 +73,6 @@ def ssd(
         dampening: strength of the protection; lambda in the paper, larger spares more.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonals.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = ssd(task, optax.identity(), selection=2.0)
-
     Reference: Foster et al., Fast Machine Unlearning Without Retraining Through Selective Synaptic
     Dampening, AAAI 2024.
     """

@@ -71,13 +71,6 @@ def unsir(
     Raises:
         InputError: a task without outputs and divergence.
 
-    Example:
-        >>> from jaxunlearn import models
-        >>> from jaxunlearn.tasks import classification
-        >>> model = models.create("mlp-tiny", 10)
-        >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> method = unsir(task, optax.sgd(0.02), num_steps=100)
-
     Reference: Tarun et al., Fast Yet Effective Machine Unlearning, arXiv 2111.08947.
     """
     predict_of(task, "unsir")
