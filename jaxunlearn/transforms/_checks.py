@@ -59,6 +59,11 @@ def check_not_negative(value: jax.Array, name: str, what: str) -> None:
         raise InputError(f"{name} is {float(value):g}, but must not be negative with {what}.")
 
 
+def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
+    """`new` if the condition holds, else `old`, in the dtypes of `old` under x64 too."""
+    return optax.tree.cast_like(optax.tree.where(condition, new, old), old)
+
+
 def has_masked_nodes(tree: Any) -> bool:
     """Whether `optax.masked` (or `optax.multi_transform`) has taken leaves out of a tree."""
     return any(map(_is_masked, jax.tree.leaves(tree, is_leaf=_is_masked)))

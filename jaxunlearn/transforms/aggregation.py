@@ -51,6 +51,7 @@ from jaxunlearn.transforms._checks import (
     check_floating,
     check_like,
     check_not_negative,
+    chosen,
     missing,
     value_at,
     wide_scalar,
@@ -358,9 +359,8 @@ def famo(
         _, softmax_vjp = jax.vjp(jax.nn.softmax, state.logits)
         (gradient,) = softmax_vjp(state.log_losses - log_losses)
         step, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.logits)
-        moved = (state.logits + step, optimizer_state)
-        stay = (state.logits, state.optimizer_state)
-        logits, optimizer_state = optax.tree.where(state.count > 0, moved, stay)
+        moved, stay = (state.logits + step, optimizer_state), (state.logits, state.optimizer_state)
+        logits, optimizer_state = chosen(state.count > 0, moved, stay)
         shares = jax.nn.softmax(logits) / (losses + epsilon)
         shares = shares / jnp.sum(shares)
         count = optax.safe_increment(state.count)

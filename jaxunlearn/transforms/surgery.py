@@ -43,6 +43,7 @@ import optax
 from jaxunlearn.transforms._checks import (
     check_floating,
     check_not_negative,
+    chosen,
     has_masked_nodes,
     missing,
     nodes,
@@ -229,7 +230,7 @@ def implicit_surgery(
         )
         value = state.multiplier + change
         value = jnp.maximum(value, 0.0) if project else value
-        value, optimizer_state = optax.tree.where(
+        value, optimizer_state = chosen(
             usable, (value, optimizer_state), (state.multiplier, state.optimizer_state)
         )
         return state._replace(multiplier=value, optimizer_state=optimizer_state)

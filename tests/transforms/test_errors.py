@@ -111,7 +111,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a state restored as dicts": (
         lambda: loss_weights(surgery().init(PARAMS)._asdict()),
-        "holds no .*NamedTuples.*restored",
+        "holds no .*NamedTuples.*restore",
     ),
     # surgery_value_and_grad
     "no state": (
