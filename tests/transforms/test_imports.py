@@ -1,6 +1,7 @@
 """The core needs jax and optax, and nothing else."""
 
 import ast
+import doctest
 import pathlib
 import subprocess
 import sys
@@ -103,5 +104,9 @@ saliency_mask fisher_diagonal fisher_ratio_mask top_fraction_mask adaptive_weigh
 
 @pytest.mark.parametrize("name", PUBLIC.split())
 def test_public_names_are_there_and_documented(name: str) -> None:
+    """Each in an example of its own docstring, or in one of its module that compares several."""
     assert name in jaxunlearn.__all__
-    assert ">>>" in getattr(jaxunlearn, name).__doc__ or name == "InputError"
+    value = getattr(jaxunlearn, name)
+    texts = (value.__doc__, sys.modules[value.__module__].__doc__)
+    examples = [e for text in texts for e in doctest.DocTestParser().get_examples(text or "")]
+    assert any(name in example.source for example in examples) or name == "InputError"
