@@ -42,7 +42,7 @@ from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
 from jaxunlearn.training.compilation import compilation_seconds
-from jaxunlearn.training.groups import Member, run_many
+from jaxunlearn.training.groups import Member, at_once, run_many
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Weights
 
@@ -110,7 +110,7 @@ def sweep(name: str, kind: str) -> Row:
     members = [Member(each, 0, start, forget, retain) for each in numbers]
 
     def together() -> Any:
-        return list(run_many(program, members, num_steps=steps, most=RUNS))
+        return list(run_many(program, members, num_steps=steps, most=at_once(RUNS)))
 
     def one_by_one() -> Any:
         outcomes = [

@@ -397,7 +397,7 @@ def ulira(
         folder: a new folder for the shadow models; the same command continues it.
         config: the TOML file of a study with a random request: see experiments/configs.
         shadows: how many shadow models; 16, 64 or 256 by the size of the model.
-        group_size: how many are trained at once; 1 is fastest for convolutions on CPUs.
+        group_size: number of shadow models in a group: on accelerators they train at once.
         fpr: false-positive rates at which the true-positive rate is reported.
         epsilon: also bound epsilon from below; needs jaxunlearn[audit].
         data_dir: where prepared data is, if not where the file says.
@@ -445,8 +445,7 @@ def sweep(
         trials: how many random settings to draw; without it, every one of the grid is tried.
         seeds: of the runs' data order; that of the pretraining by default.
         retrained: the folder of the retrained model, itself evaluated before, for the distances.
-        group_size: how many runs share one compiled program and run at once, or fewer where the
-            memory holds no more.
+        group_size: largest number of runs at once on an accelerator; on CPUs runs take turns.
         shard: i/n runs the i-th of n shares, for job arrays.
         data_dir: where prepared data is, if not where the run says.
     """

@@ -162,7 +162,8 @@ def train(
     return [each.weights for each in finished]
 
 
-def _chosen(pool: Arrays, positions: np.ndarray) -> Arrays:
+@jax.jit
+def _chosen(pool: Arrays, positions: jax.Array) -> Arrays:
     return {name: values[positions] for name, values in pool.items()}
 
 
