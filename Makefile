@@ -49,8 +49,8 @@ bench: $(INSTALLED)  ## the cost of a step, of many runs as one program, and how
 	$(BIN)/python experiments/benchmarks/many_at_once.py mlp vit resnet
 	$(BIN)/python experiments/benchmarks/growth.py
 
-clean:  ## remove the environment and all runs
-	rm -rf $(VENV) $(RUNS)
+clean:  ## remove the environment, all runs, the site and the distributions
+	rm -rf $(VENV) $(RUNS) site dist
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'

@@ -1,13 +1,15 @@
-"""The page of results, docs/results.md, and its first picture, docs/gaps.png.
+"""The page of results, docs/results.md, its first picture, docs/gaps.png, and the demo in README.
 
     python experiments/results_page.py
 
-writes both. The text is in `results_page.md`; its numbers are calls that read `results/*.json`, so
-none can differ from its file.
+writes all three. The text is in `results_page.md`; its numbers are calls that read
+`results/*.json`, so none can differ from its file.
 """
 
 import functools
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from jaxunlearn.studies.report.numerals import spread
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
+README = HERE.parent / "README.md"
+DEMO = re.compile(r"(<!-- demo -->\n).*(<!-- end of the demo -->)", re.DOTALL)
 METRICS = {
     "FA": "forget_accuracy",
     "RA": "retain_accuracy",
@@ -34,6 +38,7 @@ METRICS = {
     "gap": "five_part_gap",
     "five-part gap": "five_part_gap",
     "% of retraining": "share_of_retraining",
+    "weights moved, %": "weights_moved",
     "seen, %": "generated_forget_accuracy",
     "others seen, %": "generated_retain_accuracy",
     "Frechet / original": "frechet_ratio",
@@ -186,6 +191,24 @@ def page() -> str:
     return text.render() + "\n"
 
 
+def readme() -> str:
+    """README with the demo's headline and the table of its first request."""
+    demo = result("digits_demo")
+    request, found = next(iter(demo["requests"].items()))
+    titles = [
+        title
+        for title in ("FA", "RA", "TA", "gap", "JS", "weights moved, %", "% of retraining")
+        if any(METRICS[title] in run["metrics"] for run in found["runs"].values())
+    ]
+    lines = [textwrap.fill(f"*{demo['headline']}*", 118) + "\n"] if "headline" in demo else []
+    seeds = ", ".join(map(str, demo["seeds"]))
+    lines.append(f"Request `{request}`, pretraining seeds {seeds}:\n")
+    lines.append(table("digits_demo", request, titles, list(found["runs"])))
+    block = "\n".join(lines)
+    return DEMO.sub(lambda match: f"{match[1]}\n{block}\n\n{match[2]}", README.read_text("utf-8"))
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    README.write_text(readme(), "utf-8")
     draw_gaps(PAGE.with_name("gaps.png"))

@@ -86,6 +86,7 @@ def test_a_changed_figure_is_found() -> None:
 
 
 def test_the_page_of_results_is_up_to_date() -> None:
-    assert results_page.page() == results_page.PAGE.read_text("utf-8"), (
+    written = [results_page.PAGE.read_text("utf-8"), results_page.README.read_text("utf-8")]
+    assert written == [results_page.page(), results_page.readme()], (
         "run `python experiments/results_page.py`"
     )
