@@ -14,7 +14,7 @@ _TEACHER_CHILD = 5  # of the run's key
 def bad_teacher(
     task: Task, optimizer: optax.GradientTransformation, *, retain_weight: NotNegative = 1.0
 ) -> Method:
-    """Descends the divergence from a random network on forget data, from the original on retain.
+    """Imitates a random network on the forget data, and the original model on the retain data.
 
         L = mean_{i in forget} KL(random(x_i) || student(x_i))
             + retain_weight mean_{j in retain} KL(original(x_j) || student(x_j))

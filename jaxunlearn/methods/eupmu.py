@@ -39,7 +39,7 @@ def eupmu(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends `L_f + lambda L_r`, with lambda moved by the change of the retain loss in each step.
+    """Descends `L_f + lambda L_r`; the change of the retain loss in each step moves lambda.
 
         dtilde = (phi(L_r(theta_t)) - phi(L_r(theta_{t+1}))) / step_size + tolerance
         lambda <- max(lambda - Adam(dtilde), 0)

@@ -69,7 +69,7 @@ def eupmu_budget(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """EUPMU whose tolerance is the rest of a budget, divided by the remaining steps.
+    """EUPMU under a budget of retain accuracy, which sets the tolerance of every step.
 
         L_max = ln 2 (e_0 + budget / 100),    e_0 the retain error of the original model
         tolerance_t = (L_max - M_t) / (T - t),    M_t a moving average of the retain loss

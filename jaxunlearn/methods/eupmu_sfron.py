@@ -52,7 +52,7 @@ def eupmu_sfron(
     mask_batch_size: Count = 32,
     num_mask_batches: CountOrZero = 0,
 ) -> Method:
-    """Surgery of the forget step, then retain steps of the fast weights, then the multiplier.
+    """EUPMU and SFR-on chained: surgery of the forget step, retain steps, then the multiplier.
 
         d = grad (L_f + lambda L_r);   theta_0 = theta - forget_learning_rate clip(m * alpha_t d)
         theta_{i+1} = theta_i - opt(grad L_r(theta_i))

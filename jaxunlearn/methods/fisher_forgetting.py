@@ -49,13 +49,13 @@ def fisher_forgetting(
     max_variance: NotNegative = 1e-2,
     fisher_batch_size: Count = 32,
 ) -> Method:
-    """`theta + noise`, with the variance `min(alpha F_r^(-1/2), max_variance)`, in one shot.
+    """Adds noise to the weights that matter little to the retain data, in one shot.
 
-        theta' = theta + (lambda sigma^2)^(1/4) F_r^(-1/4) n,   n ~ N(0, I)
+        theta' = theta + sqrt(min(alpha F_r^(-1/2), max_variance)) n,   n ~ N(0, I)
 
-    in the paper, so `alpha = (lambda sigma^2)^(1/2)`; F_r is the diagonal of the Fisher information
-    of the retain data, from the gradients of single examples at their own labels, in evaluation
-    mode. The forget data are not used.
+    The paper's noise is `(lambda sigma^2)^(1/4) F_r^(-1/4) n`, so `alpha = (lambda sigma^2)^(1/2)`.
+    F_r is the diagonal of the Fisher information of the retain data, from the gradients of single
+    examples at their own labels, in evaluation mode. The forget data are not used.
 
     Args:
         task: the unlearning task.

@@ -93,8 +93,9 @@ def influence(
     num_fisher_batches: Count = 64,
     fisher_batch_size: Count = 32,
 ) -> Method:
-    """`theta + alpha / n (F + damping I)^-1 sum_f grad l`, by WoodFisher's recursion, in one shot.
+    """Influence unlearning (IU): takes back the influence of the forget examples, in one shot.
 
+        theta' = theta + alpha / n (F + damping I)^-1 sum_f grad l,   by WoodFisher's recursion
         F = 1/m sum_j g_j g_j^T,   g_j the gradient of the mean loss of a batch of retain data
 
     Gradients are taken in evaluation mode, without augmentation. The batches are drawn from the

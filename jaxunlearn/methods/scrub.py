@@ -57,7 +57,7 @@ def scrub(
     distillation_weight: NotNegative = 0.5,
     task_weight: NotNegative = 1.0,
 ) -> Method:
-    """Rounds of steps away from the teacher on forget data, then toward it on retain data.
+    """SCRUB: rounds of steps away from the teacher on forget data, then toward it on retain data.
 
         max step    minimise  L_f = - mean_i KL(teacher(x_i) || student(x_i))         on forget data
         min step    minimise  L_r = distillation_weight mean_i KL(teacher(x_i) || student(x_i))
@@ -171,7 +171,7 @@ def scrub_r(
     distillation_weight: NotNegative = 0.5,
     task_weight: NotNegative = 1.0,
 ) -> Method:
-    """SCRUB, and at the last step the weights of the round nearest to a target forget accuracy.
+    """SCRUB+R: SCRUB, then the weights of the round nearest to a target forget accuracy.
 
         a_k = mean accuracy on the forget batches over the min steps of round k, each before it
         theta_T = the weights at the end of round argmin_k |a_k - target_accuracy|

@@ -46,7 +46,7 @@ def sfron(
     mask_batch_size: Count = 32,
     num_mask_batches: CountOrZero = 0,
 ) -> Method:
-    """One masked forget step, then retain steps of the fast weights, which the weights follow.
+    """SFR-on: one masked forget step, then retain steps of fast weights, which the weights follow.
 
         g = clip(m * alpha_t grad L_u),   L_u = -mean_i c_i l_i,   m = 1[F_f / F_r >= threshold]
         c_i ~ 1 / (l_i^exponent + epsilon)

@@ -57,8 +57,9 @@ def ssd(
     dampening: NotNegative = 1.0,
     fisher_batch_size: Count = 32,
 ) -> Method:
-    """`theta_i min(dampening F_all / F_f, 1)` where `F_f > selection F_all`, in one shot.
+    """Selective synaptic dampening (SSD): shrinks the weights of the forget data, in one shot.
 
+        theta_i <- theta_i min(dampening F_all / F_f, 1)   where F_f > selection F_all
         F = mean (grad l)^2, of single examples, in evaluation mode
         F_all = (n_f F_f + n_r F_r) / (n_f + n_r)
 
