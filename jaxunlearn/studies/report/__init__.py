@@ -1,6 +1,6 @@
-"""From a study folder to something people read: Markdown, one HTML page, JSON, a terminal table.
+"""Reports of a study folder: Markdown, one HTML page, JSON, a table for the terminal.
 
-Reading needs only files that the commands wrote; no model is run here.
+They are made from the files that the commands wrote, without running a model.
 """
 
 import json
@@ -26,21 +26,21 @@ def write_report(
 ) -> dict[str, Path]:
     """Writes `report.md`, `report.html` and `results.json` into a study folder.
 
-    Finished runs are reported, runs under way and diverged ones are listed. The files follow from
-    the records of the runs alone, and are replaced only when all of them could be made.
+    Unfinished and diverged runs are listed. The files depend on the records of the runs alone, and
+    are replaced only when all of them could be made.
 
     Args:
         study_folder: the folder with `study.json` and the runs.
-        rank_by: the metric to rank the methods by; by default the five-part gap, where there are
+        rank_by: the metric that ranks the methods; by default the five-part gap, if there are
             enough seeds.
 
     Returns:
-        The paths written, by "markdown", "html" and "json".
+        The written paths, by "markdown", "html" and "json".
 
     Raises:
         InputError: if `study.json` is missing, a file is malformed (it is named), runs or the
-            shadow models of U-LiRA come from different protocols, or the ranking that was asked for
-            cannot be made.
+            shadow models of U-LiRA come from different protocols, or the methods cannot be ranked
+            by this metric.
     """
     folder = Path(study_folder)
     read_json(folder / "study.json")  # a folder without one gets no lock either

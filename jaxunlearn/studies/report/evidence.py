@@ -1,4 +1,4 @@
-"""The evidence for people: a table in Markdown and three pictures a request."""
+"""The report of the evidence: a table in Markdown and three pictures for each request."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ _PARTS = ("forget", "test")
 Entries = list[dict[str, Any]]
 
 MEANINGS = """\
-FA after 0, 1 and 5 epochs: accuracy on the forget data when the model is trained on them. Probe:
-accuracy on forget examples of a logistic regression on the inputs of the last dense layer, which
-learned from retain examples and the other half of the forget examples. ECE (percentage points) and
+FA after 0, 1 and 5 epochs: accuracy on the forget data while the model is trained on them. Probe:
+accuracy on forget examples of a logistic regression on the inputs of the last dense layer, trained
+on retain examples and the other half of the forget examples. ECE (percentage points) and
 Brier score (0 to 2): calibration. Worst class: the class of the test data that lost most against
 the retrained model, in percentage points. Disagreement: share of examples for which the retrained
 model predicts another class, in percent. Means over the seeds with 95% intervals. Nothing here is
-good or bad in itself: the retrained model's value is the goal, and a second retrained model's shows
-how much of a difference is chance."""
+good or bad in itself: the value of the retrained model is the goal, and the value of a second
+retrained model shows how much of a difference is chance."""
 
 
 def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
     and `-disagreement.png`.
 
     Args:
-        folder: of the study.
+        folder: the folder of the study.
         report: the content of `evidence.json`.
 
     Raises:
@@ -63,14 +63,7 @@ def by_request(report: dict[str, Any]) -> dict[str, dict[str, Entries]]:
 
 
 def render_markdown(report: dict[str, Any]) -> str:
-    """The evidence as Markdown, one table a request.
-
-    Args:
-        report: the content of `evidence.json`.
-
-    Returns:
-        The text, ending with a newline.
-    """
+    """The evidence as Markdown, one table for each request."""
     lines = [f"# Evidence: {escape(report['title'])}", "", *MEANINGS.splitlines()]
     for request, models in by_request(report).items():
         titles, rows = evidence_rows(report, models)
@@ -85,14 +78,11 @@ def render_markdown(report: dict[str, Any]) -> str:
 def evidence_rows(
     report: dict[str, Any], models: dict[str, Entries]
 ) -> tuple[list[str], list[list[str]]]:
-    """The evidence on one request as texts.
+    """The titles of the columns, and for each model its name and its cells as texts.
 
     Args:
         report: the content of `evidence.json`.
         models: the entries of one request, from `by_request`.
-
-    Returns:
-        The titles of the columns, and for each model its name and its cells.
     """
     last = report["relearning"]["epochs"]
     titles = [f"FA after {epoch}" for epoch in (0, 1, last)]

@@ -1,9 +1,9 @@
-"""What other commands found on a study, where it lies in the study's folder.
+"""Findings of other commands on a study, read from its folder.
 
-    STUDY/evidence.json           of `jaxunlearn evidence STUDY`
-    STUDY/ulira/ulira.json        of `jaxunlearn ulira STUDY/ulira --config ...`
+    STUDY/evidence.json           written by `jaxunlearn evidence STUDY`
+    STUDY/ulira/ulira.json        written by `jaxunlearn ulira STUDY/ulira --config ...`
 
-Findings on other weights, data or settings than those of the study's runs are not mixed in.
+Findings on other weights, data or settings than the study's are left out or refused.
 """
 
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ ULIRA_FOLDER = "ulira"
 
 @dataclass(frozen=True)
 class Extras:
-    """What was found on a study beside its runs.
+    """Findings on a study beside its runs.
 
     Attributes:
         evidence: the content of `evidence.json`, or None.
-        entries: its entries of the study's present runs, by request and then by name.
-        without_evidence: how many runs of the study have none.
+        entries: evidence on the present runs of the study, by request and then by name.
+        without_evidence: number of runs of the study without evidence.
         ulira: the content of `ulira.json`, or None.
     """
 
@@ -38,20 +38,15 @@ class Extras:
     ulira: dict[str, Any] | None = None
 
     def ulira_on(self, request: str) -> dict[str, Any] | None:
-        """The results of U-LiRA, if it was this request that it attacked."""
+        """The results of U-LiRA, if it attacked this request."""
         matches = self.ulira is not None and request == f"random-{self.ulira['fraction']!r}"
         return self.ulira if matches else None
 
 
 def read_extras(study: Study) -> Extras:
-    """Reads what lies in a study's folder.
+    """Reads the findings on a study.
 
-    Args:
-        study: the study.
-
-    Returns:
-        The findings. Evidence on weights that were trained anew since, or on runs that are gone, is
-        left out.
+    Evidence on weights that were trained again since, or on runs that are gone, is left out.
 
     Raises:
         InputError: a file is malformed, or U-LiRA attacked another problem or other settings.
@@ -81,7 +76,7 @@ def _trained(study: Study, run: Run) -> Path:
 
 
 def _weights(folder: Path) -> str | None:
-    """The fingerprint of a run's weights, where it is on record."""
+    """The recorded fingerprint of a run's weights, if any."""
     path = folder / "done.json"
     return read_json(path).get("weights") if path.exists() else None
 
@@ -120,14 +115,7 @@ def _config(run: Run) -> dict[str, Any]:
 
 
 def multiplier_settings(run: Run) -> tuple[str, dict[str, Any]] | None:
-    """The method and the settings of a run that chooses a multiplier, or None.
-
-    Args:
-        run: a finished run.
-
-    Returns:
-        The method's name and all its settings, "estimator" among them.
-    """
+    """The method of a run and all its settings, or None if it chooses no multiplier."""
     config = _config(run)
     settings = config.get("settings")
     if not isinstance(settings, dict) or "estimator" not in settings:
@@ -140,6 +128,7 @@ def _check_same(run: Path, ours: dict[str, Any], other: Path, theirs: dict[str, 
     if difference is not None:
         name, here, there = difference
         raise InputError(
-            f"{run} and {other} come from different protocols, and cannot be in one report: {name} "
-            f"is {here} in the first, but {there} in the second; move one of them out of the study."
+            f"{run} and {other} come from different protocols, but must be alike in one report: "
+            f"{name} is {here} in the first, but {there} in the second; move one of them "
+            "out of the study."
         )

@@ -56,15 +56,12 @@ def _guards(study: Study, request: str) -> list[str]:
 
 
 def render_markdown(study: Study, tables: list[Table], extras: Extras) -> str:
-    """Writes the report as Markdown.
+    """Renders the report as Markdown.
 
     Args:
         study: the study.
-        tables: one for each request.
-        extras: what other commands found on it.
-
-    Returns:
-        The text, ending with a newline.
+        tables: the table of each request.
+        extras: the findings of other commands on the study.
     """
     lines = [f"# {escape(study.title)}", ""]
     lines += [f"- **{escape(name)}:** {escape(text)}" for name, text in facts(study)]

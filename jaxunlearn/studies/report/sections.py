@@ -6,7 +6,7 @@ nothing to show.
 
 import base64
 import io
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,5 +229,10 @@ def samples(found: Samples | None) -> dict[str, Any]:
         return data_url(file.getvalue(), "png")
 
     heads = [(name, len(list(same))) for name, same in groupby(found.columns)]
-    rows = {name: [as_png(image) for image in images] for name, images in found.rows.items()}
-    return {"heads": heads, "rows": rows, "columns": found.columns, "forgotten": found.forgotten}
+    return {
+        "heads": heads,
+        "first": {0, *accumulate(span for _, span in heads)},
+        "columns": found.columns,
+        "forgotten": found.forgotten,
+        "rows": {name: [as_png(image) for image in images] for name, images in found.rows.items()},
+    }

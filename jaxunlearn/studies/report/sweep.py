@@ -1,13 +1,13 @@
 """The report of a sweep: the front of forgetting against utility, from the cells' files.
 
-Both are seen on data that a choice may see: the utility is the validation accuracy, and the forget
-error is how far the forget accuracy is from that of unseen data,
+Both are measured on data that a choice may use: the utility is the validation accuracy, and the
+forget error is the distance of the forget accuracy to the accuracy on unseen data,
 
     |FA - U|,   U = the original's validation accuracy, or 0 where whole classes are forgotten,
 
 in percentage points, means over the seeds. The hypervolume is counted from the original model's
-forget error and a validation accuracy 10 points below the original's: a setting that is worse than
-that in either adds nothing.
+forget error and a validation accuracy 10 points below the original's: a setting that is worse in
+either adds nothing.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _SHOWN = {
 
 
 def cell_file(settings: Mapping[str, float], seed: int) -> str:
-    """The name of the file of a run, which follows from its settings and its seed alone.
+    """The file name of a run: its settings and its seed determine it.
 
     Example:
         >>> cell_file({"alpha": 1.0, "momentum": 0.9}, seed=7)
@@ -53,10 +53,10 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
     """Writes `report.md`, `results.json` and `front.svg` into the folder of a sweep.
 
     Args:
-        folder: with `sweep.json` and the cells, not all of which need be finished.
+        folder: the folder of the sweep; some cells may be unfinished.
 
     Returns:
-        The paths written, by "markdown", "json" and "picture".
+        The written paths, by "markdown", "json" and "picture".
 
     Raises:
         InputError: a file is missing or malformed.
@@ -76,7 +76,7 @@ def write_sweep_report(folder: Path) -> dict[str, Path]:
 
 
 def _front(found: dict[str, Any]) -> tuple[Any, ...]:
-    """What `draw_front` draws of a sweep."""
+    """The arguments of `draw_front` for a sweep."""
     shown = [row for row in found["settings"] if row["in_picture"]]
     points = [(row["validation_accuracy"], row["forget_error"]) for row in shown]
     references = {"original": found["original"], "retrain": found["retrained"]}
@@ -91,16 +91,16 @@ def _front(found: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    """What the finished cells say.
+    """The results of the finished cells.
 
     Args:
-        folder: of the sweep.
+        folder: the folder of the sweep.
         plan: the content of its `sweep.json`.
 
     Returns:
-        A dict that `json.dumps` accepts: what was swept, every setting with its means over the
-        seeds, its forget error and whether it is on the front, what diverged, and the hypervolume
-        with its reference.
+        A dict that `json.dumps` accepts: the plan, every setting with its means over the seeds, its
+        forget error and whether it is on the front, the diverged cells, and the hypervolume with
+        its reference.
 
     Raises:
         InputError: a cell is malformed.
@@ -108,7 +108,7 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
     unseen, identity = plan["unseen_accuracy"], plan["identity"]
     by_setting: dict[str, list[dict[str, Any]]] = {}
     diverged: list[str] = []
-    names: tuple[str, ...] = ()  # of the metrics, the same in all cells
+    names: tuple[str, ...] = ()  # names of the metrics, the same in all cells
     finished = 0
     for name in plan["cells"]:
         if not (folder / "cells" / name).exists():
@@ -117,8 +117,9 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         check_record(folder / "cells" / name, cell, SweepCell)
         if cell_file(cell["settings"], cell["seed"]) != name:
             raise InputError(
-                f"{folder / 'cells' / name} is of other settings or another seed than its name "
-                "tells; delete it and run the sweep again."
+                f"the name of {folder / 'cells' / name} belongs to other settings or another seed, "
+                f"but must be {cell_file(cell['settings'], cell['seed'])}; delete it and run the "
+                "sweep again."
             )
         finished += 1
         if cell.get("metrics"):
@@ -176,14 +177,7 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def render_sweep(found: dict[str, Any]) -> str:
-    """Writes the report as Markdown.
-
-    Args:
-        found: from `aggregate`.
-
-    Returns:
-        The text, ending with a newline.
-    """
+    """The report as Markdown, from the result of `aggregate`."""
     reference, rows = found["reference"], found["settings"]
     front = [row for row in rows if row["on_front"]]
     outside = sum(not row["in_picture"] for row in rows) or "none"
@@ -209,9 +203,9 @@ def render_sweep(found: dict[str, Any]) -> str:
         "![Forget error against validation accuracy](front.svg)",
         "",
         "To the right: validation accuracy, higher is better. Upwards: forget error, the distance "
-        f"of the forget accuracy to {found['unseen_accuracy']:.2f}%, which unseen data would have; "
-        "lower is better. Filled: settings that no other one beats in both. Hollow: the others. "
-        f"Shaded: the hypervolume. Cross: the original model. Outside the picture: {outside}."
+        f"of the forget accuracy to {found['unseen_accuracy']:.2f}%, the accuracy on unseen data; "
+        "lower is better. Filled: settings that no other setting beats in both. Hollow: the others."
+        f" Shaded: the hypervolume. Cross: the original model. Outside the picture: {outside}."
         + (" Diamond: the retrained model." if found["retrained"] is not None else ""),
         "",
     ]
@@ -226,7 +220,7 @@ def render_sweep(found: dict[str, Any]) -> str:
             digits += [f"{row[key]:.{3 if key.startswith('js') else 2}f}" for key in shown]
             rows.append([*digits, str(row["seeds"]), f"{row['seconds']:.2f}"])
         lines += table(titles, rows, left=0)
-        lines += ["", "Means over the seeds; seconds are a run's share of its group's time."]
+        lines += ["", "Means over the seeds; seconds are the time of a group over its runs."]
     if found["diverged"]:
         lines += ["", f"Diverged: {'; '.join(found['diverged'])}."]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,5 @@
-"""What the blind tuner found: the settings as TOML, and a table that shows what blindness costs."""
+"""Results of the blind tuner: the settings as TOML, and a table with the cost of blindness."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,7 @@ FILE = "tuning.json"
 
 
 def read_tuning(folder: Path) -> dict[str, Any]:
-    """What a search has found so far.
-
-    Args:
-        folder: with `tuning.json`.
-
-    Returns:
-        Its content.
+    """The content of the `tuning.json` of a search, finished or not.
 
     Raises:
         InputError: the file is missing or malformed.
@@ -33,14 +26,12 @@ def read_tuning(folder: Path) -> dict[str, Any]:
 
 
 def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
-    """What blindness costs.
+    """The five-part gaps of the setting chosen blind and of the best setting.
+
+    Their difference is the regret. It is unknown (None) without retrained models.
 
     Args:
-        trials: of one run, the best target first.
-
-    Returns:
-        The five-part gaps of the setting chosen blind and of the best one, whose difference is the
-        regret; None if no retrained models were made.
+        trials: the trials of one run, the best target first.
 
     Example:
         >>> regret([{"target": 1.0, "five_part_gap": 3.0}, {"target": 2.0, "five_part_gap": 2.5}])
@@ -52,14 +43,7 @@ def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
 
 
 def without_choice(record: dict[str, Any]) -> list[str]:
-    """The runs that no setting was found for: the best trial diverged, from one seed or all.
-
-    Args:
-        record: the content of `tuning.json`.
-
-    Returns:
-        "REQUEST NAME" of each.
-    """
+    """The runs, as "REQUEST NAME", whose best trial diverged with one seed or all."""
     return [
         f"{request} {name}"
         for request, runs in record["found"].items()
@@ -69,14 +53,12 @@ def without_choice(record: dict[str, Any]) -> list[str]:
 
 
 def chosen_toml(record: dict[str, Any]) -> str:
-    """The settings chosen blind, as overrides for a study's configuration.
+    """The settings chosen blind, as TOML overrides for the configuration of a study.
 
-    Args:
-        record: the content of `tuning.json`.
-
-    Returns:
-        TOML, with the targets (and gaps, if known) as comments; runs without a choice are named.
+    Targets, known gaps and the runs without a choice are in comments.
     """
+    import tomli_w
+
     lines = []
     for request, runs in record["found"].items():
         for name, found in runs.items():
@@ -88,20 +70,16 @@ def chosen_toml(record: dict[str, Any]) -> str:
             gaps = regret(trials)
             if gaps is not None:
                 comment += f"; five-part gap {gaps[0]:.2f}, tuned by the oracle {gaps[1]:.2f}"
-            lines += [comment, f"[overrides.{_toml(request)}.{_toml(name)}]"]
-            lines += [f"{key} = {_toml(v)}" for key, v in trials[0]["settings"].items()]
-            lines.append("")
+            chosen = {"overrides": {request: {name: trials[0]["settings"]}}}
+            lines += [comment, tomli_w.dumps(chosen)]
     return "\n".join(lines)
 
 
 def render_tuning(folder: Path) -> "RichTable":
-    """The targets of a search, and the five-part gaps of blind and oracle tuning if they are known.
+    """The targets of a search, and the five-part gaps of blind and oracle tuning if known.
 
     Args:
-        folder: with `tuning.json`.
-
-    Returns:
-        A `rich.table.Table`.
+        folder: the folder of the search.
 
     Raises:
         InputError: the file is missing or malformed.
@@ -111,9 +89,9 @@ def render_tuning(folder: Path) -> "RichTable":
 
     found = read_tuning(folder)["found"]
     rendered = Table(
-        caption="tuned: how many numbers were drawn; target: |RA - RA0| + |VA - VA0| + |FA - U| "
-        "in points, seen by the tuner; gap: five-part gap to the retrained model, not seen; "
-        "regret: what blindness costs",
+        caption="tuned: number of tuned settings; target: |RA - RA0| + |VA - VA0| + |FA - U| "
+        "in points, known to the tuner; gap: five-part gap to the retrained model, unknown to it; "
+        "regret: the cost of blindness",
         box=box.SIMPLE_HEAD,
         show_edge=False,
     )
@@ -135,11 +113,6 @@ def render_tuning(folder: Path) -> "RichTable":
 
 def _best_diverged(trials: list[dict[str, Any]]) -> bool:
     return "diverged" in trials[0]
-
-
-def _toml(value: Any) -> str:
-    """A value, or a quoted key, as TOML has it: JSON that leaves other letters as they are."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _median(trials: list[dict[str, Any]]) -> float:

@@ -1,4 +1,4 @@
-"""What U-LiRA found, for people: a table in Markdown, ROC curves, and histograms."""
+"""The report of U-LiRA: a table in Markdown, ROC curves, and histograms."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from jaxunlearn.studies.report.markdown_text import escape, table
 from jaxunlearn.studies.report.plots import draw_roc, draw_shares, panels, picture
 
 _NAMES = {"retrain": "Retrained", "original": "Original"}
-_TARGETS = {"retrain": "never seen, too", "original": "learned"}
+_TARGETS = {"retrain": "also never seen", "original": "learned"}
 _COLUMNS, ENOUGH_SHADOWS = 3, 16
 
 
@@ -22,10 +22,10 @@ def write_ulira_report(
     """Writes `ulira.md`, `ulira_roc.png` and `ulira_confidence.png`.
 
     Args:
-        folder: where to.
+        folder: the folder to write to.
         report: the content of `ulira.json`.
-        confidences: logit-scaled, by the name of the model: where the target was unlearned, and
-            where it was never seen.
+        confidences: logit-scaled confidences by the name of the model: in targets that the model
+            unlearned, and in targets that it has never seen.
 
     Raises:
         InputError: the files cannot be written.
@@ -36,14 +36,7 @@ def write_ulira_report(
 
 
 def render_markdown(report: dict[str, Any]) -> str:
-    """The results as a Markdown table, with what to know to read it.
-
-    Args:
-        report: the content of `ulira.json`.
-
-    Returns:
-        The text, ending with a newline.
-    """
+    """The results as a Markdown table with its explanation, from the content of `ulira.json`."""
     bound, (titles, rows) = _has_bound(report), ulira_rows(report)
     named = [
         [f"*{_NAMES[name]}*" if name in _NAMES else escape(name), *cells] for name, *cells in rows
@@ -54,10 +47,10 @@ def render_markdown(report: dict[str, Any]) -> str:
         f"{report['shadows']} shadow models ({escape(report['model'])} on "
         f"{escape(report['dataset'])}), "
         f"{report['targets']} target examples; each model learned half of them and "
-        f"unlearned these, {100 * report['fraction']:g}% of all it learned. The attacker knows "
-        "everything but whether a model learned and unlearned an example, or was retrained "
+        f"unlearned these, {100 * report['fraction']:g}% of its training data. The attacker knows "
+        "everything except whether a model learned and unlearned an example, or was retrained "
         "without it. An AUC of 50 is a coin toss; in parentheses the 95% interval by resampling "
-        "models and examples. The row *Retrained* is what perfect unlearning gets here. Gaussians "
+        "models and examples. The row *Retrained* is the result of perfect unlearning. Gaussians "
         "have "
         + (
             "a variance for each example."
@@ -67,29 +60,22 @@ def render_markdown(report: dict[str, Any]) -> str:
         "",
         *table(["", *titles], named),
         "",
-        "FA, RA, TA: accuracy on what was forgotten, on the retain and on the test data, in "
-        "percent, mean over the shadow models.",
+        "FA, RA, TA: accuracy on the forgotten, the retain and the test data, in percent, mean "
+        "over the shadow models.",
     ]
     if report["shadows"] < ENOUGH_SHADOWS:
         lines += ["", "With so few shadow models the intervals are too narrow."]
     if bound:
         lines += [
             "",
-            "Epsilon: refuted below this with 95% confidence, if all scores were independent; "
-            "those of one shadow model are not quite.",
+            "Epsilon: smaller values are refuted with 95% confidence if all scores are independent;"
+            " the scores of one shadow model are nearly so.",
         ]
     return "\n".join(lines) + "\n"
 
 
 def ulira_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The results as texts.
-
-    Args:
-        report: the content of `ulira.json`.
-
-    Returns:
-        The titles of the columns, and for each model its name and its cells.
-    """
+    """The titles of the columns, and for each model its name and its cells as texts."""
     rates, bound = list(next(iter(report["models"].values()))["tpr"]), _has_bound(report)
     titles = ["AUC", *(f"TPR at {100 * float(rate):g}% FPR" for rate in rates)]
     titles += ["epsilon at least"] if bound else []

@@ -156,7 +156,9 @@ def test_cells_that_are_not_what_their_names_tell_are_refused(swept, words, retr
     rewrite(path, lambda cell: cell["settings"].update(learning_rate=0.2))
     given = ["--vary", RATES, "--seeds", 0, 7, "--retrained", retrained, "--group-size", 4]
     result = call("sweep", folder, *words, *given)
-    assert_refused(result, str(path), "is of other settings or another seed than its name tells")
+    assert_refused(
+        result, str(path), "belongs to other settings or another seed, but must be setting-"
+    )
     rewrite(folder / "sweep.json", lambda record: record["identity"].pop("format"))
     assert_refused(call("sweep", folder, *words, *given), "format is 'not given' there, but 2 now")
 
