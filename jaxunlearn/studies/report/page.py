@@ -73,7 +73,7 @@ def render_page(
 def _section(
     study: Study, table: Table, extras: Extras, samples: Mapping[str, Samples | None]
 ) -> dict[str, Any]:
-    """What the page shows on one request."""
+    """The content of the page on one request."""
     request = table.request
     groups = [(name, list(same)) for name, same in groupby(table.columns, lambda c: c.group)]
     return {

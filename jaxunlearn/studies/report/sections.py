@@ -1,7 +1,7 @@
-"""What the page shows beside the table: pictures and small tables, as plain objects.
+"""The sections of the page after the table: pictures and small tables, as plain objects.
 
-Each function returns what the template `report.html` prints, or something empty where there is
-nothing to show.
+Each function returns the content of one section for the template `section.html`; it is empty if
+there is nothing to show.
 """
 
 import base64

@@ -1,8 +1,8 @@
-"""A study folder, read back: what was planned, what has finished, what is still under way.
+"""A study folder, read back: the plan, the finished runs, and the unfinished ones.
 
 The layout is `STUDY/study.json` and `STUDY/seed-<n>/<request>/<run>/`, where a run is "original",
-"retrain", "retrain-again" or a method. A run has finished once its `results.json` exists; beside it
-stand `predictions.npz` and `metrics.jsonl`, both optional for reading.
+"retrain", "retrain-again" or a method. A run has finished once its `results.json` exists; its
+`predictions.npz` and `metrics.jsonl` are optional.
 """
 
 import json
@@ -30,21 +30,20 @@ class Run:
     """One finished run of one seed.
 
     Attributes:
-        seed: the pretraining seed it belongs to.
-        request: the forget request, by its folder's name.
+        seed: the pretraining seed.
+        request: the forget request, by the name of its folder.
         name: "original", "retrain", "retrain-again" or a method.
-        folder: where it lies.
-        metrics: all its numbers: those of `evaluate`, "seconds", "share_of_retraining", and
-            "frechet_ratio", the Frechet distance over the original model's; `UNITS` has their
-            units.
-        counts: how many examples each split has.
-        finished: when its training finished, in UTC as ISO 8601; None where that is not on record.
-        machine: facts on the machine that trained it; empty where none is on record.
-        guard: of a guarded run "start", "limit" and "end" of its held-out retain loss, and its
-            "rollbacks"; empty otherwise.
-        judged: of generated images, the "judge" and the "features"; empty otherwise.
-        settings: the "method", its "settings", and its "aim" if it has one; empty where no
-            configuration is on record.
+        folder: the run folder.
+        metrics: all numbers: the metrics of `evaluate`, "seconds", "share_of_retraining", and
+            "frechet_ratio", the Frechet distance over the original model's; in the units of
+            `UNITS`.
+        counts: number of examples of each split.
+        finished: end of the training, in UTC as ISO 8601, or None if it is not recorded.
+        machine: the recorded facts on the machine that trained it.
+        guard: "start", "limit" and "end" of the held-out retain loss, and the "rollbacks", of a
+            guarded run; empty otherwise.
+        judged: the "judge" and the "features" of generated images; empty otherwise.
+        settings: the recorded "method", its "settings", and its "aim" if it has one.
     """
 
     seed: int
@@ -60,18 +59,18 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def predictions(self) -> SplitPredictions | None:
-        """Its predictions, or None if they were not kept."""
+        """The predictions, or None if they were not kept."""
         path = self.folder / "predictions.npz"
         return SplitPredictions.load(path) if path.exists() else None
 
     def history(self) -> list[dict[str, Any]]:
-        """Its logged steps, each a dict with "step" and whatever was logged."""
+        """The logged steps, each a dict with "step" and the logged quantities."""
         return read_lines(self.folder / "metrics.jsonl")
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that has been started and has no results: in progress, interrupted, or diverged."""
+    """A started run without results: in progress, interrupted, or diverged."""
 
     seed: int
     request: str
@@ -83,17 +82,17 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything the report needs to know about a study folder.
+    """A study folder as the report needs it.
 
     Attributes:
-        folder: the study's folder.
-        title: a headline.
+        folder: the study folder.
+        title: the title.
         dataset: the name of the data set.
         model: the name of the model.
-        machines: facts on the machines that trained the runs, that of most runs first.
+        machines: facts on the machines that trained the runs, from most to fewest runs.
         seeds: pretraining seeds, ascending.
-        requests: forget requests by name, in the study's order.
-        methods: methods by name, in the study's order, references left out.
+        requests: names of the forget requests, in the study's order.
+        methods: names of the methods without the references, in the study's order.
         runs: all finished runs.
         unfinished: all started runs without results.
     """
@@ -145,16 +144,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads a file of JSON objects, one a line; a last line that was cut short is left out.
+    """The JSON objects of a file, one a line; none if the file is missing.
 
-    Args:
-        path: the file, which may be missing.
-
-    Returns:
-        The objects in order.
+    A last line that was cut short is left out.
 
     Raises:
-        InputError: for a broken line other than the last, naming file and line.
+        InputError: another line is broken.
     """
     if not path.exists():
         return []
@@ -208,7 +203,7 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    """The method of a run and all its settings, and what of its aim is not a default."""
+    """The method of a run, all its settings, and the fields of its aim that are no defaults."""
     place = folder if folder.name != "original" else folder.parents[1] / "pretrain"
     if not (place / "config.json").exists():
         return {}
@@ -219,7 +214,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _complete(run: Run, retrained: Run) -> Run:
-    """Adds the distances to the retrained model that the run's results do not hold yet."""
+    """Adds the distances to the retrained model that are missing in the run's results."""
     numbers: dict[str, float] = dict(run.metrics)
     derived: dict[str, float] = {}
     try:
@@ -239,7 +234,7 @@ def _complete(run: Run, retrained: Run) -> Run:
 
 
 def _beside_original(run: Run, original: Run) -> Run:
-    """Adds how its Frechet distance compares with that of the original model of the same seed."""
+    """Adds its Frechet distance over the original model's, of the same seed."""
     key = "frechet_retain"
     if key not in run.metrics or not original.metrics.get(key):
         return run
@@ -252,10 +247,10 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _check_protocols(folder: Path) -> None:
-    """Raises unless all runs learned the same problem, and those of a folder are of one kind.
+    """Raises unless all runs learned the same problem, and the runs of each folder are alike.
 
-    The runs of a method are all alike; those in a request's folder forgot the same, and those in a
-    seed's folder began from that seed.
+    Runs of a method have the same settings, runs of a request the same request, and runs of a seed
+    the same seed.
     """
     first: dict[tuple[str, ...], tuple[Path, dict[str, Any]]] = {}
     found = folder.glob("seed-*/*/*/config.json")
@@ -275,27 +270,27 @@ def _check_protocols(folder: Path) -> None:
             if difference is not None:
                 name, there, here = difference
                 raise InputError(
-                    f"{other} and {path.parent} come from different protocols, and cannot be in "
-                    f"one report: {name} is {there} in the first, but {here} in the second; move "
-                    "one of them out of the study."
+                    f"{other} and {path.parent} come from different protocols, but must be alike "
+                    f"in one report: {name} is {there} in the first, but {here} in the second; "
+                    "move one of them out of the study."
                 )
 
 
 def _check_judges(runs: list[Run]) -> None:
-    """Raises unless all generated images were judged alike: other distances say nothing."""
+    """Raises unless all generated images were judged alike: other distances are not comparable."""
     for run in runs[1:]:
         difference = first_difference(dict(runs[0].judged), dict(run.judged))
         if difference is not None:
             name, there, here = difference
             raise InputError(
-                f"{runs[0].folder} and {run.folder} were judged differently, and cannot be in one "
-                f"report: {name} is {there} in the first, but {here} in the second; evaluate all "
-                "runs of the study alike."
+                f"{runs[0].folder} and {run.folder} were judged differently, but must be judged "
+                f"alike in one report: {name} is {there} in the first, but {here} in the second; "
+                "evaluate all runs of the study alike."
             )
 
 
 def _machines(runs: Iterable[Run]) -> tuple[dict[str, Any], ...]:
-    """The machines that trained the runs: a study may be finished on another than it began on."""
+    """The machines that trained the runs, from most to fewest runs."""
     often = Counter(json.dumps(dict(run.machine)) for run in runs if run.machine)
     return tuple(json.loads(text) for text, _ in often.most_common())
 
@@ -313,12 +308,12 @@ def read_study(folder: str | Path) -> Study:
         folder: the folder with `study.json`.
 
     Returns:
-        The study. Where a retrained model of the same seed and request has finished, runs carry
-        their distances to it even if they were evaluated before it existed.
+        The study. Runs have their distances to the finished retrained model of the same seed and
+        request, even if they were evaluated before it.
 
     Raises:
-        InputError: if `study.json` is missing, any file that exists is malformed, naming it, or two
-            runs come from different protocols, naming both and the field.
+        InputError: `study.json` is missing, a file is malformed, or two runs come from different
+            protocols.
     """
     folder = Path(folder)
     plan = read_json(folder / "study.json")

@@ -41,17 +41,13 @@ def render_table(study: Study | str) -> "RichTable":
     """Renders all requests of a study as one table, a section for each.
 
     A cell has the mean over seeds and, below it in parentheses, the signed difference to the
-    retrained model. Intervals, the ranking, the JS divergence, the average gaps by one attack
-    and the share of retraining are left to the written report.
+    retrained model. Intervals, the ranking and a few columns are in the written report only.
 
     Args:
         study: a study, or the path of its folder.
 
-    Returns:
-        A `rich.table.Table`; print it with `rich.console.Console().print(table)`.
-
     Raises:
-        InputError: if the study cannot be read.
+        InputError: the study cannot be read.
     """
     from rich import box
     from rich.table import Table
@@ -65,7 +61,7 @@ def render_table(study: Study | str) -> "RichTable":
         for column in shown_columns(tables)
         if column.key not in _LEFT_OUT
     ]
-    told = [f"{kind}: {'; '.join(runs)}" for kind, runs in unfinished_lists(study).items()]
+    unfinished = [f"{kind}: {'; '.join(runs)}" for kind, runs in unfinished_lists(study).items()]
     seeds = f"means over {len(study.seeds)} seeds" if len(study.seeds) > 1 else "one seed"
     rendered = Table(
         title=Text(study.title, style="bold"),
@@ -73,7 +69,7 @@ def render_table(study: Study | str) -> "RichTable":
             [
                 f"{seeds}; in parentheses the difference to the retrained model; "
                 "* best among methods",
-                *told,
+                *unfinished,
             ]
         ),
         box=box.SIMPLE_HEAD,
