@@ -60,8 +60,11 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.globals |= _CONSTANTS | {"wording": wording}
-    # A name may break after its underscores.
-    environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
+    # Names may break after their underscores; the name of a metric in one place only.
+    for kind, before in (("breakable", ""), ("metric", "member")):
+        environment.filters[kind] = lambda name, before=before: escape(name).replace(
+            f"_{before}", Markup(f"_<wbr>{before}")
+        )
     return environment.get_template("report.html").render(
         study=study,
         headline="",
