@@ -198,7 +198,9 @@ def test_chunks_and_checkpoints_come_as_often_as_the_layout_says(
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", "gs:"])
 def test_a_folder_that_keeps_no_checkpoints_is_refused_first(problem, tmp_path, untrained, name):
-    with pytest.raises(InputError, match="choose another name"):
+    with pytest.raises(
+        InputError, match="which checkpoints cannot be written below; name a folder without"
+    ):
         train.pretrain(tmp_path / name / "run", problem, 0)
     assert not list(tmp_path.iterdir())
 
