@@ -1,7 +1,7 @@
 """One pretrained model and one request, in memory, for tuning and sweeps."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxunlearn import evaluation
 from jaxunlearn.data import ForgetRequest, Splits
@@ -12,6 +12,8 @@ from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs.results import read_results
 from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
+from jaxunlearn.training import programs
+from jaxunlearn.training.groups import Member
 from jaxunlearn.types import Arrays, Task, Weights
 
 _BLIND = ("forget", "retain", "validation")
@@ -69,15 +71,14 @@ def load_case(
     task, forget = load_task(problem), to_device(splits.forget)
     if has_unseen(splits):
         forget = with_unseen(task, original, to_device(splits.validation), forget)
-    return Case(
-        task,
-        seed,
-        original,
-        splits,
-        forget,
-        to_device(splits.retain),
-        oracle,
-    )
+    return Case(task, seed, original, splits, forget, to_device(splits.retain), oracle)
+
+
+def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Member:
+    """A run of a method on a case, from all its settings; by default with the pretraining seed."""
+    numbers = programs.arguments(settings, case.splits.validation.arrays())
+    own = case.seed if seed is None else seed
+    return Member(numbers, own, case.original, case.forget, case.retain)
 
 
 def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:

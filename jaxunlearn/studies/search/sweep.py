@@ -28,11 +28,11 @@ from jaxunlearn.studies.runs import evaluate, train
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
-from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case, member
 from jaxunlearn.studies.search.space import Space
 from jaxunlearn.studies.workspace import Workspace, parse_shard
 from jaxunlearn.training import Diverged, programs
-from jaxunlearn.training.groups import Finished, Member, at_once, run_many
+from jaxunlearn.training.groups import Finished, at_once, run_many
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
@@ -161,11 +161,7 @@ def sweep(
         mine = [cell for i, cell in enumerate(cells) if share.has(i)]
         waiting = [cell for cell in mine if not cell.path.exists()]
         say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
-        told = programs.arguments(settings, case.splits.validation.arrays())
-        members = [
-            Member(told | cell.point, cell.seed, case.original, case.forget, case.retain)
-            for cell in waiting
-        ]
+        members = [member(case, settings | cell.point, cell.seed) for cell in waiting]
         num_steps, most = settings["num_steps"], at_once(group_size)
         with show_progress(folder / f"{len(waiting)} cells") as on_progress:
             finished = run_many(

@@ -21,6 +21,7 @@ On accelerators 16 trials run at once, as one program; on CPUs they take turns.
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,10 @@ from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
-from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case
+from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case, member
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import programs
-from jaxunlearn.training.groups import Member, at_once, run_many
+from jaxunlearn.training.groups import at_once, run_many
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError, Weights
 
@@ -352,35 +353,18 @@ def _ends(
     label: Path, method: str, chosen: list[dict[str, Any]], case: Case
 ) -> Iterator[Weights | None]:
     """The weights that each of some settings leads to; None if it diverges or breaks its budget."""
-    settings, program = chosen[0], programs.of_method(case.task, method, chosen[0])
-    told = programs.arguments(settings, case.splits.validation.arrays())
-    sound = [_is_sound(method, each, case) for each in chosen]
-    members = [
-        Member(
-            told | programs.split(each).numbers, case.seed, case.original, case.forget, case.retain
-        )
-        for each, starts in zip(chosen, sound, strict=True)
-        if starts
-    ]
+    program, sound = programs.of_method(case.task, method, chosen[0]), []
+    for settings in chosen:
+        with suppress(BrokenBudget):
+            train.check_original(case.task, method, case.original, case.retain, settings)
+            sound.append(settings)
+    members, num_steps = [member(case, each) for each in sound], chosen[0]["num_steps"]
     with show_progress(label) as on_progress:
         finished = run_many(
-            program,
-            members,
-            num_steps=settings["num_steps"],
-            most=at_once(),
-            on_progress=on_progress,
+            program, members, num_steps=num_steps, most=at_once(), on_progress=on_progress
         )
-        for starts in sound:
-            yield next(finished).weights if starts else None
-
-
-def _is_sound(method: str, settings: dict[str, Any], case: Case) -> bool:
-    """Whether the original model keeps the budget of a method that has one."""
-    try:
-        train.check_original(case.task, method, case.original, case.retain, settings)
-    except BrokenBudget:
-        return False
-    return True
+        for settings in chosen:
+            yield next(finished).weights if settings in sound else None
 
 
 def _row(
