@@ -1,8 +1,8 @@
 """Checkpoints by orbax: trees of arrays, restored into the structure they must have.
 
 Each checkpoint holds a tree, a small JSON record with the fingerprint of the tree, and the digests
-of its own files. The digests are checked before orbax reads it, the fingerprint after. A checkpoint
-that is damaged is named and passed over, for the newest sound one.
+of its own files. The digests are checked before orbax reads it, the fingerprint after. A damaged
+checkpoint is named and skipped for the newest sound one.
 """
 
 import os
@@ -32,10 +32,10 @@ def masks_of(tree: Any) -> dict[str, Any]:
 
 
 def check_place(folder: Path) -> None:
-    """Raises unless checkpoints can be kept in a folder; orbax takes some names for patterns.
+    """Raises unless checkpoints can be kept in a folder; orbax reads some names as patterns.
 
     Args:
-        folder: where they shall be.
+        folder: the folder.
 
     Raises:
         InputError: its path holds "[...]", a backslash, or a folder named "gs:".
@@ -52,15 +52,15 @@ def check_place(folder: Path) -> None:
 
 
 class _Damage(Exception):
-    """A checkpoint is not what was written; the message says in what."""
+    """A checkpoint differs from what was written; the message names the difference."""
 
 
 class Checkpointer:
     """The checkpoints of one tree in one folder; the newest two are kept.
 
     Args:
-        folder: where they are, or will be.
-        say: told in one line of each checkpoint that is damaged and passed over.
+        folder: folder of the checkpoints.
+        say: function that prints a line on each damaged checkpoint that is skipped.
 
     Raises:
         InputError: a folder that `check_place` refuses.
@@ -109,7 +109,7 @@ class Checkpointer:
             write_json(place / _CONTENTS, _digests(place))
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        except ValueError as error:  # the storage below orbax has its own way to say so
+        except ValueError as error:  # the storage below orbax has an error of its own
             code = re.search(r"os_error_code='(\d+)'", str(error))
             if code is None:
                 raise
@@ -123,8 +123,7 @@ class Checkpointer:
 
         Args:
             target: a tree of arrays or of `jax.ShapeDtypeStruct`.
-            complaint: `complaint(record)` says what is wrong with what belongs to a checkpoint, or
-                None.
+            complaint: `complaint(record)` is the fault of other files of a checkpoint, or None.
 
         Returns:
             The tree, and the record saved with it.
@@ -146,7 +145,7 @@ class Checkpointer:
                 )
                 continue
             for each in damaged:
-                self.say(f"{each}; going on from that of step {step}.")
+                self.say(f"{each}; the run continues from step {step}.")
             return tree, record
         if not damaged:
             raise InputError(
@@ -155,18 +154,18 @@ class Checkpointer:
         if len(damaged) == 1:
             raise InputError(
                 f"{damaged[0]}; delete the folder {self.folder / str(self.newest_step())} and run "
-                "the command that wrote it again: it goes on from what is left."
+                "the command that wrote it again, which continues from what is left."
             )
         raise InputError(
             f"{damaged[0]}, and so is every other one; delete the folder {self.folder} and run the "
-            "command that wrote it again: it begins anew."
+            "command that wrote it again, which starts from the beginning."
         )
 
     def stored(self, step: int | None = None) -> Any:
-        """The arrays of a checkpoint as they were stored, whatever model they are of.
+        """The arrays of a checkpoint as they were stored, for any model.
 
         Args:
-            step: which checkpoint; the newest by default.
+            step: step of the checkpoint; the newest by default.
 
         Returns:
             A tree of nested dictionaries and lists.
@@ -194,7 +193,7 @@ class Checkpointer:
             ) from error
 
     def _read(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
-        """The tree of one checkpoint and its record, once all of it was compared."""
+        """The tree of one checkpoint and its record, fully checked."""
         self._check_files(step)
         with self._manager(read_only=True) as manager:
             self._check_kinds(manager, step, target)
@@ -213,7 +212,7 @@ class Checkpointer:
 
     @contextmanager
     def _manager(self, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
-        """Orbax's manager of the folder; it warns of nothing that `InputError` does not say."""
+        """Orbax's manager of the folder, without warnings that repeat an `InputError`."""
         handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)
@@ -233,7 +232,7 @@ class Checkpointer:
             logging.set_verbosity(verbosity)
 
     def _check_files(self, step: int) -> None:
-        """Compares the files with the digests that were taken of them, if the run got that far."""
+        """Compares the files with their digests, if the run got as far as writing them."""
         place = self.folder / str(step)
         if not (place / _CONTENTS).exists():
             return
@@ -248,7 +247,7 @@ class Checkpointer:
                 raise _Damage(f"its file {name} was cut short or altered")
 
     def _check_kinds(self, manager: ocp.CheckpointManager, step: int, target: Any) -> None:
-        """Compares what the checkpoint says it holds with the target, leaf by leaf."""
+        """Compares the metadata of the checkpoint with the target, leaf by leaf."""
         try:
             found = _kinds(manager.item_metadata(step)["tree"])
         except Exception as error:
@@ -266,7 +265,7 @@ class Checkpointer:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file in a folder, by its path in there."""
+    """The SHA-256 of each file in a folder, by its relative path."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _CONTENTS:
@@ -275,7 +274,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _kinds(tree: Any) -> dict[str, str]:
-    """The type and shape of each array, in words, by its path."""
+    """The type and shape of each array as text, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         path_name(path): f"{leaf.dtype}{list(leaf.shape)}"

@@ -173,7 +173,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(two, tmp_path, damage, name)
     assert record["step"] == 5
     assert len(said) == 1 and "\n" not in said[0]
     assert said[0].startswith(f"the checkpoint of step 10 in {folder} is damaged (")
-    assert said[0].endswith("; going on from that of step 5.")
+    assert said[0].endswith("; the run continues from step 5.")
     assert path.name in said[0]
     checkpointer.save(7, make_state(7.0), {"step": 7})
     assert checkpointer.steps() == [5, 7]
@@ -195,7 +195,7 @@ def test_what_goes_with_a_checkpoint_counts_too(two):
         make_state(), lambda record: "its metrics are gone" if record["step"] == 10 else None
     )
     assert_equal(tree, make_state(5.0))
-    assert "(its metrics are gone); going on from that of step 5" in said[0]
+    assert "(its metrics are gone); the run continues from step 5" in said[0]
 
 
 def test_another_model_is_no_damage(two, tmp_path):

@@ -174,7 +174,7 @@ def test_altered_metrics_are_written_again(
         with pytest.raises(InputError, match="metrics.jsonl was cut short or altered .* anew"):
             go(tmp_path)
         return
-    with pytest.warns(UserWarning, match="step 8 .* going on from that of step 4"):
+    with pytest.warns(UserWarning, match="step 8 .* the run continues from step 4"):
         outcome = go(tmp_path)
     Finished(outcome, tmp_path).assert_same(undisturbed)
 
