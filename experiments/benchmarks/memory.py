@@ -34,7 +34,7 @@ import numpy as np
 
 from jaxunlearn import methods, models
 from jaxunlearn.tasks import classification
-from jaxunlearn.tasks.accumulated import accumulated
+from jaxunlearn.tasks.microbatched import microbatched
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Method, Task
 
@@ -141,7 +141,7 @@ def difference(name: str, problem: Problem) -> float:
     data = examples(problem, 0, FORGET), examples(problem, FORGET, RETAIN)
     weights = jax.jit(problem.task().init)(KEY)
     start = jax.device_get(jax.jit(build(problem.task(), name).init)(KEY, *weights, *data))
-    for task in (problem.task(), accumulated(problem.task(), MICRO_BATCH)):
+    for task in (problem.task(), microbatched(problem.task(), MICRO_BATCH)):
         step, batches = step_program(problem, build(task, name), task)
         state, _ = step(jax.device_put(start), *batches)
         leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(state.params)]
@@ -154,7 +154,7 @@ def gradient_flops(problem: Problem) -> float:
     flops = []
     for task, loops in (
         (problem.task(), 1),
-        (accumulated(problem.task(), MICRO_BATCH), BATCH // MICRO_BATCH),
+        (microbatched(problem.task(), MICRO_BATCH), BATCH // MICRO_BATCH),
     ):
         batch = examples(problem, 0, BATCH) | {"epoch": jnp.zeros(BATCH, jnp.int32)}
 
@@ -173,7 +173,7 @@ def cases() -> Iterator[tuple[Problem, str, str, Task]]:
         for name in (*KINDS, *(others if problem.name == "MLP" else ())):
             yield problem, name, "whole", problem.task()
             if name in FORMS:
-                yield problem, name, "micro-batches", accumulated(problem.task(), MICRO_BATCH)
+                yield problem, name, "micro-batches", microbatched(problem.task(), MICRO_BATCH)
                 if problem.name != "MLP":
                     yield problem, name, "remat", problem.task(remat=True)
 

@@ -39,7 +39,7 @@ from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits
-from jaxunlearn.tasks.spread import spread
+from jaxunlearn.tasks.shard_over_axis import shard_over_axis
 from jaxunlearn.training import devices as parallel
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
@@ -103,7 +103,7 @@ def task_of(name: str, layout: Layout = ONE) -> Task:
         task = tasks.diffusion(Denoiser(), Process(100), image_shape=(8, 8, 1), num_classes=10)
     else:
         task = tasks.classification(Network(axis_name), image_shape=(8, 8, 1), num_classes=10)
-    return spread(task, axis_name) if axis_name else task
+    return shard_over_axis(task, axis_name) if axis_name else task
 
 
 def data_of() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What is being unlearned: tasks as pure functions (`jaxunlearn.types.Task`)."""
+"""Losses per example of the models to unlearn from, as pure functions (`jaxunlearn.types.Task`)."""
 
 from jaxunlearn.tasks.autoencoding import autoencoding
 from jaxunlearn.tasks.classification import classification

@@ -1,4 +1,4 @@
-"""How a task calls a Flax linen model, whatever that calls its switch for training."""
+"""How a task calls a Flax linen model, whatever the name of its switch for training."""
 
 import inspect
 from collections.abc import Callable
@@ -21,13 +21,13 @@ def caller(model: Any, num_inputs: int) -> Callable[..., Any]:
     """A function that initialises or applies a model.
 
     Args:
-        model: a Flax linen module. Its `__call__` takes the inputs and, if anything more, `train`
-            or `deterministic`.
-        num_inputs: how many inputs.
+        model: a Flax linen module, whose `__call__` takes the inputs and optionally `train` or
+            `deterministic`.
+        num_inputs: number of inputs.
 
     Returns:
-        `call(function, variables or key, *inputs, train, **options)`, which returns what `function`
-        does, `model.apply` or a relative of it.
+        `call(function, variables or key, *inputs, train, **options)`, which calls `function`, such
+        as `model.apply`, with the model's own switch.
 
     Raises:
         InputError: another kind of model, or a `__call__` that needs more; from the function, a
@@ -39,7 +39,7 @@ def caller(model: Any, num_inputs: int) -> Callable[..., Any]:
             f"the model is {kind!r}, but must be a Flax linen module; flax.nnx.bridge.to_linen "
             "makes one from an NNX class, and any other model needs a jaxunlearn.types.Task."
         )
-    # What an NNX class is called with is not seen in its bridge.
+    # The bridge of an NNX class hides its signature.
     function = getattr(model, "nnx_class", type(model)).__call__
     parameters = list(inspect.signature(function).parameters.values())[1:]
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -64,18 +64,18 @@ def caller(model: Any, num_inputs: int) -> Callable[..., Any]:
         except InvalidRngError as error:
             when = "training" if train else "evaluation mode"
             raise InputError(
-                f"{type(model).__name__} draws random numbers in {when} that a task does not give "
-                f"it ({str(error).split(' (https')[0]}); a task gives the stream 'dropout', in "
-                "training alone."
+                f"{type(model).__name__} draws random numbers in {when} that a task does not have "
+                f"({str(error).split(' (https')[0]}); a task has the stream 'dropout', in training "
+                "only."
             ) from error
 
     return call
 
 
 def dropout_rngs(key: jax.Array, batch: Batch, train: bool) -> dict[str, jax.Array] | None:
-    """The random streams of a model: in training, a key by the first example and its visit.
+    """The random streams of a model: in training, a key from the first example and its visit.
 
-    A batch that does not say which examples it holds gives none.
+    None in evaluation mode, and for a batch without `index`.
     """
     if not train or "index" not in batch:
         return None

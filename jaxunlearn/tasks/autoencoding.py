@@ -1,4 +1,4 @@
-"""Autoencoding as a task: how the latent space of a latent diffusion model is learned.
+"""Autoencoding as a task: learns the latent space of a latent diffusion model.
 
     L(x) = mean over pixels of (x - decode(z))^2 + kl_weight KL(N(mean, var) || N(0, I)) / pixels,
     z = mean + sqrt(var) n,   (mean, var) = encode(x)
@@ -24,16 +24,16 @@ def autoencoding(
     num_classes: int,
     kl_weight: float = 1e-2,
 ) -> Task:
-    """The task of encoding images and giving them back.
+    """The task of encoding images and reconstructing them.
 
     Args:
         model: the autoencoder.
-        image_shape: `(H, W, C)`; uint8 images become [-1, 1].
-        num_classes: how many classes the labels range over.
-        kl_weight: of the divergence to the standard normal distribution.
+        image_shape: shape `(H, W, C)` of the images; uint8 images are scaled to [-1, 1].
+        num_classes: number of classes of the labels.
+        kl_weight: weight of the divergence to the standard normal distribution.
 
     Returns:
-        A `Task`, which predicts no classes; `outputs` are the images given back.
+        A `Task` that predicts no classes; `outputs` are the reconstructed images.
 
     Raises:
         InputError: a negative weight.
@@ -60,7 +60,7 @@ def autoencoding(
     def coded(
         params: Params, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The images given back, and the moments of the latents."""
+        """The reconstructed images, and the moments of the latents."""
         images = as_signal(batch["image"])
         moments: Any = model.apply({"params": params}, images, method="encode")
         mean, log_variance = (some.astype(images.dtype) for some in moments)

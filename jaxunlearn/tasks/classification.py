@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 
 from jaxunlearn.data.pixels import as_floats
@@ -34,18 +35,18 @@ def classification(
     Args:
         model: `model.apply(variables, images [B, H, W, C], train) -> logits [B, num_classes]`, or a
             tuple that begins with them. Its switch may also be `deterministic`, or missing; dropout
-            draws from the stream "dropout". What it keeps besides `params` (such as `batch_stats`)
-            becomes the model state.
-        image_shape: `(H, W, C)` of the images.
-        num_classes: how many classes the labels range over.
+            draws from the stream "dropout". Other collections than `params` (such as
+            `batch_stats`) become the model state.
+        image_shape: shape `(H, W, C)` of the images.
+        num_classes: number of classes of the labels.
         mean: mean of the pixels by channel, or one for all: of uint8 images divided by 255, of
-            floating-point images as they are (`jaxunlearn.data.channel_statistics`).
+            floating-point images as stored (`jaxunlearn.data.channel_statistics`).
         std: standard deviation of the pixels by channel, or one for all, likewise.
-        augmentation: "none", "crop" (shifts by up to 4 pixels) or "flip_crop" (mirrored at random
-            too).
+        augmentation: "none", "crop" (shifts by up to 4 pixels) or "flip_crop" (mirror images at
+            random too).
 
     Returns:
-        A `Task`, whose logits and losses are in float32 whatever the model computes in.
+        A `Task`, whose logits and losses are float32 for models of any type.
 
     Raises:
         InputError: a model of another library or with other arguments, an unknown augmentation, or
@@ -68,8 +69,8 @@ def classification(
     for name, value in (("mean", mean), ("std", std)):
         if len(value) not in (1, image_shape[-1]):
             raise InputError(
-                f"{name} has {len(value)} values, but the images have {image_shape[-1]} channels; "
-                "give one value, or one per channel."
+                f"{name} has {len(value)} values, but must have one, or one for each of the "
+                f"{image_shape[-1]} channels of the images."
             )
 
     call = caller(model, num_inputs=1)
@@ -83,9 +84,9 @@ def classification(
         logits: jax.Array = output[0] if isinstance(output, tuple | list) else output
         if jnp.ndim(logits) != 2 or logits.shape[1] != num_classes:
             raise InputError(
-                f"the model puts out logits of shape {list(jnp.shape(logits))} for a batch, but "
-                f"must put out [B, {num_classes}], one for each class; change its last layer, or "
-                "num_classes."
+                f"the model has logits of shape {list(jnp.shape(logits))} for a batch, but must "
+                f"have [B, {num_classes}], one for each class; change its last layer, or the "
+                "number of classes."
             )
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
@@ -130,18 +131,19 @@ def kl_divergence(teacher: jax.Array, outputs: jax.Array) -> jax.Array:
     """`KL(softmax(teacher) || softmax(outputs))` of each example.
 
     Args:
-        teacher: logits `[B, C]`.
-        outputs: logits `[B, C]`.
+        teacher: logits of the teacher, `[B, C]`.
+        outputs: logits of the student, `[B, C]`.
 
     Returns:
-        Nats, `[B]`.
+        Divergence in nats, `[B]`.
 
     Example:
         >>> kl_divergence(jnp.zeros((1, 2)), jnp.zeros((1, 2))).tolist()
         [0.0]
     """
-    target = jax.nn.log_softmax(teacher)
-    return jnp.sum(jnp.exp(target) * (target - jax.nn.log_softmax(outputs)), axis=-1)
+    return optax.losses.kl_divergence_with_log_targets(
+        jax.nn.log_softmax(outputs), jax.nn.log_softmax(teacher)
+    )
 
 
 def augmented(images: jax.Array, keys: jax.Array, flip: bool) -> jax.Array:
@@ -150,7 +152,7 @@ def augmented(images: jax.Array, keys: jax.Array, flip: bool) -> jax.Array:
     Args:
         images: `[B, H, W, C]`.
         keys: one key per image, `[B]`.
-        flip: mirror left and right with probability one half.
+        flip: whether to mirror left and right with probability one half.
 
     Returns:
         Images like `images`.

@@ -1,13 +1,12 @@
 """Conditional diffusion as a task: the error of the predicted noise, per example.
 
-Images arrive raw: uint8 becomes [-1, 1], floating point (latents too) stays as it is, and other
-integers are refused. Timesteps,
-noise and dropped labels are drawn from one key per example and visit. The label `num_classes`
-stands for no condition, where the model has a row for it.
+Images arrive raw: uint8 is scaled to [-1, 1], floating point (latents too) is not scaled, and other
+integers are refused. Timesteps, noise and dropped labels are drawn from one key per example and
+visit. The label `num_classes` means no condition, where the model has a row for it.
 
     L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
 
-Forget objectives of this task, besides those that every task has:
+Forget objectives of this task, besides the ones of every task:
 
     match_anchor    |out(x_t, t, c) - sg out(x_t, t, a)|^2,  a = batch["anchor"], or the next class
     match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
@@ -48,29 +47,29 @@ def diffusion(
 ) -> Task:
     """The task of predicting noise with a Flax linen model.
 
-    In training a share of the labels is dropped, so that the model can be guided; forget objectives
-    drop none. The losses in evaluation mode, which Fisher diagonals are made of, are those of the
-    guided prediction, `(1 + w) out(c) - w out(null)`.
+    Training drops a share of the labels, so that the model can be guided; forget objectives drop
+    none. In evaluation mode, which Fisher diagonals use, the losses are the errors of the guided
+    prediction, `(1 + w) out(c) - w out(null)`.
 
     Args:
         model: `model.apply(variables, images [B, ...], timesteps [B], labels [B], train)`. Its
             switch may also be `deterministic`, or missing; dropout draws from the stream "dropout".
         process: the diffusion.
-        image_shape: of one image.
-        num_classes: how many classes the labels range over; one more label means none. A `DDPMUNet`
-            with `num_classes=None` ignores labels, whatever they are.
-        reduction: of the squared errors of one example: "mean" over pixels, or "sum", as in
-            SFR-on's paper, whose gradients are larger by the number of pixels.
-        label_drop: the share of labels that training drops; 0 where the model has no row for none.
-        fisher_guidance: w.
+        image_shape: shape of one image.
+        num_classes: number of classes of the labels; one more label means none. A `DDPMUNet` with
+            `num_classes=None` ignores labels.
+        reduction: reduction of the squared errors of one example: "mean" over pixels, or "sum", as
+            in SFR-on's paper, whose gradients are larger by the number of pixels.
+        label_drop: share of labels that training drops; 0 if the model has no null class.
+        fisher_guidance: guidance w of the predictions in Fisher diagonals.
 
     Returns:
         A `Task` that predicts no classes.
 
     Raises:
-        InputError: a model of another library, of other classes, or without the null class that
-            is asked for; an unknown reduction, or a share outside [0, 1); from its functions, a
-            model whose output does not fit the variance of the process.
+        InputError: a model of another library, of other classes, or without a null class that
+            label_drop or fisher_guidance needs; an unknown reduction, or a share outside [0, 1);
+            from its functions, a model whose output does not fit the variance of the process.
 
     Example:
         >>> from jaxunlearn.models import denoisers
@@ -189,7 +188,7 @@ def diffusion(
 def _check_classes(
     model: nn.Module, num_classes: int, label_drop: float, fisher_guidance: float
 ) -> bool:
-    """Whether the model is told the class; raises unless it has the labels that it is told."""
+    """Whether the model takes the class as input; raises unless their classes agree."""
     if not isinstance(model, DDPMUNet | DiT):
         return True
     if model.num_classes is None:
@@ -211,23 +210,23 @@ def _check_classes(
 
 
 def _check_channels(process: Process, given: int, channels: int) -> None:
-    """Raises unless a model puts out the variance where the process has it, and only there."""
+    """Raises unless the model has an output for a learned variance, and for no other variance."""
     wanted = 2 * channels if process.variance == "learned_range" else channels
     if given == wanted:
         return
-    mend = (
+    remedy = (
         'set learn_variance = true of the model, or the variance to "small" or "large"'
         if given < wanted
         else 'set the variance to "learned_range", or learn_variance = false of the model'
     )
     raise InputError(
-        f"the model puts out {given} channels for images of {channels}, but with the variance "
-        f"{process.variance!r} it must be {wanted}; {mend}, where it has that."
+        f"the output of the model has {given} channels for images of {channels}, but with the "
+        f"variance {process.variance!r} it must have {wanted}; {remedy}, if it has that option."
     )
 
 
 def as_signal(images: jax.Array) -> jax.Array:
-    """Images in float32 or wider: uint8 is scaled to [-1, 1], floating point stays as it is.
+    """Images in float32 or wider: uint8 is scaled to [-1, 1], floating point is not scaled.
 
     Raises:
         InputError: images of another type.
@@ -244,35 +243,35 @@ def as_signal(images: jax.Array) -> jax.Array:
 def match_anchor(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """What is forgotten shall be denoised as if it were something else.
+    """Forget images are denoised as if they showed another class.
 
         mean_i |out(x_t, t, c_i) - sg out(x_t, t, a_i)|^2
 
-    The anchor a_i is `batch["anchor"]` where the batch has one, and else the next class.
+    The anchor a_i is `batch["anchor"]` if the batch has one, else the next class.
 
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025; Fan et al. (SalUn), ICLR 2024.
     """
     assert task.outputs is not None and task.divergence is not None
     check_conditional(task, "match_anchor")
     anchor = batch.get("anchor", (batch["label"] + 1) % task.num_classes)
-    wanted, _ = task.outputs(params, model_state, batch | {"label": anchor}, key, True)
-    said, _ = task.outputs(params, model_state, batch, key, True)
-    return jnp.mean(task.divergence(jax.lax.stop_gradient(wanted), said))
+    targets, _ = task.outputs(params, model_state, batch | {"label": anchor}, key, True)
+    outputs, _ = task.outputs(params, model_state, batch, key, True)
+    return jnp.mean(task.divergence(jax.lax.stop_gradient(targets), outputs))
 
 
 def match_noise(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """What is forgotten shall become uniform noise: the loss of the class on images of noise.
+    """The forgotten class becomes uniform noise: the loss of the class on images of noise.
 
     Reference: Heng and Soh, Selective Amnesia, NeurIPS 2023.
     """
     assert task.forget_losses is not None
     if not task.conditional:
         raise InputError(
-            "match_noise turns a class into noise, but this model is told no class (its "
-            "num_classes is None), so that all it generates would become noise; choose the "
-            "objective 'ascent', or a model with classes."
+            "the objective is 'match_noise', but must be another one for a model without classes "
+            "(num_classes is None), whose images would all become noise; choose 'ascent', or a "
+            "model with classes."
         )
     shape = batch["image"].shape[1:]
     images = jax.vmap(

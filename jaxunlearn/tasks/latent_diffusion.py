@@ -1,15 +1,15 @@
-"""Latent text-to-image diffusion as a task: a prompt is a label, its text encoded on the way.
+"""Latent text-to-image diffusion as a task: a prompt is a label, whose text is encoded.
 
 The images are latents of an autoencoder (`jaxunlearn.tasks.latents`), the labels are the numbers of
-prompts in a closed list, of which the last is the empty one and stands for no condition. So all
-that holds of classes holds of prompts: a concept is forgotten as a class is, an anchor prompt is
-another label, and methods do not know the difference.
+prompts in a closed list, whose last entry is the empty prompt and means no condition. So methods
+treat prompts like classes: a concept is forgotten as a class is, and an anchor prompt is another
+label.
 
     L(z_0, prompt) = sum or mean over latents of (unet(z_t, t, text(prompt)) - target)^2
 
-The autoencoder is no part of what is learned or unlearned, but without it there is nothing to see:
-`with_autoencoder` lets it travel in the model state, which nothing moves. Where the text encoder
-rests too, what it says of the prompts may travel there as well, by `PROMPT_STATES`.
+The autoencoder is neither learned nor unlearned, but images are drawn with it: `with_autoencoder`
+keeps it in the model state, which no step changes. The hidden states of the prompts may be kept
+there too (`PROMPT_STATES`) if the text encoder is frozen.
 """
 
 import jax
@@ -25,22 +25,22 @@ from jaxunlearn.tasks.diffusion import diffusion
 from jaxunlearn.types import InputError, ModelState, Params, Task
 
 FIRST_STAGE = "first_stage"
-PROMPT_STATES = "prompt_states"  # {"states": [P + 1, L, C]}, of a text encoder that rests
+PROMPT_STATES = "prompt_states"  # {"states": [P + 1, L, C]}, of a frozen text encoder
 
 
 class Prompted(nn.Module):
-    """A text-conditioned U-Net that is told the number of a prompt.
+    """A text-conditioned U-Net whose condition is the number of a prompt.
 
-    Its parameters are those of both parts, "text_encoder" and "unet": unlearning that moves the
-    U-Net alone narrows its task to "unet/" (`jaxunlearn.tasks.narrowed`).
+    Its parameters are in two parts, "text_encoder" and "unet"; `trainable_subset(task, "^unet/")`
+    moves the U-Net alone.
 
     Attributes:
-        text_encoder: token ids to hidden states.
-        unet: noisy latents, timesteps and hidden states to noise.
-        ids: the token ids of every prompt, `[P + 1][L]`, the empty one last.
+        text_encoder: map from token ids to hidden states.
+        unet: map from noisy latents, timesteps and hidden states to noise.
+        ids: token ids of every prompt, `[P + 1][L]`, the empty prompt last.
 
     The model state may hold the hidden states of all prompts (`PROMPT_STATES`, computed once by
-    `jaxunlearn.tasks.latents.cached_prompt_states`); then no text is encoded.
+    `jaxunlearn.studies.runs.cache`); then no text is encoded.
     """
 
     text_encoder: TextEncoder
@@ -53,10 +53,10 @@ class Prompted(nn.Module):
         """The noise in a batch.
 
         Args:
-            latents: noisy ones, `[B, H, W, C]`.
-            timesteps: `[B]`.
+            latents: noisy latents, `[B, H, W, C]`.
+            timesteps: timesteps, `[B]`.
             labels: numbers of prompts, `[B]`.
-            train: whether dropout acts.
+            train: whether dropout is on.
 
         Returns:
             Like `latents`.
@@ -66,7 +66,7 @@ class Prompted(nn.Module):
             states: jax.Array = self.get_variable(PROMPT_STATES, "states")[labels]
         elif len(ids) > len(labels):
             states = self.text_encoder(ids[labels])
-        else:  # every prompt is encoded once, however often it stands in the batch
+        else:  # every prompt is encoded once, however often it is in the batch
             states = self.text_encoder(ids)[labels]
         return self.unet(latents, timesteps, states, train=train)
 
@@ -85,20 +85,20 @@ def latent_diffusion(
     """The task of predicting the noise in latents, given a prompt.
 
     Args:
-        text_encoder: its module.
-        unet: its module.
-        process: the diffusion; that of Stable Diffusion v1 has the schedule "scaled_linear".
-        ids: the token ids of every prompt, `[P + 1, L]` from a tokenizer, the empty prompt last.
-        latent_shape: `(H, W, C)`.
-        reduction: of the squared errors of one example: "sum", or "mean".
-        label_drop: the share of prompts that training replaces by the empty one.
-        fisher_guidance: the guidance of predictions that Fisher diagonals are made of.
+        text_encoder: the text encoder.
+        unet: the U-Net.
+        process: the diffusion; Stable Diffusion v1 has the schedule "scaled_linear".
+        ids: token ids of every prompt, `[P + 1, L]` from a tokenizer, the empty prompt last.
+        latent_shape: shape `(H, W, C)` of the latents.
+        reduction: reduction of the squared errors of one example, "sum" or "mean".
+        label_drop: share of prompts that training replaces by the empty prompt.
+        fisher_guidance: guidance of the predictions in Fisher diagonals.
 
     Returns:
         A `Task` of P prompts, which predicts no classes. `batch["image"]` holds latents.
 
     Raises:
-        InputError: token ids of another form, or anything that `tasks.diffusion` refuses.
+        InputError: token ids of another shape, or arguments that `tasks.diffusion` refuses.
 
     Example:
         >>> from jaxunlearn.models import latent
@@ -135,19 +135,18 @@ def latent_diffusion(
 def with_autoencoder(
     task: Task, autoencoder: AutoencoderKL, image_shape: tuple[int, int, int]
 ) -> Task:
-    """The same task, whose model state also holds the autoencoder of its latents.
+    """The task with the autoencoder of its latents in the model state.
 
-    So the weights of a model are all that it takes to draw images. The state has, by
-    `FIRST_STAGE`, "params" and the "scaling_factor" of the latents. Those of `init` are zeros, to
-    be replaced by learned ones.
+    So the weights of a model suffice to draw images. The entry `FIRST_STAGE` holds "params" and the
+    "scaling_factor" of the latents; `init` makes zeros, to be replaced by learned values.
 
     Args:
-        task: of latent diffusion.
-        autoencoder: its module.
-        image_shape: `(H, W, C)` of the images.
+        task: a task of latent diffusion.
+        autoencoder: the autoencoder.
+        image_shape: shape `(H, W, C)` of the images.
 
     Returns:
-        A `Task` like it.
+        A `Task`.
 
     Raises:
         InputError: the images do not fit the autoencoder.

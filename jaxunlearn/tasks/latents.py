@@ -18,7 +18,7 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
 
     Args:
         model: the autoencoder.
-        params: its parameters.
+        params: parameters of the autoencoder.
         images: `[N, H, W, C]`, uint8, or floating-point in [-1, 1].
 
     Returns:
@@ -50,12 +50,12 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
 
 
 def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray:
-    """The images that scaled latents stand for.
+    """The images of scaled latents.
 
     Args:
         model: the autoencoder.
-        params: its parameters.
-        latents: `[N, h, w, c]`, as `encode` gives them.
+        params: parameters of the autoencoder.
+        latents: scaled latents, `[N, h, w, c]`.
 
     Returns:
         float32 `[N, H, W, C]`, clipped to [-1, 1].
@@ -74,8 +74,8 @@ def encode_prompts(model: TextEncoder, params: Any, ids: np.ndarray) -> np.ndarr
 
     Args:
         model: the text encoder.
-        params: its parameters.
-        ids: the token ids of every prompt, `[P, L]`, from a tokenizer.
+        params: parameters of the text encoder.
+        ids: token ids of every prompt, `[P, L]`, from a tokenizer.
 
     Returns:
         float32 `[P, L, C]`.

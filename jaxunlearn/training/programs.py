@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxunlearn import methods
 from jaxunlearn.data.order import Shuffled, gathered, shuffled, stretch, take
 from jaxunlearn.models.convolutions import fast_in_loops
-from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
-from jaxunlearn.tasks.spread import check_shares, spread
+from jaxunlearn.tasks.microbatched import check_micro_batch, microbatched
+from jaxunlearn.tasks.shard_over_axis import check_shares, shard_over_axis
 from jaxunlearn.training.devices import (
     Placement,
     check_divides,
@@ -340,9 +340,9 @@ def _placed(task: Task, placement: Placement) -> Task:
     """The task as devices compute it: in micro-batches, and under `pmap` in shares of them."""
     mesh, axis_name, micro_batch, *_ = placement
     if axis_name is None:
-        return accumulated(task, micro_batch) if micro_batch else task
+        return microbatched(task, micro_batch) if micro_batch else task
     if micro_batch:
-        accumulated(task, micro_batch)  # refuses what it would refuse on one device
+        microbatched(task, micro_batch)  # refuses what it would refuse on one device
         check_shares(task, mesh.size, micro_batch=micro_batch)
-        task = accumulated(task, micro_batch // mesh.size)
-    return spread(task, axis_name)
+        task = microbatched(task, micro_batch // mesh.size)
+    return shard_over_axis(task, axis_name)

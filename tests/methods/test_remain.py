@@ -12,7 +12,7 @@ import pytest
 from jaxunlearn import methods
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.tasks import classification
-from jaxunlearn.tasks.narrowed import narrowed
+from jaxunlearn.tasks.trainable_subset import trainable_subset
 from jaxunlearn.types import Task
 from tests import toy
 from tests.helpers import assert_trees_close
@@ -116,7 +116,7 @@ class Wide(nn.Module):
 def test_frozen_weights_cost_a_step_nothing(name: str) -> None:
     """Temporary memory is that of the head and of the activations, not of 23 MB of weights."""
     task = classification(Wide(), image_shape=(28, 28, 1), num_classes=10)
-    part = narrowed(task, "head").task
+    part = trainable_subset(task, "head").task
     settings = methods.settings(name, {"num_steps": 4, "num_fast_steps": 3})
     method = methods.build(part, name, settings)
 

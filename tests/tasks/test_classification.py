@@ -156,5 +156,5 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(InputError, match="augmentation is 'blur', but must be one of none, crop"):
         tasks.classification(Pixels(), augmentation="blur", **arguments)
     for name in ("mean", "std"):
-        with pytest.raises(InputError, match=f"{name} has 3 values, but the images have 2 channe"):
+        with pytest.raises(InputError, match=f"{name} has 3 values, but must .* of the 2 channels"):
             tasks.classification(Pixels(), **{name: (0.5, 0.5, 0.5)}, **arguments)

@@ -14,7 +14,7 @@ from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.tasks import autoencoding, latent_diffusion, latents
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES, Prompted
-from jaxunlearn.tasks.narrowed import narrowed
+from jaxunlearn.tasks.trainable_subset import trainable_subset
 from jaxunlearn.types import InputError
 
 pytestmark = pytest.mark.long
@@ -85,18 +85,6 @@ def test_only_the_prompts_of_a_small_batch_are_encoded(params):
     assert flops(100) == flops(1)
 
 
-def test_prompts_are_encoded_once(params, tmp_path, monkeypatch):
-    path, encode, calls = tmp_path / "states.npz", latents.encode_prompts, []
-    monkeypatch.setattr(latents, "encode_prompts", lambda *a: calls.append(1) or encode(*a))
-    first = latents.cached_prompt_states(path, ENCODER, params["text_encoder"], IDS)
-    again = latents.cached_prompt_states(path, ENCODER, params["text_encoder"], IDS)
-    chex.assert_trees_all_equal(first, again)
-    assert calls == [1]
-    moved = jax.tree.map(lambda x: x + 1.0, params["text_encoder"])
-    assert not np.allclose(latents.cached_prompt_states(path, ENCODER, moved, IDS), first)
-    assert calls == [1, 1]
-
-
 def test_each_prompt_is_answered_in_its_own_way(params):
     said = [outputs(params, jnp.full(4, label)) for label in range(4)]
     for i in range(4):
@@ -105,7 +93,7 @@ def test_each_prompt_is_answered_in_its_own_way(params):
 
 
 def test_a_prompt_is_forgotten_by_matching_another_with_the_text_frozen(params):
-    part = narrowed(TASK, "^unet/")
+    part = trainable_subset(TASK, "^unet/")
     chosen = methods.settings(
         "scalarization",
         {
@@ -186,25 +174,6 @@ def test_latents_are_scaled_means_and_are_decoded_again(coder):
     back = AUTOENCODER.apply({"params": params}, mean, method="decode")
     decoded = latents.decode(AUTOENCODER, params, found)
     chex.assert_trees_all_close(decoded, np.clip(back, -1, 1), atol=1e-4)
-
-
-def test_latents_are_computed_once(coder, tmp_path, monkeypatch):
-    _, params = coder
-    path = tmp_path / "new" / "latents.npz"
-    first = latents.cached_latents(path, AUTOENCODER, params, IMAGES)
-    calls = []
-    encode = latents.encode
-    monkeypatch.setattr(latents, "encode", lambda *a: calls.append(1) or encode(*a))
-    chex.assert_trees_all_equal(latents.cached_latents(path, AUTOENCODER, params, IMAGES), first)
-    assert calls == []
-    others = latents.cached_latents(path, AUTOENCODER, params, IMAGES[::-1])
-    assert calls == [1]
-    chex.assert_trees_all_close(others, first[::-1], atol=1e-5)
-    path.write_bytes(path.read_bytes()[:50])  # a damaged file is replaced
-    again = latents.cached_latents(path, AUTOENCODER, params, IMAGES)
-    chex.assert_trees_all_equal(again, first)
-    chex.assert_trees_all_equal(latents.cached_latents(path, AUTOENCODER, params, IMAGES), first)
-    assert calls == [1, 1]
 
 
 def test_a_negative_weight_is_refused():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import models, multiplier, tasks, training
-from jaxunlearn.tasks.spread import spread
+from jaxunlearn.tasks.shard_over_axis import shard_over_axis
 from jaxunlearn.training import Program, compilation, compile_program
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.devices import make_mesh, placement_of, shardings
@@ -160,7 +160,7 @@ def test_pmap_computes_the_same_and_jit_goes_on_from_there(name: str, tmp_path: 
         task, *_ = network(axis_name)
         numbers |= {"tolerance": -0.5}
     one = program_of(runner_of(name, whole), 1)
-    eight = program_of(runner_of(name, spread(task, axis_name)), 8, axis_name=axis_name)
+    eight = program_of(runner_of(name, shard_over_axis(task, axis_name)), 8, axis_name=axis_name)
 
     def go(program: Program, steps: int, keep: Checkpointer | None = None) -> TrainState:
         given = runner_of(name, whole).numbers | numbers

@@ -43,7 +43,7 @@ from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.unseen import check_unseen, with_unseen
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, PROMPT_STATES
-from jaxunlearn.tasks.narrowed import Narrowed, narrowed
+from jaxunlearn.tasks.trainable_subset import TrainableSubset, trainable_subset
 from jaxunlearn.training import devices, hosts, programs
 from jaxunlearn.training.checkpoints import Checkpointer, masks_of
 from jaxunlearn.training.compilation import compilation_seconds, programs_read
@@ -214,7 +214,7 @@ def check(run: Path, config: RunConfig, placement: Placement | None = None) -> N
             "the method ssd shrinks weights, but adapters begin at zero, where nothing can shrink; "
             "leave out --adapter-rank, or choose another method."
         )
-    task, _ = _narrowed(load_task(problem, placement.axis_name), config.aim)
+    task, _ = _subset_of(load_task(problem, placement.axis_name), config.aim)
     programs.of_method(task, config.method, config.settings, placement)
     _check_anchor(config, dataset)
     if config.method == "esd" and problem.diffusion and problem.diffusion.label_drop == 0.0:
@@ -299,7 +299,7 @@ def train(
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     start, latents = _first_stage(run, config, start, placement, pretrained)
     forget, retain, preparation, compiling = _prepared(config, task, start, latents)
-    task, part = _narrowed(load_task(problem, placement.axis_name), config.aim)
+    task, part = _subset_of(load_task(problem, placement.axis_name), config.aim)
     if part is not None:
         assert pretrained is not None
         start = _moving(problem, pretrained, start, part, seed)
@@ -358,19 +358,19 @@ def _recording_divergence(run: Path) -> Iterator[None]:
         raise
 
 
-def _narrowed(task: Task, aim: Aim | None) -> tuple[Task, Narrowed | None]:
+def _subset_of(task: Task, aim: Aim | None) -> tuple[Task, TrainableSubset | None]:
     """The task on the parameters that may move, and how they are taken from the whole model."""
     if aim is None or not (aim.trainable or aim.adapter_rank):
         return task, None
-    part = _narrowed_task(task, aim.trainable, aim.adapter_rank)
+    part = _subset_task(task, aim.trainable, aim.adapter_rank)
     return part.task, part
 
 
-_narrowed_task = functools.lru_cache(narrowed)  # one task, and so one compiled program
+_subset_task = functools.lru_cache(trainable_subset)  # one task, and so one compiled program
 
 
 def _moving(
-    problem: Problem, pretrained: Path, start: Weights, part: Narrowed, seed: int
+    problem: Problem, pretrained: Path, start: Weights, part: TrainableSubset, seed: int
 ) -> Weights:
     """What may move of the weights; a text encoder that rests has encoded the prompts before."""
     params, model_state = part.split(*start, jax.random.key(seed))

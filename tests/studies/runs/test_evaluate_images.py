@@ -435,11 +435,15 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
         ('"attention"', '"attention"\nanchor = 1', "only the objective match_anchor"),
         ("guidance = 1.0", "guidance = nan", "guidance is nan, but must be a number at least -1"),
         ("guidance = 1.0", "eta = 1.5", "eta is 1.5, but must be a number from 0 to 1"),
-        ("guidance = 1.0", 'variance = "learned_range"', "puts out 1 channels for images of 1"),
+        (
+            "guidance = 1.0",
+            'variance = "learned_range"',
+            "output of the model has 1 channels for images of 1",
+        ),
         (
             'model = "ddpm-tiny"',
             'model = "ddpm-tiny"\nmodel_settings = {learn_variance = true}',
-            "puts out 2 channels for images of 1, but with the variance 'small' it must be 1",
+            "has 2 channels for images of 1, but with the variance 'small' it must have 1",
         ),
         ('model = "ddpm-tiny"', 'model = "mlp"', "classifies, so there is no diffusion"),
     ],

@@ -9,8 +9,8 @@ import pytest
 
 from jaxunlearn import models, multiplier
 from jaxunlearn.tasks import classification
-from jaxunlearn.tasks.accumulated import accumulated, check_micro_batch
-from jaxunlearn.tasks.narrowed import narrowed
+from jaxunlearn.tasks.microbatched import check_micro_batch, microbatched
+from jaxunlearn.tasks.trainable_subset import trainable_subset
 from jaxunlearn.training.devices import make_mesh, replicate, split_batch
 from jaxunlearn.types import InputError
 from tests import toy, toy_diffusion
@@ -50,19 +50,19 @@ def test_values_and_gradients_are_those_of_the_whole_batch(task, batch, names):
         return found
 
     whole = values_and_gradients(task, params)
-    assert_trees_close(values_and_gradients(accumulated(task, 4), params), whole)
+    assert_trees_close(values_and_gradients(microbatched(task, 4), params), whole)
 
 
 def test_a_batch_that_is_no_multiple_is_computed_whole():
     params, batch = toy.problem().params, batch_of(7)
     for size in (2, 7, 9):
-        small = accumulated(CLASSIFIER, size)
+        small = microbatched(CLASSIFIER, size)
         assert_trees_equal(small.predict(params, {}, batch), CLASSIFIER.predict(params, {}, batch))
 
 
 @functools.cache
 def eupmu(micro_batch):
-    task = accumulated(CLASSIFIER, micro_batch) if micro_batch else CLASSIFIER
+    task = microbatched(CLASSIFIER, micro_batch) if micro_batch else CLASSIFIER
     return toy.Runner("eupmu", {"estimator": "same_batch"}, task)
 
 
@@ -99,9 +99,9 @@ def test_micro_batches_are_split_over_devices():
 
 
 def test_parts_of_a_model_move_in_micro_batches_too():
-    part, batch = narrowed(CLASSIFIER, "head"), batch_of(8)
+    part, batch = trainable_subset(CLASSIFIER, "head"), batch_of(8)
     start = part.split(toy.problem().params, {}, KEY)
-    losses, state = accumulated(part.task, 4).losses(*start, batch, KEY, False)
+    losses, state = microbatched(part.task, 4).losses(*start, batch, KEY, False)
     assert_trees_close(losses, part.task.losses(*start, batch, KEY, False)[0])
     assert_trees_equal(state, start[1])
 
@@ -117,17 +117,17 @@ def test_memory_is_that_of_a_micro_batch():
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(accumulated(CLASSIFIER, 64)) < 0.5 * temporary(CLASSIFIER)
+    assert temporary(microbatched(CLASSIFIER, 64)) < 0.5 * temporary(CLASSIFIER)
 
 
 def test_what_has_no_micro_batches_is_refused():
     resnet = classification(models.create("resnet-tiny", 3), image_shape=(8, 8, 1), num_classes=3)
     with pytest.raises(InputError, match="micro_batch is 4, .* keeps statistics .* norm=group"):
-        accumulated(resnet, 4)
+        microbatched(resnet, 4)
     with pytest.raises(InputError, match="micro_batch is 3, but must be even .* take 4"):
-        accumulated(DENOISER, 3)
+        microbatched(DENOISER, 3)
     with pytest.raises(InputError, match="micro_batch is -1, but must be 1 or more"):
-        accumulated(CLASSIFIER, -1)
+        microbatched(CLASSIFIER, -1)
 
 
 def test_batches_are_whole_numbers_of_micro_batches_or_smaller():

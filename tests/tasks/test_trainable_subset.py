@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxunlearn import methods, models
 from jaxunlearn.tasks import classification
-from jaxunlearn.tasks.narrowed import narrowed
+from jaxunlearn.tasks.trainable_subset import trainable_subset
 from jaxunlearn.types import InputError
 from tests import toy_diffusion
 from tests.methods.test_salun import mask_of
@@ -48,7 +48,7 @@ def after(task, start, steps=3, **settings):
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_splitting_changes_no_answer(whole, rank):
-    part = narrowed(TASK, "head|conv", rank)
+    part = trainable_subset(TASK, "head|conv", rank)
     split = part.split(*whole, KEY)
     chex.assert_trees_all_equal(part.merge(*split), whole)
     chex.assert_trees_all_equal(part.task.predict(*split, BATCH), TASK.predict(*whole, BATCH))
@@ -59,7 +59,7 @@ def test_splitting_changes_no_answer(whole, rank):
 
 
 def test_the_rest_stays_bit_equal_and_statistics_are_written(whole):
-    part = narrowed(TASK, "^head")
+    part = trainable_subset(TASK, "^head")
     params, model_state = part.merge(*after(part.task, part.split(*whole, KEY), weight_decay=0.1))
     before, now = (flatten_dict(tree, sep="/") for tree in (whole[0], params))
     for path, value in now.items():
@@ -69,13 +69,13 @@ def test_the_rest_stays_bit_equal_and_statistics_are_written(whole):
 
 
 def test_moving_everything_is_what_it_is_without(whole):
-    part = narrowed(TASK, "")
+    part = trainable_subset(TASK, "")
     found = part.merge(*after(part.task, part.split(*whole, KEY)))
     chex.assert_trees_all_close(found, after(TASK, whole), rtol=1e-5, atol=1e-6)
 
 
 def test_adapters_move_matching_kernels_by_a_low_rank(whole):
-    part = narrowed(TASK, "block.*conv|head", 2)
+    part = trainable_subset(TASK, "block.*conv|head", 2)
     small, state = part.split(*whole, KEY)
     assert sum(x.size for x in jax.tree.leaves(small)) < 0.5 * sum(
         x.size for x in jax.tree.leaves(whole[0])
@@ -92,7 +92,7 @@ def test_adapters_move_matching_kernels_by_a_low_rank(whole):
 
 def test_saliency_of_adapters_is_that_of_the_kernels_they_change(whole):
     """Row by row for `down` and column by column for `up`; the losses are the same bits."""
-    part = narrowed(TASK, "head", 3)
+    part = trainable_subset(TASK, "head", 3)
     seen_losses = part.task.saliency_losses
     small, state = part.split(*whole, KEY)
     losses = (f(small, state, BATCH, KEY, False)[0] for f in (part.task.losses, seen_losses))
@@ -116,7 +116,7 @@ def test_saliency_of_adapters_is_that_of_the_kernels_they_change(whole):
 
 @pytest.mark.parametrize("name", ["sfron", "sfron_released", "eupmu_sfron", "salun"])
 def test_masks_let_a_part_of_both_factors_through(whole, name):
-    part = narrowed(TASK, "block.*conv|head", 2)
+    part = trainable_subset(TASK, "block.*conv|head", 2)
     settings = methods.settings(name, {"mask_batch_size": 3})
     method = methods.build(part.task, name, settings)
     arrays = {name: values for name, values in BATCH.items() if name != "epoch"}
@@ -133,7 +133,7 @@ def test_masks_let_a_part_of_both_factors_through(whole, name):
 
 def test_diffusion_can_be_narrowed_too():
     task = toy_diffusion.toy()
-    part = narrowed(task, "Embed")
+    part = trainable_subset(task, "Embed")
     start = part.split(*task.init(KEY), KEY)
     batch = toy_diffusion.batch_of()
     chex.assert_trees_all_equal(
@@ -149,7 +149,7 @@ def test_diffusion_can_be_narrowed_too():
 @pytest.mark.parametrize(
     ("pattern", "rank", "words"),
     [
-        ("(", 0, "which is no regular expression"),
+        ("(", 0, "which is not a regular expression"),
         ("tail", 0, "'tail', which matches no parameter of the model; there are .* more"),
         ("bias", 2, "matches no kernel"),
         ("head", 9, r"adapter_rank is 9, but head/.*kernel of shape \(.*, 3\) has ranks up to 3"),
@@ -157,4 +157,4 @@ def test_diffusion_can_be_narrowed_too():
 )
 def test_what_cannot_move_is_refused(pattern, rank, words):
     with pytest.raises(InputError, match=words):
-        narrowed(TASK, pattern, rank)
+        trainable_subset(TASK, pattern, rank)

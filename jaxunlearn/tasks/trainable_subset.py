@@ -1,13 +1,13 @@
-"""A task of which only a part of the parameters moves: some of them, or low-rank adapters on them.
+"""A task in which only a subset of the parameters moves, or low-rank adapters on it.
 
-    some          params = those whose path matches,  the others are frozen
+    subset        params = the ones whose path matches; the others are frozen
     adapters      W = W_0 + A B,  params = {A [in, r], B [r, out]} of the kernels whose path matches
 
-An adapter begins with B = 0, where A has no gradient. Saliency is therefore measured as if B were
-random and W the same, so that each factor shows a random projection of the kernel's gradient.
+An adapter starts at B = 0, where A has no gradient. Saliency is therefore measured as if B were
+random and W the same, so that each factor sees a random projection of the kernel's gradient.
 
-What is frozen travels in the model state, which no optimizer, mask or weight decay ever sees, so it
-stays bit-equal. The path of a parameter is its names joined by slashes, as in "block0/conv/kernel".
+Frozen parameters are in the model state, which no optimizer, mask or weight decay sees, so they
+stay bit-equal. The path of a parameter is its names joined by slashes, as in "block0/conv/kernel".
 
 Source of the adapters: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.
 """
@@ -22,18 +22,19 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxunlearn.tasks._wrapped import wrapped
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
 
-FROZEN = "frozen"  # the part of the model state that no step writes
+FROZEN = "frozen"  # the entry of the model state that no step writes
 
 
-class Narrowed(NamedTuple):
-    """A task on a part of the parameters.
+class TrainableSubset(NamedTuple):
+    """A task on a subset of the parameters, or on adapters.
 
     Attributes:
-        task: it, on the part alone.
-        split: `split(params, model_state, key) -> (part, model_state with the rest)`.
-        merge: `merge(part, model_state with the rest) -> (params, model_state)`.
+        task: the task, whose parameters are the subset alone.
+        split: `split(params, model_state, key) -> (subset, model_state with the rest)`.
+        merge: `merge(subset, model_state with the rest) -> (params, model_state)`.
     """
 
     task: Task
@@ -41,28 +42,28 @@ class Narrowed(NamedTuple):
     merge: Callable[[Params, ModelState], tuple[Params, ModelState]]
 
 
-def narrowed(task: Task, pattern: str, rank: int = 0) -> Narrowed:
-    """The task of moving only the parameters whose path matches, or adapters on them.
+def trainable_subset(task: Task, pattern: str, rank: int = 0) -> TrainableSubset:
+    """The task in which only the parameters whose path matches move, or adapters on them.
 
     Args:
-        task: what is unlearned; its parameters are nested dictionaries.
+        task: the task; its parameters are nested dictionaries.
         pattern: a regular expression, searched for in each path.
-        rank: of the adapters; 0 moves the parameters themselves.
+        rank: rank of the adapters; 0 moves the parameters themselves.
 
     Returns:
-        A `Narrowed` task.
+        The task and the functions that split and merge parameters.
 
     Raises:
-        InputError: a pattern that is no regular expression or matches no parameter (no kernel, for
-            adapters), or a rank that no matching kernel has.
+        InputError: an invalid regular expression, one that matches no parameter (no kernel, for
+            adapters), or a rank above the largest of a matching kernel.
 
     Example:
         >>> from jaxunlearn import models
         >>> from jaxunlearn.tasks import classification
         >>> model = models.create("mlp-tiny", 10)
         >>> task = classification(model, image_shape=(8, 8, 1), num_classes=10)
-        >>> part = narrowed(task, "head")
-        >>> head, rest = part.split(*task.init(jax.random.key(0)), jax.random.key(1))
+        >>> subset = trainable_subset(task, "head")
+        >>> head, rest = subset.split(*task.init(jax.random.key(0)), jax.random.key(1))
         >>> list(head), "frozen" in rest
         (['head'], True)
     """
@@ -72,19 +73,19 @@ def narrowed(task: Task, pattern: str, rank: int = 0) -> Narrowed:
     def split(params: Params, model_state: ModelState, key: jax.Array) -> tuple[Params, ModelState]:
         flat = flatten_dict(params, sep="/")
         if rank:
-            part = {path: _adapter(flat[path], rank, key, i) for i, path in enumerate(chosen)}
-            return unflatten_dict(part, sep="/"), {**model_state, FROZEN: params}
-        part = {path: flat[path] for path in chosen}
-        rest = {path: value for path, value in flat.items() if path not in part}
+            subset = {path: _adapter(flat[path], rank, key, i) for i, path in enumerate(chosen)}
+            return unflatten_dict(subset, sep="/"), {**model_state, FROZEN: params}
+        subset = {path: flat[path] for path in chosen}
+        rest = {path: value for path, value in flat.items() if path not in subset}
         frozen = unflatten_dict(rest, sep="/")
-        return unflatten_dict(part, sep="/"), {**model_state, FROZEN: frozen}
+        return unflatten_dict(subset, sep="/"), {**model_state, FROZEN: frozen}
 
     def merge(
-        part: Params, model_state: ModelState, product: Callable[..., jax.Array] = jnp.matmul
+        subset: Params, model_state: ModelState, product: Callable[..., jax.Array] = jnp.matmul
     ) -> tuple[Params, ModelState]:
         model_state = dict(model_state)
         flat = flatten_dict(model_state.pop(FROZEN), sep="/")
-        moved = flatten_dict(part, sep="/")
+        moved = flatten_dict(subset, sep="/")
         if rank:
             for path in chosen:
                 change = product(moved[f"{path}/down"], moved[f"{path}/up"])
@@ -94,36 +95,23 @@ def narrowed(task: Task, pattern: str, rank: int = 0) -> Narrowed:
         return unflatten_dict(flat, sep="/"), model_state
 
     def of_all(function: Callable[..., Any], merge: Callable[..., Any] = merge) -> Any:
-        """A function of the task, which takes and returns the whole model."""
+        """A function of the subset, from a function of the whole model."""
 
-        def on_part(
-            part: Params, model_state: ModelState, batch: Batch, *rest: Any
+        def of_subset(
+            subset: Params, model_state: ModelState, batch: Batch, *rest: Any
         ) -> tuple[jax.Array, ModelState]:
-            params, inner = merge(part, model_state)
+            params, inner = merge(subset, model_state)
             result, inner = function(params, inner, batch, *rest)
             return result, {**inner, FROZEN: model_state[FROZEN]}
 
-        return on_part
+        return of_subset
 
-    def predict(part: Params, model_state: ModelState, batch: Batch) -> jax.Array:
-        assert task.predict is not None
-        return task.predict(*merge(part, model_state), batch)
-
-    def init(key: jax.Array) -> tuple[Params, ModelState]:
-        return split(*task.init(key), key)
-
-    with_both_factors = functools.partial(merge, product=_seen_product)
-    inner = task._replace(
-        init=init,
-        losses=of_all(task.losses),
-        predict=predict if task.predict else None,
-        outputs=of_all(task.outputs) if task.outputs else None,
-        forget_losses=of_all(task.forget_losses) if task.forget_losses else None,
-        saliency_losses=of_all(task.saliency_losses or task.losses, with_both_factors)
-        if rank
-        else task.saliency_losses and of_all(task.saliency_losses),
-    )
-    return Narrowed(inner, split, merge)
+    inner = wrapped(task, of_all)._replace(init=lambda key: split(*task.init(key), key))
+    if rank:
+        with_both_factors = functools.partial(merge, product=_seen_product)
+        saliency_losses = of_all(task.saliency_losses or task.losses, with_both_factors)
+        inner = inner._replace(saliency_losses=saliency_losses)
+    return TrainableSubset(inner, split, merge)
 
 
 def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
@@ -131,7 +119,7 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(
-            f"trainable is {pattern!r}, which is no regular expression ({error}); give one that "
+            f"trainable is {pattern!r}, which is not a regular expression ({error}); give one that "
             "matches paths of parameters, such as 'head' or 'attention'."
         ) from error
     known = [path for path in shapes if not rank or path.endswith("kernel")]
@@ -158,16 +146,17 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _adapter(kernel: jax.Array, rank: int, key: jax.Array, number: int) -> dict[str, jax.Array]:
-    """A random down-projection and a zero up-projection: the model begins as it was."""
+    """A random down-projection and a zero up-projection: the model starts unchanged."""
     rows, columns = _sides(kernel.shape)
     down = jax.random.normal(jax.random.fold_in(key, number), (rows, rank)) / jnp.sqrt(rows)
     return {"down": down.astype(kernel.dtype), "up": jnp.zeros((rank, columns), kernel.dtype)}
 
 
 def _seen_product(down: jax.Array, up: jax.Array) -> jax.Array:
-    """The product of the factors, bit for bit, with the gradient that it has at a random `up`.
+    """The product of the factors, bit for bit, with its gradient at a random `up`.
 
-    Only where `up` is zero, as in the beginning; elsewhere `down` has a gradient of its own.
+    The random `up` counts only where `up` is zero, as at the start; elsewhere the gradient is the
+    product's.
     """
     rank, columns = up.shape
     probe = jax.random.normal(jax.random.key(rank), (rank, columns)) / jnp.sqrt(columns)

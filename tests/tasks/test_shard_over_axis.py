@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxunlearn.tasks.accumulated import accumulated
-from jaxunlearn.tasks.spread import check_shares, spread
+from jaxunlearn.tasks.microbatched import microbatched
+from jaxunlearn.tasks.shard_over_axis import check_shares, shard_over_axis
 from jaxunlearn.training.devices import make_mesh, mapped
 from jaxunlearn.types import InputError
 from tests import toy, toy_diffusion
@@ -46,8 +46,10 @@ def test_values_and_gradients_are_those_of_the_whole_batch(case):
         return found
 
     def in_shares():
-        micro = spread(accumulated(task, 2), "axis")
-        whole = [values_and_gradients(spread(task, "axis"), batch, names) for batch in batches]
+        micro = shard_over_axis(microbatched(task, 2), "axis")
+        whole = [
+            values_and_gradients(shard_over_axis(task, "axis"), batch, names) for batch in batches
+        ]
         return *whole, values_and_gradients(micro, batches[0], names[:1])
 
     *found, small = jax.jit(mapped(in_shares, make_mesh(2), "axis"))()

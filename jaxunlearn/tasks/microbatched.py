@@ -1,0 +1,96 @@
+"""A task that computes each batch in micro-batches, one after the other, to save memory.
+
+    l_i = losses(params, micro-batch of i),     gradient = sum over micro-batches, in one loop
+
+Losses are per example, so a method sees the losses of the whole batch, whatever it makes of them (a
+mean, weights, two gradients). The backward pass repeats the forward pass of each micro-batch: one
+more forward pass, with the memory of one micro-batch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from optax.microbatching import AccumulationType, microbatch
+
+from jaxunlearn.tasks._wrapped import wrapped
+from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
+from jaxunlearn.tasks.trainable_subset import FROZEN
+from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
+
+
+def microbatched(task: Task, micro_batch: int) -> Task:
+    """The task in micro-batches: equal losses, outputs and predictions, up to rounding.
+
+    A batch that is no multiple of a micro-batch is computed whole; `check_micro_batch` refuses it
+    in steps. Dropout draws one mask for each micro-batch.
+
+    Args:
+        task: the task. Its examples must not depend on one another, except for the mirrored
+            timesteps of diffusion, whose pairs stay together in even micro-batches.
+        micro_batch: number of examples computed at once.
+
+    Returns:
+        A `Task`.
+
+    Raises:
+        InputError: micro-batches below one example, odd ones for a model that generates, or a
+            model with batch statistics, which would be statistics of micro-batches.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxunlearn import models
+        >>> from jaxunlearn.tasks import classification
+        >>> model = models.create("mlp-tiny", 10)
+        >>> task = microbatched(classification(model, image_shape=(8, 8, 1), num_classes=10), 2)
+        >>> task.predict(*task.init(jax.random.key(0)), {"image": jnp.zeros((6, 8, 8, 1))}).shape
+        (6, 10)
+    """
+    if micro_batch < 1:
+        raise InputError(f"micro_batch is {micro_batch}, but must be 1 or more, or 0 for none.")
+    if task.predict is None and micro_batch % 2:
+        raise InputError(
+            f"micro_batch is {micro_batch}, but must be even for a model that generates, whose "
+            f"examples are drawn in pairs; take {micro_batch + 1}."
+        )
+    _, model_state = jax.eval_shape(task.init, jax.random.key(0))
+    if model_state.keys() - {FROZEN, FIRST_STAGE}:
+        raise InputError(
+            f"micro_batch is {micro_batch}, but the model keeps statistics of whole batches, which "
+            "micro-batches do not have; choose a model without BatchNorm, such as norm=group, or "
+            "set micro_batch to 0."
+        )
+
+    def in_micro_batches(function: Callable[..., Any]) -> Callable[..., Any]:
+        def whole(
+            params: Params, model_state: ModelState, batch: Batch, *rest: Any
+        ) -> tuple[jax.Array, ModelState]:
+            def values(part: Batch) -> jax.Array:
+                return function(params, model_state, part, *rest)[0]
+
+            size = len(jax.tree.leaves(batch)[0])
+            if size <= micro_batch or size % micro_batch:
+                return values(batch), model_state
+            # optax takes every n-th example: a micro-batch is on all devices that share the batch,
+            # and holds both of two examples that are half a batch apart.
+            once_more = jax.checkpoint(values, prevent_cse=False)
+            parts = microbatch(once_more, 0, micro_batch, AccumulationType.CONCAT)
+            return parts(batch), model_state
+
+        return whole
+
+    return wrapped(task, in_micro_batches)
+
+
+def check_micro_batch(micro_batch: int, **batch_sizes: int) -> None:
+    """Raises unless every batch is a multiple of a micro-batch, or smaller than one.
+
+    Raises:
+        InputError: a batch is neither.
+    """
+    for name, size in batch_sizes.items():
+        if micro_batch and size > micro_batch and size % micro_batch:
+            raise InputError(
+                f"{name} is {size}, but must be a multiple of micro_batch, {micro_batch}, or at "
+                f"most that; the nearest is {round(size / micro_batch) * micro_batch}."
+            )
