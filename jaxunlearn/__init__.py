@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 from jaxunlearn.version import __version__ as __version__
 
 # The extra that brings a package, where it is not "pipeline".
-EXTRAS = {"safetensors": "import", "jax_privacy": "audit", "tensorflow": "tfds-prepare"}
+EXTRAS = {
+    "safetensors": "import",
+    "tokenizers": "import",
+    "jax_privacy": "audit",
+    "tensorflow": "tfds-prepare",
+}
 
 if TYPE_CHECKING:  # type checkers see the names, and so every misspelt one
     from jaxunlearn.transforms import *  # noqa: F403

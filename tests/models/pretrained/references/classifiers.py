@@ -1,9 +1,9 @@
 """Tiny classifiers of timm with random weights, and what they say of some images.
 
-Writes `tests/importing/data/{resnet_basic,resnet_bottleneck,vit}`. Needs torch, timm and
+Writes `tests/models/pretrained/data/{resnet_basic,resnet_bottleneck,vit}`. Needs torch, timm and
 safetensors (the extra `import-test`), no network, and is run by hand:
 
-    python tests/importing/references/classifiers.py
+    python tests/models/pretrained/references/classifiers.py
 """
 
 import json

@@ -1,11 +1,11 @@
 """A tiny `DiTTransformer2DModel` of diffusers with random weights, and the noise it sees.
 
-Writes `tests/importing/data/dit`: the transformer of a `DiTPipeline`, `expected.npz`, and
+Writes `tests/models/pretrained/data/dit`: the transformer of a `DiTPipeline`, `expected.npz`, and
 `published.json` with the tensor names and shapes of DiT-XL/2, as a count and a hash. The embedding
 of the condition is made the same in all blocks, as it is in the public weights. Needs torch,
 diffusers and safetensors (the extra `import-test`), no network, and is run by hand:
 
-    python tests/importing/references/dit.py
+    python tests/models/pretrained/references/dit.py
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """torchvision's Inception-v3, each layer cut to a sixteenth of its channels, with random weights.
 
-Writes `tests/importing/data/inception`, the weights in half precision. Needs torch, torchvision and
-safetensors (the extra `import-test`), no network, and is run by hand:
+Writes `tests/models/pretrained/data/inception`, the weights in half precision. Needs torch,
+torchvision and safetensors (the extra `import-test`), no network, and is run by hand:
 
-    python tests/importing/references/inception.py
+    python tests/models/pretrained/references/inception.py
 
 torchvision has no network of the Fréchet distance. It is the same but for its pooling, which is
 exchanged here in the functions that torchvision's blocks call.

@@ -1,12 +1,12 @@
 """A tiny Stable Diffusion v1 with random weights, and what its parts make of some inputs.
 
-Writes `tests/importing/data/stable_diffusion`: the folders of diffusers' pipeline, `expected.npz`,
-`prompts.json` (prompts and their ids by transformers' `CLIPTokenizer`, whose vocabulary is trained
-here) and `published.json` (counts and hashes of the tensor names and shapes of the published
-sizes). Needs torch, diffusers, transformers and safetensors (the extra `import-test`), no network,
-and is run by hand:
+Writes `tests/models/pretrained/data/stable_diffusion`: the folders of diffusers' pipeline,
+`expected.npz`, `prompts.json` (prompts and their ids by transformers' `CLIPTokenizer`, whose
+vocabulary is trained here) and `published.json` (counts and hashes of the tensor names and shapes
+of the published sizes). Needs torch, diffusers, transformers and safetensors (the extra
+`import-test`), no network, and is run by hand:
 
-    python tests/importing/references/stable_diffusion.py
+    python tests/models/pretrained/references/stable_diffusion.py
 """
 
 import hashlib

@@ -1,11 +1,11 @@
 """Tiny `UNet2DModel`s of diffusers with random weights, and the noise they see in some images.
 
-Writes `tests/importing/data/unet2d/{classes,unconditional}`, which differ in every option that is
-supported, and `published.json` with the tensor names and shapes of the public DDPM on CIFAR-10, as
-a count and a hash. Needs torch, diffusers and safetensors (the extra `import-test`), no network,
-and is run by hand:
+Writes `tests/models/pretrained/data/unet2d/{classes,unconditional}`, which differ in every option
+that is supported, and `published.json` with the tensor names and shapes of the public DDPM on
+CIFAR-10, as a count and a hash. Needs torch, diffusers and safetensors (the extra `import-test`),
+no network, and is run by hand:
 
-    python tests/importing/references/unet2d.py
+    python tests/models/pretrained/references/unet2d.py
 """
 
 import hashlib
