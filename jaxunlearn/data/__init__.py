@@ -1,12 +1,12 @@
-"""Data sets, forget requests, and the split of the one by the other.
+"""Data sets, forget requests, and the split of a data set by a request.
 
     dataset = load("digits")
     request = ForgetRequest(fraction=0.1)
     splits = split(dataset, request, seed=0)
 
-`splits.forget`, `.retain`, `.validation`, `.test` and `.test_forget` are `Examples`: images as they
-were stored, labels, and the position that names each example. An own data set is a `Dataset` made
-of two `Examples`; whatever is wrong with the data raises `InputError` there and then.
+`splits.forget`, `.retain`, `.validation`, `.test` and `.test_forget` are `Examples`: images as
+stored, labels, and the position that identifies each example. A custom data set is a `Dataset` of
+two `Examples`; invalid data raises `InputError` at once.
 
 `jaxunlearn list data` prints the sets that are known by name.
 """

@@ -1,4 +1,4 @@
-"""What a forgotten class turns into by default: the kept class whose name is most like its own."""
+"""The default anchor of a forgotten class: the kept class with the most similar name."""
 
 from collections.abc import Collection, Sequence
 
@@ -6,20 +6,20 @@ import numpy as np
 
 
 def anchors(names: Sequence[str], forgotten: Collection[int]) -> np.ndarray:
-    """For each class the kept one that shares the largest part of its words with it.
+    """For each class, the kept class whose name shares the largest fraction of words with it.
 
         words in both names / words in either
 
-    Of several that share as much, it is the one that comes next, the first coming after the last.
-    So without words in common it is the next kept class; a forgotten style becomes the plain
-    picture of the same subject, and a forgotten subject the next one in the same style.
+    Ties go to the next class in order, the first class following the last. So without common words
+    the anchor is the next kept class; a forgotten style becomes the plain picture of the same
+    subject, and a forgotten subject the next one in the same style.
 
     Args:
-        names: of all C classes.
-        forgotten: those of them that are forgotten, not all.
+        names: names of all C classes.
+        forgotten: numbers of the forgotten classes, not all of them.
 
     Returns:
-        int32 `[C]`; of kept classes, the entry says nothing.
+        int32 `[C]`; entries of kept classes are meaningless.
 
     Example:
         >>> styles = ["a photo of", "an inverted photo of", "an edge drawing of"]

@@ -1,12 +1,12 @@
-"""Captioned images: each is shown in one of four styles, and its class is what a caption says.
+"""Captioned images: each image is shown in one of four styles, and each caption is a class.
 
     "a photo of a sneaker"              the image itself
     "an inverted photo of a sneaker"    light and dark exchanged
     "a rotated photo of a sneaker"      turned left by a quarter
     "an edge drawing of a sneaker"      its edges, dark on white
 
-Within each subject the images take the styles in turn, so all captions have equal shares. Caption
-`s K + k` is that of style s and subject k of K.
+Within each subject the styles take turns, so all captions have equal shares. Caption `s K + k` has
+style s and subject k of K.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from jaxunlearn.data.examples import Examples
 
 _FULL = 255
 
-# The phrases that follow "of", in the order of the classes.
+# Phrases that follow "of", in the order of the classes.
 SUBJECTS = {
     "digits": (
         "a zero",
@@ -47,13 +47,13 @@ SUBJECTS = {
 
 
 def edges(image: np.ndarray) -> np.ndarray:
-    """The edges of images, dark on white: how steep the image is at each pixel.
+    """The edges of images, dark on white: the size of the gradient at each pixel.
 
     Args:
-        image: uint8 `[N, H, W, C]`.
+        image: images, uint8 `[N, H, W, C]`.
 
     Returns:
-        The same shape and type.
+        Images of the same shape and type.
 
     Example:
         >>> edges(np.array([[0, 0, 0, 200, 200]], np.uint8)[None, ..., None]).ravel().tolist()
@@ -95,10 +95,10 @@ def captioned(examples: Examples, num_subjects: int) -> tuple[np.ndarray, np.nda
 
     Args:
         examples: a split of a data set, with square uint8 images.
-        num_subjects: K.
+        num_subjects: number of subjects, K.
 
     Returns:
-        Images like those of `examples`, and labels int64 `[N]` in 0 to 4 K - 1.
+        Images of the same shape, and labels int64 `[N]` from 0 to 4 K - 1.
 
     Example:
         >>> white = np.full((4, 2, 2, 1), 255, np.uint8)

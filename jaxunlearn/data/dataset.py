@@ -1,4 +1,4 @@
-"""A whole data set: training and test examples, and what a task must know about them."""
+"""A whole data set: training and test examples, classes and statistics."""
 
 import functools
 import hashlib
@@ -17,26 +17,26 @@ _BLOCK = 1024  # images at a time, so that statistics in float64 need little mem
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set ready for unlearning: training and test examples, and what a task must know.
+    """A data set ready for unlearning: training and test examples, classes and statistics.
 
-    Some data sets name each image twice, by a fine and by a coarse class. `label` holds the one
-    that models learn; `coarse` always the coarse class; `fine` the fine class where `label` is
-    the coarse one.
+    Some data sets have two labels for each image, a fine and a coarse class. `label` holds the one
+    that models learn, `coarse` the coarse class, and `fine` the fine class if `label` is the coarse
+    one.
 
     Attributes:
-        name: the data set's name.
-        train: training examples, `index` 0 to N - 1 in this order.
+        name: name of the data set.
+        train: training examples, with `index` 0 to N - 1 in order.
         test: test examples, likewise.
         num_classes: number of classes in `label`.
-        class_names: one name a class.
-        mean: mean of each channel, as `channel_statistics` measures it.
+        class_names: one name for each class.
+        mean: mean of each channel, from `channel_statistics`.
         std: standard deviation of each channel, likewise.
         augmentation: "none", "crop" (shifts) or "flip_crop" (shifts and mirror images).
         coarse: int32 `[N_train]`, the coarse class of each training example, or None.
-        coarse_names: one name a coarse class.
+        coarse_names: one name for each coarse class.
         fine: int32 `[N_train]`, the fine class of each training example, or None if `label` is it.
-        fine_test: int32 `[N_test]`, the same for the test examples.
-        fine_names: one name a fine class.
+        fine_test: int32 `[N_test]`, likewise for the test examples.
+        fine_names: one name for each fine class.
 
     Raises:
         InputError: an empty split, labels out of range, shapes that disagree, statistics that do
@@ -71,27 +71,28 @@ class Dataset:
             self._check_split(split, examples)
         if self.train.image.shape[1:] != self.test.image.shape[1:]:
             raise InputError(
-                f"training and test images of {self.name!r} must have one shape, got "
-                f"{self.train.image.shape[1:]} and {self.test.image.shape[1:]}"
+                f"training and test images of {self.name!r} have the shapes "
+                f"{self.train.image.shape[1:]} and {self.test.image.shape[1:]}, but must have one."
             )
         if len(self.class_names) != self.num_classes:
             raise InputError(
-                f"class_names of {self.name!r} must hold one name for each of the "
-                f"{self.num_classes} classes, got {len(self.class_names)}"
+                f"class_names of {self.name!r} are {len(self.class_names)}, but must be one for "
+                f"each of the {self.num_classes} classes."
             )
         channels = self.train.image.shape[-1]
         if not len(self.mean) == len(self.std) == channels or not min(self.std) > 0:
             raise InputError(
-                f"mean and std of {self.name!r} must hold one number for each of the {channels} "
-                f"channels, std above 0, got mean {self.mean} and std {self.std}; "
-                "channel_statistics computes them"
+                f"mean and std of {self.name!r} are {self.mean} and {self.std}, but must be one "
+                f"number for each of the {channels} channels, std above 0; compute them with "
+                "channel_statistics."
             )
         if self.augmentation not in AUGMENTATIONS:
             raise InputError(
-                f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.augmentation!r}"
+                f"augmentation is {self.augmentation!r}, but must be one of "
+                f"{', '.join(AUGMENTATIONS)}."
             )
         if (self.fine is None) != (self.fine_test is None):
-            raise InputError("fine and fine_test must be given together")
+            raise InputError("one of fine and fine_test is None, but must be given with the other.")
         for field, count, names in (
             ("coarse", len(self.train), self.coarse_names),
             ("fine", len(self.train), self.fine_names),
@@ -106,12 +107,12 @@ class Dataset:
     def _check_split(self, split: str, examples: Examples) -> None:
         if len(examples) == 0:
             raise InputError(
-                f"the {split} split of {self.name!r} is empty; it must hold at least one example"
+                f"the {split} split of {self.name!r} is empty, but must hold at least one example."
             )
         if not np.array_equal(examples.index, np.arange(len(examples))):
             raise InputError(
-                f"the {split} examples of {self.name!r} must be numbered 0 to {len(examples) - 1} "
-                "in order; number them anew with Examples.from_arrays"
+                f"the {split} examples of {self.name!r} are out of order, but must be numbered 0 "
+                f"to {len(examples) - 1}; number them with Examples.from_arrays."
             )
         self._check_range(examples.label, f"{split} labels", self.num_classes)
 
@@ -120,8 +121,8 @@ class Dataset:
         if outside.any():
             position = int(np.argmax(outside))
             raise InputError(
-                f"{what} of {self.name!r} must lie in 0 to {count - 1}, got {values[position]} at "
-                f"position {position}; correct the labels or the number of classes"
+                f"{what} of {self.name!r} include {values[position]} at position {position}, but "
+                f"must be from 0 to {count - 1}; correct the labels or the number of classes."
             )
 
     @property
@@ -133,10 +134,10 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over name, class names, shapes, types, every pixel and every label.
+        """SHA-256 of name, class names, shapes, types, every pixel and every label.
 
-        Equal fingerprints mean that saved indices name the same examples. Normalisation and
-        augmentation are settings, not data, and do not count.
+        Equal fingerprints mean that saved indices mean the same examples. Normalisation and
+        augmentation are settings, not data, and are left out.
         """
         digest = hashlib.sha256()
         header = [self.name, self.num_classes, self.class_names, self.coarse_names, self.fine_names]
@@ -160,15 +161,15 @@ class Dataset:
 
 
 def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel: of uint8 / 255, or of floating point as it is.
+    """Mean and standard deviation of each channel, of uint8 divided by 255 or of floating point.
 
     A constant channel gets standard deviation 1, so that normalising it gives zeros.
 
     Args:
-        image: `[N, H, W, C]`, uint8 or floating point.
+        image: images `[N, H, W, C]`, uint8 or floating point.
 
     Returns:
-        mean and std, one number a channel.
+        Mean and standard deviation, one number for each channel.
 
     Raises:
         InputError: images of another type.
@@ -180,7 +181,7 @@ def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[floa
     axes, pixels, scale = (0, 1, 2), image[..., 0].size, pixel_scale(image.dtype)
     blocks = [image[i : i + _BLOCK] for i in range(0, len(image), _BLOCK)]
     mean = np.sum([b.sum(axes, dtype=np.float64) for b in blocks], axis=0) / pixels
-    with np.errstate(invalid="ignore"):  # infinite pixels: `Dataset` refuses them in a sentence
+    with np.errstate(invalid="ignore"):  # infinite pixels, which `Dataset` refuses
         variance = np.sum([((b - mean) ** 2).sum(axes) for b in blocks], axis=0) / pixels
     constant = image.min(axes) == image.max(axes)
     std = np.where(constant, 1.0, np.sqrt(variance) / scale)

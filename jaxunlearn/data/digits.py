@@ -1,20 +1,20 @@
-"""The data set `digits`: 1797 handwritten digits of 8x8 pixels that ship inside scikit-learn.
+"""The data set `digits`: 1797 handwritten digits of 8x8 pixels inside scikit-learn.
 
-The embedded default: it needs no network and no files. Source: E. Alpaydin and C. Kaynak, Optical
-Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+It needs no network and no files. Source: E. Alpaydin and C. Kaynak, Optical Recognition of
+Handwritten Digits, UCI Machine Learning Repository, 1998.
 """
 
 import numpy as np
 
-TEST_EVERY = 5
+_TEST_EVERY = 5
 
 
 def read_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The images and labels of both splits.
 
-    Pixels 0..16 become 0..255. Within each class, every fifth digit in scikit-learn's order is a
-    test example. So both splits hold the same share of each class and of each of the writers, who
-    follow one another in that order.
+    Pixels 0..16 become 0..255. Every fifth digit of each class, in scikit-learn's order, is a test
+    example. So both splits hold equal shares of each class and of each writer, who follow one
+    another in that order.
 
     Returns:
         "train" and "test", each a pair: images uint8 `[N, 8, 8, 1]` and labels int64 `[N]`.
@@ -32,5 +32,5 @@ def read_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for digit in range(10):
         members = labels == digit
         rank[members] = np.arange(members.sum())
-    test = rank % TEST_EVERY == TEST_EVERY - 1
+    test = rank % _TEST_EVERY == _TEST_EVERY - 1
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}

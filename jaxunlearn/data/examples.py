@@ -1,9 +1,9 @@
 """Labelled images held in memory.
 
-Every example keeps its `index`, the position it has in its data set's split, wherever it is taken:
-that number is its identity in forget requests, saved runs and batches. Images stay as they were
-stored; the task normalises them inside the compiled step, uint8 by `(image / 255 - mean) / std` and
-floating point by `(image - mean) / std`.
+Every example keeps its `index`, its position in the data set's split: that number is its identity
+in forget requests, saved runs and batches. Images are kept as stored; the task normalises them
+inside the compiled step, uint8 by `(image / 255 - mean) / std` and floating point by
+`(image - mean) / std`.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from jaxunlearn.types import Arrays, InputError
 
 
 def _images(image: np.ndarray) -> np.ndarray:
-    """Read-only uint8 or float32 images, or an `InputError` that says why they are not."""
+    """Read-only uint8 or float32 images, or an `InputError`."""
     image = np.asarray(image)
     if image.ndim != 4:
         raise InputError(
-            f"images must have the four axes [N, H, W, C], got shape {image.shape}; add the "
-            "missing axis, image[..., None] for one channel"
+            f"images have the shape {image.shape}, but must have the four axes [N, H, W, C]; add "
+            "the missing axis, such as image[..., None] for one channel."
         )
     pixel_scale(image.dtype)
     if image.dtype == np.uint8:
@@ -31,20 +31,20 @@ def _images(image: np.ndarray) -> np.ndarray:
     bad = ~np.isfinite(image)
     if bad.any():
         raise InputError(
-            f"images must be finite, but {int(bad.any(axis=(1, 2, 3)).sum())} of {len(image)} hold "
-            f"NaN or infinity, the first at position {int(np.argwhere(bad)[0, 0])}; remove or "
-            "repair them"
+            f"{int(bad.any(axis=(1, 2, 3)).sum())} of {len(image)} images hold NaN or infinity, "
+            f"the first at position {int(np.argwhere(bad)[0, 0])}, but must be finite; remove or "
+            "repair them."
         )
     return _frozen(image)
 
 
 def integers(values: np.ndarray, name: str, count: int) -> np.ndarray:
-    """Read-only int32 `[count]`, or an `InputError` that says why it is none."""
+    """Read-only int32 `[count]`, or an `InputError`."""
     values = np.asarray(values)
     if values.shape != (count,):
         raise InputError(
-            f"{name} must hold one number for each of the {count} images, shape ({count},), got "
-            f"shape {values.shape}"
+            f"{name} have the shape {values.shape}, but must have ({count},), one number for each "
+            "image."
         )
     if not np.issubdtype(values.dtype, np.integer):
         advice = (
@@ -52,10 +52,12 @@ def integers(values: np.ndarray, name: str, count: int) -> np.ndarray:
             if np.issubdtype(values.dtype, np.number) or values.dtype == bool
             else "number the names, as in np.unique(names, return_inverse=True)[1]"
         )
-        raise InputError(f"{name} must hold integers, got {values.dtype}; {advice}")
+        raise InputError(f"{name} are {values.dtype}, but must be integers; {advice}.")
     limits = np.iinfo(np.int32)
     if values.size and (values.min() < limits.min or values.max() > limits.max):
-        raise InputError(f"{name} must fit in 32 bits, got {values.min()} to {values.max()}")
+        raise InputError(
+            f"{name} are from {values.min()} to {values.max()}, but must fit in 32 bits."
+        )
     return _frozen(values.astype(np.int32, copy=False))
 
 
@@ -72,7 +74,7 @@ class Examples:
     Attributes:
         image: uint8 or float32 `[N, H, W, C]`; other floating types become float32.
         label: int32 `[N]`, the class of each image.
-        index: int32 `[N]`, the position of each example in its data set's split.
+        index: int32 `[N]`, the position of each example in the data set's split.
 
     Raises:
         InputError: images of another rank or type, or not finite; labels or indices that are not
@@ -96,7 +98,7 @@ class Examples:
 
     @classmethod
     def from_arrays(cls, image: np.ndarray, label: np.ndarray) -> "Examples":
-        """A whole split: the examples are numbered 0, 1, 2, ... in the order given."""
+        """A whole split: the examples are numbered 0, 1, 2, ... in the given order."""
         return cls(image, label, np.arange(len(image), dtype=np.int32))
 
     def __len__(self) -> int:
@@ -107,10 +109,10 @@ class Examples:
         return f"Examples({len(self)} {self.image.dtype} images of {shape})"
 
     def take(self, positions: np.ndarray | list[int]) -> "Examples":
-        """The examples at these positions, in this order, identities kept.
+        """The examples at these positions, in this order, with their identities.
 
         Args:
-            positions: int `[M]`, or a mask bool `[N]`.
+            positions: integers `[M]`, or a mask `[N]`.
 
         Returns:
             The chosen examples.
@@ -121,10 +123,10 @@ class Examples:
         return Examples(self.image[chosen], self.label[chosen], self.index[chosen])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by the names that batches use: "image", "label" and "index"."""
+        """The arrays by their names in batches: "image", "label" and "index"."""
         return {"image": self.image, "label": self.label, "index": self.index}
 
 
 def to_device(examples: Examples) -> Arrays:
-    """The arrays of some examples, as methods take them."""
+    """The arrays of some examples on the device, the input of methods."""
     return {name: jnp.asarray(values) for name, values in examples.arrays().items()}

@@ -1,10 +1,10 @@
-"""What shall be forgotten: a fraction, classes (by number or by word), a subclass, or examples.
+"""Forget requests: a fraction, classes (by number or by word), a subclass, or examples.
 
-A request names examples of a data set's training split by their positions. A random choice is made
-by giving every position a 64-bit key and taking those with the smallest keys. The keys are the raw
+A request means examples of a data set's training split by their positions. A random choice gives
+every position a 64-bit key and takes the positions with the smallest keys. The keys are the raw
 output of PCG64 (M. O'Neill, PCG: A Family of Simple Fast Space-Efficient Statistically Good
-Algorithms for Random Number Generation, 2014), whose stream NumPy keeps the same on every platform
-and in every version. So a larger fraction with the same seed contains the smaller one.
+Algorithms for Random Number Generation, 2014), whose stream NumPy keeps on every platform and in
+every version. So a larger fraction with the same seed contains the smaller one.
 """
 
 import functools
@@ -33,15 +33,15 @@ def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
     """One random key for each position.
 
     Args:
-        seed: not negative.
-        stream: keeps choices made for different ends with one seed apart.
+        seed: seed, not negative.
+        stream: number that separates choices for different ends with one seed.
         count: number of positions.
 
     Returns:
         uint64 `[count]`.
 
     Raises:
-        InputError: the seed is no integer or negative.
+        InputError: the seed is not an integer, or negative.
 
     Example:
         >>> random_keys(0, FORGET_STREAM, 2).tolist()
@@ -49,30 +49,30 @@ def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
     """
     seed = plain(seed)
     if not _is_integer(seed) or seed < 0:
-        raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
+        raise InputError(f"seed is {seed!r}, but must be an integer of at least 0.")
     return np.random.PCG64(np.random.SeedSequence(int(seed), spawn_key=(stream,))).random_raw(count)
 
 
 @dataclass(frozen=True)
 class ForgetRequest:
-    """A request to forget. Give exactly one of the fields.
+    """A request to forget, with exactly one of the fields.
 
-    Requests for the same examples are equal, in whatever order or spelling they were given.
+    Requests for the same examples are equal, in any order and spelling.
 
     Attributes:
-        fraction: share of the training examples (validation examples aside), chosen at random.
-        classes: all examples of these classes.
-        words: all examples of the classes whose name has one of these words; case does not matter,
-            nor how Unicode composes a letter.
-        subclass: all examples of this fine class, in a data set that also has coarse classes; with
-            cifar20, whose models learn the coarse ones, it is forgotten inside its coarse class.
-        indices: positions in the data set's training split.
-        file: path of a file of such positions: a JSON list, or one number a line. It is read once,
-            when it is first needed.
+        fraction: share of the training examples (without validation examples) to forget, chosen at
+            random.
+        classes: numbers of classes to forget as a whole.
+        words: words of the classes to forget, which have one of them in their name; case and the
+            Unicode form of a letter do not matter.
+        subclass: number of a fine class to forget, in a data set that also has coarse classes; in
+            cifar20, whose models learn the coarse classes, it is forgotten inside its coarse class.
+        indices: positions to forget in the data set's training split.
+        file: path of a file of such positions, a JSON list or one number a line; it is read once,
+            at the first use.
 
     Raises:
-        InputError: none or several fields are given, or one of them cannot be right for any data
-            set.
+        InputError: none or several fields are given, or a field is invalid for every data set.
 
     Example:
         >>> ForgetRequest(fraction=0.1).name, ForgetRequest(classes=(2, 1)).name
@@ -96,14 +96,14 @@ class ForgetRequest:
         given = [name for name, value in values.items() if value is not None and not _empty(value)]
         if len(given) != 1:
             raise InputError(
-                "a forget request must give exactly one of fraction, classes, words, subclass, "
-                f"indices and file, not empty, got {' and '.join(given) or 'none'}"
+                f"a forget request has {' and '.join(given) or 'none'}, but must have exactly one "
+                "of fraction, classes, words, subclass, indices and file, not empty."
             )
         if self.fraction is not None:
             if not is_real(self.fraction) or not 0 < self.fraction < 1:
                 raise InputError(
-                    f"fraction must lie between 0 and 1, both excluded, got {self.fraction!r}; "
-                    "0.1 forgets a tenth"
+                    f"fraction is {self.fraction!r}, but must be between 0 and 1, both excluded; "
+                    "0.1 forgets a tenth."
                 )
             object.__setattr__(self, "fraction", float(self.fraction))
         if self.subclass is not None:
@@ -114,12 +114,12 @@ class ForgetRequest:
 
     @functools.cached_property
     def name(self) -> str:
-        """A name for folders: equal for requests of the same examples, given the same seed.
+        """A name for folders: equal for requests of the same examples with the same seed.
 
         "random-0.1", "class-3", "classes-1-2", "word-sneaker", "words-bag-coat", "subclass-7", or
         "indices-2-" and the first eight digits of a hash of the indices (a file counts as the
-        indices it holds). Words with other characters than letters and digits, and names that would
-        be too long, end with "_" and a hash.
+        indices in it). Words with other characters than letters and digits, and names that would be
+        too long, end with "_" and a hash.
         """
         if self.fraction is not None:
             return f"random-{self.fraction!r}"
@@ -134,7 +134,7 @@ class ForgetRequest:
         return f"indices-{len(indices)}-{digest[:8]}"
 
     def resolved(self) -> "ForgetRequest":
-        """The same request by what it asks for: the positions in a file in place of its path.
+        """The same request with the positions in a file in place of its path.
 
         Raises:
             InputError: the file cannot be read.
@@ -147,7 +147,7 @@ class ForgetRequest:
         """Positions of the examples to forget.
 
         Args:
-            dataset: the data set that the request is about.
+            dataset: the data set.
             eligible: int `[M]`, the positions in `dataset.train` that are not validation data.
             seed: decides which examples a random fraction takes; others do not depend on it.
             gone: those of `eligible` that earlier requests forgot, if any: they count as absent.
@@ -156,9 +156,9 @@ class ForgetRequest:
             int64 `[F]`, sorted, at least one and fewer than all that are left of `eligible`.
 
         Raises:
-            InputError: a class, subclass or index that the data set does not have, an index that
-                is validation data or was forgotten before, a file that cannot be read, or a forget
-                set that holds nothing or everything.
+            InputError: a class, subclass or index outside the data set, an index of validation
+                data or of an earlier request, a file that cannot be read, or a forget set that is
+                empty or everything.
         """
         gone = np.zeros(0, np.int64) if gone is None else gone
         eligible = np.setdiff1d(np.asarray(eligible, np.int64), gone)
@@ -172,27 +172,26 @@ class ForgetRequest:
         if len(chosen) == 0:
             raise InputError(
                 f"{self.name} holds none of the {len(eligible)} training examples of "
-                f"{dataset.name!r}; ask for more"
+                f"{dataset.name!r}; ask for more."
             )
         if len(chosen) == len(eligible):
             raise InputError(
                 f"{self.name} would forget all {len(eligible)} training examples of "
-                f"{dataset.name!r}; leave some to retain"
+                f"{dataset.name!r}; leave some to retain."
             )
         return chosen
 
     def forgotten(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Which examples belong to the forgotten classes, whether they can be chosen or not.
+        """Masks of the examples of the forgotten classes, validation data included.
 
         Args:
-            dataset: the data set that the request is about.
+            dataset: the data set.
 
         Returns:
-            Masks bool `[N_train]` and `[N_test]`; all False if the request names no class.
+            Masks, bool `[N_train]` and `[N_test]`; all False if the request names no class.
 
         Raises:
-            InputError: the data set has no such class or word, or no coarse classes to hold a
-                subclass.
+            InputError: the data set has no such class or word, or no coarse classes.
         """
         if self.names_classes:
             wanted = np.array(self.labels(dataset))
@@ -203,13 +202,13 @@ class ForgetRequest:
         if dataset.coarse is None:
             raise InputError(
                 f"subclass {self.subclass} needs a data set with coarse classes, such as cifar20, "
-                f"but {dataset.name!r} has none; forget a whole class with classes="
+                f"but {dataset.name!r} has none; forget a whole class (classes=)."
             )
         count = len(dataset.fine_names) or dataset.num_classes
         if not 0 <= self.subclass < count:
             raise InputError(
-                f"subclass {self.subclass} does not exist: {dataset.name!r} has fine classes 0 to "
-                f"{count - 1}"
+                f"subclass is {self.subclass}, but must be a fine class of {dataset.name!r}, from "
+                f"0 to {count - 1}."
             )
         return train == self.subclass, test == self.subclass
 
@@ -222,7 +221,7 @@ class ForgetRequest:
         """The classes that are forgotten as a whole.
 
         Args:
-            dataset: the data set that the request is about.
+            dataset: the data set.
 
         Returns:
             Their numbers, sorted; none if the request names no class.
@@ -234,7 +233,8 @@ class ForgetRequest:
         for label in self.classes:
             if not 0 <= label < count:
                 raise InputError(
-                    f"class {label} does not exist: {dataset.name!r} has classes 0 to {count - 1}"
+                    f"class {label} does not exist in {dataset.name!r}, which has classes 0 to "
+                    f"{count - 1}."
                 )
         names = [_folded(name).split() for name in dataset.class_names]
         known = dict.fromkeys(word for name in names for word in name)
@@ -242,7 +242,7 @@ class ForgetRequest:
             if word not in known:
                 raise InputError(
                     f"no class of {dataset.name!r} has the word {word!r} in its name; the words "
-                    f"are {', '.join(known)}"
+                    f"are {', '.join(known)}."
                 )
         found = [i for i, name in enumerate(names) if set(name) & set(self.words or ())]
         return tuple(sorted([*self.classes, *found]))
@@ -253,22 +253,22 @@ class ForgetRequest:
         outside = [index for index in indices if not 0 <= index < total]
         if outside:
             raise InputError(
-                f"index {reprlib.repr(outside[0])} is out of range: the training split of "
-                f"{dataset.name!r} has positions 0 to {total - 1}"
+                f"index {reprlib.repr(outside[0])} is outside the training split of "
+                f"{dataset.name!r}, which has positions 0 to {total - 1}."
             )
         chosen = np.array(indices, np.int64)
         again = chosen[np.isin(chosen, gone)]
         if len(again):
             raise InputError(
                 f"{len(again)} of the {len(chosen)} indices were forgotten by an earlier request, "
-                f"the first {again[0]}; leave them out"
+                f"the first {again[0]}; leave them out."
             )
         held_out = chosen[~np.isin(chosen, eligible)]
         if len(held_out):
             raise InputError(
                 f"{len(held_out)} of the {len(chosen)} indices are validation data, which no model "
                 f"has seen, the first {held_out[0]}; leave them out, or choose another seed or a "
-                "smaller validation_fraction"
+                "smaller validation_fraction."
             )
         return chosen
 
@@ -278,7 +278,7 @@ class ForgetRequest:
 
 
 def _joined(one: str, several: str, parts: Iterable[str]) -> str:
-    """A name of some parts, and of no others: a hash tells apart what letters and digits cannot."""
+    """A name of exactly these parts; a hash separates parts with other characters."""
     parts = tuple(parts)
     name = "-".join([one if len(parts) == 1 else several, *parts])
     if all(part.isalnum() for part in parts) and len(name.encode()) <= _LONGEST_NAME:
@@ -292,7 +292,7 @@ def _random(fraction: float, eligible: np.ndarray, keys: np.ndarray) -> np.ndarr
     if count == 0:
         raise InputError(
             f"fraction {fraction} of {len(eligible)} training examples is less than one example; "
-            "ask for more"
+            "ask for more."
         )
     return np.sort(eligible[np.argsort(keys[eligible], kind="stable")[:count]])
 
@@ -307,15 +307,15 @@ def read_indices(path: str | Path) -> tuple[int, ...]:
         The numbers in the file's order.
 
     Raises:
-        InputError: the file is missing, unreadable or empty, or something in it is not a number,
-            is negative or stands there twice.
+        InputError: the file is missing, unreadable or empty, or an entry is not a number, is
+            negative or is there twice.
     """
     try:
         text = expanded(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"forget file {str(path)!r} cannot be read ({error}); give a JSON list or one number a "
-            "line, in UTF-8"
+            "line, in UTF-8."
         ) from error
     what = f"forget file {str(path)!r}"
     if text.lstrip()[:1] in ("[", "{"):
@@ -323,11 +323,11 @@ def read_indices(path: str | Path) -> tuple[int, ...]:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{what} is no valid JSON ({error}); give a list of numbers"
+                f"{what} is not valid JSON ({error}); give a list of numbers."
             ) from error
         if not isinstance(values, list):
             raise InputError(
-                f"{what} must hold a JSON list of numbers, got {type(values).__name__}"
+                f"{what} holds a {type(values).__name__}, but must hold a JSON list of numbers."
             )
     else:
         values = []
@@ -337,24 +337,24 @@ def read_indices(path: str | Path) -> tuple[int, ...]:
                     values.append(int(line))
                 except ValueError as error:
                     raise InputError(
-                        f"line {line_number} of {what} must be one number, got {line[:40]!r}"
+                        f"line {line_number} of {what} is {line[:40]!r}, but must be one number."
                     ) from error
     if not values:
-        raise InputError(f"{what} is empty; it must hold at least one position")
+        raise InputError(f"{what} is empty, but must hold at least one position.")
     return _checked(values, what)
 
 
 def plain(value: Any) -> Any:
-    """A Python number in place of an array scalar of NumPy or JAX; everything else as it is."""
+    """A Python number in place of an array scalar of NumPy or JAX; other values unchanged."""
     if getattr(value, "shape", None) != () or not hasattr(value, "dtype"):
         return value
     scalar = np.asarray(value)[()]
-    # The shortest decimals: 0.1 in float32 is 0.1, not 0.10000000149011612.
+    # The shortest decimals: 0.1 in float32 becomes 0.1, not 0.10000000149011612.
     return float(str(scalar)) if isinstance(scalar, np.floating) else scalar.item()
 
 
 def is_real(value: object) -> bool:
-    """Whether a value is a number, of Python's or NumPy's, and not a truth value."""
+    """Whether a value is a real number of Python or NumPy, and not a truth value."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -367,36 +367,41 @@ def _empty(value: object) -> bool:
 
 
 def _checked_words(words: Iterable[str]) -> tuple[str, ...]:
-    """The words without case, sorted, each once."""
+    """The words without case, sorted and unique."""
     if isinstance(words, str) or not isinstance(words, Iterable):
-        raise InputError(f"words must be a list of words, got {words!r}")
+        raise InputError(f"words are {words!r}, but must be a list of words.")
     words = tuple(words)
     for word in words:
         if not isinstance(word, str) or word.split() != [word]:
-            raise InputError(f"words must hold single words without blanks, got {word!r}")
+            raise InputError(f"words include {word!r}, but must be single words without blanks.")
     return tuple(sorted({_folded(word) for word in words}))
 
 
 def _folded(text: str) -> str:
-    """Without case, each letter in the one form that Unicode composes it to."""
+    """The text without case, in the composed form of Unicode."""
     return unicodedata.normalize("NFC", text.casefold())
 
 
 def _checked(values: Iterable[int], what: str) -> tuple[int, ...]:
-    """The values as plain integers, none of them negative or repeated."""
+    """The values as plain integers, not negative and without repetition."""
     values = np.asarray(values).tolist() if hasattr(values, "__array__") else values
     if not isinstance(values, Iterable):
-        raise InputError(f"{what} must be a list of integers, got {values!r}")
+        raise InputError(f"{what} are {values!r}, but must be a list of integers.")
     values = tuple(map(plain, values))
     seen: set[int] = set()
     for value in values:
         if not _is_integer(value):
-            raise InputError(f"{what} must hold integers, got {reprlib.repr(value)}")
+            raise InputError(
+                f"a number in {what} is {reprlib.repr(value)}, but must be an integer."
+            )
         if value < 0:
-            raise InputError(f"{what} must hold numbers of at least 0, got {reprlib.repr(value)}")
+            raise InputError(
+                f"a number in {what} is {reprlib.repr(value)}, but must be at least 0."
+            )
         if int(value) in seen:
             raise InputError(
-                f"{what} must hold each number once, got {reprlib.repr(value)} more than once"
+                f"the number {reprlib.repr(value)} is in {what} more than once, but must be there "
+                "once."
             )
         seen.add(int(value))
     return tuple(int(value) for value in values)

@@ -1,9 +1,9 @@
-"""Data order: which examples the steps of a run visit.
+"""Data order: the examples that each step of a run visits.
 
 The examples are visited in an endless stream of permutations, one per epoch, all derived from the
 run's key; a batch is the next stretch of the stream. The position in the stream follows from the
-step alone, so a resumed run sees exactly what an undisturbed one would. A run draws the
-permutations once an epoch, so that a step takes no longer with more data.
+step alone, so a resumed run sees the same batches as an undisturbed one. A run draws the
+permutations once per epoch, so that a step takes no longer with more data.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from jaxunlearn.types import Arrays, Batch
 def visits(
     key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
 ) -> dict[str, jax.Array]:
-    """Which examples the next steps visit: a stretch of the endless stream of permutations.
+    """The examples of the next steps: a stretch of the endless stream of permutations.
 
     Args:
-        key: the key of this stream.
-        arrays: the examples, N of them.
-        first_step: the step the stretch begins with (traced).
-        per_step: how many examples a step takes.
-        num_steps: how many steps the stretch spans.
+        key: key of the stream.
+        arrays: arrays of N examples.
+        first_step: first step of the stretch (traced).
+        per_step: number of examples of a step.
+        num_steps: number of steps of the stretch.
 
     Returns:
         `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
@@ -35,12 +35,12 @@ def visits(
 
 
 class Shuffled(NamedTuple):
-    """Some permutations of the stream, one after another.
+    """Consecutive permutations of the stream.
 
     Attributes:
-        permutations: of the examples, one an epoch. shape=(epochs, N), dtype=jnp.int32
-        first_epoch: the epoch of the first one. shape=(), dtype=jnp.int32
-        until: a stretch that begins at this step or later needs others. shape=(), dtype=jnp.int32
+        permutations: permutation of each epoch. shape=(epochs, N), dtype=jnp.int32
+        first_epoch: epoch of the first permutation. shape=(), dtype=jnp.int32
+        until: first step at which a stretch needs other permutations. shape=(), dtype=jnp.int32
     """
 
     permutations: jax.Array
@@ -51,18 +51,18 @@ class Shuffled(NamedTuple):
 def shuffled(
     key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
 ) -> Shuffled:
-    """The permutations that a stretch needs, with the same arguments as `visits`.
+    """The permutations of a stretch, for the same arguments as `visits`.
 
     Args:
-        key: the key of this stream.
-        arrays: the examples, N of them.
-        first_step: the step the stretch begins with (traced).
-        per_step: how many examples a step takes.
-        num_steps: how many steps the stretch spans.
+        key: key of the stream.
+        arrays: arrays of N examples.
+        first_step: first step of the stretch (traced).
+        per_step: number of examples of a step.
+        num_steps: number of steps of the stretch.
 
     Returns:
-        Permutations of as many epochs as any stretch of this length touches, which may begin amid
-        one: they serve the stretches after it too, until they end.
+        Permutations of as many epochs as any stretch of this length touches; they serve the next
+        stretches too, up to their end.
     """
     size = arrays["index"].shape[0]
     num_epochs = (num_steps * per_step - 1) // size + 2
@@ -77,13 +77,13 @@ def shuffled(
 def stretch(
     permuted: Shuffled, first_step: jax.Array, per_step: int, num_steps: int
 ) -> dict[str, jax.Array]:
-    """What `visits` returns, from permutations that are at hand.
+    """The result of `visits`, from given permutations.
 
     Args:
-        permuted: from `shuffled`, for this stretch or one before it.
-        first_step: the step the stretch begins with (traced), less than `permuted.until`.
-        per_step: how many examples a step takes.
-        num_steps: how many steps the stretch spans.
+        permuted: result of `shuffled` for this stretch or an earlier one.
+        first_step: first step of the stretch (traced), less than `permuted.until`.
+        per_step: number of examples of a step.
+        num_steps: number of steps of the stretch.
 
     Returns:
         `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
@@ -97,9 +97,9 @@ def stretch(
 
 
 def _reached(step: jax.Array, per_step: int, size: int) -> tuple[jax.Array, jax.Array]:
-    """`divmod(step * per_step, size)`: the epoch a step begins in, and its place there.
+    """`divmod(step * per_step, size)`: the epoch of a step's first example, and its place there.
 
-    The product may exceed int32, so it is built up from the binary digits of `per_step`.
+    The product may exceed int32, so it is computed digit by digit of `per_step` in binary.
     """
     more, rest = step // size, step % size
     epoch, place = jnp.zeros_like(step), jnp.zeros_like(step)
@@ -114,9 +114,9 @@ def gathered(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> 
     """The examples at the positions of an order, or the order itself if only the index is given.
 
     Args:
-        arrays: N examples `[N, ...]`, or their index alone, of data that lie elsewhere.
-        order: from `stretch`.
-        shared: lays a batch out over the devices.
+        arrays: N examples `[N, ...]`, or their index alone, for data that is elsewhere.
+        order: result of `stretch`.
+        shared: function that lays a batch out over the devices.
 
     Returns:
         Leaves of the shape of the positions, `[..., *]`, with "epoch".
@@ -128,12 +128,12 @@ def gathered(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> 
 
 
 def take(arrays: Arrays, order: dict[str, jax.Array], i: jax.Array) -> Batch:
-    """The batch of the i-th step of a stretch, out of all examples or of the batches of its steps.
+    """The batch of step i of a stretch, from all examples or from the batches of its steps.
 
     Args:
         arrays: N examples `[N, ...]`, or the batches themselves, with "epoch", `[num_steps, ...]`.
-        order: what each step visits; of batches themselves, it does not count.
-        i: the step.
+        order: positions of each step; ignored for batches.
+        i: number of the step.
 
     Returns:
         The batch.

@@ -1,9 +1,9 @@
-"""The scale of stored pixels, one rule for statistics and for every task.
+"""The scale of stored pixels, one rule for statistics and every task.
 
     uint8              x / 255
     floating point     x
 
-Other integers may hold anything, so they are refused.
+Other integers have no known scale, so they are refused.
 """
 
 from typing import Any
@@ -15,16 +15,16 @@ from jaxunlearn.types import InputError
 
 
 def pixel_scale(dtype: Any) -> float:
-    """What stored pixels of a type are divided by: 255 or 1.
+    """The divisor of stored pixels of a type: 255 or 1.
 
     Args:
-        dtype: the type of an array of images.
+        dtype: type of an array of images.
 
     Returns:
         The divisor.
 
     Raises:
-        InputError: a type other than uint8 and floating point.
+        InputError: another type than uint8 or floating point.
 
     Example:
         >>> pixel_scale(jnp.uint8), pixel_scale(jnp.float16)
@@ -35,16 +35,16 @@ def pixel_scale(dtype: Any) -> float:
     if jnp.issubdtype(dtype, jnp.floating):
         return 1.0
     raise InputError(
-        f"images must be uint8 or floating point, got {jnp.dtype(dtype)}; convert them with "
-        ".astype(np.uint8) where they hold 0 to 255"
+        f"images are {jnp.dtype(dtype)}, but must be uint8 or floating point; convert values from "
+        "0 to 255 with .astype(np.uint8)."
     )
 
 
 def as_floats(images: jax.Array) -> jax.Array:
-    """Images in float32 or wider: uint8 in [0, 1], floating point as it is.
+    """Images in float32 or wider: uint8 is scaled to [0, 1], floating point is not scaled.
 
     Args:
-        images: `[B, H, W, C]`.
+        images: images `[B, H, W, C]`.
 
     Returns:
         Images of the same shape.

@@ -1,32 +1,39 @@
 """Data sets by name.
 
-`digits` is read from scikit-learn, `fashion_mnist` and `tiny_imagenet` are read from their folders,
-and every other name is one of tfds: those in the table, and any other image-classification set with
-features "image" and "label", whose statistics are computed from the training images.
+`digits` is in scikit-learn, `fashion_mnist` and `tiny_imagenet` are read from folders, and every
+other name is a set of tfds: one of the table, or any other image-classification set, whose
+statistics are computed from the training images.
 
-`cifar20` is cifar100 learned by its 20 coarse classes; each fine class in it can be forgotten as a
+`cifar20` is cifar100 with its 20 coarse classes as labels; each fine class can be forgotten as a
 subclass. `digits_captions` and `fashion_mnist_captions` show the images of these sets in four
-styles, by captions: see `jaxunlearn.data.captions`.
+styles: see `jaxunlearn.data.captions`.
 """
 
-import contextlib
 import os
+from pathlib import Path
 
 import numpy as np
 
-from jaxunlearn.data import captions, storage
+from jaxunlearn.data import captions
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.table import TABLE
-from jaxunlearn.home import expanded
+from jaxunlearn.home import expanded, user_cache
 from jaxunlearn.types import InputError
 
-_WITH_FOLDER = ("fashion_mnist", "fashion_mnist_captions", "tiny_imagenet")
 _CAPTIONS = "_captions"
+_REMEDIES = {
+    "fashion_mnist": "install Debian's package dataset-fashion-mnist, or give the folder of its "
+    "four files with --folder (folder=).",
+    "tiny_imagenet": "unpack tiny-imagenet-200.zip (cs231n.stanford.edu), and give its folder with "
+    "--folder (folder=).",
+}
+_WITH_FOLDER = (*_REMEDIES, "fashion_mnist_captions")
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def available() -> tuple[str, ...]:
-    """Names that `load` knows by heart; it takes the image sets of tfds by their names as well.
+    """Names in the table; `load` also takes any image-classification set of tfds by its name.
 
     Example:
         >>> "digits" in available()
@@ -45,14 +52,15 @@ def load(
 
     Args:
         name: one of `available()`, or the name of any image-classification set of tfds.
-        data_dir: the folder of prepared sets of tfds; by default $TFDS_DATA_DIR, or else
+        data_dir: folder of prepared sets of tfds; by default $TFDS_DATA_DIR, or else
             `jaxunlearn/data` in the user's cache.
-        folder: the four files of fashion_mnist, captioned or not (by default `fashion-mnist` in
-            `data_dir`, or else those of Debian's package dataset-fashion-mnist), or the unpacked
-            tiny_imagenet (by default `tiny-imagenet-200` in `data_dir`).
+        folder: folder of the four files of fashion_mnist, captioned or not (by default
+            `fashion-mnist` in `data_dir`, or else the folder of Debian's package
+            dataset-fashion-mnist), or of the unpacked tiny_imagenet (by default
+            `tiny-imagenet-200` in `data_dir`).
 
     Returns:
-        The data set, its images as they are stored.
+        The data set, with its images as stored.
 
     Raises:
         InputError: the name is unknown, the data is neither prepared nor can be prepared here, or
@@ -64,27 +72,85 @@ def load(
     """
     if folder is not None and name not in _WITH_FOLDER:
         raise InputError(
-            f"folder= belongs to {', '.join(_WITH_FOLDER)} only, but the data set is {name!r}; "
-            "use data_dir= for the place of prepared data"
+            f"folder= is for {', '.join(_WITH_FOLDER)} only, but the data set is {name!r}; give "
+            "the place of prepared data with data_dir=."
         )
     if name == "digits":
-        return _digits()
-    if name == "fashion_mnist":
-        return _fashion_mnist(data_dir, folder)
-    if name == "tiny_imagenet":
-        return _tiny_imagenet(data_dir, folder)
+        from jaxunlearn.data.digits import read_digits
+
+        return _from_table(name, read_digits(), tuple("0123456789"))
+    if name in _REMEDIES:
+        return _from_table(name, *_read(name, _place(name, data_dir, folder)))
     if name in TABLE and name.endswith(_CAPTIONS):
-        plain = name.removesuffix(_CAPTIONS)
-        return _captioned(name, load(plain, data_dir=data_dir, folder=folder))
+        plain = load(name.removesuffix(_CAPTIONS), data_dir=data_dir, folder=folder)
+        subjects = captions.SUBJECTS[plain.name]
+        splits = {
+            split: captions.captioned(examples, len(subjects))
+            for split, examples in (("train", plain.train), ("test", plain.test))
+        }
+        return _from_table(name, splits, captions.captions(subjects))
 
     from jaxunlearn.data.tfds_sets import load_tfds
 
-    return load_tfds(name, storage.data_folder(data_dir))
+    return load_tfds(name, data_folder(data_dir))
 
 
-def _from_table(
-    name: str, splits: dict[str, tuple[np.ndarray, np.ndarray]], class_names: tuple[str, ...]
-) -> Dataset:
+def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of prepared data sets.
+
+    Args:
+        data_dir: the folder; None takes the environment variable TFDS_DATA_DIR, or else
+            `jaxunlearn/data` in the user's cache.
+
+    Returns:
+        An absolute path; nothing is created.
+
+    Raises:
+        InputError: the home folder is unknown, and no other folder is given.
+    """
+    given = data_dir if data_dir is not None else os.environ.get("TFDS_DATA_DIR") or None
+    if given is not None:
+        return expanded(given)
+    cache = user_cache()
+    if cache is None:
+        raise InputError(
+            "the home folder is unknown, but must be known as the place of prepared data; give "
+            "another place with --data-dir (data_dir=), or set TFDS_DATA_DIR or XDG_CACHE_HOME."
+        )
+    return cache.absolute() / "jaxunlearn" / "data"
+
+
+def _place(
+    name: str, data_dir: str | os.PathLike[str] | None, folder: str | os.PathLike[str] | None
+) -> Path:
+    """The folder of a set that is read from files."""
+    if folder is not None:
+        return expanded(folder)
+    if name == "tiny_imagenet":
+        return data_folder(data_dir) / "tiny-imagenet-200"
+
+    from jaxunlearn.data import fashion_mnist
+
+    try:
+        place = data_folder(data_dir) / "fashion-mnist"
+    except InputError:  # the home folder is unknown
+        return fashion_mnist.DEBIAN_FOLDER
+    return place if place.is_dir() else fashion_mnist.DEBIAN_FOLDER
+
+
+def _read(name: str, place: Path) -> tuple[Splits, tuple[str, ...]]:
+    """The splits of a set that is read from files, and the names of its classes."""
+    from jaxunlearn.data import fashion_mnist, image_folder
+
+    try:
+        if name == "tiny_imagenet":
+            return image_folder.read_image_folder(place)
+        return fashion_mnist.read_fashion_mnist(place), fashion_mnist.CLASS_NAMES
+    except InputError as error:
+        raise InputError(f"{str(error).rstrip('.')}; {_REMEDIES[name]}") from error
+
+
+def _from_table(name: str, splits: Splits, class_names: tuple[str, ...]) -> Dataset:
     entry = TABLE[name]
     return Dataset(
         name=name,
@@ -96,44 +162,3 @@ def _from_table(
         std=entry.std,
         augmentation=entry.augmentation,
     )
-
-
-def _digits() -> Dataset:
-    from jaxunlearn.data.digits import read_digits
-
-    return _from_table("digits", read_digits(), tuple(str(digit) for digit in range(10)))
-
-
-def _fashion_mnist(
-    data_dir: str | os.PathLike[str] | None, folder: str | os.PathLike[str] | None
-) -> Dataset:
-    from jaxunlearn.data import fashion_mnist
-
-    if folder is None:
-        with contextlib.suppress(InputError):  # no home folder, and so none for data
-            place = storage.data_folder(data_dir) / "fashion-mnist"
-            folder = place if place.is_dir() else None
-    splits = fashion_mnist.read_folder(folder)
-    return _from_table("fashion_mnist", splits, fashion_mnist.CLASS_NAMES)
-
-
-def _captioned(name: str, plain: Dataset) -> Dataset:
-    subjects = captions.SUBJECTS[plain.name]
-    splits = {
-        split: captions.captioned(examples, len(subjects))
-        for split, examples in (("train", plain.train), ("test", plain.test))
-    }
-    return _from_table(name, splits, captions.captions(subjects))
-
-
-def _tiny_imagenet(
-    data_dir: str | os.PathLike[str] | None, folder: str | os.PathLike[str] | None
-) -> Dataset:
-    from jaxunlearn.data import tiny_imagenet
-
-    if folder is None:
-        place = storage.data_folder(data_dir) / "tiny-imagenet-200"
-    else:
-        place = expanded(folder)
-    splits, class_names = tiny_imagenet.read_folder(place)
-    return _from_table("tiny_imagenet", splits, class_names)

@@ -1,8 +1,8 @@
-"""One data set and one forget request become the five sets of examples of a study.
+"""The five sets of examples of a study, from one data set and one forget request.
 
-Validation data is split off before anything else, by the seed alone. So all requests of a study
-share it, the model trained on the rest, forget and retain, is one and the same for all of them, and
-tuning on validation data never sees what an unlearned model is judged by.
+Validation data is split off first, by the seed alone. So all requests of a study share it and the
+model trained on the other data, forget and retain; and tuning on validation data never sees the
+data of the final judgement.
 """
 
 from typing import NamedTuple
@@ -16,16 +16,15 @@ from jaxunlearn.types import InputError
 
 
 class Splits(NamedTuple):
-    """The five sets of examples. No example is in two of them.
+    """The five disjoint sets of examples.
 
     Attributes:
-        forget: training examples to be forgotten.
-        retain: the other training examples, but for what earlier requests forgot. Forget and retain
-            together are what the original model is trained on, if there were none; retain is what
-            the retrained model is trained on.
-        validation: examples held out of the training split. A class-wise request leaves out those
-            of the forgotten classes, which then belong to no set.
-        test: test examples, in a class-wise request without the forgotten classes.
+        forget: training examples to forget.
+        retain: the other training examples, without the examples of earlier requests. The retrained
+            model learns from retain, the original model of a first request from forget and retain.
+        validation: examples held out of the training split; in a class-wise request, without the
+            forgotten classes.
+        test: test examples; in a class-wise request, without the forgotten classes.
         test_forget: test examples of the forgotten classes; empty if the request names no class.
     """
 
@@ -43,16 +42,17 @@ def hold_out(
     train_size: int | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the training split into what models may learn from and validation data.
+    """Divide the training split into examples to learn from and validation data.
 
     Args:
         dataset: the data set.
         validation_fraction: share held out, at least one example unless it is 0.
-        train_size: how many of the other examples to learn from; all of them by default.
-        seed: decides which examples; nothing else does.
+        train_size: number of the other examples to learn from; all of them by default.
+        seed: seed of the choice, which depends on nothing else.
 
     Returns:
-        Positions in `dataset.train`: those to learn from and those held out, int64, sorted.
+        Positions in `dataset.train` of the examples to learn from and of those held out, int64,
+        sorted.
 
     Raises:
         InputError: the fraction is outside [0, 1), nothing is left to learn from, or fewer
@@ -61,15 +61,15 @@ def hold_out(
     validation_fraction, train_size = plain(validation_fraction), plain(train_size)
     if not is_real(validation_fraction) or not 0 <= validation_fraction < 1:
         raise InputError(
-            f"validation_fraction must be at least 0 and below 1, got {validation_fraction!r}"
+            f"validation_fraction is {validation_fraction!r}, but must be at least 0 and below 1."
         )
     total = len(dataset.train)
     count = int(validation_fraction * total + 0.5)
     count = max(count, 1) if validation_fraction > 0 else 0
     if count >= total:
         raise InputError(
-            f"validation_fraction {validation_fraction} holds out all {total} training examples of "
-            f"{dataset.name!r}; choose a smaller one"
+            f"validation_fraction is {validation_fraction}, which holds out all {total} training "
+            f"examples of {dataset.name!r}; choose a smaller one."
         )
     order = np.argsort(random_keys(seed, VALIDATION_STREAM, total), kind="stable")
     left = total - count
@@ -77,7 +77,7 @@ def hold_out(
         beside = f"{left} training example{'s' * (left > 1)} beside the validation data"
         raise InputError(
             f"train_size is {train_size}, but {dataset.name!r} has {beside}; choose "
-            f"{'1' if left == 1 else f'from 1 to {left}'}"
+            f"{'1' if left == 1 else f'from 1 to {left}'}."
         )
     learned = order[count:] if train_size is None else order[count : count + train_size]
     return np.sort(learned), np.sort(order[:count])
@@ -96,21 +96,21 @@ def split(
 
     Args:
         dataset: the data set.
-        request: what shall be forgotten.
+        request: the forget request.
         validation_fraction: share of the training split held out as validation data.
-        train_size: how many of the other training examples to learn from; all by default.
-        seed: decides the validation data, the examples to learn from, and what a random request
-            takes. Both are the same on every platform.
-        earlier: requests that were honoured before, in their order: what they chose is in no set,
-            and the classes they name count as forgotten in test and validation data.
+        train_size: number of the other training examples to learn from; all by default.
+        seed: seed of the validation data, of the examples to learn from and of a random request,
+            with the same result on every platform.
+        earlier: earlier requests, in order: their examples are in no set, and their classes count
+            as forgotten in test and validation data.
 
     Returns:
         The five sets of examples.
 
     Raises:
         InputError: the fraction or the size is out of range, a request does not fit the data set
-            or what earlier ones left of it, or the test split holds nothing but the forgotten
-            classes.
+            or the rest of it after earlier requests, or the test split holds nothing but the
+            forgotten classes.
 
     Example:
         >>> from jaxunlearn.data import channel_statistics
@@ -132,7 +132,7 @@ def split(
     train_forgotten, test_forgotten = (np.any(part, axis=0) for part in zip(*masks, strict=True))
     if test_forgotten.all():
         raise InputError(
-            f"{request.name} leaves no test example of {dataset.name!r}; forget fewer classes"
+            f"{request.name} leaves no test example of {dataset.name!r}; forget fewer classes."
         )
     return Splits(
         forget=dataset.train.take(forget),

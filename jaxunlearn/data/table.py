@@ -1,6 +1,6 @@
-"""The table of data sets: classes, normalisation, augmentation and splits of each.
+"""The table of data sets: classes, normalisation, augmentation and splits.
 
-Statistics are those of all training pixels. Sets that are not in the table get theirs computed.
+Statistics are over all training pixels; they are computed for sets that are not in the table.
 """
 
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """What a data set needs before a model can learn it.
+    """The settings of a data set.
 
     Attributes:
         num_classes: number of classes that models learn.
-        mean: mean of each channel of the training images, on the scale where 255 is 1.
+        mean: mean of each channel of the training images, divided by 255.
         std: standard deviation of each channel, likewise.
         augmentation: "none", "crop" or "flip_crop"; digits and house numbers are not mirrored.
-        train: name of the split that models learn from.
-        test: name of the split that they are tested on.
-        source: name of the set in tfds, where it is another one.
-        label: the feature that models learn.
-        coarse: the feature with coarse classes, or None.
+        train: name of the training split.
+        test: name of the test split.
+        source: name of the set in tfds, if it differs.
+        label: name of the feature that models learn.
+        coarse: name of the feature with coarse classes, or None.
         about: one line on its origin and use.
     """
 

@@ -1,41 +1,44 @@
 """Any image-classification set of tfds, by its name.
 
-Reading needs no TensorFlow, only that the set was prepared in a format with random access. Where
-TensorFlow is installed, a set that is missing is prepared on the way.
+Reading needs no TensorFlow, only a set that was prepared in a format with random access. If
+TensorFlow is installed, a missing set is prepared first.
 """
 
 import contextlib
 import importlib.util
+import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxunlearn.data import storage
 from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.table import TABLE, Entry
 from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
+_BLOCK = 1024  # records read at a time
+
 
 def load_tfds(given: str, place: Path) -> Dataset:
-    """Load a tfds set.
+    """Load a set of tfds.
 
     Args:
-        given: a tfds name such as "cifar10" or "cmaterdb/bangla", or one of the table; a version
-            may follow, as in "cifar10:3.0.2". Without one, that of the code is taken, or else the
-            newest that is prepared.
-        place: the folder of prepared data.
+        given: a tfds name such as "cifar10" or "cmaterdb/bangla", or a name of the table; a version
+            may follow, as in "cifar10:3.0.2". The default is the version of the code, or else the
+            newest prepared version.
+        place: folder of prepared data.
 
     Returns:
-        The data set. Those in the table take their settings from it, in whatever version; for
-        others the statistics come from the training images, the class count from the feature, and
-        there is no augmentation.
+        The data set. Sets of the table have its settings, in every version; for others the
+        statistics come from the training images and the class count from the feature, and there is
+        no augmentation.
 
     Raises:
-        InputError: see `jaxunlearn.data.load`.
+        InputError: as in `jaxunlearn.data.load`.
     """
     name, source, entry = _named(given)
     builder = _builder(source, place)
@@ -45,17 +48,22 @@ def load_tfds(given: str, place: Path) -> Dataset:
     keys = (image_key, fine_key, coarse_key) if coarse_key else (image_key, fine_key)
     try:
         train, test = (
-            dict(zip(keys, storage.read(builder, split, keys), strict=True))
+            dict(zip(keys, _read(builder, split, keys), strict=True))
             for split in (train_split, test_split)
         )
     except InputError as error:
-        if storage.is_prepared(builder):
+        with _quiet():
+            prepared = builder.is_prepared()
+        if prepared:
             raise
         raise _not_prepared(source, place, "TensorFlow is not installed") from error
 
     for split, columns in (("training", train), ("test", test)):
         if len(columns[image_key]) == 0:
-            raise InputError(f"the {split} split of {name!r} is empty; choose another data set")
+            raise InputError(
+                f"the {split} split of {name!r} is empty, but must hold at least one example; "
+                "choose another data set."
+            )
     label_key = fine_key if entry is None or entry.label == "label" else entry.label
     class_names = {key: tuple(builder.info.features[key].names) for key in keys[1:]}
     hierarchy: dict[str, Any] = {}
@@ -84,9 +92,9 @@ def _named(given: str) -> tuple[str, str, Entry | None]:
     """The set's own name without a version, its name for tfds with one, and its row of the table.
 
     Raises:
-        InputError: it is no name of a data set.
+        InputError: the name is invalid.
     """
-    with storage.quiet():
+    with _quiet():
         from tensorflow_datasets.core import naming
 
         try:
@@ -104,8 +112,8 @@ def _named(given: str) -> tuple[str, str, Entry | None]:
 
 
 def _builder(source: str, place: Path) -> Any:
-    """The tfds builder; its data is prepared now if it is not and if that is possible."""
-    with storage.quiet():
+    """The tfds builder, with its data prepared if that is possible."""
+    with _quiet():
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import read_only_builder
 
@@ -122,34 +130,32 @@ def _builder(source: str, place: Path) -> Any:
         size = tfds.core.utils.Size(sum(file.size for file in (builder.url_infos or {}).values()))
     print(f"preparing {source} in {place}: up to {size} to download", file=sys.stderr, flush=True)
     try:
-        with storage.quiet(bars=sys.stderr.isatty()):
+        with _quiet(bars=sys.stderr.isatty()):
             builder.download_and_prepare(file_format="array_record")
     except Exception as error:
-        raise _not_prepared(source, place, storage.sentence(error)) from error
+        raise _not_prepared(source, place, _sentence(error)) from error
     return builder
 
 
 def _unknown(name: object, error: Exception) -> InputError:
-    """What to say of a name that tfds cannot open."""
+    """The error for a name that tfds cannot open."""
     import tensorflow_datasets as tfds
 
     known = (*TABLE, *tfds.list_builders(with_community_datasets=False))
     sets = f"known data sets are {', '.join(TABLE)} and the image-classification sets of tfds"
     base = str(name).split("/")[0].split(":")[0]
     if base in known:
-        return InputError(
-            f"tfds cannot open the data set {name!r} ({storage.sentence(error)}); {sets}"
-        )
-    return InputError(f"unknown data set {name!r}{closest(base, known)}; {sets}")
+        return InputError(f"tfds cannot open the data set {name!r} ({_sentence(error)}); {sets}.")
+    return InputError(f"unknown data set {name!r}{closest(base, known)}; {sets}.")
 
 
 def _not_prepared(source: str, place: Path, reason: str) -> InputError:
-    """What to say of a set that is not there and cannot be prepared."""
+    """The error for a set that is absent and cannot be prepared."""
     there = sorted(path.name for path in (place / source.split(":")[0]).glob("*.*.*"))
     found = f"only in version {' and '.join(there)}, " if there else ""
     return InputError(
         f"data set {source!r} is not prepared in {place}, {found}and cannot be prepared here "
-        f"({reason}); prepare it once where there is a network, with pip install "
+        f"({reason}); prepare it on a machine with a network, with pip install "
         f"'jaxunlearn[tfds-prepare]' and tfds build {source} --data_dir={place} "
         "--file_format=array_record. It must have a train split and a test or validation split."
     )
@@ -167,8 +173,8 @@ def _keys(name: str, builder: Any) -> tuple[str, str]:
     found = isinstance(features, tfds.features.FeaturesDict) and image in features
     if not found or label not in features or len(features[image].shape) != 3:
         raise InputError(
-            f"data set {name!r} is not for image classification: it must have an image feature of "
-            f"rank 3 and a label, got {' '.join(str(features).split())[:200]}"
+            f"data set {name!r} has the features {' '.join(str(features).split())[:200]}, but must "
+            "have an image of rank 3 and a label, for image classification; choose another one."
         )
     pixel, channels = features[image].np_dtype, features[image].shape[-1]
     if isinstance(features[image], tfds.features.Image) and (
@@ -181,8 +187,8 @@ def _keys(name: str, builder: Any) -> tuple[str, str]:
         )
     if not isinstance(features[label], tfds.features.ClassLabel) or not features[label].num_classes:
         raise InputError(
-            f"feature {label!r} of data set {name!r} must be a class label with a known number of "
-            f"classes, got {features[label]}; choose another data set"
+            f"feature {label!r} of data set {name!r} is {features[label]}, but must be a class "
+            "label with a known number of classes; choose another data set."
         )
     return image, label
 
@@ -194,7 +200,81 @@ def _splits(name: str, builder: Any) -> tuple[str, str]:
     for split in ("train", test):
         if split not in known:
             raise InputError(
-                f"data set {name!r} must have a train split and a test or validation split, it has "
-                f"{', '.join(known)}; choose another data set"
+                f"data set {name!r} has the splits {', '.join(known)}, but must have a train split "
+                "and a test or validation split; choose another data set."
             )
     return "train", test
+
+
+@contextlib.contextmanager
+def _quiet(bars: bool = False) -> Iterator[None]:
+    """Silences the logs, the banners and, unless `bars`, the progress bars of tfds."""
+    from absl import logging
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    before, verbosity = tqdm_utils._active, logging.get_verbosity()
+    tqdm_utils.display_progress_bar(bars)
+    logging.set_verbosity(logging.ERROR)
+    try:
+        stderr = sys.stderr if bars else io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr):
+            yield
+    finally:
+        tqdm_utils.display_progress_bar(before)
+        logging.set_verbosity(verbosity)
+
+
+def _read(builder: Any, split: str, names: tuple[str, ...]) -> list[np.ndarray]:
+    """Some features of a whole split, read into memory.
+
+    Args:
+        builder: a tfds builder whose data is prepared.
+        split: name of the split.
+        names: features to read, the image first.
+
+    Returns:
+        One array `[N, ...]` for each name, in the order the records are stored.
+
+    Raises:
+        InputError: the records cannot be read, or the images differ in shape.
+    """
+    columns: list[list[np.ndarray]] = [[] for _ in names]
+    shapes: set[tuple[int, ...]] = set()
+    try:
+        with _quiet():
+            source = builder.as_data_source(split=split)
+            for start in range(0, len(source), _BLOCK):
+                positions = list(range(start, min(start + _BLOCK, len(source))))
+                records = _records(source, positions)
+                shapes |= {np.shape(record[names[0]]) for record in records}
+                if len(shapes) > 1:
+                    break
+                for column, name in zip(columns, names, strict=True):
+                    column.append(np.stack([record[name] for record in records]))
+    except Exception as error:
+        raise InputError(
+            f"the prepared data in {builder.data_dir} cannot be read ({_sentence(error)}); prepare "
+            "it again, in the format array_record, if its files are damaged or of another format."
+        ) from error
+    if len(shapes) > 1:
+        raise InputError(
+            f"images of {builder.name!r} have the shapes "
+            f"{' and '.join(str(shape) for shape in sorted(shapes)[:2])}, but must all have one; "
+            "resize them first."
+        )
+    return [np.concatenate(column) if column else np.zeros(0) for column in columns]
+
+
+def _records(source: Any, positions: list[int]) -> list[dict[str, Any]]:
+    """The records at these positions; one call is far faster than many."""
+    try:
+        return list(source.__getitems__(positions))
+    except TypeError:
+        # The sources of tfds.testing.mock_data read one record at a time only.
+        return [source[position] for position in positions]
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of an error, after its type."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -19,8 +19,8 @@ pytest_plugins = ["tests.shell.fixtures"]
 
 PRETRAIN = {
     "data": ("--data digit", "unknown data set 'digit' (did you mean 'digits'?)", "fashion_mnist"),
-    "data folder": ("--data fashion_mnist --folder none", "needs train-images", "/none"),
-    "folder of digits": ("--folder x", "folder= belongs to fashion_mnist", "'digits'"),
+    "data folder": ("--data fashion_mnist --folder none", "no train-images", "/none"),
+    "folder of digits": ("--folder x", "folder= is for fashion_mnist", "'digits'"),
     "model": ("--model mlp-tny", "unknown model 'mlp-tny' (did you mean 'mlp-tiny'?)", "vit-s"),
     "model field": ("--model-settings hiden=[3]", "no field 'hiden' (did you mean 'hidden'?)"),
     "model value": ("--model-settings hidden=[-3]", "hidden is (-3,)", "at least 1"),
@@ -46,9 +46,9 @@ PRETRAIN = {
     "optimizer": ("--training optimizer=adam", "is 'adam'", "sgd, adamw"),
     "schedule": ("--training learning_rate_schedule=cos", "'cos'", "constant, cosine"),
     "batch zero": ("--training retain_batch_size=0", "is 0, but must be positive"),
-    "validation all": ("--validation-fraction 1", "below 1, got 1.0"),
-    "validation negative": ("--validation-fraction -0.1", "at least 0", "got -0.1"),
-    "validation NaN": ("--validation-fraction nan", "got nan"),
+    "validation all": ("--validation-fraction 1", "is 1.0, but must be", "below 1"),
+    "validation negative": ("--validation-fraction -0.1", "is -0.1, but must be at least 0"),
+    "validation NaN": ("--validation-fraction nan", "is nan"),
     "seed": ("--seed -1", "seeds are (-1,), but must be different and not negative"),
     "devices too many": ("--devices 9", "devices is 9, but this machine has 8 (cpu)", "1 to 8"),
     "devices none": ("--devices 0", "devices is 0"),
@@ -103,31 +103,35 @@ def test_a_class_by_its_name_is_sent_to_the_flag_for_words(here, pretrained):
 
 
 REQUESTS = {
-    "none": ("", "exactly one of fraction, classes, words, subclass, indices and file", "got none"),
-    "two": ("--fraction 0.1 --classes 3", "exactly one", "got fraction and classes"),
-    "fraction 0": ("--fraction 0", "between 0 and 1, both excluded, got 0.0", "0.1 forgets"),
-    "fraction 1": ("--fraction 1", "between 0 and 1, both excluded, got 1.0"),
-    "fraction 1.5": ("--fraction 1.5", "got 1.5"),
-    "fraction negative": ("--fraction -0.1", "got -0.1"),
-    "fraction NaN": ("--fraction nan", "got nan"),
+    "none": ("", "has none", "exactly one of fraction, classes, words, subclass, indices and file"),
+    "two": ("--fraction 0.1 --classes 3", "has fraction and classes", "exactly one"),
+    "fraction 0": (
+        "--fraction 0",
+        "is 0.0, but must be between 0 and 1, both excluded",
+        "0.1 forgets",
+    ),
+    "fraction 1": ("--fraction 1", "is 1.0, but must be between 0 and 1, both excluded"),
+    "fraction 1.5": ("--fraction 1.5", "is 1.5"),
+    "fraction negative": ("--fraction -0.1", "is -0.1"),
+    "fraction NaN": ("--fraction nan", "is nan"),
     "fraction all": ("--fraction 0.9999", "would forget all 1298", "leave some to retain"),
     "fraction nothing": ("--fraction 0.0001", "less than one example", "ask for more"),
     "class": ("--classes 10", "class 10 does not exist", "classes 0 to 9"),
-    "class negative": ("--classes -1", "at least 0, got -1"),
-    "class twice": ("--classes 3 3", "each number once, got 3"),
+    "class negative": ("--classes -1", "is -1, but must be at least 0"),
+    "class twice": ("--classes 3 3", "number 3 is in", "more than once"),
     "classes all": ("--classes 0 1 2 3 4 5 6 7 8 9", "would forget all 1298"),
     "word": ("--words three", "no class of 'digits' has the word 'three'", "the words are 0, 1, 2"),
-    "word empty": ("--words", "got none"),
+    "word empty": ("--words", "has none"),
     "subclass": ("--subclass 3", "needs a data set with coarse classes", "'digits' has none"),
-    "index far": ("--indices 5 1442", "index 1442 is out of range", "positions 0 to 1441"),
-    "index negative": ("--indices -1", "at least 0, got -1"),
-    "index twice": ("--indices 5 5", "each number once, got 5"),
-    "indices empty": ("--indices", "got none"),
+    "index far": ("--indices 5 1442", "index 1442 is outside", "positions 0 to 1441"),
+    "index negative": ("--indices -1", "is -1, but must be at least 0"),
+    "index twice": ("--indices 5 5", "number 5 is in", "more than once"),
+    "indices empty": ("--indices", "has none"),
     "file absent": ("--file none.txt", "'none.txt' cannot be read", "one number a line"),
     "file empty": ("--file empty.txt", "'empty.txt' is empty", "at least one position"),
-    "file twice": ("--file twice.json", "each number once, got 3"),
-    "file of words": ("--file words.txt", "line 2 of", "got 'four'"),
-    "file far": ("--file far.txt", "index 1442 is out of range"),
+    "file twice": ("--file twice.json", "number 3 is in", "more than once"),
+    "file of words": ("--file words.txt", "line 2 of", "is 'four'"),
+    "file far": ("--file far.txt", "index 1442 is outside"),
     "file folder": ("--file full", "'full' cannot be read"),
 }
 
@@ -212,7 +216,7 @@ def test_data_that_is_not_finite(tmp_path, value):
     builder = make_builder(name, features, {"train": records, "test": records[:6]})
     builder(data_dir=tmp_path).download_and_prepare(file_format="array_record")
     result = call("pretrain", tmp_path / "run", "--data", name, "--data-dir", tmp_path)
-    assert_refused(result, "images must be finite, but 1 of 12", "the first at position 7")
+    assert_refused(result, "1 of 12 images hold NaN or infinity, the first at position 7")
     assert not (tmp_path / "run").exists()
 
 

@@ -52,7 +52,7 @@ def test_an_empty_split(split):
 @pytest.mark.parametrize("value", [-1, 5])
 def test_labels_out_of_range(split, value):
     bad = changed(getattr(toy(), split), "label", 7, value)
-    with pytest.raises(InputError, match=f"must lie in 0 to 4, got {value} at position 7"):
+    with pytest.raises(InputError, match=f"include {value} at position 7, but must be from 0 to 4"):
         toy(**{split: bad})
 
 
@@ -62,22 +62,30 @@ def test_examples_that_are_not_numbered_in_order():
 
 
 def test_splits_of_different_shapes():
-    with pytest.raises(InputError, match=r"one shape, got \(4, 4, 1\) and \(4, 5, 1\)"):
+    with pytest.raises(
+        InputError, match=r"the shapes \(4, 4, 1\) and \(4, 5, 1\), but must have one"
+    ):
         toy(test=Examples.from_arrays(*toy_arrays(10, shape=(4, 5, 1))))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"class_names": ("a",)}, "one name for each of the 5 classes, got 1"),
+        (
+            {"class_names": ("a",)},
+            "class_names of 'toy' are 1, but must be one for each of the 5 classes",
+        ),
         ({"mean": (0.5, 0.5)}, "one number for each of the 1 channels"),
         ({"std": (0.0,)}, "std above 0"),
         ({"std": (float("nan"),)}, "std above 0"),
-        ({"augmentation": "flip"}, "one of none, crop, flip_crop, got 'flip'"),
-        ({"coarse": np.zeros(59, int), "coarse_names": ("a",)}, "coarse must hold one number"),
+        ({"augmentation": "flip"}, "is 'flip', but must be one of none, crop, flip_crop"),
+        (
+            {"coarse": np.zeros(59, int), "coarse_names": ("a",)},
+            r"coarse have the shape \(59,\), but must have \(60,\)",
+        ),
         (
             {"coarse": np.full(60, 2), "coarse_names": ("a", "b")},
-            "coarse of 'toy' must lie in",
+            "coarse of 'toy' include .* but must be from",
         ),
         ({"fine": np.zeros(60, int), "fine_names": ("a",)}, "must be given together"),
     ],
@@ -176,7 +184,7 @@ def test_a_task_normalises_images_by_their_own_statistics(image):
 @pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.uint16, bool])
 def test_integers_other_than_bytes_are_refused_by_statistics_and_tasks_alike(dtype):
     image = IMAGES.astype(dtype)
-    said = f"images must be uint8 or floating point, got {np.dtype(dtype)}"
+    said = f"images are {np.dtype(dtype)}, but must be uint8 or floating point"
     for use in (
         channel_statistics,
         lambda x: Examples.from_arrays(x, np.zeros(64, int)),

@@ -76,25 +76,31 @@ def test_images_too_large_for_float32():
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (3, 16), (3,), (3, 4, 4, 1, 1)])
 def test_images_of_another_rank(shape):
-    with pytest.raises(InputError, match=r"four axes \[N, H, W, C\], got shape"):
+    with pytest.raises(InputError, match=r"but must have the four axes \[N, H, W, C\]"):
         Examples.from_arrays(np.zeros(shape, np.uint8), np.zeros(3, int))
 
 
 @pytest.mark.parametrize("dtype", [np.int64, bool, np.complex64])
 def test_images_of_another_type(dtype):
-    with pytest.raises(InputError, match="images must be uint8 or floating point, got"):
+    with pytest.raises(InputError, match="but must be uint8 or floating point"):
         Examples.from_arrays(np.zeros((3, 4, 4, 1), dtype), np.zeros(3, int))
 
 
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (np.zeros(2, int), r"one number for each of the 3 images, shape \(3,\), got shape \(2,\)"),
-        (np.zeros((3, 1), int), "got shape"),
-        (np.zeros(3), "labels must hold integers, got float64"),
-        (np.zeros(3, bool), "labels must hold integers, got bool; use .astype"),
-        (np.array(["a", "b", "a"]), "labels must hold integers, got <U1; number the names, as in"),
-        (np.array([0, 1, 2**40]), "must fit in 32 bits, got 0 to 1099511627776"),
+        (
+            np.zeros(2, int),
+            r"labels have the shape \(2,\), but must have \(3,\), one number for each",
+        ),
+        (np.zeros((3, 1), int), r"labels have the shape \(3, 1\)"),
+        (np.zeros(3), "labels are float64, but must be integers"),
+        (np.zeros(3, bool), "labels are bool, but must be integers; use .astype"),
+        (
+            np.array(["a", "b", "a"]),
+            "labels are <U1, but must be integers; number the names, as in",
+        ),
+        (np.array([0, 1, 2**40]), "are from 0 to 1099511627776, but must fit in 32 bits"),
     ],
 )
 def test_labels_that_are_not_one_integer_an_image(label, message):

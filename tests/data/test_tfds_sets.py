@@ -2,6 +2,8 @@
 
 import importlib.util
 import io
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -137,7 +139,12 @@ def test_another_set_takes_its_settings_from_features_and_images(tmp_path):
             {"image": np.full((4, 4, 3), np.nan, np.float32)},
             "1 of 6 hold NaN or infinity, the first at position 2",
         ),
-        ("standin_unlabelled", np.uint8, {"label": -1}, "test labels of .* got -1 at position 2"),
+        (
+            "standin_unlabelled",
+            np.uint8,
+            {"label": -1},
+            "test labels of .* include -1 at position 2",
+        ),
     ],
 )
 def test_bad_values_in_prepared_data(tmp_path, name, dtype, spoil, message):
@@ -159,18 +166,22 @@ def test_images_of_different_sizes(tmp_path):
     }
     mixed = records(3) + records(3, image=(5, 4, 3))
     prepared("standin_sizes", tmp_path, features, {"train": mixed, "test": mixed})
-    with pytest.raises(InputError, match=r"one shape, got \(4, 4, 3\) and \(5, 4, 3\); resize"):
+    with pytest.raises(InputError, match=r"the shapes \(4, 4, 3\) and \(5, 4, 3\), but .*resize"):
         load("standin_sizes", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "features", "message"),
     [
-        ("standin_text", {"text": tfds.features.Text()}, "not for image classification"),
+        (
+            "standin_text",
+            {"text": tfds.features.Text()},
+            "must have an image of rank 3 and a label",
+        ),
         (
             "standin_flat",
             {"image": tfds.features.Tensor(shape=(16,), dtype=np.uint8)},
-            "not for image classification",
+            "must have an image of rank 3 and a label",
         ),
         ("standin_real", {"image": IMAGE, "label": np.float32}, "must be a class label"),
         (
@@ -329,3 +340,56 @@ def test_a_download_is_announced(tmp_path, with_tensorflow, capsys):
     assert printed.err == f"preparing standin_large in {tmp_path}: up to 3.00 GiB to download\n"
     load("standin_large", data_dir=tmp_path)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.fixture(scope="module")
+def stored_builder() -> type:
+    """A small set of tfds."""
+    features = {
+        "image": tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+    images = np.random.default_rng(0).integers(0, 256, (600, 4, 4, 3)).astype(np.uint8)
+    records = [{"image": image, "label": i % 3} for i, image in enumerate(images)]
+    return make_builder("standin_stored", features, {"train": records, "test": records[:6]})
+
+
+@pytest.fixture
+def stored(stored_builder, tmp_path) -> Path:
+    """The folder of that set, prepared."""
+    stored_builder(data_dir=tmp_path).download_and_prepare(file_format="array_record")
+    return tmp_path / "standin_stored/1.0.0"
+
+
+def test_reading_writes_and_prints_nothing(stored, capfd):
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in stored.parent.rglob("*")}
+
+    before = times()
+    capfd.readouterr()
+    assert len(load("standin_stored", data_dir=stored.parents[1]).train) == 600
+    assert times() == before
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbled", "missing"])
+def test_damaged_records(stored, damage):
+    (path,) = stored.glob("*train*")
+    data = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(data[:20000])
+    elif damage == "garbled":
+        data[5000:5050] = bytes(50)
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    where = re.escape(str(stored))
+    with pytest.raises(InputError, match=f"prepared data in {where} cannot be read.*are damaged"):
+        load("standin_stored", data_dir=stored.parents[1])
+
+
+@pytest.mark.parametrize("text", ["{}", '{"a":'])
+def test_a_damaged_description(stored, text):
+    (stored / "dataset_info.json").write_text(text)
+    with pytest.raises(InputError, match=r"tfds cannot open the data set 'standin_stored'"):
+        load("standin_stored", data_dir=stored.parents[1])

@@ -28,7 +28,7 @@ STUDIES = {
     "data": ("[problem]\ndata = 'digit'\n[methods.salun]", "unknown data set 'digit'"),
     "model": ("[problem]\nmodel = 'mpl'\n[methods.salun]", "unknown model 'mpl'"),
     "training": ("[problem.training]\nsteps = 3\n[methods.salun]", "no setting 'steps'"),
-    "request": ("[[requests]]\nfraction = 2.0\n[methods.salun]", "got 2.0"),
+    "request": ("[[requests]]\nfraction = 2.0\n[methods.salun]", "is 2.0"),
     "requests": ("[[requests]]\nclass = 3\n[methods.salun]", "no field 'class'", "mean 'classes'?"),
     "requests twice": (
         *["[[requests]]\nclasses = [1]\n[[requests]]\nclasses = [1]\n[methods.salun]"],

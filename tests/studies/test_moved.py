@@ -123,7 +123,7 @@ def test_data_that_moved_is_found_and_other_data_refused(pictures, tmp_path, mon
     assert_refused(call("pretrain", run, *words, *other), reason)
     assert call("verify", run, *other).status == 2
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
-    assert_refused(call("retrain", tmp_path / "new", *request), "fashion_mnist needs")
+    assert_refused(call("retrain", tmp_path / "new", *request), "which fashion_mnist needs")
     assert not (tmp_path / "new").exists()
     done("retrain", tmp_path / "new", *request, *moved)
     assert "nothing to do" in done("pretrain", run, *words, *moved)

@@ -1,10 +1,11 @@
-"""tiny_imagenet from a folder tree of the standard layout."""
+"""Images in class folders; tiny_imagenet from its standard layout."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxunlearn.data import load
+from jaxunlearn.data.image_folder import read_image_folder
 from jaxunlearn.types import InputError
 from tests.data.toys import write_tiny_imagenet
 
@@ -37,7 +38,7 @@ def test_grey_images_get_three_channels(tree):
     assert np.any(data.train.image[0][..., 0] != data.train.image[0][..., 2])
 
 
-def test_default_folder_lies_in_the_data_dir(tree):
+def test_the_default_folder_is_in_the_data_dir(tree):
     assert len(load("tiny_imagenet", data_dir=tree.parent).train) == 9
 
 
@@ -53,6 +54,28 @@ def test_wnids_choose_the_classes(tree):
     assert load("tiny_imagenet", folder=tree).num_classes == 3
 
 
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_class_folders_of_both_splits(tmp_path, test):
+    """The common layout: any depth, any format; other files and hidden ones do not count."""
+    for split, count in (("train", 3), (test, 2)):
+        for red, name in enumerate(("dog", "cat")):
+            folder = tmp_path / split / name / "deeper"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                picture = Image.new("RGB", (5, 4), (100 * red, number, 0))
+                picture.save(folder / f"{number}.{('png', 'bmp')[number % 2]}")
+            (folder / "._0.png").write_text("of a file manager")
+            (folder / "notes.txt").write_text("no image")
+    splits, names = read_image_folder(tmp_path)
+    assert names == ("cat", "dog")
+    for split, count in (("train", 3), ("test", 2)):
+        images, labels = splits[split]
+        assert images.shape == (2 * count, 4, 5, 3)
+        assert labels.tolist() == [0] * count + [1] * count
+        assert images[:, 0, 0, 0].tolist() == [100] * count + [0] * count
+        assert images[:, 0, 0, 1].tolist() == [*range(count)] * 2
+
+
 def refused(tree, message):
     with pytest.raises(InputError, match=message) as caught:
         load("tiny_imagenet", folder=tree)
@@ -60,36 +83,36 @@ def refused(tree, message):
 
 
 def test_folder_absent(tmp_path):
-    refused(tmp_path / "none", "needs the folder .*train")
+    refused(tmp_path / "none", "train is not a folder, but must hold")
 
 
 def test_a_class_that_wnids_lists_is_absent(tree):
     (tree / "wnids.txt").write_text("n01\nn02\nn03\nn04\n")
-    refused(tree, "lacks 1 of the 4 classes that wnids.txt lists, the first n04")
+    refused(tree, "lacks 1 of the 4 classes in .*wnids.txt, the first n04")
 
 
 def test_no_classes(tmp_path):
     (tmp_path / "train").mkdir()
-    refused(tmp_path, "holds no class folder")
+    refused(tmp_path, "train holds no folder, but must")
 
 
 def test_a_class_without_images(tree):
     for path in (tree / "train" / "n02" / "images").iterdir():
         path.unlink()
-    refused(tree, "holds no .JPEG image, but n02 is a class")
+    refused(tree, "holds no image, but n02 is a class")
 
 
 def test_annotations_absent(tree):
     (tree / "val" / "val_annotations.txt").unlink()
-    refused(tree, "needs the file .*val_annotations.txt")
+    refused(tree, "has no test images: neither .*val_annotations.txt, nor")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("\n", "names no image"),
-        ("val_0.JPEG\n", "line 1 of .* must hold a file name and the wnid"),
-        ("val_0.JPEG\tn01\nval_1.JPEG\tn77\t0\n", "line 2 of .* got 'val_1.JPEG"),
+        ("val_0.JPEG\n", "line 1 of .* must hold a file name and a class"),
+        ("val_0.JPEG\tn01\nval_1.JPEG\tn77\t0\n", "line 2 of .* is 'val_1.JPEG"),
         ("val_0.JPEG\tn01\nabsent.JPEG\tn01\n", "absent.JPEG is missing or damaged"),
     ],
 )
@@ -107,4 +130,4 @@ def test_a_damaged_image(tree):
 def test_an_image_of_another_size(tree):
     path = tree / "train" / "n02" / "images" / "n02_1.JPEG"
     Image.new("RGB", (9, 8)).save(path)
-    refused(tree, "must have the size of .*8x8 pixels, but .*n02_1.JPEG has 9x8")
+    refused(tree, "n02_1.JPEG has 9x8 pixels, but must have 8x8, like ")
