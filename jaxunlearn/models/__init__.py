@@ -13,22 +13,20 @@ second collection, `batch_stats`. No model draws random numbers after `init`.
 `ABOUT` lists their sizes, `jaxunlearn list models` prints them.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
 
 from jaxunlearn.models.mlp import MLP
+from jaxunlearn.models.presets import Presets, make
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.swin import Swin
 from jaxunlearn.models.vgg import VGG
 from jaxunlearn.models.vit import ViT
-from jaxunlearn.names import closest
-from jaxunlearn.types import InputError
 
 __all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create"]
 
-# The number of parameters, and what they are counted for.
+# The number of parameters, and the case that it is counted for.
 ABOUT: dict[str, tuple[int, str]] = {
     "mlp": (855_050, "10 classes, 32x32x3; hidden widths 256, 256"),
     "mlp-tiny": (98_666, "10 classes, 32x32x3; hidden width 32"),
@@ -47,7 +45,7 @@ ABOUT: dict[str, tuple[int, str]] = {
     "swin-t": (28_288_354, "1000 classes, 224x224, patches of 4x4, window 7"),
 }
 
-_PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+_PRESETS: Presets = {
     "mlp": (MLP, {"hidden": (256, 256)}),
     "mlp-tiny": (MLP, {"hidden": (32,)}),
     "resnet-tiny": (
@@ -76,10 +74,7 @@ _PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
 
 
 def available() -> tuple[str, ...]:
-    """Names that `create` knows.
-
-    Returns:
-        The names, sorted.
+    """The names that `create` knows, sorted.
 
     Example:
         >>> "resnet18" in available()
@@ -88,18 +83,13 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(_PRESETS))
 
 
-def _tuples(value: Any) -> Any:
-    """Lists, as JSON has them, become tuples: modules must be hashable."""
-    return tuple(_tuples(entry) for entry in value) if isinstance(value, list | tuple) else value
-
-
 def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:
     """Make a model by name.
 
     Args:
         name: one of `available()`.
         num_classes: number of logits.
-        **overrides: fields of the model that shall differ from the named configuration. Lists
+        **overrides: fields of the model that differ from the named configuration. Lists
             count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
 
     Returns:
@@ -114,19 +104,4 @@ def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:
         >>> create("vit-s", num_classes=100, patch_size=4).width
         384
     """
-    if name not in _PRESETS:
-        raise InputError(
-            f"unknown model {name!r}{closest(str(name), available())}; known models are "
-            f"{', '.join(available())}"
-        )
-    module, preset = _PRESETS[name]
-    reserved = {"num_classes", "parent", "name"}
-    allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in reserved)
-    for field in overrides:
-        if field not in allowed:
-            raise InputError(
-                f"model {name!r} has no field {field!r}{closest(field, allowed)}; its fields are "
-                f"{', '.join(allowed)}"
-            )
-    fields = preset | {field: _tuples(value) for field, value in overrides.items()}
-    return module(num_classes=num_classes, **fields)
+    return make("model", _PRESETS, name, {"num_classes": num_classes}, overrides)

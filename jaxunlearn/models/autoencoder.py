@@ -3,8 +3,8 @@
     encode(x) = (m, log v):   z = m + sqrt(v) n,  n ~ N(0, 1);      decode(z) = x approximately
 
 Each level is a row of residual blocks; between levels the encoder halves the image and the decoder
-doubles it, and in the middle all pixels attend to each other. There are no skips: the latents are
-all that the decoder sees.
+doubles it, and in the middle all pixels attend to each other. There are no skip connections: the
+decoder sees the latents alone.
 
 Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
 section 3.1 and appendix G (the autoencoder with the KL penalty).
@@ -16,22 +16,29 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_positive, check_whole, check_wholes
-from jaxunlearn.models.latent_checks import check_channels, check_computing, check_divides
-from jaxunlearn.models.transformer_blocks import Attention
-from jaxunlearn.types import InputError
+from jaxunlearn.models.checks import (
+    check_divides,
+    check_dtype,
+    check_flags,
+    check_images,
+    check_positive,
+    check_sides,
+    check_whole,
+    check_wholes,
+)
+from jaxunlearn.models.transformer_blocks import PixelAttention
 
 _EPSILON = 1e-6  # of every norm
-_LOG_VARIANCES = (-30.0, 20.0)  # what they are clipped to
+_LOG_VARIANCES = (-30.0, 20.0)  # their limits
 
 
 class ResidualBlock(nn.Module):
     """`shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))`, the shortcut 1x1 or the identity.
 
     Attributes:
-        width: channels out.
-        groups: groups of the norms.
-        dtype: type computed in.
+        width: number of output channels.
+        groups: number of groups of the norms.
+        dtype: type of the computation.
     """
 
     width: int
@@ -52,37 +59,18 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
-class PixelAttention(nn.Module):
-    """Every pixel attends to every other, with one head; added to what came in.
-
-    Attributes:
-        groups: groups of the norm.
-        dtype: type computed in; the softmax is float32.
-    """
-
-    groups: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `[B, H, W, C]` to the same shape."""
-        y = nn.GroupNorm(self.groups, epsilon=_EPSILON, dtype=self.dtype, name="norm")(x)
-        y = y.reshape(x.shape[0], -1, x.shape[-1])
-        return x + Attention(1, dtype=self.dtype, name="attention")(y).reshape(x.shape)
-
-
 class Coder(nn.Module):
-    """The encoder, or the decoder: what they share, and the levels in their own order.
+    """The encoder, or the decoder, which has the levels in reverse.
 
     Attributes:
-        channels: channels out.
-        widths: channels of each level, in the order in which they are gone through.
-        blocks: residual blocks of each level.
-        down: halves the image after each level but the last (the encoder), instead of doubling it
-            there (the decoder).
-        groups: groups of the norms.
-        dtype: type computed in.
-        remat: computes the blocks anew in the backward pass.
+        channels: number of output channels.
+        widths: channels of each level, in order of computation.
+        blocks: number of residual blocks of each level.
+        down: whether levels halve the image (the encoder) instead of doubling it (the decoder),
+            except for the last one.
+        groups: number of groups of the norms.
+        dtype: type of the computation.
+        remat: whether the backward pass recomputes the blocks.
     """
 
     channels: int
@@ -102,7 +90,7 @@ class Coder(nn.Module):
         width = x.shape[-1]
         x = self._block(width, "middle_block1")(x)
         attention = nn.remat(PixelAttention) if self.remat else PixelAttention
-        x = attention(self.groups, self.dtype, name="middle_attention")(x)
+        x = attention(self.groups, dtype=self.dtype, name="middle_attention")(x)
         x = self._block(width, "middle_block2")(x)
         if not self.down:
             x = self._levels(x)
@@ -131,21 +119,22 @@ class Coder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """Autoencoder with a Gaussian in latent space. The defaults are the published one of factor 8.
+    """Autoencoder with a Gaussian in latent space. The defaults are the published model of factor
+    8.
 
     `encode` and `decode` are methods: `model.apply(variables, images, method="encode")`. The model
-    does not scale latents; whoever trains on them multiplies by `scaling_factor` after encoding and
+    does not scale latents; training on them multiplies by `scaling_factor` after encoding and
     divides by it before decoding.
 
     Attributes:
-        channels: channels of the images.
-        latent_channels: channels of the latents.
-        widths: channels of each level; the latents are smaller by 2^(levels - 1).
-        blocks: residual blocks of a level of the encoder; the decoder has one more.
-        groups: groups of the norms; divides every width.
-        scaling_factor: one over the standard deviation of the latents.
-        dtype: type computed in, float32 or bfloat16.
-        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+        channels: number of channels of the images.
+        latent_channels: number of channels of the latents.
+        widths: channels of each level; the sides of the latents are smaller by 2^(levels - 1).
+        blocks: number of residual blocks of a level of the encoder; the decoder has one more.
+        groups: number of groups of the norms; divides every width.
+        scaling_factor: inverse of the standard deviation of the latents.
+        dtype: type of the computation, float32 or bfloat16.
+        remat: whether the backward pass recomputes the blocks instead of storing their activations.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -169,7 +158,8 @@ class AutoencoderKL(nn.Module):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_computing(self)
+        check_dtype(self)
+        check_flags(self, "remat")
         check_whole(self, "channels", "latent_channels", "blocks", "groups")
         check_wholes(self, "widths", (128, 256, 512, 512))
         check_divides(self, "widths", "groups")
@@ -178,7 +168,7 @@ class AutoencoderKL(nn.Module):
 
     @property
     def factor(self) -> int:
-        """How many times smaller each side of the latents is."""
+        """The ratio of the sides of images and latents."""
         return int(2 ** (len(self.widths) - 1))
 
     def setup(self) -> None:
@@ -193,44 +183,40 @@ class AutoencoderKL(nn.Module):
         )
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """What becomes of images that are encoded to their means and decoded again."""
+        """Images that are encoded to their means and decoded."""
         return self.decode(self.encode(images)[0])
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The Gaussian in latent space that stands for each image.
+        """The Gaussian in latent space of each image.
 
         Args:
-            images: `[B, H, W, channels]`, floating-point in [-1, 1]; H and W multiples of `factor`.
+            images: images `[B, H, W, channels]`, floating-point in [-1, 1]; H and W are multiples
+                of `factor`.
 
         Returns:
             `(mean, log_variance)`, `[B, H / factor, W / factor, latent_channels]` each, float32,
-            not scaled. The log variance is clipped to [-30, 20].
+            without scaling. The log variance is clipped to [-30, 20].
 
         Raises:
             InputError: the images are of another shape, or integers.
         """
-        check_channels(self, images, self.channels)
-        height, width = images.shape[1:3]
-        if height % self.factor or width % self.factor:
-            raise InputError(
-                f"AutoencoderKL with {len(self.widths)} levels takes images with sides that are "
-                f"multiples of {self.factor}, but these are {height}x{width}; choose fewer widths "
-                "or resize them"
-            )
+        check_images(self, images, self.channels)
+        remedy = "resize them, or choose fewer widths"
+        check_sides(self, images.shape[1:], self.factor, remedy)
         mean, log_variance = jnp.split(self.moments(self.encoder(images)), 2, axis=-1)
         return mean, jnp.clip(log_variance, *_LOG_VARIANCES)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """The images that latents stand for.
+        """The images of latents.
 
         Args:
-            latents: `[B, h, w, latent_channels]`, floating-point, not scaled.
+            latents: latents `[B, h, w, latent_channels]`, floating-point, without scaling.
 
         Returns:
-            `[B, factor * h, factor * w, channels]`, float32, about in [-1, 1].
+            Images `[B, factor * h, factor * w, channels]`, float32, about in [-1, 1].
 
         Raises:
             InputError: the latents are of another shape, or integers.
         """
-        check_channels(self, latents, self.latent_channels)
+        check_images(self, latents, self.latent_channels)
         return self.decoder(self.latents(latents))

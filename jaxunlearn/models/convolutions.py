@@ -1,19 +1,19 @@
 """Convolutions that stay fast inside compiled loops on CPUs.
 
-XLA's CPU compiler brings convolutions into the layout of its fast kernels at the top level of a
-program only, never in the body of a loop, where the same convolution takes tens of times as long.
-Training happens in loops. So `fast_in_loops` traces a function and replaces every convolution in
-it, gradients included, by an equal one in that layout:
+XLA's CPU compiler brings convolutions into the layout of its fast kernels only at the top level of
+a program, not in the body of a loop, where a convolution takes tens of times as long. Training runs
+in loops. So `fast_in_loops` traces a function and replaces every convolution in it, gradients
+included, by an equal one in that layout:
 
     images [N, *spatial, C],  kernel [*spatial, C, F]  ->  [N, *spatial, F]
 
-Where the output or the window has at most 2 x 2 pixels, and the other at most 3 x 3, the kernels
-are slow as well. There one matrix product takes their place: the shifted images side by side,
-`[N H' W', h w C]`, times the kernel, `[h w C, F]`. The gradient of a strided convolution with such
-an output is a product as well, whose parts are added up where they belong.
+If the output or the window has at most 2 x 2 pixels, and the other at most 3 x 3, these kernels are
+slow too. One matrix product replaces them: the shifted images side by side, `[N H' W', h w C]`,
+times the kernel, `[h w C, F]`. The gradient of a strided convolution with such an output is a
+product too, whose parts are added at their positions.
 
-Models are not touched: whatever they differentiate, in either mode, has been differentiated before.
-On other platforms nothing changes.
+Models do not change: derivatives, in either mode, are taken before. On other platforms nothing
+changes.
 """
 
 import functools
@@ -30,7 +30,7 @@ _FEWEST_PIXELS, _FEW_PIXELS = 2 * 2, 3 * 3  # of output and window, for one matr
 
 
 def fast_in_loops(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function of arrays, with convolutions that stay fast inside loops on CPUs.
+    """An equal function of arrays, with convolutions that stay fast inside loops on CPUs.
 
     Args:
         function: a pure function whose arguments and results are trees of arrays.
@@ -67,7 +67,9 @@ def _in_parameter(value: Any) -> Any:
 
 
 def _replaced(eqn: core.JaxprEqn) -> core.JaxprEqn:
-    """A convolution as a call of its fast form; of another operation, what it contains."""
+    """A convolution as a call of its fast form; another operation with its inner programs
+    replaced.
+    """
     if eqn.primitive is not conv_general_dilated_p:
         params = {name: _in_parameter(value) for name, value in eqn.params.items()}
         return eqn.replace(params=params)
@@ -94,7 +96,7 @@ def _channels_last(
     batch_group_count: int,
     **options: Any,
 ) -> jax.Array:
-    """A convolution of any layout, computed in that of the fast kernels."""
+    """A convolution of any layout, computed in the layout of the fast kernels."""
     of_images, of_kernel, of_output = dimension_numbers
     images = images.transpose(of_images[0], *of_images[2:], of_images[1])
     kernel = kernel.transpose(*of_kernel[2:], of_kernel[1], of_kernel[0])
@@ -128,7 +130,7 @@ def _is_small(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
 
 
 def _spreads(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
-    """Whether it is the gradient of a strided convolution whose output is tiny."""
+    """Whether this is the gradient of a strided convolution with a tiny output."""
     apart = (options["lhs_dilation"], options["rhs_dilation"], options["window_strides"])
     spread, *others = (tuple(each) for each in apart)
     tiny = math.prod(images.shape[1:3]) <= _FEWEST_PIXELS
@@ -144,7 +146,7 @@ def _by_spreading(
     preferred_element_type: Any,
     **options: Any,
 ) -> jax.Array:
-    """One matrix product of pixels and kernel, whose parts are added up where they belong."""
+    """One matrix product of pixels and kernel, whose parts are added at their positions."""
     size, *pixels, channels = images.shape
     height, width, _, features = kernel.shape
     product = jnp.matmul(

@@ -2,10 +2,11 @@
 
     h = conv1(silu(norm1(x))) + W silu(e);   y = shortcut(x) + conv2(dropout(silu(norm2(h))))
 
-`e` is the embedding of timestep and class. A level has some such residual blocks, with attention
-after each where the level is listed; going down, levels halve the image by a convolution of stride
-2; going up, they double it, and each block also sees what the way down left at the same place. The
-last convolution of every block, of every attention and of the network starts at zero.
+`e` is the embedding of timestep and class. A level has several residual blocks, each followed by
+attention if the level is listed. On the way down, levels halve the image by a convolution of stride
+2; on the way up they double it, and each block also gets the output of the way down at its place (a
+skip connection). The last convolution of every block, of every attention and of the network starts
+at zero.
 
 Source: Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B.
 """
@@ -18,34 +19,31 @@ import jax.numpy as jnp
 
 from jaxunlearn.models.checks import (
     check_choice,
+    check_divides,
     check_flags,
+    check_levels,
     check_positive,
+    check_sides,
     check_whole,
     check_wholes,
+    refused,
 )
-from jaxunlearn.models.denoising import (
-    Attention,
-    Condition,
-    check_denoiser,
-    check_inputs,
-    ddpm_init,
-    zeros,
-)
-from jaxunlearn.types import InputError
+from jaxunlearn.models.denoising import Condition, check_denoiser, check_inputs, ddpm_init, zeros
+from jaxunlearn.models.transformer_blocks import PixelAttention
 
 # Rows and columns of zeros before and after; TensorFlow pads even sides asymmetrically.
 _DOWNSAMPLING = {"asymmetric": ((0, 1), (0, 1)), "symmetric": ((1, 1), (1, 1))}
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions that are told the timestep and the class in between.
+    """Two convolutions, with the timestep and the class added in between.
 
     Attributes:
-        width: channels out.
-        groups: groups of the norms.
-        epsilon: added to the variance in the norms.
-        dropout: rate, before the second convolution.
-        dtype: type computed in.
+        width: number of output channels.
+        groups: number of groups of the norms.
+        epsilon: number added to the variance in the norms.
+        dropout: rate of dropout before the second convolution.
+        dtype: type of the computation.
     """
 
     width: int
@@ -71,8 +69,8 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
         """Map `[B, H, W, C]` and `[B, E]` to `[B, H, W, width]`."""
         y = self._conv(3, ddpm_init, "conv1")(nn.silu(self._norm("norm1")(x)))
-        told = nn.Dense(self.width, kernel_init=ddpm_init, dtype=self.dtype, name="condition")
-        y = y + told(nn.silu(condition))[:, None, None, :]
+        shift = nn.Dense(self.width, kernel_init=ddpm_init, dtype=self.dtype, name="condition")
+        y = y + shift(nn.silu(condition))[:, None, None, :]
         y = nn.silu(self._norm("norm2")(y))
         y = nn.Dropout(self.dropout, deterministic=False)(y)
         y = self._conv(3, zeros, "conv2")(y)
@@ -81,52 +79,29 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
-class PixelAttention(nn.Module):
-    """Every pixel attends to every other; added to what came in.
-
-    Attributes:
-        heads: number of heads.
-        groups: groups of the norm.
-        epsilon: added to the variance in the norm.
-        dtype: type computed in; the softmax is float32.
-    """
-
-    heads: int
-    groups: int
-    epsilon: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `[B, H, W, C]` to the same shape."""
-        norm = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
-        y = norm(x).reshape(x.shape[0], -1, x.shape[-1])
-        y = Attention(self.heads, ddpm_init, zeros, self.dtype, name="attention")(y)
-        return x + y.reshape(x.shape)
-
-
 class DDPMUNet(nn.Module):
-    """U-Net over pixels. The defaults are the published one for CIFAR-10, told the class.
+    """U-Net over pixels. The defaults are the published model for CIFAR-10, with classes.
 
     Attributes:
-        num_classes: classes beside the null condition; None ignores the labels.
-        image_shape: (height, width, channels); the sides divide by 2^(levels - 1).
+        num_classes: number of classes, without the null condition; None ignores the labels.
+        image_shape: (height, width, channels); the sides are multiples of 2^(levels - 1).
         widths: channels of each level.
-        blocks: residual blocks of a level on the way down; one more on the way up.
+        blocks: number of residual blocks of a level on the way down; one more on the way up.
         attention_levels: levels with attention, counted from 1; the middle always has it.
-        head_width: channels of an attention head; None is one head over all channels.
-        dropout: rate inside the residual blocks.
-        groups: groups of the norms; divides every width.
-        epsilon: added to the variance in the norms.
+        head_width: channels of an attention head; None means one head over all channels.
+        dropout: rate of dropout inside the residual blocks.
+        groups: number of groups of the norms; divides every width.
+        epsilon: number added to the variance in the norms.
         downsampling: padding of the convolutions of stride 2: "asymmetric", as published, or
             "symmetric".
-        cosine_first: the timestep's cosines stand before its sines.
-        frequency_shift: 1, as published, or 0; see `jaxunlearn.models.denoising.sinusoid`.
-        learn_variance: puts out twice the channels, the second half for the variance.
-        null_class: the table of classes has a row for the null condition, which guidance needs;
-            models of other libraries may have none.
-        dtype: type computed in, float32 or bfloat16.
-        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+        cosine_first: whether the timestep's cosines come before its sines.
+        frequency_shift: number in the exponents of `jaxunlearn.models.denoising.sinusoid`: 1, as
+            published, or 0.
+        learn_variance: whether the output has twice the channels, the second half for the variance.
+        null_class: whether the table of classes has a row for the null condition, which guidance
+            needs; models of other libraries may have none.
+        dtype: type of the computation, float32 or bfloat16.
+        remat: whether the backward pass recomputes the blocks instead of storing their activations.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -167,47 +142,17 @@ class DDPMUNet(nn.Module):
             check_whole(self, "head_width")
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
         if not number or not 0 <= self.dropout < 1:
-            raise InputError(
-                f"DDPMUNet.dropout is {self.dropout!r}, but it must be a rate of at least 0 and "
-                "below 1"
-            )
-        self._check_widths()
-        self._check_sides()
-        super().__post_init__()
-
-    def _check_widths(self) -> None:
-        levels = len(self.widths)
-        if any(level > levels for level in self.attention_levels):
-            raise InputError(
-                f"DDPMUNet.attention_levels is {self.attention_levels!r}, but there are only "
-                f"{levels} levels; count them from 1"
-            )
-        if any(width % self.groups for width in self.widths):
-            raise InputError(
-                f"DDPMUNet.widths is {self.widths!r}, which do not all divide into {self.groups} "
-                "groups; choose multiples of groups"
-            )
+            raise refused(self, "dropout", "a rate of at least 0 and below 1")
+        check_divides(self, "widths", "groups")
+        check_levels(self)
         if self.widths[0] % 2 or self.widths[0] < 4:
-            raise InputError(
-                f"DDPMUNet.widths begins with {self.widths[0]}, but the timestep's sines and "
-                "cosines need an even width of at least 4; choose a larger one"
-            )
-        for level in (*self.attention_levels, levels):
+            raise refused(self, "widths", "a tuple that begins with an even width of at least 4")
+        for level in (*self.attention_levels, len(self.widths)):
             if self.head_width is not None and self.widths[level - 1] % self.head_width:
-                raise InputError(
-                    f"DDPMUNet.head_width is {self.head_width}, which does not divide the width "
-                    f"{self.widths[level - 1]} of level {level}; choose a divisor"
-                )
-
-    def _check_sides(self) -> None:
-        height, width, _ = self.image_shape
+                raise refused(self, "head_width", f"a divisor of the width of level {level}")
         divisor = 2 ** (len(self.widths) - 1)
-        if height % divisor or width % divisor:
-            raise InputError(
-                f"DDPMUNet with {len(self.widths)} levels takes images with sides that are "
-                f"multiples of {divisor}, but these are {height}x{width}; choose fewer widths or "
-                "resize them"
-            )
+        check_sides(self, self.image_shape, divisor, "resize them, or choose fewer widths")
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -220,14 +165,14 @@ class DDPMUNet(nn.Module):
         """The noise in a batch.
 
         Args:
-            images: `[B, *image_shape]`, floating-point, noisy.
-            timesteps: `[B]`, integers or floating-point.
-            labels: `[B]`, integers in 0..num_classes, the last being the null condition (with
-                `null_class`); may be left out where num_classes is None.
-            train: applies dropout, with the random numbers of the collection "dropout".
+            images: noisy images `[B, *image_shape]`, floating-point.
+            timesteps: timesteps `[B]`, integers or floating-point.
+            labels: labels `[B]`, integers from 0 to num_classes, the last for the null condition
+                (with `null_class`); optional if num_classes is None.
+            train: whether to apply dropout, with random numbers of the collection "dropout".
 
         Returns:
-            `[B, H, W, C]`, or `[B, H, W, 2 C]` with `learn_variance`, float32.
+            Noise `[B, H, W, C]`, or `[B, H, W, 2 C]` with `learn_variance`, float32.
 
         Raises:
             InputError: the images, timesteps or labels are of another shape or kind.
@@ -256,7 +201,7 @@ class DDPMUNet(nn.Module):
 
         def attention(x: jax.Array, name: str) -> jax.Array:
             heads = x.shape[-1] // (self.head_width or x.shape[-1])
-            args = (heads, self.groups, self.epsilon, self.dtype)
+            args = (self.groups, heads, self.epsilon, ddpm_init, zeros, self.dtype)
             return pixel_attention(*args, name=name)(x)
 
         def conv(x: jax.Array, name: str, **options: Any) -> jax.Array:
@@ -273,17 +218,17 @@ class DDPMUNet(nn.Module):
             name="stem",
         )
         x = stem(images)
-        left = [x]
+        skips = [x]
         for level in range(1, levels + 1):
             for i in range(1, self.blocks + 1):
                 x = block(x, level, f"down{level}_block{i}")
                 if level in self.attention_levels:
                     x = attention(x, f"down{level}_attention{i}")
-                left.append(x)
+                skips.append(x)
             if level < levels:
                 padding = _DOWNSAMPLING[self.downsampling]
                 x = conv(x, f"down{level}_conv", strides=2, padding=padding)
-                left.append(x)
+                skips.append(x)
 
         x = block(x, levels, "middle_block1")
         x = attention(x, "middle_attention")
@@ -291,7 +236,7 @@ class DDPMUNet(nn.Module):
 
         for level in range(levels, 0, -1):
             for i in range(1, self.blocks + 2):
-                x = jnp.concatenate([x, left.pop()], axis=-1)
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
                 x = block(x, level, f"up{level}_block{i}")
                 if level in self.attention_levels:
                     x = attention(x, f"up{level}_attention{i}")

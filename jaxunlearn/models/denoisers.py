@@ -7,26 +7,24 @@ Every model maps noisy images or latents, timesteps and labels to the noise in t
     noise = model.apply(variables, images, timesteps, labels, train=False)
     noise = model.apply(variables, images, timesteps, labels, train=True, rngs={"dropout": key})
 
-The label `num_classes` is the null condition of classifier-free guidance. The published diffusion
-transformers put out twice the channels, the second half for the variance.
+The label `num_classes` is the null condition of classifier-free guidance. The output of the
+published diffusion transformers has twice the channels, the second half for the variance.
 
 `ABOUT` lists their sizes, `jaxunlearn list models` prints them.
 
-Published counts of diffusion transformers also hold the fixed embedding of positions.
+Published counts of diffusion transformers include the fixed embedding of positions.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.dit import DiT
-from jaxunlearn.names import closest
-from jaxunlearn.types import InputError
+from jaxunlearn.models.presets import Presets, make
 
 __all__ = ["DDPMUNet", "DiT", "available", "create"]
 
-# The number of parameters, and what they are counted for.
+# The number of parameters, and the case that it is counted for.
 ABOUT: dict[str, tuple[int, str]] = {
     "ddpm-tiny": (45_321, "10 classes, 8x8x1; for tests"),
     "ddpm-small": (1_334_673, "10 classes, 28x28x1; for two CPU cores"),
@@ -39,7 +37,7 @@ ABOUT: dict[str, tuple[int, str]] = {
     "dit-xl/2": (674_834_720, "1000 classes, 32x32x4, patches of 2x2"),
 }
 
-_PRESETS: dict[str, tuple[type[DDPMUNet] | type[DiT], dict[str, Any]]] = {
+_PRESETS: Presets = {
     "ddpm-tiny": (DDPMUNet, {"widths": (8, 16), "blocks": 1, "dropout": 0.0, "groups": 4}),
     "ddpm-small": (
         DDPMUNet,
@@ -65,10 +63,7 @@ _PRESETS: dict[str, tuple[type[DDPMUNet] | type[DiT], dict[str, Any]]] = {
 
 
 def available() -> tuple[str, ...]:
-    """Names that `create` knows.
-
-    Returns:
-        The names, sorted.
+    """The names that `create` knows, sorted.
 
     Example:
         >>> "ddpm-cifar10" in available()
@@ -85,9 +80,9 @@ def create(
     Args:
         name: one of `available()`.
         image_shape: (height, width, channels) of the images or latents.
-        num_classes: number of classes beside the null condition; None, for a U-Net, makes a model
-            that ignores the labels.
-        **overrides: fields of the model that shall differ from the named configuration. Lists
+        num_classes: number of classes, without the null condition; None makes a U-Net that ignores
+            the labels.
+        **overrides: fields of the model that differ from the named configuration. Lists
             count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
 
     Returns:
@@ -102,20 +97,5 @@ def create(
         >>> create("dit-s/2", (32, 32, 4), num_classes=1000, dtype="bfloat16").depth
         12
     """
-    if name not in _PRESETS:
-        raise InputError(
-            f"unknown denoiser {name!r}{closest(str(name), available())}; known denoisers are "
-            f"{', '.join(available())}"
-        )
-    module, preset = _PRESETS[name]
-    reserved = {"num_classes", "image_shape", "null_class", "parent", "name"}
-    allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in reserved)
-    for field in overrides:
-        if field not in allowed:
-            raise InputError(
-                f"denoiser {name!r} has no field {field!r}{closest(field, allowed)}; its fields "
-                f"are {', '.join(allowed)}"
-            )
-    given = {"num_classes": num_classes, "image_shape": image_shape, **overrides}
-    given = {field: tuple(v) if isinstance(v, list) else v for field, v in given.items()}
-    return module(**(preset | given))
+    given = {"num_classes": num_classes, "image_shape": image_shape}
+    return make("denoiser", _PRESETS, name, given, overrides, "null_class")

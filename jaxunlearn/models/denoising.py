@@ -1,4 +1,4 @@
-"""Pieces that the denoisers share: embedding of the timestep, attention, and what they check.
+"""Parts that the denoisers share: embeddings of timestep and class, and checks.
 
 A denoiser takes noisy images (or latents) `[B, H, W, C]`, timesteps `[B]` and labels `[B]`:
 
@@ -25,6 +25,7 @@ from jaxunlearn.models.checks import (
     check_images,
     check_whole,
     check_wholes,
+    refused,
 )
 from jaxunlearn.types import InputError
 
@@ -43,10 +44,10 @@ def sinusoid(
         w_i = 10000^(-i / (width / 2 - frequency_shift)),   i = 0 .. width / 2 - 1
 
     Args:
-        values: `[N]`, integers or floating-point numbers, such as timesteps.
-        width: how many numbers stand for each; even.
-        cosine_first: the cosines stand before the sines.
-        frequency_shift: 1 makes the last frequency exactly 1/10000.
+        values: numbers `[N]`, such as timesteps.
+        width: width of the embedding, even.
+        cosine_first: whether the cosines come before the sines.
+        frequency_shift: number in the exponents; 1 makes the last frequency exactly 1/10000.
 
     Returns:
         `[N, width]`, float32.
@@ -69,18 +70,18 @@ def sinusoid(
 
 
 class Condition(nn.Module):
-    """One vector for the timestep and the class: a two-layer network of the sinusoid, plus a row.
+    """Embedding of timestep and class: a two-layer network of the sinusoid, plus a row of a table.
 
     Attributes:
-        num_classes: classes beside the null condition; None leaves the labels out.
-        null_class: whether the table has a row for the null condition, after those of the classes.
+        num_classes: number of classes, without the null condition; None leaves the labels out.
+        null_class: whether the table has a last row for the null condition.
         frequencies: width of the sinusoid.
         width: width of the result.
-        cosine_first: see `sinusoid`.
-        frequency_shift: see `sinusoid`.
+        cosine_first: order of sines and cosines; see `sinusoid`.
+        frequency_shift: number in the exponents; see `sinusoid`.
         kernel_init: initialiser of the two layers.
         table_init: initialiser of the table of classes.
-        dtype: type computed in; the sinusoid is float32.
+        dtype: type of the computation; the sinusoid is float32.
     """
 
     num_classes: int | None
@@ -117,92 +118,48 @@ class Condition(nn.Module):
         return x
 
 
-class Attention(nn.Module):
-    """Multi-head attention of every token to every token.
-
-    Attributes:
-        heads: number of heads; divides the width.
-        kernel_init: initialiser of the query, the key and the value.
-        out_init: initialiser of the last layer.
-        dtype: type computed in; the softmax is float32.
-    """
-
-    heads: int
-    kernel_init: Any
-    out_init: Any
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `[B, tokens, width]` to the same shape."""
-        batch, tokens, width = x.shape
-        q, k, v = (
-            nn.Dense(width, kernel_init=self.kernel_init, dtype=self.dtype, name=name)(x).reshape(
-                batch, tokens, self.heads, width // self.heads
-            )
-            for name in ("query", "key", "value")
-        )
-        x = jax.nn.dot_product_attention(q, k, v).reshape(batch, tokens, width)
-        return nn.Dense(width, kernel_init=self.out_init, dtype=self.dtype, name="out")(x)
-
-
-def check_denoiser(module: nn.Module) -> None:
-    """The fields that every denoiser has: num_classes, image_shape, learn_variance, dtype, remat.
-
-    Args:
-        module: the module being built.
-
-    Raises:
-        InputError: one of them is not allowed.
-    """
-    name, fields = type(module).__name__, vars(module)
-    if fields["num_classes"] is not None:
+def check_denoiser(module: Any) -> None:
+    """The fields of every denoiser: num_classes, image_shape, learn_variance, dtype, remat."""
+    if module.num_classes is not None:
         check_whole(module, "num_classes")
     check_wholes(module, "image_shape", (32, 32, 3))
-    if len(fields["image_shape"]) != 3:
-        raise InputError(
-            f"{name}.image_shape is {fields['image_shape']!r}, but it must be (height, width, "
-            "channels), such as (32, 32, 3)"
-        )
+    if len(module.image_shape) != 3:
+        raise refused(module, "image_shape", "(height, width, channels), such as (32, 32, 3)")
     check_dtype(module)
     check_flags(module, "learn_variance", "remat")
-    if fields["frequency_shift"] not in (0, 1):
-        raise InputError(
-            f"{name}.frequency_shift is {fields['frequency_shift']!r}, but it must be 0 or 1"
-        )
+    if module.frequency_shift not in (0, 1):
+        raise refused(module, "frequency_shift", "0 or 1")
 
 
 def check_inputs(
     module: Any, images: jax.Array, timesteps: jax.Array, labels: jax.Array | None
 ) -> None:
-    """Images of the module's shape, with one timestep and one whole label each.
+    """Images of the module's shape, with one timestep and one integer label each.
 
-    Args:
-        module: the denoiser called.
-        images: what it was called with, `[B, *image_shape]`.
-        timesteps: `[B]`.
-        labels: `[B]`; anything where the module has no classes.
-
-    Raises:
-        InputError: they are something else.
+    Labels may be anything if the module has no classes.
     """
     check_images(module, images)
     name, batch = type(module).__name__, images.shape[:1]
     if images.shape[1:] != tuple(module.image_shape):
         raise InputError(
-            f"{name} was made for images of shape {tuple(module.image_shape)}, but these have "
-            f"shape {images.shape[1:]}; make it with their image_shape"
+            f"images for {name} have shape {images.shape[1:]}, but must have shape "
+            f"{tuple(module.image_shape)}; make the model with their image_shape."
         )
-    if timesteps.shape != batch:
-        raise InputError(
-            f"{name} takes one timestep per image, {batch}, but these have shape "
-            f"{timesteps.shape}; repeat a single one with jnp.full"
-        )
+    check_timesteps(module, timesteps, batch)
     if module.num_classes is None:
         return
     if labels is None or labels.shape != batch or not jnp.issubdtype(labels.dtype, jnp.integer):
-        found = "none were given" if labels is None else f"these are {labels.dtype}{labels.shape}"
+        found = "None" if labels is None else f"{labels.dtype} of shape {labels.shape}"
         raise InputError(
-            f"{name} takes one whole label per image, {batch}, but {found}; give "
-            f"{module.num_classes} where the class is unknown"
+            f"labels for {name} are {found}, but must be integers of shape {batch}; give "
+            f"{module.num_classes} for an unknown class."
+        )
+
+
+def check_timesteps(module: Any, timesteps: jax.Array, batch: tuple[int, ...]) -> None:
+    """One timestep for each example."""
+    if timesteps.shape != batch:
+        raise InputError(
+            f"timesteps for {type(module).__name__} have shape {timesteps.shape}, but must have "
+            f"shape {batch}; repeat a single one with jnp.full."
         )

@@ -1,10 +1,10 @@
-"""Diffusion: how images become noise, and how a model takes them back, as pure functions.
+"""Diffusion from images to noise, and back by a model, as pure functions.
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e,    abar_t = prod_{s <= t} (1 - beta_s),  0 <= t < T
 
 A *denoiser* is any function `(x_t [B, ...], t [B], labels [B]) -> output`, which is the noise e, or
-`v = sqrt(abar_t) e - sqrt(1 - abar_t) x_0`; where the variance is learned too, the last axis is
-twice as long and its second half says where between both bounds the variance lies.
+`v = sqrt(abar_t) e - sqrt(1 - abar_t) x_0`; with a learned variance the last axis is twice as long,
+and its second half interpolates between the bounds of the variance.
 
 Sources: Ho et al., Denoising Diffusion Probabilistic Models (2020); Nichol and Dhariwal, Improved
 DDPM (2021); Song et al., DDIM (2021); Salimans and Ho, Progressive Distillation (2022); Ho and
@@ -32,16 +32,16 @@ Denoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class Process:
-    """A diffusion process, and what its denoiser predicts.
+    """A diffusion process, and the prediction of its denoiser.
 
     Attributes:
-        num_timesteps: T.
-        schedule: of beta: "linear" from 1e-4 to 2e-2, "scaled_linear" from 8.5e-4 to 1.2e-2 with a
-            linear root (Stable Diffusion v1), both for T = 1000 and scaled for other T so that the
-            last image is noise still; or "cosine".
-        prediction: what the denoiser predicts, "epsilon" or "v".
-        variance: of a step back: "small" (the posterior's, given x_0), "large" (beta), or
-            "learned_range" (the denoiser chooses between both).
+        num_timesteps: number of timesteps, T.
+        schedule: schedule of beta: "linear" from 1e-4 to 2e-2, "scaled_linear" from 8.5e-4 to
+            1.2e-2 with a linear root (Stable Diffusion v1), both for T = 1000 and scaled for other
+            T so that the last image is noise; or "cosine".
+        prediction: prediction of the denoiser, "epsilon" or "v".
+        variance: variance of a step back: "small" (of the posterior, given x_0), "large" (beta), or
+            "learned_range" (between both, by the denoiser).
 
     Raises:
         InputError: an unknown choice, or fewer than two timesteps.
@@ -89,7 +89,7 @@ class Process:
 class _Steps:
     """The constants of the steps back along some of the timesteps, float32 `[S]` each.
 
-    One process on fewer timesteps is a process of its own, with `beta_i = 1 - abar_i / abar_{i-1}`.
+    A process on fewer timesteps is another process, with `beta_i = 1 - abar_i / abar_{i-1}`.
     """
 
     def __init__(self, process: Process, timesteps: np.ndarray) -> None:
@@ -97,7 +97,7 @@ class _Steps:
         before = np.append(1.0, now[:-1])
         betas = 1.0 - now / before
         posterior = betas * (1.0 - before) / (1.0 - now)
-        # The last step has no variance of its own; in logarithms it takes its neighbour's.
+        # The variance of the last step is 0; in logarithms it takes its neighbour's.
         floor = posterior[1] if len(posterior) > 1 else betas[0]
         self.timesteps = jnp.asarray(timesteps, jnp.int32)
         self.alphas_bar = jnp.asarray(now, jnp.float32)
@@ -118,12 +118,12 @@ def add_noise(
 
     Args:
         process: the diffusion.
-        clean: x_0, `[B, ...]`.
-        noise: e, like `clean`.
-        timesteps: t, `[B]`.
+        clean: clean images x_0, `[B, ...]`.
+        noise: noise e, of the same shape.
+        timesteps: timesteps t, `[B]`.
 
     Returns:
-        x_t, like `clean`.
+        Noisy images x_t, of the same shape.
 
     Example:
         >>> clean, noise = jnp.ones((1, 2)), jnp.zeros((1, 2))
@@ -135,7 +135,7 @@ def add_noise(
 
 
 def target(process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
-    """What the denoiser should say of `add_noise(process, clean, noise, timesteps)`."""
+    """The right output of the denoiser for `add_noise(process, clean, noise, timesteps)`."""
     if process.prediction == "epsilon":
         return noise
     signal, spread = _scales(process, timesteps, clean)
@@ -145,16 +145,16 @@ def target(process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.
 def clean_and_noise(
     process: Process, noisy: jax.Array, prediction: jax.Array, timesteps: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """x_0 and e, as the prediction of a denoiser has them.
+    """x_0 and e, computed from the prediction of a denoiser.
 
     Args:
         process: the diffusion.
-        noisy: x_t, `[B, ...]`.
-        prediction: of e or v, like `noisy`.
-        timesteps: t, `[B]`.
+        noisy: noisy images x_t, `[B, ...]`.
+        prediction: prediction of e or v, of the same shape.
+        timesteps: timesteps t, `[B]`.
 
     Returns:
-        Two arrays like `noisy`.
+        Two arrays of the same shape.
 
     Example:
         >>> clean, noise, t = jnp.full((1, 2), 0.5), jnp.ones((1, 2)), jnp.array([500])
@@ -176,16 +176,16 @@ def _scales(process: Process, timesteps: jax.Array, like: jax.Array) -> tuple[ja
 
 
 def antithetic_timesteps(keys: jax.Array, num_timesteps: int) -> jax.Array:
-    """One timestep for each example: drawn in the first half of a batch, mirrored in the second.
+    """One timestep for each example, drawn in the first half of a batch and mirrored in the second.
 
     `t_{i + B/2} = T - 1 - t_i`, so that every batch has as many early timesteps as late ones.
 
     Args:
-        keys: one for each example, `[B]`.
-        num_timesteps: T.
+        keys: one key for each example, `[B]`.
+        num_timesteps: number of timesteps, T.
 
     Returns:
-        int32 `[B]`.
+        Timesteps, int32 `[B]`.
 
     Example:
         >>> t = antithetic_timesteps(jax.random.split(jax.random.key(0), 4), 10)
@@ -198,7 +198,7 @@ def antithetic_timesteps(keys: jax.Array, num_timesteps: int) -> jax.Array:
 
 
 def split_variance(process: Process, output: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """The prediction of a denoiser and, where it is learned, what stands for the variance."""
+    """The prediction of a denoiser, and its output for a learned variance or None."""
     if process.variance != "learned_range":
         return output, None
     prediction, variance = jnp.split(output, 2, axis=-1)
@@ -213,22 +213,23 @@ def variational_term(
     prediction: jax.Array,
     variance: jax.Array,
 ) -> jax.Array:
-    """The term of the variational bound that teaches the variance, in bits per dimension.
+    """The term of the variational bound that trains the variance, in bits per dimension.
 
         KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))   for t > 0,   -log p(x_0 | x_1)   for t = 0
 
-    The prediction of the mean is not trained by it. x_0 counts as 8-bit images in [-1, 1].
+    It does not train the prediction of the mean. x_0 are 8-bit images scaled to [-1, 1].
 
     Args:
         process: the diffusion, with variance "learned_range".
-        clean: x_0, `[B, ...]`.
-        noisy: x_t.
-        timesteps: t, `[B]`.
-        prediction: of e or v.
-        variance: v in `log sigma^2 = (v + 1) / 2 log beta + (1 - v) / 2 log beta_small`.
+        clean: clean images x_0, `[B, ...]`.
+        noisy: noisy images x_t.
+        timesteps: timesteps t, `[B]`.
+        prediction: prediction of e or v.
+        variance: output v for the variance, in `log sigma^2 = (v + 1) / 2 log beta + (1 - v) / 2
+            log beta_small`.
 
     Returns:
-        `[B]`.
+        Bits per dimension, `[B]`.
     """
     steps = _Steps(process, np.arange(process.num_timesteps))
     rows = (-1, *(1,) * (clean.ndim - 1))
@@ -259,7 +260,7 @@ def _learned(variance: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
 
 
 def _log_likelihood_of_pixels(x: jax.Array, mean: jax.Array, log_scale: jax.Array) -> jax.Array:
-    """Of 8-bit values in [-1, 1]: the mass of a normal distribution in the bin around each."""
+    """Log mass of a normal distribution in the bin around each 8-bit value in [-1, 1]."""
 
     def below(edge: jax.Array) -> jax.Array:
         return jax.scipy.stats.norm.cdf((edge - mean) * jnp.exp(-log_scale))
@@ -275,14 +276,14 @@ def guided(
     """Classifier-free guidance: `(1 + w) out(x, t, label) - w out(x, t, null)`.
 
     Both outputs come from one pass over twice the batch, and all channels are guided; the released
-    DiT guides the first three of its four latent channels only. A learned variance is not guided:
-    it stays what the model says of the label, within its range.
+    DiT guides only the first three of its four latent channels. A learned variance is not guided:
+    it is the output for the label.
 
     Args:
         process: the diffusion.
-        denoiser: what is guided; trained with some of its labels dropped.
-        guidance: w; 0 is the denoiser itself. It may be traced.
-        null_label: the label that stands for none.
+        denoiser: the denoiser, trained with some of its labels dropped.
+        guidance: guidance w, which may be traced; 0 returns the denoiser's own output.
+        null_label: label that means no condition.
 
     Returns:
         A denoiser.
@@ -326,30 +327,30 @@ def sample(
 ) -> jax.Array:
     """Images from noise, in one compiled scan.
 
-    "ddpm" draws each step back from the posterior given the believed x_0; on fewer steps than T it
-    uses the process on those timesteps alone. "ddim" goes
+    "ddpm" draws each step back from the posterior given the predicted x_0; with fewer steps than T
+    it uses the process on these timesteps. A step of "ddim" is
 
         x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s - sigma^2) e + sigma z,
         sigma = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)
 
-    so that eta = 0 draws no noise but the first, and eta = 1 is "ddpm" with the small variance.
+    so that eta = 0 draws only the first noise, and eta = 1 is "ddpm" with the small variance.
 
     Args:
         process: the diffusion.
         denoiser: `(x_t, t, labels) -> output`, guided or not.
-        keys: one for each image, `[B]`: an image depends on no other.
-        labels: what is asked for, `[B]`.
-        shape: of one image.
-        sampler: "ddpm" or "ddim".
-        num_steps: how many timesteps are visited, evenly spread.
-        eta: the share of fresh noise of "ddim".
-        clip: keep the believed x_0 in [-1, 1], as for images; latents have no bounds.
+        keys: one key for each image, `[B]`; images are independent.
+        labels: label of each image, `[B]`.
+        shape: shape of one image.
+        sampler: the sampler, "ddpm" or "ddim".
+        num_steps: number of timesteps, evenly spaced.
+        eta: share of fresh noise of "ddim".
+        clip: whether to keep the predicted x_0 in [-1, 1], as for images; latents have no bounds.
 
     Returns:
-        float32 `[B, *shape]`.
+        Images, float32 `[B, *shape]`.
 
     Raises:
-        InputError: an unknown sampler, or steps that are not from 1 to T.
+        InputError: an unknown sampler, or a number of steps outside 1 to T.
 
     Example:
         >>> keys, labels = jax.random.split(jax.random.key(0), 2), jnp.zeros(2, jnp.int32)

@@ -3,9 +3,9 @@
     a1, b1, g1, a2, b2, g2 = W silu(e) + b
     x <- x + g1 attention((1 + b1) norm(x) + a1);   x <- x + g2 feed_forward((1 + b2) norm(x) + a2)
 
-`e` is the embedding of timestep and class, and the norms have no scale of their own. W and b start
-at zero ("adaLN-zero"), so every block starts as the identity; so does the last layer, at zero.
-Positions are fixed sines and cosines: of the column, then of the row.
+`e` is the embedding of timestep and class, and the norms have no learned scale. W, b and the last
+layer start at zero ("adaLN-zero"), so every block starts as the identity. Positions are fixed sines
+and cosines, of the column and then of the row.
 
 Source: Peebles and Xie, "Scalable Diffusion Models with Transformers", ICCV 2023, section 3.2.
 """
@@ -16,16 +16,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_positive, check_whole
-from jaxunlearn.models.denoising import (
-    Attention,
-    Condition,
-    check_denoiser,
-    check_inputs,
-    sinusoid,
-    zeros,
+from jaxunlearn.models.checks import (
+    check_divides,
+    check_positive,
+    check_sides,
+    check_whole,
+    refused,
 )
-from jaxunlearn.types import InputError
+from jaxunlearn.models.denoising import Condition, check_denoiser, check_inputs, sinusoid, zeros
+from jaxunlearn.models.transformer_blocks import Attention
 
 _FREQUENCIES = 256  # width of the timestep's sinusoid
 
@@ -35,11 +34,11 @@ _normal = nn.initializers.normal(0.02)
 
 
 def positions(rows: int, columns: int, width: int) -> jax.Array:
-    """Fixed embedding of the places in a grid, in reading order.
+    """Fixed embedding of the positions in a grid, in reading order.
 
     Args:
-        rows: rows of the grid.
-        columns: columns of the grid.
+        rows: number of rows.
+        columns: number of columns.
         width: width of a token, a multiple of 4: half for the column, half for the row.
 
     Returns:
@@ -62,12 +61,12 @@ def _modulated(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Transformer block whose norms and gates are set by the timestep and the class.
+    """Transformer block whose norms and gates depend on timestep and class.
 
     Attributes:
         heads: number of attention heads.
-        epsilons: added to the variance in the first and in the second norm.
-        dtype: type computed in.
+        epsilons: numbers added to the variance in the first and in the second norm.
+        dtype: type of the computation.
     """
 
     heads: int
@@ -88,7 +87,8 @@ class Block(nn.Module):
             modulation(nn.silu(condition)), 6, axis=-1
         )
         y = _modulated(self._norm(x, 0), shift1, scale1)
-        y = Attention(self.heads, _xavier, _xavier, self.dtype, name="attention")(y)
+        attention = Attention(self.heads, kernel_init=_xavier, dtype=self.dtype, name="attention")
+        y = attention(y)
         x = x + gate1[:, None, :] * y
         y = _modulated(self._norm(x, 1), shift2, scale2)
         y = nn.Dense(4 * width, kernel_init=_xavier, dtype=self.dtype, name="up")(y)
@@ -101,18 +101,19 @@ class DiT(nn.Module):
     """Diffusion transformer with adaLN-zero. The defaults are DiT-XL/2 for 256x256 images.
 
     Attributes:
-        num_classes: classes beside the null condition.
+        num_classes: number of classes, without the null condition.
         image_shape: (height, width, channels) of the images or latents.
         patch_size: side of a square patch; divides height and width.
         width: size of a token; a multiple of 4.
         depth: number of blocks.
         heads: number of attention heads; divides the width.
-        epsilon: added to the variance in the norms before the feed-forward layers (all other
-            norms: 1e-6).
-        frequency_shift: 0, as published, or 1; see `jaxunlearn.models.denoising.sinusoid`.
-        learn_variance: puts out twice the channels, the second half for the variance.
-        dtype: type computed in, float32 or bfloat16.
-        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+        epsilon: number added to the variance in the norms before the feed-forward layers (in all
+            other norms: 1e-6).
+        frequency_shift: number in the exponents of `jaxunlearn.models.denoising.sinusoid`: 0, as
+            published, or 1.
+        learn_variance: whether the output has twice the channels, the second half for the variance.
+        dtype: type of the computation, float32 or bfloat16.
+        remat: whether the backward pass recomputes the blocks instead of storing their activations.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -140,17 +141,11 @@ class DiT(nn.Module):
         check_denoiser(self)
         check_whole(self, "num_classes", "patch_size", "width", "depth", "heads")
         check_positive(self, "epsilon")
-        if self.width % self.heads or self.width % 4:
-            raise InputError(
-                f"DiT.width is {self.width}, which does not divide by 4 and into {self.heads} "
-                "heads; choose a multiple of both"
-            )
-        height, width, _ = self.image_shape
-        if height % self.patch_size or width % self.patch_size:
-            raise InputError(
-                f"DiT with patch_size {self.patch_size} cannot cut {height}x{width} images; choose "
-                "a patch_size that divides both sides"
-            )
+        check_divides(self, "width", "heads")
+        if self.width % 4:
+            raise refused(self, "width", "a multiple of 4")
+        remedy = "choose a patch_size that divides both sides"
+        check_sides(self, self.image_shape, self.patch_size, remedy)
         super().__post_init__()
 
     @nn.compact
@@ -160,13 +155,13 @@ class DiT(nn.Module):
         """The noise in a batch.
 
         Args:
-            images: `[B, *image_shape]`, floating-point, noisy.
-            timesteps: `[B]`, integers or floating-point.
-            labels: `[B]`, integers in 0..num_classes, the last being the null condition.
-            train: accepted for the interface; the model behaves the same either way.
+            images: noisy images `[B, *image_shape]`, floating-point.
+            timesteps: timesteps `[B]`, integers or floating-point.
+            labels: labels `[B]`, integers from 0 to num_classes, the last for the null condition.
+            train: part of the interface, without effect.
 
         Returns:
-            `[B, H, W, 2 C]`, or `[B, H, W, C]` without `learn_variance`, float32.
+            Noise `[B, H, W, 2 C]`, or `[B, H, W, C]` without `learn_variance`, float32.
 
         Raises:
             InputError: the images, timesteps or labels are of another shape or kind.

@@ -1,16 +1,16 @@
-"""Inception-v3: the features that the Fréchet distance of images is defined with, and logits.
+"""Inception-v3: the features of the Fréchet distance of images, and logits.
 
-The network is a stem of convolutions and eleven blocks, each of which runs branches side by side
-and joins their channels. A branch is a chain of layers, written here as a table:
+The network is a stem of convolutions and eleven blocks, each of which joins the channels of
+parallel branches. A branch is a chain of layers, written here as a table:
 
     Layer("branch5x5_2", 64, (5, 5))     convolution, norm with running statistics, relu
-    (layer, layer)                       both of the same input, channels joined
+    (layer, layer)                       two layers of one input, channels joined
     "mean", "max"                        3x3 pooling of stride 1
     "halve"                              3x3 max-pooling of stride 2, without padding
 
 There are two variants. In torchvision's, mean-pooling counts the zeros beyond the border. The
-network of the Fréchet distance (`frechet=True`, the one that TensorFlow published in 2015) does not
-count them, takes the largest value instead of the mean in the last block, and has 1008 outputs.
+network of the Fréchet distance (`frechet=True`, published by TensorFlow in 2015) does not count
+them, takes the largest value instead of the mean in the last block, and has 1008 outputs.
 
 Images are square, 299 pixels a side (`resize`), with values in [-1, 1]: x / 127.5 - 1 of bytes. The
 network is for inference: its norms read running statistics (`batch_stats`) and never write them.
@@ -29,22 +29,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_common, check_images, check_whole
+from jaxunlearn.models.checks import (
+    check_common,
+    check_flags,
+    check_images,
+    check_whole,
+    refused,
+)
 from jaxunlearn.models.layers import he_init
 from jaxunlearn.types import InputError
 
 SIDE = 299  # pixels of the images that the published weights were trained on
-_SMALLEST_SIDE = 75  # that leaves a pixel after all layers without padding
+_SMALLEST_SIDE = 75  # with one pixel after all layers without padding
 
 
 class Layer(NamedTuple):
     """A convolution with its norm and relu.
 
     Attributes:
-        name: as in the published layouts.
-        features: channels out.
-        kernel: height and width.
-        stride: 2 goes without padding.
+        name: name in the published layouts.
+        features: number of output channels.
+        kernel: height and width of the kernel.
+        stride: stride; layers of stride 2 have no padding.
         padded: whether a layer of stride 1 keeps the size.
     """
 
@@ -150,8 +156,8 @@ class ConvNorm(nn.Module):
     """Convolution, norm with running statistics, relu.
 
     Attributes:
-        layer: its sizes.
-        dtype: type computed in; statistics are float32.
+        layer: sizes of the layer.
+        dtype: type of the computation; statistics are float32.
     """
 
     layer: Layer
@@ -176,13 +182,13 @@ class ConvNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Branches side by side.
+    """Parallel branches, with joined channels.
 
     Attributes:
-        branches: chains of steps, in the order in which their channels are joined.
-        divisor: divides all numbers of channels.
+        branches: chains of steps, in the order of their channels.
+        divisor: divisor of all numbers of channels.
         count_padding: whether mean-pooling counts the zeros beyond the border.
-        dtype: type computed in.
+        dtype: type of the computation.
     """
 
     branches: tuple
@@ -203,11 +209,11 @@ class Block(nn.Module):
 
 
 class Description(NamedTuple):
-    """What the network says of images.
+    """Features and logits of images.
 
     Attributes:
-        features: the mean over the positions of the last block.  # shape=(B, 2048), float32
-        logits: of the classes.                                   # shape=(B, num_classes), float32
+        features: mean over the positions of the last block.      # shape=(B, 2048), float32
+        logits: logits of the classes.                            # shape=(B, num_classes), float32
     """
 
     features: jax.Array
@@ -219,9 +225,10 @@ class InceptionV3(nn.Module):
 
     Attributes:
         num_classes: number of logits; the network of the Fréchet distance has 1008.
-        frechet: pools as the network of the Fréchet distance does; otherwise as torchvision's.
-        divisor: divides all numbers of channels: 1, 2, 4, 8 or 16.
-        dtype: type computed in, float32 or bfloat16.
+        frechet: whether to pool like the network of the Fréchet distance; otherwise like
+            torchvision's.
+        divisor: divisor of all numbers of channels: 1, 2, 4, 8 or 16.
+        dtype: type of the computation, float32 or bfloat16.
 
     Example:
         >>> InceptionV3(num_classes=1008, frechet=True).count_padding
@@ -238,14 +245,8 @@ class InceptionV3(nn.Module):
         check_common(self)
         check_whole(self, "divisor")
         if 16 % self.divisor:
-            raise InputError(
-                f"InceptionV3.divisor is {self.divisor}, but it must be 1, 2, 4, 8 or 16, which "
-                "divide all numbers of channels"
-            )
-        if not isinstance(self.frechet, bool):
-            raise InputError(
-                f"InceptionV3.frechet is {self.frechet!r}, but it must be a truth value"
-            )
+            raise refused(self, "divisor", "1, 2, 4, 8 or 16")
+        check_flags(self, "frechet")
         super().__post_init__()
 
     @property
@@ -258,8 +259,8 @@ class InceptionV3(nn.Module):
         """Features and logits of a batch.
 
         Args:
-            images: `[B, H, W, 3]`, floating-point in [-1, 1], at least 75 pixels a side; the
-                published weights mean something at 299 only (`resize`).
+            images: images `[B, H, W, 3]`, floating-point in [-1, 1], at least 75 pixels a side; the
+                published weights need 299 (`resize`).
 
         Returns:
             A `Description`.
@@ -270,8 +271,8 @@ class InceptionV3(nn.Module):
         check_images(self, images)
         if min(images.shape[1:3]) < _SMALLEST_SIDE:
             raise InputError(
-                f"InceptionV3 cannot describe {images.shape[1]}x{images.shape[2]} images; resize "
-                f"them to {SIDE} pixels a side first"
+                f"images for InceptionV3 are {images.shape[1]}x{images.shape[2]}, but must be at "
+                f"least {_SMALLEST_SIDE}x{_SMALLEST_SIDE}; resize them to {SIDE} pixels a side."
             )
         x = images
         for step in _STEM:
@@ -285,18 +286,18 @@ class InceptionV3(nn.Module):
 
 
 def resize(images: jax.Array, side: int = SIDE) -> jax.Array:
-    """Square images of another size, each pixel between its four nearest (bilinear).
+    """Square images of another size, by bilinear interpolation.
 
-    Pixels are taken as areas: the centre of the first is half a pixel from the border, and nothing
-    is smoothed before making images smaller. This is how PyTorch's `interpolate` does it without
-    `align_corners` and without `antialias`.
+    Pixels are areas: the centre of the first is half a pixel from the border. Nothing is smoothed
+    before images become smaller, like in PyTorch's `interpolate` without `align_corners` and
+    `antialias`.
 
     Args:
-        images: `[B, H, W, C]`.
+        images: images `[B, H, W, C]`.
         side: pixels of a side.
 
     Returns:
-        `[B, side, side, C]`.
+        Images `[B, side, side, C]`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -308,7 +309,7 @@ def resize(images: jax.Array, side: int = SIDE) -> jax.Array:
 
 
 def _run(step: Any, x: jax.Array, module: Any) -> jax.Array:
-    """One step of a branch; its parameters become `module`'s."""
+    """One step of a branch, with parameters of `module`."""
     if step == "halve":
         return nn.max_pool(x, (3, 3), (2, 2))
     if step == "max":

@@ -1,71 +1,65 @@
 """The three models of text-to-image latent diffusion, made by name.
 
-Models of one name fit each other: the latents of the autoencoder are what the U-Net denoises, and
-the width of the text encoder is that of the U-Net's context.
+Models of one name fit each other: the U-Net denoises the latents of the autoencoder, and its
+context has the width of the text encoder.
 
 `ABOUT` lists the sizes of a problem's models by name, autoencoders for 3 channels; the functions
-below take the part of a name that follows the hyphen.
+below take the part of a name after the hyphen.
 """
 
-import dataclasses
 from typing import Any
 
-import flax.linen as nn
-
 from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.presets import Presets, make
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
-from jaxunlearn.names import closest
-from jaxunlearn.types import InputError
 
-_AUTOENCODERS: dict[str, dict[str, Any]] = {
-    "tiny": {"widths": (8, 16), "blocks": 1, "groups": 4},
-    "small": {"widths": (16, 32, 64), "blocks": 1, "groups": 8},
-    "sd-v1": {},
+_AUTOENCODERS: Presets = {
+    "tiny": (AutoencoderKL, {"widths": (8, 16), "blocks": 1, "groups": 4}),
+    "small": (AutoencoderKL, {"widths": (16, 32, 64), "blocks": 1, "groups": 8}),
+    "sd-v1": (AutoencoderKL, {}),
 }
-_TEXT_ENCODERS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "vocabulary": 32,
-        "length": 8,
-        "width": 16,
-        "depth": 1,
-        "heads": 2,
-        "hidden": 32,
-    },
-    "small": {
-        "vocabulary": 64,
-        "length": 16,
-        "width": 64,
-        "depth": 2,
-        "heads": 4,
-        "hidden": 256,
-    },
-    "sd-v1": {},
+_TEXT_ENCODERS: Presets = {
+    "tiny": (
+        TextEncoder,
+        {"vocabulary": 32, "length": 8, "width": 16, "depth": 1, "heads": 2, "hidden": 32},
+    ),
+    "small": (
+        TextEncoder,
+        {"vocabulary": 64, "length": 16, "width": 64, "depth": 2, "heads": 4, "hidden": 256},
+    ),
+    "sd-v1": (TextEncoder, {}),
 }
-_TEXT_UNETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "widths": (8, 16),
-        "blocks": 1,
-        "attention_levels": (1,),
-        "heads": 2,
-        "context_width": 16,
-        "groups": 4,
-    },
-    "small": {
-        "widths": (32, 64),
-        "blocks": 1,
-        "attention_levels": (1, 2),
-        "heads": 4,
-        "context_width": 64,
-        "groups": 8,
-    },
-    "sd-v1": {},
+_TEXT_UNETS: Presets = {
+    "tiny": (
+        TextUNet,
+        {
+            "widths": (8, 16),
+            "blocks": 1,
+            "attention_levels": (1,),
+            "heads": 2,
+            "context_width": 16,
+            "groups": 4,
+        },
+    ),
+    "small": (
+        TextUNet,
+        {
+            "widths": (32, 64),
+            "blocks": 1,
+            "attention_levels": (1, 2),
+            "heads": 4,
+            "context_width": 64,
+            "groups": 8,
+        },
+    ),
+    "sd-v1": (TextUNet, {}),
 }
 
 AUTOENCODERS = tuple(f"autoencoder-{name}" for name in sorted(_AUTOENCODERS))
 PIPELINES = tuple(f"latent-{name}" for name in sorted(_AUTOENCODERS))
 
-# The number of parameters, and what they are counted for.
+# The number of parameters, and the case that it is counted for.
 ABOUT: dict[str, tuple[int, str]] = {
     "autoencoder-tiny": (43_711, "sides halved; tests"),
     "autoencoder-small": (681_911, "sides quartered; 28x28 or 32x32 images, on a CPU"),
@@ -77,10 +71,7 @@ ABOUT: dict[str, tuple[int, str]] = {
 
 
 def available() -> tuple[str, ...]:
-    """Names that the three functions below know.
-
-    Returns:
-        The names, sorted.
+    """The names that the three functions below know, sorted.
 
     Example:
         >>> available()
@@ -94,8 +85,8 @@ def create_autoencoder(name: str, channels: int = 3, **overrides: Any) -> Autoen
 
     Args:
         name: one of `available()`.
-        channels: channels of the images.
-        **overrides: fields of `AutoencoderKL` that shall differ from the named configuration. Lists
+        channels: number of channels of the images.
+        **overrides: fields of `AutoencoderKL` that differ from the named configuration. Lists
             count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
 
     Returns:
@@ -108,8 +99,10 @@ def create_autoencoder(name: str, channels: int = 3, **overrides: Any) -> Autoen
         >>> create_autoencoder("small", channels=1).factor
         4
     """
-    fields = _fields(AutoencoderKL, _AUTOENCODERS, name, {"channels": channels, **overrides})
-    return AutoencoderKL(**fields)
+    model: AutoencoderKL = make(
+        "autoencoder", _AUTOENCODERS, name, {"channels": channels}, overrides
+    )
+    return model
 
 
 def create_text_encoder(name: str, **overrides: Any) -> TextEncoder:
@@ -117,8 +110,8 @@ def create_text_encoder(name: str, **overrides: Any) -> TextEncoder:
 
     Args:
         name: one of `available()`.
-        **overrides: fields of `TextEncoder`, as for `create_autoencoder`; with a tokenizer of one's
-            own, `vocabulary=tokenizer.size` and `length=tokenizer.length`.
+        **overrides: fields of `TextEncoder`, as for `create_autoencoder`; with a custom tokenizer,
+            `vocabulary=tokenizer.size` and `length=tokenizer.length`.
 
     Returns:
         The module.
@@ -130,7 +123,8 @@ def create_text_encoder(name: str, **overrides: Any) -> TextEncoder:
         >>> create_text_encoder("small", vocabulary=100).width
         64
     """
-    return TextEncoder(**_fields(TextEncoder, _TEXT_ENCODERS, name, overrides))
+    model: TextEncoder = make("text encoder", _TEXT_ENCODERS, name, {}, overrides)
+    return model
 
 
 def create_text_unet(name: str, **overrides: Any) -> TextUNet:
@@ -150,26 +144,5 @@ def create_text_unet(name: str, **overrides: Any) -> TextUNet:
         >>> create_text_unet("sd-v1", dtype="bfloat16", remat=True).context_width
         768
     """
-    return TextUNet(**_fields(TextUNet, _TEXT_UNETS, name, overrides))
-
-
-def _fields(
-    module: type[nn.Module],
-    presets: dict[str, dict[str, Any]],
-    name: str,
-    overrides: dict[str, Any],
-) -> dict[str, Any]:
-    if name not in presets:
-        raise InputError(
-            f"unknown model of latent diffusion {name!r}{closest(str(name), available())}; known "
-            f"are {', '.join(available())}"
-        )
-    allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in ("parent", "name"))
-    for field in overrides:
-        if field not in allowed:
-            raise InputError(
-                f"{module.__name__} {name!r} has no field {field!r}{closest(field, allowed)}; its "
-                f"fields are {', '.join(allowed)}"
-            )
-    given = {f: tuple(v) if isinstance(v, list) else v for f, v in overrides.items()}
-    return presets[name] | given
+    model: TextUNet = make("U-Net", _TEXT_UNETS, name, {}, overrides)
+    return model

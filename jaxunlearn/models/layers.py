@@ -1,7 +1,7 @@
 """Layers that several models share: normalisation, the feed-forward block and the linear head.
 
-Parameters are always float32; `dtype` is the type computed in. Heads compute in float32, so logits
-are float32 whatever the rest of the model uses.
+Parameters are always float32; `dtype` is the type of the computation. Heads compute in float32, so
+logits are float32 in every model.
 """
 
 from typing import Any
@@ -18,16 +18,10 @@ _MIN_CHANNELS_PER_GROUP = 4
 
 
 def group_count(features: int) -> int:
-    """How many groups GroupNorm splits `features` channels into.
+    """The number of groups of GroupNorm over `features` channels.
 
     The largest power of two up to 32 that divides the channels and leaves at least 4 in a group
     (a group of one channel at 1x1 resolution would be normalised to a constant); otherwise 1.
-
-    Args:
-        features: number of channels.
-
-    Returns:
-        The number of groups.
 
     Example:
         >>> [group_count(features) for features in (8, 64, 512, 6)]
@@ -43,13 +37,13 @@ class Norm(nn.Module):
     """BatchNorm or GroupNorm over the channels of `[B, H, W, C]`.
 
     BatchNorm keeps running statistics in the collection `batch_stats`, `m <- .9 m + .1 batch`; they
-    are read when `train` is false and written only when it is true and the collection is mutable.
-    GroupNorm has no state and treats every example alone.
+    are read if `train` is false, and written if it is true and the collection is mutable. GroupNorm
+    has no state and treats every example alone.
 
     Attributes:
-        kind: "batch" or "group".
+        kind: kind of the norm, "batch" or "group".
         axis_name: mapped axis over which BatchNorm averages its statistics.
-        dtype: type computed in; statistics are float32.
+        dtype: type of the computation; statistics are float32.
     """
 
     kind: str
@@ -58,7 +52,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalise `[B, H, W, C]`; the shape stays."""
+        """Map `[B, H, W, C]` to the same shape."""
         if self.kind == "group":
             groups = group_count(x.shape[-1])
             return nn.GroupNorm(groups, epsilon=1e-5, dtype=self.dtype, name="group")(x)
@@ -77,7 +71,7 @@ class FeedForward(nn.Module):
 
     Attributes:
         hidden: width between the two layers.
-        dtype: type computed in.
+        dtype: type of the computation.
     """
 
     hidden: int

@@ -30,8 +30,8 @@ class MLP(nn.Module):
     Attributes:
         num_classes: number of logits.
         hidden: width of each hidden layer; `()` is logistic regression.
-        activation: "relu", "gelu", "tanh" or "silu".
-        dtype: type computed in, float32 or bfloat16.
+        activation: activation of hidden layers: "relu", "gelu", "tanh" or "silu".
+        dtype: type of the computation, float32 or bfloat16.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -59,8 +59,8 @@ class MLP(nn.Module):
         """Logits of a batch.
 
         Args:
-            images: `[B, H, W, C]`, floating-point.
-            train: accepted for the interface; the model behaves the same either way.
+            images: images `[B, H, W, C]`, floating-point.
+            train: part of the interface, without effect.
 
         Returns:
             Logits `[B, num_classes]`, float32.

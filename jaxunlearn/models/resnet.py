@@ -1,4 +1,4 @@
-"""Residual networks, with the small stem used for CIFAR or the published one.
+"""Residual networks, with the small stem for CIFAR or the published one for ImageNet.
 
     y = relu(F(x) + shortcut(x)),   F = norm(conv(relu(norm(conv(x)))))   (basic block)
 
@@ -33,12 +33,12 @@ class Block(nn.Module):
     """One residual block, basic or bottleneck.
 
     Attributes:
-        width: channels of its 3x3 convolutions.
-        stride: stride of its first 3x3 convolution and of the shortcut.
-        bottleneck: three convolutions with four times the channels out, instead of two.
+        width: channels of the 3x3 convolutions.
+        stride: stride of the first 3x3 convolution and of the shortcut.
+        bottleneck: whether the block has three convolutions and four times the output channels.
         norm: "batch" or "group".
         axis_name: mapped axis over which BatchNorm averages its statistics.
-        dtype: type computed in.
+        dtype: type of the computation.
     """
 
     width: int
@@ -96,18 +96,18 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         stem_width: channels of the stem.
         stem_stride: stride of the stem.
-        widths: channels of each stage (a bottleneck stage puts out four times as many).
-        blocks: number of blocks in each stage.
+        widths: channels of each stage (the output of a bottleneck stage has four times as many).
+        blocks: number of blocks of each stage.
         strides: stride of each stage's first block.
-        block: "basic" or "bottleneck".
+        block: kind of the blocks, "basic" or "bottleneck".
         norm: "batch", with running statistics in the collection `batch_stats`, or "group", with
             no mutable state.
         axis_name: mapped axis over which BatchNorm averages its statistics (pmap, vmap, shard_map);
             None under plain or sharded jit.
-        dtype: type computed in, float32 or bfloat16.
+        dtype: type of the computation, float32 or bfloat16.
         stem_size: side of the stem's kernel.
         stem_pool: whether 3x3 max-pooling of stride 2 follows the stem.
-        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+        remat: whether the backward pass recomputes the blocks instead of storing their activations.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -150,8 +150,8 @@ class ResNet(nn.Module):
         """Logits of a batch.
 
         Args:
-            images: `[B, H, W, C]`, floating-point.
-            train: BatchNorm uses the batch's statistics and updates the running ones.
+            images: images `[B, H, W, C]`, floating-point.
+            train: whether BatchNorm uses the statistics of the batch and updates the running ones.
 
         Returns:
             Logits `[B, num_classes]`, float32.

@@ -3,9 +3,9 @@
     x <- x + window_attention(norm(x));   x <- x + feed_forward(norm(x))
     attention(Q, K, V) = softmax(Q K^T / sqrt(d) + B) V,   B by the relative position in the window
 
-The grid of tokens is rolled by the shift before it is cut into windows; tokens that are neighbours
-only because of the roll must not see each other, hence the mask. Between stages 2x2 neighbours are
-merged and the width doubles.
+The grid of tokens is rolled by the shift before it is cut into windows; a mask separates tokens
+that are neighbours only by the roll. Between stages 2x2 neighbours are merged and the width
+doubles.
 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
 ICCV 2021. There is no stochastic depth.
@@ -22,6 +22,7 @@ from jaxunlearn.models.checks import (
     check_images,
     check_positive,
     check_same_length,
+    check_sides,
     check_whole,
     check_wholes,
 )
@@ -36,8 +37,8 @@ class WindowAttention(nn.Module):
     Attributes:
         heads: number of heads; divides the width.
         window: side of a window; divides the grid's sides.
-        shift: how far the windows are shifted.
-        dtype: type computed in; the softmax is float32.
+        shift: shift of the windows, in tokens.
+        dtype: type of the computation; the softmax is float32.
     """
 
     heads: int
@@ -78,9 +79,9 @@ class Block(nn.Module):
     Attributes:
         heads: number of attention heads.
         window: side of a window.
-        shift: how far the windows are shifted.
+        shift: shift of the windows, in tokens.
         mlp_ratio: width inside the feed-forward block over the width of a token.
-        dtype: type computed in.
+        dtype: type of the computation.
     """
 
     heads: int
@@ -106,7 +107,7 @@ class PatchMerging(nn.Module):
     """Join 2x2 neighbours, `[B, H, W, C] -> [B, H/2, W/2, 2C]`: concatenate, norm, linear layer.
 
     Attributes:
-        dtype: type computed in.
+        dtype: type of the computation.
     """
 
     dtype: Any = jnp.float32
@@ -136,11 +137,11 @@ class Swin(nn.Module):
         num_classes: number of logits.
         patch_size: side of a square patch; divides the image's sides.
         window: side of a window; divides the grid of tokens in every stage that is larger than it.
-        width: size of a token in the first stage; doubles from stage to stage.
-        depths: number of blocks in each stage.
-        heads: number of attention heads in each stage; each divides its stage's width.
+        width: size of a token in the first stage; it doubles from stage to stage.
+        depths: number of blocks of each stage.
+        heads: number of attention heads of each stage, which divides the width of the stage.
         mlp_ratio: width inside the feed-forward block over the width of a token.
-        dtype: type computed in, float32 or bfloat16.
+        dtype: type of the computation, float32 or bfloat16.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -171,20 +172,15 @@ class Swin(nn.Module):
         for i, heads in enumerate(self.heads):
             if (self.width * 2**i) % heads:
                 raise InputError(
-                    f"Swin.heads is {self.heads!r}, but stage {i + 1} has width "
-                    f"{self.width * 2**i}, which does not divide into {heads} heads; choose heads "
-                    "that divide width * 2^stage"
+                    f"Swin.heads is {self.heads!r}, but the heads of stage {i + 1} must divide its "
+                    f"width, {self.width * 2**i}."
                 )
         super().__post_init__()
 
     def _check_grid(self, height: int, width: int) -> None:
-        shape, stages, patch = f"{height}x{width}", len(self.depths), self.patch_size
-        if height % (patch * 2 ** (stages - 1)) or width % (patch * 2 ** (stages - 1)):
-            raise InputError(
-                f"Swin with patch_size {patch} and {stages} stages takes images with sides that "
-                f"are multiples of {patch * 2 ** (stages - 1)}, but these are {shape}; choose "
-                "another patch_size or resize them"
-            )
+        stages, patch = len(self.depths), self.patch_size
+        remedy = "resize them, or choose another patch_size"
+        check_sides(self, (height, width), patch * 2 ** (stages - 1), remedy)
         grids = [(height // patch // 2**i, width // patch // 2**i) for i in range(stages)]
 
         def fits(window: int) -> bool:
@@ -192,10 +188,10 @@ class Swin(nn.Module):
 
         if not fits(self.window):
             good = [window for window in range(2, max(max(grids)) + 1) if fits(window)]
-            mend = f"choose a window out of {good}" if good else "resize them to squares"
+            remedy = f"choose a window out of {good}" if good else "resize them to squares"
             raise InputError(
-                f"Swin.window is {self.window}, which does not divide the grids of {shape} images, "
-                f"{', '.join(f'{h}x{w}' for h, w in grids)}; {mend}"
+                f"Swin.window is {self.window}, but must divide the grids of {height}x{width} "
+                f"images, {', '.join(f'{h}x{w}' for h, w in grids)}; {remedy}."
             )
 
     @nn.compact
@@ -203,8 +199,9 @@ class Swin(nn.Module):
         """Logits of a batch.
 
         Args:
-            images: `[B, H, W, C]`, floating-point; see `patch_size` and `window` for H and W.
-            train: accepted for the interface; the model behaves the same either way.
+            images: images `[B, H, W, C]`, floating-point; see `patch_size` and `window` for H and
+                W.
+            train: part of the interface, without effect.
 
         Returns:
             Logits `[B, num_classes]`, float32.

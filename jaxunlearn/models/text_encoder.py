@@ -2,8 +2,8 @@
 
     x = table[id] + position;   x <- x + attention(norm(x));   x <- x + W2 f(W1 norm(x));   norm(x)
 
-A token attends only to itself and those before it, so its hidden state does not depend on what
-follows. `f` is GELU, or its quick approximation `x sigmoid(1.702 x)`.
+A token attends only to itself and earlier tokens, so its hidden state does not depend on later
+ones. `f` is GELU, or its quick approximation `x sigmoid(1.702 x)`.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
 ICML 2021, section 2.4.
@@ -16,21 +16,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_choice, check_positive, check_whole
-from jaxunlearn.models.latent_checks import check_computing, check_divides
+from jaxunlearn.models.checks import (
+    check_choice,
+    check_divides,
+    check_dtype,
+    check_flags,
+    check_positive,
+    check_whole,
+)
 from jaxunlearn.models.layers import transformer_init
 from jaxunlearn.models.transformer_blocks import Attention
 from jaxunlearn.types import InputError
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-    """GELU with the logistic function in place of the normal distribution's.
-
-    Args:
-        x: any shape.
-
-    Returns:
-        `x sigmoid(1.702 x)`, the same shape.
+    """GELU with the logistic function in place of the normal one: `x sigmoid(1.702 x)`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,8 +57,8 @@ class Block(nn.Module):
         heads: number of attention heads.
         hidden: width between the two feed-forward layers.
         activation: "gelu" or "quick_gelu".
-        epsilon: added to the variance in the norms.
-        dtype: type computed in.
+        epsilon: number added to the variance in the norms.
+        dtype: type of the computation.
     """
 
     heads: int
@@ -87,15 +87,15 @@ class TextEncoder(nn.Module):
 
     Attributes:
         vocabulary: number of token ids.
-        length: most tokens in a prompt.
+        length: largest number of tokens in a prompt.
         width: size of a hidden state.
         depth: number of blocks.
         heads: number of attention heads; divides the width.
         hidden: width between the two feed-forward layers of a block.
         activation: "quick_gelu", as published, or "gelu".
-        epsilon: added to the variance in the norms.
-        dtype: type computed in, float32 or bfloat16.
-        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+        epsilon: number added to the variance in the norms.
+        dtype: type of the computation, float32 or bfloat16.
+        remat: whether the backward pass recomputes the blocks instead of storing their activations.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -119,7 +119,8 @@ class TextEncoder(nn.Module):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_computing(self)
+        check_dtype(self)
+        check_flags(self, "remat")
         check_whole(self, "vocabulary", "length", "width", "depth", "heads", "hidden")
         check_divides(self, "width", "heads")
         check_choice(self, "activation", tuple(_ACTIVATIONS))
@@ -131,10 +132,10 @@ class TextEncoder(nn.Module):
         """Hidden states of a batch of prompts.
 
         Args:
-            ids: `[B, L]`, integers in 0..vocabulary - 1, with L at most `length`.
+            ids: token ids `[B, L]`, integers from 0 to vocabulary - 1, with L at most `length`.
 
         Returns:
-            `[B, L, width]`, float32, after the final norm.
+            Hidden states `[B, L, width]`, float32, after the final norm.
 
         Raises:
             InputError: the ids are not integers `[B, L]`, or too long.
@@ -155,11 +156,11 @@ class TextEncoder(nn.Module):
     def _check_ids(self, ids: jax.Array) -> None:
         if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
             raise InputError(
-                f"TextEncoder takes whole token ids of shape [B, L], but these are {ids.dtype} of "
-                f"shape {ids.shape}; give what a tokenizer's encode returns"
+                f"token ids for TextEncoder are {ids.dtype} of shape {ids.shape}, but must be "
+                "integers of shape [B, L]; give the result of a tokenizer's encode."
             )
         if ids.shape[1] > self.length:
             raise InputError(
-                f"TextEncoder was made for at most {self.length} tokens, but these prompts have "
-                f"{ids.shape[1]}; give it and the tokenizer the same length"
+                f"prompts for TextEncoder have {ids.shape[1]} tokens, but must have at most "
+                f"{self.length}; give the model and the tokenizer the same length."
             )

@@ -2,11 +2,11 @@
 
     h = conv1(silu(norm1(x))) + W silu(e);   y = shortcut(x) + conv2(silu(norm2(h)))
 
-`e` is the embedding of the timestep. A level has some such residual blocks, each followed, where
-the level is listed, by a transformer whose pixels attend to each other and to the hidden states of
-the text. Going down, levels halve the latents; going up, they double them, and each block also sees
-what the way down left at the same place. The last convolution of every block, of every transformer
-and of the network starts at zero.
+`e` is the embedding of the timestep. A level has several residual blocks, each followed, if the
+level is listed, by a transformer whose pixels attend to each other and to the hidden states of the
+text. On the way down, levels halve the latents; on the way up they double them, and each block also
+gets the output of the way down at its place (a skip connection). The last convolution of every
+block, of every transformer and of the network starts at zero.
 
 Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
 section 3.3 and appendix E.2.
@@ -18,29 +18,37 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.checks import check_whole, check_wholes
+from jaxunlearn.models.checks import (
+    check_divides,
+    check_dtype,
+    check_flags,
+    check_images,
+    check_levels,
+    check_whole,
+    check_wholes,
+    refused,
+)
 from jaxunlearn.models.ddpm_unet import ResidualBlock
-from jaxunlearn.models.denoising import Condition
-from jaxunlearn.models.latent_checks import check_channels, check_computing, check_divides
+from jaxunlearn.models.denoising import Condition, check_timesteps
 from jaxunlearn.models.transformer_blocks import ImageTransformer
 from jaxunlearn.types import InputError
 
-_EPSILON = 1e-5  # of the norms outside of the transformers
+_EPSILON = 1e-5  # in the norms outside of the transformers
 
 
 class TextUNet(nn.Module):
-    """U-Net over latents, told a text. The defaults are the one of Stable Diffusion v1.
+    """U-Net over latents, conditioned on a text. The defaults are Stable Diffusion v1.
 
     Attributes:
-        channels: channels of the latents, in and out.
+        channels: number of channels of the latents.
         widths: channels of each level.
-        blocks: residual blocks of a level on the way down; one more on the way up.
+        blocks: number of residual blocks of a level on the way down; one more on the way up.
         attention_levels: levels with transformers, counted from 1; the middle always has one.
-        heads: attention heads of every transformer; divides every width.
-        context_width: size of the text's hidden states.
-        groups: groups of the norms; divides every width.
-        dtype: type computed in, float32 or bfloat16.
-        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+        heads: number of attention heads of every transformer; divides every width.
+        context_width: width of the hidden states of the text.
+        groups: number of groups of the norms; divides every width.
+        dtype: type of the computation, float32 or bfloat16.
+        remat: whether the backward pass recomputes the blocks instead of storing their activations.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -64,22 +72,16 @@ class TextUNet(nn.Module):
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        check_computing(self)
+        check_dtype(self)
+        check_flags(self, "remat")
         check_whole(self, "channels", "blocks", "heads", "context_width", "groups")
         check_wholes(self, "widths", (320, 640, 1280, 1280))
         check_wholes(self, "attention_levels", (1, 2, 3), empty=True)
         check_divides(self, "widths", "groups")
         check_divides(self, "widths", "heads")
-        if any(level > len(self.widths) for level in self.attention_levels):
-            raise InputError(
-                f"TextUNet.attention_levels is {self.attention_levels!r}, but there are only "
-                f"{len(self.widths)} levels; count them from 1"
-            )
+        check_levels(self)
         if self.widths[0] % 2:
-            raise InputError(
-                f"TextUNet.widths begins with {self.widths[0]}, but the timestep's sines and "
-                "cosines need an even width; choose one"
-            )
+            raise refused(self, "widths", "a tuple that begins with an even width")
         super().__post_init__()
 
     @nn.compact
@@ -89,13 +91,14 @@ class TextUNet(nn.Module):
         """The noise in a batch.
 
         Args:
-            latents: `[B, H, W, channels]`, floating-point, noisy, scaled; any height and width.
-            timesteps: `[B]`, integers or floating-point.
-            context: `[B, L, context_width]`, hidden states of the text, floating-point.
-            train: accepted for the interface; the model behaves the same either way.
+            latents: noisy, scaled latents `[B, H, W, channels]`, floating-point, of any height and
+                width.
+            timesteps: timesteps `[B]`, integers or floating-point.
+            context: hidden states of the text `[B, L, context_width]`, floating-point.
+            train: part of the interface, without effect.
 
         Returns:
-            `[B, H, W, channels]`, float32.
+            Noise `[B, H, W, channels]`, float32.
 
         Raises:
             InputError: the latents, timesteps or context are of another shape or kind.
@@ -130,14 +133,14 @@ class TextUNet(nn.Module):
 
         levels = len(self.widths)
         x = nn.Conv(self.widths[0], (3, 3), padding=1, dtype=self.dtype, name="in")(latents)
-        left = [x]
+        skips = [x]
         for level in range(1, levels + 1):
             for i in range(1, self.blocks + 1):
                 x = block(x, level, f"down{level}", i)
-                left.append(x)
+                skips.append(x)
             if level < levels:
                 x = conv(x, f"down{level}_conv", strides=2)
-                left.append(x)
+                skips.append(x)
 
         fields = (self.widths[-1], self.groups, _EPSILON, 0.0, self.dtype)
         x = residual_block(*fields, name="middle_block1")(x, condition)
@@ -146,10 +149,12 @@ class TextUNet(nn.Module):
 
         for level in range(levels, 0, -1):
             for i in range(1, self.blocks + 2):
-                x = jnp.concatenate([x, left.pop()], axis=-1)
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
                 x = block(x, level, f"up{level}", i)
             if level > 1:
-                rows, columns = left[-1].shape[1:3]  # one less than the double where it was odd
+                rows, columns = skips[-1].shape[
+                    1:3
+                ]  # one less than twice the rows for an odd number
                 x = x.repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
                 x = conv(x, f"up{level}_conv")
 
@@ -158,18 +163,14 @@ class TextUNet(nn.Module):
         return nn.Conv(self.channels, (3, 3), padding=1, kernel_init=zeros, name="out")(nn.silu(x))
 
     def _check_inputs(self, latents: jax.Array, timesteps: jax.Array, context: jax.Array) -> None:
-        check_channels(self, latents, self.channels)
+        check_images(self, latents, self.channels)
         batch = latents.shape[0]
-        if timesteps.shape != (batch,):
-            raise InputError(
-                f"TextUNet takes one timestep for each of {batch} latents, but these have shape "
-                f"{timesteps.shape}; repeat a single one with jnp.full"
-            )
-        floating = jnp.issubdtype(context.dtype, jnp.floating)
+        check_timesteps(self, timesteps, (batch,))
         shape = (batch, *context.shape[1:2], self.context_width)
+        floating = jnp.issubdtype(context.dtype, jnp.floating)
         if context.ndim != 3 or context.shape != shape or not floating:
             raise InputError(
-                f"TextUNet takes a floating-point context of shape [{batch}, L, "
-                f"{self.context_width}], but this is {context.dtype} of shape {context.shape}; "
-                "give what the text encoder puts out for as many prompts"
+                f"the context of TextUNet is {context.dtype} of shape {context.shape}, but must be "
+                f"floating-point of shape [{batch}, L, {self.context_width}]; give the output of "
+                "the text encoder for as many prompts."
             )

@@ -1,4 +1,4 @@
-"""Attention blocks of text-conditioned models.
+"""Attention blocks of denoisers, autoencoders and text models.
 
     attention(x, c) = softmax(q k^T / sqrt(d)) v W + b,   q = x Q,   k = c K,   v = c V
 
@@ -26,16 +26,18 @@ class Attention(nn.Module):
 
     Attributes:
         heads: number of heads; divides the width.
-        bias: whether queries, keys and values have one (the output always has).
-        causal: whether a token sees only itself and those before it.
-        kernel_init: initialiser of all four matrices.
-        dtype: type computed in; the softmax is float32.
+        bias: whether queries, keys and values have a bias; the output has one.
+        causal: whether a token attends only to itself and earlier tokens.
+        kernel_init: initialiser of the matrices.
+        out_init: initialiser of the matrix of the output; None stands for `kernel_init`.
+        dtype: type of the computation; the softmax is float32.
     """
 
     heads: int
     bias: bool = True
     causal: bool = False
     kernel_init: Any = nn.initializers.lecun_normal()
+    out_init: Any = None
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -43,20 +45,54 @@ class Attention(nn.Module):
         """Map `[B, T, width]`, with a context `[B, L, D]` (None: x itself), to `[B, T, width]`."""
         width = x.shape[-1]
 
-        def dense(name: str, bias: bool) -> nn.Module:
-            return nn.Dense(
-                width, use_bias=bias, kernel_init=self.kernel_init, dtype=self.dtype, name=name
-            )
-
-        def per_head(y: jax.Array) -> jax.Array:
+        def per_head(y: jax.Array, name: str) -> jax.Array:
+            options = {"use_bias": self.bias, "kernel_init": self.kernel_init, "dtype": self.dtype}
+            y = nn.Dense(width, name=name, **options)(y)
             return y.reshape(*y.shape[:2], self.heads, width // self.heads)
 
         context = x if context is None else context
-        query = per_head(dense("query", self.bias)(x))
-        key = per_head(dense("key", self.bias)(context))
-        value = per_head(dense("value", self.bias)(context))
+        query, key, value = (
+            per_head(x, "query"),
+            per_head(context, "key"),
+            per_head(context, "value"),
+        )
         y = jax.nn.dot_product_attention(query, key, value, is_causal=self.causal)
-        return dense("out", True)(y.reshape(x.shape))
+        out_init = self.out_init or self.kernel_init
+        out = nn.Dense(width, kernel_init=out_init, dtype=self.dtype, name="out")
+        return out(y.reshape(x.shape))
+
+
+class PixelAttention(nn.Module):
+    """Attention of every pixel to every other, added to the input.
+
+    Attributes:
+        groups: number of groups of the norm.
+        heads: number of heads; divides the channels.
+        epsilon: number added to the variance in the norm.
+        kernel_init: initialiser of the matrices.
+        out_init: initialiser of the matrix of the output; None stands for `kernel_init`.
+        dtype: type of the computation; the softmax is float32.
+    """
+
+    groups: int
+    heads: int = 1
+    epsilon: float = 1e-6
+    kernel_init: Any = nn.initializers.lecun_normal()
+    out_init: Any = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[B, H, W, C]` to the same shape."""
+        norm = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name="norm")
+        attention = Attention(
+            self.heads,
+            kernel_init=self.kernel_init,
+            out_init=self.out_init,
+            dtype=self.dtype,
+            name="attention",
+        )
+        return x + attention(norm(x).reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
 
 
 class TextBlock(nn.Module):
@@ -64,7 +100,7 @@ class TextBlock(nn.Module):
 
     Attributes:
         heads: number of heads; divides the width.
-        dtype: type computed in.
+        dtype: type of the computation.
     """
 
     heads: int
@@ -90,12 +126,12 @@ class TextBlock(nn.Module):
 
 
 class ImageTransformer(nn.Module):
-    """One transformer block over the pixels of an image; the identity where new.
+    """One transformer block over the pixels of an image; the identity at initialisation.
 
     Attributes:
         heads: number of heads; divides the channels.
-        groups: groups of the norm; divides the channels.
-        dtype: type computed in.
+        groups: number of groups of the norm; divides the channels.
+        dtype: type of the computation.
     """
 
     heads: int

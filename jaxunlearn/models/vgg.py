@@ -1,7 +1,7 @@
 """VGG with batch normalisation, in the form used for CIFAR.
 
 Stages of 3x3 convolutions, each followed by a norm and a ReLU; 2x2 max-pooling ends a stage; one
-linear layer takes the place of the original's three (at 32x32 the last feature map is 1x1).
+linear layer replaces the original three (at 32x32 the last feature map is 1x1).
 
 Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", ICLR 2015, configuration D (VGG-16: 13 convolutions). As in the released PyTorch
@@ -30,7 +30,7 @@ class VGG(nn.Module):
         norm: "batch", with running statistics in the collection `batch_stats`, or "group", with
             no mutable state.
         axis_name: mapped axis over which BatchNorm averages its statistics.
-        dtype: type computed in, float32 or bfloat16.
+        dtype: type of the computation, float32 or bfloat16.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -61,22 +61,22 @@ class VGG(nn.Module):
         """Logits of a batch.
 
         Args:
-            images: `[B, H, W, C]`, floating-point; H and W at least 2 to the number of stages.
-            train: BatchNorm uses the batch's statistics and updates the running ones.
+            images: images `[B, H, W, C]`, floating-point; H and W are at least 2^stages.
+            train: whether BatchNorm uses the statistics of the batch and updates the running ones.
 
         Returns:
             Logits `[B, num_classes]`, float32.
 
         Raises:
-            InputError: the images are not floating-point `[B, H, W, C]`, or too small to be halved
-                once per stage.
+            InputError: the images are not floating-point `[B, H, W, C]`, or too small for the
+                stages.
         """
         check_images(self, images)
         smallest = 2 ** len(self.widths)
         if min(images.shape[1:3]) < smallest:
             raise InputError(
-                f"VGG with {len(self.widths)} stages takes images of at least {smallest}x{smallest}"
-                f", but these are {images.shape[1]}x{images.shape[2]}; use fewer stages"
+                f"images for VGG with {len(self.widths)} stages are {images.shape[1]}x"
+                f"{images.shape[2]}, but must be at least {smallest}x{smallest}; use fewer stages."
             )
         x = images
         for i, (width, count) in enumerate(zip(self.widths, self.convs, strict=True), start=1):

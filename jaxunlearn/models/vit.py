@@ -17,13 +17,14 @@ import jax.numpy as jnp
 from jaxunlearn.models.checks import (
     check_choice,
     check_common,
+    check_divides,
     check_flags,
     check_images,
     check_positive,
+    check_sides,
     check_whole,
 )
 from jaxunlearn.models.layers import FeedForward, Head, transformer_init
-from jaxunlearn.types import InputError
 
 
 class SelfAttention(nn.Module):
@@ -31,7 +32,7 @@ class SelfAttention(nn.Module):
 
     Attributes:
         heads: number of heads; divides the width.
-        dtype: type computed in; the softmax is float32.
+        dtype: type of the computation; the softmax is float32.
     """
 
     heads: int
@@ -54,7 +55,7 @@ class Block(nn.Module):
     Attributes:
         heads: number of attention heads.
         hidden: width inside the feed-forward block.
-        dtype: type computed in.
+        dtype: type of the computation.
     """
 
     heads: int
@@ -80,9 +81,9 @@ class ViT(nn.Module):
         depth: number of blocks.
         heads: number of attention heads; divides the width.
         mlp_ratio: width inside the feed-forward block over the width of a token.
-        pooling: "cls", a learned class token, or "mean" over the tokens.
-        dtype: type computed in, float32 or bfloat16.
-        remat: computes the blocks anew in the backward pass instead of keeping what is in them.
+        pooling: output of the blocks: "cls", a learned class token, or "mean" over the tokens.
+        dtype: type of the computation, float32 or bfloat16.
+        remat: whether the backward pass recomputes the blocks instead of storing their activations.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -110,11 +111,7 @@ class ViT(nn.Module):
         check_whole(self, "patch_size", "width", "depth", "heads")
         check_positive(self, "mlp_ratio")
         check_choice(self, "pooling", ("cls", "mean"))
-        if self.width % self.heads:
-            raise InputError(
-                f"ViT.width is {self.width}, which does not divide into {self.heads} heads; choose "
-                "a multiple of heads"
-            )
+        check_divides(self, "width", "heads")
         super().__post_init__()
 
     @nn.compact
@@ -122,9 +119,9 @@ class ViT(nn.Module):
         """Logits of a batch.
 
         Args:
-            images: `[B, H, W, C]`, floating-point; H and W multiples of `patch_size`, and the
-                same as when the parameters were made.
-            train: accepted for the interface; the model behaves the same either way.
+            images: images `[B, H, W, C]`, floating-point; H and W are multiples of `patch_size`,
+                and the same as at initialisation.
+            train: part of the interface, without effect.
 
         Returns:
             Logits `[B, num_classes]`, float32.
@@ -135,12 +132,9 @@ class ViT(nn.Module):
         """
         del train
         check_images(self, images)
-        batch, height, width = images.shape[:3]
-        if height % self.patch_size or width % self.patch_size:
-            raise InputError(
-                f"ViT with patch_size {self.patch_size} cannot cut {height}x{width} images; choose "
-                "a patch_size that divides both sides"
-            )
+        batch = len(images)
+        remedy = "choose a patch_size that divides both sides"
+        check_sides(self, images.shape[1:], self.patch_size, remedy)
         x = nn.Conv(
             self.width,
             (self.patch_size, self.patch_size),

@@ -1,7 +1,7 @@
 """Geometry of windows over a grid of tokens: cutting, joining, masks and relative positions.
 
-Windows are squares of `window` by `window` tokens. Shifting them by `shift` is done by rolling the
-grid by `-shift` before cutting; the mask then separates what only the roll has brought together.
+Windows are squares of `window` by `window` tokens. To shift them by `shift`, the grid is rolled by
+`-shift` before it is cut; the mask separates tokens that are neighbours only by the roll.
 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
 ICCV 2021, section 3.2.
@@ -15,11 +15,11 @@ def partition(x: jax.Array, window: int) -> jax.Array:
     """Cut a grid of tokens into square windows.
 
     Args:
-        x: `[B, H, W, C]`; H and W multiples of `window`.
+        x: grid `[B, H, W, C]`; H and W are multiples of `window`.
         window: side of a window.
 
     Returns:
-        `[B, windows, window * window, C]`, both axes in row-major order.
+        Windows `[B, windows, window * window, C]`, both axes in row-major order.
 
     Example:
         >>> import jax.numpy as jnp
@@ -32,15 +32,15 @@ def partition(x: jax.Array, window: int) -> jax.Array:
 
 
 def unpartition(windows: jax.Array, height: int, width: int) -> jax.Array:
-    """Put windows back together; the inverse of `partition`.
+    """Join windows to a grid; the inverse of `partition`.
 
     Args:
-        windows: `[B, windows, window * window, C]`.
-        height: H of the grid.
-        width: W of the grid.
+        windows: windows `[B, windows, window * window, C]`.
+        height: height H of the grid.
+        width: width W of the grid.
 
     Returns:
-        `[B, H, W, C]`.
+        Grid `[B, H, W, C]`.
     """
     batch, _, area, channels = windows.shape
     side = round(area**0.5)
@@ -49,19 +49,19 @@ def unpartition(windows: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> np.ndarray:
-    """Which tokens of a window may see each other after the grid was rolled by `-shift`.
+    """The pairs of tokens in a window that may attend to each other after a roll by `-shift`.
 
-    The roll brings the first `shift` rows behind the last ones: they share windows with rows that
-    are not their neighbours. The same goes for columns.
+    The roll puts the first `shift` rows behind the last ones, in windows with rows that are not
+    their neighbours; likewise for columns.
 
     Args:
-        height: H of the grid.
-        width: W of the grid.
+        height: height of the grid.
+        width: width of the grid.
         window: side of a window; divides both.
-        shift: how far the grid was rolled, `0 <= shift < window`.
+        shift: shift of the roll, `0 <= shift < window`.
 
     Returns:
-        Booleans `[windows, window * window, window * window]`, true where attention is allowed.
+        Booleans `[windows, window * window, window * window]`, true for allowed pairs.
 
     Example:
         >>> shift_mask(4, 4, 2, 1).all(axis=(1, 2)).tolist()  # only the first window is unbroken

@@ -1,12 +1,12 @@
 """The autoencoder: its attention against the formula, the Gaussian of its latents."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.models.autoencoder import AutoencoderKL, PixelAttention
+from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.latent import create_autoencoder
+from jaxunlearn.models.transformer_blocks import PixelAttention
 from jaxunlearn.types import InputError
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 6, 3)).astype("f")
@@ -20,7 +20,7 @@ def tiny(random_variables):
 
 def test_pixel_attention_formula(random_variables):
     x = np.random.default_rng(1).normal(size=(2, 2, 3, 4)).astype("f")
-    layer = PixelAttention(groups=2, dtype=jnp.float32)
+    layer = PixelAttention(groups=2)
     p = random_variables(layer, x)["params"]
     groups = x.reshape(2, 6, 2, 2)
     mean, var = (f(groups, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
@@ -59,9 +59,9 @@ def test_call_decodes_the_mean_and_nothing_is_scaled(tiny):
 
 def test_bad_fields_and_images(tiny):
     model, variables = tiny
-    with pytest.raises(InputError, match="widths is .* does not divide into 3 groups"):
+    with pytest.raises(InputError, match="widths is .* but must be a multiple of the 3 groups"):
         AutoencoderKL(groups=3)
-    with pytest.raises(InputError, match="scaling_factor is 0, but it must be a finite number"):
+    with pytest.raises(InputError, match="scaling_factor is 0, but must be a finite number"):
         AutoencoderKL(scaling_factor=0)
     for images, said in (
         (np.zeros((1, 7, 8, 3), "f"), "multiples of 2, but these are 7x8"),
@@ -70,5 +70,5 @@ def test_bad_fields_and_images(tiny):
     ):
         with pytest.raises(InputError, match=said):
             model.apply(variables, images, method="encode")
-    with pytest.raises(InputError, match="made for 4 channels"):
+    with pytest.raises(InputError, match="must have 4 channels"):
         model.apply(variables, IMAGES, method="decode")

@@ -279,7 +279,7 @@ def test_unknown_field():
         ("vit-s", {"mlp_ratio": float("nan")}, "ViT.mlp_ratio is nan"),
         ("vit-s", {"pooling": "max"}, "one of 'cls', 'mean'"),
         ("swin-t", {"heads": (3, 6, 12)}, "depths has 4, heads has 3"),
-        ("swin-t", {"heads": (3, 6, 12, 7)}, "stage 4 has width 768.*into 7 heads"),
+        ("swin-t", {"heads": (3, 6, 12, 7)}, "the heads of stage 4 must divide its width, 768"),
         ("swin-t", {"window": "7"}, "Swin.window is '7'"),
     ],
 )
@@ -297,7 +297,9 @@ def test_bad_number_of_classes(num_classes):
 @pytest.mark.parametrize("name", ["mlp-tiny", "resnet-tiny", "vgg-tiny", "vit-tiny-test"])
 def test_bad_images(name):
     model = create(name, num_classes=3)
-    with pytest.raises(InputError, match=r"\[B, H, W, C\], but these have shape \(8, 8, 3\)"):
+    with pytest.raises(
+        InputError, match=r"have shape \(8, 8, 3\), but must have shape \[B, H, W, C\]"
+    ):
         model.init(jax.random.key(0), jnp.zeros((8, 8, 3)))
-    with pytest.raises(InputError, match="floating-point images, but these are uint8"):
+    with pytest.raises(InputError, match="are uint8, but must be normalised floating-point"):
         model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3), jnp.uint8))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax.errors import InvalidRngError
 
-from jaxunlearn.models.ddpm_unet import DDPMUNet, PixelAttention, ResidualBlock
+from jaxunlearn.models.ddpm_unet import DDPMUNet, ResidualBlock
 from jaxunlearn.models.denoisers import create
+from jaxunlearn.models.denoising import zeros
+from jaxunlearn.models.transformer_blocks import PixelAttention
 from jaxunlearn.types import InputError
 
 
@@ -48,7 +50,7 @@ def test_residual_block_formula(random_variables):
 
 def test_attention_formula(random_variables):
     x = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype("f")
-    layer = PixelAttention(2, groups=2, epsilon=0.1, dtype=jnp.float32)
+    layer = PixelAttention(heads=2, groups=2, epsilon=0.1, out_init=zeros)
     p = random_variables(layer, x)["params"]
     y = group_norm(x, 2, p["norm"]).reshape(2, 6, 4)
     q, k, v = (
@@ -112,11 +114,15 @@ def test_published_count_without_classes(count):
 
 def test_labels_are_needed_where_there_are_classes():
     model = DDPMUNet(3, (4, 4, 1), widths=(4,), attention_levels=(), groups=2)
-    with pytest.raises(InputError, match="one whole label per image.*none were given; give 3"):
+    with pytest.raises(
+        InputError, match="labels for DDPMUNet are None, but must be integers .*; give 3"
+    ):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 4, 4, 1)), jnp.zeros(2))
 
 
 def test_sides_that_do_not_halve():
     DDPMUNet(10, (28, 28, 1), widths=(32, 32, 32))
-    with pytest.raises(InputError, match="4 levels.*multiples of 8, but these are 28x32; choose"):
+    with pytest.raises(
+        InputError, match="are 28x32, but must have sides that are multiples of 8; .*fewer widths"
+    ):
         DDPMUNet(10, (28, 32, 1))

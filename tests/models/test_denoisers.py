@@ -161,15 +161,25 @@ def test_learned_variance_doubles_the_channels(tiny):
 def test_inputs_that_do_not_fit(tiny):
     images, timesteps, labels = tiny.batch
     apply = partial(jax.eval_shape, tiny.model.apply, tiny.variables)
-    with pytest.raises(InputError, match=r"made for images of shape \(4, 4, 1\).*\(2, 4, 1\)"):
+    with pytest.raises(
+        InputError, match=r"have shape \(2, 4, 1\), but must have shape \(4, 4, 1\)"
+    ):
         apply(images[:, :2], timesteps, labels)
-    with pytest.raises(InputError, match="floating-point images, but these are uint8"):
+    with pytest.raises(InputError, match="are uint8, but must be normalised floating-point"):
         apply(images.astype(jnp.uint8), timesteps, labels)
-    with pytest.raises(InputError, match=r"one timestep per image, \(3,\).*shape \(\).*jnp.full"):
+    with pytest.raises(
+        InputError, match=r"timesteps .* have shape \(\), but must have shape \(3,\).*jnp.full"
+    ):
         apply(images, timesteps[0], labels)
-    with pytest.raises(InputError, match=r"one whole label.*float32\(3,\); give 3 where"):
+    with pytest.raises(
+        InputError,
+        match=r"labels .* are float32 of shape \(3,\), but must be integers .* give 3 for",
+    ):
         apply(images, timesteps, labels.astype(jnp.float32))
-    with pytest.raises(InputError, match=r"one whole label.*int32\(2,\)"):
+    with pytest.raises(
+        InputError,
+        match=r"labels .* are int32 of shape \(2,\), but must be integers of shape \(3,\)",
+    ):
         apply(images, timesteps, labels[:2])
 
 
@@ -199,15 +209,19 @@ def test_unknown_field():
         ("ddpm-tiny", {"dtype": "float16"}, "DDPMUNet.dtype is 'float16'.*float32, bfloat16"),
         ("dit-small", {"dtype": None}, "DiT.dtype is None"),
         ("dit-small", {"dtype": "half a float"}, "DiT.dtype is"),
-        ("dit-small", {"remat": 1}, "DiT.remat is 1, but it must be True or False"),
+        ("dit-small", {"remat": 1}, "DiT.remat is 1, but must be True or False"),
         ("dit-small", {"frequency_shift": 2}, "DiT.frequency_shift is 2.*0 or 1"),
         ("dit-small", {"depth": 0}, "DiT.depth is 0"),
         ("dit-small", {"epsilon": 0.0}, "DiT.epsilon is 0.0"),
         ("ddpm-tiny", {"widths": ()}, r"DDPMUNet.widths is \(\)"),
-        ("ddpm-tiny", {"groups": 16}, r"DDPMUNet.widths is \(8, 16\).*into 16 groups"),
-        ("ddpm-tiny", {"widths": (3, 8), "groups": 1}, "begins with 3.*even width of at least 4"),
-        ("ddpm-tiny", {"attention_levels": (3,)}, "only 2 levels; count them from 1"),
-        ("ddpm-tiny", {"head_width": 6}, "6, which does not divide the width 16 of level 2"),
+        ("ddpm-tiny", {"groups": 16}, r"DDPMUNet.widths is \(8, 16\).*multiple of the 16 groups"),
+        (
+            "ddpm-tiny",
+            {"widths": (3, 8), "groups": 1},
+            "is .3, 8.*begins with an even width of at least 4",
+        ),
+        ("ddpm-tiny", {"attention_levels": (3,)}, "but must be levels from 1 to 2"),
+        ("ddpm-tiny", {"head_width": 6}, "is 6, but must be a divisor of the width of level 2"),
         ("ddpm-tiny", {"dropout": 1.0}, "DDPMUNet.dropout is 1.0.*below 1"),
         ("ddpm-tiny", {"downsampling": "same"}, "one of 'asymmetric', 'symmetric'"),
         ("ddpm-tiny", {"cosine_first": "no"}, "True or False"),

@@ -85,9 +85,11 @@ def test_count_by_hand(name, width, depth, heads, ours, millions):
 
 
 def test_sizes_that_do_not_divide():
-    with pytest.raises(InputError, match="patch_size 2 cannot cut 7x8 images.*divides both sides"):
+    with pytest.raises(
+        InputError, match="are 7x8, but must have sides .* of 2; .*divides both sides"
+    ):
         DiT(10, (7, 8, 1))
-    with pytest.raises(InputError, match="DiT.width is 1152.*by 4 and into 5 heads"):
+    with pytest.raises(InputError, match="DiT.width is 1152.*multiple of the 5 heads"):
         DiT(10, heads=5)
     with pytest.raises(InputError, match="DiT.width is 6"):
         DiT(10, width=6, heads=2)

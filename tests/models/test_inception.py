@@ -51,18 +51,18 @@ def test_halving_takes_the_largest_without_padding():
 
 def test_bytes_become_what_the_network_takes_only_by_the_caller():
     model = InceptionV3(5, divisor=16)
-    with pytest.raises(InputError, match="takes normalised floating-point images"):
+    with pytest.raises(InputError, match="but must be normalised floating-point"):
         model.init(jax.random.key(0), np.zeros((1, 299, 299, 3), np.uint8))
-    with pytest.raises(InputError, match="cannot describe 299x74 images; resize them to 299"):
+    with pytest.raises(InputError, match="are 299x74, but must be .*; resize them to 299"):
         model.init(jax.random.key(0), np.zeros((1, 299, 74, 3), np.float32))
 
 
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"divisor": 3}, "InceptionV3.divisor is 3, but it must be 1, 2, 4, 8 or 16"),
-        ({"divisor": 0}, "InceptionV3.divisor is 0, but it must be a whole number"),
-        ({"frechet": 1}, "InceptionV3.frechet is 1, but it must be a truth value"),
+        ({"divisor": 3}, "InceptionV3.divisor is 3, but must be 1, 2, 4, 8 or 16"),
+        ({"divisor": 0}, "InceptionV3.divisor is 0, but must be a whole number"),
+        ({"frechet": 1}, "InceptionV3.frechet is 1, but must be True or False"),
         ({"num_classes": 0}, "InceptionV3.num_classes is 0"),
         ({"dtype": "float16"}, "InceptionV3.dtype is 'float16'"),
     ],

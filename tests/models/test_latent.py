@@ -75,11 +75,13 @@ def test_overrides():
 
 @pytest.mark.parametrize("create", [create_autoencoder, create_text_encoder, create_text_unet])
 def test_unknown_names(create):
-    with pytest.raises(InputError, match=r"'smal' \(did you mean 'small'\?\); known are sd-v1"):
+    with pytest.raises(
+        InputError, match=r"'smal' \(did you mean 'small'\?\); known autoencoders are sd-v1"
+    ):
         create("smal")
     with pytest.raises(InputError, match=r"'small' has no field 'dtyp' \(did you mean 'dtype'"):
         create("small", dtyp="float32")
-    with pytest.raises(InputError, match="dtype is 'float16', but it must be one of float32"):
+    with pytest.raises(InputError, match="dtype is 'float16', but must be one of float32"):
         create("small", dtype="float16")
-    with pytest.raises(InputError, match="remat is 1, but it must be True or False"):
+    with pytest.raises(InputError, match="remat is 1, but must be True or False"):
         create("small", remat=1)

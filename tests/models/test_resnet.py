@@ -175,7 +175,7 @@ def test_count_with_the_published_stem(name, expected, shapes, count):
 
 @pytest.mark.parametrize("stem_pool", [1, "no", None])
 def test_stem_pool_is_a_truth_value(stem_pool):
-    with pytest.raises(InputError, match=f"ResNet.stem_pool is {stem_pool!r}, but it must be"):
+    with pytest.raises(InputError, match=f"ResNet.stem_pool is {stem_pool!r}, but must be"):
         ResNet(3, stem_pool=stem_pool)
 
 

@@ -106,7 +106,7 @@ def test_count_by_hand():
 def test_unsuitable_sizes_say_what_would_do(shapes):
     with pytest.raises(InputError, match=r"window is 7.*16x16, 8x8, 4x4, 2x2; .* out of \[2, 4, 8"):
         shapes(create("swin-t", num_classes=10), 64, 64, 3)
-    with pytest.raises(InputError, match="multiples of 32, but these are 28x28"):
+    with pytest.raises(InputError, match="are 28x28, but must have sides that are multiples of 32"):
         shapes(create("swin-t", num_classes=10), 28, 28, 1)
     with pytest.raises(InputError, match="3x5; resize them to squares"):
         shapes(create("swin-t", num_classes=10), 96, 160, 3)

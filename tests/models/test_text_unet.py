@@ -99,19 +99,19 @@ def test_new_transformer_is_the_identity():
 
 def test_bad_fields_and_inputs(tiny):
     apply, variables = tiny
-    with pytest.raises(InputError, match="widths is .* does not divide into 7 heads"):
+    with pytest.raises(InputError, match="widths is .* but must be a multiple of the 7 heads"):
         TextUNet(heads=7)
-    with pytest.raises(InputError, match="only 4 levels; count them from 1"):
+    with pytest.raises(InputError, match="but must be levels from 1 to 4"):
         TextUNet(attention_levels=(5,))
-    with pytest.raises(InputError, match="begins with 9.*an even width"):
+    with pytest.raises(InputError, match="is .9, .*begins with an even width"):
         TextUNet(widths=(9,), attention_levels=(), heads=3, groups=3)
     for batch, said in (
-        ((LATENTS[..., :3], TIMESTEPS, CONTEXT), "made for 4 channels"),
-        ((LATENTS, TIMESTEPS[:1], CONTEXT), r"one timestep for each of 3 latents.*\(1,\)"),
-        ((LATENTS, TIMESTEPS, CONTEXT[..., :15]), r"\[3, L, 16\], but this is float32 of shape"),
+        ((LATENTS[..., :3], TIMESTEPS, CONTEXT), "must have 4 channels"),
+        ((LATENTS, TIMESTEPS[:1], CONTEXT), r"timesteps .* have shape \(1,\), but must have shape \(3,\)"),
+        ((LATENTS, TIMESTEPS, CONTEXT[..., :15]), r"is float32 of shape .* but must be .* \[3, L, 16\]"),
         ((LATENTS, TIMESTEPS, CONTEXT[:2]), r"\[3, L, 16\]"),
         ((LATENTS, TIMESTEPS, CONTEXT[0]), r"\[3, L, 16\]"),
-        ((LATENTS, TIMESTEPS, TIMESTEPS), r"\[3, L, 16\], but this is int32 of shape \(3,\)"),
+        ((LATENTS, TIMESTEPS, TIMESTEPS), r"is int32 of shape \(3,\), but must be .* \[3, L, 16\]"),
     ):
         with pytest.raises(InputError, match=said):
             apply(variables, *batch)

@@ -46,5 +46,5 @@ def test_group_norm_has_no_state(shapes):
 
 
 def test_images_too_small(shapes):
-    with pytest.raises(InputError, match="5 stages takes images of at least 32x32.*are 28x28"):
+    with pytest.raises(InputError, match="5 stages are 28x28, but must be at least 32x32"):
         shapes(create("vgg16", num_classes=10), 28, 28, 1)

@@ -68,5 +68,7 @@ def test_count_by_hand(name, width, heads, expected):
 
 def test_images_that_do_not_divide_into_patches(shapes):
     model = create("vit-s", num_classes=10)
-    with pytest.raises(InputError, match="patch_size 16 cannot cut 28x32.*divides both sides"):
+    with pytest.raises(
+        InputError, match="are 28x32, but must have sides .* of 16; .*divides both sides"
+    ):
         shapes(model, 28, 32, 1)
