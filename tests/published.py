@@ -1,9 +1,11 @@
-"""The published sizes of latent diffusion, as shapes; making them takes seconds, so once."""
+"""The published sizes of latent diffusion as shapes, made once; layouts as counts and hashes."""
 
 import functools
+import hashlib
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from jaxunlearn.models.latent import create_autoencoder, create_text_encoder, create_text_unet
 
@@ -30,3 +32,15 @@ def published(part):
     module = _CREATE[part]("sd-v1", dtype="bfloat16", remat=True)
     inputs = [jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for shape, dtype in _INPUTS[part]]
     return module, jax.eval_shape(module.init, jax.random.key(0), *inputs), inputs
+
+
+def layout_of(shapes, naming):
+    """The number of stored tensors, and the hash of their names and shapes."""
+    axes = {2: (1, 0), 4: (3, 2, 0, 1)}
+    lines = []
+    for path, leaf in flatten_dict(shapes).items():
+        rank = len(leaf.shape)
+        stored = axes[rank] if path[-1] == "kernel" else range(rank)
+        lines.append(f"{naming(path)} {[leaf.shape[axis] for axis in stored]}")
+    digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return {"tensors": len(lines), "sha256": digest}

@@ -107,8 +107,14 @@ def test_bad_fields_and_inputs(tiny):
         TextUNet(widths=(9,), attention_levels=(), heads=3, groups=3)
     for batch, said in (
         ((LATENTS[..., :3], TIMESTEPS, CONTEXT), "must have 4 channels"),
-        ((LATENTS, TIMESTEPS[:1], CONTEXT), r"timesteps .* have shape \(1,\), but must have shape \(3,\)"),
-        ((LATENTS, TIMESTEPS, CONTEXT[..., :15]), r"is float32 of shape .* but must be .* \[3, L, 16\]"),
+        (
+            (LATENTS, TIMESTEPS[:1], CONTEXT),
+            r"timesteps .* have shape \(1,\), but must have shape \(3,\)",
+        ),
+        (
+            (LATENTS, TIMESTEPS, CONTEXT[..., :15]),
+            r"is float32 of shape .* but must be .* \[3, L, 16\]",
+        ),
         ((LATENTS, TIMESTEPS, CONTEXT[:2]), r"\[3, L, 16\]"),
         ((LATENTS, TIMESTEPS, CONTEXT[0]), r"\[3, L, 16\]"),
         ((LATENTS, TIMESTEPS, TIMESTEPS), r"is int32 of shape \(3,\), but must be .* \[3, L, 16\]"),

@@ -2,12 +2,12 @@
 
 The configuration is read strictly. Each of its options is one of
 
-- *needed*: a size, which the module takes as a field;
-- *optional*: a size that old files leave out, with the value that it then has;
-- *fixed*: something that the module does in one way only, with the values that mean this way;
-- *free*: something that changes nothing in what the module computes.
+- *needed*: a size that is a field of the module;
+- *optional*: a size that old files leave out, with its default;
+- *fixed*: a choice that the module does not have, with the values that it supports;
+- *free*: an option without effect on the computation.
 
-Any other option is an error that names it: it may stand for a layer that the module does not have.
+Any other option is an error: it may mean a layer that the module does not have.
 """
 
 import os
@@ -19,27 +19,24 @@ from typing import Any, NamedTuple
 
 from jaxunlearn.files import write_json
 from jaxunlearn.models.pretrained.published import read_json
-from jaxunlearn.models.pretrained.tensors import Tensor
 from jaxunlearn.types import InputError
 
 CONFIG = "config.json"
 INDEX = "model_index.json"  # of a whole pipeline
 _LORAS = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 _KINDS = ("_class_name", "architectures", "model_type")  # of models
-_TYPES = ("dtype", "torch_dtype")  # said of the stored weights; float32 is written
+_TYPES = ("dtype", "torch_dtype")  # of the stored weights; float32 is written
 Like = str | os.PathLike[str] | Mapping[str, Any] | None
-_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 
 
 class Options(NamedTuple):
-    """What a configuration may hold.
+    """The options of a configuration.
 
     Attributes:
-        needed: names of sizes that must be there.
-        optional: names of other sizes, with the value of those that are left out.
-        fixed: names of what cannot be chosen, with the values that are supported; the first of them
-            is meant where the option is left out.
-        free: names of what does not matter; those that begin with "_" never do.
+        needed: names of the sizes that must be present.
+        optional: names of other sizes, with their defaults.
+        fixed: names of fixed choices, with the supported values, the default first.
+        free: names of options without effect, besides all that begin with "_".
     """
 
     needed: Collection[str]
@@ -52,15 +49,15 @@ def read_options(folder: Path, options: Options) -> dict[str, Any]:
     """Reads the needed and the optional options of a configuration; lists become tuples.
 
     Args:
-        folder: the folder of `config.json`.
-        options: what it may hold.
+        folder: folder of `config.json`.
+        options: its options.
 
     Returns:
         The values of `options.needed` and `options.optional`.
 
     Raises:
-        InputError: the file is missing or damaged; an option is missing, not known, or has a value
-            that is not supported.
+        InputError: the file is missing or damaged; an option is missing, unknown, or has an
+            unsupported value.
 
     Example:
         >>> import json, tempfile
@@ -77,41 +74,41 @@ def read_options(folder: Path, options: Options) -> dict[str, Any]:
 
 
 def check_there(folder: Path, file: str = CONFIG) -> None:
-    """Raises unless a part's folder holds its configuration, and says what the folder holds else.
+    """Raises unless the folder of a part holds its configuration.
 
     Args:
-        folder: of one part of a pipeline.
-        file: the configuration.
+        folder: folder of one part of a pipeline.
+        file: name of the configuration.
 
     Raises:
-        InputError: it is missing.
+        InputError: it is missing; the error names the content of the folder.
     """
     if (folder / file).is_file():
         return
     above = folder.parent
     if folder.is_file():
         fault = "is a file, but must be the folder of a configuration and weights"
-        mend = (
+        remedy = (
             "give that folder (of a pipeline in one file, diffusers' `from_single_file` and "
             "`save_pretrained` make folders)"
         )
     elif (folder / INDEX).is_file():
-        fault, mend = (
+        fault, remedy = (
             "is a whole pipeline, but must be one part",
             "give the folder of that part in it",
         )
     elif any((folder / name).exists() for name in _LORAS):
-        fault = "is a LoRA, which changes a model and is none"
-        mend = "merge it into its model by diffusers' `load_lora_weights` and `fuse_lora` first"
+        fault = "is a LoRA, but must be a whole model"
+        remedy = "merge it into its model by diffusers' `load_lora_weights` and `fuse_lora` first"
     elif folder.is_dir():
-        fault, mend = f"has no {file}", "download the whole folder, or check the path"
+        fault, remedy = f"has no {file}", "download the whole folder, or check the path"
     elif (above / CONFIG).is_file():
         folder, fault = above, f"is one part of a pipeline, but must hold the part {folder.name!r}"
-        mend = "give the folder of the whole pipeline"
+        remedy = "give the folder of the whole pipeline"
     else:
         fault = "does not exist"
-        mend = "check the path (names of hubs are not looked up; download the folder first)"
-    raise InputError(f"{folder} {fault}; {mend}.")
+        remedy = "check the path (names of hubs are not looked up; download the folder first)"
+    raise InputError(f"{folder} {fault}; {remedy}.")
 
 
 def write_config(
@@ -121,15 +118,15 @@ def write_config(
     config: Mapping[str, Any],
     otherwise: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Writes a configuration that keeps what the module does not tell.
+    """Writes a configuration, with the options of another one that are no fields of the module.
 
     Args:
-        folder: where to; it is made.
-        like: the folder, or the content, of the configuration that the model was read with; None
-            stands for the one that is in `folder` already, if it is one of this layout.
-        options: what it may hold.
-        config: what the module tells; it comes before what was read.
-        otherwise: what is written where neither tells it.
+        folder: folder to write to; it is created.
+        like: folder, or content, of the other configuration; None means the one in `folder`, if it
+            is of this layout.
+        options: options of the layout.
+        config: options of the module, which come first.
+        otherwise: defaults of options that neither has.
 
     Raises:
         InputError: `like` holds no configuration of this layout, or the file cannot be written.
@@ -150,75 +147,52 @@ def write_config(
 
 
 def _checked(path: Path, config: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    """The needed and the optional options, once all are known to be supported."""
+    """The needed and the optional options, after a check of all."""
     for name, value in config.items():
         if name in options.fixed and value not in options.fixed[name]:
             supported = " or ".join(map(repr, options.fixed[name]))
-            mend = "give such a model." if name in _KINDS else "give a model without it."
-            raise InputError(
-                f"{path} says that {name!r} is {value!r}, but only {supported} is supported here; "
-                f"{mend}"
-            )
+            remedy = "give such a model." if name in _KINDS else "give a model without it."
+            raise InputError(f"{name!r} in {path} is {value!r}, but must be {supported}; {remedy}")
         known = {*options.needed, *options.optional, *options.fixed, *options.free}
         if name not in known and not name.startswith("_"):
             raise InputError(
-                f"{path} has the option {name!r} ({value!r}), which is not supported here; "
+                f"{path} has the option {name!r} ({value!r}), which is not supported; "
                 f"supported are {', '.join(sorted(known))}."
             )
     missing = [name for name in options.needed if name not in config]
     if missing:
-        raise InputError(f"{path} does not say what {missing[0]!r} is; download it again.")
+        raise InputError(f"{path} lacks the option {missing[0]!r}; download it again.")
     values = {**options.optional, **config}
     sizes = {name: values[name] for name in (*options.needed, *options.optional)}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
 
 
 def check_derived(
-    folder: Path, options: Mapping[str, Any], derived: Mapping[str, Any], mend: str
+    folder: Path, options: Mapping[str, Any], derived: Mapping[str, Any], remedy: str
 ) -> None:
-    """Raises unless the options that follow from the others are what they must be.
+    """Raises unless the options that follow from the others have the right values.
 
     Args:
-        folder: the folder of `config.json`.
-        options: what it says.
-        derived: what it must say.
-        mend: how the error ends.
+        folder: folder of `config.json`.
+        options: options of the file.
+        derived: right values.
+        remedy: end of the error.
 
     Raises:
-        InputError: one of them is something else.
+        InputError: an option has another value.
     """
     for name, value in derived.items():
         if options[name] != value:
             raise InputError(
-                f"{folder / CONFIG} says that {name!r} is {options[name]!r}, but with its other "
-                f"options only {value!r} is supported here; {mend}"
+                f"{name!r} in {folder / CONFIG} is {options[name]!r}, but must be {value!r} with "
+                f"its other options; {remedy}"
             )
 
 
 @contextmanager
 def described_by(folder: Path) -> Iterator[None]:
-    """What a module refuses within is a fault of the folder's `config.json`, and is said so."""
+    """Errors within are about the folder's `config.json`."""
     try:
         yield
     except InputError as error:
         raise InputError(f"in {folder / CONFIG}, {error}") from error
-
-
-def stored_as(prefix: str, layers: Mapping[str, Tensor], path: Sequence[str]) -> Tensor:
-    """The stored tensor of a parameter, given those of the layers of its block.
-
-    Args:
-        prefix: what the names of all tensors of the block begin with.
-        layers: the stored name and kind of each layer's kernel, by its path in the block.
-        path: of the parameter in the block: layer, then "kernel", "scale", "bias" or "embedding".
-
-    Returns:
-        Its name and kind.
-
-    Example:
-        >>> stored_as("mid.", {"a/query": Tensor("to_q", "linear")}, ["a", "query", "kernel"])
-        Tensor(name='mid.to_q.weight', kind='linear')
-    """
-    *layer, leaf = path
-    name, kind = layers["/".join(layer)]
-    return Tensor(f"{prefix}{name}.{_LEAVES[leaf]}", kind if leaf == "kernel" else "plain")

@@ -2,14 +2,12 @@
 
 The folder of a pipeline holds `transformer/config.json` and
 `transformer/diffusion_pytorch_model.safetensors`; its other folders (the autoencoder of the
-latents, the scheduler) are not touched here. Two ways of the layout are not the paper's:
+latents, the scheduler) are not touched. The layout differs from the paper in two points:
 
 - The network that embeds timestep and class is stored once for every block. In models of the paper
-  these copies are equal, as they stem from one network; here it is one again, and copies that
-  differ are an error.
+  these copies are equal; here they are one network, and copies that differ are an error.
 - It embeds timesteps with `frequency_shift` 1, though the paper's weights were trained with 0. A
-  module that is read gets what the layout computes: `module.clone(frequency_shift=0)` is what was
-  trained.
+  module that is read has 1, like diffusers; `module.clone(frequency_shift=0)` is the trained one.
 
 Source of the layout: the public tensor names and shapes of `facebook/DiT-XL-2-256`, and those of
 the files that diffusers itself writes.
@@ -17,7 +15,7 @@ the files that diffusers itself writes.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +31,15 @@ from jaxunlearn.models.pretrained.config_json import (
     Options,
     described_by,
     read_options,
-    stored_as,
     write_config,
 )
-from jaxunlearn.models.pretrained.tensors import Tensor, read, weights_of, write
+from jaxunlearn.models.pretrained.names import naming, nested
+from jaxunlearn.models.pretrained.tensors import read, weights_of, write
 from jaxunlearn.types import InputError
 
 _PART = "transformer"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_SHIFT = 1  # what the layout computes with
+_SHIFT = 1  # frequency_shift of the layout
 _POSITIONS = r"pos_embed\.pos_embed"  # fixed, and stored only by some versions
 _FIELDS = {
     "norm_eps": "epsilon",
@@ -85,21 +83,22 @@ _OPTIONS = Options(
     free=("norm_num_groups",),  # of norms that this kind does not have
 )
 _BLOCK = {
-    "condition/time1": Tensor("norm1.emb.timestep_embedder.linear_1", "linear"),
-    "condition/time2": Tensor("norm1.emb.timestep_embedder.linear_2", "linear"),
-    "condition/classes": Tensor("norm1.emb.class_embedder.embedding_table"),
-    "modulation": Tensor("norm1.linear", "linear"),
-    "attention/query": Tensor("attn1.to_q", "linear"),
-    "attention/key": Tensor("attn1.to_k", "linear"),
-    "attention/value": Tensor("attn1.to_v", "linear"),
-    "attention/out": Tensor("attn1.to_out.0", "linear"),
-    "up": Tensor("ff.net.0.proj", "linear"),
-    "down": Tensor("ff.net.2", "linear"),
+    "condition/time1": "norm1.emb.timestep_embedder.linear_1",
+    "condition/time2": "norm1.emb.timestep_embedder.linear_2",
+    "condition/classes": "norm1.emb.class_embedder.embedding_table",
+    "modulation": "norm1.linear",
+    "attention/query": "attn1.to_q",
+    "attention/key": "attn1.to_k",
+    "attention/value": "attn1.to_v",
+    "attention/out": "attn1.to_out.0",
+    "up": "ff.net.0.proj",
+    "down": "ff.net.2",
 }
-_OUTER = {
-    "patches": Tensor("pos_embed.proj", "conv"),
-    "modulation": Tensor("proj_out_1", "linear"),
-    "out": Tensor("proj_out_2", "linear"),
+_NAMES = {
+    "patches": "pos_embed.proj",
+    "modulation": "proj_out_1",
+    "out": "proj_out_2",
+    **nested({"block#": "transformer_blocks.#"}, _BLOCK),
 }
 
 
@@ -107,7 +106,7 @@ def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
     """Reads a diffusion transformer.
 
     Args:
-        folder: of the pipeline.
+        folder: folder of the pipeline.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
@@ -125,37 +124,37 @@ def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
     )
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     weights = weights_of(folder, _WEIGHTS, sharded_first=True)
-    copied = read(weights, with_copies(shapes), naming, ignore=[_POSITIONS])
+    copied = read(weights, with_copies(shapes), naming(_NAMES), ignore=[_POSITIONS])
     return module, _without_copies(weights, copied)
 
 
 def save_dit(
     folder: str | os.PathLike[str], module: DiT, params: Any, *, like: Like = None
 ) -> None:
-    """Writes the transformer of a pipeline, so that `load_dit` gives the same.
+    """Writes the transformer of a pipeline, for `load_dit`.
 
     Args:
-        folder: of the pipeline; it is made, and the pipeline's other parts are left alone.
-        module: the transformer; `dtype` and `remat` are not kept.
-        params: its parameters.
-        like: the folder of the pipeline that the model was read from; options of its transformer
-            that change nothing here are kept. Without it, those already in `folder` are.
+        folder: folder of the pipeline; it is created, and other parts of the pipeline are not
+            changed.
+        module: the transformer; `dtype` and `remat` are not stored.
+        params: parameters of the transformer.
+        like: folder of the pipeline that the model was read from, whose options without effect are
+            kept; by default `folder`.
 
     Raises:
-        InputError: the layout has no place for such a module, or a file cannot be written.
+        InputError: the layout does not support the module, or a file cannot be written.
     """
     folder = Path(folder) / _PART
     height, width, channels = module.image_shape
     if module.frequency_shift != _SHIFT:
         raise InputError(
-            f"DiT.frequency_shift is {module.frequency_shift}, but those who read this layout "
-            f"compute with {_SHIFT}; save module.clone(frequency_shift={_SHIFT}) if its small "
-            "change of the timesteps' embedding is acceptable."
+            f"DiT.frequency_shift is {module.frequency_shift}, but must be {_SHIFT} in this "
+            f"layout; save module.clone(frequency_shift={_SHIFT}) if its small change of the "
+            "timesteps' embedding is acceptable."
         )
     if height != width:
         raise InputError(
-            f"DiT.image_shape is {module.image_shape}, but this layout holds only transformers "
-            "over squares; save one whose height is its width."
+            f"DiT.image_shape is {module.image_shape}, but must be square in this layout."
         )
     config = {
         "_class_name": "DiTTransformer2DModel",
@@ -170,17 +169,17 @@ def save_dit(
     if not (like is None or isinstance(like, Mapping)):
         like = Path(like) / _PART
     write_config(folder, like, _OPTIONS, config)
-    write(folder / _WEIGHTS, with_copies(params), naming)
+    write(folder / _WEIGHTS, with_copies(params), naming(_NAMES))
 
 
 def with_copies(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree as the layout has it: every block with the network that embeds the condition.
+    """The tree of the layout, with a copy of "condition" in every block.
 
     Args:
-        params: of a `DiT`, or their shapes.
+        params: parameters of a `DiT`, or their shapes.
 
     Returns:
-        A tree without "condition", but with "condition" in every block.
+        The tree with copies.
 
     Example:
         >>> with_copies({"condition": 1, "block1": {"up": 2}, "out": 3})
@@ -191,25 +190,6 @@ def with_copies(params: Mapping[str, Any]) -> dict[str, Any]:
         for name, part in params.items()
         if name != "condition"
     }
-
-
-def naming(path: Sequence[str]) -> Tensor:
-    """The stored tensor of a parameter in a tree with copies.
-
-    Args:
-        path: of the parameter.
-
-    Returns:
-        Its name and kind.
-
-    Example:
-        >>> naming(("block1", "up", "kernel"))
-        Tensor(name='transformer_blocks.0.ff.net.0.proj.weight', kind='linear')
-    """
-    block, *rest = path
-    if _is_block(block):
-        return stored_as(f"transformer_blocks.{int(block[5:]) - 1}.", _BLOCK, rest)
-    return stored_as("", _OUTER, path)
 
 
 def _is_block(name: str) -> bool:
@@ -226,7 +206,7 @@ def _without_copies(weights: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
         params[name] = {layer: leaves for layer, leaves in part.items() if layer != "condition"}
         for path, leaf in flatten_dict(part["condition"]).items():
             if not np.array_equal(leaf, first[path]):
-                one, other = (naming((b, "condition", *path)).name for b in ("block1", name))
+                one, other = (naming(_NAMES)((b, "condition", *path)) for b in ("block1", name))
                 raise InputError(
                     f"the tensors {one!r} and {other!r} in {weights} differ, but all blocks of a "
                     "diffusion transformer share one embedding of the condition; give a model of "
@@ -251,7 +231,7 @@ def _module(folder: Path, options: Mapping[str, Any]) -> DiT:
         )
     if out not in (channels, 2 * channels):
         raise InputError(
-            f"{folder / CONFIG} says that 'out_channels' is {out!r}, but only {channels} or "
-            f"{2 * channels} is supported here, as many as 'in_channels' or twice as many."
+            f"'out_channels' in {folder / CONFIG} is {out!r}, but must be {channels} or "
+            f"{2 * channels}, 'in_channels' or twice as many."
         )
     return module

@@ -1,19 +1,18 @@
 """U-Nets over pixels, in diffusers' layout (`UNet2DModel`).
 
 A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. Public unconditional models
-(of the DDPM paper, on CIFAR-10) become modules that ignore labels. Whether the last row of a class
-embedding stands for a class or for none is not in the layout: `save_unet2d` writes it as
-`_null_class`, which diffusers leaves alone, and for files of others it must be given.
+(of the DDPM paper, on CIFAR-10) become modules that ignore labels. The layout does not tell whether
+the last row of a class embedding means no class: `save_unet2d` writes it as `_null_class`, which
+diffusers ignores, and for other files it is an argument.
 
-Files from before 2023 call the matrices of attention by older names; they are read as well.
+Older names of the matrices of attention, from before 2023, are read too.
 
 Source of the layout: the public tensor names and shapes of `google/ddpm-cifar10-32`, and those of
 the files that diffusers itself writes.
 """
 
-import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,14 @@ from jaxunlearn.models.pretrained.config_json import (
     read_options,
     write_config,
 )
-from jaxunlearn.models.pretrained.tensors import Tensor, read, stored_shapes, weights_of, write
-from jaxunlearn.models.pretrained.unet_layout import block_types, unet_tensor
+from jaxunlearn.models.pretrained.diffusers_names import (
+    ATTENTION,
+    OLD_ATTENTION,
+    block_types,
+    unet_names,
+)
+from jaxunlearn.models.pretrained.names import naming
+from jaxunlearn.models.pretrained.tensors import read, stored_shapes, weights_of, write
 from jaxunlearn.types import InputError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -87,28 +92,16 @@ _OPTIONS = Options(
     },
     free=("num_train_timesteps",),  # of learned embeddings only
 )
-_ATTENTION = {
-    "norm": Tensor("group_norm"),
-    "attention/query": Tensor("to_q", "linear"),
-    "attention/key": Tensor("to_k", "linear"),
-    "attention/value": Tensor("to_v", "linear"),
-    "attention/out": Tensor("to_out.0", "linear"),
-}
-_OLD_ATTENTION = {
-    **_ATTENTION,
-    "attention/query": Tensor("query", "linear"),
-    "attention/key": Tensor("key", "linear"),
-    "attention/value": Tensor("value", "linear"),
-    "attention/out": Tensor("proj_attn", "linear"),
-}
 _OUTER = {
-    "stem": Tensor("conv_in", "conv"),
-    "condition/time1": Tensor("time_embedding.linear_1", "linear"),
-    "condition/time2": Tensor("time_embedding.linear_2", "linear"),
-    "condition/classes": Tensor("class_embedding"),
-    "norm": Tensor("conv_norm_out"),
-    "out": Tensor("conv_out", "conv"),
+    "stem": "conv_in",
+    "condition/time1": "time_embedding.linear_1",
+    "condition/time2": "time_embedding.linear_2",
+    "condition/classes": "class_embedding",
+    "norm": "conv_norm_out",
+    "out": "conv_out",
 }
+_NAMES = unet_names(_OUTER, ATTENTION)
+_OLD_NAMES = unet_names(_OUTER, OLD_ATTENTION)
 
 
 def load_unet2d(
@@ -117,10 +110,9 @@ def load_unet2d(
     """Reads a U-Net over pixels.
 
     Args:
-        folder: of `config.json` and the weights; the `unet` folder of a pipeline.
-        null_class: whether the last row of the class embedding stands for no class, as in a model
-            that was trained with dropped labels; needed where there is one and the file does not
-            tell it.
+        folder: folder of `config.json` and the weights, the `unet` folder of a pipeline.
+        null_class: whether the last row of the class embedding means no class, as in a model that
+            was trained with dropped labels; needed if the file does not tell it.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
@@ -144,22 +136,21 @@ def load_unet2d(
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     old = "mid_block.attentions.0.proj_attn.weight" in stored_shapes(weights)
-    attention = _OLD_ATTENTION if old else _ATTENTION
-    names = functools.partial(naming, levels=len(module.widths), attention=attention)
+    names = naming(_OLD_NAMES if old else _NAMES, levels=len(module.widths))
     return module, read(weights, shapes, names)
 
 
 def save_unet2d(
     folder: str | os.PathLike[str], module: DDPMUNet, params: Any, *, like: Like = None
 ) -> None:
-    """Writes `config.json` and the weights, so that `load_unet2d` gives the same.
+    """Writes `config.json` and the weights, for `load_unet2d`.
 
     Args:
-        folder: where to; it is made.
-        module: the U-Net; `dtype` and `remat` are not kept.
-        params: its parameters.
-        like: the folder that the model was read from; options of its `config.json` that change
-            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
+        folder: folder to write to; it is created.
+        module: the U-Net; `dtype` and `remat` are not stored.
+        params: parameters of the U-Net.
+        like: folder that the model was read from, whose options without effect are kept; by default
+            `folder`.
 
     Raises:
         InputError: `like` holds no such model, or a file cannot be written.
@@ -179,27 +170,7 @@ def save_unet2d(
         config[_NULL_CLASS] = module.null_class
     config |= {name: getattr(module, field) for name, field in _FIELDS.items()}
     write_config(folder, like, _OPTIONS, config | _derived(module))
-    write(folder / _WEIGHTS, params, functools.partial(naming, levels=len(module.widths)))
-
-
-def naming(
-    path: Sequence[str], levels: int, attention: Mapping[str, Tensor] = _ATTENTION
-) -> Tensor:
-    """The stored tensor of a parameter.
-
-    Args:
-        path: of the parameter.
-        levels: number of levels; the layout counts those of the way up from the smallest image.
-        attention: the names of the layers of attention.
-
-    Returns:
-        Its name and kind.
-
-    Example:
-        >>> naming(("up4_block1", "condition", "bias"), levels=4)
-        Tensor(name='up_blocks.0.resnets.0.time_emb_proj.bias', kind='plain')
-    """
-    return unet_tensor(path, levels, _OUTER, attention)
+    write(folder / _WEIGHTS, params, naming(_NAMES, levels=len(module.widths)))
 
 
 def _module(folder: Path, options: Mapping[str, Any], null_class: bool | None) -> DDPMUNet:
@@ -213,9 +184,9 @@ def _module(folder: Path, options: Mapping[str, Any], null_class: bool | None) -
         null_class = True
     elif null_class is None:
         raise InputError(
-            f"{folder / CONFIG} has a class embedding of {rows} rows, and does not tell whether "
-            "the last one stands for no class; give null_class=True if it was trained with dropped "
-            "labels, null_class=False if every row is a class."
+            f"{folder / CONFIG} has a class embedding of {rows} rows, whose last one may mean no "
+            "class; give null_class=True if the model was trained with dropped labels, or "
+            "null_class=False if every row is a class."
         )
     sides = size if isinstance(size, tuple) else (size, size)
     with described_by(folder):

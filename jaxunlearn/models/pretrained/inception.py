@@ -1,8 +1,8 @@
-"""Inception-v3 in torchvision's layout, which the network of the Fréchet distance is shared in too.
+"""Inception-v3 in torchvision's layout, also that of the network of the Fréchet distance.
 
 The tensors are named like torchvision's `inception_v3`: `Mixed_5b.branch1x1.conv.weight` and so on.
-The weights that TensorFlow published for the Fréchet distance travel under the same names, with
-1008 outputs, but need other pooling, which no tensor tells: hence the argument `frechet`.
+The weights that TensorFlow published for the Fréchet distance have the same names, with 1008
+outputs, but need other pooling, which no tensor tells: hence the argument `frechet`.
 
 Source of the layout: the public tensor names and shapes of torchvision's `inception_v3`.
 """
@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.models.inception import SIDE, InceptionV3
-from jaxunlearn.models.pretrained.tensors import Tensor, read, stored_shape, stored_shapes, write
+from jaxunlearn.models.pretrained.names import naming
+from jaxunlearn.models.pretrained.tensors import read, stored_shape, stored_shapes, write
 from jaxunlearn.types import InputError
 
-_UNUSED = [r"AuxLogits\..*", r".*\.num_batches_tracked"]  # for training alone
-_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_UNUSED = [r"AuxLogits\..*", r".*\.num_batches_tracked"]  # for training only
+_NAMES = {"fc": "fc", "*/conv": "*.conv", "*/norm": "*.bn"}
 _CLASSES = {True: 1008, False: 1000}  # as published, by `frechet`
 
 
@@ -41,49 +42,38 @@ def load_inception(path: str | os.PathLike[str], *, frechet: bool) -> tuple[Ince
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     load_inception(folder, frechet=True)
         Traceback (most recent call last):
-        jaxunlearn.types.InputError: ... must hold one safetensors file or index, but holds none...
+        jaxunlearn.types.InputError: ... holds no safetensors file, but must hold one ...
     """
     shapes = stored_shapes(path)
     width, channels, *_ = stored_shape(path, shapes, "Conv2d_1a_3x3.conv.weight", 4)
     num_classes, _ = stored_shape(path, shapes, "fc.weight", 2)
     if num_classes == _CLASSES[not frechet]:
         raise InputError(
-            f"the network in {os.fspath(path)} has {num_classes} outputs, as published for "
-            f"frechet={not frechet}, but frechet={frechet} was asked for; ask for the other, or "
-            f"give the weights with {_CLASSES[frechet]}."
+            f"the network in {os.fspath(path)} has {num_classes} outputs, but must have "
+            f"{_CLASSES[frechet]} with frechet={frechet}; give the other weights, or "
+            f"frechet={not frechet}."
         )
     module = InceptionV3(num_classes, frechet=frechet, divisor=32 // width)
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE, channels), jnp.float32)
     wanted = jax.eval_shape(module.init, jax.random.key(0), images)
-    variables = read(path, wanted, _name, ignore=_UNUSED)
+    variables = read(path, wanted, naming(_NAMES), ignore=_UNUSED)
     return module, variables["params"], {"batch_stats": variables["batch_stats"]}
 
 
 def save_inception(
     folder: str | os.PathLike[str], module: InceptionV3, params: Any, model_state: Any
 ) -> None:
-    """Writes `model.safetensors`, so that `load_inception` gives the same.
+    """Writes `model.safetensors`, for `load_inception`.
 
     Args:
-        folder: where to; it is made.
-        module: the network; its field `frechet` is not told by the file.
-        params: its parameters.
-        model_state: its running statistics, in "batch_stats".
+        folder: folder to write to; it is created.
+        module: the network; its field `frechet` is not stored.
+        params: parameters of the network.
+        model_state: running statistics of the network, in "batch_stats".
 
     Raises:
         InputError: the file cannot be written.
     """
     del module
     variables = {"params": params, "batch_stats": model_state["batch_stats"]}
-    write(Path(folder) / "model.safetensors", variables, _name)
-
-
-def _name(path: tuple[str, ...]) -> Tensor:
-    """Such as `("batch_stats", "Mixed_5b", "branch1x1", "norm", "mean")`."""
-    _, *modules, leaf = path
-    if modules == ["fc"]:
-        return Tensor("fc.weight", "linear") if leaf == "kernel" else Tensor("fc.bias")
-    *outer, inner = modules
-    if inner == "conv":
-        return Tensor(".".join([*outer, "conv", "weight"]), "conv")
-    return Tensor(".".join([*outer, "bn", _NORM[leaf]]))
+    write(Path(folder) / "model.safetensors", variables, naming(_NAMES))

@@ -1,4 +1,4 @@
-"""Layouts that are not read here, told by the names of their tensors, and what to do with them."""
+"""Layouts that are not supported, recognised by names of tensors, and what to do with them."""
 
 import re
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ _ONE_FILE = (
     "`StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)`."
 )
 _SUPPORTED = "supported are timm's ResNets and ViTs and torchvision's ResNets."
-_KNOWN = (  # a regular expression, found in one of the names; what it tells
+_KNOWN = (  # a regular expression for one of the names, and the layout that has it
     (
         r"lora",
-        "a LoRA, which changes a model and is none: merge it into its model by diffusers' "
+        "a LoRA, not of a whole model: merge it into its model by diffusers' "
         "`load_lora_weights`, `fuse_lora`, `unload_lora_weights` and `save_pretrained`.",
     ),
     (r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.", _ONE_FILE),
@@ -31,10 +31,10 @@ _OTHER = "give the file of a model of the same kind and size."
 
 
 def remedy(names: Iterable[str]) -> str:
-    """What to do about tensors that a model does not have, or lacks: the end of an error.
+    """The end of an error about tensors that a model lacks or does not have.
 
     Args:
-        names: of stored tensors.
+        names: names of stored tensors.
 
     Example:
         >>> print(remedy(["features.0.weight", "classifier.6.bias"]))

@@ -1,14 +1,12 @@
 """The autoencoder of Stable Diffusion, in diffusers' layout (`AutoencoderKL`).
 
-A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. Files from before diffusers
-0.15 name the four matrices of an attention otherwise; both names are read, the new ones written.
+A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. The older names of the
+matrices of attention, from before diffusers 0.15, are read too.
 
 Source of the layout: the public tensor names and shapes of Stable Diffusion v1's `vae` folder.
 """
 
-import functools
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,11 @@ from jaxunlearn.models.pretrained.config_json import (
     check_derived,
     described_by,
     read_options,
-    stored_as,
     write_config,
 )
-from jaxunlearn.models.pretrained.tensors import Tensor, read, stored_shapes, weights_of, write
+from jaxunlearn.models.pretrained.diffusers_names import ATTENTION, OLD_ATTENTION, RESIDUAL
+from jaxunlearn.models.pretrained.names import naming, nested
+from jaxunlearn.models.pretrained.tensors import read, stored_shapes, weights_of, write
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _FIELDS = {
@@ -61,21 +60,32 @@ _OPTIONS = Options(
     },
     free=("sample_size", "force_upcast"),
 )
-_OLD = {"query": "query", "key": "key", "value": "value", "out": "proj_attn"}
-_NEW = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
-_RESIDUAL = {
-    "norm1": Tensor("norm1"),
-    "conv1": Tensor("conv1", "conv"),
-    "norm2": Tensor("norm2"),
-    "conv2": Tensor("conv2", "conv"),
-    "shortcut": Tensor("conv_shortcut", "conv"),
-}
+_CODERS = {"encoder": "encoder", "decoder": "decoder"}
 _CODER = {
-    "in": Tensor("conv_in", "conv"),
-    "norm": Tensor("conv_norm_out"),
-    "out": Tensor("conv_out", "conv"),
+    "in": "conv_in",
+    "norm": "conv_norm_out",
+    "out": "conv_out",
+    **nested({"middle_block#": "mid_block.resnets.#"}, RESIDUAL),
 }
-_OUTER = {"moments": Tensor("quant_conv", "conv"), "latents": Tensor("post_quant_conv", "conv")}
+_LEVELS = {
+    "encoder/level#_block#": "encoder.down_blocks.#.resnets.#",
+    "decoder/level#_block#": "decoder.up_blocks.#.resnets.#",
+}
+
+
+def _names(attention: Mapping[str, str]) -> dict[str, str]:
+    middle = nested({"middle_attention": "mid_block.attentions.0"}, attention)
+    return {
+        "moments": "quant_conv",
+        "latents": "post_quant_conv",
+        "encoder/level#_conv": "encoder.down_blocks.#.downsamplers.0.conv",
+        "decoder/level#_conv": "decoder.up_blocks.#.upsamplers.0.conv",
+        **nested(_CODERS, _CODER | middle),
+        **nested(_LEVELS, RESIDUAL),
+    }
+
+
+NAMES, _OLD_NAMES = _names(ATTENTION), _names(OLD_ATTENTION)
 
 
 def load_autoencoder(folder: str | os.PathLike[str]) -> tuple[AutoencoderKL, Any]:
@@ -99,20 +109,20 @@ def load_autoencoder(folder: str | os.PathLike[str]) -> tuple[AutoencoderKL, Any
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
     weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     old = any(".attentions.0.proj_attn." in name for name in stored_shapes(weights))
-    return module, read(weights, shapes, functools.partial(naming, attention=_OLD if old else _NEW))
+    return module, read(weights, shapes, naming(_OLD_NAMES if old else NAMES))
 
 
 def save_autoencoder(
     folder: str | os.PathLike[str], module: AutoencoderKL, params: Any, *, like: Like = None
 ) -> None:
-    """Writes `config.json` and the weights, so that `load_autoencoder` gives the same.
+    """Writes `config.json` and the weights, for `load_autoencoder`.
 
     Args:
-        folder: where to; it is made.
-        module: the autoencoder; `dtype` and `remat` are not kept.
-        params: its parameters.
-        like: the folder that the model was read from; options of its `config.json` that change
-            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
+        folder: folder to write to; it is created.
+        module: the autoencoder; `dtype` and `remat` are not stored.
+        params: parameters of the autoencoder.
+        like: folder that the model was read from, whose options without effect are kept; by default
+            `folder`.
 
     Raises:
         InputError: `like` holds no such model, or a file cannot be written.
@@ -121,41 +131,7 @@ def save_autoencoder(
     sizes = {name: getattr(module, field) for name, field in _FIELDS.items()}
     fixed = {"_class_name": "AutoencoderKL", "act_fn": "silu"}
     write_config(folder, like, _OPTIONS, fixed | sizes | _derived(module))
-    write(folder / _WEIGHTS, params, naming)
-
-
-def naming(path: tuple[str, ...], attention: Mapping[str, str] = _NEW) -> Tensor:
-    """The stored tensor of a parameter.
-
-    Args:
-        path: of the parameter.
-        attention: stored names of an attention's four matrices.
-
-    Returns:
-        Its name and kind.
-
-    Example:
-        >>> naming(("decoder", "level1_block3", "conv1", "kernel"))
-        Tensor(name='decoder.up_blocks.0.resnets.2.conv1.weight', kind='conv')
-    """
-    coder, block, *rest = path
-    if coder in _OUTER:
-        return stored_as("", _OUTER, path)
-    if block in _CODER:
-        return stored_as(f"{coder}.", _CODER, path[1:])
-    if block == "middle_attention":
-        layers = {f"attention/{ours}": Tensor(n, "linear") for ours, n in attention.items()}
-        layers["norm"] = Tensor("group_norm")
-        return stored_as(f"{coder}.mid_block.attentions.0.", layers, rest)
-    if middle := re.fullmatch(r"middle_block(\d+)", block):
-        return stored_as(f"{coder}.mid_block.resnets.{int(middle[1]) - 1}.", _RESIDUAL, rest)
-    place = re.fullmatch(r"level(\d+)_(?:conv|block(\d+))", block)
-    assert place, f"{path} is not a parameter of AutoencoderKL"
-    way = "down" if coder == "encoder" else "up"
-    level = f"{coder}.{way}_blocks.{int(place[1]) - 1}."
-    if place[2] is None:
-        return stored_as(level, {block: Tensor(f"{way}samplers.0.conv", "conv")}, path[1:])
-    return stored_as(f"{level}resnets.{int(place[2]) - 1}.", _RESIDUAL, rest)
+    write(folder / _WEIGHTS, params, naming(NAMES))
 
 
 def _derived(module: AutoencoderKL) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """CLIP's text transformer, in transformers' layout (`CLIPTextModel`).
 
 A folder holds `config.json` and `model.safetensors`. The published files put all tensors below
-`text_model.`, transformers 5 leaves that away; both are read, the published names written.
+`text_model.`, which transformers 5 leaves out; both are read, and the published names are written.
 
 Source of the layout: the public tensor names and shapes of Stable Diffusion v1's `text_encoder`
 folder.
 """
 
-import functools
 import os
 import re
 from pathlib import Path
@@ -21,14 +20,14 @@ from jaxunlearn.models.pretrained.config_json import (
     Options,
     described_by,
     read_options,
-    stored_as,
     write_config,
 )
-from jaxunlearn.models.pretrained.tensors import Tensor, read, stored_shapes, weights_of, write
+from jaxunlearn.models.pretrained.names import naming, nested
+from jaxunlearn.models.pretrained.tensors import read, stored_shapes, weights_of, write
 from jaxunlearn.models.text_encoder import TextEncoder
 
 _WEIGHTS = "model.safetensors"
-_PREFIX = "text_model."
+PREFIX = "text_model."
 _FIELDS = {
     "vocab_size": "vocabulary",
     "max_position_embeddings": "length",
@@ -67,16 +66,21 @@ _OPTIONS = Options(
     ),
 )
 _BLOCK = {
-    "norm1": Tensor("layer_norm1"),
-    "attention/query": Tensor("self_attn.q_proj", "linear"),
-    "attention/key": Tensor("self_attn.k_proj", "linear"),
-    "attention/value": Tensor("self_attn.v_proj", "linear"),
-    "attention/out": Tensor("self_attn.out_proj", "linear"),
-    "norm2": Tensor("layer_norm2"),
-    "up": Tensor("mlp.fc1", "linear"),
-    "down": Tensor("mlp.fc2", "linear"),
+    "norm1": "layer_norm1",
+    "attention/query": "self_attn.q_proj",
+    "attention/key": "self_attn.k_proj",
+    "attention/value": "self_attn.v_proj",
+    "attention/out": "self_attn.out_proj",
+    "norm2": "layer_norm2",
+    "up": "mlp.fc1",
+    "down": "mlp.fc2",
 }
-_OUTER = {"tokens": Tensor("embeddings.token_embedding"), "norm": Tensor("final_layer_norm")}
+NAMES = {
+    "tokens": "embeddings.token_embedding",
+    "position": "embeddings.position_embedding.weight",
+    "norm": "final_layer_norm",
+    **nested({"block#": "encoder.layers.#"}, _BLOCK),
+}
 
 
 def load_text_encoder(folder: str | os.PathLike[str]) -> tuple[TextEncoder, Any]:
@@ -98,23 +102,23 @@ def load_text_encoder(folder: str | os.PathLike[str]) -> tuple[TextEncoder, Any]
     ids = jax.ShapeDtypeStruct((1, module.length), jnp.int32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), ids)["params"]
     weights = weights_of(folder, _WEIGHTS, sharded_first=False)
-    below = any(name.startswith(_PREFIX) for name in stored_shapes(weights))
-    prefix = _PREFIX if below else ""
+    below = any(name.startswith(PREFIX) for name in stored_shapes(weights))
+    prefix = PREFIX if below else ""
     ignore = [re.escape(f"{prefix}embeddings.position_ids")]  # 0, 1, 2 ...
-    return module, read(weights, shapes, functools.partial(naming, prefix=prefix), ignore)
+    return module, read(weights, shapes, naming(NAMES, prefix), ignore)
 
 
 def save_text_encoder(
     folder: str | os.PathLike[str], module: TextEncoder, params: Any, *, like: Like = None
 ) -> None:
-    """Writes `config.json` and the weights, so that `load_text_encoder` gives the same.
+    """Writes `config.json` and the weights, for `load_text_encoder`.
 
     Args:
-        folder: where to; it is made.
-        module: the text encoder; `dtype` and `remat` are not kept.
-        params: its parameters.
-        like: the folder that the model was read from; options of its `config.json` that change
-            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
+        folder: folder to write to; it is created.
+        module: the text encoder; `dtype` and `remat` are not stored.
+        params: parameters of the text encoder.
+        like: folder that the model was read from, whose options without effect are kept; by default
+            `folder`.
 
     Raises:
         InputError: `like` holds no such model, or a file cannot be written.
@@ -123,26 +127,4 @@ def save_text_encoder(
     sizes = {name: getattr(module, field) for name, field in _FIELDS.items()}
     fixed = {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"]}
     write_config(folder, like, _OPTIONS, fixed | sizes)
-    write(folder / _WEIGHTS, params, naming)
-
-
-def naming(path: tuple[str, ...], prefix: str = _PREFIX) -> Tensor:
-    """The stored tensor of a parameter.
-
-    Args:
-        path: of the parameter.
-        prefix: what all names begin with.
-
-    Returns:
-        Its name and kind.
-
-    Example:
-        >>> naming(("block1", "up", "kernel"))
-        Tensor(name='text_model.encoder.layers.0.mlp.fc1.weight', kind='linear')
-    """
-    if path == ("position",):
-        return Tensor(f"{prefix}embeddings.position_embedding.weight")
-    block = re.fullmatch(r"block(\d+)", path[0])
-    if not block:
-        return stored_as(prefix, _OUTER, path)
-    return stored_as(f"{prefix}encoder.layers.{int(block[1]) - 1}.", _BLOCK, path[1:])
+    write(folder / _WEIGHTS, params, naming(NAMES, PREFIX))

@@ -1,15 +1,12 @@
 """The U-Net of Stable Diffusion v1, in diffusers' layout (`UNet2DConditionModel`).
 
 A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. The layout has many later
-options, for other networks of the same class; here they may only have the value that leaves the
-network as it was in version 1.
+options, for other networks of the same class; only their values for version 1 are supported.
 
 Source of the layout: the public tensor names and shapes of Stable Diffusion v1's `unet` folder.
 """
 
-import functools
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +21,18 @@ from jaxunlearn.models.pretrained.config_json import (
     read_options,
     write_config,
 )
-from jaxunlearn.models.pretrained.tensors import Tensor, read, weights_of, write
-from jaxunlearn.models.pretrained.unet_layout import block_types, unet_tensor
+from jaxunlearn.models.pretrained.diffusers_names import block_types, unet_names
+from jaxunlearn.models.pretrained.names import naming, nested
+from jaxunlearn.models.pretrained.tensors import read, weights_of, write
 from jaxunlearn.models.text_unet import TextUNet
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_SAMPLE_SIZE = 64  # side of the latents that diffusers draws if not told otherwise
+_SAMPLE_SIZE = 64  # default side of the latents in diffusers
 _FIELDS = {
     "in_channels": "channels",
     "block_out_channels": "widths",
     "layers_per_block": "blocks",
-    "attention_head_dim": "heads",  # the number of heads, whatever its name says
+    "attention_head_dim": "heads",  # the number of heads, despite its name
     "cross_attention_dim": "context_width",
     "norm_num_groups": "groups",
 }
@@ -97,31 +95,29 @@ _OPTIONS = Options(
     },
     free=("sample_size", "upcast_attention", "addition_embed_type_num_heads"),
 )
+_MATRICES = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
+_BLOCK = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "norm3": "norm3",
+    "up": "ff.net.0.proj",
+    "down": "ff.net.2",
+    **nested({"self_attention": "attn1", "cross_attention": "attn2"}, _MATRICES),
+}
 _TRANSFORMER = {
-    "norm": Tensor("norm"),
-    "in": Tensor("proj_in", "conv"),
-    "out": Tensor("proj_out", "conv"),
-    "block/up": Tensor("transformer_blocks.0.ff.net.0.proj", "linear"),
-    "block/down": Tensor("transformer_blocks.0.ff.net.2", "linear"),
-    **{f"block/norm{i}": Tensor(f"transformer_blocks.0.norm{i}") for i in (1, 2, 3)},
-    **{
-        f"block/{ours}/{matrix}": Tensor(f"transformer_blocks.0.{stored}.{name}", "linear")
-        for ours, stored in (("self_attention", "attn1"), ("cross_attention", "attn2"))
-        for matrix, name in (
-            ("query", "to_q"),
-            ("key", "to_k"),
-            ("value", "to_v"),
-            ("out", "to_out.0"),
-        )
-    },
+    "norm": "norm",
+    "in": "proj_in",
+    "out": "proj_out",
+    **nested({"block": "transformer_blocks.0"}, _BLOCK),
 }
 _OUTER = {
-    "in": Tensor("conv_in", "conv"),
-    "condition/time1": Tensor("time_embedding.linear_1", "linear"),
-    "condition/time2": Tensor("time_embedding.linear_2", "linear"),
-    "norm": Tensor("conv_norm_out"),
-    "out": Tensor("conv_out", "conv"),
+    "in": "conv_in",
+    "condition/time1": "time_embedding.linear_1",
+    "condition/time2": "time_embedding.linear_2",
+    "norm": "conv_norm_out",
+    "out": "conv_out",
 }
+NAMES = unet_names(_OUTER, _TRANSFORMER)
 
 
 def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:
@@ -152,21 +148,21 @@ def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:
         jax.ShapeDtypeStruct((1, 1, module.context_width), jnp.float32),
     )
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    named = functools.partial(naming, levels=len(module.widths))
-    return module, read(weights_of(folder, _WEIGHTS, sharded_first=True), shapes, named)
+    names = naming(NAMES, levels=len(module.widths))
+    return module, read(weights_of(folder, _WEIGHTS, sharded_first=True), shapes, names)
 
 
 def save_text_unet(
     folder: str | os.PathLike[str], module: TextUNet, params: Any, *, like: Like = None
 ) -> None:
-    """Writes `config.json` and the weights, so that `load_text_unet` gives the same.
+    """Writes `config.json` and the weights, for `load_text_unet`.
 
     Args:
-        folder: where to; it is made.
-        module: the U-Net; `dtype` and `remat` are not kept.
-        params: its parameters.
-        like: the folder that the model was read from; options of its `config.json` that change
-            nothing here are kept. Without it, those of a `config.json` already in `folder` are.
+        folder: folder to write to; it is created.
+        module: the U-Net; `dtype` and `remat` are not stored.
+        params: parameters of the U-Net.
+        like: folder that the model was read from, whose options without effect are kept; by default
+            `folder`.
 
     Raises:
         InputError: `like` holds no such model, or a file cannot be written.
@@ -176,24 +172,7 @@ def save_text_unet(
     fixed = {"_class_name": "UNet2DConditionModel", "act_fn": "silu"}
     config = fixed | sizes | _derived(module)
     write_config(folder, like, _OPTIONS, config, otherwise={"sample_size": _SAMPLE_SIZE})
-    write(folder / _WEIGHTS, params, functools.partial(naming, levels=len(module.widths)))
-
-
-def naming(path: Sequence[str], levels: int) -> Tensor:
-    """The stored tensor of a parameter.
-
-    Args:
-        path: of the parameter.
-        levels: number of levels; the layout counts those of the way up from the smallest image.
-
-    Returns:
-        Its name and kind.
-
-    Example:
-        >>> naming(("up4_block1", "condition", "bias"), levels=4)
-        Tensor(name='up_blocks.0.resnets.0.time_emb_proj.bias', kind='plain')
-    """
-    return unet_tensor(path, levels, _OUTER, _TRANSFORMER)
+    write(folder / _WEIGHTS, params, naming(NAMES, levels=len(module.widths)))
 
 
 def _derived(module: TextUNet) -> dict[str, Any]:

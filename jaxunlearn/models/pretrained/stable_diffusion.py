@@ -2,16 +2,16 @@
 
     FOLDER/vae/  text_encoder/  unet/     config.json and weights (safetensors)
     FOLDER/tokenizer/                     vocab.json, merges.txt
-    FOLDER/scheduler/  model_index.json   what else diffusers' `StableDiffusionPipeline` wants
+    FOLDER/scheduler/  model_index.json   other files of diffusers' `StableDiffusionPipeline`
 
-Each part can also be read and written on its own: `load_autoencoder`, `load_text_encoder`,
+Each part can also be read and written alone: `load_autoencoder`, `load_text_encoder`,
 `load_text_unet`, `ClipTokenizer.load`, and the same with `save`. Noise is added as in version 1:
 
     beta_t = (sqrt(.00085) + (t / 999) (sqrt(.012) - sqrt(.00085)))^2,   t = 0 .. 999
 
-and the U-Net predicts the noise; a folder with another process is refused. How samples are drawn
-(the scheduler's class and its other options) is not looked at, but written back as it came. Safety
-checkers are left out.
+and the U-Net predicts the noise; a folder with another process is refused. The sampler (the
+scheduler's class and its other options) is not used, but written back. Safety checkers are left
+out.
 
 Source of the layout: the public files of Stable Diffusion v1.
 """
@@ -67,13 +67,9 @@ _NOISE = {
     "prediction_type": "epsilon",
 }
 _PLAIN = _NOISE | {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
-_NEEDED = (
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-)  # other values are meant where they are absent
+_NEEDED = ("beta_start", "beta_end", "beta_schedule")  # whose defaults in diffusers are others
 _SCHEDULER = "scheduler/scheduler_config.json"
-_SCHEDULERS = (  # samplers of diffusers that go by the noise above
+_SCHEDULERS = (  # samplers of diffusers for the noise above
     "DDIMScheduler",
     "DDPMScheduler",
     "DEISMultistepScheduler",
@@ -101,15 +97,15 @@ class StableDiffusion(NamedTuple):
     """The parts of a pipeline, each module with its parameters.
 
     Attributes:
-        autoencoder: images to latents and back.
-        autoencoder_params: its parameters.
-        text_encoder: token ids to hidden states.
-        text_encoder_params: its parameters.
-        unet: noisy latents, timesteps and hidden states to noise.
-        unet_params: its parameters.
-        tokenizer: prompts to token ids.
-        configs: the configurations of "vae", "text_encoder", "unet" and "scheduler" as they were
-            read; what the modules do not tell is written back from them.
+        autoencoder: map from images to latents and back.
+        autoencoder_params: parameters of the autoencoder.
+        text_encoder: map from token ids to hidden states.
+        text_encoder_params: parameters of the text encoder.
+        unet: map from noisy latents, timesteps and hidden states to noise.
+        unet_params: parameters of the U-Net.
+        tokenizer: map from prompts to token ids.
+        configs: configurations of "vae", "text_encoder", "unet" and "scheduler" as read; options
+            that are no fields of the modules are written back.
     """
 
     autoencoder: AutoencoderKL
@@ -126,14 +122,14 @@ def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
     """Reads all parts of a pipeline.
 
     Args:
-        folder: with the folders `vae`, `text_encoder`, `unet` and `tokenizer`.
+        folder: folder of `vae`, `text_encoder`, `unet` and `tokenizer`.
 
     Returns:
         The parts.
 
     Raises:
-        InputError: a file is missing or damaged, describes another network or another way of adding
-            noise, or the parts do not fit each other.
+        InputError: a file is missing or damaged, describes another network or another noise
+            process, or the parts do not fit each other.
     """
     folder = Path(folder)
     _check_index(folder / INDEX)
@@ -157,14 +153,14 @@ def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
 
 
 def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffusion) -> None:
-    """Writes all parts, so that `load_stable_diffusion` gives the same and diffusers can read it.
+    """Writes all parts, for `load_stable_diffusion` and diffusers.
 
-    What the parts do not tell (`pipeline.configs`, such as the scheduler) is written as it came; a
-    pipeline without that gets the scheduler of Stable Diffusion v1, PNDM.
+    Options in `pipeline.configs` that are no fields of the modules are written back; a pipeline
+    without a scheduler gets that of Stable Diffusion v1, PNDM.
 
     Args:
-        folder: where to; it is made.
-        pipeline: the parts; `dtype` and `remat` of the modules are not kept.
+        folder: folder to write to; it is created.
+        pipeline: the parts; `dtype` and `remat` of the modules are not stored.
 
     Raises:
         InputError: the parts do not fit each other, or a file cannot be written.
@@ -189,8 +185,8 @@ def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffus
 def _check_index(path: Path) -> None:
     if path.exists() and (found := read_json(path).get("_class_name")) != _CLASS:
         raise InputError(
-            f"{path} is of the pipeline {found!r}, but only {_CLASS!r} is supported here; give a "
-            "folder of Stable Diffusion v1."
+            f"the pipeline in {path} is {found!r}, but must be {_CLASS!r}; give a folder of Stable "
+            "Diffusion v1."
         )
 
 
@@ -198,19 +194,19 @@ def _check_noise(path: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("_class_name")
     if kind not in _SCHEDULERS:
         raise InputError(
-            f"{path} is of the scheduler {kind!r}, but must be one that adds noise as Stable "
-            "Diffusion v1 does, such as PNDMScheduler or DDIMScheduler; give a folder of version 1."
+            f"the scheduler in {path} is {kind!r}, but must be one with the noise of Stable "
+            "Diffusion v1, such as PNDMScheduler or DDIMScheduler; give a folder of version 1."
         )
     for name, only in _PLAIN.items():
         if name not in config and name in _NEEDED:
             raise InputError(
-                f"{path} does not say what {name!r} is, which diffusers takes for another than the "
-                f"{only!r} of Stable Diffusion v1; download it again."
+                f"{path} lacks the option {name!r}, whose default is not the {only!r} of Stable "
+                "Diffusion v1; download it again."
             )
         if config.get(name, only) != only:
             raise InputError(
-                f"{path} says that {name!r} is {config[name]!r}, but Stable Diffusion v1 has "
-                f"{only!r}, and no other is supported here; give a folder of version 1."
+                f"{name!r} in {path} is {config[name]!r}, but must be {only!r}, as in Stable "
+                "Diffusion v1; give a folder of version 1."
             )
 
 
@@ -218,8 +214,8 @@ def _check_fit(pipeline: StableDiffusion) -> None:
     unet, text_encoder, tokenizer = pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
     if not isinstance(tokenizer, ClipTokenizer):
         raise InputError(
-            f"the layout of Stable Diffusion has no place for a {type(tokenizer).__name__}; save "
-            "the other parts on their own."
+            f"the tokenizer is a {type(tokenizer).__name__}, but must be a ClipTokenizer in the "
+            "layout of Stable Diffusion; save the other parts alone."
         )
     latents = pipeline.autoencoder.latent_channels
     for fits, what in (
@@ -237,6 +233,6 @@ def _check_fit(pipeline: StableDiffusion) -> None:
     if tokenizer.size > text_encoder.vocabulary or tokenizer.length > text_encoder.length:
         raise InputError(
             f"the parts do not fit: the tokenizer has {tokenizer.size} ids and prompts of "
-            f"{tokenizer.length}, the text encoder takes {text_encoder.vocabulary} and "
+            f"{tokenizer.length}, the text encoder {text_encoder.vocabulary} and "
             f"{text_encoder.length}; take all from one model."
         )

@@ -1,24 +1,23 @@
 """Trees of parameters from safetensors files, and back.
 
-A *naming* takes a path in our tree of parameters to the stored tensor: its name, and its kind,
-which says in what order its axes are stored.
+A *naming* maps a path in our tree of parameters to the name of the stored tensor
+(`jaxunlearn.models.pretrained.names`). Kernels are stored with other axes:
 
-| kind   | stored         | ours           |
-| ------ | -------------- | -------------- |
-| plain  | any            | the same       |
-| linear | `[O, I]`       | `[I, O]`       |
-| conv   | `[O, I, h, w]` | `[h, w, I, O]` |
+| parameter              | stored         | ours           |
+| ---------------------- | -------------- | -------------- |
+| kernel of a dense layer | `[O, I]`       | `[I, O]`       |
+| kernel of a convolution | `[O, I, h, w]` | `[h, w, I, O]` |
 
-Every parameter must be found with the right shape, and every stored tensor must be used or named as
-one that may be left; so a file of another model cannot be mistaken for one of this. Half-precision
-and bfloat16 tensors become float32, which holds them exactly. What PyTorch's wrappers put before
-all names (`module.`, `_orig_mod.`) is dropped.
+Every parameter must have a stored tensor of the right shape, and every stored tensor must have a
+parameter or be ignored by name; so the file of another model is refused. Half-precision and
+bfloat16 tensors become float32, which holds them exactly. The prefixes of PyTorch's wrappers
+(`module.`, `_orig_mod.`) are dropped.
 """
 
 import contextlib
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,32 +29,18 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxunlearn.files import is_first, replacing, unwritable
 from jaxunlearn.models.pretrained.layouts import remedy
+from jaxunlearn.models.pretrained.names import Naming
 from jaxunlearn.models.pretrained.published import PICKLES, conversion, read_json, readable
 from jaxunlearn.types import InputError
 
-_AXES = {"linear": (1, 0), "conv": (2, 3, 1, 0)}  # of the stored tensor, in the order of ours
+_KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}  # our axes in stored order, by rank
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_WRAPPERS = ("module.", "_orig_mod.")  # of data parallelism and of compilation, in PyTorch
-_STEMS = {  # of files of weights in one folder, by the one that is written
+_WRAPPERS = ("module.", "_orig_mod.")  # of data parallelism and compilation in PyTorch
+_STEMS = {  # names of other files of the same weights, by the written one
     "diffusion_pytorch_model": "diffusion_(pytorch|flax)_model",
     "model": "(pytorch_|flax_|tf_)?model",
 }
 _VARIANT = r"(\.(fp16|bf16|fp32|ema|non_ema))?"
-
-
-class Tensor(NamedTuple):
-    """A stored tensor.
-
-    Attributes:
-        name: what the file calls it.
-        kind: "plain", "linear" or "conv": the order of its axes.
-    """
-
-    name: str
-    kind: str = "plain"
-
-
-Naming = Callable[[tuple[str, ...]], Tensor]
 
 
 def read(
@@ -66,27 +51,27 @@ def read(
     Args:
         path: a safetensors file; an index of several (`*.safetensors.index.json`); or a folder that
             holds one of either.
-        shapes: nested dictionaries with leaves that have a shape, as `jax.eval_shape` gives them.
-        naming: takes each path in `shapes` to its stored tensor, no two to the same.
-        ignore: regular expressions; stored tensors whose whole name matches one may be left unused.
+        shapes: nested dictionaries of leaves with a shape, from `jax.eval_shape`.
+        naming: name of the stored tensor of each path in `shapes`, all different.
+        ignore: regular expressions for whole names of stored tensors that may be unused.
 
     Returns:
         Nested dictionaries like `shapes`, of float32 arrays.
 
     Raises:
-        InputError: a file is missing or damaged; a tensor is missing, unknown, of another shape or
-            not of floating-point numbers of at most 32 bits.
+        InputError: a file is missing or damaged; a tensor is missing, unknown, of another shape, or
+            of another type than floating point of at most 32 bits.
 
     Example:
         >>> import jax, tempfile
         >>> def naming(path):
-        ...     return Tensor(".".join(path) + ".weight", "linear")
-        >>> shapes = {"dense": jax.ShapeDtypeStruct((3, 2), "float32")}
+        ...     return "dense.weight"
+        >>> shapes = {"dense": {"kernel": jax.ShapeDtypeStruct((3, 2), "float32")}}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "model.safetensors"
         ...     safetensors.numpy.save_file({"dense.weight": np.ones((2, 3), np.float16)}, file)
         ...     tree = read(folder, shapes, naming)
-        >>> tree["dense"].shape, tree["dense"].dtype
+        >>> tree["dense"]["kernel"].shape, tree["dense"]["kernel"].dtype
         ((3, 2), dtype('float32'))
     """
     path = Path(path)
@@ -97,22 +82,21 @@ def read(
         missing = [name for name in wanted if name not in found]
         if missing:
             raise InputError(
-                f"{path} has no tensor {missing[0]!r}{_others(missing)} that this model needs; "
+                f"{path} lacks the tensor {missing[0]!r}{_others(missing)} of this model; "
                 f"{remedy(found)}"
             )
-        may_be_left = [re.compile(expression) for expression in ignore]
         unknown = [
             name
             for name in sorted(found.keys() - wanted.keys())
-            if not any(expression.fullmatch(name) for expression in may_be_left)
+            if not any(re.fullmatch(expression, name) for expression in ignore)
         ]
         if unknown:
             raise InputError(
-                f"{found[unknown[0]].path} holds the tensor {unknown[0]!r}{_others(unknown)} that "
-                f"this model has no place for; {remedy(unknown)}"
+                f"{found[unknown[0]].path} holds the tensor {unknown[0]!r}{_others(unknown)}, "
+                f"which this model does not have; {remedy(unknown)}"
             )
-        for name, (place, kind, leaf) in wanted.items():
-            leaves[place] = _read_one(found[name], kind, leaf.shape)
+        for name, (place, leaf) in wanted.items():
+            leaves[place] = _read_one(found[name], place, leaf.shape)
     return unflatten_dict(leaves)
 
 
@@ -124,25 +108,25 @@ def write(
 ) -> None:
     """Writes a tree of parameters as one safetensors file, whole or not at all.
 
-    What `read` reads with the same naming is the same to the last bit. Other files of weights of
-    the same layout in the folder (shards and their index, half-precision copies, pickles) hold the
-    model as it was, and some libraries prefer them: they are deleted.
+    `read` with the same naming returns the same bits. Other files of the same weights in the folder
+    (shards and their index, half-precision copies, pickles) hold the earlier model, and some
+    libraries prefer them: they are deleted.
 
     Args:
-        path: the file; its folder is made.
-        tree: nested dictionaries of arrays; they are kept in float32.
+        path: the file; its folder is created.
+        tree: nested dictionaries of arrays, stored in float32.
         naming: as in `read`.
-        metadata: what `stored_metadata` should find.
+        metadata: texts by name, for `stored_metadata`.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
 
     Example:
         >>> import tempfile
-        >>> tree = {"dense": np.ones((3, 2), np.float32)}
+        >>> tree = {"dense": {"kernel": np.ones((3, 2), np.float32)}}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "model.safetensors"
-        ...     write(file, tree, lambda path: Tensor("dense.weight", "linear"))
+        ...     write(file, tree, lambda path: "dense.weight")
         ...     safetensors.numpy.load_file(file)["dense.weight"].shape
         (2, 3)
     """
@@ -150,15 +134,15 @@ def write(
     if not is_first():
         return
     stored = {}
-    for name, (_, kind, leaf) in _by_name(flatten_dict(tree), naming).items():
+    for name, (place, leaf) in _by_name(flatten_dict(tree), naming).items():
         ours = np.asarray(leaf, np.float32)
-        stored[name] = np.ascontiguousarray(ours.transpose(_stored_axes(kind, ours.ndim)))
-    # Other libraries refuse a file that does not say whose order of axes it keeps.
+        stored[name] = np.ascontiguousarray(ours.transpose(_stored_axes(place, ours.ndim)))
+    # Other libraries refuse a file without the order of its axes.
     header = {"format": "pt", **(metadata or {})}
     with replacing(path) as file:
         try:
             safetensors.numpy.save_file(stored, file, metadata=header)
-        except safetensors.SafetensorError as error:  # how it reports what the disk does not take
+        except safetensors.SafetensorError as error:  # how it reports a full disk
             raise OSError(str(error)) from error
     for other in _other_weights(path):
         try:
@@ -168,13 +152,13 @@ def write(
 
 
 def stored_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
-    """The shape of each stored tensor, by its name: enough to tell the size of a model.
+    """The shape of each stored tensor by its name, which gives the size of a model.
 
     Args:
         path: as in `read`.
 
     Returns:
-        Shapes as they are stored.
+        Shapes, with the stored axes.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -193,13 +177,13 @@ def stored_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
 
 
 def stored_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What `write` was told to keep beside the tensors.
+    """The texts that `write` stored beside the tensors.
 
     Args:
         path: as in `read`.
 
     Returns:
-        Texts by name; those of all files where there are several.
+        Texts by name, of all files.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -212,16 +196,16 @@ def stored_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def stored_shape(
     path: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]], name: str, rank: int
 ) -> tuple[int, ...]:
-    """The shape of one stored tensor, which tells a size of the model.
+    """The shape of one stored tensor, which gives a size of the model.
 
     Args:
-        path: where `shapes` were found.
-        shapes: what `stored_shapes` found.
-        name: of the tensor.
-        rank: how many axes it has in this family of models.
+        path: path of the weights, for errors.
+        shapes: result of `stored_shapes`.
+        name: name of the tensor.
+        rank: number of its axes in this family of models.
 
     Returns:
-        Its shape, without zeros.
+        The shape, without zeros.
 
     Raises:
         InputError: the tensor is missing, empty or of another rank.
@@ -242,18 +226,18 @@ def stored_shape(
 
 
 def weights_of(folder: Path, name: str, *, sharded_first: bool) -> Path:
-    """The file that the library of a layout would read in a folder, or the only one that is there.
+    """The file that the library of a layout reads in a folder, or else the only one.
 
     Args:
-        folder: may hold several files of the same weights, such as a half-precision one.
-        name: of the file of all weights in full precision.
-        sharded_first: the library prefers an index of several files; it is else the second choice.
+        folder: folder of one or several files of the same weights.
+        name: name of the file of all weights in full precision.
+        sharded_first: whether the library prefers an index of several files to that file.
 
     Returns:
         The file or index.
 
     Raises:
-        InputError: there is none, or there are several with other names.
+        InputError: there is none, or several with other names.
     """
     index = f"{name}.index.json"
     stem = name.removesuffix(".safetensors")
@@ -265,39 +249,37 @@ def weights_of(folder: Path, name: str, *, sharded_first: bool) -> Path:
 
 class _Stored(NamedTuple):
     path: Path
-    handle: Any  # what `safetensors.safe_open` gives
-    key: str  # the name in the file
+    handle: Any  # from `safetensors.safe_open`
+    key: str  # name in the file
 
     def entry(self) -> Any:
         return self.handle.get_slice(self.key)
 
 
 def _by_name(leaves: Mapping[tuple[str, ...], Any], naming: Naming) -> dict[str, Any]:
-    """`(path, kind, leaf)` of each leaf, by the name of its stored tensor."""
+    """`(path, leaf)` of each leaf, by the name of its stored tensor."""
     by_name: dict[str, Any] = {}
     for path, leaf in leaves.items():
-        name, kind = naming(path)
+        name = naming(path)
         assert name not in by_name, f"{path} and {by_name[name][0]} are both named {name!r}"
-        by_name[name] = (path, kind, leaf)
+        by_name[name] = (path, leaf)
     return by_name
 
 
-def _stored_axes(kind: str, rank: int) -> tuple[int, ...]:
-    """The axes of ours, in the order in which they are stored."""
-    axes = tuple(range(rank)) if kind == "plain" else _AXES[kind]
-    assert len(axes) == rank, f"a tensor of kind {kind!r} has {len(axes)} axes, not {rank}"
-    return tuple(axes.index(axis) for axis in range(rank))
+def _stored_axes(place: tuple[str, ...], rank: int) -> tuple[int, ...]:
+    """Our axes, in the order in which they are stored."""
+    return _KERNEL_AXES[rank] if place[-1] == "kernel" else tuple(range(rank))
 
 
-def _read_one(stored: _Stored, kind: str, shape: tuple[int, ...]) -> Any:
+def _read_one(stored: _Stored, place: tuple[str, ...], shape: tuple[int, ...]) -> Any:
     path, handle, name = stored
-    stored_axes = _stored_axes(kind, len(shape))
+    stored_axes = _stored_axes(place, len(shape))
     wanted = [shape[axis] for axis in stored_axes]
     entry = stored.entry()
     if entry.get_shape() != wanted:
         raise InputError(
-            f"the tensor {name!r} in {path} has shape {entry.get_shape()}, but this model "
-            f"needs {wanted}; give the file of a model of the same size."
+            f"the tensor {name!r} in {path} has shape {entry.get_shape()}, but must have {wanted} "
+            "for this model; give the file of a model of the same size."
         )
     if entry.get_dtype() not in _DTYPES:
         raise InputError(
@@ -313,7 +295,7 @@ def _others(names: Sequence[str]) -> str:
 
 
 def _open(path: Path, stack: contextlib.ExitStack) -> dict[str, _Stored]:
-    """Where each tensor is, by its name without what wrappers put before all names."""
+    """The place of each tensor, by its name without the prefix of a wrapper."""
     if path.is_dir():
         path = _only_file(path, "give the path of the file itself.")
     stored = _open_index(path, stack) if path.suffix == ".json" else _open_file(path, stack)
@@ -322,7 +304,7 @@ def _open(path: Path, stack: contextlib.ExitStack) -> dict[str, _Stored]:
 
 
 def _other_weights(path: Path) -> list[Path]:
-    """The files beside this one that other libraries might read in its place."""
+    """Files beside this one that other libraries might read in its place."""
     stem = _STEMS.get(path.stem, re.escape(path.stem))
     weights = rf"{stem}{_VARIANT}(-\d+-of-\d+)?{_VARIANT}\.(safetensors|bin|pth|msgpack|h5)"
     index = rf"({_VARIANT}\.index{_VARIANT}\.json)?"
@@ -334,7 +316,7 @@ def _other_weights(path: Path) -> list[Path]:
 
 
 def _wrapper(names: Collection[str]) -> str:
-    """What all names begin with, of `_WRAPPERS`."""
+    """The prefix of `_WRAPPERS` that all names have."""
     prefix = ""
     while names and (
         longer := [
@@ -348,7 +330,7 @@ def _wrapper(names: Collection[str]) -> str:
 
 
 def _only_file(folder: Path, remedy: str) -> Path:
-    """The index in a folder or, where there is none, the safetensors file."""
+    """The index in a folder or, if there is none, the safetensors file."""
     names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
     indices = [name for name in names if re.search(r"\.safetensors.*\.index.*\.json$", name)]
     files = indices or [name for name in names if name.endswith(".safetensors")]
@@ -365,8 +347,8 @@ def _only_file(folder: Path, remedy: str) -> Path:
     if not files:
         remedy = "download it, or check the path."
     raise InputError(
-        f"{folder} must hold one safetensors file or index, but holds "
-        f"{', '.join(files) or 'none'}; {remedy}"
+        f"{folder} holds {', '.join(files) or 'no safetensors file'}, but must hold one "
+        f"safetensors file or index; {remedy}"
     )
 
 
@@ -394,7 +376,7 @@ def _open_index(path: Path, stack: contextlib.ExitStack) -> dict[str, _Stored]:
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    """The name of the file, in the folder of the index, that holds each tensor."""
+    """The name of the file of each tensor."""
     parts = read_json(path).get("weight_map")
     if not isinstance(parts, dict) or not parts:
         raise InputError(
@@ -407,7 +389,7 @@ def _read_index(path: Path) -> dict[str, str]:
             or Path(part).name != part
         ):
             raise InputError(
-                f"{path} lists {part!r} for the tensor {name!r}, but it must be a safetensors file "
-                "of the same folder; download it again, or the index of the safetensors files."
+                f"the file of the tensor {name!r} in {path} is {part!r}, but must be a safetensors "
+                "file of the same folder; download the index of the safetensors files."
             )
     return parts

@@ -1,12 +1,12 @@
-"""timm's `config.json`: which architecture the weights beside it are of, and its options.
+"""timm's `config.json`: the architecture of the weights beside it, and its options.
 
     {"architecture": "resnet18", "num_classes": 10, "num_features": 512, "global_pool": "avg",
      "model_args": {"layers": [2, 2, 2, 2]}, "pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}
 
-The sizes of a model are read off its tensors, so an option is accepted only if it says what the
-tensors say; any other option would change what the network computes without changing a tensor.
-What it tells of the data (`pretrained_cfg`: size, mean and standard deviation of the images; the
-names of the classes) is for those who prepare them: not looked at, but written back.
+The tensors tell the sizes of a model, so an option is accepted only if it agrees with them; any
+other option would change the computation without changing a tensor. The description of the data
+(`pretrained_cfg`: size, mean and standard deviation of the images; the names of the classes) is
+not used, but written back.
 
 Source of the layout: the files that timm itself writes (`timm.models.save_for_hf`).
 """
@@ -28,11 +28,11 @@ _DATA, _LABELS = "pretrained_cfg", ("label_names", "label_descriptions")
 _OF_DATA = (_DATA, *_LABELS)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_timm_config(folder: Path) -> dict[str, Any]:
     """Reads the configuration in a folder.
 
     Args:
-        folder: where it may be; a path of something else has none.
+        folder: folder of the configuration; another path has none.
 
     Returns:
         `{"architecture": ..., "model_args": {...}, ...}`, or an empty dictionary without one.
@@ -46,42 +46,42 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "model_type" in config:
         raise InputError(
             f"{folder / NAME} is transformers' (of the model type {config['model_type']!r}), but "
-            "must be timm's; give timm's folder of this network: its tensors have other names."
+            "must be timm's; give timm's folder of this network, as its tensors have other names."
         )
     named = isinstance(config.get("architecture"), str)
     if not named or not isinstance(config.setdefault("model_args", {}), dict):
         raise InputError(
-            f"{folder / NAME} is not timm's: it must name the 'architecture', and 'model_args' "
-            "must hold its options; give the safetensors file alone if this is another's."
+            f"{folder / NAME} is not timm's, which has the name of the 'architecture' and its "
+            "options in 'model_args'; give the safetensors file alone if this is another's."
         )
     return config
 
 
-def check_config(
+def check_timm_config(
     folder: Path, config: Mapping[str, Any], architectures: str, options: Mapping[str, Any]
 ) -> None:
-    """Compares what `read_config` found with what the tensors say.
+    """Compares a configuration with the tensors.
 
     Args:
-        folder: where it was found.
-        config: what was found; an empty dictionary is fine.
-        architectures: regular expression of the names that are supported.
-        options: the values, as the tensors and the module have them; no others are supported.
+        folder: folder of the configuration, for errors.
+        config: result of `read_timm_config`, which may be empty.
+        architectures: regular expression of the supported names.
+        options: values of the tensors and the module; no others are supported.
 
     Raises:
-        InputError: another architecture, an option that is not supported, or another value.
+        InputError: another architecture, an unsupported option, or another value.
 
     Example:
         >>> options = {"layers": [2, 2, 2, 2]}
         >>> config = {"architecture": "resnet18", "model_args": {"layers": [2, 2, 2, 2]}}
-        >>> check_config(Path("folder"), config, "resnet.*", options)
+        >>> check_timm_config(Path("folder"), config, "resnet.*", options)
     """
     if not config:
         return
     if not re.fullmatch(architectures, config["architecture"]):
         raise InputError(
-            f"{folder / NAME} is of the architecture {config['architecture']!r}, which is not "
-            f"supported here; supported is {architectures}."
+            f"the architecture in {folder / NAME} is {config['architecture']!r}, but must be "
+            f"{architectures}."
         )
     outer = {k: v for k, v in config.items() if k not in ("architecture", "model_args", *_OF_DATA)}
     for name, value in [*outer.items(), *config["model_args"].items()]:
@@ -92,12 +92,12 @@ def check_config(
             )
         if value != options[name]:
             raise InputError(
-                f"{folder / NAME} says that {name!r} is {value!r}, but it can only be "
-                f"{options[name]!r} with these tensors; download both files again."
+                f"{name!r} in {folder / NAME} is {value!r}, but must be {options[name]!r} with "
+                "these tensors; download both files again."
             )
 
 
-def write_config(
+def write_timm_config(
     folder: Path,
     like: str | os.PathLike[str] | None,
     architectures: str,
@@ -108,19 +108,19 @@ def write_config(
     """Writes a configuration from which timm makes the same network.
 
     Args:
-        folder: where to; it is made.
-        like: the folder of the configuration that the network was read with; None stands for the
-            one that is in `folder` already, if it is timm's.
-        architectures: regular expression of the names that are supported.
-        otherwise: a name that timm knows, where none was read; the options hold what differs.
-        options: as in `check_config`.
-        data: what the network tells of the data, for `pretrained_cfg`.
+        folder: folder to write to; it is created.
+        like: folder of the configuration that the network was read with; None means the one in
+            `folder`, if it is timm's.
+        architectures: regular expression of the supported names.
+        otherwise: default name of the architecture; the options hold all differences.
+        options: as in `check_timm_config`.
+        data: properties of the data that the network fixes, for `pretrained_cfg`.
 
     Raises:
-        InputError: `like` has no configuration of timm's, or the file cannot be written.
+        InputError: `like` has no configuration of timm, or the file cannot be written.
     """
     try:
-        kept = read_config(folder if like is None else Path(like))
+        kept = read_timm_config(folder if like is None else Path(like))
     except InputError:
         if like is not None:
             raise

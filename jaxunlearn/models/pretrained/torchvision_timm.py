@@ -1,20 +1,19 @@
 """Published image classifiers: ResNets in torchvision's and timm's layout, ViTs in timm's.
 
-Both layouts are one safetensors file; timm puts a `config.json` beside it. The sizes of a model are
-read off its tensors. What these cannot tell follows the published models:
+Both layouts are one safetensors file; timm puts a `config.json` beside it. The tensors tell the
+sizes of a model; other properties are those of the published models:
 
-- a 7x7 stem has stride 2 and max-pooling, a 3x3 stem (as for CIFAR) stride 1; whether it pools is
-  written by `save_resnet`, and must be given for files of others; stages have strides 1, 2, 2, 2;
+- a 7x7 stem has stride 2 and max-pooling, a 3x3 stem (as for CIFAR) has stride 1; `save_resnet`
+  stores whether it pools, and for other files it is an argument; stages have strides 1, 2, 2, 2;
 - a ViT's heads are 64 channels wide up to a width of 1024, unless `config.json` gives `num_heads`.
 
-ResNets for CIFAR whose last layer is called `linear`, and their shortcuts `shortcut`, are read too;
-they have no max-pooling.
+ResNets for CIFAR with the names `linear` for the last layer and `shortcut` for shortcuts are read
+too; they have no max-pooling.
 
 Source of the layouts: the public tensor names and shapes of torchvision's `resnet18`, `resnet34`
 and `resnet50`, and of timm's models of the same names and `vit_*_patch*`.
 """
 
-import functools
 import math
 import os
 import re
@@ -25,8 +24,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.models.pretrained.names import Naming, naming
 from jaxunlearn.models.pretrained.tensors import (
-    Tensor,
     read,
     stored_metadata,
     stored_shape,
@@ -34,7 +33,12 @@ from jaxunlearn.models.pretrained.tensors import (
     weights_of,
     write,
 )
-from jaxunlearn.models.pretrained.timm_config import NAME, check_config, read_config, write_config
+from jaxunlearn.models.pretrained.timm_config import (
+    NAME,
+    check_timm_config,
+    read_timm_config,
+    write_timm_config,
+)
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.vit import ViT
 from jaxunlearn.types import InputError
@@ -43,27 +47,21 @@ _FILE = "model.safetensors"
 _RESNETS = {"basic": r"resnet(18|34)", "bottleneck": r"resnet(26|50|101|152|200)"}
 _VITS = r"(vit|deit)_(tiny|small|base|large)_patch\d+_\d+"
 _STEMS = [(7, 2, True), (3, 1, False), (3, 1, True)]  # (size, stride, pool)
-_WIDEST = 1024  # of the published ViTs with heads of 64
+_WIDEST = 1024  # published ViT with heads of 64
 _HEAD, _SHORTCUT = "fc", "downsample"
-_STEM_POOL = "stem_pool"  # kept beside the tensors
-_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_VIT_PLACES = {
-    ("patches", "kernel"): Tensor("patch_embed.proj.weight", "conv"),
-    ("patches", "bias"): Tensor("patch_embed.proj.bias"),
-    ("cls",): Tensor("cls_token"),
-    ("position",): Tensor("pos_embed"),
-    ("norm", "scale"): Tensor("norm.weight"),
-    ("norm", "bias"): Tensor("norm.bias"),
-    ("head", "linear", "kernel"): Tensor("head.weight", "linear"),
-    ("head", "linear", "bias"): Tensor("head.bias"),
-}
-_VIT_BLOCK = {
-    ("norm1",): "norm1",
-    ("attention", "qkv"): "attn.qkv",
-    ("attention", "out"): "attn.proj",
-    ("norm2",): "norm2",
-    ("feed_forward", "up"): "mlp.fc1",
-    ("feed_forward", "down"): "mlp.fc2",
+_STEM_POOL = "stem_pool"  # stored beside the tensors
+_VIT_NAMES = {
+    "patches": "patch_embed.proj",
+    "cls": "cls_token",
+    "position": "pos_embed",
+    "norm": "norm",
+    "head/linear": "head",
+    "block#/norm1": "blocks.#.norm1",
+    "block#/attention/qkv": "blocks.#.attn.qkv",
+    "block#/attention/out": "blocks.#.attn.proj",
+    "block#/norm2": "blocks.#.norm2",
+    "block#/feed_forward/up": "blocks.#.mlp.fc1",
+    "block#/feed_forward/down": "blocks.#.mlp.fc2",
 }
 
 
@@ -73,8 +71,8 @@ def load_resnet(
     """Reads a ResNet of basic or bottleneck blocks, such as ResNet-18, -34 and -50.
 
     Args:
-        path: a safetensors file, or a folder with one and perhaps timm's `config.json`.
-        stem_pool: whether max-pooling follows a 3x3 stem; needed where the file does not tell it.
+        path: a safetensors file, or a folder with one and optionally timm's `config.json`.
+        stem_pool: whether max-pooling follows a 3x3 stem; needed if the file does not tell it.
 
     Returns:
         `(module, params, model_state)`; the model state holds BatchNorm's running statistics.
@@ -94,7 +92,7 @@ def load_resnet(
         (True, ['batch_stats'])
     """
     path = Path(path)
-    config, weights = read_config(path), _weights(path)
+    config, weights = read_timm_config(path), _weights(path)
     shapes = stored_shapes(weights)
     width, channels, size, _ = stored_shape(path, shapes, "conv1.weight", 4)
     if size not in (3, 7):
@@ -121,8 +119,8 @@ def load_resnet(
         stem_size=size,
         stem_pool=stem_pool,
     )
-    check_config(path, config, _RESNETS[module.block], _resnet_options(module, channels))
-    named = functools.partial(_name_resnet, head=head, shortcut=shortcut)
+    check_timm_config(path, config, _RESNETS[module.block], _resnet_options(module, channels))
+    named = _resnet_names(head, shortcut)
     variables = read(
         weights, _wanted(module, 32, channels), named, ignore=[r".*\.num_batches_tracked"]
     )
@@ -137,22 +135,22 @@ def save_resnet(
     *,
     like: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Writes `model.safetensors` and timm's `config.json`, so that `load_resnet` gives the same.
+    """Writes `model.safetensors` and timm's `config.json`, for `load_resnet`.
 
-    timm makes no network with a 3x3 stem without a second and a third one, so such a network gets
-    no `config.json`; torchvision's ResNet with another `conv1` (and `maxpool`) takes the weights.
+    A network with a 3x3 stem gets no `config.json`, as timm has none with a single such layer;
+    torchvision's ResNet with another `conv1` (and `maxpool`) takes the weights.
 
     Args:
-        folder: where to; it is made.
+        folder: folder to write to; it is created.
         module: a ResNet with BatchNorm and a published stem and strides.
-        params: its parameters.
-        model_state: its running statistics, in "batch_stats".
-        like: the folder that the network was read from; what timm's `config.json` there tells of
-            the data (`pretrained_cfg`, `label_names`) and the name of the architecture are kept.
-            Without it, those of a `config.json` already in `folder` are.
+        params: parameters of the network.
+        model_state: running statistics of the network, in "batch_stats".
+        like: folder that the network was read from, whose name of the architecture and description
+            of the data (`pretrained_cfg`, `label_names`) in `config.json` are kept; by default
+            `folder`.
 
     Raises:
-        InputError: the layout cannot say what the network does, or a file cannot be written.
+        InputError: the layout does not support the network, or a file cannot be written.
     """
     stem = (module.stem_size, module.stem_stride, module.stem_pool)
     for field, value, allowed in (
@@ -162,16 +160,16 @@ def save_resnet(
     ):
         if value not in allowed:
             raise InputError(
-                f"ResNet.{field} is {value!r}, which the published layout has no place for; it "
-                f"can be {' or '.join(map(repr, allowed))}."
+                f"ResNet.{field} is {value!r}, but must be {' or '.join(map(repr, allowed))} in "
+                "the published layout."
             )
     folder = Path(folder)
     if module.stem_size == 7:
         options = _resnet_options(module, params["stem_conv"]["kernel"].shape[2])
         otherwise = "resnet18" if module.block == "basic" else "resnet50"
-        write_config(folder, like, _RESNETS[module.block], otherwise, options)
+        write_timm_config(folder, like, _RESNETS[module.block], otherwise, options)
     variables = {"params": params, "batch_stats": model_state["batch_stats"]}
-    write(folder / _FILE, variables, _name_resnet, {_STEM_POOL: str(module.stem_pool)})
+    write(folder / _FILE, variables, _resnet_names(), {_STEM_POOL: str(module.stem_pool)})
     if module.stem_size != 7:
         (folder / NAME).unlink(missing_ok=True)  # of another network
 
@@ -180,9 +178,8 @@ def load_vit(path: str | os.PathLike[str], *, heads: int | None = None) -> tuple
     """Reads a ViT that classifies by its class token, such as ViT-Ti, -S, -B and -L.
 
     Args:
-        path: a safetensors file, or a folder with one and perhaps timm's `config.json`.
-        heads: how many attention heads there are, where neither `config.json` tells it nor the
-            published models do.
+        path: a safetensors file, or a folder with one and optionally timm's `config.json`.
+        heads: number of attention heads, if neither `config.json` nor the published models tell it.
 
     Returns:
         `(module, params)`. The positions fix the size of the images: square, with
@@ -202,15 +199,15 @@ def load_vit(path: str | os.PathLike[str], *, heads: int | None = None) -> tuple
         True
     """
     path = Path(path)
-    config, weights = read_config(path), _weights(path)
+    config, weights = read_timm_config(path), _weights(path)
     shapes = stored_shapes(weights)
     width, channels, patch_size, _ = stored_shape(path, shapes, "patch_embed.proj.weight", 4)
     tokens = stored_shape(path, shapes, "pos_embed", 3)[1]
     cells = math.isqrt(tokens - 1)
     if cells**2 != tokens - 1 or not cells:
         raise InputError(
-            f"the positions in {path} are {tokens}, but must be one for the class token and those "
-            "of a square of patches; give the file of such a network."
+            f"the positions in {path} are {tokens}, but must be one for the class token and a "
+            "square of patches; give the file of such a network."
         )
     module = ViT(
         num_classes=_num_classes(path, shapes, "head"),
@@ -221,8 +218,8 @@ def load_vit(path: str | os.PathLike[str], *, heads: int | None = None) -> tuple
         mlp_ratio=stored_shape(path, shapes, "blocks.0.mlp.fc1.weight", 2)[0] / width,
     )
     side = cells * patch_size
-    check_config(path, config, _VITS, _vit_options(module, side, channels))
-    return module, read(weights, _wanted(module, side, channels)["params"], _name_vit)
+    check_timm_config(path, config, _VITS, _vit_options(module, side, channels))
+    return module, read(weights, _wanted(module, side, channels)["params"], naming(_VIT_NAMES))
 
 
 def save_vit(
@@ -232,29 +229,29 @@ def save_vit(
     *,
     like: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Writes `model.safetensors` and timm's `config.json`, so that `load_vit` gives the same.
+    """Writes `model.safetensors` and timm's `config.json`, for `load_vit`.
 
     Args:
-        folder: where to; it is made.
+        folder: folder to write to; it is created.
         module: a ViT with a class token, for square images.
-        params: its parameters.
+        params: parameters of the network.
         like: as in `save_resnet`.
 
     Raises:
-        InputError: the layout cannot say what the network does, or a file cannot be written.
+        InputError: the layout does not support the network, or a file cannot be written.
     """
     cells = math.isqrt(params["position"].shape[1] - 1)
     if module.pooling != "cls" or cells**2 != params["position"].shape[1] - 1:
         raise InputError(
-            f"a ViT with pooling {module.pooling!r} and {params['position'].shape[1]} positions "
-            "has no place in the published layout; it takes pooling 'cls' and square images."
+            f"the ViT has pooling {module.pooling!r} and {params['position'].shape[1]} positions, "
+            "but must have pooling 'cls' and square images in the published layout."
         )
     side, channels = cells * module.patch_size, params["patches"]["kernel"].shape[2]
-    # Any published name will do: the options hold all that may differ from it.
+    # Any published name will do: the options hold all differences.
     options = _vit_options(module, side, channels)
     size = {"input_size": [channels, side, side]}
-    write_config(Path(folder), like, _VITS, "vit_base_patch16_224", options, size)
-    write(Path(folder) / _FILE, params, _name_vit)
+    write_timm_config(Path(folder), like, _VITS, "vit_base_patch16_224", options, size)
+    write(Path(folder) / _FILE, params, naming(_VIT_NAMES))
 
 
 def _weights(path: Path) -> Path:
@@ -266,21 +263,21 @@ def _num_classes(path: Path, shapes: dict[str, tuple[int, ...]], head: str) -> i
         inside = sorted(name for name in shapes if re.match(rf"{head}\.\d", name))
         has = f"has a head of several layers ({inside[0]!r} ...)" if inside else "has no head"
         raise InputError(
-            f"the network in {path} {has}, but must have the one layer {head!r} with an output for "
+            f"the network in {path} {has}, but must have one layer {head!r} with an output for "
             "each class; save the network with such a head, trained or not."
         )
     return stored_shape(path, shapes, f"{head}.weight", 2)[0]
 
 
 def _stem_pool(weights: Path, size: int, other_names: bool) -> bool:
-    """Whether max-pooling follows the stem, where it was not given."""
+    """Whether max-pooling follows the stem, if it was not given."""
     kept = stored_metadata(weights).get(_STEM_POOL)
     if kept is not None or other_names:
         return kept == "True"
     if size == 3:
         raise InputError(
-            f"the stem of the ResNet in {weights} is 3x3, and the file does not tell whether "
-            "max-pooling follows; give stem_pool=False (as is usual for CIFAR) or stem_pool=True."
+            f"the stem of the ResNet in {weights} is 3x3, with or without max-pooling; give "
+            "stem_pool=False (as usual for CIFAR) or stem_pool=True."
         )
     return True
 
@@ -289,45 +286,29 @@ def _heads(path: Path, config: dict[str, Any], width: int) -> Any:
     heads = config.get("model_args", {}).get("num_heads")
     if heads is None and (width % 64 or width > _WIDEST):
         raise InputError(
-            f"the tokens of the ViT in {path} have {width} channels, which do not tell how many "
-            f"heads (they are 64 wide in ViTs of up to {_WIDEST}); give heads=, or a folder whose "
+            f"the tokens of the ViT in {path} have {width} channels, which do not tell the number "
+            f"of heads (64 wide in ViTs of up to {_WIDEST}); give heads=, or a folder whose "
             "config.json holds 'num_heads' in its 'model_args'."
         )
     return width // 64 if heads is None else heads
 
 
-def _name_resnet(path: tuple[str, ...], head: str = _HEAD, shortcut: str = _SHORTCUT) -> Tensor:
-    """Such as `("params", "stage2_block1", "norm1", "batch", "scale")` -> `layer2.0.bn1.weight`."""
-    _, *modules, leaf = path
-    if modules == ["head", "linear"]:
-        return Tensor(f"{head}.weight", "linear") if leaf == "kernel" else Tensor(f"{head}.bias")
-    stage = re.fullmatch(r"stage(\d+)_block(\d+)", modules[0])
-    prefix = f"layer{stage[1]}.{int(stage[2]) - 1}." if stage else ""
-    layer = modules[1] if stage else modules[0]
-    stored = {
-        "stem_conv": "conv1",
-        "stem_norm": "bn1",
-        "shortcut_conv": f"{shortcut}.0",
-        "shortcut_norm": f"{shortcut}.1",
-    }.get(layer, layer.replace("norm", "bn"))
-    if leaf == "kernel":
-        return Tensor(f"{prefix}{stored}.weight", "conv")
-    return Tensor(f"{prefix}{stored}.{_NORM[leaf]}")
-
-
-def _name_vit(path: tuple[str, ...]) -> Tensor:
-    """Such as `("block1", "attention", "qkv", "kernel")` -> `blocks.0.attn.qkv.weight`."""
-    block = re.fullmatch(r"block(\d+)", path[0])
-    if not block:
-        return _VIT_PLACES[path]
-    stored = f"blocks.{int(block[1]) - 1}.{_VIT_BLOCK[path[1:-1]]}"
-    if path[-1] == "kernel":
-        return Tensor(f"{stored}.weight", "linear")
-    return Tensor(f"{stored}.{_NORM[path[-1]]}")
+def _resnet_names(head: str = _HEAD, shortcut: str = _SHORTCUT) -> Naming:
+    return naming(
+        {
+            "stem_conv": "conv1",
+            "stem_norm/batch": "bn1",
+            "stage#_block#/conv#": "layer@.#.conv@",
+            "stage#_block#/norm#/batch": "layer@.#.bn@",
+            "stage#_block#/shortcut_conv": f"layer@.#.{shortcut}.0",
+            "stage#_block#/shortcut_norm/batch": f"layer@.#.{shortcut}.1",
+            "head/linear": head,
+        }
+    )
 
 
 def _resnet_options(module: ResNet, channels: int) -> dict[str, Any]:
-    """What timm's configuration may say of a ResNet."""
+    """The options of a ResNet in timm's configuration."""
     return {
         "num_classes": module.num_classes,
         "num_features": module.widths[-1] * (4 if module.block == "bottleneck" else 1),
@@ -339,7 +320,7 @@ def _resnet_options(module: ResNet, channels: int) -> dict[str, Any]:
 
 
 def _vit_options(module: ViT, side: int, channels: int) -> dict[str, Any]:
-    """What timm's configuration may say of a ViT."""
+    """The options of a ViT in timm's configuration."""
     return {
         "num_classes": module.num_classes,
         "num_features": module.width,
@@ -364,7 +345,7 @@ def _strides(stages: int) -> tuple[int, ...]:
 
 
 def _count(shapes: dict[str, tuple[int, ...]], pattern: str) -> int:
-    """How many of the names with 0, 1, 2 ... filled in are there without a gap."""
+    """The number of names with 0, 1, 2 ... filled in, up to the first gap."""
     count = 0
     while pattern.format(count) in shapes:
         count += 1

@@ -1,6 +1,5 @@
 """Transformers of diffusers (`references/dit.py`): their outputs, and their files to the bit."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jaxunlearn.models.dit import DiT
-from jaxunlearn.models.pretrained.diffusers_dit import load_dit, naming, save_dit, with_copies
+from jaxunlearn.models.pretrained.diffusers_dit import _NAMES, load_dit, save_dit, with_copies
+from jaxunlearn.models.pretrained.names import naming
 from jaxunlearn.types import InputError
+from tests.published import layout_of
 
 DATA = Path(__file__).parent / "data" / "dit"
 CONFIG = "transformer/config.json"
@@ -70,14 +70,8 @@ def test_published_tensors():
     model = DiT(1000)
     batch = jnp.zeros((1, 32, 32, 4)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *batch)["params"]
-    axes = {"linear": (1, 0), "conv": (3, 2, 0, 1)}
-    lines = []
-    for path, leaf in flatten_dict(with_copies(shapes)).items():
-        name, kind = naming(path)
-        lines.append(f"{name} {[leaf.shape[i] for i in axes.get(kind, range(len(leaf.shape)))]}")
     published = json.loads((DATA / "published.json").read_text())
-    assert len(lines) == published["tensors"]
-    assert hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() == published["sha256"]
+    assert layout_of(with_copies(shapes), naming(_NAMES)) == published
 
 
 def test_older_configurations(folder, loaded):
@@ -118,17 +112,17 @@ def test_blocks_that_embed_the_condition_differently(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm_type": "layer_norm"}, "'norm_type' is 'layer_norm'"),
-        ({"activation_fn": "geglu"}, "'activation_fn' is 'geglu'"),
-        ({"cross_attention_dim": 8}, "'cross_attention_dim' is 8"),
+        ({"norm_type": "layer_norm"}, "'norm_type' in .* is 'layer_norm'"),
+        ({"activation_fn": "geglu"}, "'activation_fn' in .* is 'geglu'"),
+        ({"cross_attention_dim": 8}, "'cross_attention_dim' in .* is 8"),
         ({"qk_norm": True}, "option 'qk_norm'"),
-        ({"sample_size": "left out"}, "does not say what 'sample_size' is"),
+        ({"sample_size": "left out"}, "lacks the option 'sample_size'"),
         ({"num_embeds_ada_norm": None}, "in .*config.json, DiT.num_classes is None"),
         ({"num_attention_heads": None}, "DiT.heads is None"),
         ({"attention_head_dim": "8"}, "DiT.width is '8'"),
-        ({"sample_size": 9}, "patch_size 2 cannot cut 9x9"),
-        ({"out_channels": 4}, "'out_channels' is 4, but only 3 or 6"),
-        ({"num_layers": 1}, "'transformer_blocks.1.*no place"),
+        ({"sample_size": 9}, "are 9x9, but must have sides .* of 2"),
+        ({"out_channels": 4}, "'out_channels' in .* is 4, but must be 3 or 6"),
+        ({"num_layers": 1}, "'transformer_blocks.1.*, which this model does not have"),
         ({"num_embeds_ada_norm": 4}, r"embedding_table.weight'.*\[4, 16\].*needs \[5, 16\]"),
     ],
 )
@@ -141,7 +135,7 @@ def test_what_the_layout_cannot_hold(loaded, tmp_path):
     _, params = loaded
     with pytest.raises(InputError, match="frequency_shift is 0.*save module.clone"):
         save_dit(tmp_path, MODULE.clone(frequency_shift=0), params)
-    with pytest.raises(InputError, match="only transformers over squares"):
+    with pytest.raises(InputError, match="must be square"):
         save_dit(tmp_path, MODULE.clone(image_shape=(8, 4, 3)), params)
     assert not list(tmp_path.iterdir())
 

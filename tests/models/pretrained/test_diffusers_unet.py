@@ -1,6 +1,5 @@
 """U-Nets of diffusers (`references/unet2d.py`): their outputs, and their files to the bit."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.denoisers import create
 from jaxunlearn.models.diffusion_process import Process
-from jaxunlearn.models.pretrained.diffusers_unet import load_unet2d, naming, save_unet2d
+from jaxunlearn.models.pretrained.diffusers_unet import _NAMES, load_unet2d, save_unet2d
+from jaxunlearn.models.pretrained.names import naming
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.types import InputError
+from tests.published import layout_of
 
 pytestmark = pytest.mark.long
 
@@ -124,14 +124,8 @@ def test_published_tensors():
     model = create("ddpm-cifar10", (32, 32, 3), None)
     batch = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *batch)["params"]
-    axes = {"linear": (1, 0), "conv": (3, 2, 0, 1)}
-    lines = []
-    for path, leaf in flatten_dict(shapes).items():
-        name, kind = naming(path, levels=4)
-        lines.append(f"{name} {[leaf.shape[i] for i in axes.get(kind, range(len(leaf.shape)))]}")
     published = json.loads((DATA / "published.json").read_text())
-    assert len(lines) == published["tensors"]
-    assert hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() == published["sha256"]
+    assert layout_of(shapes, naming(_NAMES, levels=4)) == published
 
 
 def test_options_left_out_are_the_layouts_defaults(folder):
@@ -145,25 +139,25 @@ def test_options_left_out_are_the_layouts_defaults(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"act_fn": "gelu"}, "'act_fn' is 'gelu'"),
+        ({"act_fn": "gelu"}, "'act_fn' in .* is 'gelu'"),
         ({"resnet_time_scale_shift": "scale_shift"}, "'resnet_time_scale_shift'"),
-        ({"class_embed_type": "timestep"}, "'class_embed_type' is 'timestep'"),
-        ({"add_attention": False}, "'add_attention' is False"),
+        ({"class_embed_type": "timestep"}, "'class_embed_type' in .* is 'timestep'"),
+        ({"add_attention": False}, "'add_attention' in .* is False"),
         ({"encoder_hid_dim": 3}, "option 'encoder_hid_dim'"),
-        ({"in_channels": "left out"}, "does not say what 'in_channels' is"),
+        ({"in_channels": "left out"}, "lacks the option 'in_channels'"),
         ({"downsample_padding": 2}, "DDPMUNet.downsampling is 2"),
-        ({"time_embedding_dim": 33}, "'time_embedding_dim' is 33.*only 32"),
-        ({"out_channels": 3}, "'out_channels' is 3.*only 2"),
+        ({"time_embedding_dim": 33}, "'time_embedding_dim' in .* is 33, but must be 32"),
+        ({"out_channels": 3}, "'out_channels' in .* is 3, but must be 2"),
         ({"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, "'down_block_types'"),
-        ({"down_block_types": 3}, "'down_block_types' is 3"),
+        ({"down_block_types": 3}, "'down_block_types' in .* is 3"),
         ({"up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}, "'up_block_types'"),
         ({"sample_size": None}, r"in .*config.json, DDPMUNet.image_shape is \(None, None, 1\)"),
-        ({"sample_size": 7}, "multiples of 2, but these are 7x7"),
-        ({"norm_num_groups": 3}, "into 3 groups"),
+        ({"sample_size": 7}, "are 7x7, but must have sides that are multiples of 2"),
+        ({"norm_num_groups": 3}, "multiple of the 3 groups"),
         ({"num_class_embeds": 1}, "DDPMUNet.num_classes is 0"),
         ({"num_class_embeds": 5}, r"'class_embedding.weight'.*has shape \[4, 32\]"),
-        ({"num_class_embeds": None}, "'class_embedding.weight'.*no place"),
-        ({"layers_per_block": 2}, "has no tensor 'down_blocks.0"),
+        ({"num_class_embeds": None}, "'class_embedding.weight'.*does not have"),
+        ({"layers_per_block": 2}, "lacks the tensor 'down_blocks.0"),
     ],
 )
 def test_what_is_not_supported(options, message, folder):
@@ -174,7 +168,7 @@ def test_what_is_not_supported(options, message, folder):
 def test_what_the_last_row_of_the_class_embedding_stands_for(folder, tmp_path):
     """Four rows are four classes, or three and none; only the file's author knows."""
     copy = folder()
-    with pytest.raises(InputError, match="embedding of 4 rows, and .*null_class=True .*=False if"):
+    with pytest.raises(InputError, match="embedding of 4 rows, .*null_class=True .*=False if"):
         load_unet2d(copy)
     for null_class, num_classes in ((True, 3), (False, 4)):
         module, params = load_unet2d(copy, null_class=null_class)

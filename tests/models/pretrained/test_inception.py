@@ -84,8 +84,16 @@ def changed(tmp_path, **tensors):
     ("frechet", "tensors", "match"),
     [
         (True, {"fc__weight": None}, "'fc.weight' in .* is missing"),
-        (True, {"fc__weight": np.zeros((1000, 128))}, "1000 outputs, as published for frechet=Fal"),
-        (False, {"fc__weight": np.zeros((1008, 128))}, "1008 outputs, .*frechet=False was asked"),
+        (
+            True,
+            {"fc__weight": np.zeros((1000, 128))},
+            "1000 outputs, but must have 1008 with frechet=True",
+        ),
+        (
+            False,
+            {"fc__weight": np.zeros((1008, 128))},
+            "1008 outputs, but must have 1000 with frechet=False",
+        ),
         (True, {"Conv2d_1a_3x3__conv__weight": np.zeros((5, 3, 3, 3))}, "divisor is 6, but"),
         (True, {"Conv2d_1a_3x3__conv__weight": np.zeros((64, 3, 3, 3))}, "divisor is 0, but"),
     ],

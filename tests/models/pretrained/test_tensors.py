@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxunlearn.models.pretrained.tensors import (
-    Tensor,
     read,
     stored_metadata,
     stored_shape,
@@ -23,9 +22,9 @@ from jaxunlearn.models.pretrained.tensors import (
 from jaxunlearn.types import InputError
 
 NAMES = {
-    ("norm", "scale"): Tensor("norm.weight"),
-    ("head", "dense", "kernel"): Tensor("fc.weight", "linear"),
-    ("stem", "kernel"): Tensor("conv.weight", "conv"),
+    ("norm", "scale"): "norm.weight",
+    ("head", "dense", "kernel"): "fc.weight",
+    ("stem", "kernel"): "conv.weight",
 }
 STORED_SHAPES = {"norm.weight": (3,), "fc.weight": (2, 3), "conv.weight": (4, 3, 1, 2)}
 SHAPES = {
@@ -129,33 +128,38 @@ def test_tensors_that_are_wrong(tmp_path):
         save(file, {name: t for name, t in changed.items() if t is not None})
 
     change(fc_weight=None)
-    refused(file, "m.safetensors has no tensor 'fc.weight' that this model needs")
+    refused(file, "m.safetensors lacks the tensor 'fc.weight' of this model")
     change(fc_weight=None, conv_weight=None)
-    refused(file, r"no tensor 'fc.weight' \(and 1 more\)")
+    refused(file, r"lacks the tensor 'fc.weight' \(and 1 more\)")
     change(fc_weight=np.zeros((3, 2), np.float32))
-    refused(file, r"'fc.weight' in .*m.safetensors has shape \[3, 2\], but .* needs \[2, 3\]")
+    refused(file, r"'fc.weight' in .*m.safetensors has shape \[3, 2\], but must have \[2, 3\]")
     change(conv_weight=np.zeros((4, 3, 2, 1), np.float32))
-    refused(file, r"'conv.weight' .* has shape \[4, 3, 2, 1\], but .* needs \[4, 3, 1, 2\]")
+    refused(file, r"'conv.weight' .* has shape \[4, 3, 2, 1\], but must have \[4, 3, 1, 2\]")
     change(norm_weight=np.zeros(3, np.int64))
     refused(file, "'norm.weight' in .*m.safetensors is of type I64, but must be one of F32")
     change(norm_weight=np.zeros(3, np.float64))
     refused(file, "is of type F64")
     change(norm_count=np.zeros((), np.int64))
-    refused(file, "m.safetensors holds the tensor 'norm.count' that this model has no place for")
-    refused(file, "no place for", ignore=["count"])  # a part of the name is not enough
+    refused(file, "m.safetensors holds the tensor 'norm.count', which this model does not have")
+    refused(
+        file, "which this model does not have", ignore=["count"]
+    )  # a part of the name is not enough
     assert_same(read(file, SHAPES, NAMING, ignore=[r".*\.count"]), expected_tree(stored_tensors()))
 
 
 def test_files_that_are_wrong(tmp_path):
     file, inner = tmp_path / "m.safetensors", tmp_path / "m.safetensors" / "inner"
     refused(file, "m.safetensors does not exist; check the path")
-    refused(tmp_path, "must hold one safetensors file or index, but holds none")
+    refused(tmp_path, "holds no safetensors file, but must hold one safetensors file or index")
     file.write_bytes(b"")
     refused(file, r"m.safetensors is damaged or unreadable \(")
     refused(inner, "inner does not exist")
     save(file, stored_tensors())
     save(tmp_path / "n.safetensors", stored_tensors())
-    refused(tmp_path, "holds m.safetensors, n.safetensors; give the path of the file itself")
+    refused(
+        tmp_path,
+        "holds m.safetensors, n.safetensors, but .*; give the path of the file itself",
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,7 @@ def test_what_wrappers_put_before_all_names(prefix, tmp_path):
 )
 def test_layouts_that_are_known_but_not_read(name, said, tmp_path):
     tensor = np.zeros(3, np.float32)
-    refused(save(tmp_path / "m.safetensors", {name: tensor}), f"no tensor .*; .*{said}")
+    refused(save(tmp_path / "m.safetensors", {name: tensor}), f"lacks the tensor .*; .*{said}")
     save(tmp_path / "m.safetensors", stored_tensors() | {name: tensor})
     refused(tmp_path, f"holds the tensor '{name}' .*; .*{said}")
     with pytest.raises(InputError, match=f"'fc.bias' .* is missing.*; .*{said}"):
@@ -287,9 +291,9 @@ def test_several_files(tmp_path):
         ({"fc.weight": "m-1-of-2.safetensors"}, "1-of-2.* lacks a tensor that m.* lists: 'fc.weig"),
         ({"a": "m-1-of-2.safetensors"}, "m-1-of-2.safetensors lacks a tensor that .* lists: 'a'"),
         ({"conv.weight": None}, "m-2-of-2.* holds a tensor that .* does not list: 'conv.weight'"),
-        ({"a": "../m.safetensors"}, "lists '../m.safetensors' for .* 'a', but .* same folder"),
-        ({"a": 3}, "lists 3 for the tensor 'a', but"),
-        ({"a": "model.bin"}, "lists 'model.bin' for the tensor 'a', but"),
+        ({"a": "../m.safetensors"}, "tensor 'a' in .* is '../m.safetensors', but .* same folder"),
+        ({"a": 3}, "tensor 'a' in .* is 3, but"),
+        ({"a": "model.bin"}, "tensor 'a' in .* is 'model.bin', but"),
     ],
 )
 def test_an_index_that_is_wrong(changes, match, tmp_path):
@@ -318,9 +322,7 @@ def test_an_index_that_is_none(text, match, tmp_path):
 def test_two_places_for_one_name_are_a_mistake_of_the_naming(tmp_path):
     shapes = {"a": SHAPES["norm"]["scale"], "b": SHAPES["norm"]["scale"]}
     with pytest.raises(AssertionError, match=r"\('b',\) and \('a',\) are both named 'x'"):
-        read(tmp_path, shapes, lambda path: Tensor("x"))
-    with pytest.raises(AssertionError, match="has 4 axes, not 1"):
-        write(tmp_path / "m.safetensors", {"a": np.zeros(3)}, lambda path: Tensor("x", "conv"))
+        read(tmp_path, shapes, lambda path: "x")
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
