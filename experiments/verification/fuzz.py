@@ -36,11 +36,11 @@ import numpy as np
 import safetensors.numpy
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from jaxunlearn.data.idx import read_idx
 
 from jaxunlearn import methods, studies
 from jaxunlearn.cli import commands as cli
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.data.idx import read_idx
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import check_predictions
 from jaxunlearn.files import read_json, write_json

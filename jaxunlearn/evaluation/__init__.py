@@ -1,8 +1,7 @@
-"""How well a model forgot: accuracies, two attacks, divergences and gaps to the retrained model.
+"""Numbers about forgetting: accuracies, two attacks, divergences and gaps to the retrained model.
 
-Nothing here looks inside a model: everything is computed from `Predictions`. Models that generate
-images are judged by a classifier's `Predictions` of these and by features of how they look, with
-the Frechet distance, precision and recall.
+Everything is computed from `Predictions`. Generated images are judged by the `Predictions` of a
+classifier and by features of a network, with the Frechet distance, precision and recall.
 """
 
 from jaxunlearn.evaluation.attacks import (

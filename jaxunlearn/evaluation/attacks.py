@@ -1,18 +1,18 @@
-"""Two published membership attacks on forgotten data, each under its own name.
+"""Two published membership attacks on forgotten data.
 
-An attacker is fitted to tell training examples (members: retain data) from unseen ones
-(non-members: test data) by what the model outputs, and is then asked about the forget data. The
-two attacks that unlearning papers report differ in the classifier, the feature, and the DIRECTION:
+An attacker is fitted to separate training examples (members: retain data) from unseen ones
+(non-members: test data) by the outputs of the model, and is then applied to the forget data. The
+two attacks in papers on unlearning differ in the classifier, the feature, and the DIRECTION:
 
 - `svc_non_member_rate`: support vectors with a radial kernel (C 3, gamma one over the number of
   features) on the confidence in the true class; the share of forget data called NON-member. Used
-  by Fan et al., "SalUn", ICLR 2024, and by those who compare with it.
+  by Fan et al., "SalUn", ICLR 2024, and in comparisons with it.
 - `entropy_member_rate`: class-balanced logistic regression on the entropy of the prediction; the
   share of forget data called MEMBER. Used by Huang et al., "Unified Gradient-Based Machine
   Unlearning with Remain Geometry Enhancement", NeurIPS 2024.
 
-The two are not comparable, and neither has a good value of its own: the goal is the value of the
-model retrained without the forget data.
+The two are not comparable, and the goal of both is the value of the model retrained without the
+forget data.
 
 Features, for a prediction p and the true class y:
     correctness       1[argmax p = y]
@@ -20,9 +20,9 @@ Features, for a prediction p and the true class y:
     entropy           -sum_i p_i log p_i
     modified_entropy  -(1 - p_y) log p_y - sum_{i != y} p_i log(1 - p_i)
     probability       all of p
-The modified entropy is that of Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine
+The modified entropy is by Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine
 Learning Models", USENIX Security 2021: it is 0 for a confident right answer and large for a
-confident wrong one, where the entropy cannot tell the two apart.
+confident wrong one, for which the entropy is equal.
 """
 
 from collections.abc import Callable
@@ -70,17 +70,17 @@ FEATURES: tuple[str, ...] = tuple(_FEATURES)
 
 
 def attack_feature(predictions: Predictions, feature: str) -> np.ndarray:
-    """Computes what an attacker looks at; the module's docstring has the formulas.
+    """A feature of predictions; the module's docstring has the formulas.
 
     Args:
         predictions: `probabilities [N, C]` and `labels [N]`.
-        feature: one of `FEATURES`.
+        feature: name of the feature, one of `FEATURES`.
 
     Returns:
-        An array `[N, F]`; F is C for "probability" and 1 for the others.
+        Values `[N, F]`; F is C for "probability" and 1 for the others.
 
     Raises:
-        InputError: for an unknown feature or malformed predictions.
+        InputError: an unknown feature, or malformed predictions.
 
     Example:
         >>> right = Predictions(np.array([[0.9, 0.1]]), np.array([0]))
@@ -106,7 +106,9 @@ def _check_together(*named: tuple[str, Predictions]) -> list[Predictions]:
         for (name, _), predictions in zip(named, checked, strict=True)
     }
     if len(set(widths.values())) != 1:
-        raise InputError(f"The prediction sets have {widths} classes, which must all be equal.")
+        raise InputError(
+            f"the predictions have {widths} classes, but must all have the same number."
+        )
     return checked
 
 
@@ -115,20 +117,20 @@ def svc_non_member_rate(
 ) -> float:
     """Share of the forget data that a support vector attack calls non-members.
 
-    The attack is fitted on EVERY retain example given, against every test example. Published values
-    use as many members as non-members: choose them first, as `evaluate` does with `same_number`.
+    The attack is fitted on all given retain examples against all test examples. Published values
+    use as many members as non-members; `same_number` chooses them.
 
     Args:
-        retain: the members.
-        test: the non-members.
-        forget: the examples asked about.
-        feature: what the attack sees, one of `FEATURES`; published values use "confidence".
+        retain: predictions for the members.
+        test: predictions for the non-members.
+        forget: predictions for the forget data.
+        feature: feature of the attack, one of `FEATURES`; published values use "confidence".
 
     Returns:
         A share from 0 (all called members) to 1 (all called non-members).
 
     Raises:
-        InputError: for an unknown feature or malformed predictions.
+        InputError: an unknown feature, or malformed predictions.
 
     Example:
         >>> sure, unsure = np.tile([0.99, 0.01], (20, 1)), np.tile([0.6, 0.4], (20, 1))
@@ -155,15 +157,15 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
     same.
 
     Args:
-        retain: the members.
-        test: the non-members.
-        forget: the examples asked about.
+        retain: predictions for the members.
+        test: predictions for the non-members.
+        forget: predictions for the forget data.
 
     Returns:
         A share from 0 (all called non-members) to 1 (all called members).
 
     Raises:
-        InputError: for malformed predictions.
+        InputError: malformed predictions.
 
     Example:
         >>> sure, unsure = np.tile([0.99, 0.01], (20, 1)), np.tile([0.6, 0.4], (20, 1))
@@ -184,17 +186,17 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
 
 
 def same_number(predictions: Predictions, count: int) -> Predictions:
-    """Picks `count` examples at random, always the same ones; all of them if there are fewer.
+    """The same `count` examples at every call, chosen at random; all of them if there are fewer.
 
-    The released code takes the first ones, which is the same thing on shuffled data, but would see
-    only the first classes of data that is stored class by class.
+    The released code takes the first examples, which would be the first classes of data that is
+    stored class by class.
 
     Args:
-        predictions: to choose from, N rows.
-        count: how many to choose.
+        predictions: predictions for N examples.
+        count: number of examples to choose.
 
     Returns:
-        Predictions with `min(count, N)` rows, in their original order.
+        Predictions for `min(count, N)` examples, in the original order.
 
     Example:
         >>> members = Predictions(np.full((9, 2), 0.5), np.arange(9) % 2)

@@ -1,10 +1,10 @@
 """A lower bound on epsilon, by the auditor of the package jax-privacy.
 
-A method unlearns with (epsilon, delta) if for every set S of models, both ways round,
+A method unlearns with (epsilon, delta) if for every set S of models, in both directions,
 
     P[unlearned in S] <= e^epsilon P[retrained in S] + delta.
 
-Any attack that tells the two apart refutes small epsilons. The auditor turns its scores into the
+Any attack that separates the two refutes small epsilons. The auditor turns its scores into the
 largest epsilon that they refute with the given confidence (Clopper-Pearson limits of both error
 rates, corrected for trying all thresholds; Nasr et al., arXiv 2101.04535).
 """
@@ -16,16 +16,16 @@ from jaxunlearn.types import InputError
 def epsilon_lower_bound(scores: Scores, significance: float = 0.05, delta: float = 0.0) -> float:
     """The largest epsilon that the attack refutes.
 
-    It takes every score for an independent trial. Scores of one shadow model are not quite that, so
-    read it as an estimate where models are few.
+    It treats every score as an independent trial. Scores of one shadow model are not quite
+    independent, so with few models the bound is an estimate.
 
     Args:
-        scores: from `ulira_scores`.
-        significance: the allowed probability that the true epsilon is smaller, below 0.5.
-        delta: of the definition, in [0, 1].
+        scores: scores from `ulira_scores`.
+        significance: allowed probability that the true epsilon is smaller, below 0.5.
+        delta: delta of the definition, in [0, 1].
 
     Returns:
-        A number of 0 or more; 0 refutes nothing.
+        Epsilon, 0 or more; 0 refutes nothing.
 
     Raises:
         InputError: jax-privacy is not installed, or a number is out of range.

@@ -1,4 +1,4 @@
-"""Does a model know how sure it may be? Calibration error and Brier score.
+"""Calibration of probabilities: calibration error and Brier score.
 
 With c_i the largest probability of example i, and examples sorted by it into 15 equal bins of
 [0, 1],
@@ -6,7 +6,7 @@ With c_i the largest probability of example i, and examples sorted by it into 15
     ECE   = sum over bins b of n_b / N |accuracy_b - mean confidence_b|
     Brier = mean_i sum_c (p_ic - 1[y_i = c])^2
 
-A small value on forget data is no goal of unlearning: that is the retrained model's value.
+On forget data the goal of unlearning is the retrained model's value, not a small one.
 
 Sources: Guo et al., On Calibration of Modern Neural Networks, ICML 2017; Brier, Verification of
 Forecasts Expressed in Terms of Probability, 1950.
@@ -23,7 +23,7 @@ def calibration_error(predictions: Predictions, num_bins: int = 15) -> float:
 
     Args:
         predictions: `probabilities [N, C]` and `labels [N]`.
-        num_bins: equal bins of the confidence; a value on an edge belongs to the bin below it.
+        num_bins: number of equal bins of the confidence; a value on an edge is in the bin below it.
 
     Returns:
         Percentage points, from 0 (the confidence is the accuracy) to 100.

@@ -1,4 +1,4 @@
-"""Can two methods be told apart? Paired differences over pretraining seeds, and rankings.
+"""Paired differences of methods over pretraining seeds, and rankings.
 
 Two methods that ran on the same n pretrained models differ by d_1, ..., d_n, of mean m and sample
 standard deviation s. The interval of the mean difference is m +- t s / sqrt(n) with the 0.975
@@ -6,12 +6,13 @@ quantile t of Student's distribution with n - 1 degrees of freedom, and
 
     p = 2 P(T >= |m| / (s / sqrt(n)))
 
-is the paired t-test's. Of many comparisons some come out small by chance alone, so the p-values of
-all pairs are raised by Holm's method ("A simple sequentially rejective multiple test procedure",
-Scandinavian Journal of Statistics 6, 1979): the i-th smallest of k times k - i + 1, never below the
-one before it. Two methods are told apart where what results is below 0.05. Methods that share a
-letter are not (Piepho, "An algorithm for a letter-based representation of all-pairwise
-comparisons", Journal of Computational and Graphical Statistics 13, 2004).
+is the p-value of the paired t-test. Of many comparisons some have a small one by chance, so the
+p-values of all pairs are adjusted by Holm's method ("A simple sequentially rejective multiple test
+procedure", Scandinavian Journal of Statistics 6, 1979): the i-th smallest of k times k - i + 1,
+never below the one before it. The difference of two methods is settled if the result is below 0.05.
+Methods that share a letter have no settled difference (Piepho, "An algorithm for a letter-based
+representation of all-pairwise comparisons", Journal of Computational and Graphical Statistics 13,
+2004).
 """
 
 import itertools
@@ -29,14 +30,14 @@ LEVEL = 0.05
 
 
 class PairedDifference(NamedTuple):
-    """How much larger one thing is than another on the same seeds.
+    """The difference of two methods on the same seeds.
 
     Attributes:
         mean: mean difference.
         half_width: half the width of its 95% interval.
-        p_value: of the paired t-test; 1 where all differences are 0.
-        n: the number of seeds.
-        values: the differences themselves, seed by seed.
+        p_value: p-value of the paired t-test; 1 if all differences are 0.
+        n: number of seeds.
+        values: difference of each seed.
     """
 
     mean: float
@@ -50,13 +51,13 @@ class Ranked(NamedTuple):
     """One place of a ranking.
 
     Attributes:
-        name: of the method.
-        value: its mean with its interval.
-        to_best: its difference to the first place on the seeds that both have; None for the first
-            place itself, and where they share fewer than two seeds.
-        p_adjusted: the p-value of that difference after Holm's correction over all pairs.
-        letters: methods that share a letter cannot be told apart.
-        like: the other methods that it cannot be told apart from, in the order of the ranking.
+        name: name of the method.
+        value: mean with its interval.
+        to_best: difference to the first place on the common seeds; None for the first place, and
+            for fewer than two common seeds.
+        p_adjusted: p-value of that difference after Holm's correction over all pairs.
+        letters: letters; methods that share one have no settled difference.
+        like: the other methods without a settled difference, in the order of the ranking.
     """
 
     name: str
@@ -72,13 +73,13 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
 
     Args:
         first: one finite number for each seed, `[n]`.
-        second: those of the same seeds, `[n]`.
+        second: numbers of the same seeds, `[n]`.
 
     Returns:
         The difference.
 
     Raises:
-        InputError: fewer than two seeds, another number of them, or values that are not finite.
+        InputError: fewer than two seeds, different numbers of seeds, or values that are not finite.
 
     Example:
         >>> difference = paired_difference([3.0, 4.0, 6.0], [1.0, 1.0, 2.0])
@@ -87,8 +88,8 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
     """
     if len(first) != len(second) or len(first) < 2:
         raise InputError(
-            f"a paired difference has {len(first)} and {len(second)} values, but an interval needs "
-            "two or more seeds that both methods ran on; run more seeds."
+            f"a paired difference has {len(first)} and {len(second)} values, but must have two or "
+            "more of seeds that both methods ran on; run more seeds."
         )
     summary = summarize([one - other for one, other in zip(first, second, strict=True)])
     assert summary.half_width is not None
@@ -106,10 +107,10 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's correction: p-values that hold together.
 
     Args:
-        p_values: `[k]`, of all comparisons made.
+        p_values: p-values of all comparisons, `[k]`.
 
     Returns:
-        The adjusted ones, `[k]`, in the same order, at most 1.
+        Adjusted p-values, `[k]`, in the same order, at most 1.
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
@@ -129,16 +130,16 @@ def rank(
     lowest_first: bool = True,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[Ranked, ...]:
-    """Ranks methods by their means, and says which of them cannot be told apart.
+    """A ranking of methods by their means, with the settled differences.
 
     Args:
-        values: for each method, its value on each pretraining seed. Pairs are compared on the seeds
-            that both have; with fewer than two, they cannot be told apart.
+        values: value of each method on each pretraining seed. Pairs are compared on their common
+            seeds; with fewer than two, their difference is not settled.
         lowest_first: whether small values are good.
-        bounds: the least and the greatest possible value.
+        bounds: least and greatest possible value.
 
     Returns:
-        The methods, the best first; equal means in the order given.
+        The methods, the best first; equal means in the given order.
 
     Raises:
         InputError: no method has two seeds, or a value is not finite.
@@ -151,8 +152,8 @@ def rank(
     most = max((len(by_seed) for by_seed in values.values()), default=0)
     if most < 2:
         raise InputError(
-            f"a ranking has {most} seeds at most, but intervals and tests need two or more of each "
-            "method; run the study with more seeds."
+            f"a ranking has {most} seeds at most, but must have two or more for each method; run "
+            "the study with more seeds."
         )
     summaries = {
         name: summarize(list(by_seed.values()), bounds) for name, by_seed in values.items()

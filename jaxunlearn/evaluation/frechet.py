@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of images, by features that some network gives them.
+"""The Frechet distance between two sets of images, by features of a network.
 
 Fit a Gaussian to the features of each set, with means mu and covariances S. Then
 
@@ -9,12 +9,12 @@ FID of Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to 
 Equilibrium", NeurIPS 2017; the closed form is Dowson and Landau, 1982.
 
 The trace of the root is the sum of the roots of the eigenvalues of `S_a^{1/2} S_b S_a^{1/2}`, which
-is symmetric, so that nothing complex can arise. They are computed as what they are equal to, the
-singular values of `S_a^{1/2} S_b^{1/2}`: where features depend on each other, the root of a rounded
-eigenvalue 0 would be far from 0.
+is symmetric, so that no complex number can arise. They are computed as the singular values of
+`S_a^{1/2} S_b^{1/2}`, which are equal: for dependent features, the root of a rounded eigenvalue 0
+would be far from 0.
 
-A distance means something only beside another of the same features and the same number of images:
-it falls as images are added. `halves_distance` says what chance alone makes of it.
+Only distances by the same features and the same number of images are comparable, as the distance
+falls with the number of images. `halves_distance` is the distance by chance alone.
 """
 
 import hashlib
@@ -25,18 +25,18 @@ import numpy as np
 
 from jaxunlearn.types import InputError
 
-_ROWS = 4096  # taken to double precision at once
+_ROWS = 4096  # converted to double precision at once
 
 
 class Statistics(NamedTuple):
     """A Gaussian fitted to the features of a set of images.
 
     Attributes:
-        mean: of the features.                         # shape=(D,), dtype=float64
-        covariance: of the features, over N - 1.       # shape=(D, D), dtype=float64
-        num_images: N, how many there were.
-        name: of the features, such as "inception-v3-pool".
-        source: SHA-256 of the features they were computed from.
+        mean: mean of the features.                    # shape=(D,), dtype=float64
+        covariance: covariance, over N - 1.            # shape=(D, D), dtype=float64
+        num_images: number of images, N.
+        name: name of the features, such as "inception-v3-pool".
+        source: SHA-256 of the features.
     """
 
     mean: np.ndarray
@@ -47,48 +47,48 @@ class Statistics(NamedTuple):
 
     @property
     def dimension(self) -> int:
-        """D, how many features an image has."""
+        """The number of features of an image, D."""
         return len(self.mean)
 
 
 def check_features(features: Any, name: str) -> np.ndarray:
-    """Returns features on the host, or says what is wrong with them.
+    """Features on the host, after a check.
 
     Args:
-        features: `[N, D]`, one row for each image.
-        name: how an error names them.
+        features: features `[N, D]`, one row for each image.
+        name: name of the features in errors.
 
     Returns:
         A numpy array `[N, D]` of the same type.
 
     Raises:
-        InputError: for another shape, no rows or columns, or values that are no finite numbers.
+        InputError: another shape, no rows or columns, or values that are not finite numbers.
     """
     array = np.asarray(features)
     if array.ndim != 2 or array.size == 0:
         raise InputError(
-            f"{name} features have shape {array.shape}, which must be [images, features]: give one "
-            "row of features for each image."
+            f"{name} features have shape {array.shape}, but must have [images, features], one row "
+            "for each image."
         )
     real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))
     if not real:
-        raise InputError(f"{name} features are of type {array.dtype}, which must be real numbers.")
+        raise InputError(f"{name} features are {array.dtype}, but must be real numbers.")
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise InputError(
             f"{name} features are not finite in {int((~finite).sum())} of {len(array)} rows, but "
-            "must be: the images or the network that describes them have probably diverged."
+            "must be; the images or the network of the features have probably diverged."
         )
     return array
 
 
 def statistics(features: Any, name: str) -> Statistics:
-    """Fits a Gaussian to features, in double precision whatever their type.
+    """A Gaussian fitted to features, in double precision.
 
     Args:
-        features: `[N, D]`, one row for each image; more rows than columns.
-        name: what the features are called, such as "inception-v3-pool". Only features of one name
-            can be compared.
+        features: features `[N, D]`, one row for each image; N is above D.
+        name: name of the features, such as "inception-v3-pool"; only features of one name can be
+            compared.
 
     Returns:
         The `Statistics`.
@@ -104,16 +104,15 @@ def statistics(features: Any, name: str) -> Statistics:
     """
     if not isinstance(name, str) or not name:
         raise InputError(
-            f"the features' name is {name!r}, but must be a word or more that says which network "
-            "and layer they come from."
+            f"the name of the features is {name!r}, but must name their network and layer."
         )
-    array = check_features(features, f"The {name}")
+    array = check_features(features, f"the {name}")
     count, dimension = array.shape
     if count <= dimension:
         raise InputError(
-            f"there are {count} images for {dimension} {name} features, but at least "
-            f"{dimension + 1} are needed for a covariance of full rank; give more images, or "
-            "features of fewer dimensions."
+            f"there are {count} images for {dimension} {name} features, but must be at least "
+            f"{dimension + 1} for a covariance of full rank; give more images, or features of "
+            "fewer dimensions."
         )
     starts = range(0, count, _ROWS)
     digest = hashlib.sha256(str(array.shape).encode())
@@ -131,17 +130,17 @@ def statistics(features: Any, name: str) -> Statistics:
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """The Frechet distance of two Gaussians; it does not matter which comes first.
+    """The Frechet distance of two Gaussians, which is symmetric.
 
     Args:
         a: statistics of one set of images.
         b: statistics of the other, by the same features.
 
     Returns:
-        A number from 0 (the same mean and covariance) up.
+        Distance, 0 for equal means and covariances.
 
     Raises:
-        InputError: statistics of different features, or that are not finite.
+        InputError: statistics of different features, or not finite.
 
     Example:
         >>> a = Statistics(np.zeros(2), np.diag([1.0, 4.0]), 9, "by hand", "")
@@ -153,18 +152,18 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         if each.covariance.shape != (each.dimension, each.dimension):
             raise InputError(
                 f"the statistics of {each.name} have a mean of shape {each.mean.shape} and a "
-                f"covariance of shape {each.covariance.shape}, which must be [D] and [D, D]."
+                f"covariance of shape {each.covariance.shape}, but must have [D] and [D, D]."
             )
         if not (np.isfinite(each.mean).all() and np.isfinite(each.covariance).all()):
             raise InputError(
-                f"the statistics of {each.name} are not all finite, but must be: compute them with "
+                f"the statistics of {each.name} are not all finite, but must be; compute them with "
                 "`statistics`."
             )
     if (a.name, a.dimension) != (b.name, b.dimension):
         raise InputError(
             f"one side has {a.dimension} features called {a.name!r} and the other {b.dimension} "
-            f"called {b.name!r}, but both must be the same: describe both sets of images by one "
-            "network."
+            f"called {b.name!r}, but both must be the same; use one network for both sets of "
+            "images."
         )
     means = np.sum((a.mean - b.mean) ** 2)
     cross = np.linalg.svd(_root(a.covariance).T @ _root(b.covariance), compute_uv=False).sum()
@@ -173,22 +172,23 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """A matrix R with R R^T the covariance; eigenvalues that rounding made negative count as 0."""
+    """A matrix R with R R^T the covariance; negative eigenvalues by rounding count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 def halves_distance(features: Any, seed: int = 0) -> float:
-    """The Frechet distance between two random halves of one set of images: what chance makes.
+    """The Frechet distance between two random halves of one set of images: the effect of chance.
 
-    A model that drew perfectly could not be told from this, with as many images as a half has.
+    A perfect model has this distance on average, with as many images as a half.
 
     Args:
-        features: `[N, D]` of real images, N at least 2 D + 2; of an odd number one is left out.
-        seed: of the division.
+        features: features `[N, D]` of real images, N at least 2 D + 2; of an odd number one is left
+            out.
+        seed: seed of the division.
 
     Returns:
-        A number above 0.
+        Distance, above 0.
 
     Raises:
         InputError: malformed features, or too few images.
@@ -198,13 +198,14 @@ def halves_distance(features: Any, seed: int = 0) -> float:
         >>> halves_distance(features) < 0.01
         True
     """
-    array = check_features(features, "The halved")
+    array = check_features(features, "the halved")
     count, dimension = array.shape
     half = count // 2
     if half <= dimension:
         raise InputError(
-            f"there are {count} images for {dimension} features, but two halves need at least "
-            f"{2 * dimension + 2}; give more images, or features of fewer dimensions."
+            f"there are {count} images for {dimension} features, but must be at least "
+            f"{2 * dimension + 2} for two halves; give more images, or features of fewer "
+            "dimensions."
         )
     order = np.random.default_rng(seed).permutation(count)
     first, second = order[:half], order[half : 2 * half]

@@ -1,13 +1,12 @@
-"""What is said of generated images: by a classifier of their classes, by features of their looks.
+"""Numbers about generated images: their classes by a classifier, their looks by features.
 
-A model that generates images of a class asked for has forgotten a class if a classifier no longer
-finds it there: low accuracy on forgotten classes, and high entropy where the images show no class
-at all. The other classes must stay as good as they were. None of these numbers has a good value of
-its own: the goal is the value of the model retrained without the forget data, and the original
-model's belongs beside it.
+A model has forgotten a class if a classifier no longer finds it in images that were generated for
+it: low accuracy on forgotten classes, and high entropy if the images show no class at all. The
+other classes must stay as good as before. The goal of each number is the value of the model
+retrained without the forget data, to be read beside the value of the original model.
 
-The classifier sees images that none of the models was trained to please it with; it must know all
-classes, and its own accuracy on real images is the most that `generated_retain_accuracy` can mean.
+The classifier must know all classes, and no model was trained against it; its accuracy on real
+images is the upper limit of `generated_retain_accuracy`.
 """
 
 from typing import Any, NamedTuple
@@ -28,20 +27,20 @@ from jaxunlearn.types import InputError
 
 
 def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, float]:
-    """What a classifier says of generated images.
+    """Numbers from the predictions of a classifier for generated images.
 
     Args:
-        forget: the classifier's `probabilities [N, C]` on images that a forgotten class was asked
-            for, and as `labels [N]` the classes asked for.
-        retain: the same where another class was asked for.
+        forget: predictions of the classifier for images of forgotten classes, with the requested
+            classes as `labels [N]`.
+        retain: predictions for images of other classes, likewise.
 
     Returns:
-        A dict, for "forget" and "retain" alike: "generated_forget_accuracy" (how often the most
-        probable class is the one asked for, percent), "generated_forget_probability" (mean
-        probability of the class asked for, 0 to 1) and "generated_forget_entropy" (mean entropy of
-        the prediction, nats, from 0 where it is sure to log C where it sees nothing). Where several
-        classes are forgotten, any of them counts as asked for, and their probabilities are added:
-        who asks for an inverted sneaker and gets an upright one still sees a sneaker.
+        A dict, for "forget" and "retain" alike: "generated_forget_accuracy" (share of images whose
+        most probable class is the requested one, percent), "generated_forget_probability" (mean
+        probability of the requested class, 0 to 1) and "generated_forget_entropy" (mean entropy of
+        the prediction in nats, from 0 for a sure one to log C for an image of no class). Of several
+        forgotten classes any counts as the requested one, and their probabilities are added: an
+        upright sneaker in place of an inverted one is still a sneaker.
 
     Raises:
         InputError: malformed predictions, or a class that is both forgotten and kept.
@@ -60,8 +59,8 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
     both = np.intersect1d(named["forget"].labels, named["retain"].labels)
     if len(both):
         raise InputError(
-            f"class {both[0]} was asked for among the forgotten and among the retained classes, "
-            "but must be one of them; divide the generated images by the class asked for."
+            f"class {both[0]} is among the forgotten and among the retained classes, but must be "
+            "one of them; divide the generated images by the requested class."
         )
     metrics = {}
     for name, predictions in named.items():
@@ -79,13 +78,13 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
 
 
 class RealImages(NamedTuple):
-    """What generated images are compared with, made once for all models.
+    """Real images as features, computed once for all comparisons.
 
     Attributes:
-        features: of real images of the retained classes.                 # shape=(N, D)
-        statistics: the Gaussian fitted to them.
+        features: features of real images of the retained classes.        # shape=(N, D)
+        statistics: Gaussian fitted to the features.
         radii: squared distance of each to its third nearest neighbour.   # shape=(N,)
-        floor: the Frechet distance between two random halves of them.
+        floor: Frechet distance between two random halves of the images.
     """
 
     features: np.ndarray
@@ -95,11 +94,11 @@ class RealImages(NamedTuple):
 
 
 def describe_real(features: Any, name: str) -> RealImages:
-    """What `compare_generated` needs of real images.
+    """Real images, for `compare_generated`.
 
     Args:
-        features: `[N, D]` of real images of the retained classes, N at least 2 D + 2.
-        name: what the features are called.
+        features: features `[N, D]` of real images of the retained classes, N at least 2 D + 2.
+        name: name of the features.
 
     Returns:
         The `RealImages`.
@@ -112,14 +111,14 @@ def describe_real(features: Any, name: str) -> RealImages:
 
 
 def compare_generated(real: RealImages, generated: Any) -> dict[str, float]:
-    """How much generated images of the retained classes look like real ones.
+    """The similarity of generated and real images of the retained classes.
 
-    Report the features' name and dimension and both numbers of images with these, and the same for
-    the original model.
+    Report it with the name and dimension of the features and both numbers of images, beside the
+    numbers of the original model.
 
     Args:
-        real: real images of the retained classes, by `describe_real`.
-        generated: features `[M, D]` of images generated when these classes were asked for.
+        real: real images of the retained classes, from `describe_real`.
+        generated: features `[M, D]` of images generated for these classes.
 
     Returns:
         A dict: "frechet_retain" (from 0, lower is better), "precision_retain" and "recall_retain"

@@ -1,12 +1,12 @@
-"""Every number of the results table, from predictions alone, but for the share of time.
+"""The numbers of the results table, from predictions (and the share of time).
 
 Write FA, RA and TA for the accuracy on forget, retain and test data, and d for the difference to
 the model retrained without the forget data (the oracle). Then
     average gap by an attack = (|dFA| + |dRA| + |dTA| + |d attack|) / 4,  in percentage points,
     ToW (tug of war)         = (1 - |dFA|)(1 - |dRA|)(1 - |dTA|),         accuracies from 0 to 1,
 so the gap is best at 0 and ToW at 1 (Zhao et al., "What makes unlearning hard and what to do about
-it", NeurIPS 2024). When whole classes are forgotten, TA leaves them out, and their test examples
-have an accuracy of their own.
+it", NeurIPS 2024). When whole classes are forgotten, TA leaves them out, and the accuracy on their
+test examples is a separate number.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def accuracy(predictions: Predictions) -> float:
         A number from 0 to 100.
 
     Raises:
-        InputError: for malformed predictions.
+        InputError: malformed predictions.
 
     Example:
         >>> accuracy(Predictions(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1])))
@@ -47,8 +47,8 @@ def _values(metrics: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray:
     missing = [name for name in names if name not in metrics]
     if missing:
         raise InputError(
-            f"The metrics lack {', '.join(missing)}, which the comparison with the retrained "
-            "model needs: evaluate both models on all splits."
+            f"the metrics lack {', '.join(missing)}, but must have them for the comparison with "
+            "the retrained model; evaluate both models on all splits."
         )
     return np.array([metrics[name] for name in names], np.float64)
 
@@ -57,15 +57,15 @@ def average_gap(metrics: Mapping[str, float], retrained: Mapping[str, float], at
     """Mean distance to the retrained model over FA, RA, TA and one attack.
 
     Args:
-        metrics: the model's numbers in percent, as `evaluate` returns them.
-        retrained: the retrained model's.
-        attack: "svc_non_member_rate" or "entropy_member_rate".
+        metrics: numbers of the model in percent, from `evaluate`.
+        retrained: numbers of the retrained model.
+        attack: name of the attack, "svc_non_member_rate" or "entropy_member_rate".
 
     Returns:
-        A number of percentage points; 0 is best.
+        Percentage points; 0 is best.
 
     Raises:
-        InputError: for an unknown attack or missing numbers.
+        InputError: an unknown attack or missing numbers.
 
     Example:
         >>> model = {"forget_accuracy": 98.0, "retain_accuracy": 100.0, "test_accuracy": 94.0}
@@ -75,7 +75,7 @@ def average_gap(metrics: Mapping[str, float], retrained: Mapping[str, float], at
         2.0
     """
     if attack not in ATTACKS:
-        raise InputError(f"Unknown attack {attack!r}: it must be one of {', '.join(ATTACKS)}.")
+        raise InputError(f"attack is {attack!r}, but must be one of {', '.join(ATTACKS)}.")
     names = (*_ACCURACIES, attack)
     return float(np.mean(np.abs(_values(metrics, names) - _values(retrained, names))))
 
@@ -83,17 +83,17 @@ def average_gap(metrics: Mapping[str, float], retrained: Mapping[str, float], at
 def five_part_gap(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
     """Mean distance to the retrained model over FA, RA, TA and both attacks.
 
-    The two attacks see different things, and a model may look retrained to one of them alone.
+    The two attacks see different features, and a model may look retrained to only one of them.
 
     Args:
-        metrics: the model's numbers in percent, as `evaluate` returns them.
-        retrained: the retrained model's.
+        metrics: numbers of the model in percent, from `evaluate`.
+        retrained: numbers of the retrained model.
 
     Returns:
-        A number of percentage points; 0 is best.
+        Percentage points; 0 is best.
 
     Raises:
-        InputError: for missing numbers.
+        InputError: missing numbers.
 
     Example:
         >>> oracle = {"forget_accuracy": 95.0, "retain_accuracy": 100.0, "test_accuracy": 95.0}
@@ -106,17 +106,17 @@ def five_part_gap(metrics: Mapping[str, float], retrained: Mapping[str, float]) 
 
 
 def tug_of_war(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
-    """ToW: the product of one minus each accuracy's distance to the retrained model.
+    """Tug of war (ToW): the product of one minus the distance of each accuracy to the oracle's.
 
     Args:
-        metrics: the model's accuracies in percent, as `evaluate` returns them.
-        retrained: the retrained model's.
+        metrics: accuracies of the model in percent, from `evaluate`.
+        retrained: accuracies of the retrained model.
 
     Returns:
         A number from 0 to 1; 1 is best.
 
     Raises:
-        InputError: for missing accuracies.
+        InputError: missing accuracies.
 
     Example:
         >>> oracle = {"forget_accuracy": 90.0, "retain_accuracy": 100.0, "test_accuracy": 90.0}
@@ -129,18 +129,18 @@ def tug_of_war(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> 
 
 
 def distances(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
-    """All distances that follow from two models' metrics: the gaps and ToW.
+    """All distances between the metrics of two models: the gaps and ToW.
 
     Args:
-        metrics: the model's numbers in percent, as `evaluate` returns them.
-        retrained: the retrained model's.
+        metrics: numbers of the model in percent, from `evaluate`.
+        retrained: numbers of the retrained model.
 
     Returns:
         A dict with "average_gap_svc_non_member_rate", "average_gap_entropy_member_rate",
         "five_part_gap" and "tow".
 
     Raises:
-        InputError: for missing numbers.
+        InputError: missing numbers.
     """
     gaps = {f"average_gap_{attack}": average_gap(metrics, retrained, attack) for attack in ATTACKS}
     gaps["five_part_gap"] = five_part_gap(metrics, retrained)
@@ -151,20 +151,20 @@ def divergences(model: SplitPredictions, retrained: SplitPredictions) -> dict[st
     """Both divergences from the retrained model on the forget data.
 
     Args:
-        model: the model's predictions.
-        retrained: the retrained model's, on the same examples.
+        model: predictions of the model.
+        retrained: predictions of the retrained model for the same examples.
 
     Returns:
         A dict with "kl_to_retrained" and "js_to_retrained", in nats.
 
     Raises:
-        InputError: if the two were evaluated on different forget data.
+        InputError: the two were evaluated on different forget data.
     """
     if not np.array_equal(np.asarray(model.forget.labels), np.asarray(retrained.forget.labels)):
         raise InputError(
-            f"The model has {len(model.forget.labels)} forget examples and the retrained model "
-            f"{len(retrained.forget.labels)} with other labels, but both must be evaluated on the "
-            "same ones: use the retrained model of the same forget request and seed."
+            f"the model has {len(model.forget.labels)} forget examples and the retrained model "
+            f"{len(retrained.forget.labels)} with other labels, but both must have the same; use "
+            "the retrained model of the same forget request and seed."
         )
     p, q = retrained.forget.probabilities, model.forget.probabilities
     return {"kl_to_retrained": kl_divergence(p, q), "js_to_retrained": js_divergence(p, q)}
@@ -175,16 +175,16 @@ def evaluate(
     retrained: SplitPredictions | None = None,
     retrained_metrics: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Computes all metrics of a model, and its distances to the retrained model if that is given.
+    """All metrics of a model, and its distances to the retrained model if that is given.
 
     `svc_non_member_rate` is fitted on as many retain as test examples (see `same_number`) and on
     the confidence; `entropy_member_rate` on all of both.
 
     Args:
-        model: the model's predictions on every split.
-        retrained: the retrained model's predictions on the same splits.
-        retrained_metrics: what `evaluate(retrained)` returned, if that is known already; it saves
-            fitting the attacks to the retrained model once more for every model compared with it.
+        model: predictions of the model on every split.
+        retrained: predictions of the retrained model on the same splits.
+        retrained_metrics: result of `evaluate(retrained)`, if known, to fit the attacks to the
+            retrained model only once.
 
     Returns:
         A dict, in percent from 0 to 100: "forget_accuracy", "retain_accuracy",
@@ -196,7 +196,7 @@ def evaluate(
         1).
 
     Raises:
-        InputError: for malformed predictions, an empty forget, retain or test split, or a retrained
+        InputError: malformed predictions, an empty forget, retain or test split, or a retrained
             model that was evaluated on other examples.
     """
     metrics = {}
@@ -220,15 +220,14 @@ def evaluate(
 
 
 def share_of_time(cost: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
-    """The seconds of one run in percent of another's.
+    """The seconds of one run in percent of the seconds of another.
 
     Args:
-        cost: "seconds" and "machine" of the one, where they are known.
+        cost: "seconds" and "machine" of the one, if known.
         other: the same of the other.
 
     Returns:
-        Percent; None if a time is unknown, or if the runs were on different machines, whose times
-        cannot be compared.
+        Percent; None if a time is unknown, or if the runs were on different machines.
 
     Example:
         >>> share_of_time({"seconds": 1.0}, {"seconds": 4.0})

@@ -1,13 +1,14 @@
-"""The Pareto front of two aims that both are better when smaller, and its hypervolume.
+"""The Pareto front of two numbers that are better when smaller, and its hypervolume.
 
-A point dominates another if it is as good in both and better in one; the front is what nothing
-dominates. The hypervolume of points p under a reference r is the area that they dominate,
+A point dominates another if it is as good in both numbers and better in one; the front is the set
+of points that no point dominates. The hypervolume of points p under a reference r is the area that
+they dominate,
 
     area of the union over p of [p_1, r_1] x [p_2, r_2],
 
-so more is better, and points that are worse than the reference in either count nothing (Zitzler and
-Thiele, "Multiobjective evolutionary algorithms: a comparative case study and the strength Pareto
-approach", IEEE Transactions on Evolutionary Computation 3, 1999).
+so more is better, and points that are worse than the reference in either number do not count
+(Zitzler and Thiele, "Multiobjective evolutionary algorithms: a comparative case study and the
+strength Pareto approach", IEEE Transactions on Evolutionary Computation 3, 1999).
 """
 
 from typing import Any
@@ -18,10 +19,10 @@ from jaxunlearn.types import InputError
 
 
 def pareto_front(points: Any) -> np.ndarray:
-    """Which points nothing dominates.
+    """The points that no point dominates.
 
     Args:
-        points: `[N, 2]`, both coordinates better when smaller; N may be 0.
+        points: points `[N, 2]`, both coordinates better when smaller; N may be 0.
 
     Returns:
         Their positions, int `[F]`, by ascending first coordinate. Equal points are all on the front
@@ -46,11 +47,11 @@ def hypervolume(points: Any, reference: tuple[float, float]) -> float:
     """The area that some points dominate, up to a reference point.
 
     Args:
-        points: `[N, 2]`, both coordinates better when smaller; N may be 0.
-        reference: the worst corner of the area.
+        points: points `[N, 2]`, both coordinates better when smaller; N may be 0.
+        reference: worst corner of the area.
 
     Returns:
-        An area, in the product of the coordinates' units; 0 where no point is better than the
+        Area, in the product of the units of the coordinates; 0 if no point is better than the
         reference in both.
 
     Raises:
@@ -76,6 +77,6 @@ def _checked(points: Any) -> np.ndarray:
     if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
         raise InputError(
             f"points of a Pareto front have shape {array.shape}, but must be [N, 2] finite "
-            "numbers; leave out what diverged."
+            "numbers; leave out runs that diverged."
         )
     return array

@@ -1,4 +1,4 @@
-"""Where a model differs from the retrained one: the damage to each class, and disagreement maps."""
+"""Differences from the retrained model by class: damage to each class, and disagreement maps."""
 
 import numpy as np
 
@@ -32,36 +32,36 @@ def class_accuracies(predictions: Predictions) -> np.ndarray:
 
 
 def class_damage(model: Predictions, retrained: Predictions) -> np.ndarray:
-    """How much less of each class the model gets right than the retrained model does.
+    """The accuracy on each class that the model lacks, compared with the retrained model.
 
     Args:
-        model: the model's predictions.
-        retrained: the retrained model's, on the same examples.
+        model: predictions of the model.
+        retrained: predictions of the retrained model for the same examples.
 
     Returns:
         Percentage points `[C]`, positive where the model is worse; NaN for a class without
         examples.
 
     Raises:
-        InputError: malformed predictions, or those of other examples.
+        InputError: malformed predictions, or predictions for different examples.
     """
     _check_same(model, retrained)
     return class_accuracies(retrained) - class_accuracies(model)
 
 
 def disagreement_map(model: Predictions, retrained: Predictions) -> np.ndarray:
-    """How often the model says one class where the retrained model says another.
+    """Counts of the pairs of predicted classes: by the retrained model and by the model.
 
     Args:
-        model: the model's predictions.
-        retrained: the retrained model's, on the same examples.
+        model: predictions of the model.
+        retrained: predictions of the retrained model for the same examples.
 
     Returns:
-        Counts `[C, C]`, int64: by the class that the retrained model predicts (rows), then by the
-        one that the model does. Agreement stands on the diagonal.
+        Counts `[C, C]`, int64: by the predicted class of the retrained model (rows), then of the
+        model. Agreement is on the diagonal.
 
     Raises:
-        InputError: malformed predictions, or those of other examples.
+        InputError: malformed predictions, or predictions for different examples.
 
     Example:
         >>> labels = np.array([0, 1])
@@ -84,7 +84,7 @@ def _check_same(model: Predictions, retrained: Predictions) -> None:
         ours.labels, theirs.labels
     ):
         raise InputError(
-            f"The model has predictions {ours.probabilities.shape} and the retrained model "
-            f"{theirs.probabilities.shape}, or other labels, but both must be of the same "
-            "examples: use the retrained model of the same forget request and seed."
+            f"the model has predictions of shape {ours.probabilities.shape} and the retrained "
+            f"model {theirs.probabilities.shape}, or other labels, but both must be for the same "
+            "examples; use the retrained model of the same forget request and seed."
         )

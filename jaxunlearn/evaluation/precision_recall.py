@@ -1,13 +1,13 @@
-"""Improved precision and recall: how many generated images are good, and how much they cover.
+"""Improved precision and recall: quality and variety of generated images.
 
-A set of features is thought of as the union of balls around its points, each as large as the
-distance r to the point's k-th nearest neighbour in the set:
+A set of features stands for the union of balls around its points, each with the distance r to the
+point's k-th nearest neighbour in the set as radius:
 
     precision = share of generated points g with  |g - x| <= r(x)  for some real point x
     recall    = share of real points x with       |x - g| <= r(g)  for some generated point g
 
-Precision is lost by bad images, recall by missing variety; the Frechet distance mixes the two.
-Both depend on the number of images, so compare only numbers from sets of the same sizes.
+Bad images lower precision, missing variety lowers recall; the Frechet distance mixes the two. Both
+depend on the number of images, so compare only numbers from sets of the same sizes.
 
 Source: Kynkaanniemi, Karras, Laine, Lehtinen, Aila, "Improved Precision and Recall Metric for
 Assessing Generative Models", NeurIPS 2019, equations 1 and 2, with their k = 3.
@@ -20,15 +20,15 @@ import numpy as np
 from jaxunlearn.evaluation.frechet import check_features
 from jaxunlearn.types import InputError
 
-_ROWS = 1024  # of the table of distances, in memory at once
+_ROWS = 1024  # rows of the table of distances in memory at once
 
 
 class PrecisionRecall(NamedTuple):
     """Two shares from 0 to 1; 1 is best.
 
     Attributes:
-        precision: share of the generated images that lie among the real ones.
-        recall: share of the real images that lie among the generated ones.
+        precision: share of the generated images among the real ones.
+        recall: share of the real images among the generated ones.
     """
 
     precision: float
@@ -40,14 +40,14 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Precision and recall of generated images.
 
-    The table of distances is made in strips of rows: its memory grows with one set alone.
+    The table of distances is computed in strips of rows, so memory grows with one set only.
 
     Args:
         real: features `[N, D]` of real images.
         generated: features `[M, D]` of generated images, by the same network.
-        num_neighbours: k; both sets have more points.
-        real_radii: `squared_radii(real, num_neighbours)`, where they are known: with many real
-            images they take most of the time.
+        num_neighbours: number of neighbours, k, below both numbers of images.
+        real_radii: `squared_radii(real, num_neighbours)`, if known; with many real images they take
+            most of the time.
 
     Returns:
         A `PrecisionRecall`.
@@ -65,17 +65,17 @@ def precision_recall(
         raise InputError(f"num_neighbours is {num_neighbours}, but must be at least 1; 3 is usual.")
     sets = {"real": real, "generated": generated}
     for name, features in sets.items():
-        sets[name] = check_features(features, f"The {name}").astype(np.float64)
+        sets[name] = check_features(features, f"the {name}").astype(np.float64)
         if len(sets[name]) <= num_neighbours:
             raise InputError(
-                f"there are {len(sets[name])} {name} images, but at least {num_neighbours + 1} are "
-                f"needed for a point to have {num_neighbours} neighbours; give more images."
+                f"there are {len(sets[name])} {name} images, but must be at least "
+                f"{num_neighbours + 1} for {num_neighbours} neighbours; give more images."
             )
     real, generated = sets.values()
     if real.shape[1] != generated.shape[1]:
         raise InputError(
             f"there are {real.shape[1]} features of real and {generated.shape[1]} of generated "
-            "images, but both must have the same: describe both by one network."
+            "images, but must be the same number; use one network for both."
         )
     if real_radii is None:
         real_radii = squared_radii(real, num_neighbours)
@@ -102,11 +102,11 @@ def squared_radii(points: np.ndarray, num_neighbours: int = 3) -> np.ndarray:
     """The squared distance of each point to its k-th nearest other point.
 
     Args:
-        points: `[N, D]`.
-        num_neighbours: k, below N.
+        points: points `[N, D]`.
+        num_neighbours: number of neighbours, k, below N.
 
     Returns:
-        float64 `[N]`.
+        Squared distances, float64 `[N]`.
 
     Example:
         >>> squared_radii(np.array([[0.0], [1.0], [3.0]]), 1).tolist()
@@ -117,7 +117,7 @@ def squared_radii(points: np.ndarray, num_neighbours: int = 3) -> np.ndarray:
     for start in range(0, len(points), _ROWS):
         distances = _squared_distances(points[start : start + _ROWS], points)
         rows = np.arange(len(distances))
-        distances[rows, start + rows] = np.inf  # a point is no neighbour of itself
+        distances[rows, start + rows] = np.inf  # a point is not its own neighbour
         distances.partition(num_neighbours - 1, axis=1)
         radii.append(distances[:, num_neighbours - 1].copy())  # a view would keep the whole strip
     return np.concatenate(radii)

@@ -5,8 +5,8 @@ covers the true mean in 95 of 100 studies is m +- t s / sqrt(n), where t is the 
 Student's distribution with n - 1 degrees of freedom: 12.7 for two seeds, 4.3 for three, 2.3 for
 ten. One value has no interval.
 
-The mean of a rate in [0, 100] is in [0, 100] too. The part of the interval that is outside cannot
-hold it, so the interval ends at the bound, and covers the true mean as often as before.
+The mean of a rate in [0, 100] is in [0, 100] too. So the interval ends at the bounds, and covers
+the true mean as often as before.
 """
 
 import math
@@ -22,11 +22,11 @@ class Summary(NamedTuple):
     """A mean over seeds.
 
     Attributes:
-        mean: the mean of the values.
+        mean: mean of the values.
         half_width: half the width of the 95% t-interval, or None for a single value.
-        n: the number of values.
-        values: the values themselves.
-        bounds: the least and the greatest possible value.
+        n: number of values.
+        values: the values.
+        bounds: least and greatest possible value.
 
     Example:
         >>> Summary(99.0, 3.0, 3, bounds=(0.0, 100.0)).interval
@@ -41,7 +41,7 @@ class Summary(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Both ends of the 95% interval within the bounds, or None for a single value."""
+        """The 95% interval within the bounds, or None for a single value."""
         if self.half_width is None:
             return None
         low, high = self.bounds
@@ -64,13 +64,13 @@ def summarize(
 
     Args:
         values: one finite number for each seed.
-        bounds: the least and the greatest possible value.
+        bounds: least and greatest possible value.
 
     Returns:
         The `Summary`.
 
     Raises:
-        InputError: if there are no values, or one is not finite.
+        InputError: no values, or one that is not finite.
 
     Example:
         >>> summarize([3.0]).interval

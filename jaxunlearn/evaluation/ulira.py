@@ -1,18 +1,18 @@
-"""U-LiRA: can the best test of single examples tell unlearned from retrained models?
+"""U-LiRA: the best test of single examples that separates unlearned from retrained models.
 
 For one example z, write `o = log p_y - log(1 - p_y)`, the logit-scaled confidence in its true
-class. Over many *shadow models* o follows one distribution where the model learned z and then
-unlearned it, and another where it was retrained without z. Both are taken to be Gaussian, and the
+class. Over many *shadow models* o follows one distribution if the models learned z and then
+unlearned it, and another if they were retrained without z. Both are assumed Gaussian, and the
 attacker scores a new model by the logarithm of their ratio at its o:
 
     score = log N(o; mean_u, var_u) - log N(o; mean_r, var_r)
 
-Every shadow model is scored by Gaussians that were fitted without it. If unlearning were perfect,
-the two distributions would be one, and the attack would do no better than a coin: an AUC of 50.
+Every shadow model is scored by Gaussians that were fitted without it. With perfect unlearning the
+two distributions are equal, and the attack is as good as a coin: an AUC of 50.
 
 Source: Hayes et al., Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of
 Privacy (U-LiRA, arXiv 2403.01218), 2024, after Carlini et al., Membership Inference Attacks From
-First Principles (LiRA), 2022, who share the variance over examples where models are few.
+First Principles (LiRA), 2022, who share the variance over examples when models are few.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ from jaxunlearn.evaluation.predictions import Predictions, check_predictions
 from jaxunlearn.types import InputError
 
 VARIANCES = ("example", "shared")
-_TINY = 1e-38  # the least probability: logit-scaled confidences lie within 88
+_TINY = 1e-38  # the least probability; logit-scaled confidences are within 88
 _LEAST_VARIANCE = 1e-6
 _LEAST_MODELS = 3
 
 
 class Scores(NamedTuple):
-    """What the attacker says of each pair of a model and an example; large means "unlearned".
+    """The scores of all pairs of a model and an example; large means "unlearned".
 
     Attributes:
-        unlearned: of models that unlearned the example.          # shape=(M, N)
-        retrained: of models that were retrained without it.      # shape=(M, N)
+        unlearned: scores of models that unlearned the example.          # shape=(M, N)
+        retrained: scores of models that were retrained without it.      # shape=(M, N)
     """
 
     unlearned: np.ndarray
@@ -50,11 +50,11 @@ class Estimate(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """How well the attacker does.
+    """The success of the attacker.
 
     Attributes:
-        auc: the area under the ROC curve, in percent; 50 is a coin.
-        tpr: the true-positive rate in percent, by the false-positive rate (a share).
+        auc: area under the ROC curve, in percent; 50 is a coin.
+        tpr: true-positive rate in percent, by the false-positive rate (a share).
     """
 
     auc: Estimate
@@ -71,7 +71,7 @@ def logit_confidence(predictions: Predictions) -> np.ndarray:
         float64 `[N]`, from -88 to 88.
 
     Raises:
-        InputError: for malformed predictions.
+        InputError: malformed predictions.
 
     Example:
         >>> predictions = Predictions(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1]))
@@ -87,17 +87,16 @@ def logit_confidence(predictions: Predictions) -> np.ndarray:
 
 
 def ulira_scores(unlearned: Any, retrained: Any, variance: str = "example") -> Scores:
-    """Scores every model on every example, by Gaussians fitted to the other models.
+    """Scores of every model on every example, by Gaussians fitted to the other models.
 
     The m-th unlearned and the m-th retrained model are left out together, so that both Gaussians
-    rest on as many models and neither side gains by it.
+    have equally many models.
 
     Args:
-        unlearned: `o` of models that learned and unlearned the example, `[M, N]`: M models for
-            each of N examples.
-        retrained: `o` of models retrained without the example, `[M, N]`.
-        variance: "example" estimates it for each example and side; "shared" takes its mean over
-            examples, which is steadier where models are few.
+        unlearned: values o of M models that learned and unlearned each of N examples, `[M, N]`.
+        retrained: values o of models retrained without the example, `[M, N]`.
+        variance: kind of the variances: "example" for each example and side, or "shared", their
+            mean over examples, which is steadier with few models.
 
     Returns:
         The `Scores`.
@@ -117,13 +116,13 @@ def ulira_scores(unlearned: Any, retrained: Any, variance: str = "example") -> S
         raise InputError(f"variance is {variance!r}, but must be one of {', '.join(VARIANCES)}.")
     if first.ndim != 2 or first.shape != second.shape or first.size == 0:
         raise InputError(
-            f"unlearned has shape {first.shape} and retrained {second.shape}, but both must be "
-            "[models, examples] and equal."
+            f"unlearned has shape {first.shape} and retrained {second.shape}, but both must have "
+            "the same shape, [models, examples]."
         )
     if len(first) < _LEAST_MODELS:
         raise InputError(
-            f"there are {len(first)} models on each side, but at least {_LEAST_MODELS} are needed "
-            "to fit a Gaussian to all but one; train more shadow models."
+            f"there are {len(first)} models on each side, but must be at least {_LEAST_MODELS}, to "
+            "fit a Gaussian to all but one; train more shadow models."
         )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise InputError(
@@ -140,10 +139,10 @@ def ulira_scores(unlearned: Any, retrained: Any, variance: str = "example") -> S
 
 def _fit(values: np.ndarray, variance: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance over models, `[N]` each."""
-    spread = values.var(axis=0, ddof=1)
+    variances = values.var(axis=0, ddof=1)
     if variance == "shared":
-        spread = np.full_like(spread, spread.mean())
-    return values.mean(axis=0), np.maximum(spread, _LEAST_VARIANCE)
+        variances = np.full_like(variances, variances.mean())
+    return values.mean(axis=0), np.maximum(variances, _LEAST_VARIANCE)
 
 
 def _log_density(values: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -154,10 +153,10 @@ def roc_curve(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
     """The ROC curve of the attack, over all models and examples.
 
     Args:
-        scores: from `ulira_scores`.
+        scores: scores from `ulira_scores`.
 
     Returns:
-        False- and true-positive rates from (0, 0) to (1, 1), shares, at each distinct score.
+        False- and true-positive rates as shares, from (0, 0) to (1, 1), at each distinct score.
 
     Example:
         >>> fpr, tpr = roc_curve(Scores(np.array([[3.0, 1.0]]), np.array([[2.0, 0.0]])))
@@ -170,10 +169,10 @@ def roc_curve(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
 
 
 def needed_scores(false_positive_rate: float) -> int:
-    """How many scores of retrained models it takes to see a false-positive rate at all.
+    """The least number of scores of retrained models that can show a false-positive rate.
 
     Args:
-        false_positive_rate: a share.
+        false_positive_rate: the rate as a share.
 
     Returns:
         `ceil(1 / false_positive_rate)`.
@@ -187,8 +186,8 @@ def needed_scores(false_positive_rate: float) -> int:
     """
     if not 0 < false_positive_rate < 1:
         raise InputError(
-            f"a false-positive rate is {false_positive_rate}, but must lie between 0 and 1, such "
-            "as 0.01."
+            f"a false-positive rate is {false_positive_rate}, but must be between 0 and 1, such as "
+            "0.01."
         )
     return int(np.ceil(1 / false_positive_rate - 1e-9))
 
@@ -201,22 +200,22 @@ def attack(
 ) -> Attack:
     """AUC and true-positive rates at low false-positive rates, with bootstrap intervals.
 
-    Models and examples are both drawn anew with replacement, since the scores of one model hang
-    together, and so do those of one example. The rate at a false-positive rate is that of the
-    lowest threshold which keeps to it: nothing is interpolated. With few models intervals are too
-    narrow: three pairs do not show how models vary.
+    Models and examples are both resampled with replacement, since the scores of one model are
+    correlated, and so are the scores of one example. The true-positive rate is read at the lowest
+    threshold that keeps the false-positive rate, without interpolation. With few models intervals
+    are too narrow: three pairs do not show the variation of models.
 
     Args:
-        scores: from `ulira_scores`.
-        false_positive_rates: shares.
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        scores: scores from `ulira_scores`.
+        false_positive_rates: false-positive rates as shares.
+        num_resamples: number of bootstrap samples.
+        seed: seed of the bootstrap.
 
     Returns:
         An `Attack`, in percent.
 
     Raises:
-        InputError: a rate outside (0, 1), or lower than the number of scores can show.
+        InputError: a rate outside (0, 1), or too low for the number of scores.
 
     Example:
         >>> scores = Scores(np.full((4, 50), 1.0), np.full((4, 50), 0.0))
@@ -246,7 +245,7 @@ def attack(
 
 
 def _resampled(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """How often each pair of a model and an example is drawn."""
+    """The number of times that each pair of a model and an example is drawn."""
     models, examples = (np.bincount(rng.integers(0, n, n), minlength=n) for n in shape)
     return np.outer(models, examples).astype(np.float64)
 
@@ -261,7 +260,7 @@ def _ranks(scores: Scores) -> tuple[np.ndarray, int]:
 def _curve(
     ranks: np.ndarray, size: int, positive: np.ndarray, negative: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """False- and true-positive rates where each score counts as often as its weight says."""
+    """False- and true-positive rates with a weight for each score."""
     tpr, fpr = (
         np.concatenate([[0.0], np.cumsum(np.bincount(rank, weight, size))]) / weight.sum()
         for rank, weight in zip(ranks, (positive, negative), strict=True)

@@ -1,19 +1,16 @@
-"""The unit of every number in a result file: one name, one unit, wherever it is written.
-
-A unit also knows which values are possible, so that no interval leaves them.
-"""
+"""The unit of every number in a result file, and its bounds, which end its intervals."""
 
 import math
 from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """What a number is measured in.
+    """The unit of a number.
 
     Attributes:
-        name: the unit as it is printed; empty for a plain number.
-        low: the least possible value.
-        high: the greatest possible value.
+        name: name of the unit in print; empty for a plain number.
+        low: least possible value.
+        high: greatest possible value.
     """
 
     name: str = ""
@@ -70,5 +67,5 @@ UNITS: dict[str, Unit] = {
 
 
 def unit_of(name: str) -> Unit:
-    """The unit of a number by its name; one that is not known has no unit and no bounds."""
+    """The unit of a number by its name; unknown names have no unit and no bounds."""
     return UNITS.get(name, Unit())

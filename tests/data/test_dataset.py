@@ -57,7 +57,9 @@ def test_labels_out_of_range(split, value):
 
 
 def test_examples_that_are_not_numbered_in_order():
-    with pytest.raises(InputError, match=r"numbered 0 to 2 in order.*Examples.from_arrays"):
+    with pytest.raises(
+        InputError, match=r"out of order, but must be numbered 0 to 2; .*Examples.from_arrays"
+    ):
         toy(train=toy().train.take([0, 1, 3]))
 
 
@@ -87,7 +89,7 @@ def test_splits_of_different_shapes():
             {"coarse": np.full(60, 2), "coarse_names": ("a", "b")},
             "coarse of 'toy' include .* but must be from",
         ),
-        ({"fine": np.zeros(60, int), "fine_names": ("a",)}, "must be given together"),
+        ({"fine": np.zeros(60, int), "fine_names": ("a",)}, "must be given with the other"),
     ],
 )
 def test_settings_that_do_not_fit_the_data(fields, message):

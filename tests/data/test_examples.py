@@ -64,7 +64,9 @@ def test_images_that_are_not_finite(bad):
     image, label = toy_arrays(4)
     image = image.astype(np.float32)
     image[2, 1, 0, 0] = image[3, 0, 0, 0] = bad
-    with pytest.raises(InputError, match="2 of 4 hold NaN or infinity, the first at position 2"):
+    with pytest.raises(
+        InputError, match="2 of 4 images hold NaN or infinity, the first at position 2"
+    ):
         Examples.from_arrays(image, label)
 
 

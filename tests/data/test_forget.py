@@ -27,7 +27,7 @@ def test_random_keys_are_the_same_for_ever():
 
 @pytest.mark.parametrize("seed", [-1, 0.5, True, "0", None])
 def test_seeds_that_cannot_be(seed):
-    with pytest.raises(InputError, match="seed must be an integer of at least 0, got"):
+    with pytest.raises(InputError, match="seed is .*, but must be an integer of at least 0"):
         random_keys(seed, 0, 2)
 
 
@@ -92,7 +92,7 @@ def test_a_word_that_no_class_has():
     with pytest.raises(InputError, match="words-a-an would forget all"):
         chosen(ForgetRequest(words=["a", "an"]), CAPTIONED)
     for words in ("coat", 3, ("old coat",), (1,), ("",)):
-        with pytest.raises(InputError, match="words must"):
+        with pytest.raises(InputError, match="words (are|include) .*, but must be"):
             ForgetRequest(words=words)
 
 
@@ -220,17 +220,17 @@ def test_fractions_outside_zero_to_one(fraction):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ((1, 2, 1), "number 1 is in .* more than once"),
-        ((1, -2), "is -2, but must be at least 0"),
-        ((1.0,), "is 1.0, but must be an integer"),
-        ((True,), "is True, but must be an integer"),
-        ("12", "is '1', but must be an integer"),
-        (3, "are 3, but must be a list of integers"),
-        (None, "are None, but must be a list of integers"),
+        ((1, 2, 1), "number 1 is in KIND more than once"),
+        ((1, -2), "in KIND is -2, but must be at least 0"),
+        ((1.0,), "in KIND is 1.0, but must be an integer"),
+        ((True,), "in KIND is True, but must be an integer"),
+        ("12", "in KIND is '1', but must be an integer"),
+        (3, "KIND are 3, but must be a list of integers"),
+        (None, "KIND are None, but must be a list of integers"),
     ],
 )
 def test_lists_that_cannot_be_right(kind, values, message):
-    with pytest.raises(InputError, match=f"{kind} must {message}"):
+    with pytest.raises(InputError, match=message.replace("KIND", kind)):
         ForgetRequest(**{kind: values})
 
 
@@ -249,7 +249,7 @@ def test_subclasses_that_cannot_be_right(subclass):
         ),
         (ForgetRequest(subclass=1), "subclass 1 needs a data set with coarse classes"),
         (ForgetRequest(indices=(3, 60)), "index 60 is outside .* positions 0 to 59"),
-        (ForgetRequest(indices=(2**80,)), "out of range"),
+        (ForgetRequest(indices=(2**80,)), "is outside the training split"),
         (ForgetRequest(fraction=0.001), "fraction 0.001 of 60 .* less than one example"),
         (ForgetRequest(fraction=0.999), "random-0.999 would forget all 60 training examples"),
         (ForgetRequest(classes=range(5)), "classes-0-1-2-3-4 would forget all 60"),

@@ -137,7 +137,7 @@ def test_another_set_takes_its_settings_from_features_and_images(tmp_path):
             "standin_nan",
             np.float32,
             {"image": np.full((4, 4, 3), np.nan, np.float32)},
-            "1 of 6 hold NaN or infinity, the first at position 2",
+            "1 of 6 images hold NaN or infinity, the first at position 2",
         ),
         (
             "standin_unlabelled",

@@ -47,11 +47,11 @@ def test_extremes_are_finite():
 
 @pytest.mark.parametrize("divergence", [kl_divergence, js_divergence])
 def test_bad_pairs_are_refused(divergence):
-    with pytest.raises(InputError, match=r"p has shape \(100, 5\) and q has shape \(99, 5\)"):
+    with pytest.raises(InputError, match=r"p has shape \(100, 5\) and q \(99, 5\)"):
         divergence(P, Q[:99])
-    with pytest.raises(InputError, match="compared model's prediction set q has probabilities"):
+    with pytest.raises(InputError, match="prediction set q of the compared model has probabilities"):
         divergence(P, np.where(Q == Q[3, 3], np.nan, Q))
-    with pytest.raises(InputError, match="prediction set p has probabilities as small as"):
+    with pytest.raises(InputError, match="prediction set p .* has probabilities as small as"):
         divergence(2.0 * P, Q)
-    with pytest.raises(InputError, match="prediction set p is empty"):
+    with pytest.raises(InputError, match="prediction set p .* is empty"):
         divergence(P[:0], Q[:0])

@@ -119,14 +119,14 @@ def test_halves_are_as_far_apart_as_chance_makes_them():
 @pytest.mark.parametrize(
     ("features", "name", "message"),
     [
-        (np.zeros((6, 6)), "x", "6 images for 6 x features, but at least 7 are needed"),
-        (np.zeros(6), "x", r"must be \[images, features\]"),
-        (np.zeros((6, 0)), "x", r"must be \[images, features\]"),
+        (np.zeros((6, 6)), "x", "6 images for 6 x features, but must be at least 7"),
+        (np.zeros(6), "x", r"must have \[images, features\]"),
+        (np.zeros((6, 0)), "x", r"must have \[images, features\]"),
         (np.array([[0.0], [np.nan], [np.inf]]), "x", "not finite in 2 of 3 rows"),
-        (np.zeros((6, 2), complex), "x", "complex128, which must be real"),
+        (np.zeros((6, 2), complex), "x", "complex128, but must be real"),
         (np.array([["a"], ["b"]]), "x", "must be real numbers"),
-        (np.zeros((6, 2)), "", "name is ''"),
-        (np.zeros((6, 2)), None, "name is None"),
+        (np.zeros((6, 2)), "", "name of the features is ''"),
+        (np.zeros((6, 2)), None, "name of the features is None"),
     ],
 )
 def test_features_that_cannot_be_fitted_are_refused(features, name, message):
@@ -146,7 +146,7 @@ def test_only_the_same_features_are_compared():
         frechet_distance(a, b)
     with pytest.raises(InputError, match="the other 5 called 'inception'"):
         frechet_distance(a, statistics(draw(0)[:, :5], "inception"))
-    with pytest.raises(InputError, match=r"must be \[D\] and \[D, D\]"):
+    with pytest.raises(InputError, match=r"must have \[D\] and \[D, D\]"):
         frechet_distance(a, a._replace(covariance=np.zeros((6, 5))))
     with pytest.raises(InputError, match="not all finite"):
         frechet_distance(a._replace(mean=np.full(6, np.nan)), a)

@@ -95,12 +95,12 @@ def test_neighbours_are_others_and_not_the_point_itself():
 @pytest.mark.parametrize(
     ("real", "generated", "k", "message"),
     [
-        (line(0, 1, 2), line(0, 1, 2, 3), 3, "3 real images, but at least 4 are needed"),
-        (line(0, 1, 2, 3), line(0, 1), 3, "2 generated images, but at least 4"),
+        (line(0, 1, 2), line(0, 1, 2, 3), 3, "3 real images, but must be at least 4"),
+        (line(0, 1, 2, 3), line(0, 1), 3, "2 generated images, but must be at least 4"),
         (line(0, 1), line(0, 1), 0, "num_neighbours is 0"),
         (np.zeros((4, 2)), np.zeros((4, 3)), 3, "2 features of real and 3 of generated"),
-        (np.zeros(4), np.zeros((4, 3)), 3, "The real features have shape"),
-        (np.zeros((4, 1)), line(0, 1, np.nan, 2), 3, "The generated features are not finite in 1"),
+        (np.zeros(4), np.zeros((4, 3)), 3, "the real features have shape"),
+        (np.zeros((4, 1)), line(0, 1, np.nan, 2), 3, "the generated features are not finite in 1"),
     ],
 )
 def test_sets_that_cannot_be_compared_are_refused(real, generated, k, message):

@@ -274,7 +274,7 @@ def test_unknown_field():
         ("resnet18", {"norm": "layer"}, "one of 'batch', 'group'"),
         ("resnet18", {"axis_name": 3}, "ResNet.axis_name is 3"),
         ("vgg16", {"convs": (1, 1)}, "widths has 5, convs has 2"),
-        ("vit-s", {"heads": 5}, "384, which does not divide into 5 heads"),
+        ("vit-s", {"heads": 5}, "is 384, but must be a multiple of the 5 heads"),
         ("vit-s", {"mlp_ratio": 0}, "ViT.mlp_ratio is 0"),
         ("vit-s", {"mlp_ratio": float("nan")}, "ViT.mlp_ratio is nan"),
         ("vit-s", {"pooling": "max"}, "one of 'cls', 'mean'"),

@@ -87,7 +87,7 @@ def test_bad_fields_and_ids(tiny):
     with pytest.raises(InputError, match="activation is 'relu', but must be one of 'gelu'"):
         TextEncoder(activation="relu")
     for ids, said in (
-        (IDS[0], r"shape \[B, L\], but these are int32 of shape \(8,\)"),
+        (IDS[0], r"are int32 of shape \(8,\), but must be integers of shape \[B, L\]"),
         (IDS.astype("f"), "token ids .* are float32 .* but must be integers"),
         (np.zeros((1, 9), np.int32), "have 9 tokens, but must have at most 8"),
     ):

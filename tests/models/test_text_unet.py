@@ -103,7 +103,7 @@ def test_bad_fields_and_inputs(tiny):
         TextUNet(heads=7)
     with pytest.raises(InputError, match="but must be levels from 1 to 4"):
         TextUNet(attention_levels=(5,))
-    with pytest.raises(InputError, match="is .9, .*begins with an even width"):
+    with pytest.raises(InputError, match="is .9,.*begins with an even width"):
         TextUNet(widths=(9,), attention_levels=(), heads=3, groups=3)
     for batch, said in (
         ((LATENTS[..., :3], TIMESTEPS, CONTEXT), "must have 4 channels"),

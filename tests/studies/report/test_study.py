@@ -115,7 +115,7 @@ def test_missing_predictions_and_histories_are_no_error(small_study):
             '{"metrics": {}, "counts": [3]}',
             r"results.json: counts is \[3\]",
         ),
-        ('{"metrics": {}}', "eupmu cannot be compared: The metrics lack forget_accuracy"),
+        ('{"metrics": {}}', "eupmu cannot be compared: the metrics lack forget_accuracy"),
     ],
 )
 def test_malformed_results_are_named(small_study, text, message):
