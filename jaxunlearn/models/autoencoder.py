@@ -26,37 +26,11 @@ from jaxunlearn.models.checks import (
     check_whole,
     check_wholes,
 )
+from jaxunlearn.models.ddpm_unet import ResidualBlock
 from jaxunlearn.models.transformer_blocks import PixelAttention
 
 _EPSILON = 1e-6  # of every norm
 _LOG_VARIANCES = (-30.0, 20.0)  # their limits
-
-
-class ResidualBlock(nn.Module):
-    """`shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))`, the shortcut 1x1 or the identity.
-
-    Attributes:
-        width: number of output channels.
-        groups: number of groups of the norms.
-        dtype: type of the computation.
-    """
-
-    width: int
-    groups: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `[B, H, W, C]` to `[B, H, W, width]`."""
-        y = x
-        for i in (1, 2):
-            norm = nn.GroupNorm(self.groups, epsilon=_EPSILON, dtype=self.dtype, name=f"norm{i}")
-            y = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name=f"conv{i}")(
-                nn.silu(norm(y))
-            )
-        if x.shape[-1] != self.width:
-            x = nn.Conv(self.width, (1, 1), dtype=self.dtype, name="shortcut")(x)
-        return x + y
 
 
 class Coder(nn.Module):
@@ -112,7 +86,8 @@ class Coder(nn.Module):
 
     def _block(self, width: int, name: str) -> nn.Module:
         block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        return block(width, self.groups, self.dtype, name=name)
+        init = nn.initializers.lecun_normal()
+        return block(width, self.groups, _EPSILON, self.dtype, 0.0, init, init, name=name)
 
     def _conv(self, width: int, name: str, **options: Any) -> nn.Module:
         return nn.Conv(width, (3, 3), dtype=self.dtype, name=name, **{"padding": 1, **options})

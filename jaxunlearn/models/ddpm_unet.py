@@ -36,21 +36,25 @@ _DOWNSAMPLING = {"asymmetric": ((0, 1), (0, 1)), "symmetric": ((1, 1), (1, 1))}
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, with the timestep and the class added in between.
+    """Two convolutions, with the timestep and the class, if any, added in between.
 
     Attributes:
         width: number of output channels.
         groups: number of groups of the norms.
         epsilon: number added to the variance in the norms.
-        dropout: rate of dropout before the second convolution.
         dtype: type of the computation.
+        dropout: rate of dropout before the second convolution.
+        kernel_init: initialiser of all kernels but the last.
+        out_init: initialiser of the last kernel.
     """
 
     width: int
     groups: int
     epsilon: float
-    dropout: float
     dtype: Any
+    dropout: float = 0.0
+    kernel_init: Any = ddpm_init
+    out_init: Any = zeros
 
     def _norm(self, name: str) -> nn.GroupNorm:
         return nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype, name=name)
@@ -66,16 +70,18 @@ class ResidualBlock(nn.Module):
         )
 
     @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
-        """Map `[B, H, W, C]` and `[B, E]` to `[B, H, W, width]`."""
-        y = self._conv(3, ddpm_init, "conv1")(nn.silu(self._norm("norm1")(x)))
-        shift = nn.Dense(self.width, kernel_init=ddpm_init, dtype=self.dtype, name="condition")
-        y = y + shift(nn.silu(condition))[:, None, None, :]
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        """Map `[B, H, W, C]`, with a condition `[B, E]`, to `[B, H, W, width]`."""
+        init = self.kernel_init
+        y = self._conv(3, init, "conv1")(nn.silu(self._norm("norm1")(x)))
+        if condition is not None:
+            shift = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="condition")
+            y = y + shift(nn.silu(condition))[:, None, None, :]
         y = nn.silu(self._norm("norm2")(y))
         y = nn.Dropout(self.dropout, deterministic=False)(y)
-        y = self._conv(3, zeros, "conv2")(y)
+        y = self._conv(3, self.out_init, "conv2")(y)
         if x.shape[-1] != self.width:
-            x = self._conv(1, ddpm_init, "shortcut")(x)
+            x = self._conv(1, init, "shortcut")(x)
         return x + y
 
 
@@ -196,7 +202,7 @@ class DDPMUNet(nn.Module):
 
         def block(x: jax.Array, level: int, name: str) -> jax.Array:
             width = self.widths[level - 1]
-            args = (width, self.groups, self.epsilon, dropout, self.dtype)
+            args = (width, self.groups, self.epsilon, self.dtype, dropout)
             return residual_block(*args, name=name)(x, condition)
 
         def attention(x: jax.Array, name: str) -> jax.Array:

@@ -153,12 +153,7 @@ _BLOCKS = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution, norm with running statistics, relu.
-
-    Attributes:
-        layer: sizes of the layer.
-        dtype: type of the computation; statistics are float32.
-    """
+    """Convolution, norm with running statistics, relu."""
 
     layer: Layer
     dtype: Any

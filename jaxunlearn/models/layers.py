@@ -67,12 +67,7 @@ class Norm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The transformer's two-layer block: `W2 gelu(W1 x)` with the exact GELU.
-
-    Attributes:
-        hidden: width between the two layers.
-        dtype: type of the computation.
-    """
+    """The transformer's two-layer block: `W2 gelu(W1 x)` with the exact GELU."""
 
     hidden: int
     dtype: Any = jnp.float32

@@ -74,15 +74,7 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block with window attention.
-
-    Attributes:
-        heads: number of attention heads.
-        window: side of a window.
-        shift: shift of the windows, in tokens.
-        mlp_ratio: width inside the feed-forward block over the width of a token.
-        dtype: type of the computation.
-    """
+    """Pre-norm block with window attention."""
 
     heads: int
     window: int
@@ -104,11 +96,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Join 2x2 neighbours, `[B, H, W, C] -> [B, H/2, W/2, 2C]`: concatenate, norm, linear layer.
-
-    Attributes:
-        dtype: type of the computation.
-    """
+    """Join 2x2 neighbours, `[B, H, W, C] -> [B, H/2, W/2, 2C]`: concatenate, norm, linear layer."""
 
     dtype: Any = jnp.float32
 

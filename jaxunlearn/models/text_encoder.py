@@ -51,15 +51,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with causal attention.
-
-    Attributes:
-        heads: number of attention heads.
-        hidden: width between the two feed-forward layers.
-        activation: "gelu" or "quick_gelu".
-        epsilon: number added to the variance in the norms.
-        dtype: type of the computation.
-    """
+    """Pre-norm transformer block with causal attention."""
 
     heads: int
     hidden: int

@@ -120,7 +120,7 @@ class TextUNet(nn.Module):
         transformer = nn.remat(ImageTransformer) if self.remat else ImageTransformer
 
         def block(x: jax.Array, level: int, place: str, i: int) -> jax.Array:
-            fields = (self.widths[level - 1], self.groups, _EPSILON, 0.0, self.dtype)
+            fields = (self.widths[level - 1], self.groups, _EPSILON, self.dtype)
             x = residual_block(*fields, name=f"{place}_block{i}")(x, condition)
             return attend(x, f"{place}_attention{i}") if level in self.attention_levels else x
 
@@ -142,7 +142,7 @@ class TextUNet(nn.Module):
                 x = conv(x, f"down{level}_conv", strides=2)
                 skips.append(x)
 
-        fields = (self.widths[-1], self.groups, _EPSILON, 0.0, self.dtype)
+        fields = (self.widths[-1], self.groups, _EPSILON, self.dtype)
         x = residual_block(*fields, name="middle_block1")(x, condition)
         x = attend(x, "middle_attention")
         x = residual_block(*fields, name="middle_block2")(x, condition)

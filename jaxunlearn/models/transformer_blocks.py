@@ -96,12 +96,7 @@ class PixelAttention(nn.Module):
 
 
 class TextBlock(nn.Module):
-    """A transformer block whose tokens attend to each other and then to a context.
-
-    Attributes:
-        heads: number of heads; divides the width.
-        dtype: type of the computation.
-    """
+    """A transformer block whose tokens attend to each other and then to a context."""
 
     heads: int
     dtype: Any = jnp.float32
@@ -126,13 +121,7 @@ class TextBlock(nn.Module):
 
 
 class ImageTransformer(nn.Module):
-    """One transformer block over the pixels of an image; the identity at initialisation.
-
-    Attributes:
-        heads: number of heads; divides the channels.
-        groups: number of groups of the norm; divides the channels.
-        dtype: type of the computation.
-    """
+    """One transformer block over the pixels of an image; the identity at initialisation."""
 
     heads: int
     groups: int

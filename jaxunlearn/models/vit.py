@@ -28,12 +28,7 @@ from jaxunlearn.models.layers import FeedForward, Head, transformer_init
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of every token to every token.
-
-    Attributes:
-        heads: number of heads; divides the width.
-        dtype: type of the computation; the softmax is float32.
-    """
+    """Multi-head attention of every token to every token."""
 
     heads: int
     dtype: Any = jnp.float32
@@ -50,13 +45,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block.
-
-    Attributes:
-        heads: number of attention heads.
-        hidden: width inside the feed-forward block.
-        dtype: type of the computation.
-    """
+    """Pre-norm transformer block."""
 
     heads: int
     hidden: int

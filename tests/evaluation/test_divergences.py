@@ -49,7 +49,9 @@ def test_extremes_are_finite():
 def test_bad_pairs_are_refused(divergence):
     with pytest.raises(InputError, match=r"p has shape \(100, 5\) and q \(99, 5\)"):
         divergence(P, Q[:99])
-    with pytest.raises(InputError, match="prediction set q of the compared model has probabilities"):
+    with pytest.raises(
+        InputError, match="prediction set q of the compared model has probabilities"
+    ):
         divergence(P, np.where(Q == Q[3, 3], np.nan, Q))
     with pytest.raises(InputError, match="prediction set p .* has probabilities as small as"):
         divergence(2.0 * P, Q)
