@@ -123,7 +123,7 @@ def test_blocks_that_embed_the_condition_differently(folder):
         ({"sample_size": 9}, "are 9x9, but must have sides .* of 2"),
         ({"out_channels": 4}, "'out_channels' in .* is 4, but must be 3 or 6"),
         ({"num_layers": 1}, "'transformer_blocks.1.*, which this model does not have"),
-        ({"num_embeds_ada_norm": 4}, r"embedding_table.weight'.*\[4, 16\].*needs \[5, 16\]"),
+        ({"num_embeds_ada_norm": 4}, r"embedding_table.weight'.*\[4, 16\].*must have \[5, 16\]"),
     ],
 )
 def test_what_is_not_supported(options, message, folder):

@@ -189,7 +189,7 @@ def test_bad_tensors(copy):
     stored = load_file(file)
     last = sorted(stored)[-1]
     for tensors, said in (
-        ({n: v for n, v in stored.items() if n != last}, f"no tensor '{last}'"),
+        ({n: v for n, v in stored.items() if n != last}, f"lacks the tensor '{last}'"),
         ({**stored, "conv_extra.weight": stored[last]}, "the tensor 'conv_extra.weight'"),
         ({**stored, last: np.zeros((3, 3), "f")}, f"the tensor '{last}' in .* has shape"),
     ):
@@ -203,7 +203,7 @@ def test_bad_tensors(copy):
     [
         ("vae", {"scale_shift": 1}, r"has the option 'scale_shift' \(1\), which is not supported"),
         ("vae", {"use_quant_conv": False}, "'use_quant_conv' in .* is False, but must be True"),
-        ("vae", {"latents_mean": [0.5]}, r"'latents_mean' is \[0.5\], but only None"),
+        ("vae", {"latents_mean": [0.5]}, r"'latents_mean' in .* is \[0.5\], but must be None"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "'_class_name' in .* is 'AutoencoderTiny'"),
         ("vae", {"latent_channels": None}, "lacks the option 'latent_channels'"),
         ("vae", {"out_channels": 1}, "'out_channels' in .* is 1, but must be 3"),

@@ -67,7 +67,7 @@ def test_vit(tmp_path):
     logits_agree("vit", module, {"params": params})
     save_vit(tmp_path, module, params)
     same_files(DATA / "vit", tmp_path)
-    with pytest.raises(InputError, match="have 16 channels.* 64 wide.*give heads=.*'num_heads'"):
+    with pytest.raises(InputError, match="have 16 channels.*64 wide.*give heads=.*'num_heads'"):
         load_vit(DATA / "vit" / "model.safetensors")
     assert load_vit(DATA / "vit" / "model.safetensors", heads=2)[0] == module
 
@@ -332,7 +332,7 @@ def test_a_configuration_of_another_resnet(options, match, tmp_path):
         (
             {"global_pool": "avg"},
             {},
-            "says that 'global_pool' is 'avg', but it can only be 'token'",
+            "'global_pool' in .* is 'avg', but must be 'token'",
         ),
         ({"model_args": {"num_heads": 3}}, {}, "multiple of the 3 heads"),
         ({"model_args": {"num_heads": "3"}}, {}, "ViT.heads is '3'"),
