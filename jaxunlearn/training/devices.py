@@ -7,7 +7,8 @@ the end of a path and on the shape.
 
 The compiled program works on the global batch; XLA inserts the collectives. So one device and eight
 compute the same numbers, and nothing else in the library knows about devices. Under `pmap` each
-device runs the whole program, and the task computes its share of a batch (`tasks/shard_over_axis.py`).
+device runs the whole program, and the task computes its share of a batch
+(`tasks/shard_over_axis.py`).
 """
 
 import re
