@@ -25,9 +25,9 @@ def main() -> None:
     _open_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    keep_compiled_programs()
     os.environ["MPLBACKEND"] = "agg"  # all pictures are files: no window, whatever the user has set
     try:
+        keep_compiled_programs()
         try:
             from jaxunlearn.cli.commands import main as command_line
 

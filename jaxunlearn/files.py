@@ -1,10 +1,8 @@
-"""Files that are there in full or not at all, and that say what is wrong with them when read.
+"""Files that exist in full or not at all, and errors that name a damaged file.
 
-`replacing` is the one way in which the package writes files.
-
-Records are JSON objects that carry the digest of their own content, and those of the files that
-belong to them: one that was altered since is named, never used. Records of older versions carry
-none, and are taken as they are.
+`replacing` is the one way in which the package writes files. Records are JSON objects with the
+digest of their own content and the digests of the files that belong to them: an altered one is
+named, never used.
 """
 
 import contextlib
@@ -27,7 +25,7 @@ from jax.experimental import multihost_utils
 from jaxunlearn.types import InputError
 
 SEAL = "sha256_of_the_rest"
-DAMAGE = (  # what reading arrays raises for a file cut short, altered, or of another kind
+_DAMAGE = (  # raised by reading arrays from a file cut short, altered, or of another kind
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -47,7 +45,7 @@ DAMAGE = (  # what reading arrays raises for a file cut short, altered, or of an
 def replacing(path: Path) -> Iterator[Path]:
     """A new file that takes the place of another when the `with` block ends.
 
-    It has a name that no other process has, on any host, and is on the disk before it takes its
+    Its name is used by no other process on any host, and it is on the disk before it takes its
     place. A kill or a power loss leaves the old file or the new one, an error the old one alone.
 
     Args:
@@ -98,7 +96,7 @@ def write_text(path: Path, text: str) -> None:
 
     Args:
         path: the file; its folder is made.
-        text: what it will hold.
+        text: the content.
 
     Raises:
         InputError: it cannot be written.
@@ -130,43 +128,12 @@ def sealed(record: dict[str, Any]) -> dict[str, Any]:
     """A record with the digest of its content.
 
     Example:
-        >>> record = sealed({"steps": 3})
-        >>> unsealed(Path("done.json"), record)
-        {'steps': 3}
-        >>> unsealed(Path("done.json"), record | {"steps": 4})
-        Traceback (most recent call last):
-        jaxunlearn.types.InputError: done.json was altered after it was written ...
+        >>> sorted(sealed({"steps": 3}))
+        ['sha256_of_the_rest', 'steps']
     """
-    return record | {SEAL: _content_digest(record)}
-
-
-def unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The content of a record, once its digest was compared, if it carries one.
-
-    Args:
-        path: where it was read.
-        record: as it was read.
-
-    Raises:
-        InputError: it was altered.
-    """
-    content = {key: value for key, value in record.items() if key != SEAL}
-    if SEAL in record and record[SEAL] != _content_digest(content):
-        raise InputError(
-            f"{path} was altered after it was written (its content does not match its digest); "
-            "restore it, or delete it and run anew."
-        )
-    return content
-
-
-def is_sealed(path: Path) -> bool:
-    """Whether a file that `read_json` can read carries the digest of its content."""
-    return SEAL in json.loads(path.read_text(encoding="utf-8"))
-
-
-def _content_digest(record: dict[str, Any]) -> str:
     plain = json.loads(json.dumps(record))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(plain, sort_keys=True).encode()
+    return record | {SEAL: hashlib.sha256(text).hexdigest()}
 
 
 def file_digest(path: Path) -> str:
@@ -176,13 +143,13 @@ def file_digest(path: Path) -> str:
 
 
 def check_digests(folder: Path, record: dict[str, Any]) -> None:
-    """Raises unless the files of a folder are those that a record was written with.
+    """Raises if a file of a folder was altered since a record of it was written.
 
-    One that is missing is no matter here: whoever needs it says so.
+    A missing file is no error here.
 
     Args:
-        folder: where the files lie.
-        record: its entry "digests" has the digest of each by its name, if it has one at all.
+        folder: the folder of the files.
+        record: a record, with the digests of the files by their names as "digests", if any.
 
     Raises:
         InputError: a file was altered.
@@ -192,7 +159,7 @@ def check_digests(folder: Path, record: dict[str, Any]) -> None:
         if path.exists() and file_digest(path) != digest:
             raise InputError(
                 f"{path} was cut short or altered after it was written; restore it, or delete "
-                f"{folder} and run anew."
+                f"{folder} and run again."
             )
 
 
@@ -218,18 +185,28 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
             return {name: file[name] for name in names}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
-    except DAMAGE as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{path} is damaged or has no {' and '.join(names)} ({error}); restore it, or delete "
-            "it and run anew."
+            "it and run again."
         ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Reads what `write_record` wrote.
+
+    Raises:
+        InputError: the file is missing or no JSON object, has no digest, or was altered.
+    """
+    return read_json(path, sealed_only=True)
+
+
+def read_json(path: Path, sealed_only: bool = False) -> dict[str, Any]:
     """Reads a JSON object.
 
     Args:
         path: the file.
+        sealed_only: whether a file without the digest of its content is refused.
 
     Returns:
         The object, without its digest.
@@ -244,18 +221,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} is not readable JSON ({error}); restore it, or delete it and run anew."
+            f"{path} is not readable JSON ({error}); restore it, or delete it and run again."
         ) from error
     if not isinstance(value, dict):
         raise InputError(
             f"{path} holds {reprlib.repr(value)}, but must hold a JSON object; restore it, or "
-            "delete it and run anew."
+            "delete it and run again."
         )
-    return unsealed(path, value)
+    content = {key: each for key, each in value.items() if key != SEAL}
+    if (sealed_only or SEAL in value) and value != sealed(content):
+        raise InputError(
+            f"{path} was altered after it was written (its content does not match its digest); "
+            "restore it, or delete it and run again."
+        )
+    return content
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
-    """What to say when a file or folder cannot be written."""
+    """The error for a file or folder that cannot be written."""
     return InputError(
         f"{path} cannot be written ({error.strerror or error}); choose a folder with space that "
         "you may write to."
@@ -268,7 +251,7 @@ def is_first() -> bool:
 
 
 def whole(array: jax.Array) -> np.ndarray:
-    """An array in full, though its parts lie on several hosts; all must ask."""
+    """An array in full, even if its parts are on several hosts; all of them must call this."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):

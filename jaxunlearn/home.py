@@ -1,28 +1,25 @@
-"""The user's home and cache folders, where they can be found; importing this is quick."""
+"""The user's home and cache folders."""
 
 import os
 from pathlib import Path
 
 
 def user_cache() -> Path | None:
-    """The folder for what can be made again: $XDG_CACHE_HOME, by default `~/.cache`.
+    """The user's cache folder, which need not exist: `~/.cache` or $XDG_CACHE_HOME on Linux.
 
     Returns:
-        The folder, which need not exist; None if it is not set and the home folder is unknown, as
-        for a numeric user of a container.
+        The folder; None if the home folder is unknown, as for a numeric user of a container.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return None if cache.startswith("~") else Path(cache)
+    import platformdirs  # part of an extra: the command reports a missing package
+
+    try:
+        return platformdirs.user_cache_path()
+    except RuntimeError:
+        return None
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """An absolute path, with the home folder in place of `~`; nothing is created.
-
-    Args:
-        path: as the user gave it.
-
-    Returns:
-        The path.
 
     Raises:
         InputError: the path begins with `~`, but that home folder is unknown; or it holds a null

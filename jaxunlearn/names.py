@@ -1,18 +1,15 @@
-"""The hint that errors give where a name is misspelt."""
+"""The hint of errors at a misspelt name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """The text that an error adds right after a name that is nearly a known one, or "".
+    """The hint right after an unknown name that is nearly a known one, or "" if it is not.
 
     Args:
-        name: the name that is not known.
-        known: all names that are.
-
-    Returns:
-        The hint.
+        name: the unknown name.
+        known: all known names.
 
     Example:
         >>> closest("resnet81", ("resnet18", "mlp"))

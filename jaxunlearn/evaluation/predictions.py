@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 
 from jaxunlearn.data.batches import in_batches
 from jaxunlearn.data.splits import Splits
-from jaxunlearn.files import DAMAGE, write_arrays
+from jaxunlearn.files import read_arrays, write_arrays
 from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.types import InputError, Task, Weights
 
@@ -221,22 +221,9 @@ class SplitPredictions(NamedTuple):
         Raises:
             InputError: if the file is missing, cut short, or lacks a split.
         """
-        try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                return cls(
-                    *(
-                        Predictions(file[f"{name}_probabilities"], file[f"{name}_labels"])
-                        for name in cls._fields
-                    )
-                )
-        except FileNotFoundError:
-            raise InputError(
-                f"There are no predictions at {path}: evaluate the model first."
-            ) from None
-        except DAMAGE as error:
-            raise InputError(
-                f"{path} holds no complete predictions ({error}): evaluate the model again."
-            ) from None
+        names = [f"{split}_{part}" for split in cls._fields for part in ("probabilities", "labels")]
+        found = iter(read_arrays(Path(path), *names).values())
+        return cls(*(Predictions(*pair) for pair in zip(found, found, strict=True)))
 
 
 def predict_with(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predictions:

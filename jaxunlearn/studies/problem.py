@@ -1,4 +1,4 @@
-"""What a problem stands on: its data set, its task and its splits, each made once.
+"""The data set, the task and the splits of a problem, each made once.
 
 Runs of one problem share them, and so share the compiled programs too.
 """
@@ -35,13 +35,12 @@ _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
 
 
 def find_data_in(data_dir: str | os.PathLike[str] | None) -> None:
-    """Says where the data is, from now on, whatever problems and runs say of it.
+    """Sets the folder of the data, in place of the folders on record in problems and runs.
 
-    A run that was moved to another machine finds its data so; that it is the same data is checked
-    by its fingerprint.
+    So a run that was moved to another machine finds its data; the fingerprint is checked.
 
     Args:
-        data_dir: the folder of prepared data; None takes what problems and runs say.
+        data_dir: the folder of prepared data; None restores the folders on record.
     """
     _found_in.set(None if data_dir is None else os.fspath(data_dir))
 
@@ -50,20 +49,17 @@ def load_dataset(problem: Problem) -> Dataset:
     """The data set of a problem.
 
     Raises:
-        InputError: it is unknown, cannot be had, or is damaged.
+        InputError: it is unknown, unavailable or damaged.
     """
     return _dataset(_data_key(problem))
 
 
 def load_task(problem: Problem, axis_name: str | None = None) -> Task:
-    """The task of a problem.
+    """The task of a problem, the same object each time.
 
     Args:
-        problem: what is learned.
+        problem: the problem.
         axis_name: the axis that `pmap` maps, over which BatchNorm averages its statistics.
-
-    Returns:
-        The task, the same one each time.
 
     Raises:
         InputError: the model or augmentation is unknown, or the model has no such field or does
@@ -84,52 +80,52 @@ def check_classifies(problem: Problem, what: str) -> None:
     """Raises unless the model of a problem classifies.
 
     Args:
-        problem: what is learned.
-        what: what needs a classifier, for the error.
+        problem: the problem.
+        what: the name of the command that needs a classifier, for the error.
 
     Raises:
-        InputError: the model generates images.
+        InputError: the model generates or encodes images.
     """
     if not problem.classifies:
         raise InputError(
-            f"{what} looks at class probabilities, but the model {problem.model!r} {problem.does}; "
+            f"{what} needs class probabilities, but the model {problem.model!r} {problem.does}; "
             "use the commands pretrain, retrain, unlearn, sample, evaluate and compare."
         )
 
 
-def load_denoiser(problem: Problem, weights: "Weights") -> Denoiser:
+def load_denoiser(problem: Problem, weights: Weights) -> Denoiser:
     """The denoiser of a problem that generates: see `jaxunlearn.models.diffusion_process`."""
     variables = {"params": weights.params, **weights.model_state}
     return jax.tree_util.Partial(_load_module(problem).apply, variables)
 
 
 def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None:
-    """That of a text-to-image model, and the token ids of its prompts; None for all others."""
+    """The encoder of a text-to-image model, and the token ids of its prompts; None for others."""
     module = _load_module(problem)
     return (module.text_encoder, np.array(module.ids)) if isinstance(module, Prompted) else None
 
 
 def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
-    """What makes the latents of a text-to-image model, not scaled; None for all other models."""
+    """The autoencoder of a text-to-image model, with unscaled latents; None for other models."""
     stage = _first_stage(problem)
     return _autoencoder(_data_key(problem), *stage) if stage else None
 
 
-def load_decoder(problem: Problem, weights: "Weights") -> tuple[Decoder, tuple[int, ...]]:
-    """What turns the samples of a model that generates into images, and the shape of a sample."""
+def load_decoder(problem: Problem, weights: Weights) -> tuple[Decoder, tuple[int, ...]]:
+    """The decoder of a generating model, from samples to images, and the shape of a sample."""
     autoencoder, shape = load_autoencoder(problem), load_dataset(problem).train.image.shape[1:]
     if autoencoder is None:
-        return jax.tree_util.Partial(_as_it_is), shape
+        return jax.tree_util.Partial(_identity), shape
     stage = weights.model_state[FIRST_STAGE]
     decoder = jax.tree_util.Partial(_decoder(autoencoder), stage)
     return decoder, _latent_shape(autoencoder, shape)
 
 
 def load_training(problem: Problem, seed: int) -> Examples:
-    """All examples that the original model learns from.
+    """All training examples of the original model.
 
     Raises:
-        InputError: the share held out, or the size, does not fit the data.
+        InputError: the held-out share, or the size, does not fit the data.
     """
     dataset = load_dataset(problem)
     learned, _ = data.hold_out(
@@ -147,10 +143,10 @@ def load_splits(
     request: ForgetRequest,
     earlier: tuple[ForgetRequest, ...] | None = None,
 ) -> Splits:
-    """The five sets of examples of a request, after earlier ones if there were any.
+    """The five splits of a request, after earlier requests if there are any.
 
     Raises:
-        InputError: the request does not fit the data, or what earlier ones left of it.
+        InputError: the request does not fit the data, or the rest of it after earlier requests.
     """
     return _splits(
         _data_key(problem),
@@ -168,7 +164,7 @@ def load_shapes(problem: Problem) -> Weights:
 
 
 def data_places(problem: Problem) -> dict[str, str | None]:
-    """Where the data of a problem is looked for: "data_dir" and "folder", absolute or None."""
+    """The folders of the data of a problem: "data_dir" and "folder", absolute or None."""
     given = _found_in.get()
     places = (problem.data_dir, problem.folder) if given is None else (given, None)
     found = (place and str(expanded(place)) for place in places)
@@ -191,7 +187,7 @@ def _dataset(key: _DataKey) -> Dataset:
 
 
 def _first_stage(problem: Problem) -> _Stage | None:
-    """The model of the autoencoder and its settings, where there is one."""
+    """The model of the autoencoder and its settings, if there is one."""
     first = problem.first_stage()
     return (first.model, _text(first.model_settings)) if first else None
 
@@ -217,7 +213,7 @@ def _module(key: _DataKey, model: str, settings: str, stage: _Stage | None = Non
 
 @functools.lru_cache
 def _autoencoder(key: _DataKey, model: str, settings: str) -> AutoencoderKL:
-    """It puts out latents as they are: their scale follows from the data, when there are some."""
+    """An autoencoder with unscaled latents: their scale is measured on the training data."""
     size, channels = model.partition("-")[2], _dataset(key).train.image.shape[-1]
     fields = {"scaling_factor": 1.0, **json.loads(settings)}
     return latent.create_autoencoder(size, channels, **fields)
@@ -226,7 +222,7 @@ def _autoencoder(key: _DataKey, model: str, settings: str) -> AutoencoderKL:
 def _prompted(
     dataset: Dataset, model: str, parts: dict[str, Any], autoencoder: AutoencoderKL
 ) -> Prompted:
-    """A text-to-image model whose prompts are the names of the classes, and the empty one."""
+    """A text-to-image model with the names of the classes and the empty text as prompts."""
     size, tokenizer = model.partition("-")[2], load_tokenizer(dataset)
     encoder = _part(parts, "text_encoder", vocabulary=tokenizer.size, length=tokenizer.length)
     text_encoder = latent.create_text_encoder(size, **encoder)
@@ -246,7 +242,7 @@ def _prompted(
 
 
 def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:
-    """The fields of one part, taken out of those of all parts."""
+    """The fields of one part, removed from the fields of all parts."""
     fields = parts.pop(name, {})
     for field in decided.keys() & fields:
         raise InputError(
@@ -268,7 +264,7 @@ def _latent_shape(autoencoder: AutoencoderKL, shape: tuple[int, ...]) -> tuple[i
     return height, width, autoencoder.latent_channels
 
 
-def _as_it_is(samples: jax.Array) -> jax.Array:
+def _identity(samples: jax.Array) -> jax.Array:
     return samples
 
 
@@ -297,9 +293,9 @@ def _task(
         module = module.clone(axis_name=axis_name)
     shape = dataset.train.image.shape[1:]
     if isinstance(module, Prompted) and stage is not None and generation is not None:
-        return _drawing(dataset, module, _autoencoder(key, *stage), generation)
+        return _latent_task(dataset, module, _autoencoder(key, *stage), generation)
     if generation is not None:
-        return _generating(dataset, module, generation)
+        return _diffusion_task(dataset, module, generation)
     if isinstance(module, AutoencoderKL):
         task = autoencoding(module, image_shape=shape, num_classes=dataset.num_classes)
         _shapes(task)
@@ -316,7 +312,7 @@ def _task(
     return task
 
 
-def _generating(dataset: Dataset, module: nn.Module, generation: Diffusion) -> Task:
+def _diffusion_task(dataset: Dataset, module: nn.Module, generation: Diffusion) -> Task:
     task = diffusion(
         module,
         generation.process(),
@@ -331,7 +327,7 @@ def _generating(dataset: Dataset, module: nn.Module, generation: Diffusion) -> T
     return task
 
 
-def _drawing(
+def _latent_task(
     dataset: Dataset, module: Prompted, autoencoder: AutoencoderKL, generation: Diffusion
 ) -> Task:
     shape = dataset.train.image.shape[1:]
@@ -352,7 +348,7 @@ def _drawing(
 
 
 def _check_images(dataset: Dataset) -> None:
-    """Raises unless the images have the range that a model which generates learns."""
+    """Raises unless the images have a range that generating models can learn."""
     images = dataset.train.image
     if images.dtype == np.uint8:
         return
@@ -360,13 +356,13 @@ def _check_images(dataset: Dataset) -> None:
     if not -1.0 <= low < 0.0 < high <= 1.0:
         raise InputError(
             f"the images of {dataset.name!r} are {images.dtype} from {low:g} to {high:g}, but a "
-            "model that generates learns uint8, or numbers from -1 to 1; scale them, such as by "
+            "model that generates needs uint8, or numbers from -1 to 1; scale them, such as by "
             f"{'2 x' if 0.0 <= low <= high <= 1.0 else 'x / 127.5'} - 1."
         )
 
 
 def _check_output(task: Task, shape: tuple[int, ...]) -> None:
-    """Raises unless what the model puts out fits its process, before anything is compiled."""
+    """Raises unless the output of the model fits its process, before anything is compiled."""
     one = jax.ShapeDtypeStruct((1,), jnp.int32)
     batch = {name: one for name in ("label", "index", "epoch")}
     batch["image"] = jax.ShapeDtypeStruct((1, *shape), jnp.float32)

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxunlearn.files import read_json, unwritable, write_record
+from jaxunlearn.files import read_record, unwritable, write_record
 from jaxunlearn.types import InputError
 
 _LOCK = ".lock"
@@ -80,7 +80,7 @@ class Workspace:
         Raises:
             InputError: the folder belongs to anything else, or the record is damaged.
         """
-        return read_json(self.record) if self.is_claimed() else None
+        return read_record(self.record) if self.is_claimed() else None
 
     def check_same(self, there: Any, here: Any) -> None:
         """Raises unless the folder belongs to this very thing.

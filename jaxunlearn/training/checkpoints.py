@@ -82,7 +82,7 @@ class Checkpointer:
         """The step of the newest complete checkpoint, or None."""
         return max(self.steps(), default=None)
 
-    def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
+    def save(self, step: int, tree: Any, record: dict[str, Any]) -> str:
         """Writes a tree and its record; either all of it is there afterwards, or nothing.
 
         Checkpoints of the same step or later ones, which `restore` found damaged, are deleted.
@@ -90,7 +90,10 @@ class Checkpointer:
         Args:
             step: of the tree.
             tree: a tree of arrays.
-            record: what goes with it, as JSON has it; "fingerprint" is added.
+            record: the JSON object that belongs to it; "fingerprint" is added.
+
+        Returns:
+            The fingerprint of the tree.
 
         Raises:
             InputError: the folder cannot be written to.
@@ -115,6 +118,7 @@ class Checkpointer:
                 raise
             reason = OSError(int(code[1]), os.strerror(int(code[1])))
             raise unwritable(self.folder, reason) from error
+        return record["fingerprint"]
 
     def restore(
         self, target: Any, complaint: Callable[[dict[str, Any]], str | None] = lambda record: None

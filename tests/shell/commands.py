@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxunlearn.cli import commands as cli
 from jaxunlearn.files import read_json, write_record
-from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.folder import load_weights, read_config
 from jaxunlearn.training.checkpoints import Checkpointer
 
 TRAINING = {"num_steps": 200, "retain_batch_size": 64}
@@ -112,8 +112,8 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def weights(run: Path) -> list[np.ndarray]:
     """The final weights of a run."""
-    config = runs.read_config(run, "pretrain", "retrain", "unlearn")
-    tree = runs.load_weights(run, config.problem)
+    config = read_config(run, "pretrain", "retrain", "unlearn")
+    tree = load_weights(run, config.problem)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 

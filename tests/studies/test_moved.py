@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies import problem as setting
-from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.problem import _data_key, load_training
+from jaxunlearn.studies.runs.folder import read_started
 from tests.data.toys import write_fashion_mnist
 from tests.shell.commands import (
     QUICK,
@@ -103,9 +103,9 @@ def test_runs_on_another_machine_are_evaluated_and_gone_on_from(
 def test_where_a_command_found_its_data_is_not_kept(moved, data_dir):
     here, run, *_ = moved
     done("verify", run, "--data-dir", here)
-    problem = runs.read_record(run).problem
+    problem = read_started(run).problem
     assert problem.data_dir is None
-    assert setting._data_key(problem) == ("digits", None, None)
+    assert _data_key(problem) == ("digits", None, None)
 
 
 def test_data_that_moved_is_found_and_other_data_refused(pictures, tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ def test_data_that_moved_is_found_and_other_data_refused(pictures, tmp_path, mon
 def test_a_file_is_the_examples_it_holds(pretrained, tmp_path, monkeypatch):
     """Another path, another order or another form of the same positions is the same run."""
     monkeypatch.chdir(tmp_path)
-    indices = setting.load_training(runs.read_record(pretrained).problem, 0).index[:40].tolist()
+    indices = load_training(read_started(pretrained).problem, 0).index[:40].tolist()
     (tmp_path / "a.json").write_text(json.dumps(indices))
     (tmp_path / "b.txt").write_text("\n".join(map(str, reversed(indices))))
     words = ["unlearn", tmp_path / "run", "--pretrained", pretrained, "--method", "finetune"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies import problem as setting
 from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.problem import load_dataset, load_shapes, load_splits, load_task
 from jaxunlearn.training import hosts
 from jaxunlearn.types import InputError
 
@@ -23,25 +23,25 @@ def problem(data_dir):
 
 def test_the_task_of_a_problem_is_made_once(problem):
     same = replace(problem, training={}, validation_fraction=0.2)
-    assert setting.load_task(same) is setting.load_task(problem)
-    assert setting.load_dataset(same) is setting.load_dataset(problem)
+    assert load_task(same) is load_task(problem)
+    assert load_dataset(same) is load_dataset(problem)
     other = replace(problem, model_settings={"hidden": [8]})
-    assert setting.load_task(other) is not setting.load_task(problem)
-    shapes = setting.load_shapes(other)
-    params, model_state = setting.load_task(other).init(jax.random.key(0))
+    assert load_task(other) is not load_task(problem)
+    shapes = load_shapes(other)
+    params, model_state = load_task(other).init(jax.random.key(0))
     assert jax.tree.map(lambda x: x.shape, shapes.params) == jax.tree.map(lambda x: x.shape, params)
     assert shapes.model_state == model_state == {}
 
 
 def test_a_model_that_does_not_fit_the_images_is_refused_before_it_is_made(problem):
     with pytest.raises(InputError, match="cannot cut 8x8 images"):
-        setting.load_task(replace(problem, model="vit-ti"))
+        load_task(replace(problem, model="vit-ti"))
 
 
 def test_batch_norm_averages_over_the_mapped_axis(problem):
     """Where the axis has no name, that cannot be: the model was told of it."""
     problem = replace(problem, model="resnet-tiny")
-    task, mapped = setting.load_task(problem), setting.load_task(problem, "devices")
+    task, mapped = load_task(problem), load_task(problem, "devices")
     weights = jax.eval_shape(task.init, jax.random.key(0))
     assert weights == jax.eval_shape(mapped.init, jax.random.key(0))
     batch = {"image": jnp.zeros((2, 8, 8, 1)), "label": jnp.zeros(2, jnp.int32)}
@@ -53,12 +53,12 @@ def test_batch_norm_averages_over_the_mapped_axis(problem):
 
 def test_the_splits_hang_on_problem_seed_and_request(problem):
     tenth = ForgetRequest(fraction=0.1)
-    splits = setting.load_splits(problem, 0, tenth)
-    assert setting.load_splits(problem, 0, ForgetRequest(fraction=0.1)) is splits
+    splits = load_splits(problem, 0, tenth)
+    assert load_splits(problem, 0, ForgetRequest(fraction=0.1)) is splits
     others = [
-        setting.load_splits(problem, 1, tenth),
-        setting.load_splits(problem, 0, ForgetRequest(fraction=0.2)),
-        setting.load_splits(replace(problem, validation_fraction=0.2), 0, tenth),
+        load_splits(problem, 1, tenth),
+        load_splits(problem, 0, ForgetRequest(fraction=0.2)),
+        load_splits(replace(problem, validation_fraction=0.2), 0, tenth),
     ]
     for other in others:
         assert not np.array_equal(other.forget.index, splits.forget.index)

@@ -12,7 +12,7 @@ from jaxunlearn.files import fingerprint, read_arrays
 from jaxunlearn.studies.config import Diffusion, Problem, load_study
 from jaxunlearn.studies.problem import load_autoencoder, load_training
 from jaxunlearn.studies.runs import evaluate_images, generate
-from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.folder import load_weights, read_done
 from jaxunlearn.tasks import latents
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.types import InputError
@@ -88,7 +88,7 @@ def problem(config) -> Problem:
 def weights(finished, problem):
     """The original, the retrained and the unlearned model, as they end."""
     places = ("pretrain", "word-inverted/retrain", "word-inverted/concept_ablation")
-    return [runs.load_weights(finished / "seed-0" / place, problem) for place in places]
+    return [load_weights(finished / "seed-0" / place, problem) for place in places]
 
 
 def test_a_style_is_forgotten_in_all_classes(finished):
@@ -110,7 +110,7 @@ def test_a_style_is_forgotten_in_all_classes(finished):
 def test_the_autoencoder_is_trained_first_and_then_stays_as_it_is(finished, problem, weights):
     place = finished / "seed-0" / "pretrain" / "autoencoder"
     first = problem.first_stage()
-    learned = runs.load_weights(place, first)
+    learned = load_weights(place, first)
     lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
     losses = [line["retain_loss"] for line in lines]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
@@ -153,7 +153,7 @@ def test_latents_are_read_again_and_those_of_another_autoencoder_are_not(
     np.savez(pretrained / "autoencoder" / "latents.npz", **other)
     done("unlearn", tmp_path / "b", *words)
     assert calls == [1]
-    one, two = (runs.read_done(tmp_path / name)["weights"] for name in "ab")
+    one, two = (read_done(tmp_path / name)["weights"] for name in "ab")
     assert one == two
 
 
@@ -174,14 +174,14 @@ def test_prompts_are_encoded_once_where_the_text_encoder_rests(
     done("unlearn", tmp_path / "text", *text)
     assert calls == [] and not (pretrained / "prompt_states.npz").exists()
     for name in ("unet", "text"):
-        assert set(runs.load_weights(tmp_path / name, problem).model_state) == {FIRST_STAGE}
+        assert set(load_weights(tmp_path / name, problem).model_state) == {FIRST_STAGE}
 
 
 def test_a_retrained_model_has_the_autoencoder_of_the_original(finished, tmp_path, problem):
     pretrained = finished / "seed-0" / "pretrain"
     oracle = finished / "seed-0" / "word-inverted" / "retrain"
     done("retrain", tmp_path / "again", "--pretrained", pretrained, "--words", "inverted")
-    assert runs.read_done(tmp_path / "again")["weights"] == runs.read_done(oracle)["weights"]
+    assert read_done(tmp_path / "again")["weights"] == read_done(oracle)["weights"]
 
 
 def test_latents_are_not_kept_in_the_range_of_pixels(finished, problem, weights, monkeypatch):

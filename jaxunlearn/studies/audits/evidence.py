@@ -28,7 +28,7 @@ from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.problem import check_classifies, load_dataset, load_splits, load_task
 from jaxunlearn.studies.report.evidence import write_evidence_report
 from jaxunlearn.studies.report.study import Run, Study, read_study
-from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.runs.schema import EvidenceRecord, check_record
 from jaxunlearn.studies.workspace import Workspace
@@ -53,7 +53,7 @@ def gather(folder: Path) -> dict[str, Any]:
     study = read_study(folder)
     cells = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
     for retrained in cells.values():
-        check_classifies(runs.read_config(retrained.folder, "retrain").problem, "evidence")
+        check_classifies(read_config(retrained.folder, "retrain").problem, "evidence")
     with Workspace(folder, "study", "study.json").locked():
         return _gather(study, cells)
 
@@ -87,8 +87,8 @@ def _of_run(folder: Path, run: Run, oracle: Run) -> dict[str, Any]:
     trained = run.folder if run.name != "original" else folder / f"seed-{run.seed}" / "pretrain"
     stamp = {
         "format": _FORMAT,
-        "weights": runs.read_done(trained)["weights"],
-        "retrained": runs.read_done(oracle.folder)["weights"],
+        "weights": read_done(trained)["weights"],
+        "retrained": read_done(oracle.folder)["weights"],
     }
     path = run.folder / "evidence.json"
     if path.exists():
@@ -97,8 +97,8 @@ def _of_run(folder: Path, run: Run, oracle: Run) -> dict[str, Any]:
             return kept
     found = stamp | {"seed": run.seed, "request": run.request, "name": run.name}
     found |= from_predictions(_predictions(run), _predictions(oracle))
-    problem = runs.read_config(oracle.folder, "retrain").problem
-    found |= _from_weights(runs.load_weights(trained, problem), problem, oracle)
+    problem = read_config(oracle.folder, "retrain").problem
+    found |= _from_weights(load_weights(trained, problem), problem, oracle)
     write_record(path, found)
     say(f"{run_label(run.folder)}: evidence gathered")
     return found

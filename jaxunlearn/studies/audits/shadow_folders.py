@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.evaluation.ulira import logit_confidence
-from jaxunlearn.files import DAMAGE, write_arrays, write_record
+from jaxunlearn.files import read_arrays, write_arrays, write_record
 from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.studies.audits.shadow_models import Plan
 from jaxunlearn.studies.config import Problem
@@ -236,12 +236,4 @@ class Group:
 
 
 def _load(path: Path) -> Said | None:
-    if not path.exists():
-        return None
-    try:
-        with path.open("rb") as place, np.load(place, allow_pickle=False) as file:
-            return {key: file[key] for key in (*KEYS, "settings")}
-    except DAMAGE as error:
-        raise InputError(
-            f"{path} is damaged ({error}); delete it, and the same command computes it anew."
-        ) from error
+    return read_arrays(path, *KEYS, "settings") if path.exists() else None

@@ -1,21 +1,21 @@
-"""Worst-case forget requests: the examples that are hardest to part with.
+"""Worst-case forget requests: the examples that are hardest to forget.
 
 With g_i the gradient of the original model's loss on training example i (no augmentation, running
 statistics as they are), an example's score is
 
-    memorisation    how much surer of it models are that learned it: see `memorisation.py`, which
-                    trains 16 models on halves of the data
-    gradient_norm   |g_i|: large where the model still strains to fit it; costs no training
-    influence       <g_i, mean validation gradient>: how much, to first order, one step on it
-                    lowers the loss on unseen data, and so what is lost with it
-    nearest         the largest cosine of g_i and any other training gradient: how near the
-                    retain data come to it
+    memorisation    how much surer models are that learned it: `memorisation.py` trains 16 models
+                    on halves of the data
+    gradient_norm   |g_i|: large where the model does not fit it yet; needs no training
+    influence       <g_i, mean validation gradient>: to first order, how much one step on it lowers
+                    the loss on unseen data
+    nearest         the largest cosine of g_i and any other training gradient: how near the retain
+                    data are to it
 
 The request takes the highest scores. By "nearest", no example is taken together with its nearest
-neighbour, which has to stay for it to be near to anything retained.
+neighbour, which must stay retained.
 
-Cosines are those of sketches: gradients of more than 1,024 entries are summed with random signs
-into so many, which leaves inner products right on average and cosines within about 0.03.
+Cosines are computed on sketches: gradients of more than 1,024 entries are summed with random signs
+into 1,024, which keeps inner products right on average and cosines within about 0.03.
 
 Sources: Paul et al., Deep Learning on a Data Diet, NeurIPS 2021 (gradient norms); Pruthi et al.,
 Estimating Training Data Influence by Tracing Gradient Descent, NeurIPS 2020; Zhao et al., What
@@ -52,8 +52,8 @@ class Selection(NamedTuple):
 
     Attributes:
         indices: positions in the training split, sorted.     # shape=(F,), dtype=int64
-        scores: of all training examples, by position in those learned from.  # shape=(N,)
-        chosen: which of them were taken.                     # shape=(N,), dtype=bool
+        scores: the score of every training example.          # shape=(N,)
+        chosen: the mask of the taken examples.               # shape=(N,), dtype=bool
     """
 
     indices: np.ndarray
@@ -62,16 +62,13 @@ class Selection(NamedTuple):
 
 
 def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
-    """Chooses what is hardest to forget, and writes it as a file for `ForgetRequest(file=...)`.
+    """Chooses the hardest examples, and writes their positions for `ForgetRequest(file=...)`.
 
     Args:
         pretrained: the run folder of the original model.
         by: one of `SCORES`.
-        fraction: share of the training examples to take.
-        file: the JSON list to write; one that is there must hold the same.
-
-    Returns:
-        The `Selection`.
+        fraction: the share of the training examples to take.
+        file: the JSON list to write; an existing file must hold the same.
 
     Raises:
         InputError: an unknown score, a fraction out of range, influence without validation data, no
@@ -82,7 +79,7 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
             f"by is {by!r}{closest(by, SCORES)}, but must be one of {', '.join(SCORES)}."
         )
     if not 0 < fraction < 1:
-        raise InputError(f"fraction is {fraction}, but must lie between 0 and 1, such as 0.1.")
+        raise InputError(f"fraction is {fraction}, but must be between 0 and 1, such as 0.1.")
     config = folder.read_pretrained(pretrained)
     check_classifies(config.problem, "select")
     problem, seed = config.problem, config.seed
@@ -119,36 +116,20 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
     indices = np.sort(examples.index[chosen].astype(np.int64))
     text = json.dumps(indices.tolist()) + "\n"
     if file.exists() and file.read_text("utf-8") != text:
-        raise InputError(f"{file} exists and holds something else; give another name.")
+        raise InputError(f"{file} holds something else, but must be a new file; give another name.")
     write_text(file, text)
     return Selection(indices, scores, chosen)
 
 
 def gradient_norms(task: Task, weights: Weights, examples: Arrays) -> np.ndarray:
-    """The norm of each example's gradient.
-
-    Args:
-        task: what was learned.
-        weights: of the model.
-        examples: N of them.
-
-    Returns:
-        float32 `[N]`.
-    """
+    """The norm of each example's gradient, float32 `[N]`."""
     return np.asarray(_norms(task, weights, examples))
 
 
 def influences(task: Task, weights: Weights, examples: Arrays, unseen: Arrays) -> np.ndarray:
     """The inner product of each example's gradient with the mean gradient on unseen examples.
 
-    Args:
-        task: what was learned.
-        weights: of the model.
-        examples: N of them.
-        unseen: validation data.
-
-    Returns:
-        float32 `[N]`; positive where a step on the example helps.
+    float32 `[N]`; positive where a step on the example lowers the loss on unseen data.
     """
     return np.asarray(_influences(task, weights, examples, unseen))
 
@@ -156,22 +137,19 @@ def influences(task: Task, weights: Weights, examples: Arrays, unseen: Arrays) -
 def nearest_cosines(
     task: Task, weights: Weights, examples: Arrays
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The largest cosine of each example's gradient and any other's, and whose that is.
-
-    Args:
-        task: what was learned.
-        weights: of the model.
-        examples: N of them, at least two.
+    """The largest cosine of each example's gradient with another one, and the neighbour.
 
     Returns:
-        float32 `[N]` and the positions of the nearest neighbours, int64 `[N]`.
+        float32 `[N]`, and the positions of the neighbours, int64 `[N]`.
 
     Raises:
         InputError: fewer than two examples.
     """
     size = examples["label"].shape[0]
     if size < 2:
-        raise InputError(f"there are {size} examples, but neighbours take at least two.")
+        raise InputError(
+            f"there are {size} examples, but there must be two or more; give more data."
+        )
     sketches = np.asarray(_sketches(task, weights, examples))
     sketches = sketches / np.maximum(np.linalg.norm(sketches, axis=1, keepdims=True), 1e-30)
     cosines, neighbours = np.empty(size, np.float32), np.empty(size, np.int64)

@@ -7,14 +7,14 @@ import json
 import os
 from pathlib import Path
 
-from jaxunlearn.files import sealed, write_text
+from jaxunlearn.files import read_json, sealed, write_text
 from jaxunlearn.studies.report.aggregate import make_table, to_json
 from jaxunlearn.studies.report.extras import read_extras
 from jaxunlearn.studies.report.grids import sample_grid
 from jaxunlearn.studies.report.markdown import render_markdown
 from jaxunlearn.studies.report.page import render_page
 from jaxunlearn.studies.report.samples import read_samples, samples_file
-from jaxunlearn.studies.report.study import Study, read_json, read_study
+from jaxunlearn.studies.report.study import Study, read_study
 from jaxunlearn.studies.report.terminal import render_table
 from jaxunlearn.studies.workspace import Workspace
 

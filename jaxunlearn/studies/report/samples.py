@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxunlearn.files import read_arrays
+from jaxunlearn.files import read_arrays, read_json
 from jaxunlearn.studies.report.aggregate import Table
-from jaxunlearn.studies.report.study import Run, Study, read_json
+from jaxunlearn.studies.report.study import Run, Study
 from jaxunlearn.types import InputError
 
 _OF_FORGOTTEN, _MOST_OTHERS = 6, 9  # columns

@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxunlearn import methods
 from jaxunlearn.evaluation import SplitPredictions, distances, divergences, share_of_time
-from jaxunlearn.files import check_digests, unsealed
+from jaxunlearn.files import check_digests, read_json
 from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.report.columns import REFERENCES
 from jaxunlearn.studies.runs.folder import DIVERGED
@@ -118,29 +118,6 @@ class Study:
         known = {run.name: run.settings for run in started if run.request == request}
         names = (*REFERENCES, *self.methods)
         return {name: known[name] for name in names if known.get(name)}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The object as a dict.
-
-    Raises:
-        InputError: if the file is missing, no JSON, no object, or was altered.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: give the folder of a study.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}): delete it and run again.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
-    return unsealed(path, content)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

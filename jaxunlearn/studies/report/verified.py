@@ -1,4 +1,4 @@
-"""What `jaxunlearn verify` shows: what does and does not match, with one row for equal findings."""
+"""The table of `jaxunlearn verify`, with one row for equal findings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from rich.text import Text
 
 from jaxunlearn.studies.runs.verify import Finding
 
-_VERDICTS = {"matches": "green", "does not match": "bold red", "not recorded": "dim"}
+_VERDICTS = {"matches": "green", "does not match": "bold red"}
 
 
 def render_findings(folder: Path, findings: Sequence[Finding]) -> Table:
-    """A table in words, below a line that sums it up.
+    """A table of findings below a summary in one line.
 
     Args:
-        folder: what was verified; runs in it are named by their path from there.
-        findings: from `verifying.verify`.
+        folder: the verified folder; runs are named by their paths inside it.
+        findings: the findings of `runs.verify`.
 
     Returns:
         A table of rich: folders and files with the same findings share a row.

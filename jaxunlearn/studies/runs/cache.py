@@ -1,7 +1,7 @@
-"""Results of frozen networks on a data set, computed once and kept beside a run.
+"""Results of frozen networks on a data set, computed once and kept in a run folder.
 
-A file holds the fingerprint of the network and of its inputs; one with another fingerprint, or a
-damaged one, is replaced. Of several processes the first computes it, the others wait for it.
+A file with another fingerprint of the network and its inputs, or a damaged file, is replaced. The
+first of several processes computes it, the others wait.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""The record of deletions: every request that a model's weights have honoured, one after another.
+"""The record of deletions: every request that the weights of a model have honoured, in order.
 
 `deletions.jsonl` in a run folder of `unlearn` has one line for each request, the oldest first: the
-lines of the run that it began with, as they stand there, and one of its own. A line says what was
-asked, how many examples that were and their fingerprint, the method, the fingerprints of the
-weights before and after, and when; it also holds the hash of the line before, and ends with its
-own. So a line that was altered, left out or put in is found. A hash is no signature: whoever
-rewrites all lines from one on rewrites history, unless the newest hash was kept elsewhere.
+lines of the run that it started from, and a new one. A line holds the request, the number and the
+fingerprint of its examples, the method, the fingerprints of the weights before and after, and the
+time; also the hash of the line before, and its own. So an altered, missing or added line is found.
+A hash is no signature: the end of the record can be rewritten, unless the newest hash is kept
+elsewhere.
 """
 
 import itertools
@@ -24,17 +24,11 @@ FILE = "deletions.jsonl"
 
 
 def read_start(run: Path) -> tuple[RunConfig, tuple[ForgetRequest, ...]]:
-    """What unlearning may start from: a finished run of pretraining, or of unlearning.
-
-    Args:
-        run: the run folder.
-
-    Returns:
-        Its configuration, and what it has forgotten, the oldest request first.
+    """The configuration of a run that unlearning may start from, and its forgotten requests.
 
     Raises:
-        InputError: the folder holds no such run, or one of other data, or its record of deletions
-            was altered.
+        InputError: the folder holds no finished run of pretraining or unlearning, or one of other
+            data, or its record of deletions was altered.
     """
     config = read_config(run, "pretrain", "unlearn")
     check_data(run, load_dataset(config.problem))
@@ -50,12 +44,12 @@ def requests(config: RunConfig) -> tuple[ForgetRequest, ...]:
 
 
 def write(run: Path, earlier: list[dict[str, Any]], config: RunConfig, result: str) -> None:
-    """Writes the record of a run that has ended: the lines before, and its own.
+    """Writes the record of a finished run: the earlier lines and its own.
 
     Args:
         run: the run folder.
         earlier: the lines of the run that it started from.
-        config: what the run was for.
+        config: the configuration of the run.
         result: the fingerprint of its weights.
 
     Raises:
@@ -70,17 +64,11 @@ def write(run: Path, earlier: list[dict[str, Any]], config: RunConfig, result: s
 
 
 def read(run: Path) -> list[dict[str, Any]]:
-    """The record of a finished run, every line of it checked.
-
-    Args:
-        run: the run folder of `pretrain` or `unlearn`.
-
-    Returns:
-        One entry for each request, the oldest first; none for the original model.
+    """The record of a finished run, with every line checked; empty for the original model.
 
     Raises:
-        InputError: the record is missing or damaged, a line was altered, left out or put in, or it
-            is that of another run.
+        InputError: the record is missing or damaged, a line was altered, left out or added, or it
+            is the record of another run.
     """
     config = read_config(run, "pretrain", "unlearn")
     if config.request is None:
@@ -90,8 +78,8 @@ def read(run: Path) -> list[dict[str, Any]]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}), and without it nobody can say what these weights "
-            "have forgotten; restore it, or unlearn anew in another folder."
+            f"{path} cannot be read ({error}), but is the only record of what these weights have "
+            "forgotten; restore it, or unlearn again in another folder."
         ) from error
     before = None
     for number, line in enumerate(lines, start=1):
@@ -116,7 +104,7 @@ def read(run: Path) -> list[dict[str, Any]]:
 
 
 def _expected(config: RunConfig, result: str) -> dict[str, Any]:
-    """What a line says of a run, but for its time and place."""
+    """The entries of a line that follow from the run."""
     request = config.request
     assert request is not None
     chosen = load_splits(config.problem, config.seed, request, config.earlier).forget.index
@@ -131,7 +119,7 @@ def _expected(config: RunConfig, result: str) -> dict[str, Any]:
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    """A line as an entry; an empty one, which has no hash, if it is none."""
+    """A line as an entry; an empty entry, without a hash, if it is malformed."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -140,4 +128,4 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def _altered(path: Path, how: str) -> InputError:
-    return InputError(f"{path} was altered: {how}; restore it, or unlearn anew in another folder.")
+    return InputError(f"{path} was altered: {how}; restore it, or unlearn again in another folder.")

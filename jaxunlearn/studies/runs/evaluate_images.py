@@ -1,9 +1,8 @@
-"""Images that a model generates, and the stage that evaluates them: `samples.npz`, `results.json`.
+"""The evaluation of models that generate images: `samples.npz` and `results.json`.
 
-Every model of a study answers the same noise: the i-th image of class c always begins alike. A
-classifier of the same data, the *judge*, says which classes it sees. Its last features, or those of
-an Inception-v3 where its weights are given, measure how far the images of the remaining classes are
-from real ones.
+Every model of a study begins with the same noise for the i-th image of class c. A classifier of the
+same data, the *judge*, classifies the images. Its last features, or the features of an Inception-v3
+if its weights are given, measure the distance of the images of the remaining classes to real ones.
 """
 
 from pathlib import Path
@@ -21,8 +20,8 @@ from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import write_arrays
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_dataset, load_splits, load_task
-from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.cache import real_images
+from jaxunlearn.studies.runs.folder import load_weights, read_pretrained
 from jaxunlearn.studies.runs.generate import generate
 from jaxunlearn.studies.runs.results import Subject, read_results, write_results
 from jaxunlearn.studies.workspace import Workspace
@@ -31,15 +30,15 @@ from jaxunlearn.types import InputError, Task, Weights
 
 
 class Judge(NamedTuple):
-    """A classifier that is asked what it sees.
+    """A classifier that judges generated images.
 
     Attributes:
-        name: of its model.
-        task: of classification.
+        name: the name of its model.
+        task: its classification task.
         weights: its weights.
-        accuracy: on the real test images, in percent.
-        features: by which images are compared, its own or those of Inception-v3.
-        folder: its run folder, which keeps what was found of real images.
+        accuracy: its accuracy on the real test images, in percent.
+        features: the features that images are compared by, its own or Inception-v3's.
+        folder: its run folder, where statistics of real images are cached.
     """
 
     name: str
@@ -55,16 +54,13 @@ def load_judge(run: Path, problem: Problem, inception: Features | None = None) -
 
     Args:
         run: the folder.
-        problem: of the images that it shall judge.
+        problem: the problem of the images that it will judge.
         inception: features to compare images by, in place of its own.
-
-    Returns:
-        A `Judge`.
 
     Raises:
         InputError: the folder holds no finished classifier, or one of other data.
     """
-    config = runs.read_pretrained(run)
+    config = read_pretrained(run)
     if not config.problem.classifies:
         raise InputError(
             f"{run} holds {config.problem.model}, which {config.problem.does}, but generated "
@@ -76,7 +72,7 @@ def load_judge(run: Path, problem: Problem, inception: Features | None = None) -
             f"the classifier in {run} learned {config.problem.data}, but the images are like those "
             f"of {problem.data}; pretrain one on the same data."
         )
-    weights, task = runs.load_weights(run, config.problem), load_task(config.problem)
+    weights, task = load_weights(run, config.problem), load_task(config.problem)
     arrays = load_dataset(problem).test.arrays()
     accuracy = evaluation.accuracy(predict_with(task, weights, arrays))
     name = config.problem.model
@@ -85,7 +81,7 @@ def load_judge(run: Path, problem: Problem, inception: Features | None = None) -
 
 
 def on_scale_of(dataset: Dataset, images: np.ndarray) -> np.ndarray:
-    """Generated images, uint8, on the scale of those that the judge learned from."""
+    """Generated images, uint8, on the scale of the judge's training images."""
     if dataset.train.image.dtype == np.uint8:
         return images
     return np.asarray(as_signal(jnp.asarray(images)))
@@ -180,10 +176,10 @@ def check_images(
     """Raises unless there are enough images of the remaining classes for a Frechet distance.
 
     Args:
-        features: by which they are compared.
-        problem: what the model learns.
+        features: the features that they are compared by.
+        problem: the problem of the model.
         seed: the pretraining seed.
-        request: the classes that are forgotten.
+        request: the request, which names classes.
         earlier: the requests that were honoured before.
 
     Raises:
@@ -212,10 +208,10 @@ def check_images(
 
 
 def check_request(request: ForgetRequest) -> None:
-    """Raises unless a request names whole classes, which is what a generated image can be of.
+    """Raises unless a request names whole classes, as generated images have no examples.
 
     Raises:
-        InputError: it does not.
+        InputError: it names single examples.
     """
     if not request.names_classes:
         raise InputError(

@@ -18,7 +18,7 @@ import jax
 
 from jaxunlearn import methods
 from jaxunlearn.data import Dataset, ForgetRequest, Splits
-from jaxunlearn.files import read_json, write_record
+from jaxunlearn.files import read_record, write_record
 from jaxunlearn.studies.config import PLACES, Aim, Problem, check_seeds
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
@@ -69,16 +69,16 @@ class RunConfig:
             object.__setattr__(self, "request", self.request.resolved())
 
 
-def read_record(run: Path) -> RunConfig:
+def read_started(run: Path) -> RunConfig:
     """What a run is for, finished or not, and where its data was if that is still there.
 
     Raises:
         InputError: a record is missing or damaged.
     """
-    config = from_dict(RunConfig, read_json(run / "config.json"), f"{run / 'config.json'}")
+    config = from_dict(RunConfig, read_record(run / "config.json"), f"{run / 'config.json'}")
     if not (run / "fingerprints.json").exists():
         return config
-    recorded = read_json(run / "fingerprints.json")
+    recorded = read_record(run / "fingerprints.json")
     places = {name: recorded.get(name) for name in PLACES}
     there = {name: place for name, place in places.items() if place and Path(place).is_dir()}
     return replace(config, problem=replace(config.problem, **there))
@@ -106,7 +106,7 @@ def read_config(run: Path, *stages: str) -> RunConfig:
         )
     if not (run / "config.json").is_file():
         raise InputError(f"{run} holds no run; give the folder of a finished {wanted}.")
-    config = read_record(run)
+    config = read_started(run)
     if config.stage not in stages:
         raise InputError(
             f"{run} is the folder of a run of {config.stage}, but one of {wanted} is needed here."
@@ -115,7 +115,7 @@ def read_config(run: Path, *stages: str) -> RunConfig:
         if (run / DIVERGED).exists():
             raise InputError(
                 f"the run of {config.stage} in {run} diverged: "
-                f"{read_json(run / DIVERGED)['reason']} Delete the folder before another try."
+                f"{read_record(run / DIVERGED)['reason']} Delete the folder before another try."
             )
         raise InputError(
             f"the run of {config.stage} in {run} is not finished; run the command that started it "
@@ -135,7 +135,7 @@ def read_done(run: Path) -> dict[str, Any]:
     Raises:
         InputError: the run is not finished, or the record is damaged.
     """
-    done = read_json(run / "done.json")
+    done = read_record(run / "done.json")
     check_record(run / "done.json", done, Done)
     return done
 
@@ -227,7 +227,7 @@ def check_data(run: Path, dataset: Dataset) -> None:
     Raises:
         InputError: it is another one.
     """
-    saved, present = read_json(run / "fingerprints.json").get("data"), dataset.fingerprint
+    saved, present = read_record(run / "fingerprints.json").get("data"), dataset.fingerprint
     if saved != present:
         raise InputError(
             f"{run} was trained on other data: {dataset.name} had the fingerprint "

@@ -1,7 +1,6 @@
-"""A forget request on disk: which examples were forgotten, and of exactly which data.
+"""A forget request on disk: the positions of its examples, and the fingerprint of their data.
 
-The file is JSON. Beside the request it holds the positions themselves and the fingerprint of the
-data set, so that a run is continued and judged on the same examples of the same data or not at all.
+So a run is continued and judged on the same examples of the same data, or not at all.
 """
 
 import json
@@ -14,7 +13,7 @@ import numpy as np
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.forget import ForgetRequest
 from jaxunlearn.data.splits import Splits
-from jaxunlearn.files import sealed, unsealed, write_text
+from jaxunlearn.files import read_record, sealed, write_text
 from jaxunlearn.types import InputError
 
 FORMAT = 1
@@ -23,15 +22,13 @@ FORMAT = 1
 def save_request(
     path: str | os.PathLike[str], request: ForgetRequest, dataset: Dataset, splits: Splits
 ) -> None:
-    """Write a request with the positions it chose and the fingerprint of its data set.
-
-    The file appears whole or not at all.
+    """Writes a request with the positions it chose and the fingerprint of its data set.
 
     Args:
         path: the file to write; its folder is made.
-        request: what was asked for.
+        request: the request.
         dataset: the data set.
-        splits: what `split` made of both.
+        splits: the splits that `split` made of both.
 
     Raises:
         InputError: the file cannot be written.
@@ -50,7 +47,7 @@ def save_request(
 
 
 def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
-    """Read the positions of a saved request.
+    """Reads the positions of a saved request.
 
     Args:
         path: a file that `save_request` wrote.
@@ -62,29 +59,23 @@ def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
     Raises:
         InputError: the file is missing, malformed or altered, or belongs to other data.
     """
-    what = f"saved forget request {os.fspath(path)!r}"
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{what} cannot be read ({error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is malformed ({error}); write it anew by a new run") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{what} is malformed (no format {FORMAT}); write it anew by a new run")
-    content = unsealed(Path(path), content)
+    path = Path(path)
+    content = read_record(path)
+    mend = "; restore it, or begin a new run."
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has format {content.get('format')!r}, but must have {FORMAT}{mend}"
+        )
     if content.get("fingerprint") != dataset.fingerprint:
         raise InputError(
-            f"{what} belongs to other data: data set {content.get('dataset')!r} with fingerprint "
+            f"{path} belongs to other data: data set {content.get('dataset')!r} with fingerprint "
             f"{str(content.get('fingerprint'))[:12]}, but {dataset.name!r} has "
-            f"{dataset.fingerprint[:12]}; load the data it was saved for"
+            f"{dataset.fingerprint[:12]}; load the data it was saved for."
         )
-    indices = content.get("forget")
+    indices, size = content.get("forget"), len(dataset.train)
     whole = isinstance(indices, list) and all(type(index) is int for index in indices)
     if not whole or not indices or len(set(indices)) != len(indices):
-        raise InputError(f"{what} is malformed (no list of positions); write it anew by a new run")
-    if min(indices) < 0 or max(indices) >= len(dataset.train):
-        raise InputError(
-            f"{what} is malformed (positions outside 0 to {len(dataset.train) - 1}); write it anew "
-            "by a new run"
-        )
+        raise InputError(f"{path} holds no list of different positions{mend}")
+    if min(indices) < 0 or max(indices) >= size:
+        raise InputError(f"{path} holds positions outside 0 to {size - 1}{mend}")
     return np.sort(np.array(indices, np.int64))

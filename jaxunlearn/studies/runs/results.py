@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxunlearn import evaluation
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.files import check_digests, file_digest, fingerprint, read_json, write_record
+from jaxunlearn.files import check_digests, file_digest, fingerprint, read_record, write_record
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.runs.folder import read_done
 from jaxunlearn.studies.runs.schema import Results, check_record
@@ -77,7 +77,7 @@ def read_results(run: Path) -> dict[str, Any]:
     Raises:
         InputError: the run was not evaluated, or a file is damaged.
     """
-    found = read_json(run / "results.json")
+    found = read_record(run / "results.json")
     check_digests(run, found)
     return found
 

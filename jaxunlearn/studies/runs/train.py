@@ -325,14 +325,14 @@ def train(
         if part is not None:
             weights = Weights(*part.merge(*weights))
             weights.model_state.pop(PROMPT_STATES, None)
-        Checkpointer(run / "weights").save(settings["num_steps"], weights, {})
+        result = Checkpointer(run / "weights").save(settings["num_steps"], weights, {})
         done = {
             "steps": settings["num_steps"],
             "seconds": outcome.seconds + preparation,
             "compile_seconds": outcome.compile_seconds + compiling,
             "programs_read": len(read),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "weights": fingerprint(weights),
+            "weights": result,
             "machine": machine(),
             "digests": {"metrics.jsonl": file_digest(run / "metrics.jsonl")},
         }

@@ -96,8 +96,8 @@ def test_missing_predictions_and_histories_are_no_error(small_study):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"metrics": {"forget_acc', "eupmu/results.json is not valid JSON"),
-        ("[1, 2]", "eupmu/results.json must hold a JSON object, but holds a list"),
+        ('{"metrics": {"forget_acc', "eupmu/results.json is not readable JSON"),
+        ("[1, 2]", "results.json holds \\[1, 2\\], but must hold a JSON object"),
         ('{"seconds": 1.0}', "eupmu/results.json has no metrics, but needs one"),
         (
             '{"metrics": {"tow": "high"}}',
@@ -133,7 +133,7 @@ def test_a_broken_history_is_named_with_its_line(small_study):
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path):
-    with pytest.raises(InputError, match="study.json does not exist: give the folder of a study"):
+    with pytest.raises(InputError, match="study.json does not exist; run the stage"):
         read_study(tmp_path / "nowhere")
     (tmp_path / "study.json").write_text('{"machine": "fast"}')
     with pytest.raises(InputError, match="has \"machine\" = 'fast', not an object"):

@@ -121,7 +121,7 @@ def test_a_record_that_was_altered_is_found(third, tmp_path, change, fragment):
     words = ["--pretrained", run, "--indices", 0]
     for command in (["unlearn", *words, *FINETUNE], ["retrain", *words]):
         refused = call(command[0], tmp_path / "next", *command[1:])
-        assert_refused(refused, f"{deletions.FILE} was altered", fragment, "unlearn anew")
+        assert_refused(refused, f"{deletions.FILE} was altered", fragment, "unlearn again")
     assert not (tmp_path / "next").exists()
 
 

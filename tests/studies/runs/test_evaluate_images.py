@@ -13,12 +13,11 @@ from jaxunlearn import models
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import features
 from jaxunlearn.files import read_arrays
-from jaxunlearn.studies import problem as setting
 from jaxunlearn.studies import sample, sampling
 from jaxunlearn.studies.config import Aim, load_study
-from jaxunlearn.studies.problem import load_dataset, load_task
+from jaxunlearn.studies.problem import _check_images, load_dataset, load_task
 from jaxunlearn.studies.runs import evaluate, evaluate_images, generate, train
-from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError, Weights
 from tests.helpers import assert_trees_equal
@@ -133,8 +132,8 @@ def test_a_study_that_is_done_is_not_done_again(finished, config):
 
 def test_only_what_may_move_has_moved(finished, cell, config):
     problem = load_study(config).problem
-    before = runs.load_weights(finished / "seed-0" / "pretrain", problem)
-    after = runs.load_weights(cell / "esd", problem)
+    before = load_weights(finished / "seed-0" / "pretrain", problem)
+    after = load_weights(cell / "esd", problem)
     old, new = (flatten_dict(weights.params, sep="/") for weights in (before, after))
     assert {path for path in old if not np.array_equal(old[path], new[path])} == {
         path for path in old if "attention" in path
@@ -143,7 +142,7 @@ def test_only_what_may_move_has_moved(finished, cell, config):
 
 def test_an_image_depends_on_its_class_and_number_alone(finished, cell, config):
     problem = load_study(config).problem
-    weights = runs.load_weights(finished / "seed-0" / "pretrain", problem)
+    weights = load_weights(finished / "seed-0" / "pretrain", problem)
     kept = read_arrays(cell / "original" / "samples.npz", "image", "label")
     labels, numbers = np.array([3, 8, 8]), np.array([1, 0, 2])
     again = generate.generate(problem, weights, labels, numbers)
@@ -316,7 +315,7 @@ def test_a_picture_of_another_kind_is_refused_before_anything_is_drawn(cell, tmp
 
 def test_five_hundred_images_are_one_program_whatever_the_guidance(cell, config):
     problem = load_study(config).problem
-    weights = runs.load_weights(cell / "esd", problem)
+    weights = load_weights(cell / "esd", problem)
     labels, numbers = np.repeat(np.arange(10), 50), np.tile(np.arange(50), 10)
     compiled = generate.sample_images._cache_size
     before, drawn = compiled(), []
@@ -331,7 +330,7 @@ def test_five_hundred_images_are_one_program_whatever_the_guidance(cell, config)
 def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch):
     problem, told = load_study(config).problem, {}
     monkeypatch.setattr(generate, "sample_images", lambda *_, **kw: told.update(kw) or np.zeros(1))
-    generate.generate(problem, runs.load_weights(cell / "esd", problem), [1], [0])
+    generate.generate(problem, load_weights(cell / "esd", problem), [1], [0])
     assert told == {"clip": True}
 
 
@@ -366,7 +365,7 @@ def test_images_of_another_range_are_refused(config):
     floats = dataset.train.image.astype(np.float32)
 
     def check(images):
-        setting._check_images(replace(dataset, train=replace(dataset.train, image=images)))
+        _check_images(replace(dataset, train=replace(dataset.train, image=images)))
 
     with pytest.raises(InputError, match=r"from 0 to 255, but a .*, such as by x / 127.5 - 1"):
         check(floats)
@@ -395,10 +394,10 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
     pretrained = finished / "seed-0" / "pretrain"
     words = ["--pretrained", pretrained, "--method", "finetune", "--fraction", 0.1]
     swept = call("sweep", tmp_path / "sweep", *words, "--vary", "learning_rate=0.1,0.2")
-    assert_refused(swept, "sweep looks at class probabilities")
+    assert_refused(swept, "sweep needs class probabilities")
     selected = call("select", tmp_path / "f.json", "--pretrained", pretrained, "--by", "nearest")
-    assert_refused(selected, "select looks at class probabilities")
-    assert_refused(call("evidence", finished), "evidence looks at class probabilities")
+    assert_refused(selected, "select needs class probabilities")
+    assert_refused(call("evidence", finished), "evidence needs class probabilities")
     refused = call("unlearn", tmp_path / "run", *words[:2], "--classes", 3, "--method", "scrub_r")
     assert_refused(refused, "method scrub_r needs the classes that a model predicts")
     assert list(tmp_path.iterdir()) == []
@@ -461,7 +460,7 @@ def test_a_tuner_and_shadow_models_want_classifiers(config, tmp_path):
     path = tmp_path / "search.toml"
     path.write_text(text)
     refused = call("tune", tmp_path / "search", "--config", path)
-    assert_refused(refused, "tune looks at class probabilities")
+    assert_refused(refused, "tune needs class probabilities")
     assert not (tmp_path / "search").exists()
 
 
@@ -474,7 +473,7 @@ def test_damaged_samples_are_named(finished, cell, tmp_path):
 
 def test_weights_are_the_same_when_a_run_is_read_again(finished, config):
     problem = load_study(config).problem
-    one, other = (runs.load_weights(finished / "seed-0" / "pretrain", problem) for _ in range(2))
+    one, other = (load_weights(finished / "seed-0" / "pretrain", problem) for _ in range(2))
     assert_trees_equal(one, other)
 
 

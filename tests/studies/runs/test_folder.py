@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.files import read_json
-from jaxunlearn.studies import problem as setting
+from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.problem import load_dataset, load_splits
 from jaxunlearn.studies.runs import folder, train
 from jaxunlearn.types import InputError
 from tests.shell.commands import QUICK, assert_same_run, call, copy, done, rewrite, snapshot
@@ -37,8 +37,8 @@ def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
     problem = folder.read_config(pretrained, "pretrain").problem
     request = ForgetRequest(indices=(1, 2))
     config = train.retraining(problem, 0, ForgetRequest(classes=(3,)))
-    dataset = setting.load_dataset(problem)
-    splits = setting.load_splits(problem, 0, ForgetRequest(classes=(3,)))
+    dataset = load_dataset(problem)
+    splits = load_splits(problem, 0, ForgetRequest(classes=(3,)))
     run = tmp_path / "run"
     folder.check(run, config, dataset, splits)
     assert not run.exists()
@@ -62,8 +62,8 @@ def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
         with pytest.raises(InputError, match=f"holds another run: {name}"):
             folder.check(run, other, dataset, splits)
     with pytest.raises(InputError, match="names other examples"):
-        folder.check(run, config, dataset, setting.load_splits(problem, 0, request))
-    (run / "fingerprints.json").write_text('{"data": "0123"}')
+        folder.check(run, config, dataset, load_splits(problem, 0, request))
+    write_record(run / "fingerprints.json", {"data": "0123"})
     with pytest.raises(InputError, match="had the fingerprint 0123, but now has"):
         folder.check(run, config, dataset, splits)
 
@@ -71,8 +71,8 @@ def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
 def test_a_setting_that_came_later_had_its_default(unlearned, tmp_path):
     """A record of an older version lacks it: the run goes on, unless something else is wanted."""
     config, run = folder.read_config(unlearned, "unlearn"), copy(unlearned, tmp_path / "run")
-    dataset = setting.load_dataset(config.problem)
-    splits = setting.load_splits(config.problem, config.seed, config.request)
+    dataset = load_dataset(config.problem)
+    splits = load_splits(config.problem, config.seed, config.request)
     rewrite(run / "config.json", lambda record: record["settings"].pop("momentum"))
     folder.check(run, config, dataset, splits)
     other = replace(config, settings=config.settings | {"momentum": 0.5})
@@ -82,7 +82,7 @@ def test_a_setting_that_came_later_had_its_default(unlearned, tmp_path):
 
 def test_long_values_are_cut_short_in_messages(pretrained, tmp_path):
     problem = folder.read_config(pretrained, "pretrain").problem
-    dataset = setting.load_dataset(problem)
+    dataset = load_dataset(problem)
     config = train.retraining(problem, 0, ForgetRequest(indices=tuple(range(1000))))
     folder.claim(tmp_path / "run", config, dataset, None)
     other = replace(config, request=ForgetRequest(indices=tuple(range(1, 1000))))

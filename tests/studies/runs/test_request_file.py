@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import ForgetRequest, split
-from jaxunlearn.files import sealed
+from jaxunlearn.files import SEAL, sealed
 from jaxunlearn.studies.runs.request_file import load_request, save_request
 from jaxunlearn.types import InputError
 from tests.data.toys import toy
@@ -96,21 +96,36 @@ def test_another_data_set(saved):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(InputError, match=r"saved forget request .*none.json' cannot be read"):
+    with pytest.raises(InputError, match="none.json does not exist"):
         load_request(tmp_path / "none.json", DATA)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "{}", '{"format": 2}', '{"format": 1', "\udcff"])
-def test_malformed(saved, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not readable JSON"),
+        ("[1, 2]", "must hold a JSON object"),
+        ("{}", "was altered"),
+        ('{"format": 1', "is not readable JSON"),
+        ("\udcff", "is not readable JSON"),
+    ],
+)
+def test_malformed(saved, text, message):
     saved.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(InputError, match="is malformed"):
+    with pytest.raises(InputError, match=message):
         load_request(saved, DATA)
 
 
 def test_truncated(saved):
     text = saved.read_text()
     saved.write_text(text[: len(text) // 2])
-    with pytest.raises(InputError, match="is malformed"):
+    with pytest.raises(InputError, match="is not readable JSON"):
+        load_request(saved, DATA)
+
+
+def test_another_format(saved):
+    saved.write_text(json.dumps(sealed({"format": 2})))
+    with pytest.raises(InputError, match="has format 2, but must have 1"):
         load_request(saved, DATA)
 
 
@@ -120,16 +135,16 @@ def test_positions_that_cannot_be_right(saved, forget):
     saved.write_text(json.dumps(content))
     with pytest.raises(InputError, match="forget.json was altered after it was written"):
         load_request(saved, DATA)
-    saved.write_text(json.dumps(sealed(unsealed_by_hand(content))))
-    with pytest.raises(InputError, match="is malformed"):
+    saved.write_text(json.dumps(sealed(without_seal(content))))
+    with pytest.raises(InputError, match="positions"):
         load_request(saved, DATA)
 
 
-def unsealed_by_hand(content):
-    """As versions before records had digests wrote it."""
-    return {key: value for key, value in content.items() if key != "sha256_of_the_rest"}
+def without_seal(content):
+    return {key: value for key, value in content.items() if key != SEAL}
 
 
-def test_a_request_of_an_older_version(saved):
-    saved.write_text(json.dumps(unsealed_by_hand(json.loads(saved.read_text()))))
-    np.testing.assert_array_equal(load_request(saved, DATA), SPLITS.forget.index)
+def test_a_request_without_its_seal_is_refused(saved):
+    saved.write_text(json.dumps(without_seal(json.loads(saved.read_text()))))
+    with pytest.raises(InputError, match="forget.json was altered after it was written"):
+        load_request(saved, DATA)
