@@ -104,7 +104,7 @@ def test_weights_of_another_pretraining_run(pretrained, unlearned, data_dir, tmp
     rewrite(other / "done.json", lambda record: record.update(weights="0" * 64))
     words = ["--fraction", 0.1, "--method", "finetune", "--settings", *QUICK, "--pretrained", other]
     assert_refused(call("unlearn", unlearned, *words), "holds another run: start is")
-    assert_refused(call("unlearn", tmp_path / "run", *words), "weights are those of another run")
+    assert_refused(call("unlearn", tmp_path / "run", *words), "weights belong to another run")
     assert not (tmp_path / "run").exists()
 
 

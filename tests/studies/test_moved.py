@@ -119,7 +119,7 @@ def test_data_that_moved_is_found_and_other_data_refused(pictures, tmp_path, mon
     request = ["--pretrained", run, "--fraction", 0.2]
     moved, other = (["--data-dir", tmp_path / name] for name in ("moved", "other"))
     reason = "was trained on other data: fashion_mnist had the fingerprint"
-    assert_refused(call("retrain", tmp_path / "new", *request, *other), reason, "say where it is")
+    assert_refused(call("retrain", tmp_path / "new", *request, *other), reason, "give its folder")
     assert_refused(call("pretrain", run, *words, *other), reason)
     assert call("verify", run, *other).status == 2
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))

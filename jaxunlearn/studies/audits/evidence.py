@@ -1,13 +1,13 @@
-"""Evidence that forgetting happened, or did not, for every run of a finished study.
+"""Evidence of forgetting, for every run of a finished study.
 
     relearning        accuracy on the forget data after 0, 1, ... 5 epochs of training on them
-    linear probe      what a logistic regression still reads from the features
+    linear probe      accuracy of a logistic regression on the features
     calibration       ECE and Brier score on forget and test data
-    class damage      per class, how much worse than the retrained model on test data
-    disagreement      which classes it says where the retrained model says others
+    class damage      loss of test accuracy against the retrained model, per class
+    disagreement      counts of predicted classes against the retrained model's
 
-Each run's findings are kept in its folder as `evidence.json`, so that a study that has grown
-computes what is new. The study's folder receives `evidence.json`, `evidence.md` and pictures.
+The findings on each run are kept in its folder as `evidence.json`, so a study that has grown
+computes only new ones. The study's folder receives `evidence.json`, `evidence.md` and pictures.
 """
 
 from pathlib import Path
@@ -41,10 +41,10 @@ def gather(folder: Path) -> dict[str, Any]:
     """Computes the evidence on every run of a study that has a retrained model beside it.
 
     Args:
-        folder: of the study.
+        folder: the folder of the study.
 
     Returns:
-        What `evidence.json` holds: the protocol, and one entry a run.
+        The content of `evidence.json`: the protocol, and one entry for each run.
 
     Raises:
         InputError: the folder holds no study, none with an evaluated retrained model, or damaged
@@ -83,7 +83,7 @@ def _gather(study: Study, cells: dict[tuple[int, str], Run]) -> dict[str, Any]:
 
 
 def _of_run(folder: Path, run: Run, oracle: Run) -> dict[str, Any]:
-    """The entry of one run, from its folder or computed."""
+    """The entry of one run, read from its folder or computed."""
     trained = run.folder if run.name != "original" else folder / f"seed-{run.seed}" / "pretrain"
     stamp = {
         "format": _FORMAT,
@@ -109,17 +109,17 @@ def _predictions(run: Run) -> SplitPredictions:
     if predictions is None:
         raise InputError(
             f"{run.folder} has no predictions.npz; delete its results.json and run jaxunlearn "
-            "compare again, which evaluates it anew."
+            "compare again, which evaluates it again."
         )
     return predictions
 
 
 def from_predictions(model: SplitPredictions, retrained: SplitPredictions) -> dict[str, Any]:
-    """What saved predictions show.
+    """The evidence in saved predictions.
 
     Args:
-        model: the model's predictions.
-        retrained: the retrained model's, on the same examples.
+        model: the predictions of the model.
+        retrained: the predictions of the retrained model on the same examples.
 
     Returns:
         "calibration_error" and "brier_score" by split; "class_damage" `[C]` on all test examples,
@@ -127,7 +127,7 @@ def from_predictions(model: SplitPredictions, retrained: SplitPredictions) -> di
         `[C, C]` and "disagreement" in percent, by split.
 
     Raises:
-        InputError: malformed predictions, or those of other examples.
+        InputError: malformed predictions, or predictions on other examples.
     """
     parts = {"forget": (model.forget, retrained.forget), "test": _all_test(model, retrained)}
     maps = {part: disagreement_map(*pair) for part, pair in parts.items()}
@@ -155,7 +155,7 @@ def _all_test(*models: SplitPredictions) -> tuple[Predictions, ...]:
 
 
 def _from_weights(weights: Weights, problem: Problem, oracle: Run) -> dict[str, Any]:
-    """What takes the model itself: the relearning curve and the linear probe."""
+    """The evidence that needs the model itself: the relearning curve and the linear probe."""
     chosen = load_request(oracle.folder / "forget_request.json", load_dataset(problem))
     request = ForgetRequest(indices=tuple(chosen.tolist()))
     splits, task = load_splits(problem, oracle.seed, request), load_task(problem)

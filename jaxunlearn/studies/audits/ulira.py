@@ -1,10 +1,10 @@
 """U-LiRA for the methods of a study: shadow models in groups, the attack, and its results.
 
-    FOLDER/config.json, group-*/     the shadow models: see `groups.py`
-    FOLDER/ulira.json                the attack's results, by model
-    FOLDER/ulira.md, *.png           the same for people
+    FOLDER/config.json, group-*/     the shadow models: see `shadow_folders.py`
+    FOLDER/ulira.json                the results of the attack, by model
+    FOLDER/ulira.md, *.png           the same as text and pictures
 
-A command that was stopped, or whose study gained a method, goes on where it was. The attack itself
+A stopped command, or one whose study gained a method, continues where it stopped. The attack itself
 is in `evaluation/ulira.py`.
 """
 
@@ -56,15 +56,15 @@ def ulira(
     """Attacks every method of a study on its first random request, and writes the results.
 
     Args:
-        folder: of the shadow models and results.
-        study: its problem, first seed, first random request and methods are used.
-        num_shadows: how many shadow models, an even number.
-        group_size: how many are trained at once.
-        false_positive_rates: at which true-positive rates are reported.
-        epsilon: also bound epsilon from below, by jax-privacy.
+        folder: the folder of the shadow models and the results.
+        study: the study, of which the first seed and the first random request are used.
+        num_shadows: the number of shadow models, even.
+        group_size: the number of models that are trained at once.
+        false_positive_rates: the rates at which true-positive rates are reported.
+        epsilon: whether to bound epsilon from below as well, by jax-privacy.
 
     Returns:
-        What `ulira.json` holds.
+        The content of `ulira.json`.
 
     Raises:
         InputError: a study without a random request, a number of shadow models that is odd or too
@@ -158,7 +158,7 @@ def _check_numbers(plan: Plan, group_size: int, rates: Sequence[float]) -> None:
 def _ask_all(
     setting: Setting, chosen: dict[str, tuple[str, dict[str, Any]]], group_size: int
 ) -> tuple[dict[str, Said], list[str]]:
-    """What all shadow models say, by the name of the model; and the methods that diverged."""
+    """The answers of all shadow models, by the name of the model; and the diverged methods."""
     groups: list[dict[str, Said]] = []
     diverged: list[str] = []
     count = len(setting.plan.forgotten)
@@ -182,9 +182,9 @@ def _ask_all(
 
 
 def _sides(plan: Plan, found: dict[str, Said]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Both sides of each model's attack: where it saw the target, and retrained models unseen.
+    """Both sides of each model's attack: targets that it forgot, and targets never seen.
 
-    "retrain" is attacked by other retrained models, so it is what perfect unlearning would get.
+    "retrain" is attacked by other retrained models: the result of perfect unlearning.
     """
     unseen = shadows.sides(plan, found["retrain"]["confidence"], forgotten=False)
     return {

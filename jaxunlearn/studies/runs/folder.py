@@ -1,11 +1,11 @@
-"""Run folders: what a run is for, whether it is finished, and what it leaves behind.
+"""Run folders: their records, checked when they are opened.
 
-A run folder holds `config.json` (what the run is for), `fingerprints.json` (of the data, and where
-it was), `forget_request.json` (which examples), `metrics.jsonl`, `checkpoints/` (to resume),
+A run folder holds `config.json` (the configuration), `fingerprints.json` (of the data, and its
+place), `forget_request.json` (the examples), `metrics.jsonl`, `checkpoints/` (to resume),
 `weights/` (the result), `deletions.jsonl` (of unlearning: every request that the weights have
-honoured), `done.json` (what it cost) or `diverged.json` (why it has no result), and after
-evaluation `results.json` and `predictions.npz`. A folder belongs to one configuration and to one
-data set for good, wherever both are moved.
+honoured), `done.json` (the cost) or `diverged.json` (the reason why there is no result), and after
+evaluation `results.json` and `predictions.npz`. A folder belongs to one configuration and one data
+set for good, wherever both are moved.
 """
 
 import dataclasses
@@ -33,21 +33,20 @@ DIVERGED = "diverged.json"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run is for: the content of `config.json`.
+    """The configuration of a run: the content of `config.json`.
 
     Attributes:
         stage: "pretrain", "retrain" or "unlearn".
-        problem: what is learned.
+        problem: the problem.
         seed: the pretraining seed.
-        request: what is forgotten, or left out, by its examples if it was given as a file; None in
-            pretraining.
-        again: the second retrained model, whose distance to the first is the floor.
         method: the name of the method.
-        settings: all its settings.
+        settings: all settings of the method.
+        request: the request that is forgotten or left out; None in pretraining.
+        again: whether this is the second retrained model, whose distance to the first is the floor.
         start: the fingerprint of the weights that unlearning starts from.
-        aim: what else unlearning is told; None where there is nothing.
-        earlier: the requests that the weights unlearning starts from have forgotten already, the
-            oldest first, or that retraining leaves out too; None where there are none.
+        aim: the parameters that may move, and the anchor class; None for the defaults.
+        earlier: the requests that were forgotten before or are left out too, the oldest first; None
+            without any.
     """
 
     stage: str
@@ -70,7 +69,7 @@ class RunConfig:
 
 
 def read_started(run: Path) -> RunConfig:
-    """What a run is for, finished or not, and where its data was if that is still there.
+    """The configuration of a run, finished or not, with the place of its data if that exists.
 
     Raises:
         InputError: a record is missing or damaged.
@@ -85,14 +84,11 @@ def read_started(run: Path) -> RunConfig:
 
 
 def read_config(run: Path, *stages: str) -> RunConfig:
-    """What a finished run was for.
+    """The configuration of a finished run.
 
     Args:
         run: the run folder.
-        *stages: those that will do.
-
-    Returns:
-        Its configuration.
+        *stages: the accepted stages.
 
     Raises:
         InputError: the folder holds no run, one of another stage, or an unfinished one.
@@ -125,7 +121,7 @@ def read_config(run: Path, *stages: str) -> RunConfig:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run has its result. Weights that were deleted are made again from a checkpoint."""
+    """Whether a run has its result; deleted weights are made again from a checkpoint."""
     return (run / "done.json").exists() and Checkpointer(run / "weights").newest_step() is not None
 
 
@@ -155,7 +151,7 @@ def load_weights(run: Path, problem: Problem) -> Weights:
     """The final weights of a finished run, checked against the model of the problem.
 
     Raises:
-        InputError: no weights, damaged ones, or those of another run or model.
+        InputError: there are no weights, or they are damaged or of another run or model.
     """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
@@ -165,7 +161,7 @@ def load_weights(run: Path, problem: Problem) -> Weights:
     weights, record = Checkpointer(run / "weights").restore(target)
     if record["fingerprint"] != read_done(run)["weights"]:
         raise InputError(
-            f"the weights in {run / 'weights'} are those of another run; restore them, or delete "
+            f"the weights in {run / 'weights'} belong to another run; restore them, or delete "
             "that folder and run the same command again."
         )
     return weights
@@ -174,13 +170,13 @@ def load_weights(run: Path, problem: Problem) -> Weights:
 def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
     """Raises unless a folder is free for a run, or holds that very run on the same data.
 
-    Nothing is written. Settings that a method has gained since the run had their defaults in it.
+    Nothing is written. Settings that a method has gained since count as their defaults.
 
     Args:
         run: the run folder.
-        config: what the run is for; a `start` of None is one not known yet.
+        config: the configuration; a `start` of None is unknown.
         dataset: the data set.
-        splits: what the request chose, if there is one.
+        splits: the splits of the request, if there is one.
 
     Raises:
         InputError: it is not free.
@@ -205,7 +201,7 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
 
 
 def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
-    """Makes a folder that of a run, unless it is already; call it when the folder is locked.
+    """Gives a folder to a run, unless it has it already; call this when the folder is locked.
 
     Raises:
         InputError: it is not free, or cannot be written.
@@ -222,21 +218,17 @@ def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
 
 
 def check_data(run: Path, dataset: Dataset) -> None:
-    """Raises unless a data set is the one that a run learned from.
-
-    Raises:
-        InputError: it is another one.
-    """
+    """Raises InputError unless a run was trained on this data set."""
     saved, present = read_record(run / "fingerprints.json").get("data"), dataset.fingerprint
     if saved != present:
         raise InputError(
             f"{run} was trained on other data: {dataset.name} had the fingerprint "
-            f"{str(saved)[:12]}, but now has {present[:12]}; restore the data, say where it is "
+            f"{str(saved)[:12]}, but now has {present[:12]}; restore the data, give its folder "
             "(--data-dir), or begin again in another folder."
         )
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:
-    """The configuration as JSON has it, tuples as lists, without where the data is."""
+    """The configuration as plain JSON, without the place of the data."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain | {"problem": config.problem.identity()}
