@@ -25,7 +25,7 @@ from jaxunlearn.methods import objectives
 from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs import folder as runs
-from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.runs import run_config
 from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.training import programs
@@ -69,11 +69,13 @@ def main() -> None:
     study, folder = load_study(CONFIG), Path(sys.argv[1])
     request = study.requests[0]
     start = runs.load_weights(folder / f"seed-{SEED}" / "pretrain", study.problem)
-    retraining = train.retraining(study.problem, SEED, request)
+    retraining = run_config.retraining(study.problem, SEED, request)
     whole = retraining.settings["num_steps"]
     jobs = {"retraining": job(retraining, start, STRETCH)}
     for name in RUNS:
-        config = train.unlearning(study.problem, SEED, request, *study.run_settings(request, name))
+        config = run_config.unlearning(
+            study.problem, SEED, request, *study.run_settings(request, name)
+        )
         jobs[name] = job(config, start, config.settings["num_steps"])
     taken: dict[str, list[np.ndarray]] = {name: [] for name in jobs}
     for turn in range(TURNS + 1):  # the first compiles

@@ -53,7 +53,7 @@ from jaxunlearn.studies.report.extras import read_extras
 from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.studies.report.tuning import render_tuning
 from jaxunlearn.studies.runs import folder as runs
-from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.runs import run_config, train
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.search import sweep, tuning
 from jaxunlearn.studies.search.space import parse_space
@@ -276,7 +276,7 @@ def give_settings(case: tuple[str, list[str]]) -> None:
     problem = from_dict(config.Problem, _problem(), "the problem")
     given = parse_settings(tuple(words), "--settings")
     request = ForgetRequest(fraction=0.1)
-    train.check(Path("run"), train.unlearning(problem, 0, request, method, given))
+    train.check_run(Path("run"), run_config.unlearning(problem, 0, request, method, given))
 
 
 def give_request(fields: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
-from jaxunlearn.studies.runs import evaluate_images, train
+from jaxunlearn.studies.runs import evaluate_images, run_config, train
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.folder import RunConfig
@@ -95,14 +95,18 @@ def compare(
     place.is_claimed()
     _planned(folder, study)
     for seed in study.seeds:
-        train.check(_pretrained(folder, seed), train.pretraining(study.problem, seed), placement)
+        train.check_run(
+            _pretrained(folder, seed), run_config.pretraining(study.problem, seed), placement
+        )
     for cell in everything:
         for name, config in cell.runs.items():
-            train.check(cell.folder / name, config, placement)
+            train.check_run(cell.folder / name, config, placement)
     judge, inception = study.judge(), None
     whole = placement._replace(micro_batch=0)  # classifiers may have BatchNorm
     if judge is not None:
-        train.check(folder / _CLASSIFIER, train.pretraining(judge, _CLASSIFIER_SEED), whole)
+        train.check_run(
+            folder / _CLASSIFIER, run_config.pretraining(judge, _CLASSIFIER_SEED), whole
+        )
         inception = of_inception(Path(study.inception)) if study.inception else None
         for cell in everything:
             evaluate_images.check_request(cell.request)
@@ -141,7 +145,7 @@ def _run(
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
             with _place(folder).in_turn(f"seed-{seed}"):
-                train.train(pretrained, train.pretraining(study.problem, seed), placement)
+                train.train_run(pretrained, run_config.pretraining(study.problem, seed), placement)
             for cell in of_seed:
                 _compare_one(folder, cell, evaluate, failed, placement)
     written = write_report(folder)
@@ -162,7 +166,9 @@ def _evaluation(
     if judge is None:
         return evaluate_classifier
     with _place(folder).in_turn(_CLASSIFIER):
-        train.train(folder / _CLASSIFIER, train.pretraining(judge, _CLASSIFIER_SEED), placement)
+        train.train_run(
+            folder / _CLASSIFIER, run_config.pretraining(judge, _CLASSIFIER_SEED), placement
+        )
     loaded = evaluate_images.load_judge(folder / _CLASSIFIER, study.problem, inception)
     for seed in study.seeds:
         for request in study.requests:
@@ -183,9 +189,9 @@ def _plan(
     folder: Path, study: Study, seed: int, request: ForgetRequest, methods: list[str]
 ) -> Cell:
     problem = study.problem
-    references = {"retrain": train.retraining(problem, seed, request)}
+    references = {"retrain": run_config.retraining(problem, seed, request)}
     if not problem.generates:  # there the floor is the distance between halves of the real data
-        references["retrain-again"] = train.retraining(problem, seed, request, again=True)
+        references["retrain-again"] = run_config.retraining(problem, seed, request, again=True)
     return Cell(
         folder=folder / f"seed-{seed}" / request.name,
         pretrained=_pretrained(folder, seed),
@@ -193,7 +199,7 @@ def _plan(
         request=request,
         references=references,
         methods={
-            name: train.unlearning(
+            name: run_config.unlearning(
                 problem,
                 seed,
                 request,
@@ -298,9 +304,9 @@ def _finish(cell: Cell, name: str, evaluate: Evaluate, placement: Placement) -> 
     if name in cell.methods:
         config = dataclasses.replace(config, start=runs.read_done(cell.pretrained)["weights"])
     if _is_evaluated(run):
-        train.check(run, config, placement)
+        train.check_run(run, config, placement)
         return
-    weights = train.train(run, config, placement, cell.pretrained)
+    weights = train.train_run(run, config, placement, cell.pretrained)
     cost, oracle = read_cost(run), None if name == "retrain" else cell.folder / "retrain"
     subject = Subject(run, weights, config.problem, cell.seed, cell.request, name, cost, oracle)
     _announce(run, evaluate(subject), cost["seconds"])

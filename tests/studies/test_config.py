@@ -9,7 +9,7 @@ import pytest
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.config import Problem, Study, load_study
-from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.runs import run_config
 from jaxunlearn.studies.search.tuning import load_search
 from jaxunlearn.types import InputError
 
@@ -149,7 +149,7 @@ def test_a_seed_that_jax_would_cut_short_is_refused(seed):
     with pytest.raises(InputError, match=reason):
         Study(seeds=(0, seed), methods={"finetune": {}})
     with pytest.raises(InputError, match=reason):
-        train.pretraining(Problem(), seed)
+        run_config.pretraining(Problem(), seed)
 
 
 def test_where_the_data_is_and_defaults_written_down_are_no_part_of_a_problem():
@@ -167,4 +167,4 @@ def test_runs_have_the_defaults_of_what_the_model_does(model, judge):
     study = Study(problem=problem, requests=(request,), methods={"sfron": given}, classifier=judge)
     settings = methods.settings("sfron", given, generates=judge is not None)
     assert study.run_settings(request, "sfron") == ("sfron", settings)
-    assert train.unlearning(problem, 0, request, "sfron", given).settings == settings
+    assert run_config.unlearning(problem, 0, request, "sfron", given).settings == settings

@@ -26,7 +26,7 @@ from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.studies.audits.shadow_models import Plan
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import say
-from jaxunlearn.studies.runs import train as stages
+from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.checkpoints import Checkpointer
@@ -153,7 +153,7 @@ class Group:
             kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setting.pool)
             originals = [jax.tree.map(itemgetter(i), start) for i in range(len(keys))]
             for original in originals:
-                stages.check_original(task, method, original, kept, settings)
+                check_original(task, method, original, kept, settings)
             return self._run(method, settings, keys, originals, [plan.retain] * len(keys))
 
         return self._say(name, {"method": method} | settings, train)

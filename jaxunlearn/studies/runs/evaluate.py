@@ -57,7 +57,7 @@ def evaluate(
         )
     *earlier, request = deletions.requests(config)
     splits = load_splits(config.problem, config.seed, request, config.earlier)
-    folder.check(run, config, load_dataset(config.problem), splits)
+    folder.check_folder(run, config, load_dataset(config.problem), splits)
     if retrained is not None:
         forgotten = splits.forget.index.tolist()
         check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)

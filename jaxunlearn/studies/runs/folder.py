@@ -10,62 +10,26 @@ set for good, wherever both are moved.
 
 import dataclasses
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxunlearn import methods
-from jaxunlearn.data import Dataset, ForgetRequest, Splits
+from jaxunlearn.data import Dataset, Splits
 from jaxunlearn.files import read_record, write_record
-from jaxunlearn.studies.config import PLACES, Aim, Problem, check_seeds
+from jaxunlearn.studies.config import PLACES, Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
 from jaxunlearn.studies.runs.request_file import load_request, save_request
+from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.runs.schema import Done, check_record
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import InputError, Weights
 
 DIVERGED = "diverged.json"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """The configuration of a run: the content of `config.json`.
-
-    Attributes:
-        stage: "pretrain", "retrain" or "unlearn".
-        problem: the problem.
-        seed: the pretraining seed.
-        method: the name of the method.
-        settings: all settings of the method.
-        request: the request that is forgotten or left out; None in pretraining.
-        again: whether this is the second retrained model, whose distance to the first is the floor.
-        start: the fingerprint of the weights that unlearning starts from.
-        aim: the parameters that may move, and the anchor class; None for the defaults.
-        earlier: the requests that were forgotten before or are left out too, the oldest first; None
-            without any.
-    """
-
-    stage: str
-    problem: Problem
-    seed: int
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    request: ForgetRequest | None = None
-    again: bool = False
-    start: str | None = None
-    aim: Aim | None = None
-    earlier: tuple[ForgetRequest, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_seeds([self.seed])
-        if self.aim == Aim():
-            object.__setattr__(self, "aim", None)
-        if self.request is not None:
-            object.__setattr__(self, "request", self.request.resolved())
 
 
 def read_started(run: Path) -> RunConfig:
@@ -167,7 +131,7 @@ def load_weights(run: Path, problem: Problem) -> Weights:
     return weights
 
 
-def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
+def check_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
     """Raises unless a folder is free for a run, or holds that very run on the same data.
 
     Nothing is written. Settings that a method has gained since count as their defaults.
@@ -200,13 +164,13 @@ def check(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None)
             )
 
 
-def claim(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
+def claim_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
     """Gives a folder to a run, unless it has it already; call this when the folder is locked.
 
     Raises:
         InputError: it is not free, or cannot be written.
     """
-    check(run, config, dataset, splits)
+    check_folder(run, config, dataset, splits)
     if not (run / "config.json").exists():
         write_record(run / "config.json", _plain(config))
     if not (run / "fingerprints.json").exists():

@@ -1,15 +1,12 @@
-"""The stages of a study that train: pretrain, retrain and unlearn, each in a folder of its own.
+"""Training runs: pretrain, retrain and unlearn, each in a folder of its own.
 
     dataset + request -> split
     task -> pretrain -> weights -> method -> weights -> evaluate -> report
 
-A stage that is done is not run again, one that was stopped goes on where it stopped, and one of
-another configuration is refused. Everything that can be wrong is found out before anything is
-compiled or written. `results.py` has the stage that evaluates, `runs.py` the folders.
+A finished run is not repeated, a stopped one continues where it stopped, and a folder of another
+configuration is refused. Every error is found before anything is compiled or written.
 """
 
-import functools
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,39 +18,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods, training
-from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
-from jaxunlearn.data.anchors import anchors
-from jaxunlearn.data.examples import to_device
+from jaxunlearn.data import Dataset, Examples, ForgetRequest
 from jaxunlearn.files import file_digest, fingerprint, write_record
-from jaxunlearn.methods.eupmu_budget import check_budget
-from jaxunlearn.methods.objectives import needs_unseen
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.problem import (
     load_autoencoder,
     load_dataset,
-    load_splits,
     load_task,
-    load_text_encoder,
     load_training,
 )
 from jaxunlearn.studies.runs import deletions, folder
-from jaxunlearn.studies.runs.cache import cached_latents, cached_prompt_states
-from jaxunlearn.studies.runs.folder import RunConfig
-from jaxunlearn.studies.runs.unseen import check_unseen, with_unseen
+from jaxunlearn.studies.runs.cache import cached_latents
+from jaxunlearn.studies.runs.prepare import (
+    forgotten_classes,
+    moving_weights,
+    prepared_data,
+    run_splits,
+    trainable_part,
+)
+from jaxunlearn.studies.runs.run_config import (
+    RunConfig,
+    own_seed,
+    pretraining,
+    retraining,
+    unlearning,
+)
+from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, PROMPT_STATES
-from jaxunlearn.tasks.trainable_subset import TrainableSubset, trainable_subset
 from jaxunlearn.training import devices, hosts, programs
 from jaxunlearn.training.checkpoints import Checkpointer, masks_of
-from jaxunlearn.training.compilation import compilation_seconds, programs_read
+from jaxunlearn.training.compilation import programs_read
 from jaxunlearn.training.devices import Placement, placement_of
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
-from jaxunlearn.types import Arrays, InputError, Params, Task, Weights
+from jaxunlearn.types import InputError, Params, Weights
 
 AUTOENCODER = "autoencoder"  # where a pretraining keeps the run of its autoencoder
-_RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000
 
 
 def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) -> Weights:
@@ -61,9 +63,9 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
 
     Args:
         run: the run folder.
-        problem: what is learned.
-        seed: decides the validation data, the initial weights and the order of the data.
-        layout: the devices it may use, and how much of a batch at once.
+        problem: the problem.
+        seed: the seed of the validation data, the initial weights and the order of the data.
+        layout: the devices, and the share of a batch that is computed at once.
 
     Returns:
         The weights.
@@ -73,7 +75,7 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train(run, pretraining(problem, seed), placement_of(layout))
+    return train_run(run, pretraining(problem, seed), placement_of(layout))
 
 
 def retrain(
@@ -103,7 +105,7 @@ def retrain(
     """
     start, earlier = deletions.read_start(pretrained)
     config = retraining(start.problem, start.seed, request, again, earlier)
-    return train(run, config, placement_of(layout), pretrained)
+    return train_run(run, config, placement_of(layout), pretrained)
 
 
 def unlearn(
@@ -115,17 +117,17 @@ def unlearn(
     layout: Layout = Layout(),
     aim: Aim | None = None,
 ) -> Weights:
-    """Makes the model of a pretraining run forget, or one that has forgotten before.
+    """Makes the model of a pretraining run, or one that has forgotten before, forget.
 
     Args:
         run: the run folder.
-        pretrained: the run folder of `pretrain`, or of `unlearn`: what that one forgot is in no
-            data of this one, and its record of deletions goes on here.
-        request: what is forgotten.
+        pretrained: the run folder of `pretrain`, or of `unlearn`, whose requests stay out of all
+            data and whose record of deletions continues here.
+        request: the request that is forgotten.
         method: the name of the method.
-        settings: settings of the method that differ from its defaults.
-        layout: the devices it may use, and how much of a batch at once.
-        aim: which parameters may move, and what the forgotten classes turn into.
+        settings: the settings of the method that differ from its defaults.
+        layout: the devices, and the share of a batch that is computed at once.
+        aim: the parameters that may move, and the class that forgotten ones turn into.
 
     Returns:
         The weights.
@@ -138,54 +140,10 @@ def unlearn(
     before, earlier = deletions.read_start(pretrained)
     start = folder.read_done(pretrained)["weights"]
     config = unlearning(before.problem, before.seed, request, method, settings, start, aim, earlier)
-    return train(run, config, placement_of(layout), pretrained)
+    return train_run(run, config, placement_of(layout), pretrained)
 
 
-def pretraining(problem: Problem, seed: int) -> RunConfig:
-    """The configuration of a pretraining run."""
-    return RunConfig("pretrain", problem, seed, "retrain", problem.training_settings())
-
-
-def retraining(
-    problem: Problem,
-    seed: int,
-    request: ForgetRequest,
-    again: bool = False,
-    earlier: tuple[ForgetRequest, ...] = (),
-) -> RunConfig:
-    """The configuration of a retraining run."""
-    settings = problem.training_settings()
-    return RunConfig(
-        "retrain", problem, seed, "retrain", settings, request, again, earlier=earlier or None
-    )
-
-
-def unlearning(
-    problem: Problem,
-    seed: int,
-    request: ForgetRequest,
-    method: str,
-    settings: dict[str, Any],
-    start: str | None = None,
-    aim: Aim | None = None,
-    earlier: tuple[ForgetRequest, ...] = (),
-) -> RunConfig:
-    """The configuration of an unlearning run; `start` is the fingerprint of its first weights."""
-    chosen = methods.settings(method, settings, generates=problem.generates)
-    if method == "retrain":
-        raise InputError(
-            "the method retrain begins with new weights, so there is nothing to unlearn; use "
-            "jaxunlearn retrain, or the method finetune to go on from the original model."
-        )
-    return RunConfig(
-        *("unlearn", problem, seed, method, chosen, request),
-        start=start,
-        aim=aim,
-        earlier=earlier or None,
-    )
-
-
-def check(run: Path, config: RunConfig, placement: Placement | None = None) -> None:
+def check_run(run: Path, config: RunConfig, placement: Placement | None = None) -> None:
     """Raises if anything is wrong with a run, before anything is compiled or written.
 
     Args:
@@ -201,20 +159,20 @@ def check(run: Path, config: RunConfig, placement: Placement | None = None) -> N
     placement, problem = placement or placement_of(), config.problem
     if not (problem.classifies or problem.generates or config.stage == "pretrain"):
         raise InputError(
-            f"the model {problem.model!r} encodes images, and is told no classes that it could "
-            "forget; choose one that classifies or generates."
+            f"the model {problem.model!r} encodes images and knows no classes to forget; choose a "
+            "model that classifies or generates."
         )
     first = problem.first_stage()
     if first is not None and config.stage == "pretrain":
-        check(run / AUTOENCODER, pretraining(first, config.seed), placement)
+        check_run(run / AUTOENCODER, pretraining(first, config.seed), placement)
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
     if config.method == "ssd" and config.aim and config.aim.adapter_rank:
         raise InputError(
-            "the method ssd shrinks weights, but adapters begin at zero, where nothing can shrink; "
+            "the method ssd shrinks weights, but adapters begin at zero and cannot shrink; "
             "leave out --adapter-rank, or choose another method."
         )
-    task, _ = _subset_of(load_task(problem, placement.axis_name), config.aim)
+    task, _ = trainable_part(load_task(problem, placement.axis_name), config.aim)
     programs.of_method(task, config.method, config.settings, placement)
     _check_anchor(config, dataset)
     if config.method == "esd" and problem.diffusion and problem.diffusion.label_drop == 0.0:
@@ -223,15 +181,15 @@ def check(run: Path, config: RunConfig, placement: Placement | None = None) -> N
             "learned with label_drop = 0; pretrain with some labels dropped, or choose another "
             "method."
         )
-    splits = _splits(config)
+    splits = run_splits(config)
     if splits is not None:
         check_unseen(config.settings, splits)
     programs.arguments(config.settings, splits and splits.validation.arrays())
-    folder.check(run, config, dataset, splits)
+    folder.check_folder(run, config, dataset, splits)
 
 
 def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
-    """Raises if the class to turn forgotten ones into is none, a forgotten one, or not needed."""
+    """Raises if the anchor is no class, a forgotten class, or not used by the objective."""
     anchor = config.aim.anchor if config.aim else None
     if anchor is None:
         return
@@ -240,7 +198,7 @@ def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
             f"anchor is {anchor}, but {dataset.name!r} has the classes 0 to "
             f"{dataset.num_classes - 1}."
         )
-    if anchor in _gone(config, dataset):
+    if anchor in forgotten_classes(config, dataset):
         raise InputError(
             f"anchor is {anchor}, a class that is forgotten itself, by this request or an earlier "
             "one; name a class that is kept, or leave it out."
@@ -252,60 +210,54 @@ def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
         )
 
 
-def _gone(config: RunConfig, dataset: Dataset) -> set[int]:
-    """The classes that the request of a run forgets, and those that earlier ones did."""
-    requests = (*(config.earlier or ()), *([config.request] if config.request else ()))
-    return {label for each in requests if each.names_classes for label in each.labels(dataset)}
-
-
-def train(
+def train_run(
     run: Path,
     config: RunConfig,
     placement: Placement | None = None,
     pretrained: Path | None = None,
 ) -> Weights:
-    """Runs a stage in its folder: from the start, from where it stopped, or not at all if done.
+    """Trains a run in its folder, from the start or from its newest checkpoint, unless it is done.
 
     Args:
         run: the run folder.
         config: configuration of the run.
         placement: devices of the run, and how they share a batch; None is one device.
-        pretrained: the run folder of the weights that unlearning starts from; when a text-to-image
-            model is retrained, it gives the autoencoder.
+        pretrained: the run folder of the weights that unlearning starts from, and of the
+            autoencoder of a retrained text-to-image model.
 
     Returns:
         The weights.
 
     Raises:
-        InputError: anything that `check` refuses, or damaged weights or checkpoints.
+        InputError: anything that `check_run` refuses, or damaged weights or checkpoints.
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
     placement = placement or placement_of()
-    check(run, config, placement)
-    problem, settings, splits = config.problem, config.settings, _splits(config)
+    check_run(run, config, placement)
+    problem, settings, splits = config.problem, config.settings, run_splits(config)
     if folder.is_finished(run):
         return folder.load_weights(run, problem)
-    seed, task, earlier = _own_seed(config), load_task(problem), []
+    seed, task, earlier = own_seed(config), load_task(problem), []
     if config.stage == "unlearn":
         if pretrained is None:
             raise InputError(
-                f"{run} is to unlearn, but from what? Give pretrained, the run folder of the "
-                "weights to start from."
+                f"{run} has no weights to start from, but unlearning must have some; give "
+                "pretrained, their run folder."
             )
         earlier = deletions.read(pretrained)
         start = folder.load_weights(pretrained, problem)
     else:
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     start, latents = _first_stage(run, config, start, placement, pretrained)
-    forget, retain, preparation, compiling = _prepared(config, task, start, latents)
-    task, part = _subset_of(load_task(problem, placement.axis_name), config.aim)
+    forget, retain, preparation, compiling = prepared_data(config, task, start, latents)
+    task, part = trainable_part(load_task(problem, placement.axis_name), config.aim)
     if part is not None:
         assert pretrained is not None
-        start = _moving(problem, pretrained, start, part, seed)
+        start = moving_weights(problem, pretrained, start, part, seed)
     _say_what_stays_whole(start.params, placement)
     with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
-        folder.claim(run, config, load_dataset(problem), splits)
+        folder.claim_folder(run, config, load_dataset(problem), splits)
         with _recording_divergence(run):
             outcome = training.run(
                 programs.of_method(task, config.method, settings, placement),
@@ -350,38 +302,12 @@ def train(
 
 @contextmanager
 def _recording_divergence(run: Path) -> Iterator[None]:
-    """Leaves a record in the folder of a run that diverges, for whoever reads it later."""
+    """Leaves a record in the folder of a run that diverges."""
     try:
         yield
     except training.Diverged as error:
         write_record(run / folder.DIVERGED, {"reason": str(error)})
         raise
-
-
-def _subset_of(task: Task, aim: Aim | None) -> tuple[Task, TrainableSubset | None]:
-    """The task on the parameters that may move, and how they are taken from the whole model."""
-    if aim is None or not (aim.trainable or aim.adapter_rank):
-        return task, None
-    part = _subset_task(task, aim.trainable, aim.adapter_rank)
-    return part.task, part
-
-
-_subset_task = functools.lru_cache(trainable_subset)  # one task, and so one compiled program
-
-
-def _moving(
-    problem: Problem, pretrained: Path, start: Weights, part: TrainableSubset, seed: int
-) -> Weights:
-    """What may move of the weights; a text encoder that rests has encoded the prompts before."""
-    params, model_state = part.split(*start, jax.random.key(seed))
-    text = load_text_encoder(problem)
-    if text is not None and "text_encoder" not in params:
-        encoder, ids = text
-        states = cached_prompt_states(
-            pretrained / "prompt_states.npz", encoder, start.params["text_encoder"], ids
-        )
-        model_state = {**model_state, PROMPT_STATES: {"states": jnp.asarray(states)}}
-    return Weights(params, model_state)
 
 
 def _say_what_stays_whole(params: Params, placement: Placement) -> None:
@@ -396,43 +322,27 @@ def _say_what_stays_whole(params: Params, placement: Placement) -> None:
         )
 
 
-def _own_seed(config: RunConfig) -> int:
-    """The seed of the initial weights and the data order: retrained models have their own."""
-    if config.stage != "retrain":
-        return config.seed
-    return config.seed + (_RETRAIN_AGAIN_SEEDS if config.again else _RETRAIN_SEEDS)
-
-
-def _splits(config: RunConfig) -> Splits | None:
-    if config.request is None:
-        return None
-    return load_splits(config.problem, config.seed, config.request, config.earlier)
-
-
 def _first_stage(
     run: Path, config: RunConfig, start: Weights, placement: Placement, pretrained: Path | None
 ) -> tuple[Weights, Examples | None]:
     """The weights with their autoencoder, and all training data as its latents.
 
-    The autoencoder is trained before the model itself is, on all training data, and stays as it
-    is: retrained and unlearned models have that of the original one. Of a model of pixels there
-    is none.
+    The autoencoder is trained first, on all training data, and stays as it is: retrained and
+    unlearned models share the original model's. Models of pixels have none.
     """
     problem, first = config.problem, config.problem.first_stage()
     if first is None:
         return start, None
     place = run if config.stage == "pretrain" else pretrained
-    if place is None:
-        raise InputError(
-            f"the model {problem.model!r} is retrained with the autoencoder of its pretraining; "
-            "give the folder of that as well."
-        )
+    assert place is not None
     examples, stage = load_training(problem, config.seed), start.model_state[FIRST_STAGE]
     if config.stage == "pretrain":
         with Workspace(run).locked():
-            folder.claim(run, config, load_dataset(problem), None)
+            folder.claim_folder(run, config, load_dataset(problem), None)
         stage = {
-            "params": train(run / AUTOENCODER, pretraining(first, config.seed), placement).params
+            "params": train_run(
+                run / AUTOENCODER, pretraining(first, config.seed), placement
+            ).params
         }
     elif config.stage == "retrain":
         stage = folder.load_weights(place, problem).model_state[FIRST_STAGE]
@@ -445,59 +355,3 @@ def _first_stage(
     scaled = np.asarray(stage["scaling_factor"]) * latents
     start = start._replace(model_state={**start.model_state, FIRST_STAGE: stage})
     return start, Examples(scaled, examples.label, examples.index)
-
-
-def _examples(config: RunConfig, latents: Examples | None) -> tuple[Arrays, Arrays]:
-    """Forget and retain data on the device; in pretraining, all training data for both."""
-    splits = _splits(config)
-    if splits is None:
-        everything = to_device(latents or load_training(config.problem, config.seed))
-        return everything, everything
-    forget, retain = splits.forget, splits.retain
-    if latents is not None:
-        forget, retain = (
-            latents.take(np.isin(latents.index, part.index)) for part in (forget, retain)
-        )
-    return to_device(forget), to_device(retain)
-
-
-def _prepared(
-    config: RunConfig, task: Task, start: Weights, latents: Examples | None
-) -> tuple[Arrays, Arrays, float, float]:
-    """Forget and retain data as the method needs them; the seconds that took, and compilation."""
-    forget, retain = _examples(config, latents)
-    splits, unlearned = _splits(config), config.request if config.stage == "unlearn" else None
-    check_original(task, config.method, start, retain, config.settings)
-    if config.aim and config.aim.anchor is not None:
-        forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
-    elif unlearned and config.problem.generates and unlearned.names_classes:
-        dataset = load_dataset(config.problem)
-        others = anchors(dataset.class_names, _gone(config, dataset))
-        forget["anchor"] = jnp.asarray(others)[forget["label"]]
-    if splits is None or not needs_unseen(config.settings):
-        return forget, retain, 0.0, 0.0
-    with compilation_seconds() as compiling:
-        clock = time.perf_counter()
-        unseen = to_device(splits.validation)
-        forget = jax.block_until_ready(with_unseen(task, start, unseen, forget))
-        seconds = time.perf_counter() - clock
-    return forget, retain, seconds - sum(compiling), sum(compiling)
-
-
-def check_original(
-    task: Task, method: str, original: Weights, retain: Arrays, *settings: dict[str, Any]
-) -> None:
-    """Raises if the original model breaks the budget of a method that has one.
-
-    Args:
-        task: what is unlearned.
-        method: the name of the method.
-        original: the original model.
-        retain: all retain examples.
-        *settings: all settings of the method, one dictionary for each run.
-
-    Raises:
-        BrokenBudget: it breaks the budget of a run before anything is forgotten.
-    """
-    if method == "eupmu_budget":
-        check_budget(task, *original, retain, min(each["budget"] for each in settings))

@@ -24,8 +24,9 @@ from jaxunlearn.studies.config import Problem, check_seeds
 from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
-from jaxunlearn.studies.runs import evaluate, train
+from jaxunlearn.studies.runs import evaluate
 from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case, member
@@ -149,7 +150,7 @@ def sweep(
     weights = runs.load_weights(plan.pretrained, problem)
     case = load_case(problem, seed, plan.request, weights, retrained)
     tried = (settings | point for point in plan.points())
-    train.check_original(case.task, plan.method, case.original, case.retain, *tried)
+    check_original(case.task, plan.method, case.original, case.retain, *tried)
     cells = [
         Cell(folder / "cells" / cell_file(point, run_seed), point, run_seed)
         for point in plan.points()

@@ -37,8 +37,9 @@ from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
-from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.runs import run_config, train
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
+from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
@@ -250,7 +251,7 @@ def _check(folder: Path, search: Search) -> None:
             programs.of_method(task, method, settings)
             chosen[request].append(settings)
     for seed in search.seeds:
-        train.check(_pretrained(folder, seed), train.pretraining(search.problem, seed))
+        train.check_run(_pretrained(folder, seed), run_config.pretraining(search.problem, seed))
         for request in search.requests:
             splits = load_splits(search.problem, seed, request)
             if len(splits.validation) == 0:
@@ -261,8 +262,8 @@ def _check(folder: Path, search: Search) -> None:
             for settings in chosen[request]:
                 check_unseen(settings, splits)
             if search.oracle:
-                retraining = train.retraining(search.problem, seed, request)
-                train.check(_retrained(folder, seed, request), retraining)
+                retraining = run_config.retraining(search.problem, seed, request)
+                train.check_run(_retrained(folder, seed, request), retraining)
 
 
 def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> Path | None:
@@ -356,7 +357,7 @@ def _ends(
     program, sound = programs.of_method(case.task, method, chosen[0]), []
     for settings in chosen:
         with suppress(BrokenBudget):
-            train.check_original(case.task, method, case.original, case.retain, settings)
+            check_original(case.task, method, case.original, case.retain, settings)
             sound.append(settings)
     members, num_steps = [member(case, each) for each in sound], chosen[0]["num_steps"]
     with show_progress(label) as on_progress:

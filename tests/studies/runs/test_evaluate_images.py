@@ -16,7 +16,7 @@ from jaxunlearn.files import read_arrays
 from jaxunlearn.studies import sample, sampling
 from jaxunlearn.studies.config import Aim, load_study
 from jaxunlearn.studies.problem import _check_images, load_dataset, load_task
-from jaxunlearn.studies.runs import evaluate, evaluate_images, generate, train
+from jaxunlearn.studies.runs import evaluate, evaluate_images, generate, prepare, run_config, train
 from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError, Weights
@@ -350,10 +350,10 @@ def test_a_forgotten_class_turns_into_none_that_was_forgotten_before(config):
     problem, dataset = load_study(config).problem, load_dataset(load_study(config).problem)
     settings = {"objective": "match_anchor"}
     request, earlier = ForgetRequest(classes=(2,)), (ForgetRequest(classes=(3,)),)
-    told = train.unlearning(problem, 0, request, "eupmu", settings, earlier=earlier)
+    told = run_config.unlearning(problem, 0, request, "eupmu", settings, earlier=earlier)
     task = load_task(problem)
     start = Weights(*task.init(jax.random.key(0)))
-    forget, *_ = train._prepared(told, task, start, None)
+    forget, *_ = prepare.prepared_data(told, task, start, None)
     assert set(np.asarray(forget["anchor"]).tolist()) == {4}
     told = replace(told, aim=Aim(anchor=3))
     with pytest.raises(InputError, match="anchor is 3, a class that is forgotten itself"):

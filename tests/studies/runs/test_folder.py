@@ -8,7 +8,7 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import load_dataset, load_splits
-from jaxunlearn.studies.runs import folder, train
+from jaxunlearn.studies.runs import folder, run_config
 from jaxunlearn.types import InputError
 from tests.shell.commands import QUICK, assert_same_run, call, copy, done, rewrite, snapshot
 
@@ -36,17 +36,17 @@ def test_weights_of_other_libraries_are_no_run(file, tmp_path):
 def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
     problem = folder.read_config(pretrained, "pretrain").problem
     request = ForgetRequest(indices=(1, 2))
-    config = train.retraining(problem, 0, ForgetRequest(classes=(3,)))
+    config = run_config.retraining(problem, 0, ForgetRequest(classes=(3,)))
     dataset = load_dataset(problem)
     splits = load_splits(problem, 0, ForgetRequest(classes=(3,)))
     run = tmp_path / "run"
-    folder.check(run, config, dataset, splits)
+    folder.check_folder(run, config, dataset, splits)
     assert not run.exists()
-    folder.claim(run, config, dataset, splits)
+    folder.claim_folder(run, config, dataset, splits)
     before = snapshot(run)
     assert before.keys() == {"config.json", "fingerprints.json", "forget_request.json"}
-    folder.check(run, config, dataset, splits)
-    folder.claim(run, config, dataset, splits)
+    folder.check_folder(run, config, dataset, splits)
+    folder.claim_folder(run, config, dataset, splits)
     assert snapshot(run) == before
     assert not folder.is_finished(run)
 
@@ -60,12 +60,12 @@ def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
         ),
     ):
         with pytest.raises(InputError, match=f"holds another run: {name}"):
-            folder.check(run, other, dataset, splits)
+            folder.check_folder(run, other, dataset, splits)
     with pytest.raises(InputError, match="names other examples"):
-        folder.check(run, config, dataset, load_splits(problem, 0, request))
+        folder.check_folder(run, config, dataset, load_splits(problem, 0, request))
     write_record(run / "fingerprints.json", {"data": "0123"})
     with pytest.raises(InputError, match="had the fingerprint 0123, but now has"):
-        folder.check(run, config, dataset, splits)
+        folder.check_folder(run, config, dataset, splits)
 
 
 def test_a_setting_that_came_later_had_its_default(unlearned, tmp_path):
@@ -74,20 +74,20 @@ def test_a_setting_that_came_later_had_its_default(unlearned, tmp_path):
     dataset = load_dataset(config.problem)
     splits = load_splits(config.problem, config.seed, config.request)
     rewrite(run / "config.json", lambda record: record["settings"].pop("momentum"))
-    folder.check(run, config, dataset, splits)
+    folder.check_folder(run, config, dataset, splits)
     other = replace(config, settings=config.settings | {"momentum": 0.5})
     with pytest.raises(InputError, match="settings.momentum is 0.9 there, but 0.5 now"):
-        folder.check(run, other, dataset, splits)
+        folder.check_folder(run, other, dataset, splits)
 
 
 def test_long_values_are_cut_short_in_messages(pretrained, tmp_path):
     problem = folder.read_config(pretrained, "pretrain").problem
     dataset = load_dataset(problem)
-    config = train.retraining(problem, 0, ForgetRequest(indices=tuple(range(1000))))
-    folder.claim(tmp_path / "run", config, dataset, None)
+    config = run_config.retraining(problem, 0, ForgetRequest(indices=tuple(range(1000))))
+    folder.claim_folder(tmp_path / "run", config, dataset, None)
     other = replace(config, request=ForgetRequest(indices=tuple(range(1, 1000))))
     with pytest.raises(InputError, match=r"request.indices is \[0, 1, .*\.\.\.\] there") as caught:
-        folder.check(tmp_path / "run", other, dataset, None)
+        folder.check_folder(tmp_path / "run", other, dataset, None)
     assert len(str(caught.value)) < 400
 
 

@@ -17,7 +17,7 @@ from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import load_splits, load_task
-from jaxunlearn.studies.runs import folder, train
+from jaxunlearn.studies.runs import folder, run_config, train
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.devices import placement_of
 from jaxunlearn.training.layout import Layout
@@ -65,19 +65,19 @@ def test_the_commands_are_these_functions(problem, pretrained, tmp_path, untrain
 
 
 def test_a_check_writes_nothing(problem, pretrained, retrained, unlearned, tmp_path, untrained):
-    config = train.pretraining(problem, 0)
+    config = run_config.pretraining(problem, 0)
     for run in (tmp_path / "new", pretrained):
-        train.check(run, config)
+        train.check_run(run, config)
     assert not (tmp_path / "new").exists()
-    train.check(retrained, train.retraining(problem, 0, TENTH))
-    config = train.unlearning(problem, 0, TENTH, "finetune", FEW_STEPS)
-    train.check(unlearned, config)  # the original weights may not be known yet,
+    train.check_run(retrained, run_config.retraining(problem, 0, TENTH))
+    config = run_config.unlearning(problem, 0, TENTH, "finetune", FEW_STEPS)
+    train.check_run(unlearned, config)  # the original weights may not be known yet,
     start = folder.read_done(pretrained)["weights"]
-    train.check(unlearned, replace(config, start=start))
+    train.check_run(unlearned, replace(config, start=start))
     with pytest.raises(InputError, match="start is .* there"):  # but they matter once they are
-        train.check(unlearned, replace(config, start=start[::-1]))
+        train.check_run(unlearned, replace(config, start=start[::-1]))
     with pytest.raises(InputError, match="again is False there, but True now"):
-        train.check(retrained, train.retraining(problem, 0, TENTH, again=True))
+        train.check_run(retrained, run_config.retraining(problem, 0, TENTH, again=True))
 
 
 def test_weights_that_were_deleted_are_made_again_from_the_checkpoint(
@@ -87,7 +87,7 @@ def test_weights_that_were_deleted_are_made_again_from_the_checkpoint(
     cost = json.loads((run / "done.json").read_text())
     shutil.rmtree(run / "weights")
     assert not folder.is_finished(run)
-    train.train(run, runs_config(run), pretrained=pretrained)
+    train.train_run(run, runs_config(run), pretrained=pretrained)
     assert_same_run(run, unlearned)
     again = json.loads((run / "done.json").read_text())
     assert again["seconds"] == cost["seconds"]  # no step was taken
@@ -119,9 +119,9 @@ def test_original_and_retrained_models_begin_with_weights_of_their_own(problem, 
 
 
 def test_unlearning_from_nothing_is_refused(problem, tmp_path):
-    config = train.unlearning(problem, 0, TENTH, "finetune", FEW_STEPS)
-    with pytest.raises(InputError, match="run is to unlearn, but from what. Give pretrained"):
-        train.train(tmp_path / "run", config)
+    config = run_config.unlearning(problem, 0, TENTH, "finetune", FEW_STEPS)
+    with pytest.raises(InputError, match="run has no weights to start from, .* give pretrained"):
+        train.train_run(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
 
 
@@ -259,6 +259,6 @@ def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_pat
     assert alone["rollbacks"] == 0 and alone["end"] > 2 * guard["limit"]
     assert f"limit {guard['limit']:.4g}, {guard['rollbacks']} rollbacks" in printed
     without = Problem(data_dir=problem.data_dir, model="mlp-tiny", validation_fraction=0.0)
-    guarded = train.unlearning(without, 0, TENTH, "finetune", {"guard_budget": 0.1})
+    guarded = run_config.unlearning(without, 0, TENTH, "finetune", {"guard_budget": 0.1})
     with pytest.raises(InputError, match="guard_budget is held on validation data"):
-        train.check(tmp_path / "other", guarded)
+        train.check_run(tmp_path / "other", guarded)

@@ -13,7 +13,7 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
-from jaxunlearn.studies.runs import folder, train
+from jaxunlearn.studies.runs import folder, prepare, run_config, train
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.types import InputError
 from tests.shell.commands import TRAINING
@@ -92,8 +92,8 @@ def test_looking_them_up_counts_without_its_compilation(problem, pretrained, tmp
         return with_unseen(*args)
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
-    monkeypatch.setattr(train, "compilation_seconds", lambda: nullcontext(compiled))
-    monkeypatch.setattr(train, "with_unseen", slow)
+    monkeypatch.setattr(prepare, "compilation_seconds", lambda: nullcontext(compiled))
+    monkeypatch.setattr(prepare, "with_unseen", slow)
     settings = SETTINGS | {"num_steps": 1}
     train.unlearn(tmp_path / "run", pretrained, TENTH, "scalarization", settings)
     seconds = folder.read_done(tmp_path / "run")
@@ -102,11 +102,11 @@ def test_looking_them_up_counts_without_its_compilation(problem, pretrained, tmp
 
 def test_it_needs_validation_data_of_the_same_kind(problem, tmp_path):
     whole = ForgetRequest(classes=(3,))
-    config = train.unlearning(problem, 0, whole, "eupmu", SETTINGS)
+    config = run_config.unlearning(problem, 0, whole, "eupmu", SETTINGS)
     with pytest.raises(InputError, match="whole classes are forgotten"):
-        train.check(tmp_path / "run", config)
+        train.check_run(tmp_path / "run", config)
     without = replace(problem, validation_fraction=0.0)
-    config = train.unlearning(without, 0, TENTH, "eupmu", SETTINGS)
+    config = run_config.unlearning(without, 0, TENTH, "eupmu", SETTINGS)
     with pytest.raises(InputError, match="raise validation_fraction"):
-        train.check(tmp_path / "run", config)
+        train.check_run(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()

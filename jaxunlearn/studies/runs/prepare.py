@@ -1,0 +1,125 @@
+"""The data and the weights of a run, prepared for its method."""
+
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.data import Dataset, Examples, Splits
+from jaxunlearn.data.anchors import anchors
+from jaxunlearn.data.examples import to_device
+from jaxunlearn.methods.eupmu_budget import check_budget
+from jaxunlearn.methods.objectives import needs_unseen
+from jaxunlearn.studies.config import Aim, Problem
+from jaxunlearn.studies.problem import (
+    load_dataset,
+    load_splits,
+    load_text_encoder,
+    load_training,
+)
+from jaxunlearn.studies.runs.cache import cached_prompt_states
+from jaxunlearn.studies.runs.run_config import RunConfig
+from jaxunlearn.studies.runs.unseen import with_unseen
+from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES
+from jaxunlearn.tasks.trainable_subset import TrainableSubset, trainable_subset
+from jaxunlearn.training.compilation import compilation_seconds
+from jaxunlearn.types import Arrays, Task, Weights
+
+
+def check_original(
+    task: Task, method: str, original: Weights, retain: Arrays, *settings: dict[str, Any]
+) -> None:
+    """Raises if the original model breaks the budget of a method that has one.
+
+    Args:
+        task: the task.
+        method: the name of the method.
+        original: the weights of the original model.
+        retain: all retain examples.
+        *settings: all settings of the method, one dictionary for each run.
+
+    Raises:
+        BrokenBudget: the original model breaks the budget of a run already.
+    """
+    if method == "eupmu_budget":
+        check_budget(task, *original, retain, min(each["budget"] for each in settings))
+
+
+def trainable_part(task: Task, aim: Aim | None) -> tuple[Task, TrainableSubset | None]:
+    """The task on the parameters that may move, and their part in the whole model."""
+    if aim is None or not (aim.trainable or aim.adapter_rank):
+        return task, None
+    part = _subset_task(task, aim.trainable, aim.adapter_rank)
+    return part.task, part
+
+
+_subset_task = functools.lru_cache(trainable_subset)  # one task, and so one compiled program
+
+
+def moving_weights(
+    problem: Problem, pretrained: Path, start: Weights, part: TrainableSubset, seed: int
+) -> Weights:
+    """The weights that may move; the prompts of a frozen text encoder are encoded once."""
+    params, model_state = part.split(*start, jax.random.key(seed))
+    text = load_text_encoder(problem)
+    if text is not None and "text_encoder" not in params:
+        encoder, ids = text
+        states = cached_prompt_states(
+            pretrained / "prompt_states.npz", encoder, start.params["text_encoder"], ids
+        )
+        model_state = {**model_state, PROMPT_STATES: {"states": jnp.asarray(states)}}
+    return Weights(params, model_state)
+
+
+def run_splits(config: RunConfig) -> Splits | None:
+    """The splits of the request of a run; None without one."""
+    if config.request is None:
+        return None
+    return load_splits(config.problem, config.seed, config.request, config.earlier)
+
+
+def _examples(config: RunConfig, latents: Examples | None) -> tuple[Arrays, Arrays]:
+    """Forget and retain data on the device; in pretraining, all training data for both."""
+    splits = run_splits(config)
+    if splits is None:
+        everything = to_device(latents or load_training(config.problem, config.seed))
+        return everything, everything
+    forget, retain = splits.forget, splits.retain
+    if latents is not None:
+        forget, retain = (
+            latents.take(np.isin(latents.index, part.index)) for part in (forget, retain)
+        )
+    return to_device(forget), to_device(retain)
+
+
+def prepared_data(
+    config: RunConfig, task: Task, start: Weights, latents: Examples | None
+) -> tuple[Arrays, Arrays, float, float]:
+    """Forget and retain data as the method needs them; seconds of preparation and compilation."""
+    forget, retain = _examples(config, latents)
+    splits, unlearned = run_splits(config), config.request if config.stage == "unlearn" else None
+    check_original(task, config.method, start, retain, config.settings)
+    if config.aim and config.aim.anchor is not None:
+        forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
+    elif unlearned and config.problem.generates and unlearned.names_classes:
+        dataset = load_dataset(config.problem)
+        others = anchors(dataset.class_names, forgotten_classes(config, dataset))
+        forget["anchor"] = jnp.asarray(others)[forget["label"]]
+    if splits is None or not needs_unseen(config.settings):
+        return forget, retain, 0.0, 0.0
+    with compilation_seconds() as compiling:
+        clock = time.perf_counter()
+        unseen = to_device(splits.validation)
+        forget = jax.block_until_ready(with_unseen(task, start, unseen, forget))
+        seconds = time.perf_counter() - clock
+    return forget, retain, seconds - sum(compiling), sum(compiling)
+
+
+def forgotten_classes(config: RunConfig, dataset: Dataset) -> set[int]:
+    """The classes that are forgotten by the request of a run or by earlier ones."""
+    requests = (*(config.earlier or ()), *([config.request] if config.request else ()))
+    return {label for each in requests if each.names_classes for label in each.labels(dataset)}
