@@ -1,10 +1,10 @@
 """A whole study: every method, request and seed, each against its own retrained model.
 
-What is done is not done again, so a study that was stopped goes on where it stopped, and one that
-gains a method or a seed computes what is new. A run that diverges stops nothing but what needs it.
+Finished runs are not repeated: a stopped study continues where it stopped, and a study that gains a
+method or a seed computes only new runs. A run that diverges stops only the runs that need it.
 
-The shards of a job array share the methods of one folder among them. The models that several of
-them need are made by the first that gets there, while the others wait.
+The shards of a job array share the methods of one folder. The first shard that needs a common model
+trains it, while the others wait.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation.features import Features, of_inception
-from jaxunlearn.files import read_json
+from jaxunlearn.files import read_record
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
 from jaxunlearn.studies.runs import evaluate_images, run_config, train
-from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
-from jaxunlearn.studies.runs.folder import RunConfig
+from jaxunlearn.studies.runs.folder import load_weights, read_done
 from jaxunlearn.studies.runs.results import Subject, read_cost
+from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.devices import Placement, placement_of
@@ -39,14 +39,14 @@ Evaluate = Callable[[Subject], dict[str, float]]
 _CLASSIFIER, _CLASSIFIER_SEED = "classifier", 0
 
 
-class Cell(NamedTuple):
-    """All that is computed for one seed and one request.
+class StudyCell(NamedTuple):
+    """All runs of a study for one seed and one request.
 
     Attributes:
-        folder: where its runs lie.
+        folder: the folder of the runs.
         pretrained: the run folder of the original model.
         seed: the pretraining seed.
-        request: what is forgotten.
+        request: the forget request.
         references: the retrained models by name, the oracle first.
         methods: the unlearning runs by name.
     """
@@ -70,18 +70,18 @@ def compare(
     """Runs a study and writes its report.
 
     Args:
-        folder: of the study.
-        study: what to run.
-        layout: the devices the runs may use, and how much of a batch at once.
-        shard: "i/n" runs the i-th of n shares of the methods, and what they need.
+        folder: the folder of the study.
+        study: the study.
+        layout: the devices, and the share of a batch that is computed at once.
+        shard: "i/n" runs the i-th of n shares of the methods, and the models that they need.
 
     Returns:
-        The report's files by kind: "markdown", "html" and "json".
+        The files of the report by kind: "markdown", "html" and "json".
 
     Raises:
-        InputError: anything wrong with the study, the data, or what the folder holds; all but
-            damaged checkpoints is found before any work is done.
-        Diverged: some runs did; all others are done, and the report is written.
+        InputError: anything wrong with the study, the data or the folder, found before any work
+            except damaged checkpoints.
+        Diverged: some runs diverged; all others are done, and the report is written.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
     share, placement = parse_shard(shard), placement_of(layout)
@@ -119,8 +119,8 @@ def compare(
         return _run(folder, study, _turned(cells, share), placement, evaluation)
 
 
-def _turned(cells: dict[int, list[Cell]], share: Shard) -> dict[int, list[Cell]]:
-    """The same cells by seed, each share beginning with another seed, so that few have to wait."""
+def _turned(cells: dict[int, list[StudyCell]], share: Shard) -> dict[int, list[StudyCell]]:
+    """The same cells by seed; each share begins with another seed, so that few have to wait."""
     seeds = list(cells)
     first = (share.share - 1) % len(seeds)
     return {seed: cells[seed] for seed in seeds[first:] + seeds[:first]}
@@ -129,11 +129,11 @@ def _turned(cells: dict[int, list[Cell]], share: Shard) -> dict[int, list[Cell]]
 def _run(
     folder: Path,
     study: Study,
-    cells: dict[int, list[Cell]],
+    cells: dict[int, list[StudyCell]],
     placement: Placement,
     evaluation: Callable[[], Evaluate],
 ) -> dict[str, Path]:
-    """Runs what is not finished yet, and writes the report."""
+    """Runs everything that is not finished yet, and writes the report."""
     everything = [cell for of_seed in cells.values() for cell in of_seed]
     paths = [cell.folder / name for cell in everything for name in cell.runs]
     finished = sum(_is_evaluated(path) for path in paths)
@@ -151,7 +151,7 @@ def _run(
     written = write_report(folder)
     if failed:
         raise Diverged(
-            f"diverged or broke their budget, and so without results: {', '.join(failed)}. All "
+            f"no results, since they diverged or broke their budget: {', '.join(failed)}. All "
             "other runs are in the report. Where a loss diverged, lower a learning rate or a "
             "forget scale, and delete the folder of that run; where a budget was broken, raise it."
         )
@@ -161,7 +161,7 @@ def _run(
 def _evaluation(
     folder: Path, study: Study, inception: Features | None, placement: Placement
 ) -> Evaluate:
-    """How a model of the study is evaluated; a classifier that judges images is trained first."""
+    """The evaluation of the models of a study; a classifier that judges images is trained first."""
     judge = study.judge()
     if judge is None:
         return evaluate_classifier
@@ -173,7 +173,7 @@ def _evaluation(
     for seed in study.seeds:
         for request in study.requests:
             evaluate_images.check_images(loaded.features, study.problem, seed, request)
-    say(f"{loaded.name} judges the images; it knows {loaded.accuracy:.2f} % of the real test data")
+    say(f"{loaded.name} judges the images, with {loaded.accuracy:.2f} % accuracy on real test data")
     return functools.partial(evaluate_images.evaluate_generated, judge=loaded)
 
 
@@ -187,12 +187,12 @@ def _pretrained(folder: Path, seed: int) -> Path:
 
 def _plan(
     folder: Path, study: Study, seed: int, request: ForgetRequest, methods: list[str]
-) -> Cell:
+) -> StudyCell:
     problem = study.problem
     references = {"retrain": run_config.retraining(problem, seed, request)}
     if not problem.generates:  # there the floor is the distance between halves of the real data
         references["retrain-again"] = run_config.retraining(problem, seed, request, again=True)
-    return Cell(
+    return StudyCell(
         folder=folder / f"seed-{seed}" / request.name,
         pretrained=_pretrained(folder, seed),
         seed=seed,
@@ -212,7 +212,7 @@ def _plan(
 
 
 def _planned(folder: Path, study: Study) -> dict[str, Any]:
-    """What `study.json` says: all that was planned so far, for the report and for people.
+    """The content of `study.json`: everything that was planned so far.
 
     A command that runs less than was planned, such as one of the seeds, changes no plan.
 
@@ -225,7 +225,7 @@ def _planned(folder: Path, study: Study) -> dict[str, Any]:
         there, here = ({"problem": each["problem"]} for each in (before, now))
         _place(folder).check_same(there, here)
     for key in ("methods", "overrides"):
-        now[key] = now[key] | before.get(key, {}) | now[key]  # those of now come first
+        now[key] = now[key] | before.get(key, {}) | now[key]  # new ones come first
     for request, theirs in before.get("overrides", {}).items():
         now["overrides"][request] = theirs | now["overrides"][request]
     names = [request.name for request in study.requests]
@@ -248,13 +248,13 @@ def _planned(folder: Path, study: Study) -> dict[str, Any]:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """The configuration on record, its requests by name; empty where none is sound."""
+    """The configuration on record, its requests by name; empty without a sound record."""
     if not path.exists():
         return {}
     try:
-        record = read_json(path)
+        record = read_record(path)
     except InputError as error:
-        say(f"{error} It is written again, by the configuration that was given.")
+        say(f"{error} It is written again from the given configuration.")
         return {}
     before = record["configuration"]
     return before | {"requests": dict(zip(record["requests"], before["requests"], strict=True))}
@@ -262,7 +262,7 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _noting(failed: list[str], run: Path) -> Iterator[None]:
-    """Notes that a run diverged or broke its budget, and goes on after what depends on it."""
+    """Notes that a run diverged or broke its budget, and continues after the `with` block."""
     try:
         yield
     except (Diverged, BrokenBudget) as error:
@@ -271,9 +271,9 @@ def _noting(failed: list[str], run: Path) -> Iterator[None]:
 
 
 def _compare_one(
-    folder: Path, cell: Cell, evaluate: Evaluate, failed: list[str], placement: Placement
+    folder: Path, cell: StudyCell, evaluate: Evaluate, failed: list[str], placement: Placement
 ) -> None:
-    """All models of one seed and request. Without the retrained model there is no comparison."""
+    """All models of one seed and request, unless the retrained model diverges."""
     oracle = cell.folder / "retrain"
     with _noting(failed, oracle):
         with _place(folder).in_turn(f"seed-{cell.seed}-{cell.request.name}"):
@@ -287,22 +287,22 @@ def _compare_one(
                 _finish(cell, name, evaluate, placement)
 
 
-def _evaluate_original(cell: Cell, evaluate: Evaluate) -> None:
+def _evaluate_original(cell: StudyCell, evaluate: Evaluate) -> None:
     """Evaluates the original model, unless that is done."""
     original = cell.folder / "original"
     if _is_evaluated(original):
         return
     problem = cell.references["retrain"].problem
-    weights = runs.load_weights(cell.pretrained, problem)
+    weights = load_weights(cell.pretrained, problem)
     subject = Subject(original, weights, problem, cell.seed, cell.request, "original")
     _announce(original, evaluate(subject._replace(retrained=cell.folder / "retrain")))
 
 
-def _finish(cell: Cell, name: str, evaluate: Evaluate, placement: Placement) -> None:
+def _finish(cell: StudyCell, name: str, evaluate: Evaluate, placement: Placement) -> None:
     """Trains and evaluates one run, unless that is done."""
     run, config = cell.folder / name, cell.runs[name]
     if name in cell.methods:
-        config = dataclasses.replace(config, start=runs.read_done(cell.pretrained)["weights"])
+        config = dataclasses.replace(config, start=read_done(cell.pretrained)["weights"])
     if _is_evaluated(run):
         train.check_run(run, config, placement)
         return

@@ -2,13 +2,13 @@
 
     setting 1 2 3 ... x seed  ->  cells  ->  many runs at once  ->  one file a cell  ->  a front
 
-The settings are a grid, or points drawn at random, always the same ones; more trials begin with the
-fewer ones. A cell is its settings and its seed, in whatever order these were given, and its file is
-named after both. A cell that is finished is not run again, a run that diverges is a finished cell
-without metrics, and the shards of a job array share the cells of one folder among them.
+The settings are a grid, or random points, which are the same every time; more trials begin with
+the fewer ones. A cell is one setting with one seed, and names its file. A finished cell is not run
+again, a run that diverges is a finished cell without metrics, and the shards of a job array share
+the cells of one folder.
 
-The folder holds `sweep.json` (what is swept), `cells/` (one JSON file each), and what is made of
-them: `report.md`, `results.json` and `front.svg`.
+The folder holds `sweep.json` (the plan), `cells/` (one JSON file each), and the report: `report.md`,
+`results.json` and `front.svg`.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.studies.runs import evaluate
-from jaxunlearn.studies.runs import folder as runs
+from jaxunlearn.studies.runs.folder import load_weights, read_done, read_pretrained
 from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
@@ -37,21 +37,21 @@ from jaxunlearn.training.groups import Finished, at_once, run_many
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
-_FORMAT = 2  # of a folder; in the first, cells were numbered
+_FORMAT = 2  # format of the folder; in format 1, cells were numbered
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is swept.
+    """The plan of a sweep.
 
     Attributes:
         pretrained: the run folder of the original model.
-        request: what is forgotten.
+        request: the forget request.
         method: the name of the method.
-        settings: those of its settings that differ from the defaults and do not vary.
-        space: the values of those that vary.
-        trials: how many points of the space are drawn; None tries every one of a grid.
-        seeds: of the runs: data order and random labels; that of the pretraining by default.
+        space: the values of the settings that vary.
+        settings: the fixed settings that differ from their defaults.
+        trials: the number of points drawn from the space; None tries the whole grid.
+        seeds: the seeds of data order and random labels; the pretraining seed by default.
     """
 
     pretrained: Path
@@ -91,7 +91,7 @@ class Sweep:
         return list({json.dumps(point): point for point in drawn}.values())
 
 
-class Cell(NamedTuple):
+class SweepCell(NamedTuple):
     """One run of a sweep: its file, the varied settings, and the seed."""
 
     path: Path
@@ -107,27 +107,27 @@ def sweep(
     group_size: int = 16,
     shard: str = "1/1",
 ) -> dict[str, Path]:
-    """Runs a sweep, or what is left of it, and writes its report.
+    """Runs the unfinished cells of a sweep, and writes its report.
 
     Args:
-        folder: of the sweep; the same sweep continues it.
-        plan: what is swept.
-        retrained: the evaluated run folder of the retrained model, if distances are wanted.
+        folder: the folder of the sweep; the same sweep continues it.
+        plan: the plan.
+        retrained: the evaluated run folder of the retrained model, for distances to it.
         group_size: largest number of cells that run at once on an accelerator.
         shard: "i/n" runs the i-th of n shares of the cells.
 
     Returns:
-        The report's files by kind: "markdown", "json" and "picture".
+        The files of the report by kind: "markdown", "json" and "picture".
 
     Raises:
-        InputError: anything wrong with the plan, the data, or what the folders hold; it is found
-            before anything is trained or written.
-        Diverged: some cells of this shard did; all others are done, and the report is written.
+        InputError: anything wrong with the plan, the data or the folders, found before anything is
+            trained or written.
+        Diverged: some cells of this shard diverged; the others are done, and the report is written.
     """
     if group_size < 1:
         raise InputError(f"group_size is {group_size}, but must be 1 or more.")
     share = parse_shard(shard)
-    original = runs.read_pretrained(plan.pretrained)
+    original = read_pretrained(plan.pretrained)
     problem, seed = original.problem, original.seed
     settings = methods.settings(plan.method, plan.settings | plan.points()[0])
     check_classifies(problem, "sweep")
@@ -147,12 +147,12 @@ def sweep(
     if there is not None:
         place.check_same(methods.completed(there.get("identity", {})), identity)
 
-    weights = runs.load_weights(plan.pretrained, problem)
+    weights = load_weights(plan.pretrained, problem)
     case = load_case(problem, seed, plan.request, weights, retrained)
     tried = (settings | point for point in plan.points())
     check_original(case.task, plan.method, case.original, case.retain, *tried)
     cells = [
-        Cell(folder / "cells" / cell_file(point, run_seed), point, run_seed)
+        SweepCell(folder / "cells" / cell_file(point, run_seed), point, run_seed)
         for point in plan.points()
         for run_seed in plan.seeds or (seed,)
     ]
@@ -181,14 +181,14 @@ def sweep(
     return written
 
 
-def _label(cell: Cell) -> str:
+def _label(cell: SweepCell) -> str:
     """A cell in words."""
     settings = ", ".join(f"{name}={value:g}" for name, value in cell.point.items())
     return f"{cell.path.stem} ({settings})"
 
 
 def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) -> dict[str, Any]:
-    """What all cells of a folder have in common. Trials and seeds may be added."""
+    """The identity of a sweep; trials and seeds may be added."""
     varied = {
         name: {"low": values.low, "high": values.high}
         if isinstance(values, search_space.Range)
@@ -199,8 +199,8 @@ def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) 
         "format": _FORMAT,
         "problem": problem.identity(),
         "seed": seed,
-        "pretrained": runs.read_done(plan.pretrained)["weights"],
-        "retrained": None if retrained is None else runs.read_done(retrained)["weights"],
+        "pretrained": read_done(plan.pretrained)["weights"],
+        "retrained": None if retrained is None else read_done(retrained)["weights"],
         "request": dataclasses.asdict(plan.request),
         "method": plan.method,
         "settings": methods.settings(plan.method, plan.settings),
@@ -211,9 +211,9 @@ def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) 
 
 
 def _describe(
-    folder: Path, plan: Sweep, identity: dict[str, Any], case: Case, cells: list[Cell]
+    folder: Path, plan: Sweep, identity: dict[str, Any], case: Case, cells: list[SweepCell]
 ) -> None:
-    """Writes `sweep.json`: what is swept, by this command and those before, and the models."""
+    """Writes `sweep.json`: the plan of this command and earlier ones, and the models."""
     before, path = blind_metrics(case, case.original), folder / "sweep.json"
     theirs = read_json(path)["cells"] if path.exists() else []
     description = {
@@ -229,7 +229,7 @@ def _describe(
     write_record(path, description)
 
 
-def _finish(cell: Cell, run: Finished, case: Case, num_steps: int) -> None:
+def _finish(cell: SweepCell, run: Finished, case: Case, num_steps: int) -> None:
     """Evaluates a run, and writes its file."""
     entry: dict[str, Any] = {
         "settings": cell.point,
