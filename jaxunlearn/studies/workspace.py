@@ -1,11 +1,9 @@
 """Folders that belong to one thing for good: a run, a study, a search, a sweep, shadow models.
 
     place = Workspace(folder, "sweep", "sweep.json")
-    there = place.read()                        # None while the folder is free
-    if there is not None:
-        place.check_same(there, wanted)
+    place.check(wanted)                         # the folder is free, or holds the same sweep
     with place.locked(shard.part):
-        place.write(wanted)
+        place.claim(wanted)                     # from now on it holds this sweep
         with place.in_turn("report"):
             ...
 
@@ -99,6 +97,29 @@ class Workspace:
                 f"{self.folder} holds another {self.thing}: {name} is {theirs} there, but {ours} "
                 "now; name a new folder, or delete this one."
             )
+
+    def check(self, wanted: dict[str, Any]) -> bool:
+        """Raises unless the folder is free or has this very record.
+
+        Returns:
+            Whether it has the record already.
+
+        Raises:
+            InputError: the folder holds anything else.
+        """
+        there = self.read()
+        if there is not None:
+            self.check_same(there, wanted)
+        return there is not None
+
+    def claim(self, wanted: dict[str, Any]) -> None:
+        """Writes the record into a free folder; call this when the folder is locked.
+
+        Raises:
+            InputError: the folder holds anything else, or cannot be written.
+        """
+        if not self.check(wanted):
+            self.write(wanted)
 
     def write(self, record: dict[str, Any]) -> None:
         """Writes the record, atomically and sealed.

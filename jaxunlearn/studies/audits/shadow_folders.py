@@ -1,11 +1,11 @@
-"""Groups of shadow models in a folder: trained once, what they say kept in files.
+"""Groups of shadow models in a folder, trained once; their answers are kept in files.
 
-    FOLDER/config.json               what the shadow models are of
-    FOLDER/group-000/original/       weights of the group's original models
-    FOLDER/group-000/NAME.npz        what the models of that name say, NAME one of original,
-                                     retrain and the study's methods
+    FOLDER/config.json               the record of the shadow models
+    FOLDER/group-000/original/       the weights of the group's original models
+    FOLDER/group-000/NAME.npz        the answers of the models of that name: original, retrain, or
+                                     one of the study's methods
 
-What is there is not computed again. `models.py` has the program that trains a group.
+Nothing in the folder is computed again. `shadow_models.py` trains a group.
 """
 
 import json
@@ -21,34 +21,33 @@ import numpy as np
 
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.evaluation.ulira import logit_confidence
-from jaxunlearn.files import read_arrays, write_arrays, write_record
+from jaxunlearn.files import read_arrays, write_arrays
 from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.studies.audits.shadow_models import Plan
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import say
 from jaxunlearn.studies.runs.prepare import check_original
-from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _ORIGINAL, _RETRAINED, _UNLEARNED = range(3)  # children of a shadow model's key
 KEYS = ("confidence", "correct", "retain_accuracy", "test_accuracy")
-Said = dict[str, np.ndarray]
+Answers = dict[str, np.ndarray]
 
 
-class Setting(NamedTuple):
-    """What all groups share.
+class ShadowSetup(NamedTuple):
+    """The setup of all groups.
 
     Attributes:
-        folder: of the results.
-        problem: what is learned.
+        folder: the folder of the results.
+        problem: the problem.
         task: the task.
         pool: the examples to learn from.
         unseen: examples that no model learns, for guards and objectives that end at unseen data.
         test: the test examples.
-        plan: who sees what.
-        seed: of the shadow models' keys.
+        plan: the examples of each model.
+        seed: the seed of the shadow models' keys.
     """
 
     folder: Path
@@ -61,65 +60,45 @@ class Setting(NamedTuple):
     seed: int
 
 
-def check(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> dict[str, Any]:
-    """Raises unless a folder is free for these shadow models, or theirs already.
+def identity(
+    setup: ShadowSetup, fingerprint: str, fraction: float, group_size: int
+) -> dict[str, Any]:
+    """The record of a folder of shadow models.
 
     Args:
-        setting: what all groups share.
-        fingerprint: of the data set.
-        fraction: of what a model learns, to be forgotten.
-        group_size: how many models are trained at once.
-
-    Returns:
-        What the record of the folder says.
-
-    Raises:
-        InputError: the folder holds something else.
+        setup: the setup of all groups.
+        fingerprint: the fingerprint of the data set.
+        fraction: the forgotten share of what a model learns.
+        group_size: the number of models that are trained at once.
     """
-    place = Workspace(setting.folder, "set of shadow models")
-    wanted = {
-        "problem": setting.problem.identity(),
+    return {
+        "problem": setup.problem.identity(),
         "data": fingerprint,
-        "shadows": len(setting.plan.forgotten),
+        "shadows": len(setup.plan.forgotten),
         "group_size": group_size,
         "fraction": fraction,
-        "seed": setting.seed,
+        "seed": setup.seed,
     }
-    there = place.read()
-    if there is not None:
-        place.check_same(there, wanted)
-    return wanted
 
 
-def claim(setting: Setting, fingerprint: str, fraction: float, group_size: int) -> None:
-    """Makes a folder that of these shadow models; call it when the folder is locked.
-
-    Raises:
-        InputError: it holds something else, or cannot be written.
-    """
-    wanted = check(setting, fingerprint, fraction, group_size)
-    if not (setting.folder / "config.json").exists():
-        write_record(setting.folder / "config.json", wanted)
-
-
-class Group:
+class ShadowGroup:
     """Some shadow models that are trained at once.
 
     Args:
-        setting: what all groups share.
-        members: which shadow models.
+        setup: the setup of all groups.
+        members: the numbers of the shadow models.
     """
 
-    def __init__(self, setting: Setting, members: slice) -> None:
-        self.setting, self.members = setting, members
-        self.folder = setting.folder / f"group-{members.start:03d}"
+    def __init__(self, setup: ShadowSetup, members: slice) -> None:
+        self.setup, self.members = setup, members
+        self.folder = setup.folder / f"group-{members.start:03d}"
         last = members.stop - 1
         many = f"shadow models {members.start} to {last}"
         self.label = many if last > members.start else f"shadow model {last}"
 
-    def original(self) -> Said:
-        """What the original models say; their weights are kept for unlearning."""
-        retain = self.setting.plan.retain
+    def original(self) -> Answers:
+        """The answers of the original models; their weights are kept for unlearning."""
+        retain = self.setup.plan.retain
 
         def train() -> list[Weights | None]:
             learned = [np.concatenate([retain, forget]) for forget in self._forget()]
@@ -129,17 +108,17 @@ class Group:
                 Checkpointer(self.folder / "original").save(0, stacked, {})
             return weights
 
-        return self._say("original", self.setting.problem.training_settings(), train)
+        return self._answers("original", self.setup.problem.training_settings(), train)
 
-    def retrained(self) -> Said:
-        """What the retrained models say."""
-        settings = self.setting.problem.training_settings()
-        retain = [self.setting.plan.retain] * len(self._forget())
-        return self._say("retrain", settings, lambda: self._from_scratch(_RETRAINED, retain))
+    def retrained(self) -> Answers:
+        """The answers of the retrained models."""
+        settings = self.setup.problem.training_settings()
+        retain = [self.setup.plan.retain] * len(self._forget())
+        return self._answers("retrain", settings, lambda: self._from_scratch(_RETRAINED, retain))
 
-    def unlearned(self, name: str, method: str, settings: dict[str, Any]) -> Said:
-        """What the original models say after unlearning by a method."""
-        plan, task = self.setting.plan, self.setting.task
+    def unlearned(self, name: str, method: str, settings: dict[str, Any]) -> Answers:
+        """The answers of the original models after unlearning by a method."""
+        plan, task = self.setup.plan, self.setup.task
 
         def train() -> list[Weights | None]:
             keys = self.keys(_UNLEARNED)
@@ -150,17 +129,17 @@ class Group:
                 Weights(*shapes),
             )
             start, _ = Checkpointer(self.folder / "original").restore(target)
-            kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setting.pool)
+            kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setup.pool)
             originals = [jax.tree.map(itemgetter(i), start) for i in range(len(keys))]
             for original in originals:
                 check_original(task, method, original, kept, settings)
             return self._run(method, settings, keys, originals, [plan.retain] * len(keys))
 
-        return self._say(name, {"method": method} | settings, train)
+        return self._answers(name, {"method": method} | settings, train)
 
     def _from_scratch(self, child: int, retain: Sequence[np.ndarray]) -> list[Weights | None]:
-        keys, task = self.keys(child), self.setting.task
-        settings = self.setting.problem.training_settings()
+        keys, task = self.keys(child), self.setup.task
+        settings = self.setup.problem.training_settings()
         starts = (shadows.new_weights(task, key) for key in keys)
         return self._run("retrain", settings, keys, starts, retain)
 
@@ -172,23 +151,23 @@ class Group:
         starts: Iterable[Weights],
         retain: Sequence[np.ndarray],
     ) -> list[Weights | None]:
-        task, pool, forget = self.setting.task, self.setting.pool, self._forget()
-        unseen = self.setting.unseen
+        task, pool, forget = self.setup.task, self.setup.pool, self._forget()
+        unseen = self.setup.unseen
         return shadows.train(task, method, settings, keys, starts, pool, forget, retain, unseen)
 
     def _forget(self) -> list[np.ndarray]:
-        return list(self.setting.plan.forget(self.members))
+        return list(self.setup.plan.forget(self.members))
 
     def keys(self, child: int) -> jax.Array:
-        """One key a model `[G]`, the same in groups of any size; `child` tells its runs apart."""
-        root = jax.random.key(self.setting.seed)
+        """One key for each model `[G]`, for the run `child`; the same in groups of any size."""
+        root = jax.random.key(self.setup.seed)
         numbers = jnp.arange(self.members.start, self.members.stop)
         return jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(root, k), child))(numbers)
 
-    def _say(
+    def _answers(
         self, name: str, settings: dict[str, Any], train: Callable[[], list[Weights | None]]
-    ) -> Said:
-        """What the group's models of a name say, from its file or by training them."""
+    ) -> Answers:
+        """The answers of the group's models of a name, from their file or by training them."""
         path, wanted = self.folder / f"{name}.npz", json.dumps(settings, sort_keys=True)
         kept = _load(path)
         if kept is not None:
@@ -199,34 +178,36 @@ class Group:
                 )
             return kept
         clock = time.perf_counter()
-        said = self._judge(name, train())
-        write_arrays(path, said | {"settings": np.array(wanted)})
+        answers = self._judge(name, train())
+        write_arrays(path, answers | {"settings": np.array(wanted)})
         say(f"{self.label}: {name} in {time.perf_counter() - clock:.1f} s")
-        return said
+        return answers
 
-    def _judge(self, name: str, ends: list[Weights | None]) -> Said:
+    def _judge(self, name: str, ends: list[Weights | None]) -> Answers:
         lost = [self.members.start + i for i, weights in enumerate(ends) if weights is None]
         if lost:
             raise Diverged(
                 f"{name}: {len(lost)} of {self.label} have a loss or a weight that is NaN or "
                 f"infinite, the first of them model {lost[0]}."
             )
-        pool, plan = self.setting.pool, self.setting.plan
+        pool, plan = self.setup.pool, self.setup.plan
         parts = {
             part: {key: values[positions] for key, values in pool.items()}
             for part, positions in (("targets", plan.targets), ("retain", plan.retain))
-        } | {"test": self.setting.test}
+        } | {"test": self.setup.test}
         rows = []
         for weights in ends:
             assert weights is not None
-            says = {
-                part: predict_with(self.setting.task, weights, arrays)
+            found = {
+                part: predict_with(self.setup.task, weights, arrays)
                 for part, arrays in parts.items()
             }
-            correct = {part: x.probabilities.argmax(axis=1) == x.labels for part, x in says.items()}
+            correct = {
+                part: x.probabilities.argmax(axis=1) == x.labels for part, x in found.items()
+            }
             rows.append(
                 {
-                    "confidence": logit_confidence(says["targets"]),
+                    "confidence": logit_confidence(found["targets"]),
                     "correct": correct["targets"],
                     "retain_accuracy": 100.0 * correct["retain"].mean(),
                     "test_accuracy": 100.0 * correct["test"].mean(),
@@ -235,5 +216,5 @@ class Group:
         return {key: np.stack([row[key] for row in rows]) for key in KEYS}
 
 
-def _load(path: Path) -> Said | None:
+def _load(path: Path) -> Answers | None:
     return read_arrays(path, *KEYS, "settings") if path.exists() else None

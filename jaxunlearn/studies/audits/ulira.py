@@ -21,7 +21,13 @@ from jaxunlearn.evaluation.audit import epsilon_lower_bound
 from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
 from jaxunlearn.files import write_record
 from jaxunlearn.studies.audits import shadow_models as shadows
-from jaxunlearn.studies.audits.shadow_folders import KEYS, Group, Said, Setting, check, claim
+from jaxunlearn.studies.audits.shadow_folders import (
+    KEYS,
+    Answers,
+    ShadowGroup,
+    ShadowSetup,
+    identity,
+)
 from jaxunlearn.studies.audits.shadow_models import Plan, plan_shadows
 from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import say
@@ -87,7 +93,7 @@ def ulira(
         check_unseen(settings, splits)
     if epsilon:
         epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?
-    setting = Setting(
+    setup = ShadowSetup(
         folder,
         problem,
         task,
@@ -97,11 +103,12 @@ def ulira(
         plan,
         seed,
     )
-    which = (dataset.fingerprint, request.fraction, group_size)
-    check(setting, *which)
-    with Workspace(folder).locked():
-        claim(setting, *which)
-        found, diverged = _ask_all(setting, chosen, group_size)
+    wanted = identity(setup, dataset.fingerprint, request.fraction, group_size)
+    place = Workspace(folder, "set of shadow models")
+    place.check(wanted)
+    with place.locked():
+        place.claim(wanted)
+        found, diverged = _ask_all(setup, chosen, group_size)
         variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
         results = _attack_all(plan, found, variance, false_positive_rates, epsilon)
         report = {
@@ -156,46 +163,46 @@ def _check_numbers(plan: Plan, group_size: int, rates: Sequence[float]) -> None:
 
 
 def _ask_all(
-    setting: Setting, chosen: dict[str, tuple[str, dict[str, Any]]], group_size: int
-) -> tuple[dict[str, Said], list[str]]:
+    setup: ShadowSetup, chosen: dict[str, tuple[str, dict[str, Any]]], group_size: int
+) -> tuple[dict[str, Answers], list[str]]:
     """The answers of all shadow models, by the name of the model; and the diverged methods."""
-    groups: list[dict[str, Said]] = []
+    groups: list[dict[str, Answers]] = []
     diverged: list[str] = []
-    count = len(setting.plan.forgotten)
+    count = len(setup.plan.forgotten)
     for first in range(0, count, group_size):
-        group = Group(setting, slice(first, min(first + group_size, count)))
-        says = {"retrain": group.retrained(), "original": group.original()}
+        group = ShadowGroup(setup, slice(first, min(first + group_size, count)))
+        answers = {"retrain": group.retrained(), "original": group.original()}
         for name, (method, settings) in chosen.items():
             if name in diverged:
                 continue
             try:
-                says[name] = group.unlearned(name, method, settings)
+                answers[name] = group.unlearned(name, method, settings)
             except Diverged as error:
                 say(str(error), style="red")
                 diverged.append(name)
-        groups.append(says)
-    names = [name for name in groups[0] if all(name in says for says in groups)]
+        groups.append(answers)
+    names = [name for name in groups[0] if all(name in each for each in groups)]
     return {
-        name: {key: np.concatenate([says[name][key] for says in groups]) for key in KEYS}
+        name: {key: np.concatenate([each[name][key] for each in groups]) for key in KEYS}
         for name in names
     }, diverged
 
 
-def _sides(plan: Plan, found: dict[str, Said]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _sides(plan: Plan, found: dict[str, Answers]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Both sides of each model's attack: targets that it forgot, and targets never seen.
 
     "retrain" is attacked by other retrained models: the result of perfect unlearning.
     """
     unseen = shadows.sides(plan, found["retrain"]["confidence"], forgotten=False)
     return {
-        name: (shadows.sides(plan, said["confidence"], forgotten=True), unseen)
-        for name, said in found.items()
+        name: (shadows.sides(plan, answers["confidence"], forgotten=True), unseen)
+        for name, answers in found.items()
     }
 
 
 def _attack_all(
     plan: Plan,
-    found: dict[str, Said],
+    found: dict[str, Answers],
     variance: str,
     rates: Sequence[float],
     epsilon: bool,
@@ -204,14 +211,14 @@ def _attack_all(
     for name, (unlearned, retrained) in _sides(plan, found).items():
         scores = ulira_scores(unlearned, retrained, variance)
         success = attack(scores, rates)
-        said = found[name]
+        answers = found[name]
         results[name] = {
             "auc": success.auc._asdict(),
             "tpr": {f"{rate:g}": value._asdict() for rate, value in success.tpr.items()},
             "roc_curve": _thin_roc(scores),
-            "forget_accuracy": 100.0 * float(said["correct"][plan.forgotten].mean()),
-            "retain_accuracy": float(said["retain_accuracy"].mean()),
-            "test_accuracy": float(said["test_accuracy"].mean()),
+            "forget_accuracy": 100.0 * float(answers["correct"][plan.forgotten].mean()),
+            "retain_accuracy": float(answers["retain_accuracy"].mean()),
+            "test_accuracy": float(answers["test_accuracy"].mean()),
         }
         if epsilon:
             results[name]["epsilon_lower_bound"] = epsilon_lower_bound(scores)

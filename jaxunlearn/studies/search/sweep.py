@@ -7,8 +7,8 @@ the fewer ones. A cell is one setting with one seed, and names its file. A finis
 again, a run that diverges is a finished cell without metrics, and the shards of a job array share
 the cells of one folder.
 
-The folder holds `sweep.json` (the plan), `cells/` (one JSON file each), and the report: `report.md`,
-`results.json` and `front.svg`.
+The folder holds `sweep.json` (the plan), `cells/` (one JSON file each), and the report:
+`report.md`, `results.json` and `front.svg`.
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ import pytest
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.audits import ulira
-from jaxunlearn.studies.audits.shadow_folders import Group, Setting
+from jaxunlearn.studies.audits.shadow_folders import ShadowGroup, ShadowSetup
 from jaxunlearn.studies.config import Problem, Study
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
@@ -103,8 +103,8 @@ def test_groups_of_another_size_are_refused(attacked, study):
 
 def test_a_shadow_model_has_the_same_keys_in_groups_of_any_size(attacked, study):
     def keys(members):
-        setting = Setting(attacked[0], study.problem, None, {}, {}, {}, None, seed=5)
-        return [jax.random.key_data(Group(setting, members).keys(child)) for child in range(3)]
+        setup = ShadowSetup(attacked[0], study.problem, None, {}, {}, {}, None, seed=5)
+        return [jax.random.key_data(ShadowGroup(setup, members).keys(child)) for child in range(3)]
 
     for whole, part in zip(keys(slice(0, 6)), keys(slice(4, 6)), strict=True):
         np.testing.assert_array_equal(whole[4:], part)
