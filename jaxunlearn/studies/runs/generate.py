@@ -18,14 +18,14 @@ from jaxunlearn.types import InputError, Weights
 def generate(
     problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray
 ) -> np.ndarray:
-    """Images of the classes asked for.
+    """Generates images of classes.
 
     Args:
-        problem: what the model learned.
-        weights: of the model.
+        problem: the problem of the model.
+        weights: the weights of the model.
         labels: the classes, `[N]`.
-        numbers: which image of its class each is, `[N]`: the number and the class alone decide the
-            noise it begins with.
+        numbers: the number of each image within its class, `[N]`: number and class alone decide the
+            initial noise.
 
     Returns:
         uint8 `[N, H, W, C]`.
@@ -38,13 +38,13 @@ def generate(
     for label in labels:
         if not 0 <= label < dataset.num_classes:
             raise InputError(
-                f"class {label} was asked for, but {dataset.name!r} has the classes 0 to "
-                f"{dataset.num_classes - 1}."
+                f"the class is {label}, but must be a class of {dataset.name!r}, from 0 to "
+                f"{dataset.num_classes - 1}; choose another."
             )
     decoder, shape = load_decoder(problem, weights)
     guidance = jnp.float32(generation.guidance) if generation.guidance else None
     denoiser, clip = load_denoiser(problem, weights), problem.first_stage() is None
-    generation = replace(generation, guidance=0.0)  # one program, however strong it is
+    generation = replace(generation, guidance=0.0)  # one program for any strength
 
     def some(asked: tuple[np.ndarray, np.ndarray]) -> jax.Array:
         rest = guidance, generation, shape, dataset.num_classes

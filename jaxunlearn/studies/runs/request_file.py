@@ -61,10 +61,10 @@ def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
     """
     path = Path(path)
     content = read_record(path)
-    mend = "; restore it, or begin a new run."
+    remedy = "; restore it, or begin a new run."
     if content.get("format") != FORMAT:
         raise InputError(
-            f"{path} has format {content.get('format')!r}, but must have {FORMAT}{mend}"
+            f"{path} has format {content.get('format')!r}, but must have {FORMAT}{remedy}"
         )
     if content.get("fingerprint") != dataset.fingerprint:
         raise InputError(
@@ -75,7 +75,7 @@ def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
     indices, size = content.get("forget"), len(dataset.train)
     whole = isinstance(indices, list) and all(type(index) is int for index in indices)
     if not whole or not indices or len(set(indices)) != len(indices):
-        raise InputError(f"{path} holds no list of different positions{mend}")
+        raise InputError(f"{path} holds no list of different positions{remedy}")
     if min(indices) < 0 or max(indices) >= size:
-        raise InputError(f"{path} holds positions outside 0 to {size - 1}{mend}")
+        raise InputError(f"{path} holds positions outside 0 to {size - 1}{remedy}")
     return np.sort(np.array(indices, np.int64))

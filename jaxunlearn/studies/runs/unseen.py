@@ -1,8 +1,7 @@
-"""Forget data that bring unseen examples along, for objectives that compare the two.
+"""Forget data with unseen examples beside them, for objectives that compare the two.
 
-Objectives that end when forget data look like data that was never seen (`objectives.match_unseen`
-and `objectives.until_unseen`) find it in the forget batch. It is validation data, which no model
-was trained on and no result is reported on.
+The objectives `match_unseen` and `until_unseen` end when forget data look like unseen data, which
+they find in the forget batch: validation data, without training and without results on it.
 """
 
 import functools
@@ -21,19 +20,16 @@ _BATCH = 256
 
 
 def has_unseen(splits: Splits) -> bool:
-    """Whether there are validation examples like those that are forgotten."""
+    """Whether there are validation examples of the same kind as the forget data."""
     return len(splits.validation) > 0 and len(splits.test_forget) == 0
 
 
 def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
-    """Raises if an objective needs validation examples like those that are forgotten, and has none.
+    """Raises InputError if an objective needs unseen examples, and there are none.
 
     Args:
-        settings: of the method, which name its objective if it has one.
-        splits: the data of the request.
-
-    Raises:
-        InputError: there are none.
+        settings: the settings of the method.
+        splits: the splits of the request.
     """
     if not objectives.needs_unseen(settings):
         return
