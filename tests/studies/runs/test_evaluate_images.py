@@ -296,7 +296,7 @@ def test_an_inception_that_is_none_is_refused(finished, cell, tmp_path, content,
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
-        (["--labels", "12"], ["class 12 was asked for", "0 to 9"]),
+        (["--labels", "12"], ["the class is 12, but must be", "0 to 9"]),
         (["--count", "0"], ["count is 0, but must be 1 or more"]),
         (["--prompts", "three"], ["'three'"]),
     ],
