@@ -61,7 +61,7 @@ def test_a_pretraining_run_that_is_none(here, pretrained, retrained, tmp_path_fa
     for content, reason in {
         "[1]": "must hold a JSON object",
         "{": "is not readable JSON",
-        "{}": "has no stage, but needs one",
+        "{}": "was altered after it was written",
         '{"stage": "pretrain", "colour": 1}': "has no field 'colour'",
         '{"stage": 3, "problem": {}, "seed": 0, "method": ""}': "stage is 3, but must be text",
     }.items():
@@ -201,12 +201,12 @@ def test_evaluate(here, pretrained, retrained, unlearned, tmp_path_factory):
     shutil.copy(other / "forget_request.json", moved / "forget_request.json")
     assert_refused(call("evaluate", moved), "names other examples than the request")
     (moved / "forget_request.json").write_text("{}")
-    assert_refused(call("evaluate", moved), "forget_request.json", "malformed")
+    assert_refused(call("evaluate", moved), "forget_request.json", "was altered")
     assert snapshot(unlearned) == before
 
 
 def test_report_and_list(here):
-    assert_refused(call("report", "none"), "none/study.json does not exist", "folder of a study")
+    assert_refused(call("report", "none"), "none/study.json does not exist", "run the stage")
     assert_refused(call("report", "full"), "full/study.json does not exist")
     assert_refused(call("report", "a-file"), "a-file")
     assert_refused(
