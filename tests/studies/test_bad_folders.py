@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from jaxunlearn.files import write_record
 from jaxunlearn.studies.workspace import Workspace
 from tests.data.toys import write_fashion_mnist
 from tests.shell.commands import (
@@ -62,10 +63,16 @@ def test_a_pretraining_run_that_is_none(here, pretrained, retrained, tmp_path_fa
         "[1]": "must hold a JSON object",
         "{": "is not readable JSON",
         "{}": "was altered after it was written",
-        '{"stage": "pretrain", "colour": 1}': "has no field 'colour'",
-        '{"stage": 3, "problem": {}, "seed": 0, "method": ""}': "stage is 3, but must be text",
     }.items():
         (begun / "config.json").write_text(content)
+        assert_refused(call(*words, begun), "config.json", reason)
+    wrong_kind = {"stage": 3, "problem": {}, "seed": 0, "method": ""}
+    for record, reason in (
+        ({}, "has no stage, but needs one"),
+        ({"stage": "pretrain", "colour": 1}, "has no field 'colour'"),
+        (wrong_kind, "stage is 3, but must be text"),
+    ):
+        write_record(begun / "config.json", record)
         assert_refused(call(*words, begun), "config.json", reason)
 
 
