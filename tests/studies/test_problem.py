@@ -34,7 +34,7 @@ def test_the_task_of_a_problem_is_made_once(problem):
 
 
 def test_a_model_that_does_not_fit_the_images_is_refused_before_it_is_made(problem):
-    with pytest.raises(InputError, match="cannot cut 8x8 images"):
+    with pytest.raises(InputError, match="images for ViT are 8x8"):
         load_task(replace(problem, model="vit-ti"))
 
 
