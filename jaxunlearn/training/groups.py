@@ -107,7 +107,7 @@ def fitting_size(program: Program, members: list[Member]) -> int:
         needed = memory_needed(program, members[:size])
         if needed <= limit:
             break
-        size = max(1, min(size - 1, int(size * limit / needed)))  # what is shared does not shrink
+        size = max(1, min(size - 1, int(size * limit / needed)))  # shared arrays stay
     return max(size, 1)
 
 
@@ -201,7 +201,7 @@ def _together(
 
 
 def _group(program: Program, members: list[Member]) -> tuple[Program, tuple[Any, ...]]:
-    """The program of a group, and the arguments of its `init`; what is shared is there once."""
+    """The program of a group, and the arguments of its `init`, shared arrays once."""
     shared, varied = split(members[0].numbers)
     numbers = {
         name: jnp.asarray([member.numbers[name] for member in members], jnp.float32)
@@ -221,7 +221,7 @@ def _group(program: Program, members: list[Member]) -> tuple[Program, tuple[Any,
 
 @functools.lru_cache
 def _grouped(program: Program, axes: tuple[int | None, ...]) -> Program:
-    """A program whose `init` and `chunk` are those of a whole group."""
+    """A program with the `init` and `chunk` of a whole group."""
     start, *data = axes
 
     def init(numbers: tuple[Numbers, Numbers], *others: Any) -> Any:

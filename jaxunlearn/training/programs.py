@@ -152,7 +152,7 @@ def compile_program(
     def order(
         numbers: Numbers, first_step: jax.Array, permuted: Sequence[Shuffled]
     ) -> tuple[Batch, Batch]:
-        """What the next steps visit."""
+        """The examples that the next steps visit."""
         of_forget, of_retain = (
             stretch(each, first_step, count, chunk_steps)
             for each, count in zip(permuted, per_step(numbers), strict=True)

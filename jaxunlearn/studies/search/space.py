@@ -164,7 +164,7 @@ def parse_space(pairs: tuple[str, ...], flag: str) -> dict[str, Range | Choices]
             raise InputError(
                 f"{flag} got {pair!r}, but takes each setting once, as name=low:high for random "
                 "numbers of a range or name=a,b,c for some values, such as learning_rate=0.001:0.1"
-                "; what is no number cannot vary: give it one value, and search once for each."
+                "; other settings cannot vary: give them one value, and search once for each."
             ) from None
     return space
 

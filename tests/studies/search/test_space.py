@@ -109,7 +109,7 @@ def test_malformed_ranges_are_refused(pair):
 
 @pytest.mark.parametrize("pair", ["objective=ascent,random_labels", "log_loss=true,false"])
 def test_words_and_switches_cannot_vary(pair):
-    with pytest.raises(InputError, match="what is no number cannot vary: give it one value"):
+    with pytest.raises(InputError, match="other settings cannot vary: give them one value"):
         parse_space((pair,), "--vary")
 
 
