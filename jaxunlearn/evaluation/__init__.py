@@ -31,6 +31,7 @@ from jaxunlearn.evaluation.metrics import (
     five_part_gap,
     share_of_time,
     tug_of_war,
+    weights_moved,
 )
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
 from jaxunlearn.evaluation.precision_recall import PrecisionRecall, precision_recall
@@ -76,4 +77,5 @@ __all__ = [
     "summarize",
     "svc_non_member_rate",
     "tug_of_war",
+    "weights_moved",
 ]

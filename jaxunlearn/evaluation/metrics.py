@@ -12,11 +12,13 @@ test examples is a separate number.
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxunlearn.evaluation.attacks import entropy_member_rate, same_number, svc_non_member_rate
 from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
 from jaxunlearn.evaluation.predictions import Predictions, SplitPredictions, check_predictions
+from jaxunlearn.files import whole
 from jaxunlearn.types import InputError
 
 ATTACKS: tuple[str, ...] = ("svc_non_member_rate", "entropy_member_rate")
@@ -217,6 +219,27 @@ def evaluate(
         metrics.update(divergences(model, retrained))
         metrics.update(distances(metrics, retrained_metrics))
     return metrics
+
+
+def weights_moved(before: Any, after: Any) -> float:
+    """The change of all parameters by its norm, in percent of their norm before.
+
+    Args:
+        before: tree of parameters.
+        after: tree of the same form.
+
+    Returns:
+        `100 ||after - before|| / ||before||`; 0 for parameters that were all zero.
+
+    Example:
+        >>> weights_moved({"w": np.array([3.0, 4.0])}, {"w": np.array([3.0, 4.5])})
+        10.0
+    """
+    change = norm = 0.0
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        old, new = (whole(leaf).astype(np.float64) for leaf in (old, new))
+        change, norm = change + np.sum((new - old) ** 2), norm + np.sum(old**2)
+    return float(100.0 * np.sqrt(change / norm)) if norm else 0.0
 
 
 def share_of_time(cost: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:

@@ -63,6 +63,7 @@ UNITS: dict[str, Unit] = {
     "compile_seconds": _SECONDS,
     "retrain_seconds": _SECONDS,
     "share_of_retraining": Unit("%", 0.0),
+    "weights_moved": Unit("%", 0.0),
 }
 
 

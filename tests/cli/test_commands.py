@@ -192,6 +192,7 @@ def test_unlearn_and_evaluate_against_the_retrained_model(unlearned, retrained, 
     oracle = json.loads((retrained / "results.json").read_text())
     assert results["retrain_seconds"] == oracle["seconds"]
     assert results["share_of_retraining"] == 100 * results["seconds"] / oracle["seconds"]
+    assert 0 < results["weights_moved"] < 100 and "weights_moved" not in oracle
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
     assert rows.keys() == {"model", *metrics, "results:"}
     value, theirs = metrics["forget_accuracy"], oracle["metrics"]["forget_accuracy"]

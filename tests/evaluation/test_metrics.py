@@ -16,6 +16,7 @@ from jaxunlearn.evaluation import (
     same_number,
     svc_non_member_rate,
     tug_of_war,
+    weights_moved,
 )
 from jaxunlearn.types import InputError
 
@@ -152,3 +153,10 @@ def test_a_retrained_model_of_another_request_is_refused():
     shorter = RETRAINED._replace(forget=sample(39, 2.0, 0, LABELS[:39]))
     with pytest.raises(InputError, match="the retrained model 39"):
         evaluate(MODEL, shorter)
+
+
+def test_the_movement_of_weights_is_relative_to_all_of_them():
+    before = {"w": np.array([3.0, 0.0]), "b": np.array([4.0])}
+    assert weights_moved(before, before) == 0.0
+    assert weights_moved(before, {"w": np.array([3.0, 1.0]), "b": np.array([4.0])}) == 20.0
+    assert weights_moved({"w": np.zeros(2)}, {"w": np.ones(2)}) == 0.0

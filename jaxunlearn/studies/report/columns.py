@@ -6,13 +6,14 @@ from typing import Literal
 from jaxunlearn.evaluation.units import Unit, unit_of
 from jaxunlearn.studies.report.numerals import significant_decimals
 
-Direction = Literal["near", "low", "high", "cost"]
+Direction = Literal["near", "low", "high", "cost", "neither"]
 
 DIRECTIONS: dict[Direction, str] = {
     "near": "near retrained",
     "low": "lower is better",
     "high": "higher is better",
     "cost": "lower is cheaper",
+    "neither": "neither is better",
 }
 
 
@@ -25,9 +26,9 @@ class Column:
         group: the heading it shares with its neighbours.
         title: its own heading, to be read below the group's.
         short: a heading for narrow terminals.
-        decimals: digits after the point; of a cost, at most as many.
-        direction: what a good value is: near the retrained model's, low, high, or a mere cost.
-        meaning: what it measures, for the legend.
+        decimals: number of digits after the point; for costs and movements the largest one.
+        direction: the good values: near the retrained model's, low, high, cheap, or neither.
+        meaning: explanation for the legend.
     """
 
     key: str
@@ -44,8 +45,8 @@ class Column:
         return unit_of(self.key)
 
     def digits(self, value: float) -> int:
-        """Digits after the point of a value: costs, of any size, show three significant digits."""
-        if self.direction == "cost":
+        """Number of digits after the point of a value; costs show three significant digits."""
+        if self.direction in ("cost", "neither"):
             return min(self.decimals, significant_decimals(value))
         return self.decimals
 
@@ -285,6 +286,15 @@ COLUMNS: tuple[Column, ...] = (
         3,
         "cost",
         "The same time in percent of the time that retraining from scratch took.",
+    ),
+    Column(
+        "weights_moved",
+        COST,
+        "Weights moved, %",
+        "moved\n%",
+        3,
+        "neither",
+        "Norm of the change of all weights, in percent of the norm of the weights before.",
     ),
 )
 

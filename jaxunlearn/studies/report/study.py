@@ -159,8 +159,9 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     check_digests(folder, done)
     check_record(path, results, Results)
     numbers = dict(results["metrics"])
-    if results.get("seconds") is not None:
-        numbers["seconds"] = results["seconds"]
+    numbers |= {
+        key: results[key] for key in ("seconds", "weights_moved") if results.get(key) is not None
+    }
     machine = done.get("machine") or {}
     if not isinstance(machine, dict):
         raise InputError(f'{folder / "done.json"} has "machine" = {machine!r}, not an object.')

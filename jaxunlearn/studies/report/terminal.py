@@ -17,6 +17,7 @@ _LEFT_OUT = (
     "average_gap_svc_non_member_rate",
     "average_gap_entropy_member_rate",
     "share_of_retraining",
+    "weights_moved",
 )
 
 

@@ -83,7 +83,7 @@ def read_results(run: Path) -> dict[str, Any]:
 
 
 def read_cost(run: Path) -> dict[str, Any]:
-    """The cost of a finished run: steps, seconds, machine and time; and the record of its guard."""
-    keys = ("steps", "seconds", "compile_seconds", "finished", "machine", "guard")
+    """Cost, time and machine of a finished run, its guard's record, and its weights' movement."""
+    keys = ("steps", "seconds", "compile_seconds", "finished", "machine", "guard", "weights_moved")
     done = read_done(run)
     return {key: done[key] for key in keys if key in done}

@@ -41,6 +41,7 @@ class Results(TypedDict):
     metrics: dict[str, float]
     counts: NotRequired[dict[str, int] | None]
     seconds: NotRequired[float | None]
+    weights_moved: NotRequired[float | None]
     finished: NotRequired[str | None]
     guard: NotRequired[
         Annotated[dict[str, float], with_entries("start", "limit", "end", "rollbacks")] | None
@@ -54,6 +55,7 @@ class Done(TypedDict):
     seconds: float
     compile_seconds: float
     weights: str
+    weights_moved: NotRequired[float]
     machine: NotRequired[Table | None]
 
 

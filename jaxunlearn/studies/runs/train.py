@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import methods, training
+from jaxunlearn import evaluation, methods, training
 from jaxunlearn.data import Dataset, Examples, ForgetRequest
 from jaxunlearn.files import file_digest, fingerprint, write_record
 from jaxunlearn.studies.config import Aim, Problem
@@ -294,6 +294,9 @@ def train_run(
         if programs.is_guarded(settings):
             done["guard"] = methods.guard_records(outcome.state)[0]
         if config.stage == "unlearn":
+            assert pretrained is not None
+            before = folder.load_weights(pretrained, problem)
+            done["weights_moved"] = evaluation.weights_moved(before.params, weights.params)
             deletions.write(run, earlier, config, done["weights"])
         write_record(run / "done.json", done)
         hosts.barrier(f"{run} is done")

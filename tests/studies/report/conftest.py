@@ -78,6 +78,8 @@ def write_run(folder, name, request, seed, predictions, retrained=None):
         "model": "mlp",
         "counts": {key: len(value.labels) for key, value in predictions._asdict().items()},
     }
+    if name not in ("original", "retrain", "retrain-again"):
+        results["weights_moved"] = 1.5 + seed
     (folder / "results.json").write_text(json.dumps(results))
     predictions.save(folder / "predictions.npz")
     lines = [json.dumps(e) for e in make_history(np.random.default_rng(seed), name)]

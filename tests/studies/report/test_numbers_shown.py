@@ -109,7 +109,7 @@ def test_short_times_are_no_zeros(small_study):
     edit(small_study / "seed-0/random-0.1/retrain/results.json", seconds=1536.3)
     markdown = write_report(small_study)["markdown"].read_text()
     row = next(line for line in markdown.splitlines() if line.startswith("| eupmu"))
-    assert row.split("|")[-3:-1] == [" 0.031 ", " 0.002 "]
+    assert row.split("|")[-4:-1] == [" 0.031 ", " 0.002 ", " 1.50 "]
     assert "| 1,536 |" in markdown
 
 
