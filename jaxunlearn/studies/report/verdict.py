@@ -1,59 +1,125 @@
 """The verdict on one request in plain sentences, each about numbers of the table.
 
-Statements about several seeds rest on differences that are paired over them. One counts as settled
-if the 95% t-interval of the mean difference is on one side of the limit; the others are open. With
-one seed there are no intervals: numbers are compared as they are shown, below the sentence that one
-seed ranks nothing.
+With several seeds, differences are paired over them. A difference counts as settled if the 95%
+t-interval of its mean excludes the limit. With one seed there are no intervals: numbers are
+compared as the table shows them, below a sentence that one seed ranks nothing.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxunlearn.evaluation import Summary, summarize
-from jaxunlearn.studies.report.aggregate import Row, Table
+from jaxunlearn.studies.report.aggregate import Row, Table, make_table
 from jaxunlearn.studies.report.columns import COLUMNS
+from jaxunlearn.studies.report.diagnosis import (
+    LEAST_MOVEMENT,
+    MOST_UNSURE,
+    NO_EFFECT,
+    NOT_MOVED,
+    OVER_FORGOTTEN,
+    diagnose,
+)
 from jaxunlearn.studies.report.numerals import number
 from jaxunlearn.studies.report.ranking import METRIC, can_rank, make_ranking
 from jaxunlearn.studies.report.study import Study
-from jaxunlearn.studies.report.wording import parts, verdict
+from jaxunlearn.studies.report.wording import describe_request, parts, verdict
 
 RETAIN_LOSS, TEST_LOSS = 0.5, 1.0  # percentage points below the retrained model
 SMALL_SHARE = 20.0  # percent of the time of retraining
 _ENOUGH_SHADOWS = 16
 _MANY = 6
 
-ONE_SEED = (
-    "One seed ranks nothing: these sentences describe single runs, and another seed may reverse "
-    "them."
-)
+ONE_SEED = "One seed ranks nothing: another seed may reverse any of these sentences."
 SETTLED_NOTE = (
-    "A difference is called settled if its paired 95% t-interval excludes zero, or the limit "
-    "named; the intervals are not corrected for the number of methods."
+    "A difference is called settled if its paired 95% t-interval excludes zero, or the limit that "
+    "is named. The intervals are not corrected for the number of methods."
 )
 _COLUMN = {column.key: column for column in COLUMNS}
+_DIAGNOSES = {
+    NOT_MOVED: f"Nothing moved (weights changed by less than {LEAST_MOVEMENT:g}%)",
+    NO_EFFECT: "No effect at this rate (predictions on forget data stay the original model's)",
+    OVER_FORGOTTEN: f"Over-forgotten (more than {MOST_UNSURE:g} points less confident in forget "
+    "data than a model that never saw them)",
+}
+
+
+class Verb(NamedTuple):
+    """A verb for one method and for several, its negations, and its infinitive after them."""
+
+    one: str
+    many: str
+    not_one: str
+    not_many: str
+    infinitive: str = ""
+
+
+_IS = Verb("is", "are", "is not", "are not")
+_CAN = Verb("can", "can", "cannot", "cannot")
+_HAS = Verb("has", "have", "does not", "do not", " have")
+_TAKES = Verb("takes", "take", "does not", "do not", " take")
 
 
 class Sides(NamedTuple):
-    """Methods of which something is true, is not, and is left open by the seeds there are."""
+    """Methods for which a claim is true, is false, or is left open by the seeds."""
 
     true: list[str]
     false: list[str]
     open: list[str]
 
 
-def make_verdict(study: Study, table: Table, ulira: Mapping[str, Any] | None = None) -> list[str]:
-    """What the numbers on one request say.
+def headline(study: Study) -> str:
+    """The result of a study in one sentence, for large type.
 
     Args:
-        study: the study.
-        table: of one of its requests.
-        ulira: the content of `ulira.json`, if this request was attacked.
+        study: a study.
 
     Returns:
-        Sentences; none where no method has been compared with a retrained model. What was not
-        measured is not spoken of.
+        A sentence on the first request with a method that has been compared with a retrained model,
+        such as "Forgetting all of class 3, salun is within 0.4 points of retraining, in 23% of its
+        time; the original model is 54.1 away, a second retrained model is 0.3 away."; or "".
     """
-    rows = {row.name: row for row in table.rows if not row.reference and METRIC in row.cells}
+    tables = (make_table(study, request) for request in study.requests)
+    table = next((table for table in tables if _compared(table)), None)
+    if table is None:
+        return ""
+    rows = _compared(table)
+    first = rows[_first(rows, METRIC)[0]]
+    away = {row.name: row.cells[METRIC].value.mean for row in table.rows if METRIC in row.cells}
+    told = {name: number(gap, 1) for name, gap in away.items()}
+    start = f"Forgetting {describe_request(table.request) or table.request}, "
+    end = "." if first.seeds > 1 else " (one seed)."
+    if away[first.name] >= away.get("original", math.inf):
+        worse = f"no method is closer to retraining than the original model, {told['original']}"
+        return f"{start}{worse} points away{end}"
+    sentence = f"{start}{first.name} is within {told[first.name]} points of retraining"
+    if "share_of_retraining" in first.cells:
+        share = number(first.cells["share_of_retraining"].value.mean, 0)
+        sentence += f", in {share}% of its time"
+    beside = [
+        f"{what} is {told[name]} away"
+        for name, what in (
+            ("original", "the original model"),
+            ("retrain-again", "a second retrained model"),
+        )
+        if name in told
+    ]
+    return "; ".join([sentence, *([", ".join(beside)] if beside else [])]) + end
+
+
+def make_verdict(study: Study, table: Table, ulira: Mapping[str, Any] | None = None) -> list[str]:
+    """The conclusions on one request.
+
+    Args:
+        study: a study.
+        table: table of one of its requests.
+        ulira: content of `ulira.json`, if this request was attacked.
+
+    Returns:
+        Sentences, each about something that was measured; none before a method has been compared
+        with a retrained model.
+    """
+    rows = _compared(table)
     if not rows:
         return []
     alone = max(row.seeds for row in rows.values()) == 1
@@ -62,6 +128,7 @@ def make_verdict(study: Study, table: Table, ulira: Mapping[str, Any] | None = N
         *_nearest(study, table.request, rows),
         *_beside_the_original(study, table, alone),
         *_beside_the_floor(study, table, rows, alone),
+        *_diagnoses(study, table.request),
         *_attacks(rows),
         *_accuracies(rows, alone),
         *_time(rows),
@@ -69,17 +136,22 @@ def make_verdict(study: Study, table: Table, ulira: Mapping[str, Any] | None = N
     ]
 
 
+def _compared(table: Table) -> dict[str, Row]:
+    """The methods that have a distance to the retrained model."""
+    return {row.name: row for row in table.rows if not row.reference and METRIC in row.cells}
+
+
 def split(differences: Mapping[str, Summary], limit: float, decimals: int, alone: bool) -> Sides:
     """Sorts methods by whether their difference is below a limit.
 
     Args:
         differences: mean differences by method.
-        limit: the limit.
-        decimals: to which a single run's number is rounded before it is compared.
-        alone: whether there is one seed only, and so no interval to ask.
+        limit: largest difference that is not below.
+        decimals: number of digits after the point to which single runs are rounded.
+        alone: whether there is one seed only, and so no interval.
 
     Returns:
-        Methods below the limit, those not below it, and those whose interval holds the limit.
+        Methods below the limit, methods not below it, and methods whose interval holds the limit.
 
     Example:
         >>> found = {"a": Summary(-1.0, 0.4, 3), "b": Summary(-1.0, 1.4, 3)}
@@ -99,16 +171,39 @@ def split(differences: Mapping[str, Summary], limit: float, decimals: int, alone
     return sides
 
 
-def _say(subject: str, claim: str, opposite: str, sides: Sides) -> list[str]:
-    """One sentence, or none where nothing is known."""
-    total, shares = sum(map(len, sides)), []
-    for words, names in ((claim, sides.true), ("not settled", sides.open), (opposite, sides.false)):
-        listed = "all methods" if len(names) == total > 1 else ", ".join(names)
-        if words == opposite and _MANY < len(names) < total:
-            listed = "all others"
-        if names:
-            shares.append(f"{words} for {listed}")
-    return [f"{subject}: {'; '.join(shares)}."] if shares else []
+def _say(verb: Verb, claim: str, sides: Sides) -> list[str]:
+    """One sentence on a claim about every method, or none where nothing is known."""
+    total = sum(map(len, sides))
+    if not total:
+        return []
+    if len(sides.true) == total > 1:
+        return [f"Every method {verb.one} {claim}."]
+    if len(sides.false) == total > 1:
+        return [f"No method {verb.one} {claim}."]
+    if len(sides.open) == total:
+        names = sides.open[0] if total == 1 else "any method"
+        return [f"Whether {names} {verb.one} {claim} is not settled."]
+    clauses = []
+    if sides.true:
+        clauses.append(f"{_listed(sides.true)} {verb[len(sides.true) > 1]} {claim}")
+    if sides.false:
+        no = verb[2 + (len(sides.false) > 1)]
+        many = sides.true and not sides.open and len(sides.false) > _MANY
+        names = "all others" if many else _listed(sides.false)
+        clauses.append(f"{names} {no}" + ("" if sides.true else f"{verb.infinitive} {claim}"))
+    if sides.open:
+        clauses.append(f"for {_listed(sides.open)} it is not settled")
+    return ["; ".join(clauses) + "."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    Example:
+        >>> _listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _paired(study: Study, request: str, key: str, other: str) -> dict[str, Summary]:
@@ -128,10 +223,6 @@ def _paired(study: Study, request: str, key: str, other: str) -> dict[str, Summa
     return found
 
 
-def _shown(row: Row, key: str) -> str:
-    return " ".join(parts(row.cells[key], _COLUMN[key])[:2]).strip()
-
-
 def _first(rows: Mapping[str, Row], key: str) -> list[str]:
     """The methods of the smallest mean as it is shown."""
     column = _COLUMN[key]
@@ -143,12 +234,17 @@ def _first(rows: Mapping[str, Row], key: str) -> list[str]:
     return [name for name, mean in means.items() if mean == min(means.values())]
 
 
+def _mean(table: Table, name: str, key: str) -> float:
+    return next(row.cells[key].value.mean for row in table.rows if row.name == name)
+
+
 def _nearest(study: Study, request: str, rows: Mapping[str, Row]) -> list[str]:
     first = _first(rows, METRIC)
-    gap = f"{_shown(rows[first[0]], METRIC)} points"
+    gap = " ".join(parts(rows[first[0]].cells[METRIC], _COLUMN[METRIC])[:2]).strip()
     if len(rows) == 1:
-        return [f"Five-part gap of {first[0]} to the retrained model: {gap}."]
-    sentence = f"Smallest five-part gap to the retrained model: {' and '.join(first)}, {gap}."
+        return [f"The five-part gap of {first[0]} to the retrained model is {gap} points."]
+    verb = _IS[len(first) > 1]
+    sentence = f"{_listed(first)} {verb} closest to the retrained model, {gap} points away."
     if not can_rank(study, request):
         return [sentence]
     return [f"{sentence} {verdict(make_ranking(study, request))}"]
@@ -156,74 +252,76 @@ def _nearest(study: Study, request: str, rows: Mapping[str, Row]) -> list[str]:
 
 def _beside_the_original(study: Study, table: Table, alone: bool) -> list[str]:
     sentences = []
-    for key, name in ((METRIC, "Five-part gap"), ("js_to_retrained", "JS to the retrained model")):
+    for key, name in (
+        (METRIC, "a smaller five-part gap than the original model"),
+        ("js_to_retrained", "a smaller JS divergence from the retrained model than the original"),
+    ):
         found, decimals = _paired(study, table.request, key, "original"), _COLUMN[key].decimals
         if found:
             value = number(_mean(table, "original", key), decimals)
-            subject = f"{name} against the original model's ({value})"
-            sides = split(found, 0.0, decimals, alone)
-            sentences += _say(subject, "smaller", "not smaller", sides)
+            sentences += _say(_HAS, f"{name} ({value})", split(found, 0.0, decimals, alone))
     return sentences
-
-
-def _mean(table: Table, name: str, key: str) -> float:
-    return next(row.cells[key].value.mean for row in table.rows if row.name == name)
 
 
 def _beside_the_floor(
     study: Study, table: Table, rows: Mapping[str, Row], alone: bool
 ) -> list[str]:
     """Which methods are farther from the retrained model than a second retrained model is."""
-    found, decimals = (
-        _paired(study, table.request, METRIC, "retrain-again"),
-        _COLUMN[METRIC].decimals,
-    )
+    found = _paired(study, table.request, METRIC, "retrain-again")
     if not found:
         return []
+    decimals = _COLUMN[METRIC].decimals
     floor = round(_mean(table, "retrain-again", METRIC), decimals)
-    subject = (
-        f"Five-part gap against a second retrained model's ({number(floor, decimals)}, the floor)"
-    )
     turned = {name: Summary(-each.mean, each.half_width, each.n) for name, each in found.items()}
-    sentences = _say(subject, "larger", "not larger", split(turned, 0.0, decimals, alone))
+    claim = (
+        "farther from the retrained model than a second retrained model is "
+        f"({number(floor, decimals)})"
+    )
+    sentences = _say(_IS, claim, split(turned, 0.0, decimals, alone))
     least = _mean(table, _first(rows, METRIC)[0], METRIC)
     behind = {name: round(_mean(table, name, METRIC) - least, decimals) for name in rows}
     near = [name for name, distance in behind.items() if 0 < distance < floor]
     if alone and near:
         sentences.append(
-            f"Behind the first by less than the floor, so no different from it: {', '.join(near)}."
+            f"The lead over {_listed(near)} is smaller than that, so it means nothing."
         )
     return sentences
 
 
+def _diagnoses(study: Study, request: str) -> list[str]:
+    found = diagnose(study, request)
+    return [
+        f"{words}: {_listed(names)}."
+        for kind, words in _DIAGNOSES.items()
+        if (names := [name for name, each in found.items() if each == kind])
+    ]
+
+
 def _attacks(rows: Mapping[str, Row]) -> list[str]:
-    """Which method is the first by the average gap, with either attack."""
-    sentences = []
+    """The method with the smallest average gap, by either attack."""
+    found = []
     if len(rows) > 1:
         for key, column in _COLUMN.items():
             if key.startswith("average_gap_") and all(key in row.cells for row in rows.values()):
                 first = _first(rows, key)
                 attack = key.removeprefix("average_gap_")
                 value = number(rows[first[0]].cells[key].value.mean, column.decimals)
-                sentences.append(f"{' and '.join(first)} ({value}) by {attack}")
-    return [f"Smallest average gap: {', '.join(sentences)}."] if sentences else []
+                found.append(f"{_listed(first)} by {attack} ({value})")
+    return [f"The average gap is smallest for {' and for '.join(found)}."] if found else []
 
 
 def _accuracies(rows: Mapping[str, Row], alone: bool) -> list[str]:
     sentences = []
-    for key, name, most in (
-        ("retain_accuracy", "Retain", RETAIN_LOSS),
-        ("test_accuracy", "Test", TEST_LOSS),
-    ):
+    for part, most in (("retain", RETAIN_LOSS), ("test", TEST_LOSS)):
+        key = f"{part}_accuracy"
         found = {
             method: difference
             for method, row in rows.items()
             if key in row.cells and (difference := row.cells[key].difference) is not None
         }
         sides = split(found, -most, _COLUMN[key].decimals, alone)
-        claim = f"more than {most:.1f} points lower"
-        subject = f"{name} accuracy against the retrained model's"
-        sentences += _say(subject, claim, f"not {claim}", sides)
+        claim = f"a {part} accuracy more than {most:.1f} points below the retrained model's"
+        sentences += _say(_HAS, claim, sides)
     return sentences
 
 
@@ -235,8 +333,7 @@ def _time(rows: Mapping[str, Row]) -> list[str]:
             mean = row.cells[key].value.mean
             small = round(mean, _COLUMN[key].digits(mean)) <= SMALL_SHARE
             (sides.true if small else sides.false).append(name)
-    most, more = f"at most {SMALL_SHARE:g}%", f"more than {SMALL_SHARE:g}%"
-    return _say("Mean time in percent of retraining", most, more, sides)
+    return _say(_TAKES, f"at most {SMALL_SHARE:g}% of the time of retraining", sides)
 
 
 def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[str]:
@@ -246,8 +343,9 @@ def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[s
     for name, found in ulira["models"].items():
         if name in rows:
             (sides.true if found["auc"]["low"] > 50 else sides.false).append(name)
-    subject = f"U-LiRA with {ulira['shadows']} shadow models"
-    if ulira["shadows"] < _ENOUGH_SHADOWS:
-        subject += ", too few for intervals that are wide enough"
-    claim = "the 95% interval of the AUC is above 50"
-    return _say(subject, claim, "not above 50", sides)
+    few = ", too few for reliable intervals" if ulira["shadows"] < _ENOUGH_SHADOWS else ""
+    claim = (
+        f"be told from a retrained model by U-LiRA (95% interval of the AUC above 50; "
+        f"{ulira['shadows']} shadow models{few})"
+    )
+    return _say(_CAN, claim, sides)

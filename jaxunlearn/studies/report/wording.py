@@ -186,10 +186,10 @@ def verdict(ranking: Ranking) -> str:
     """A sentence on what of the ranking's top is settled."""
     first, *others = ranking.places
     if not first.like:
-        return f"The first, {first.name}, can be told apart from every other method."
+        return f"{first.name} can be told apart from every other method."
     if len(first.like) == len(others):
-        return f"No method can be told apart from the first, {first.name}: the order may be chance."
-    return f"The first, {first.name}, cannot be told apart from {', '.join(first.like)}."
+        return f"No method can be told apart from {first.name}: the order may be chance."
+    return f"{first.name} cannot be told apart from {', '.join(first.like)}."
 
 
 def unfinished_lists(study: Study) -> dict[str, list[str]]:
