@@ -20,6 +20,7 @@ from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.report import numerals
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.studies.report.plots import BLUE, DASHES, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.studies.runs import deletions, train
 from jaxunlearn.training.hosts import machine
@@ -95,21 +96,23 @@ COLUMNS = {
 
 def table(found: list[Entry]) -> str:
     """The drift as Markdown."""
+    rows = [
+        [
+            str(number),
+            name,
+            *(over_seeds(found, method, number, value) for value in COLUMNS.values()),
+        ]
+        for number in range(1, TIMES + 1)
+        for method, name in NAMES.items()
+    ]
     lines = [
         "# Five random 2% requests, one after another",
         "",
         f"Digits, MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] "
-        "where it ends at a possible value. Accuracies in percent; the gap is to the model "
-        "retrained without all requests so far.",
+        "where it is cut at the least or the greatest value. Accuracies in percent; the gap is to "
+        "the model retrained without all requests so far.",
         "",
-        "| after request | model | " + " | ".join(COLUMNS) + " |",
-        "| --- " * (2 + len(COLUMNS)) + "|",
-    ]
-    for number in range(1, TIMES + 1):
-        for method, name in NAMES.items():
-            cells = [over_seeds(found, method, number, value) for value in COLUMNS.values()]
-            lines.append(f"| {number} | {name} | " + " | ".join(cells) + " |")
-    lines += [
+        *markdown_table(["after request", "model", *COLUMNS], rows),
         "",
         "![The drift](one_after_another.png)",
         "",
@@ -149,7 +152,7 @@ def draw(found: list[Entry]) -> None:
 
 def main() -> None:
     """Runs, writes and draws."""
-    study = load_study(HERE / "configs" / "digits_demo.toml")
+    study = load_study(HERE / "configs" / "one_after_another.toml")
     found = [entry for seed in SEEDS for entry in run_chain(study, seed)]
     write_json(RESULTS / "one_after_another.json", {"machine": machine(), "runs": found})
     text = table(found)

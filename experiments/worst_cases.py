@@ -20,6 +20,7 @@ from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.studies.audits import worst_cases
 from jaxunlearn.studies.config import Study, load_study
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.studies.report.numerals import number, spread
 from jaxunlearn.studies.runs import train
 from jaxunlearn.training.hosts import machine
@@ -70,17 +71,7 @@ def evaluated(run: Path, oracle: Path | None) -> Entry:
 
 def table(found: list[Entry]) -> str:
     """Means over seeds as Markdown."""
-    titles = "| forgotten | model | FA | RA | TA | five-part gap |"
-    lines = [
-        "# A random tenth of the digits, and the worst tenths",
-        "",
-        f"MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] where "
-        "it ends at a possible value. Accuracies in percent; the gap is to the model retrained "
-        "without the same examples.",
-        "",
-        titles,
-        "| --- " * (titles.count("|") - 1) + "|",
-    ]
+    titles, rows = ["forgotten", "model", "FA", "RA", "TA", "five-part gap"], []
     for request in ("random", *MEASURES):
         for model in ("retrain", *METHODS):
             of = [e for e in found if (e["request"], e["model"]) == (request, model)]
@@ -93,8 +84,19 @@ def table(found: list[Entry]) -> str:
                 summary = summarize(values, bounds=(0.0, 100.0))
                 cells.append(f"{number(summary.mean, 2)} {spread(summary, 2)}")
             shown = "*retrained*" if model == "retrain" else model
-            lines.append(f"| {request} | {shown} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", "`python experiments/worst_cases.py`"]) + "\n"
+            rows.append([request, shown, *cells])
+    lines = [
+        "# A random tenth of the digits, and the worst tenths",
+        "",
+        f"MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] where "
+        "it is cut at the least or the greatest value. Accuracies in percent; the gap is to the "
+        "model retrained without the same examples.",
+        "",
+        *markdown_table(titles, rows),
+        "",
+        "`python experiments/worst_cases.py`",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from jaxunlearn import methods, models
 from jaxunlearn.files import write_json
 from jaxunlearn.models import convolutions
 from jaxunlearn.models.convolutions import fast_in_loops
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.tasks import classification
 from jaxunlearn.training.hosts import machine
 
@@ -131,28 +132,28 @@ def measured(jobs: dict[str, Job]) -> dict[str, Any]:
     return {"ms": {name: quartiles(each)[1] for name, each in taken.items()}, "ratios": ratios}
 
 
-def row(cells: list[str], result: dict[str, Any]) -> str:
-    """A line of a table."""
+def row(cells: list[str], result: dict[str, Any]) -> list[str]:
+    """A row of a table, printed as soon as it is measured."""
     ms = ", ".join(f"{value:.2f}" for value in result["ms"].values())
-    line = " | ".join([*cells, *map(spread, result["ratios"].values()), ms])
-    print(f"| {line} |", flush=True)
-    return f"| {line} |"
+    found = [*cells, *map(spread, result["ratios"].values()), ms]
+    print(*found, sep=" | ", flush=True)
+    return found
 
 
 def main() -> None:
     """Measures, and prints the tables."""
     kind, rows = prepare(), {}
-    lines = ["| model | one by one / ours | XLA's loop / ours | ms a step |"]
-    lines += ["| --- | --- | --- | --- |"]
+    models, layers = [], []
     for name, (module, shape) in MODELS.items():
         rows[name] = measured(steps_of(module, shape))
-        lines.append(row([name], rows[name]))
-    lines += ["", "| channels | output | layout / patches | ms a step |"]
-    lines += ["| ---: | --- | --- | --- |"]
+        models.append(row([name], rows[name]))
     for channels, size in [(count, side) for count, sides in SIZES.items() for side in sides]:
         name = f"{channels} channels, {size} x {size}"
         rows[name] = measured(convolution(size, channels))
-        lines.append(row([str(channels), f"{size} x {size}"], rows[name]))
+        layers.append(row([str(channels), f"{size} x {size}"], rows[name]))
+    titles = ["model", "one by one / ours", "XLA's loop / ours", "ms a step"]
+    lines = [*markdown_table(titles, models), ""]
+    lines += markdown_table(["channels", "output", "layout / patches", "ms a step"], layers)
     path = RESULTS / f"convolutions_{kind}.json"
     write_json(path, {"machine": machine(), "batch": BATCH, "turns": TURNS, "rows": rows})
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")

@@ -20,6 +20,7 @@ from jaxunlearn import methods
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import Problem, Study, load_study
 from jaxunlearn.studies.problem import load_decoder, load_denoiser, load_task
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.studies.runs import generate
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Task, Weights
@@ -75,15 +76,13 @@ def operations(lowered: Any) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows, as Markdown."""
-    lines = [
-        "| model | program | MB | memory / plain step | FLOPs / two plain steps |",
-        "| --- | --- | ---: | ---: | ---: |",
+    titles = ["model", "program", "MB", "memory / plain step", "FLOPs / two plain steps"]
+    cells = [
+        [row["model"], row["program"], f"{row['bytes'] / 1e6:.0f}"]
+        + [f"{row[key]:.2f}" if key in row else "" for key in ("memory", "operations")]
+        for row in rows
     ]
-    for row in rows:
-        ratios = [f"{row[key]:.2f}" if key in row else "" for key in ("memory", "operations")]
-        megabytes = f"{row['bytes'] / 1e6:.0f}"
-        lines.append("| " + " | ".join([row["model"], row["program"], megabytes, *ratios]) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown_table(titles, cells)) + "\n"
 
 
 def measured(study: Study, task: Task, name: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from side_by_side import (
 from jaxunlearn import methods, models, training
 from jaxunlearn.data import order as data_order
 from jaxunlearn.studies.audits import shadow_models as shadows
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
 from jaxunlearn.training.compilation import compilation_seconds
@@ -203,19 +204,17 @@ def shadow_models(kind: str) -> Row:
 
 def render(rows: dict[str, Row]) -> str:
     """The table, one line a row."""
-    lines = [
-        "| what | parameters | steps | together / one by one: wall time | processor time | at most "
-        "| seconds together, one by one | compilation together, of one run, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    titles = ["program", "parameters", "steps", "together / one by one: wall time"]
+    titles += ["processor time", "at most", "seconds together, one by one"]
+    titles += ["compilation together, of one run, s"]
+    cells = [
+        [row["program"], f"{row['parameters']:,}", str(row["steps"]), spread(row["ratio_wall"])]
+        + [spread(row["ratio_cpu"]), f"{row['at_most']:.2f}"]
+        + [f"{row['together_seconds_wall']:.3g}, {row['one_by_one_seconds_wall']:.3g}"]
+        + [f"{row['together_compile_seconds']}, {row['one_compile_seconds']}"]
+        for row in rows.values()
     ]
-    for row in rows.values():
-        lines.append(
-            f"| {row['program']} | {row['parameters']:,} | {row['steps']} "
-            f"| {spread(row['ratio_wall'])} | {spread(row['ratio_cpu'])} | {row['at_most']:.2f} "
-            f"| {row['together_seconds_wall']:.3g}, {row['one_by_one_seconds_wall']:.3g} "
-            f"| {row['together_compile_seconds']}, {row['one_compile_seconds']} |"
-        )
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown_table(titles, cells)) + "\n"
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from jaxunlearn import (
     surgery_value_and_grad,
     unilateral_surgery,
 )
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.training.hosts import machine
 
 BATCH, NUM_FAST_STEPS, PAIRS = 64, 3, 20
@@ -223,20 +224,19 @@ def main() -> None:
         "rows": rows,
     }
     (RESULTS / "overhead.json").write_text(json.dumps(result, indent=2) + "\n")
-    lines = [
-        "| model | step | FLOPs | at most | time: median (quartiles) | at most |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    cells = []
     for entry in rows:
         flop_target, time_target = TARGETS[entry["step"]]
         low, high = entry["time_quartiles"]
-        lines.append(
-            f"| {entry['model']} | {entry['step']} | {entry['flops']:.3f} | {flop_target:.2f} "
-            f"| {entry['time_median']:.3f} ({low:.3f} to {high:.3f}) "
-            f"| {'' if time_target is None else f'{time_target:.2f}'} |"
+        cells.append(
+            [entry["model"], entry["step"], f"{entry['flops']:.3f}", f"{flop_target:.2f}"]
+            + [f"{entry['time_median']:.3f} ({low:.3f} to {high:.3f})"]
+            + ["" if time_target is None else f"{time_target:.2f}"]
         )
-    (RESULTS / "overhead.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    titles = ["model", "step", "FLOPs", "at most", "time: median (quartiles)", "at most"]
+    text = "\n".join(markdown_table(titles, cells)) + "\n"
+    (RESULTS / "overhead.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

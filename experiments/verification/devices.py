@@ -39,6 +39,7 @@ from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.tasks.shard_over_axis import shard_over_axis
 from jaxunlearn.training import devices as parallel
 from jaxunlearn.training.hosts import machine
@@ -196,23 +197,14 @@ def compare(form: str, start: Any, data: Any) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """The results in Markdown."""
-    lines = [
-        "# One device and eight",
-        "",
-        f"{STEPS} steps on digits, batches of {BATCH}: the largest difference of the parameters",
-        "over their largest entry, that of the multiplier (relative), and the part of the state",
-        "that one of eight devices holds. `moved` is the same measure between start and end.",
-        "",
-        "| method | moved | replicated | multiplier | sharded | multiplier | pmap | multiplier "
-        "| share | in float64 |",
-        "| --- |" + " --- |" * 9,
-    ]
-    double = results.get("float64", {})
-    rows = results["float32"]
-    for form in [form for form in EVERY if form in rows]:
-        cells, row = [form], rows[form]
+    titles = ["method", "moved"]
+    titles += [each for layout in LAYOUTS for each in (layout, "multiplier")]
+    titles += ["share", "in float64"]
+    double, found, rows = results.get("float64", {}), results["float32"], []
+    for form in [form for form in EVERY if form in found]:
+        cells, row = [form], found[form]
         if "error" in row:
-            lines.append(f"| {form} | {row['error']} |" + " |" * 8)
+            rows.append([form, row["error"], *[""] * (len(titles) - 2)])
             continue
         cells.append(f"{row['moved']:.2g}")
         for layout in LAYOUTS:
@@ -226,7 +218,16 @@ def table(results: dict[str, Any]) -> str:
             cells.append(f"{worst(again):.1e}")
         else:
             cells.append("")
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
+    lines = [
+        "# One device and eight",
+        "",
+        f"{STEPS} steps on digits, batches of {BATCH}: the largest difference of the parameters",
+        "over their largest entry, the relative difference of the multiplier, and the share of the",
+        "state on one of eight devices. `moved` is the first measure between start and end.",
+        "",
+        *markdown_table(titles, rows),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -50,6 +50,7 @@ from jaxunlearn.studies.audits import ulira
 from jaxunlearn.studies.fields import from_dict, parse_settings
 from jaxunlearn.studies.problem import load_dataset, load_splits
 from jaxunlearn.studies.report.extras import read_extras
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
 from jaxunlearn.studies.report.tuning import render_tuning
 from jaxunlearn.studies.runs import folder as runs
@@ -788,19 +789,13 @@ def write(rows: dict[str, dict[str, Any]], number: int) -> None:
     """Writes the counts as JSON and as a table."""
     RESULTS.mkdir(exist_ok=True)
     write_json(RESULTS / "fuzz.json", {"seed": number, "machine": machine(), "kinds": rows})
-    lines = ["| input | cases | refused | accepted | failed |", "| --- |" + " ---: |" * 4]
-    total: Counter[str] = Counter()
+    outcomes, cells = ("refused", "accepted", "failed"), []
+    rows |= {"all": {key: sum(row.get(key, 0) for row in rows.values()) for key in outcomes}}
     for name, row in rows.items():
-        counts = Counter({key: row.get(key, 0) for key in ("refused", "accepted", "failed")})
-        total += counts
-        lines.append(_line(name, counts))
-    lines.append(_line("all", total))
+        counts = [row.get(key, 0) for key in outcomes]
+        cells.append([name, *(f"{count:,}" for count in (sum(counts), *counts))])
+    lines = markdown_table(["input", "cases", *outcomes], cells)
     (RESULTS / "fuzz.md").write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def _line(name: str, counts: Counter[str]) -> str:
-    numbers = [counts[key] for key in ("refused", "accepted", "failed")]
-    return f"| {name} | {sum(numbers):,} | " + " | ".join(f"{n:,}" for n in numbers) + " |"
 
 
 if __name__ == "__main__":

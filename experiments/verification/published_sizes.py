@@ -25,6 +25,7 @@ from jaxunlearn import methods
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.tasks.latent_diffusion import latent_diffusion
 from jaxunlearn.training import programs
@@ -107,23 +108,22 @@ def lowered(
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was lowered, as Markdown."""
+    """The lowered programs, as Markdown."""
+    titles = ["model", "method", "layout", "parameters", "parameters on a device", "state", "s"]
+    rows = [
+        [name, *program.split(", ")]
+        + [f"{row['parameters']:,}", f"{row['held_of_parameters']:.4f}"]
+        + [f"{row['held_of_state']:.4f}", f"{row['seconds']:.0f}"]
+        for name, found in results.items()
+        for program, row in found.items()
+    ]
     lines = [
         "# Published sizes, lowered for eight devices",
         "",
         f"The loop of one unlearning step, batches of {BATCH}, bfloat16, rematerialisation.",
         "",
-        "| model | parameters | method | layout | parameters on a device | state | s |",
-        "| --- | ---: | --- | --- | ---: | ---: | ---: |",
+        *markdown_table(titles, rows),
     ]
-    for name, found in results.items():
-        for what, row in found.items():
-            method, layout = what.split(", ")
-            lines.append(
-                f"| {name} | {row['parameters']:,} | {method} | {layout} | "
-                f"{row['held_of_parameters']:.4f} | {row['held_of_state']:.4f} | "
-                f"{row['seconds']:.0f} |"
-            )
     return "\n".join(lines) + "\n"
 
 

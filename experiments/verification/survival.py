@@ -43,6 +43,7 @@ from unittest import mock
 from jaxunlearn.cli import commands as cli
 from jaxunlearn.files import read_json, write_json, write_record, write_text
 from jaxunlearn.studies import report
+from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
@@ -276,12 +277,12 @@ def damage(work: Path, into: Path) -> None:
     summary |= {"by_kind": counts, "every_case": told}
     write_json(into / "survival_damage.json", summary)
     rows = [
-        f"| {kind} | {' | '.join(str(count[name]) for name in OUTCOMES)} |"
+        [kind, *(str(count[name]) for name in OUTCOMES)]
         for kind, count in [*counts.items(), ("all", total)]
     ]
-    head = [f"| file | {' | '.join(OUTCOMES)} |", f"| --- |{' --- |' * len(OUTCOMES)}"]
-    write_text(into / "survival_damage.md", "\n".join([*head, *rows]) + "\n")
-    print("\n".join([*head, *rows]))
+    text = "\n".join(markdown_table(["file", *OUTCOMES], rows)) + "\n"
+    write_text(into / "survival_damage.md", text)
+    print(text)
 
 
 def _table(study: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""From single runs to rows: means over seeds, paired differences, and which gap is the smallest.
+"""From single runs to the rows of a table: means over seeds, paired differences, best values.
 
-Differences are taken seed by seed, each run against the retrained model of its own seed, and only
-then averaged. The smallest mean gap is marked among methods only: reference rows take no part.
+A difference is taken between a run and the retrained model of the same seed, and then averaged over
+seeds. The best values are marked among methods only: reference rows take no part.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any
 from jaxunlearn.evaluation import PairedDifference, Summary, summarize
 from jaxunlearn.evaluation.units import unit_of
 from jaxunlearn.studies.report.columns import COLUMNS, DISTANCE, REFERENCES, Column
+from jaxunlearn.studies.report.diagnosis import diagnose
 from jaxunlearn.studies.report.ranking import METRIC, Ranking, can_rank, make_ranking
 from jaxunlearn.studies.report.study import Study
 
@@ -25,8 +26,8 @@ class Cell:
     Attributes:
         value: mean over seeds.
         difference: mean over seeds of the signed difference to the retrained model of the same
-            seed, or None where there is none or it makes no sense.
-        best: whether it is the best value of its column among the methods.
+            seed; None without a retrained model, and for columns that are no such values.
+        best: whether the value is the best of its column among the methods.
     """
 
     value: Summary
@@ -40,9 +41,9 @@ class Row:
 
     Attributes:
         name: "original", "retrain", "retrain-again" or a method.
-        reference: whether it is one of the three models to compare with.
-        seeds: over how many seeds.
-        cells: by the key of a column; a column without a number is absent.
+        reference: whether the row is one of the three models to compare with.
+        seeds: number of seeds.
+        cells: cells by the keys of their columns; a column without a number is absent.
     """
 
     name: str
@@ -103,16 +104,16 @@ def make_table(study: Study, request: str, rank_by: str | None = None) -> Table:
     """Collects one request's rows: references first, then methods in the study's order.
 
     Args:
-        study: the study.
+        study: a study.
         request: one of its requests.
-        rank_by: the key of the column to rank by; by default the five-part gap, where there are two
-            methods and enough seeds for intervals.
+        rank_by: key of the column to rank by; by default the five-part gap, given two methods and
+            enough seeds for intervals.
 
     Returns:
-        The table, with the best distance of each column marked among the methods (ties included).
+        The table, with the best value of each column marked among the methods (ties included).
 
     Raises:
-        InputError: what was asked to be ranked by cannot be, or there are too few seeds for it.
+        InputError: a column that cannot rank, or too few seeds.
     """
     rows = []
     for name in (*REFERENCES, *study.methods):
@@ -162,17 +163,16 @@ def shown_columns(tables: list[Table]) -> list[Column]:
 
 
 def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
-    """The aggregated results as plain objects.
+    """The aggregated results as plain objects, for `results.json`.
 
     Args:
-        study: the study.
-        tables: one for each request.
+        study: a study.
+        tables: one table for each request.
 
     Returns:
-        A dict that `json.dumps` accepts: for each request the settings of every run, and for each
-        run the number of seeds and, for every metric, the mean, both ends of its 95% interval (null
-        for one seed), the value of each seed, and the same of the difference to the retrained model
-        (null where it has none); and the ranking, if there is one.
+        For each request the settings of every run, the diagnoses and the ranking, and for each run
+        the number of seeds and, for every metric, the mean, both ends of its 95% interval (null for
+        one seed), the value of each seed, and the same for the difference to the retrained model.
     """
     requests = {}
     for table in tables:
@@ -191,6 +191,7 @@ def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
             "counts": table.counts,
             "runs": runs,
             "settings": {k: dict(v) for k, v in study.settings(table.request).items()},
+            "diagnoses": diagnose(study, table.request),
         }
         if table.ranking is not None:
             requests[table.request]["ranking"] = _plain_ranking(table.ranking)

@@ -1,4 +1,4 @@
-"""The columns of the results table: name, meaning in plain words, and what a good value is."""
+"""The columns of the results table: name, meaning in plain words, and direction."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,10 +22,10 @@ class Column:
     """One column of the table.
 
     Attributes:
-        key: the name in results.json.
-        group: the heading it shares with its neighbours.
-        title: its own heading, to be read below the group's.
-        short: a heading for narrow terminals.
+        key: name in results.json.
+        group: heading that neighbouring columns share.
+        title: heading of the column itself, below the group's.
+        short: heading for narrow terminals.
         decimals: number of digits after the point; for costs and movements the largest one.
         direction: the good values: near the retrained model's, low, high, cheap, or neither.
         meaning: explanation for the legend.
@@ -69,8 +69,8 @@ COLUMNS: tuple[Column, ...] = (
         2,
         "near",
         "Share of the forget data classified correctly. The retrained model never saw these "
-        "examples, yet gets many of them right: going below it is forgetting too much, staying "
-        "above it too little.",
+        "examples, yet classifies many of them correctly: a lower share means too much forgetting, "
+        "a higher one too little.",
     ),
     Column(
         "retain_accuracy",
@@ -79,7 +79,7 @@ COLUMNS: tuple[Column, ...] = (
         "RA",
         2,
         "near",
-        "Share of the training data that was to be kept which is classified correctly.",
+        "Share of the retain data, all other training data, classified correctly.",
     ),
     Column(
         "test_accuracy",
@@ -88,7 +88,7 @@ COLUMNS: tuple[Column, ...] = (
         "TA",
         2,
         "near",
-        "Share of the test data classified correctly; forgotten classes are left out of it.",
+        "Share of the test data classified correctly, without forgotten classes.",
     ),
     Column(
         "test_forget_accuracy",
@@ -97,8 +97,8 @@ COLUMNS: tuple[Column, ...] = (
         "TA\nforgot.",
         2,
         "near",
-        "Share of the test examples of the forgotten classes classified correctly. A model that "
-        "never saw the class has about 0.",
+        "Share of the test examples of the forgotten classes classified correctly: about 0 for "
+        "a model that never saw the class.",
     ),
     Column(
         "svc_non_member_rate",
@@ -107,9 +107,9 @@ COLUMNS: tuple[Column, ...] = (
         "svc\nnon-\nmember",
         2,
         "near",
-        "Share of the forget data that a support vector attacker calls NON-members. It is trained "
-        "to tell retain data from test data by the confidence in the true class, on equal numbers "
-        "of both. Higher: more examples look forgotten.",
+        "Share of the forget data that a support vector attacker calls NON-members. The attacker "
+        "is trained to tell retain data from test data by the confidence in the true class, on "
+        "equal numbers of both. Higher: more examples look forgotten.",
     ),
     Column(
         "entropy_member_rate",
@@ -118,10 +118,10 @@ COLUMNS: tuple[Column, ...] = (
         "entropy\nmember",
         2,
         "near",
-        "Share of the forget data that a logistic attacker calls MEMBERS. It is trained to tell "
-        "all retain data from test data by the entropy of the prediction. Higher: more examples "
-        "look remembered. This is the opposite direction of svc_non_member_rate, and the two "
-        "cannot be compared.",
+        "Share of the forget data that a logistic attacker calls MEMBERS. The attacker is "
+        "trained to tell all retain data from test data by the entropy of the prediction. Higher: "
+        "more examples look remembered. The direction is opposite to svc_non_member_rate, so the "
+        "two cannot be compared.",
     ),
     Column(
         "generated_forget_accuracy",
@@ -130,8 +130,8 @@ COLUMNS: tuple[Column, ...] = (
         "forgot.\nseen",
         2,
         "near",
-        "Share of the images generated when a forgotten class was asked for that the classifier "
-        "takes for a forgotten class. The retrained model never saw one.",
+        "Share of the images generated for a forgotten class in which the classifier sees a "
+        "forgotten class. The retrained model never saw one.",
     ),
     Column(
         "generated_forget_probability",
@@ -149,7 +149,7 @@ COLUMNS: tuple[Column, ...] = (
         "entropy",
         3,
         "near",
-        "Mean entropy of the classifier on these images: high where they show no class at all.",
+        "Mean entropy of the classifier on these images: high for images without a clear class.",
     ),
     Column(
         "generated_retain_accuracy",
@@ -158,8 +158,8 @@ COLUMNS: tuple[Column, ...] = (
         "others\nseen",
         2,
         "near",
-        "Share of the images of all other classes that the classifier takes for the class asked "
-        "for.",
+        "Share of the images of all other classes in which the classifier sees the requested "
+        "class.",
     ),
     Column(
         "frechet_retain",
@@ -168,9 +168,9 @@ COLUMNS: tuple[Column, ...] = (
         "Frechet",
         3,
         "low",
-        "Frechet distance between the features (named above) of generated images of the other "
-        "classes and of all real retain images. Not to be compared with distances of other "
-        "features or other numbers of images.",
+        "Frechet distance between generated images of the other classes and all real retain "
+        "images, by the features named above. Distances by other features or numbers of images "
+        "cannot be compared with it.",
     ),
     Column(
         "frechet_ratio",
@@ -179,7 +179,7 @@ COLUMNS: tuple[Column, ...] = (
         "/ orig.",
         2,
         "low",
-        "The same distance over that of the original model of the same seed: above 1, forgetting "
+        "The same distance divided by the original model's of the same seed. Above 1: forgetting "
         "one class has harmed the others.",
     ),
     Column(
@@ -199,7 +199,7 @@ COLUMNS: tuple[Column, ...] = (
         "prec.",
         3,
         "high",
-        "Share of these generated images that lie among real ones, by nearest neighbours (k = 3).",
+        "Share of these generated images among real ones, by nearest neighbours (k = 3).",
     ),
     Column(
         "recall_retain",
@@ -208,7 +208,7 @@ COLUMNS: tuple[Column, ...] = (
         "recall",
         3,
         "high",
-        "Share of the real images that lie among generated ones.",
+        "Share of the real images among generated ones, by the same neighbours.",
     ),
     Column(
         "kl_to_retrained",
@@ -275,8 +275,8 @@ COLUMNS: tuple[Column, ...] = (
         "s",
         3,
         "cost",
-        "Wall-clock time of the whole run, masks and Fisher information included. Times of "
-        "different machines cannot be compared.",
+        "Wall-clock time of the whole run, with masks and Fisher information, without "
+        "compilation. Times of different machines cannot be compared.",
     ),
     Column(
         "share_of_retraining",
@@ -285,7 +285,7 @@ COLUMNS: tuple[Column, ...] = (
         "% of\nretrain",
         3,
         "cost",
-        "The same time in percent of the time that retraining from scratch took.",
+        "The same time in percent of the time of retraining from scratch.",
     ),
     Column(
         "weights_moved",
@@ -307,6 +307,6 @@ REFERENCES: dict[str, tuple[str, str]] = {
 REFERENCE_MEANINGS: dict[str, str] = {
     "original": "The model trained on everything, before anything was forgotten.",
     "retrain": "The model retrained from scratch without the forget data: the goal of unlearning.",
-    "retrain-again": "The same training from another seed. Its distance to the retrained model is "
-    "chance alone, and so the floor below which differences between methods mean nothing.",
+    "retrain-again": "The same training with another seed. Its distance to the retrained model is "
+    "due to chance alone: smaller differences between methods mean nothing.",
 }

@@ -1,12 +1,12 @@
-"""What the utility budgets of a study's guarded runs came to: one line a run, as its proof."""
+"""The utility budgets of a study's guarded runs, one line for each run."""
 
 from jaxunlearn.studies.report.numerals import number
 from jaxunlearn.studies.report.study import Study
 
 GUARD_NOTE = (
     "Mean loss on held-out retain data, with the same examples and noise at each audit. Steps that "
-    "broke the limit were rolled back to the last audit that passed, and later steps were halved. "
-    "The loss at the end is the audit of the weights that were kept."
+    "exceeded the limit were rolled back to the last audit that passed, and later steps were "
+    "halved. The loss at the end is the audit of the final weights."
 )
 
 
@@ -14,12 +14,11 @@ def guard_rows(study: Study, request: str) -> tuple[list[str], list[list[str]]]:
     """The table of all guarded runs of a request.
 
     Args:
-        study: the study.
+        study: a study.
         request: one of its requests.
 
     Returns:
-        The titles of the columns after the first, and a row for each run, which begins with its
-        name; no rows where nothing is guarded.
+        Titles of the columns after the first, and a row for each guarded run, its name first.
     """
     titles = ["at the start", "limit", "at the end", "rollbacks", "budget"]
     rows = []

@@ -11,12 +11,9 @@ def number(value: float, decimals: int, signed: bool = False) -> str:
     """A number with a fixed number of digits, a true minus sign and separated thousands.
 
     Args:
-        value: the number.
-        decimals: digits after the point.
-        signed: whether a plus sign is written too; zero has none.
-
-    Returns:
-        The text.
+        value: number to show.
+        decimals: number of digits after the point.
+        signed: whether positive numbers get a plus sign.
 
     Example:
         >>> number(-0.5, 2, signed=True), number(1234.5, 1), number(-0.001, 2)
@@ -40,11 +37,11 @@ def significant_decimals(value: float) -> int:
 
 
 def spread(summary: Summary, decimals: int) -> str:
-    """What is written behind a mean: how far the values are apart.
+    """The spread of the values, as it is shown behind their mean.
 
     Args:
-        summary: the mean.
-        decimals: digits after the point.
+        summary: mean of some values.
+        decimals: number of digits after the point.
 
     Returns:
         "± half-width" of the 95% interval; both of its ends where the interval was cut at a bound;

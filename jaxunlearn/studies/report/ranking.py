@@ -1,4 +1,4 @@
-"""The ranking of the methods by a distance to the retrained model, and what of it is settled."""
+"""The ranking of the methods by a distance to the retrained model."""
 
 from dataclasses import dataclass
 
@@ -22,21 +22,18 @@ def make_ranking(study: Study, request: str, metric: str = METRIC) -> Ranking:
     """Ranks the methods of a study.
 
     Args:
-        study: the study.
+        study: a study.
         request: one of its requests.
-        metric: the key of a column that says how far from the retrained model a method is.
-
-    Returns:
-        The ranking.
+        metric: key of a column that is better when lower or higher.
 
     Raises:
-        InputError: a column without a direction, or fewer than two seeds of every method.
+        InputError: an unknown or other column, or fewer than two seeds of every method.
     """
     columns = {column.key: column for column in COLUMNS if column.direction in ("low", "high")}
     if metric not in columns:
         raise InputError(
-            f"methods cannot be ranked by {metric!r}, only by what is better when lower or higher: "
-            f"{', '.join(columns)}."
+            f"the metric to rank by is {metric!r}, but must be one of {', '.join(columns)}, which "
+            "are better when lower or higher."
         )
     values = {}
     for name in study.methods:

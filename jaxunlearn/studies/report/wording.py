@@ -23,7 +23,7 @@ RANKING_NOTE = (
 
 
 def parts(cell: Cell | None, column: Column) -> tuple[str, str, str]:
-    """A cell as three texts: mean, spread, "(signed difference)"; "" where absent."""
+    """Mean, spread and "(signed difference)" of a cell as texts; "" for what is absent."""
     if cell is None:
         return MISSING, "", ""
     mean, difference = cell.value.mean, cell.difference
@@ -36,12 +36,12 @@ def parts(cell: Cell | None, column: Column) -> tuple[str, str, str]:
 
 
 def row_name(row: Row) -> str:
-    """What a row is called: a reference in words, a method by its name."""
+    """The title of a row: a reference in words, a method by its name."""
     return REFERENCES[row.name][0] if row.reference else row.name
 
 
 def row_note(row: Row, study: Study) -> str:
-    """What is said below a row's name: what a reference is, and seeds if some are missing."""
+    """The note below a row's name: the meaning of a reference, and missing seeds."""
     notes = [REFERENCES[row.name][1]] if row.reference else []
     if row.seeds < len(study.seeds):
         notes.append(f"{row.seeds} of {len(study.seeds)} seeds")
@@ -49,10 +49,10 @@ def row_note(row: Row, study: Study) -> str:
 
 
 def describe_request(name: str) -> str:
-    """A forget request's name in plain words.
+    """A forget request in plain words.
 
     Args:
-        name: the name of the request, such as "random-0.1".
+        name: name of the request, such as "random-0.1".
 
     Returns:
         Words, or "" for a name of an unknown form.
@@ -76,7 +76,7 @@ def describe_request(name: str) -> str:
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:
-    """How many examples each split has, in one line; splits without examples are left out."""
+    """The number of examples in each split that has any, in one line."""
     names = {
         "test_forget": "test of forgotten classes",
         "generated_forget": "generated of forgotten classes",
@@ -88,14 +88,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 
 
 def facts(study: Study) -> list[tuple[str, str]]:
-    """What was run, as pairs of a heading and a text.
-
-    Args:
-        study: the study.
-
-    Returns:
-        Pairs, in the order in which to show them.
-    """
+    """The facts of a study as pairs of a heading and a text, in the order of the report."""
     pairs = [
         ("Data", study.dataset),
         ("Model", study.model),
@@ -136,29 +129,26 @@ def plain(value: Any, unit: str = "") -> str:
 
 
 def interval_note(study: Study, table: Table) -> str:
-    """What the numbers beside the means are, or why there are none."""
+    """The meaning of the numbers beside the means, or the reason for their absence."""
     most = max((row.seeds for row in table.rows), default=0)
     if most < 2:
-        return (
-            "One seed: no intervals can be given, and another seed may change any difference by "
-            "as much as it is."
-        )
+        return "One seed has no intervals: another seed may change every difference."
     cells = [cell.value for row in table.rows for cell in row.cells.values()]
     notes = []
     if most > 2:
         notes.append("± half the width of the 95% t-interval")
     if any(cell.is_cut and cell.n > 2 for cell in cells):
-        notes.append("the interval in square brackets where it ends at a possible value")
+        notes.append(
+            "the interval in square brackets where it is cut at the least or the greatest value"
+        )
     if any(cell.n == 2 for cell in cells):
         notes.append("both values in square brackets where there are two seeds")
-    paired = (
-        "Overlapping intervals do not show that two methods are alike: runs are paired by seed."
-        if table.ranking is None
-        else "The ranking below compares the methods by paired differences."
-    )
+    paired = ""
+    if table.ranking is not None:
+        paired = " The ranking below compares the methods by differences paired over seeds."
     return (
         f"Means over {len(study.seeds)} seeds, {', '.join(notes)}. In parentheses: the signed "
-        f"difference to the retrained model of the same seed. {paired}"
+        f"difference to the retrained model of the same seed.{paired}"
     )
 
 
@@ -183,7 +173,7 @@ def ranking_cells(ranking: Ranking) -> list[list[str]]:
 
 
 def verdict(ranking: Ranking) -> str:
-    """A sentence on what of the ranking's top is settled."""
+    """A sentence on the methods that can be told apart from the first one."""
     first, *others = ranking.places
     if not first.like:
         return f"{first.name} can be told apart from every other method."
@@ -202,8 +192,8 @@ def unfinished_lists(study: Study) -> dict[str, list[str]]:
             line = place if step is None else f"{place}: at step {step}"
             lists.setdefault("Diverged", []).append(line)
         else:
-            told = "no step logged yet" if step is None else f"step {step} logged last"
-            lists.setdefault("Not finished", []).append(f"{place}: {told}")
+            last = "no step logged yet" if step is None else f"last logged step {step}"
+            lists.setdefault("Not finished", []).append(f"{place}: {last}")
     return lists
 
 

@@ -95,7 +95,7 @@ def test_the_report_shows_what_lies_there_and_only_where_it_belongs(study):
     assert "script" not in page.tags
     markdown = paths["markdown"].read_text()
     assert markdown.count("(evidence.md)") == markdown.count("(ulira/ulira.md)") == 1
-    assert markdown.count("U-LiRA with 16 shadow models: ") == 1
+    assert markdown.count("by U-LiRA (95% interval of the AUC above 50; 16 shadow models)") == 1
     assert "14 runs of the study have no evidence" in page.text
 
 

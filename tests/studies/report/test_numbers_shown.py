@@ -97,7 +97,10 @@ def test_intervals_keep_to_the_possible_values_in_every_form(spread_study):
             assert "both values in square brackets" in text
         else:
             assert "[0.00 to 100.00]" in text
-            assert "the interval in square brackets where it ends at a possible value" in text
+            assert (
+                "the interval in square brackets where it is cut at the least or the greatest value"
+                in text
+            )
         assert not re.search(r"\bnan\b|\binf\b", text)
     if len(study.seeds) == 2:
         assert all("±" not in cell for row in ranking_cells(table.ranking) for cell in row)
@@ -172,7 +175,7 @@ def test_a_diverged_run_is_said_to_have_diverged(small_study, capsys):
     assert found["unfinished"] == [place | {"run": "scrub"}]
     markdown, page = paths["markdown"].read_text(), Page(paths["html"].read_text()).text
     assert "**Diverged:**\n\n- seed 0, random-0.1, sfron: at step 4\n" in markdown
-    assert "**Not finished:**\n\n- seed 0, random-0.1, scrub: step 4 logged last\n" in markdown
+    assert "**Not finished:**\n\n- seed 0, random-0.1, scrub: last logged step 4\n" in markdown
     assert "Diverged seed 0, random-0.1, sfron: at step 4" in page
     from rich.console import Console
 

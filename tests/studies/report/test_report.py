@@ -171,7 +171,7 @@ def test_a_study_in_progress_is_reported_as_far_as_it_is(small_study):
     assert "seed 0, class-3, sfron: no step logged yet" in text
     assert "No run has finished yet." in text
     assert "There is no retrained model yet" in text
-    assert "One seed: no intervals can be given" in text
+    assert "One seed has no intervals" in text
     assert "±" not in text.split("What the rows")[0]
     assert "**Not finished:**" in paths["markdown"].read_text(encoding="utf-8")
     assert json.loads(paths["json"].read_text())["unfinished"][0]["run"] == "sfron"
@@ -183,7 +183,7 @@ def test_seeds_that_are_missing_from_a_row_are_told(finished_study, tmp_path):
     (folder / "seed-1" / "random-0.1" / "eupmu" / "results.json").unlink()
     text = Page(write_report(folder)["html"].read_text(encoding="utf-8")).text
     assert "1 of 2 seeds" in text
-    assert "seed 1, random-0.1, eupmu: step 120 logged last" in text
+    assert "seed 1, random-0.1, eupmu: last logged step 120" in text
 
 
 def test_a_broken_study_writes_nothing(small_study):
