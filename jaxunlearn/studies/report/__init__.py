@@ -16,6 +16,7 @@ from jaxunlearn.studies.report.page import render_page
 from jaxunlearn.studies.report.samples import read_samples, samples_file
 from jaxunlearn.studies.report.study import Study, read_study
 from jaxunlearn.studies.report.terminal import render_table
+from jaxunlearn.studies.report.verdict import headline
 from jaxunlearn.studies.workspace import Workspace
 
 __all__ = ["Study", "read_study", "render_table", "write_report"]
@@ -59,10 +60,11 @@ def _write(folder: Path, rank_by: str | None) -> dict[str, Path]:
             file = samples_file(study, request)
             sample_grid(file, found.rows, found.columns, found.title, found.forgotten)
     extras = read_extras(study)
+    results = {"headline": headline(study)} | to_json(study, tables)
     texts = {
         "markdown": ("report.md", render_markdown(study, tables, extras)),
         "html": ("report.html", render_page(study, tables, extras, samples)),
-        "json": ("results.json", json.dumps(sealed(to_json(study, tables)), indent=2) + "\n"),
+        "json": ("results.json", json.dumps(sealed(results), indent=2) + "\n"),
     }
     paths = {kind: study.folder / name for kind, (name, _) in texts.items()}
     for kind, (_, text) in texts.items():

@@ -9,7 +9,7 @@ from jaxunlearn.studies.report.markdown_text import table as markdown_table
 from jaxunlearn.studies.report.ranking import Ranking
 from jaxunlearn.studies.report.samples import samples_file
 from jaxunlearn.studies.report.study import Study
-from jaxunlearn.studies.report.verdict import SETTLED_NOTE, make_verdict
+from jaxunlearn.studies.report.verdict import SETTLED_NOTE, headline, make_verdict
 from jaxunlearn.studies.report.wording import (
     RANKING_NOTE,
     describe_counts,
@@ -63,7 +63,8 @@ def render_markdown(study: Study, tables: list[Table], extras: Extras) -> str:
         tables: the table of each request.
         extras: the findings of other commands on the study.
     """
-    lines = [f"# {escape(study.title)}", ""]
+    lines, sentence = [f"# {escape(study.title)}", ""], headline(study)
+    lines += [f"**{escape(sentence)}**", ""] if sentence else []
     lines += [f"- **{escape(name)}:** {escape(text)}" for name, text in facts(study)]
     for heading, runs in unfinished_lists(study).items():
         lines += ["", f"**{heading}:**", "", *(f"- {escape(line)}" for line in runs)]

@@ -17,7 +17,7 @@ from jaxunlearn.studies.report.guards import GUARD_NOTE, guard_rows
 from jaxunlearn.studies.report.samples import Samples
 from jaxunlearn.studies.report.study import Study
 from jaxunlearn.studies.report.ulira import ENOUGH_SHADOWS
-from jaxunlearn.studies.report.verdict import SETTLED_NOTE, make_verdict
+from jaxunlearn.studies.report.verdict import SETTLED_NOTE, headline, make_verdict
 
 _CONSTANTS = {
     "DIRECTIONS": DIRECTIONS,
@@ -67,7 +67,7 @@ def render_page(
         )
     return environment.get_template("report.html").render(
         study=study,
-        headline="",
+        headline=headline(study),
         sections=[_section(study, table, extras, (samples or {})) for table in tables],
         columns=shown_columns(list(tables)),
     )

@@ -11,6 +11,7 @@ from jaxunlearn.evaluation.units import UNITS, unit_of
 from jaxunlearn.studies.report import read_study, render_table, write_report
 from jaxunlearn.studies.report.aggregate import make_table
 from jaxunlearn.studies.report.columns import COLUMNS
+from jaxunlearn.studies.report.verdict import headline
 from jaxunlearn.studies.report.wording import facts, parts, ranking_cells
 from tests.studies.report.conftest import make_study
 from tests.studies.report.test_report import Page
@@ -143,6 +144,14 @@ def test_figures_of_the_judge_are_rounded(small_study):
 
 
 SETTINGS = {"learning_rate": 0.00312, "num_steps": 30, "optimizer": "adam"}
+
+
+def test_the_headline_opens_every_form(finished_study):
+    paths, sentence = write_report(finished_study), headline(read_study(finished_study))
+    assert sentence.startswith("Forgetting a random 10% of the training data, ")
+    assert json.loads(paths["json"].read_text())["headline"] == sentence
+    assert paths["markdown"].read_text().splitlines()[2] == f"**{sentence}**"
+    assert f'<p class="headline">{sentence}</p>' in paths["html"].read_text()
 
 
 def test_the_settings_of_every_run_are_shown(small_study):
