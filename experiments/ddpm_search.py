@@ -9,9 +9,9 @@ classes to the real retain images has grown over the original model's,
 
     score = forgotten class seen (%) + 100 max(frechet / frechet of the original - 1, 0)
 
-The rate chosen is that with the lowest score when each is averaged with those of the rates next to
+The chosen rate has the lowest score when each is averaged with the scores of the rates next to
 it, itself twice: one beside a cliff, where a little less forgets nothing, is no choice for another
-class. The result, `search.json`, holds every trial, best first, and what was chosen. What is done
+class. The result, `search.json`, holds every trial, best first, and the choice. What is done
 is not done again.
 """
 

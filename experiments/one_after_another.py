@@ -1,14 +1,14 @@
-"""Is what was forgotten first still forgotten after four more requests? And what is left by then?
+"""Are the first examples still forgotten after four more requests? And is the model still good?
 
-    python experiments/one_after_another.py        (goes on where it stopped)
+    python experiments/one_after_another.py        (resumes where it stopped)
 
-On the demo's problem (digits, an MLP) five random 2% of the training data are forgotten one after
-another, each from the weights before, by SFR-on and by EUPMU, with the settings that the demo chose
-for a single random 10%. After each request the model is compared with one retrained without all of
+On digits with an MLP five random 2% of the training data are forgotten one after
+another, each from the weights before, by SFR-on and by EUPMU, with settings found for a
+single random 10%. After each request the model is compared with one retrained without all of
 them. Three pretraining seeds.
 
 Writes `experiments/results/one_after_another.json`, `.md` and `.png`; a few minutes on two cores.
-The runs lie in `runs/one-after-another`, each with its record of deletions.
+The runs are in `runs/one-after-another`, each with its record of deletions.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ Entry = dict[str, Any]
 
 
 def run_chain(study: Study, seed: int) -> list[Entry]:
-    """All requests by all methods, and what each model knows after each."""
+    """All requests by all methods, and the results of each model after each request."""
     problem, found = study.problem, []
     original = RUNS / f"seed-{seed}" / "original"
     train.pretrain(original, problem, seed)
@@ -122,7 +122,7 @@ def table(found: list[Entry]) -> str:
 
 
 def draw(found: list[Entry]) -> None:
-    """What was forgotten first, what is kept, and the gap, after each request."""
+    """Accuracy on the first request and on test data, and the gap, after each request."""
     shown = {
         "Accuracy on the first request, %": COLUMNS["first forgotten"],
         "Accuracy on test data, %": COLUMNS["test"],

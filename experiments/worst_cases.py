@@ -1,10 +1,10 @@
 """Which examples are hard to forget? A random tenth beside the worst tenths, by four measures.
 
-    python experiments/worst_cases.py        (goes on where it stopped)
+    python experiments/worst_cases.py        (resumes where it stopped)
 
 On the digits (an MLP) a tenth of the training data is forgotten: drawn at random, and chosen by
-`jaxunlearn select` as the most memorised, those of the largest gradients or the largest influence
-on validation data, and those nearest to what is kept. Four methods with the settings that were
+`jaxunlearn select` as the most memorised, with the largest gradients or the largest influence on
+validation data, and nearest to the retain data. Four methods with the settings that were
 chosen blind for a random tenth (`configs/digits_catalogue.toml`), three pretraining seeds, each
 model beside one retrained without the same examples.
 

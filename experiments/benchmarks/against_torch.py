@@ -5,7 +5,7 @@
 
 Two methods on five models: EUPMU with the same-batch multiplier, and SFR-on with its Fisher pass.
 The PyTorch loops are written from the equations (`torch_models.py`, `torch_unlearning.py`), once as
-they stand and once with their losses under `torch.compile`. Both programs begin with the same
+they are and once with their losses under `torch.compile`. Both programs begin with the same
 weights and see the same images, batches, random labels, timesteps and noise; PyTorch gets all that
 randomness ready-made. A cell is refused unless all losses and the last weights agree to 1e-3.
 
@@ -160,7 +160,7 @@ def make_cell(name: str) -> Cell:
 
 
 class Ran(NamedTuple):
-    """A finished job: seconds (wall, processor) before the steps and in them, and what it left."""
+    """A finished job: seconds (wall, processor) before and in the steps, and its weights."""
 
     before: tuple[float, float]
     steps: tuple[float, float]
@@ -177,7 +177,7 @@ def now() -> np.ndarray:
 
 @functools.lru_cache
 def our_job(name: str) -> tuple[Cell, Callable[[], Ran], float]:
-    """A cell, a function that runs our job anew, and the seconds of compilation."""
+    """A cell, a function that runs our job again, and the seconds of compilation."""
     cell = make_cell(name)
     program = programs.of_method(cell.task, cell.method, cell.settings)
     numbers = {k: jnp.float32(v) for k, v in programs.split(cell.settings).numbers.items()}
@@ -246,7 +246,7 @@ def noised(key: jax.Array, batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]
 
 
 def their_job(cell: Cell, compiled: bool) -> Callable[[], Ran]:
-    """A function that runs their job anew."""
+    """A function that runs their job again."""
     given = {name: tensor(value) for name, value in draws(cell).items()}
     given = {n: v.long() if not v.is_floating_point() else v for n, v in given.items()}
     arrays = {"forget": cell.forget, "retain": cell.retain}
@@ -294,7 +294,7 @@ def their_job(cell: Cell, compiled: bool) -> Callable[[], Ran]:
 
 
 def class_losses(cell: Cell, compiled: bool) -> Callable[..., Tensor]:
-    """`(weights, images, labels, part) -> losses [B]`; the part None stands for evaluation mode."""
+    """`(weights, images, labels, part) -> losses [B]`; the part None means evaluation mode."""
     forward = cell.model.theirs
 
     def losses(weights: Any, images: Tensor, labels: Tensor, train: bool) -> Tensor:
@@ -331,7 +331,7 @@ def diffusion_losses(cell: Cell, compiled: bool) -> Callable[..., Tensor]:
 
 
 def difference(ours: Ran, theirs: Ran) -> dict[str, float]:
-    """The largest relative difference of a loss, and that of all weights together."""
+    """The largest relative difference of a loss, and the difference of all weights together."""
     losses = np.abs(ours.losses - theirs.losses) / (np.abs(theirs.losses) + 1e-3)
     return {"losses": float(losses.max()), "weights": apart(ours.weights, theirs.weights)}
 

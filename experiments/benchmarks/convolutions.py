@@ -1,4 +1,4 @@
-"""What convolutions cost inside compiled loops on a CPU.
+"""The cost of convolutions inside compiled loops on a CPU.
 
     python experiments/benchmarks/convolutions.py     (about three minutes)
 

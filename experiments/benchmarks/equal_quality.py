@@ -13,7 +13,7 @@ quality at the first place where neither is larger than theirs at its end.
 
 All passes count: steps, Fisher passes, and the losses that objectives look up before. Judging and
 compilation do not. One thread; wall time and processor time. `results/equal_quality_cpu.json` keeps
-what is done. Delete it to begin anew.
+what is done. Delete it to begin again.
 """
 
 import json
@@ -106,7 +106,7 @@ def load(folder: Path) -> Study:
 
 
 def theirs(study: Study, method: str, settings: dict[str, Any]) -> tuple[Weights, np.ndarray]:
-    """What the PyTorch loop leaves, and its seconds: wall time and processor time."""
+    """The weights of the PyTorch loop, and its seconds: wall time and processor time."""
     forward = torch_models.resnet((1, 2, 2, 2))
     running = torch_models.carried(study.original.model_state["batch_stats"])
     for statistic in torch_unlearning.leaves(running):
@@ -203,7 +203,7 @@ def ours(
 
 
 def main() -> None:
-    """Measures what is missing, and prints it."""
+    """Measures the missing rows, and prints them."""
     kind = prepare()
     record = prepare_torch(kind) | {"machine": machine()}
     study = load(Path(sys.argv[1]))

@@ -1,10 +1,10 @@
-"""What an unlearning step of a model that generates takes: memory, and floating-point operations.
+"""Memory and floating-point operations of an unlearning step of a model that generates.
 
-    python experiments/benchmarks/generation.py     (goes on where it stopped; most of it is XLA)
+    python experiments/benchmarks/generation.py     (resumes where it stopped; most of it is XLA)
 
 For the U-Net and the DiT of the Fashion-MNIST studies: the memory of the compiled step by XLA's
-account, over that of a plain training step on one batch, and the operations of the step, counted
-on the program before it is compiled, over those of two plain steps, one on forget and one on retain
+account, divided by a plain training step's on one batch, and the operations of the step, counted
+on the program before it is compiled, divided by two plain steps', one on forget and one on retain
 data. The states are donated; the data set is not counted. Last, the memory of the one program that
 samples 500 images, weights included. Writes `results/generation.json` and `generation.md`.
 """

@@ -8,8 +8,8 @@ processor time of ten, on one thread, counts; the values of a quantity take turn
 varied alone, the others stay at `BASE`. What a run does once an epoch, a permutation of the data,
 is in these differences where an epoch is short: the largest data are not gone through once.
 
-A slope is that of the logarithms: 0 means that the cost does not grow, 1 that it doubles with the
-quantity. The Fisher pass of SFR-on, which may grow with the data, stands beside. Writes
+Slopes are of the logarithms: 0 means that the cost does not grow, 1 that it doubles with the
+quantity. The Fisher pass of SFR-on, which may grow with the data, is reported beside. Writes
 `results/growth.json` and `results/growth.png`.
 """
 
@@ -104,7 +104,7 @@ def least_ms(jobs: list[Callable[[], Any]]) -> list[float]:
 
 
 def steps_ms(every: list[dict[str, int]]) -> list[float]:
-    """What a step costs at each of some places, of all methods together."""
+    """The cost of a step at each of some places, of all methods together."""
     jobs = [[job(name, at) for name in IN_TURN[: at["methods"]]] for at in every]
     long, short = (
         least_ms([lambda g=group, n=n: [go(n) for go in g] for group in jobs])
@@ -124,7 +124,7 @@ def fisher_pass(count: int) -> Callable[[], Any]:
 
 
 def slope(rows: list[dict[str, float]]) -> float:
-    """Of the logarithm of the cost against that of the quantity, by least squares."""
+    """The slope of log(cost) against log(quantity), by least squares."""
     x, y = (np.log([row[key] for row in rows]) for key in ("quantity", "ms"))
     return float(np.polyfit(x, y, 1)[0])
 

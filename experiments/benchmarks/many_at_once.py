@@ -4,12 +4,12 @@
     python experiments/benchmarks/many_at_once.py [mlp | vit | resnet | shadows ...]
 
 The sweep is one program under `vmap`, as `jaxunlearn sweep` runs it on GPUs; on CPUs its runs take
-turns. Beside it stand 16 separate runs of EUPMU in this process, which share a compiled program
+turns. Beside it are 16 separate runs of EUPMU in this process, which share a compiled program
 too, since numbers are its arguments; 16 commands would each compile it, or read it. Beside the
-shadow models stands a PyTorch loop that trains one model after the other on the same batches. A row
-is refused unless the weights of every run agree to 1e-3. Compilation stands apart.
+shadow models is a PyTorch loop that trains one model after the other on the same batches. A row
+is refused unless the weights of every run agree to 1e-3. Compilation is reported apart.
 
-What is finished is kept in `results/many_at_once_cpu.json`, or `_gpu.json` on a machine with a GPU,
+Finished rows are kept in `results/many_at_once_cpu.json`, or `_gpu.json` on a machine with a GPU,
 and is run again only if it is named. The table is the `.md` file of that name.
 """
 
@@ -218,7 +218,7 @@ def render(rows: dict[str, Row]) -> str:
 
 
 def main() -> None:
-    """Measures what is missing, and writes the table of all."""
+    """Measures the missing rows, and writes the table of all."""
     kind = prepare()
     path = RESULTS / f"many_at_once_{kind}.json"
     result = recorded(path)

@@ -1,16 +1,16 @@
-"""What memory an unlearning step takes, as a multiple of a plain training step's.
+"""Memory of an unlearning step, as a multiple of a plain training step's.
 
-    python experiments/benchmarks/memory.py        (goes on where it stopped; most of it is XLA)
+    python experiments/benchmarks/memory.py        (resumes where it stopped; most of it is XLA)
 
 For an MLP, a ViT and a ResNet, and for every method: the memory of the compiled step (arguments,
 outputs and temporaries, less what outputs share with donated arguments), by XLA's account, over
-that of `finetune`, which is plain training on one batch. The arguments are the state and the
-batches: the data set, which lies on the device or is streamed, is not counted. `init` is where
+`finetune`'s, which is plain training on one batch. The arguments are the state and the
+batches: the data set, on the device or streamed, is not counted. `init` is where
 masks and teachers are made, and where one-shot methods do their work; the data set it reads is
 not counted either.
 
 The MLP has every method, the others the kinds of methods that differ. Plain training, EUPMU and
-SFR-on are measured with micro-batches and with blocks computed anew as well.
+SFR-on are measured with micro-batches and with recomputed blocks as well.
 
     python experiments/benchmarks/memory.py micro-batches
 
@@ -150,7 +150,7 @@ def difference(name: str, problem: Problem) -> float:
 
 
 def gradient_flops(problem: Problem) -> float:
-    """FLOPs of a loss and its gradient in micro-batches over those of the whole batch's."""
+    """FLOPs of a loss and its gradient in micro-batches, divided by the whole batch's."""
     flops = []
     for task, loops in (
         (problem.task(), 1),
@@ -207,7 +207,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def begin(path: Path, **empty: Any) -> dict[str, Any]:
-    """What a result file has so far, if it is of this machine."""
+    """The results so far, if they are of this machine."""
     facts = {"machine": machine(), "batch": BATCH, "micro_batch": MICRO_BATCH}
     result = json.loads(path.read_text()) if path.exists() else {}
     return result if {key: result.get(key) for key in facts} == facts else facts | empty
@@ -261,7 +261,7 @@ def measure_memory() -> None:
 
 
 def main() -> None:
-    """Does what is asked for."""
+    """Measures the rows that were asked for."""
     RESULTS.mkdir(exist_ok=True)
     jax.config.update("jax_default_matmul_precision", "highest")  # for the differences
     if sys.argv[1:] == ["micro-batches"]:

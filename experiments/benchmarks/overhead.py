@@ -1,4 +1,4 @@
-"""What a step of the core costs beside a plain training step on the same batches.
+"""The cost of a step of the core beside a plain training step on the same batches.
 
     make bench        (about 5 minutes on two cores)
 
@@ -155,7 +155,7 @@ def flops(program: Any) -> float:
 
 
 def paired_times(program: Any, plain: Any, plain_count: int = 1) -> list[float]:
-    """Wall time of `program` over that of `plain_count` plain steps, in turns."""
+    """Wall time of `program` divided by the time of `plain_count` plain steps, in turns."""
 
     def seconds(function: Any, arguments: Any, count: int) -> float:
         clock = time.perf_counter()

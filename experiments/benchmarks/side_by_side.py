@@ -1,8 +1,8 @@
-"""What the benchmarks share that run two programs in turns: the clock, ratios, kinds of devices.
+"""Shared by benchmarks that run two programs in turns: the clock, ratios, kinds of devices.
 
 A turn is a whole job of both programs, and ratios are taken turn by turn: of wall time, and of the
 processor time of the whole process, which a busy machine disturbs less. Results on CPUs and on GPUs
-lie in files of their own, and stand beside each other.
+are in separate files, one for each kind of device.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ TURNS, TOLERANCE = 5, 1e-3  # two programs are compared if their weights agree t
 
 
 def prepare() -> str:
-    """Readies JAX, and says where it runs: "cpu" or "gpu".
+    """Prepares JAX, and returns its platform: "cpu" or "gpu".
 
     On CPUs one thread does everything: two that wait for each other measure who else is at work on
     the machine. On GPUs products are of full float32 numbers.
@@ -39,7 +39,7 @@ def prepare() -> str:
 
 
 def prepare_torch(kind: str) -> dict[str, Any]:
-    """Readies PyTorch likewise, and says which it is, for the record."""
+    """Prepares PyTorch likewise, and returns its version, for the record."""
     import torch
     import torch_models
 
@@ -66,7 +66,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def apart(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
-    """How far two lists of weights are apart: the norm of the difference over that of `theirs`."""
+    """Norm of the difference of two lists of weights, divided by the norm of `theirs`."""
     distance = sum(np.sum((a - b) ** 2) for a, b in zip(ours, theirs, strict=True))
     return float(np.sqrt(distance / sum(np.sum(b**2) for b in theirs)))
 

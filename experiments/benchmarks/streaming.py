@@ -1,10 +1,10 @@
-"""What streaming costs and saves: the same run with its data in memory and on disk.
+"""Costs and savings of streaming: the same run with its data in memory and on disk.
 
     python experiments/benchmarks/streaming.py        (about 3 minutes on two cores)
 
 Writes 200 MB of random images into two memory-mapped files, and trains an MLP on them for a few
 hundred steps, in a process of its own each time: with all data in memory, and streamed by grain in
-chunks of 20 steps. Reports how much anonymous memory (that of the process itself, without mapped
+chunks of 20 steps. Reports how much anonymous memory (of the process itself, without mapped
 files) each run took at most beyond what it had before it saw the data, how long it took without
 compilation, and whether the weights are the same to the bit. Writes `results/streaming.json` beside
 this file.

@@ -23,7 +23,7 @@ def tensor(array: Any, **options: Any) -> Tensor:
 
 
 def carried(tree: Any, name: str = "") -> Any:
-    """Our parameters as tensors: kernels are `[out, in]`, those of convolutions `[F, C, h, w]`."""
+    """Our parameters as tensors: kernels are `[out, in]`, of convolutions `[F, C, h, w]`."""
     if isinstance(tree, dict):
         return {key: carried(value, key) for key, value in tree.items()}
     array = np.asarray(tree)

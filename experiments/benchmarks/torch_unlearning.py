@@ -1,6 +1,6 @@
 """EUPMU and SFR-on as plain PyTorch loops, written from the equations of our method files.
 
-A `Job` holds two losses per step, and what the Fisher pass needs; the loops know nothing else. They
+A `Job` holds two losses per step, and the data of the Fisher pass, and no more. The loops
 are what a person would write: autograd, `torch.optim`, one step after the other.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Job(NamedTuple):
-    """What is unlearned, with the randomness of every step drawn before.
+    """A task of unlearning, with the randomness of every step drawn before.
 
     Attributes:
         forget: `forget(weights, step) -> losses [B]`, or the values to descend, for EUPMU.

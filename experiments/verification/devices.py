@@ -11,9 +11,9 @@ of the state's bytes that one device holds is measured from its arrays.
 
 Float32 sums in another order differ in the last digits, and fifty steps can enlarge that: a ReLU
 near zero, a mask entry near its threshold, a clipped norm. Where the difference is above 1e-6, the
-same run in float64 says whether it was rounding (it falls below 1e-12) or the algorithm.
+same run in float64 shows whether the cause is rounding (below 1e-12) or the algorithm.
 
-What is done is not done again. Writes `experiments/results/devices.json` and `devices.md`.
+Finished rows are kept. Writes `experiments/results/devices.json` and `devices.md`.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class Network(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """A small network that predicts noise, told the time and the class."""
+    """A small network that predicts noise from the image, the time and the class."""
 
     @nn.compact
     def __call__(
@@ -98,7 +98,7 @@ class Denoiser(nn.Module):
 
 
 def task_of(name: str, layout: Layout = ONE) -> Task:
-    """What the method unlearns, as the devices compute it."""
+    """The task of the method on the devices."""
     axis_name = parallel.placement_of(layout).axis_name
     if name in GENERATING:
         task = tasks.diffusion(Denoiser(), Process(100), image_shape=(8, 8, 1), num_classes=10)
@@ -237,7 +237,7 @@ def worst(row: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    """Runs what is not done yet."""
+    """Runs the missing rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32")
     parser.add_argument("--methods", nargs="*", help="only these")

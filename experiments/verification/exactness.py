@@ -2,32 +2,32 @@
 
     python experiments/verification/exactness.py
 
-Multiplier. EUPMU's implicit multiplier is meant to follow that of the closed form,
+Multiplier. EUPMU's implicit multiplier is meant to follow the closed form,
 
     lambda* = max(0, (-<g_r, g_f> - eps) / |g_r|^2),    eps the permitted rise per unit step.
 
 Over a run of plain SGD on the MLP of the demo (random 10% forgotten, random labels), the multiplier
 that weighs each step is compared with lambda* of the very same batches at the very same weights.
 The next-batch estimator cannot see the present batch: it holds the loss of *other* retain data. So
-beside it stands the multiplier that keeps the loss of all retain data, with gradient G, in bounds:
+beside it is the multiplier that keeps the loss of all retain data, with gradient G, in bounds:
 
     lambda_all = max(0, (-<G, g_f> - eps) / <G, g_r>).
 
 Geometry. SFR-on's fast and slow weights are meant to multiply a forget step u by a damped inverse
 of the Hessian H of the retain loss. K fast steps of rate eta leave (I - eta H)^K u; T slow steps of
 size s add such steps up, each having gone through 1 + s (T - 1) / 2 of these products on average.
-To first order in H the direction is that of (H + mu I)^-1 u with
+To first order in H the direction is (H + mu I)^-1 u with
 
     mu = 1 / (eta K (1 + s (T - 1) / 2)).
 
 On a network of 226 weights, at the minimum of the retain loss, the angle between the two is
-measured with the exact Hessian, in double precision, beside that of the plain step u.
+measured with the exact Hessian, in double precision, beside the plain step u.
 
 Found (two x86-64 cores, JAX 0.10.2): over the second half of the steps the same-batch multiplier is
 within 3.5% of lambda* and the next-batch one within 4.6% of lambda_all (medians). The first lets
 the loss of all retain data rise by 0.11 per unit step where 0.05 is permitted, since a step helps
 the batch that it saw more than others; the second keeps to it (0.03). The angle is at most 22
-degrees for any K up to 50, and at most 14 over 40 slow steps of K = 5, where that of the plain step
+degrees for any K up to 50, and at most 14 over 40 slow steps of K = 5; the plain step's
 grows to 57 and 54.
 
 Writes `experiments/results/exactness.json`, `exactness_multiplier.png` and `exactness_angle.png`;

@@ -4,14 +4,14 @@
 
 Hypothesis draws, for each kind of input below, that many cases from a sound one: values of another
 type, size or sign, fields that are missing, unknown or in the wrong place, bytes flipped, cut off
-or put in. Each is given to the code that a command hands it to, in an empty folder. It may be
+or put in. Each is given to the code that a command would give it to, in an empty folder. It may be
 
     refused     by an `InputError` of one sentence (the commands print it and end with status 2),
                 with the folder as it was before
-    accepted    because what was drawn is sound; work stops before anything is trained
+    accepted    because the case is sound; work stops before anything is trained
 
 Anything else is a failure: any other exception, an error of several lines or without end, or a file
-left behind by what was refused. `tests/long_forms/test_fuzz.py` draws a few of each kind, always
+left behind after a refusal. `tests/long_forms/test_fuzz.py` draws a few of each kind, always
 the same.
 
 Writes `experiments/results/fuzz.json` and `fuzz.md`: counts by kind, the seed, and each failure.

@@ -9,7 +9,7 @@ two devices each go on from it. The same three runs in one process on one device
 the models that theirs are compared with: the largest difference over the largest entry. Last, one
 of two hosts is given a folder of data that is not there, and the other's end is timed.
 
-Checkpoints are written every ten steps here, not every thousand. What is done is not done again.
+Checkpoints are written every ten steps here, not every thousand. Finished runs are kept.
 Writes `experiments/results/hosts.json`, and the runs to `runs/hosts`.
 """
 
@@ -41,7 +41,7 @@ PRETRAIN = ["pretrain", "{folder}/pretrain", "--model", "mlp-tiny", "--training"
 PRETRAIN += [f"num_steps={STEPS}", "retain_batch_size=64"]
 UNLEARN = ["unlearn", "{folder}/{method}", "--pretrained", "{folder}/pretrain", "--fraction", "0.1"]
 UNLEARN += ["--method", "{method}", "--settings", *SETTINGS]
-RUNS = {  # the command, and what each device holds
+RUNS = {  # the command, and the parameters on each device
     "pretrain": (PRETRAIN, "sharded"),
     "eupmu": (UNLEARN, "replicated"),
     "sfron": ([*UNLEARN, "num_fast_steps=2"], "sharded"),

@@ -1,7 +1,7 @@
 """Do the published models that generate take a step of unlearning, sharded over eight devices?
 
     python experiments/verification/published_sizes.py                  # all that is not done yet
-    python experiments/verification/published_sizes.py dit-xl/2         # one of them, anew
+    python experiments/verification/published_sizes.py dit-xl/2         # one of them, again
 
 For the published size of each kind of model the loop of EUPMU (next-batch multiplier) and of
 SFR-on, in bfloat16 with rematerialisation, is traced and lowered for batches of eight on eight
@@ -49,7 +49,7 @@ METHODS = {
 
 
 def task_of(name: str) -> tuple[Task, tuple[int, int, int]]:
-    """The task of a published size, and the shape of what it denoises."""
+    """The task of a published size, and the shape of its input."""
     if name == LATENT:
         encoder = latent.create_text_encoder("sd-v1", **HALF)
         unet = latent.create_text_unet("sd-v1", **HALF)
@@ -129,7 +129,7 @@ def table(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="which sizes, anew")
+    parser.add_argument("names", nargs="*", help="sizes to lower again")
     chosen = parser.parse_args().names
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)

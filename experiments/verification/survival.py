@@ -6,15 +6,15 @@
 `kills`: a small study (pretraining, two retrained models, EUPMU and SFR-on, evaluation, report) is
 started and killed with SIGKILL up to ten times, and then left to end; that is one trial, and there
 are trials until there were 30 kills. Every other kill comes at a moment drawn uniformly from the
-first third of the study's duration, counted from where it goes on; those between come at a random
+first third of the study's duration, counted from where it resumes; those between come at a random
 moment of the next writing of a checkpoint. At the end the weights, the last state (optimizer,
 multiplier, mask, key), the metrics of every step, the predictions, the results and the report must
-be those of the undisturbed study to the last bit, all but what clocks say.
+equal the undisturbed study's to the last bit, except for times.
 
 `damage`: in a copy of the finished study one file has a bit flipped, is cut short, has a stretch
 set to zero, or is deleted; then the command that reads it is given again. The outcome is one of
     named      an error that names the file or its folder
-    mended     it goes on from an older checkpoint or computes anew, with the identical result
+    mended     it resumes from an older checkpoint or computes again, with the identical result
     harmless   the identical result
     wrong      another result without a word; there must be none
 
@@ -49,7 +49,7 @@ from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError
 
 KILLS, KILLS_A_TRIAL, CASES_A_KIND = 30, 10, 8
-SAVE_SECONDS = 0.6  # about what it takes to write a checkpoint on a busy machine
+SAVE_SECONDS = 0.6  # about the time to write a checkpoint on a busy machine
 WAYS = ("flip", "cut", "zero", "delete")
 OUTCOMES = ("named", "mended", "harmless", "wrong")
 STUDY = """
@@ -201,7 +201,7 @@ def _is_saving(folder: Path) -> bool:
 
 
 def _content(study: Path) -> dict[str, Any]:
-    """All that must be the same, but the report: what each file holds, without what clocks say."""
+    """Everything that must be the same, without the report and without times."""
     found: dict[str, Any] = {}
     for path in sorted(study.glob("seed-*/**/*")):
         name = path.relative_to(study).as_posix()
@@ -225,7 +225,7 @@ def _without_clocks(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report(study: Path) -> dict[str, Any]:
-    """The report that the study's files give when every clock says the same."""
+    """The report of the study with the same time in every record."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "study"
         skipped = shutil.ignore_patterns("checkpoints", "weights", "report*", ".*")
@@ -273,8 +273,8 @@ def damage(work: Path, into: Path) -> None:
         counts[case["kind"]][case["outcome"]] += 1
     total = {name: sum(count[name] for count in counts.values()) for name in OUTCOMES}
     summary = {"cases": len(cases), "outcomes": total, "machine": machine()}
-    told = json.loads(json.dumps(cases).replace(f"{work}/", ""))  # paths as seen from its folder
-    summary |= {"by_kind": counts, "every_case": told}
+    shown = json.loads(json.dumps(cases).replace(f"{work}/", ""))  # paths as seen from its folder
+    summary |= {"by_kind": counts, "every_case": shown}
     write_json(into / "survival_damage.json", summary)
     rows = [
         [kind, *(str(count[name]) for name in OUTCOMES)]
@@ -286,7 +286,7 @@ def damage(work: Path, into: Path) -> None:
 
 
 def _table(study: Path) -> dict[str, Any]:
-    """What the report's table holds; the copies have the clocks of the study they are made of."""
+    """The report's table; copies keep the times of their study."""
     return {"table": read_json(study / "results.json")}
 
 
@@ -354,7 +354,7 @@ def _call(words: list[str]) -> tuple[int, str]:
 
 
 def _judge(place: Path, file: Path, status: int, said: str, wanted: dict[str, Any]) -> str:
-    """What came of it. An error that names neither the file nor a folder it lies in is wrong."""
+    """The outcome. An error that names neither the file nor one of its folders is wrong."""
     if status == 2:
         inside = [file, file.parent, *(each for each in file.parents if place in each.parents)]
         return "named" if any(str(each) in said for each in inside) else "wrong"
@@ -368,7 +368,7 @@ def _judge(place: Path, file: Path, status: int, said: str, wanted: dict[str, An
         return "named" if str(file) in str(error) else "wrong"
     differing = {name for name in wanted if found.get(name) != wanted[name]}
     if "is damaged" in said:
-        return "wrong" if differing - {"table"} else "mended"  # its clocks are others
+        return "wrong" if differing - {"table"} else "mended"  # its times differ
     return "wrong" if differing - spoilt else "harmless"
 
 

@@ -98,7 +98,7 @@ def damaged(draw: Any, sound: bytes) -> bytes:
 
 
 def as_toml(value: dict[str, Any]) -> str:
-    """A TOML file of a table; what TOML cannot say is said wrongly."""
+    """A TOML file of a table; values that TOML does not have become invalid."""
     return "".join(f"{json.dumps(key)} = {_inline(entry)}\n" for key, entry in value.items())
 
 

@@ -46,7 +46,7 @@ from tests.fuzzing.sound import (
 
 
 def prepare(folder: Path, data_dir: Path) -> None:
-    """Says where cases lie and where prepared digits do, and writes the study of command lines."""
+    """Sets the folders of cases and of prepared digits, and writes the study of command lines."""
     SCRATCH[0], DATA_DIR[0], PRETRAINED[0] = map(str, (folder, data_dir, folder / "pretrained"))
     os.environ["TFDS_DATA_DIR"] = DATA_DIR[0]
     (folder / "study.toml").write_text(as_toml(STUDY), "utf-8")
@@ -73,7 +73,7 @@ def stopping() -> Iterator[None]:
 
 
 def give_study(tree: dict[str, Any]) -> None:
-    """A study file that says this; its folder stays empty."""
+    """A study file of this content; the study's folder stays empty."""
     path = Path(tempfile.mkdtemp(dir=SCRATCH[0])) / "study.toml"
     path.write_text(as_toml(tree), "utf-8")
     with stopping():
@@ -88,7 +88,7 @@ def give_study_text(text: bytes) -> None:
 
 
 def give_search(tree: dict[str, Any]) -> None:
-    """A search file that says this."""
+    """A search file of this content."""
     path = Path(tempfile.mkdtemp(dir=SCRATCH[0])) / "search.toml"
     path.write_text(as_toml(tree), "utf-8")
     with stopping():

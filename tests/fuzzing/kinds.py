@@ -58,7 +58,7 @@ class Kind(NamedTuple):
     """A kind of input.
 
     Attributes:
-        cases: what is drawn.
+        cases: strategy that draws cases.
         give: `give(case)` hands it to the code it is for, in an empty current folder.
     """
 
@@ -183,7 +183,7 @@ KINDS: dict[str, Kind] = {
 
 
 class Found(NamedTuple):
-    """What came of the cases of one kind: how many of each outcome, and the failures by place."""
+    """The outcomes of one kind's cases: the number of each, and the failures by place."""
 
     counts: Counter[str]
     failures: dict[str, str]
@@ -193,12 +193,12 @@ def fuzz(name: str, count: int, number: int) -> Found:
     """Draws cases of one kind, always the same for one seed.
 
     Args:
-        name: of the kind.
-        count: how many cases.
-        number: the seed.
+        name: name of the kind.
+        count: number of cases.
+        number: seed of the draws.
 
     Returns:
-        What came of them.
+        Their outcomes.
     """
     counts: Counter[str] = Counter()
     failures: dict[str, str] = {}
