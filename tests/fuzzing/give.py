@@ -11,17 +11,16 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from jaxunlearn.data.idx import read_idx
 
 from jaxunlearn import studies
 from jaxunlearn.cli import commands as cli
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data.fashion_mnist import read_idx
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import check_predictions
-from jaxunlearn.files import read_json, write_json
+from jaxunlearn.files import read_json, sealed, write_json
 from jaxunlearn.models.pretrained import tensors
 from jaxunlearn.studies import config, report
-from jaxunlearn.studies.audits import ulira
 from jaxunlearn.studies.fields import from_dict, parse_settings
 from jaxunlearn.studies.problem import load_dataset, load_splits
 from jaxunlearn.studies.report.extras import read_extras
@@ -32,6 +31,7 @@ from jaxunlearn.studies.runs import run_config, train
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.search import sweep, tuning
 from jaxunlearn.studies.search.space import parse_space
+from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.types import InputError
 from tests.fuzzing.damage import as_toml
 from tests.fuzzing.sound import (
@@ -64,10 +64,10 @@ def stopping() -> Iterator[None]:
         raise Accepted
 
     with (
-        mock.patch.object(runs, "claim", stop),
+        mock.patch.object(runs, "claim_folder", stop),
         mock.patch.object(runs, "load_weights", stop),
         mock.patch.object(train.training, "run", stop),
-        mock.patch.object(ulira, "claim", stop),
+        mock.patch.object(Workspace, "claim", stop),
     ):
         yield
 
@@ -130,7 +130,7 @@ def give_saved_request(tree: Any) -> None:
     problem = from_dict(config.Problem, problem_fields(), "the problem")
     dataset = load_dataset(problem)
     content = {"fingerprint": dataset.fingerprint} | tree
-    load_request(_in_scratch("forget_request.json", json.dumps(content).encode()), dataset)
+    load_request(_in_scratch("forget_request.json", json.dumps(sealed(content)).encode()), dataset)
 
 
 def give_vary(case: tuple[str, list[str], dict[str, Any]]) -> None:
@@ -171,7 +171,8 @@ def give_tensors(content: bytes) -> None:
 def give_run(case: tuple[str, Any]) -> None:
     """The folder of a finished run with one of its records damaged."""
     name, tree = case
-    path = _in_scratch(name, json.dumps(tree).encode())
+    content = sealed(tree) if isinstance(tree, dict) else tree
+    path = _in_scratch(name, json.dumps(content).encode())
     for entry in Path(PRETRAINED[0]).iterdir():
         if entry.name != name:
             (path.parent / entry.name).symlink_to(entry)
