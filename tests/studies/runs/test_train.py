@@ -183,11 +183,12 @@ def test_chunks_and_checkpoints_come_as_often_as_the_layout_says(
 ):
     """The numbers are the same, and so is what the run is."""
     saved, save = [], Checkpointer.save
-    monkeypatch.setattr(
-        Checkpointer,
-        "save",
-        lambda self, step, *rest: (saved.append((self.folder.name, step)), save(self, step, *rest)),
-    )
+
+    def noting(self, step, *rest):
+        saved.append((self.folder.name, step))
+        return save(self, step, *rest)
+
+    monkeypatch.setattr(Checkpointer, "save", noting)
     run, layout = tmp_path / "run", Layout(chunk_steps=1, checkpoint_every=2)
     train.unlearn(run, pretrained, TENTH, "finetune", FEW_STEPS, layout)
     assert saved == [("checkpoints", 2), ("checkpoints", 4), ("weights", 4)]
