@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.cli.commands import one_sentence
+from jaxunlearn.cli.main import one_sentence
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.console import say

@@ -29,7 +29,7 @@ def main() -> None:
     try:
         keep_compiled_programs()
         try:
-            from jaxunlearn.cli.commands import main as command_line
+            from jaxunlearn.cli.main import main as command_line
 
             command_line()
         finally:

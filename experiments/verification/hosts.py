@@ -28,7 +28,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 
-from jaxunlearn.cli.commands import main as command_line
+from jaxunlearn.cli.main import main as command_line
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.training.hosts import machine
@@ -36,15 +36,15 @@ from jaxunlearn.training.hosts import machine
 RESULTS = Path(__file__).parents[1] / "results" / "hosts.json"
 FOLDER = Path("runs/hosts")
 STEPS, KILLED_FROM = 40, 10
-SETTINGS = [f"num_steps={STEPS}", "forget_batch_size=64", "retain_batch_size=64"]
-PRETRAIN = ["pretrain", "{folder}/pretrain", "--model", "mlp-tiny", "--training"]
-PRETRAIN += [f"num_steps={STEPS}", "retain_batch_size=64"]
+SETTINGS = [f"--num-steps={STEPS}", "--forget-batch-size=64", "--retain-batch-size=64"]
+PRETRAIN = ["pretrain", "{folder}/pretrain", "--model", "mlp-tiny"]
+PRETRAIN += [f"--training.num-steps={STEPS}", "--training.retain-batch-size=64"]
 UNLEARN = ["unlearn", "{folder}/{method}", "--pretrained", "{folder}/pretrain", "--fraction", "0.1"]
-UNLEARN += ["--method", "{method}", "--settings", *SETTINGS]
+UNLEARN += ["{method}", *SETTINGS]
 RUNS = {  # the command, and the parameters on each device
     "pretrain": (PRETRAIN, "sharded"),
     "eupmu": (UNLEARN, "replicated"),
-    "sfron": ([*UNLEARN, "num_fast_steps=2"], "sharded"),
+    "sfron": ([*UNLEARN, "--num-fast-steps=2"], "sharded"),
 }
 
 

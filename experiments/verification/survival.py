@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from jaxunlearn.cli import commands as cli
+from jaxunlearn.cli import main as cli
 from jaxunlearn.files import read_json, write_json, write_record, write_text
 from jaxunlearn.studies import report
 from jaxunlearn.studies.report.markdown_text import table as markdown_table

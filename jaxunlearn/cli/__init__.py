@@ -1,1 +1,1 @@
-"""The commands: `commands` has one function for each, `lists` the tables of `jaxunlearn list`."""
+"""The commands: `main` finds them, `commands` has one function for each, `flags` their flags."""

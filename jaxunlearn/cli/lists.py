@@ -1,4 +1,4 @@
-"""What `jaxunlearn list` prints: the names of methods, models, data and settings, explained."""
+"""The lists of `jaxunlearn list`: names and meanings of methods, models, data and settings."""
 
 import inspect
 import json
@@ -51,17 +51,17 @@ def describe(what: str) -> str:
 def _settings(method: str) -> str:
     """A method's equations, and its settings with their defaults and meanings."""
     about = (inspect.getdoc(_constructor(method)) or "").partition("\nArgs:")[0]
-    meanings = _meanings(method)
+    explained = meanings(method)
     for name, limits in methods.limits(method).items():
-        meanings[name] = f"{meanings.get(name, '').removesuffix('.')} ({limits})."
+        explained[name] = f"{explained.get(name, '').removesuffix('.')} ({limits})."
     rows = {
-        f"{name} = {json.dumps(value)}": meanings.get(name, "")
+        f"{name} = {json.dumps(value)}": explained.get(name, "")
         for name, value in methods.settings(method).items()
     }
     if method != "retrain":
         rows |= {
-            "guard_budget = none": meanings["guard_budget"],
-            f"guard_every = {methods.GUARD_SETTINGS['guard_every']}": meanings["guard_every"],
+            "guard_budget = none": explained["guard_budget"],
+            f"guard_every = {methods.GUARD_SETTINGS['guard_every']}": explained["guard_every"],
         }
     text = f"{about.rstrip()}\n\n{_columns(rows)}"
     usual, generating = methods.settings(method), methods.settings(method, generates=True)
@@ -71,7 +71,7 @@ def _settings(method: str) -> str:
     return f"{text}\n\nModels that generate images have other defaults: {', '.join(others)}."
 
 
-def _meanings(method: str) -> dict[str, str]:
+def meanings(method: str) -> dict[str, str]:
     """The explanation of every setting, from the documentation of the method and of the classes."""
     found: dict[str, str] = {}
     for source in (methods.CommonSettings, methods.GuardSettings, _constructor(method)):

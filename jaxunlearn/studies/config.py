@@ -1,8 +1,7 @@
 """Configurations: plain dataclasses, read from TOML and JSON, strict about every field.
 
-A *problem* says what is learned (data, model, training); a *study* adds what is forgotten, by which
-methods, and how often. The same problem is written to every run folder, so that a run is never
-continued under another configuration.
+A *problem* has the data, the model and its training; a *study* adds requests, methods and seeds.
+The problem is written to every run folder, so that a run never continues under another one.
 """
 
 import dataclasses
@@ -13,46 +12,46 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.diffusion_process import SAMPLERS, Process
-from jaxunlearn.studies.fields import from_dict, read_toml
+from jaxunlearn.studies.fields import from_dict, json_schema, read_toml
 from jaxunlearn.types import InputError
 
-PLACES = ("data_dir", "folder")  # of the data of a problem
-SEEDS = 2**31  # JAX tells apart 2**32, of which retrained models have some of their own
+PLACES = ("data_dir", "folder")  # the fields of a problem for the place of its data
+SEEDS = 2**31  # half of the seeds that JAX tells apart; retrained models take some of the others
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """How a model that generates images learns, and how it is sampled when it is evaluated.
+    """The diffusion of a model that generates images, and its sampling in evaluations.
 
     Attributes:
-        num_timesteps: of the diffusion.
-        schedule: of its noise, "linear", "cosine" or "scaled_linear".
-        prediction: what the model predicts, "epsilon" or "v".
-        variance: of a step back, "small", "large" or "learned_range".
-        reduction: of the squared errors of an image, "mean" or "sum".
-        label_drop: the share of labels that training drops.
-        fisher_guidance: the guidance of predictions that Fisher diagonals are computed of.
-        sampler: "ddim" or "ddpm".
-        sampling_steps: of the sampler.
-        eta: the share of fresh noise of "ddim".
-        guidance: w of classifier-free guidance, `(1 + w) out(c) - w out(null)`.
-        samples: how many images of each class are drawn for evaluation.
+        num_timesteps: number of diffusion steps.
+        schedule: noise schedule.
+        prediction: target of the model: the noise (epsilon) or the velocity (v).
+        variance: variance of a reverse step.
+        reduction: reduction of the squared errors of an image.
+        label_drop: share of labels that training drops.
+        fisher_guidance: guidance of the predictions for Fisher diagonals.
+        sampler: sampler of evaluations.
+        sampling_steps: number of steps of the sampler.
+        eta: share of fresh noise in each step of ddim.
+        guidance: weight w of classifier-free guidance, `(1 + w) out(c) - w out(null)`.
+        samples: number of images of each class in evaluations.
     """
 
     num_timesteps: int = 1000
-    schedule: str = "linear"
-    prediction: str = "epsilon"
-    variance: str = "small"
-    reduction: str = "mean"
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
+    prediction: Literal["epsilon", "v"] = "epsilon"
+    variance: Literal["small", "large", "learned_range"] = "small"
+    reduction: Literal["mean", "sum"] = "mean"
     label_drop: float = 0.1
     fisher_guidance: float = 0.0
-    sampler: str = "ddim"
+    sampler: Literal["ddpm", "ddim"] = "ddim"
     sampling_steps: int = 50
     eta: float = 0.0
     guidance: float = 2.0
@@ -87,30 +86,30 @@ class Diffusion:
             )
 
     def process(self) -> Process:
-        """The process itself."""
+        """The noise process."""
         return Process(self.num_timesteps, self.schedule, self.prediction, self.variance)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is learned, before anything is forgotten.
+    """The data, the model and its training.
 
     Problems of the same data are equal, wherever the data is.
 
     Attributes:
-        data: name of the data set, such as digits, fashion_mnist or cifar10.
-        data_dir: where prepared data is; a user cache folder by default.
-        folder: raw files of fashion_mnist or tiny_imagenet.
+        data: name of the data set, such as digits, fashion_mnist or cifar10 (jaxunlearn list data).
+        data_dir: folder of prepared data; a user cache folder by default.
+        folder: folder of the raw files of fashion_mnist or tiny_imagenet.
         validation_fraction: share of the training split held out before anything else.
-        train_size: how many of the other training examples to learn from, drawn by the seed; all
-            of them by default.
-        augmentation: "none", "crop" or "flip_crop" in training; that of the data set by default.
-        model: name of the model, such as mlp, resnet18 or vit-ti.
-        model_settings: fields of the model that differ from its preset; of a text-to-image model,
-            those of its parts, under "text_encoder" and "unet".
-        autoencoder: of text-to-image models, what makes their latents, by "model",
-            "model_settings" and "training" as of a problem; that of their own size by default.
-        diffusion: of models that generate, such as ddpm-small; None for classifiers.
+        train_size: number of the other training examples to learn from, drawn by the seed; all by
+            default.
+        augmentation: augmentation in training; the augmentation of the data set by default.
+        model: name of the model, such as mlp, resnet18 or vit-ti (jaxunlearn list models).
+        model_settings: fields of the model that differ from its preset, such as norm=group; the
+            fields of a text-to-image model's parts are under "text_encoder" and "unet".
+        autoencoder: the autoencoder of a text-to-image model, by its "model", "model_settings" and
+            "training" as in a problem; the autoencoder of the same size by default.
+        diffusion: diffusion of a model that generates, such as ddpm-small; none for classifiers.
         training: settings of pretraining and retraining, as of the method "retrain".
     """
 
@@ -119,7 +118,7 @@ class Problem:
     folder: str | None = field(default=None, compare=False)
     validation_fraction: float = 0.1
     train_size: int | None = None
-    augmentation: str | None = None
+    augmentation: Literal["none", "crop", "flip_crop"] | None = None
     model: str = "mlp"
     model_settings: dict[str, Any] = field(default_factory=dict)
     diffusion: Diffusion | None = None
@@ -148,7 +147,7 @@ class Problem:
                 )
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this problem, as JSON has it: neither places nor defaults of training."""
+        """The fields that make it this problem, as in JSON: no places, no defaults of training."""
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
         defaults = dataclasses.replace(self, training={}).training_settings()
         plain["training"] = {
@@ -173,7 +172,7 @@ class Problem:
         return next((words for does, words in kinds if does), "encodes images")
 
     def first_stage(self) -> "Problem | None":
-        """What the autoencoder of a text-to-image model learns: all of the same data."""
+        """The problem of a text-to-image model's autoencoder, on the same data."""
         if self.model not in latent.PIPELINES:
             return None
         same_size = {"model": latent.AUTOENCODERS[latent.PIPELINES.index(self.model)]}
@@ -190,7 +189,7 @@ class Problem:
 
         Args:
             given: its other fields.
-            what: how errors name it, such as "the classifier".
+            what: its name in errors, such as "the classifier".
 
         Returns:
             The problem.
@@ -202,13 +201,13 @@ class Problem:
         for name in data:
             if name in given:
                 raise InputError(
-                    f"{what.removeprefix('the ')} gives {name}, which is that of the problem; "
-                    "leave it out."
+                    f"{what.removeprefix('the ')} gives {name}, but must have the {name} of the "
+                    "problem; leave it out."
                 )
         return from_dict(Problem, {name: getattr(self, name) for name in data} | given, what)
 
     def training_settings(self) -> dict[str, Any]:
-        """All settings of pretraining and retraining: one-cycle SGD unless told otherwise.
+        """All settings of pretraining and retraining: one-cycle SGD by default.
 
         Models that generate, and autoencoders, learn by clipped Adam, along one cycle as well.
         """
@@ -228,14 +227,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Aim:
-    """What else a run of unlearning is told, besides the settings of its method.
+    """The parts of an unlearning run that are no settings of its method.
 
     Attributes:
-        trainable: a regular expression: only parameters whose path it is found in may move.
-        adapter_rank: 0 moves these parameters; otherwise low-rank adapters on the kernels among
-            them, of this rank, are all that moves.
-        anchor: the class that the objective match_anchor turns forgotten ones into; each into the
-            next by default.
+        trainable: regular expression; only parameters with a matching path, such as head, change.
+        adapter_rank: rank of low-rank adapters, which then change in place of these parameters'
+            kernels; 0 changes the parameters.
+        anchor: class that the objective match_anchor turns forgotten classes into; by default each
+            turns into the next.
     """
 
     trainable: str = ""
@@ -249,21 +248,21 @@ class Aim:
 
 @dataclass(frozen=True)
 class Study:
-    """A problem, what is forgotten of it, by which methods, and with how many pretraining seeds.
+    """A problem, requests to forget, methods, and pretraining seeds.
 
     Attributes:
-        title: of the report.
-        problem: what is learned.
-        requests: what is forgotten, each by every method.
+        title: title of the report.
+        problem: the problem.
+        requests: the requests, each for every method.
         seeds: pretraining seeds; each has its own retrained models.
-        methods: settings by the name of a run. The run uses the method of that name, or the one
-            named by its setting `method`.
-        overrides: settings by the name of a request, then of a run, in place of those of
+        methods: settings by the name of a run. The run uses the method of that name, or the method
+            in its setting `method`.
+        overrides: settings by the name of a request, then of a run, in place of the settings in
             `methods`.
-        classifier: of studies of models that generate: what judges their images, by "model",
-            "model_settings" and "training" as of a problem.
-        inception: of such studies: a safetensors file with the network of the Frechet distance,
-            whose features then stand in for the classifier's.
+        classifier: the classifier that judges the images of a model that generates, by its "model",
+            "model_settings" and "training" as in a problem.
+        inception: safetensors file with the network of the Frechet distance, whose features replace
+            the classifier's.
     """
 
     title: str = "Machine unlearning study"
@@ -319,7 +318,7 @@ class Study:
                 self.run_aim(each, name)
 
     def judge(self) -> Problem | None:
-        """What the classifier learns that judges generated images: all of the same data."""
+        """The problem of the classifier that judges generated images, on the same data."""
         if self.classifier is None:
             return None
         judge = self.problem.on_same_data(self.classifier, "the classifier")
@@ -331,7 +330,7 @@ class Study:
         return judge
 
     def run_aim(self, request: ForgetRequest, name: str) -> Aim | None:
-        """What else a run is told for a request; None where there is nothing."""
+        """The aim of a run for a request; None for the default."""
         given = self._given(request, name)
         aims = {key: given[key] for key in _AIMS if key in given}
         return from_dict(Aim, aims, f"the run {name}") if aims else None
@@ -355,10 +354,10 @@ _AIMS = tuple(entry.name for entry in dataclasses.fields(Aim))
 
 
 def check_seeds(seeds: Iterable[int]) -> None:
-    """Raises unless seeds are different, and each decides a run of its own.
+    """Raises unless seeds are different, not negative and small enough for JAX.
 
     Raises:
-        InputError: one is given twice, negative, or beyond what JAX tells apart.
+        InputError: a seed is given twice, negative or too large.
     """
     seeds = tuple(seeds)
     if len(set(seeds)) < len(seeds) or not all(0 <= seed < SEEDS for seed in seeds):
@@ -380,10 +379,11 @@ def check_requests(requests: Iterable[ForgetRequest]) -> list[str]:
 
 
 def check_runs(names: Iterable[str]) -> None:
-    """Raises unless runs have names that folders can have, and different ones on all systems.
+    """Raises unless the names of runs are different folder names on all systems.
 
     Raises:
-        InputError: one has not, is that of a reference, or differs from another in case only.
+        InputError: a name is no folder name, belongs to a reference, or differs from another in
+            case only.
     """
     folded: dict[str, str] = {}
     for name in names:
@@ -411,16 +411,45 @@ def load_study(path: Path) -> Study:
         The study, every field of it checked.
 
     Raises:
-        InputError: the file is missing or no TOML, or a field is unknown or wrong.
+        InputError: the file is missing or not TOML, or a field is unknown or wrong.
     """
     return from_dict(Study, read_plan(path), "the study")
+
+
+def describe(cls: type) -> str:
+    """The JSON schema of the TOML file of a study or a search, for editors.
+
+    Args:
+        cls: `Study`, or the dataclass of a search.
+
+    Returns:
+        JSON. Settings have the names, types and defaults of all methods together.
+    """
+    schema = json_schema(cls)
+    if cls is Study:  # a search has lists and ranges of settings
+        known: dict[str, Any] = {}
+        for method in methods.available():
+            known = methods.settings(method) | known
+        known |= methods.GUARD_SETTINGS | dataclasses.asdict(Aim(anchor=0))
+        types = {bool: "boolean", int: "integer", float: "number", str: "string"}
+        values: dict[str, Any]
+        values = {name: {"type": types[type(value)]} for name, value in sorted(known.items())}
+        names = [name for name in methods.available() if name != "retrain"]
+        values = {"method": {"enum": names}} | values
+        settings = {"type": "object", "properties": values, "additionalProperties": False}
+        schema["$defs"]["Settings"] = settings
+        runs = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Settings"}}
+        fields = schema["properties"]
+        fields["methods"] |= runs
+        fields["overrides"] |= {"type": "object", "additionalProperties": runs}
+    return json.dumps(schema, indent=1)
 
 
 def read_plan(path: Path) -> dict[str, Any]:
     """The content of a TOML file, whose relative paths are relative to its own folder.
 
     Raises:
-        InputError: the file is missing or no TOML.
+        InputError: the file is missing or not TOML.
     """
     values = read_toml(path)
     folder = path.resolve().parent if path.is_file() else Path.cwd()
@@ -430,6 +459,6 @@ def read_plan(path: Path) -> dict[str, Any]:
     for table, name in tables:
         if not isinstance(table, dict) or not isinstance(table.get(name), str):
             continue
-        if table[name][:1] != "~":  # that is the home folder
+        if table[name][:1] != "~":  # the home folder
             table[name] = os.path.normpath(folder / table[name])
     return values

@@ -1,4 +1,4 @@
-"""What a person sees during a run: a bar on a terminal, elsewhere a line now and then.
+"""The output during a run: a bar on a terminal, elsewhere a line every few seconds.
 
 Lines begin with the time of day in UTC.
 """
@@ -29,8 +29,23 @@ def show(table: Table) -> None:
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
+def duration(seconds: float) -> str:
+    """Seconds in words, with as many digits as make sense.
+
+    Example:
+        >>> duration(0.0123), duration(9.87), duration(75.0), duration(4000.0)
+        ('0.012 s', '9.9 s', '1 min 15 s', '1 h 7 min')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def run_label(run: Path) -> str:
-    """A short name of a run folder: its last three parts, which in a study say all."""
+    """A short name of a run folder: its last three parts, which identify a run in a study."""
     return str(run) if len(run.parts) <= 3 else "/".join(("...", *run.parts[-3:]))
 
 
@@ -83,7 +98,7 @@ class Reporter:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (progress.num_steps - progress.step)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            say(f"{now} {self.label}: step {steps}, {left:.0f} s left, {_figures(progress)}")
+            say(f"{now} {self.label}: step {steps}, {duration(left)} left, {_figures(progress)}")
 
 
 def _figures(progress: Progress) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from docstring_parser import parse
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from jaxunlearn.names import closest
@@ -120,6 +121,32 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
     except ValidationError as error:
         raise first_error(error, kind, where) from None
     return made[0]
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """The JSON schema of a dataclass, with the texts of its docstring."""
+    schema = _adapter(cls).json_schema()
+    kinds = schema.pop("$defs")
+    for kind in _dataclasses(cls):
+        about = parse(kind.__doc__ or "")
+        table = kinds[kind.__name__]
+        table["description"] = about.short_description or ""
+        for entry in about.params:
+            table["properties"][entry.arg_name]["description"] = " ".join(
+                (entry.description or "").split()
+            )
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        **kinds.pop(cls.__name__),
+        "$defs": kinds,
+    }
+
+
+def _dataclasses(kind: Any) -> set[Any]:
+    """A dataclass and all dataclasses in its fields."""
+    if not dataclasses.is_dataclass(kind):
+        return set().union(*map(_dataclasses, typing.get_args(kind)))
+    return {kind}.union(*map(_dataclasses, typing.get_type_hints(kind).values()))
 
 
 @functools.cache

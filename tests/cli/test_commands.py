@@ -1,5 +1,6 @@
 """The commands as a stranger uses them: help, lists, and one run after the other."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 import jaxunlearn
-from jaxunlearn import data, transforms
-from jaxunlearn.cli.commands import one_sentence
+from jaxunlearn import data, methods, transforms
+from jaxunlearn.cli import commands
+from jaxunlearn.cli.main import COMMANDS, one_sentence
 from jaxunlearn.evaluation import SplitPredictions
+from jaxunlearn.studies.config import Diffusion
 from jaxunlearn.studies.report.study import read_lines
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, problem_words, start, wait
 
@@ -26,15 +29,19 @@ LAYOUT = [
     *["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"],
     *["--parallel", "--chunk-steps", "--checkpoint-every"],
 ]
+DIFFUSION = [field.name.replace("_", "-") for field in dataclasses.fields(Diffusion)]
+TRAINING = [name.replace("_", "-") for name in methods.settings("retrain")]
 FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
-        *["--train-size", "--augmentation", "--model-settings", "--diffusion", "--training"],
-        *["--autoencoder", "--seed", *LAYOUT],
+        *["--train-size", "--augmentation", "--model-settings", "--seed", *LAYOUT],
+        *[f"--diffusion.{name}" for name in DIFFUSION],
+        *[f"--{prefix}training.{name}" for prefix in ("", "autoencoder.") for name in TRAINING],
+        *["--autoencoder.model", "--autoencoder.model-settings"],
     ],
     "retrain": ["--pretrained", *FORGET, "--data-dir", *LAYOUT],
     "unlearn": [
-        *["--pretrained", "--method", *FORGET, "--settings", *LAYOUT],
+        *["--pretrained", *FORGET, *LAYOUT],
         *["--trainable", "--adapter-rank", "--anchor", "--data-dir"],
     ],
     "evaluate": ["--retrained", "--original", "--classifier", "--inception", "--data-dir"],
@@ -47,20 +54,21 @@ FLAGS = {
         "--data-dir",
     ],
     "sweep": [
-        *["--pretrained", "--method", "--vary", *FORGET, "--settings", "--trials", "--seeds"],
+        *["--pretrained", "--vary", *FORGET, "--trials", "--seeds"],
         *["--retrained", "--group-size", "--shard", "--data-dir"],
     ],
     "tune": ["--config", "--data-dir"],
     "verify": ["--data-dir"],
     "report": ["--rank-by"],
     "list": [],
+    "schema": [],
 }
 
 
 @pytest.mark.parametrize("command", FLAGS)
 def test_the_help_of_a_command_explains_every_flag(command):
     text = done(command, "--help")
-    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", text))
     assert flags == {"--help", *FLAGS[command]}
     for flag in FLAGS[command]:
         explanation = text.replace("|", " ").split(f" {flag} ")[-1].split("--")[0]
@@ -68,12 +76,42 @@ def test_the_help_of_a_command_explains_every_flag(command):
     assert "None" not in text
 
 
-def test_the_help_lists_every_command_with_its_meaning():
+@pytest.mark.parametrize("method", ["eupmu", "sfron", "salun"])
+def test_the_help_of_a_method_has_its_settings_with_types_choices_limits_and_defaults(method):
+    words = " ".join(done("unlearn", method, "--help").replace("│", " ").split())
+    assert words == " ".join(
+        done("unlearn", "run", method, "--fraction", "--help").replace("│", " ").split()
+    )
+    for name, value in methods.settings(method).items():
+        flag = f"--{name.replace('_', '-')}"
+        shown = value if isinstance(value, str) else json.dumps(value)
+        assert re.search(rf"{flag}\b[^-].{{10,}}?\(default: {re.escape(shown)}\)", words), flag
+    for name, limits in methods.limits(method).items():
+        assert f"({limits}). (default" in words, name
+    assert "{sgd,adamw,clipped_adamw}" in words and methods.summary(method) in words
+
+
+def test_the_help_lists_every_command_and_every_method():
+    assert set(COMMANDS) == set(FLAGS) == set(commands.COMMANDS)
     text = done("--help")
     for command in FLAGS:
-        assert f"• {command}" in text
+        assert f"jaxunlearn {command}" in text
     statuses = "0 done, 1 an unexpected error, 2 bad input, 3 a loss diverged, 4 out of memory"
     assert f"Exit status: {statuses}, 130 stopped" in " ".join(text.split())
+    known = done("unlearn", "--help")
+    assert all(f"• {name}" in known for name in methods.available() if name != "retrain")
+
+
+def test_the_version_and_unknown_commands():
+    assert done("--version") == f"jaxunlearn {jaxunlearn.__version__}\n"
+    assert_refused(call("unlern"), "no command 'unlern' (did you mean 'unlearn'?)", "pretrain, ")
+
+
+def test_completion_knows_commands_methods_and_flags():
+    script = done("--tyro-print-completion", "bash")
+    assert "complete" in script
+    for word in (*FLAGS, "eupmu_sfron", "--training.num-steps", "--slow-step-size"):
+        assert word in script, word
 
 
 def test_help_imports_neither_jax_nor_anything_else_that_is_slow():
@@ -112,7 +150,7 @@ def test_the_package_is_lazy_and_complete():
         ["pretrain"],
         ["pretrain", "{}", "--seed", "one"],
         ["pretrain", "{}", "--sed", "1"],
-        ["unlearn", "{}", "--method", "eupmu"],
+        ["unlearn", "{}", "eupmu"],
         ["compare", "{}"],
         ["compare", "{}", "--config"],
     ],
@@ -209,8 +247,8 @@ def test_a_forget_file_is_not_needed_again(pretrained, data_dir, tmp_path):
     indices = data.hold_out(data.load("digits", data_dir=data_dir), seed=0)[0][:130]
     file.write_text("\n".join(map(str, indices.tolist())))
     run = tmp_path / "run"
-    words = ["unlearn", run, "--pretrained", pretrained, "--method", "finetune"]
-    done(*words, "--file", file, "--settings", *QUICK)
+    words = ["unlearn", run, "--pretrained", pretrained, "finetune"]
+    done(*words, "--file", file, *QUICK)
     file.unlink()
     done("evaluate", run)
     results = json.loads((run / "results.json").read_text())

@@ -208,10 +208,10 @@ def test_a_run_that_was_stopped_is_not_evaluated(pretrained, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(console.Reporter, "__call__", interrupt)
-        words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
-        stopped = call("unlearn", run, *words, "--settings", *QUICK)
+        words = ["--pretrained", pretrained, "--fraction", 0.1, "finetune"]
+        stopped = call("unlearn", run, *words, *QUICK)
     assert stopped.status == 130
     assert "stopped at step 4 of 4" in stopped.err
     assert call("evaluate", run).status == 2
-    done("unlearn", run, *words, "--settings", *QUICK)
+    done("unlearn", run, *words, *QUICK)
     done("evaluate", run)

@@ -35,8 +35,8 @@ def largest_file(size):
 @pytest.mark.parametrize("size", [0, 300, 2000, 7000])
 def test_training_without_space(pretrained, unlearned, tmp_path, size):
     run, before = tmp_path / "run", snapshot(pretrained)
-    words = ["unlearn", run, "--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
-    words += ["--settings", *QUICK]
+    words = ["unlearn", run, "--pretrained", pretrained, "--fraction", 0.1, "finetune"]
+    words += [*QUICK]
     with largest_file(size):
         assert_refused(call(*words), str(run), "cannot be written (", "choose a folder with space")
     assert snapshot(pretrained) == before

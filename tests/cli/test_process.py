@@ -12,9 +12,11 @@ import jax
 import pytest
 
 from jaxunlearn import EXTRAS
-from jaxunlearn.cli import commands as cli
+from jaxunlearn.cli import commands
+from jaxunlearn.cli import main as cli
 from jaxunlearn.data.dataset import AUGMENTATIONS
 from jaxunlearn.studies.audits.worst_cases import SCORES
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.training import Diverged, Interrupted, hosts
 from jaxunlearn.training.devices import PARALLEL, PARAMETERS
 from jaxunlearn.training.layout import Layout
@@ -31,13 +33,12 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes
     return subprocess.run(["sh", "-c", words], capture_output=True, env=environment, cwd=ROOT)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp932"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp932"])
 def test_an_output_without_some_characters_gets_plain_ones(encoding):
-    ended = shell("--help", PYTHONIOENCODING=encoding)
+    ended = shell("list --help", PYTHONIOENCODING=encoding)
     assert (ended.returncode, ended.stderr) == (0, b"")
     text = ended.stdout.decode(encoding)
-    assert "pretrain  Train the original model on all training data." in text
-    assert "?" not in text.replace("is all as it was written?", "")
+    assert "the name of a method" in text and "?" not in text
 
 
 def test_a_file_name_that_is_no_text_can_be_printed():
@@ -57,7 +58,7 @@ def test_streams_that_are_closed(closed):
 def test_what_a_library_prints_never_reaches_a_file_where_output_is_closed(tmp_path):
     code = (
         "import os, sys; from jaxunlearn import __main__\n"
-        "from jaxunlearn.cli import commands as cli\n"
+        "from jaxunlearn.cli import main as cli\n"
         "def work():\n"
         "    with open(sys.argv[1], 'wb') as file:\n"
         "        os.write(1, b'noise'); os.write(2, b'noise'); file.write(b'work')\n"
@@ -81,7 +82,7 @@ def test_an_output_that_is_full():
 def test_a_missing_package_is_named_with_the_extra_that_brings_it():
     code = (
         "import sys; from jaxunlearn import __main__\n"
-        "from jaxunlearn.cli import commands as cli\n"
+        "from jaxunlearn.cli import main as cli\n"
         "for name in ('tyro', 'safetensors', 'jax_privacy.auditing', 'tensorflow'):\n"
         "    sys.modules[name] = None\n"
         "    cli.main = lambda: __import__(name)\n"
@@ -170,7 +171,7 @@ def test_an_unknown_home_folder_is_no_matter_to_built_in_data(tmp_path):
     unset = ("HOME", "XDG_CACHE_HOME", "TFDS_DATA_DIR", "JAX_COMPILATION_CACHE_DIR")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment |= {"PYTHONPATH": f"{tmp_path / 'hooks'}:{ROOT}", "JAX_PLATFORMS": "cpu"}
-    words = ["pretrain", "run", "--model", "mlp-tiny", "--training", "num_steps=2"]
+    words = ["pretrain", "run", "--model", "mlp-tiny", "--training.num-steps=2"]
     ended = subprocess.run(
         [sys.executable, "-m", "jaxunlearn", *words],
         capture_output=True,
@@ -185,9 +186,9 @@ def test_an_unknown_home_folder_is_no_matter_to_built_in_data(tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        ["pretrain", "run", "--training", "x=" + "[" * 3000],
+        ["pretrain", "run", "--model-settings", "x=" + "[" * 3000],
         ["compare", "run", "--config", "deep.toml"],
-        ["pretrain", "run", "--autoencoder", "training=" + "[" * 400 + "]" * 400],
+        ["pretrain", "run", "--model-settings", "hidden=" + "[" * 400 + "]" * 400],
     ],
 )
 def test_input_that_is_nested_too_deeply(words, tmp_path, monkeypatch):
@@ -200,7 +201,7 @@ def test_input_that_is_nested_too_deeply(words, tmp_path, monkeypatch):
 
 
 def test_a_device_without_memory_for_the_model(tmp_path):
-    words = ["--training", "num_steps=2", "--model-settings", "hidden=[10000000000000]"]
+    words = ["--training.num-steps=2", "--model-settings", "hidden=[10000000000000]"]
     result = call("pretrain", tmp_path / "run", *words)
     assert result.status == 4 and result.err.count("\n") == 1, result
     assert result.err.startswith("jaxunlearn: the memory of the device is full; compute batches in")
@@ -208,10 +209,9 @@ def test_a_device_without_memory_for_the_model(tmp_path):
 
 
 def test_choices_that_the_help_shows_are_those_there_are():
-    assert get_args(get_args(get_args(cli._Augmentation)[0])[0]) == AUGMENTATIONS
-    (shown,) = cli._Score.__metadata__
-    assert shown.metavar == "{" + ",".join(SCORES) + "}"
-    hints = get_type_hints(Layout)
+    hints = get_type_hints(Problem) | get_type_hints(commands.select) | get_type_hints(Layout)
+    assert get_args(get_args(hints["augmentation"])[0]) == AUGMENTATIONS
+    assert get_args(hints["by"]) == SCORES
     assert get_args(hints["parameters"]) == PARAMETERS
     assert get_args(hints["parallel"]) == PARALLEL
 

@@ -89,7 +89,7 @@ def test_two_shards_at_once_are_one_study(finished, study_text, tmp_path):
 def test_two_shards_at_once_are_one_sweep(pretrained, tmp_path):
     folder, rates = tmp_path / "sweep", [0.001, 0.01, 0.1]
     words = ["sweep", folder, "--pretrained", pretrained, "--fraction", 0.1]
-    words += ["--method", "finetune", "--settings", "num_steps=4", "--vary"]
+    words += ["finetune", "--num-steps=4", "--vary"]
     words += [f"learning_rate={','.join(map(str, rates))}", "--shard"]
     processes = [start(*words, f"{i}/2", cache=tmp_path / "cache") for i in (1, 2)]
     for process in processes:

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 
 from jaxunlearn import studies
-from jaxunlearn.cli import commands as cli
+from jaxunlearn.cli import main as cli
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.data.fashion_mnist import read_idx
 from jaxunlearn.evaluation import SplitPredictions

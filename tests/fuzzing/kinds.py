@@ -117,16 +117,16 @@ _FILES = st.one_of(
     trees({"indices": [4, 5]}).map(lambda v: json.dumps(v).encode()),
 )
 
-_UNLEARN = "unlearn run --pretrained PRETRAINED --method eupmu --fraction 0.1".split()
+_UNLEARN = "unlearn run eupmu --pretrained PRETRAINED --fraction 0.1".split()
 
 _COMMANDS = (
-    [*_UNLEARN, "--settings", "num_steps=4", "tolerance=0.1", "guard_budget=0.1"],
+    [*_UNLEARN, "--num-steps=4", "--tolerance=0.1", "--guard-budget=0.1"],
     [*_UNLEARN, "--trainable", "head", "--adapter-rank", "2", "--devices", "1"],
     "retrain run --pretrained PRETRAINED --indices 1 8".split(),
-    "pretrain run --model mlp-tiny --training num_steps=4 --validation-fraction 0.2".split(),
-    "pretrain run --model ddpm-tiny --diffusion num_timesteps=60 samples=3 --seed 3".split(),
-    "sweep run --pretrained PRETRAINED --method salun --classes 3 --vary fraction=0.1,0.2".split(),
-    "sweep run --pretrained PRETRAINED --method eupmu --classes 3 --vary tolerance=1:2 --trials 3 "
+    "pretrain run --model mlp-tiny --training.num-steps 4 --validation-fraction 0.2".split(),
+    "pretrain run --model ddpm-tiny --diffusion.num-timesteps 60 --diffusion.samples 3".split(),
+    "sweep run salun --pretrained PRETRAINED --classes 3 --vary fraction=0.1,0.2".split(),
+    "sweep run eupmu --pretrained PRETRAINED --classes 3 --vary tolerance=1:2 --trials 3 "
     "--seeds 0 1 --group-size 4 --shard 1/2".split(),
     "evaluate PRETRAINED --retrained PRETRAINED".split(),
     "select run --pretrained PRETRAINED --by gradient_norm --fraction 0.1".split(),

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxunlearn.cli import commands as cli
+from jaxunlearn.cli import main as cli
 from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.runs.folder import load_weights, read_config
 from jaxunlearn.training.checkpoints import Checkpointer
 
 TRAINING = {"num_steps": 200, "retain_batch_size": 64}
 # Runs of one method with equal whole numbers and choices share one compiled program.
-QUICK = ["num_steps=4", "forget_batch_size=32", "retain_batch_size=32"]
+QUICK = ["--num-steps=4", "--forget-batch-size=32", "--retain-batch-size=32"]
 
 
 class Result(NamedTuple):
@@ -136,5 +136,5 @@ def last_fingerprint(run: Path) -> str:
 
 def problem_words(data_dir: Path, **training: object) -> list[object]:
     """The flags of `pretrain` that all tests use."""
-    given = [f"{name}={value}" for name, value in (TRAINING | training).items()]
-    return ["--data-dir", data_dir, "--model", "mlp-tiny", "--training", *given]
+    given = [f"--training.{name}={value}" for name, value in (TRAINING | training).items()]
+    return ["--data-dir", data_dir, "--model", "mlp-tiny", *given]

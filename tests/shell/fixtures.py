@@ -45,10 +45,10 @@ def retrained(tmp_path_factory, pretrained) -> Path:
 @pytest.fixture(scope="session")
 def unlearned(tmp_path_factory, pretrained) -> Path:
     """The original model, made to forget that tenth by a few steps of fine-tuning."""
-    words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
+    words = ["--pretrained", pretrained, "--fraction", 0.1, "finetune"]
 
     def make(folder: Path) -> None:
-        done("unlearn", folder / "run", *words, "--settings", *QUICK)
+        done("unlearn", folder / "run", *words, *QUICK)
 
     return made_once(tmp_path_factory, "unlearned", make) / "run"
 

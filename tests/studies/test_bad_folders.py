@@ -96,10 +96,10 @@ def test_a_run_folder_of_another_configuration(pretrained, retrained, unlearned,
         call("retrain", retrained, *theirs, "--fraction", 0.2),
         "request.fraction is 0.1 there, but 0.2 now",
     )
-    unlearn = ["unlearn", unlearned, *theirs, "--fraction", 0.1, "--method"]
+    unlearn = ["unlearn", unlearned, *theirs, "--fraction", 0.1]
     assert_refused(call(*unlearn, "salun"), "method is 'finetune' there, but 'salun' now")
     assert_refused(
-        call(*unlearn, "finetune", "--settings", *QUICK, "learning_rate=0.5"),
+        call(*unlearn, "finetune", *QUICK, "--learning-rate=0.5"),
         "settings.learning_rate is 0.01 there, but 0.5 now",
     )
     assert [snapshot(folder) for folder in folders] == before
@@ -109,7 +109,7 @@ def test_weights_of_another_pretraining_run(pretrained, unlearned, data_dir, tmp
     """The same problem, but the original model is not the one that this run began with."""
     other = copy(pretrained, tmp_path / "other")
     rewrite(other / "done.json", lambda record: record.update(weights="0" * 64))
-    words = ["--fraction", 0.1, "--method", "finetune", "--settings", *QUICK, "--pretrained", other]
+    words = ["--fraction", 0.1, "finetune", *QUICK, "--pretrained", other]
     assert_refused(call("unlearn", unlearned, *words), "holds another run: start is")
     assert_refused(call("unlearn", tmp_path / "run", *words), "weights belong to another run")
     assert not (tmp_path / "run").exists()
@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_of_the_original_model(pretrained, tmp_path, damage
     file.unlink()
     if spoilt is not None:
         file.write_bytes(spoilt)
-    words = ["--pretrained", run, "--fraction", 0.1, "--method", "finetune", "--settings", *QUICK]
+    words = ["--pretrained", run, "--fraction", 0.1, "finetune", *QUICK]
     reason = "is missing" if spoilt is None else "was cut short or altered"
     result = call("unlearn", tmp_path / "run", *words)
     assert_refused(result, "checkpoint of step 200", "damaged", file.name, reason)
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_model(pretrained, tmp_path, data_dir):
     other = {"hidden": [33]}
     rewrite(run / "config.json", lambda config: config["problem"].update(model_settings=other))
     words = ["retrain", tmp_path / "retrain", "--pretrained", run, "--fraction", 0.1]
-    result = call("unlearn", tmp_path / "run", *words[2:], "--method", "finetune")
+    result = call("unlearn", tmp_path / "run", *words[2:], "finetune")
     assert_refused(
         result, "is of another model or method", "is float32[32, 10] there, but float32[33, 10]"
     )
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_data_set(pictures, tmp_path):
     prepared, files = pictures
     run = tmp_path / "pretrained"
     words = ["--data", "fashion_mnist", "--data-dir", prepared, "--model", "mlp-tiny"]
-    pretrain = ["pretrain", run, *words, "--training", "num_steps=2"]
+    pretrain = ["pretrain", run, *words, "--training.num-steps=2"]
     done(*pretrain, "--folder", files)
     moved = {"folder": None, "data_dir": str(tmp_path / "others")}  # the files are not asked for
     rewrite(run / "fingerprints.json", lambda record: record.update(moved))
@@ -174,13 +174,13 @@ def test_a_checkpoint_of_another_data_set(pictures, tmp_path):
     request = ["--pretrained", run, "--fraction", 0.2]
     for command in (
         ["retrain", "new", *request],
-        ["unlearn", "new", *request, "--method", "salun"],
+        ["unlearn", "new", *request, "salun"],
     ):
         result = call(command[0], tmp_path / "new", *command[2:])
         assert_refused(result, f"{run} was trained on other data", "restore the data")
         assert not (tmp_path / "new").exists()
     words = ["--data", "fashion_mnist", "--data-dir", tmp_path / "others", "--model", "mlp-tiny"]
-    result = call("pretrain", run, *words, "--training", "num_steps=2")
+    result = call("pretrain", run, *words, "--training.num-steps=2")
     assert_refused(result, "was trained on other data: fashion_mnist had the fingerprint")
     assert snapshot(run) == before
 

@@ -86,7 +86,7 @@ def test_runs_on_another_machine_are_evaluated_and_gone_on_from(
     found, theirs = (json.loads((f / "results.json").read_text()) for f in (copies[1], retrained))
     assert found["metrics"] == theirs["metrics"]
     done("evaluate", copies[2], "--retrained", copies[1], "--original", copies[0], *place)
-    settings = ["--method", "finetune", "--settings", *QUICK]
+    settings = ["finetune", *QUICK]
     done("unlearn", tmp_path / "again", *request, *settings, *place)
     assert_same_run(tmp_path / "again", unlearned)
     done("unlearn", copies[2], *request, *settings, *place)  # finished already
@@ -112,7 +112,7 @@ def test_data_that_moved_is_found_and_other_data_refused(pictures, tmp_path, mon
     """Files of fashion_mnist: they, not the place where they are, make a run what it is."""
     _, files = pictures
     run, words = tmp_path / "run", ["--data", "fashion_mnist", "--model", "mlp-tiny"]
-    words += ["--training", "num_steps=2"]
+    words += ["--training.num-steps=2"]
     done("pretrain", run, *words, "--folder", files)
     shutil.move(files, tmp_path / "moved" / "fashion-mnist")
     write_fashion_mnist(tmp_path / "other" / "fashion-mnist", train=24)
@@ -138,8 +138,8 @@ def test_a_file_is_the_examples_it_holds(pretrained, tmp_path, monkeypatch):
     indices = load_training(read_started(pretrained).problem, 0).index[:40].tolist()
     (tmp_path / "a.json").write_text(json.dumps(indices))
     (tmp_path / "b.txt").write_text("\n".join(map(str, reversed(indices))))
-    words = ["unlearn", tmp_path / "run", "--pretrained", pretrained, "--method", "finetune"]
-    words += ["--settings", *QUICK]
+    words = ["unlearn", tmp_path / "run", "--pretrained", pretrained, "finetune"]
+    words += [*QUICK]
     done(*words, "--file", "a.json")
     for same in (["--file", tmp_path / "b.txt"], ["--file", "./b.txt"], ["--indices", *indices]):
         assert "nothing to do" in done(*words, *same)

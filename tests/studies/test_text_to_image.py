@@ -61,7 +61,7 @@ learning_rate = 0.1
 trainable = "^unet/"
 adapter_rank = 2
 """
-QUICK = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "learning_rate=0.1"]
+QUICK = ["--num-steps=2", "--forget-batch-size=4", "--retain-batch-size=4", "--learning-rate=0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +144,8 @@ def test_latents_are_read_again_and_those_of_another_autoencoder_are_not(
     pretrained = copy(finished / "seed-0" / "pretrain", tmp_path / "pretrain")
     calls, encode = [], latents.encode
     monkeypatch.setattr(latents, "encode", lambda *a: calls.append(1) or encode(*a))
-    words = ["--pretrained", pretrained, "--method", "concept_ablation", "--words", "inverted"]
-    words += ["--trainable", "^unet/", "--adapter-rank", 2, "--settings", *QUICK]
+    words = ["--pretrained", pretrained, "concept_ablation", "--words", "inverted"]
+    words += ["--trainable", "^unet/", "--adapter-rank", 2, *QUICK]
     done("unlearn", tmp_path / "a", *words)
     assert calls == []
     kept = read_arrays(pretrained / "autoencoder" / "latents.npz", "stamp", "latents")
@@ -163,14 +163,14 @@ def test_prompts_are_encoded_once_where_the_text_encoder_rests(
     pretrained = copy(finished / "seed-0" / "pretrain", tmp_path / "pretrain")
     kept = read_arrays(pretrained / "prompt_states.npz", "states")["states"]
     assert kept.shape[0] == 41
-    words = ["--pretrained", pretrained, "--method", "finetune", "--words", "inverted"]
+    words = ["--pretrained", pretrained, "finetune", "--words", "inverted"]
     calls, encode = [], latents.encode_prompts
     monkeypatch.setattr(latents, "encode_prompts", lambda *a: calls.append(1) or encode(*a))
-    done("unlearn", tmp_path / "unet", *words, "--trainable", "^unet/", "--settings", *QUICK)
+    done("unlearn", tmp_path / "unet", *words, "--trainable", "^unet/", *QUICK)
     assert calls == []
     (pretrained / "prompt_states.npz").unlink()
-    done("unlearn", tmp_path / "all", *words, "--settings", *QUICK)
-    text = words + ["--trainable", "text_encoder", "--settings", *QUICK]
+    done("unlearn", tmp_path / "all", *words, *QUICK)
+    text = words + ["--trainable", "text_encoder", *QUICK]
     done("unlearn", tmp_path / "text", *text)
     assert calls == [] and not (pretrained / "prompt_states.npz").exists()
     for name in ("unet", "text"):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 pytest_plugins = ["tests.shell.fixtures"]
 
-FINETUNE = ["--method", "finetune", "--settings", *QUICK]
+FINETUNE = ["finetune", *QUICK]
 
 
 def indices(run):

@@ -215,7 +215,7 @@ def test_real_images_are_described_once_and_inception_stands_in(
 def test_one_class_is_forgotten_after_another(finished, cell, tmp_path):
     settings = json.loads((cell / "esd" / "config.json").read_text())["settings"]
     quick = [f"{name}={value}" for name, value in settings.items()]
-    words = ["--method", "esd", "--trainable", "attention", "--settings", *quick]
+    words = ["esd", "--trainable", "attention", *quick]
     run, pretrained = tmp_path / "run", finished / "seed-0" / "pretrain"
     done("unlearn", run, "--pretrained", cell / "esd", "--classes", 5, *words)
     judged = ["--classifier", finished / "classifier", "--original", pretrained]
@@ -231,27 +231,28 @@ def test_one_class_is_forgotten_after_another(finished, cell, tmp_path):
     assert kept["model"]["frechet_retain"] == results["metrics"]["frechet_retain"]
     assert kept["original"]["frechet_retain"] not in (0, before["frechet_retain"])  # of 8 classes
     assert "class-3 (5)" in out and "frechet_retain" in out
-    words = ["--pretrained", cell / "esd", "--classes", 3, "--method", "esd"]
+    words = ["--pretrained", cell / "esd", "esd", "--classes", 3]
     refused = call("unlearn", tmp_path / "next", *words)
     assert_refused(refused, "class-3 holds none of the")
     assert not (tmp_path / "next").exists()
 
 
 def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
-    words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "eupmu"]
-    quick = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "learning_rate=0.1"]
-    quick += ["objective=match_anchor"]
+    words = ["--pretrained", finished / "seed-0" / "pretrain", "eupmu", "--classes", 3]
+    quick = ["--num-steps=2", "--forget-batch-size=4", "--retain-batch-size=4"]
+    quick += ["--learning-rate=0.1"]
+    quick += ["--objective=match_anchor"]
     aims = ["--trainable", "attention", "--adapter-rank", 2, "--anchor", 1]
     run = tmp_path / "adapted"
-    done("unlearn", run, *words, *aims, "--settings", *quick)
+    done("unlearn", run, *words, *aims, *quick)
     aim = json.loads((run / "config.json").read_text())["aim"]
     assert aim == {"trainable": "attention", "adapter_rank": 2, "anchor": 1}
-    other = call("unlearn", run, *words, "--settings", *quick)
+    other = call("unlearn", run, *words, *quick)
     assert_refused(other, "holds another run: aim")
 
 
 def test_a_method_that_shrinks_weights_leaves_no_adapters_at_zero(finished, tmp_path):
-    words = ["--pretrained", finished / "seed-0" / "pretrain", "--classes", 3, "--method", "ssd"]
+    words = ["--pretrained", finished / "seed-0" / "pretrain", "ssd", "--classes", 3]
     result = call("unlearn", tmp_path / "run", *words, "--adapter-rank", 2)
     assert_refused(result, "adapters begin at zero", "leave out --adapter-rank")
     assert not (tmp_path / "run").exists()
@@ -336,14 +337,22 @@ def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch
 
 def test_a_learned_variance_from_the_command_line(tmp_path, data_dir):
     words = ["--data-dir", data_dir, "--model", "ddpm-tiny", "--model-settings"]
-    words += ["learn_variance=true", "--diffusion", "variance=learned_range", "sampler=ddpm"]
-    words += ["num_timesteps=10", "sampling_steps=2", "fisher_guidance=1"]
-    done("pretrain", tmp_path / "run", *words, "--training", "num_steps=2", "retain_batch_size=4")
+    words += ["learn_variance=true", "--diffusion.variance=learned_range"]
+    words += ["--diffusion.sampler=ddpm", "--diffusion.num-timesteps=10"]
+    words += ["--diffusion.sampling-steps=2", "--diffusion.fisher-guidance=1"]
+    done(
+        "pretrain",
+        tmp_path / "run",
+        *words,
+        "--training.num-steps=2",
+        "--training.retain-batch-size=4",
+    )
     done("sample", tmp_path / "grid.png", "--run", tmp_path / "run", "--count", 1)
-    quick = ["num_steps=2", "forget_batch_size=4", "retain_batch_size=4", "num_mask_batches=1"]
-    words = ["--pretrained", tmp_path / "run", "--classes", 3, "--method", "sfron"]
-    quick += ["objective=match_anchor", "learning_rate=1e-6", "forget_learning_rate=1e-6"]
-    done("unlearn", tmp_path / "less", *words, "--settings", *quick)
+    quick = ["--num-steps=2", "--forget-batch-size=4", "--retain-batch-size=4"]
+    quick += ["--num-mask-batches=1"]
+    words = ["--pretrained", tmp_path / "run", "sfron", "--classes", 3]
+    quick += ["--objective=match_anchor", "--learning-rate=1e-6", "--forget-learning-rate=1e-6"]
+    done("unlearn", tmp_path / "less", *words, *quick)
 
 
 def test_a_forgotten_class_turns_into_none_that_was_forgotten_before(config):
@@ -378,7 +387,7 @@ def test_images_judged_differently_are_in_no_one_report(finished, tmp_path, data
     study, judge = copy(finished, tmp_path / "study"), tmp_path / "judge"
     assert "**Judge of the images:** model mlp-tiny" in (study / "report.md").read_text()
     assert "**Features:** name last features of mlp-tiny" in (study / "report.md").read_text()
-    words = ["--data-dir", data_dir, "--model", "mlp-tiny", "--training", "num_steps=3"]
+    words = ["--data-dir", data_dir, "--model", "mlp-tiny", "--training.num-steps=3"]
     done("pretrain", judge, *words)
     done("evaluate", study / "seed-0" / "class-3" / "esd", "--classifier", judge)
     assert_refused(call("report", study), "were judged differently", "judge.test_accuracy is")
@@ -392,13 +401,13 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
     judged = call("evaluate", run, "--classifier", finished / "seed-0" / "pretrain")
     assert_refused(judged, "ddpm-tiny, which generates images, but generated images are judged by")
     pretrained = finished / "seed-0" / "pretrain"
-    words = ["--pretrained", pretrained, "--method", "finetune", "--fraction", 0.1]
+    words = ["--pretrained", pretrained, "finetune", "--fraction", 0.1]
     swept = call("sweep", tmp_path / "sweep", *words, "--vary", "learning_rate=0.1,0.2")
     assert_refused(swept, "sweep needs class probabilities")
     selected = call("select", tmp_path / "f.json", "--pretrained", pretrained, "--by", "nearest")
     assert_refused(selected, "select needs class probabilities")
     assert_refused(call("evidence", finished), "evidence needs class probabilities")
-    refused = call("unlearn", tmp_path / "run", *words[:2], "--classes", 3, "--method", "scrub_r")
+    refused = call("unlearn", tmp_path / "run", *words[:2], "scrub_r", "--classes", 3)
     assert_refused(refused, "method scrub_r needs the classes that a model predicts")
     assert list(tmp_path.iterdir()) == []
 

@@ -104,5 +104,5 @@ def test_a_record_that_was_damaged(pretrained, unlearned, tmp_path):
     assert call("evaluate", run).status == 2
     (run / "done.json").unlink()  # the mend that it names
     words = ["--pretrained", pretrained, "--fraction", 0.1]
-    done("unlearn", run, *words, "--method", "finetune", "--settings", *QUICK)
+    done("unlearn", run, *words, "finetune", *QUICK)
     assert_same_run(run, unlearned)

@@ -221,8 +221,8 @@ def test_an_own_method_runs_like_any_other(pretrained, tmp_path):
     try:
         assert "factor = 2.0" in done("list", "reversed_ascent")
         assert "how many times." in done("list", "reversed_ascent")
-        words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "reversed_ascent"]
-        done("unlearn", tmp_path / "run", *words, "--settings", *QUICK, "factor=0")
+        words = ["--pretrained", pretrained, "--fraction", 0.1, "reversed_ascent"]
+        done("unlearn", tmp_path / "run", *words, *QUICK, "--factor=0")
         for ours, theirs in zip(weights(tmp_path / "run"), weights(pretrained), strict=True):
             np.testing.assert_array_equal(ours, theirs)
     finally:
@@ -239,10 +239,10 @@ def test_a_budget_that_the_original_model_breaks_leaves_nothing_behind(
 
 def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_path):
     """The same steps without the guard more than double the held-out loss."""
-    words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "gradient_ascent"]
-    steep = ["num_steps=12", "learning_rate=0.3", "guard_every=2"]
-    printed = done("unlearn", tmp_path / "run", *words, "--settings", *steep, "guard_budget=0.05")
-    done("unlearn", tmp_path / "alone", *words, "--settings", *steep, "guard_budget=1e9")
+    words = ["--pretrained", pretrained, "--fraction", 0.1, "gradient_ascent"]
+    steep = ["--num-steps=12", "--learning-rate=0.3", "--guard-every=2"]
+    printed = done("unlearn", tmp_path / "run", *words, *steep, "--guard-budget=0.05")
+    done("unlearn", tmp_path / "alone", *words, *steep, "--guard-budget=1e9")
     done("evaluate", tmp_path / "run")
     guard = json.loads((tmp_path / "run" / "results.json").read_text())["guard"]
     alone = folder.read_done(tmp_path / "alone")["guard"]

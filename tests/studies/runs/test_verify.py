@@ -18,8 +18,8 @@ CHECKS = ["configuration", "data", "forget request", "weights", "checkpoints", "
 def masked(tmp_path_factory, pretrained):
     """A run of a method with a saliency mask."""
     run = tmp_path_factory.mktemp("masked") / "run"
-    words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "salun"]
-    done("unlearn", run, *words, "--settings", *QUICK)
+    words = ["--pretrained", pretrained, "--fraction", 0.1, "salun"]
+    done("unlearn", run, *words, *QUICK)
     return run
 
 

@@ -20,8 +20,8 @@ RATES = "learning_rate=0.001,0.1,1e30"
 
 @pytest.fixture(scope="module")
 def words(pretrained):
-    given = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
-    return [*given, "--settings", *QUICK]
+    given = ["--pretrained", pretrained, "--fraction", 0.1, "finetune"]
+    return [*given, *QUICK]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_cell_is_the_run_that_the_commands_would_make(swept, words, retrained,
     folder, _ = swept
     for rate in (0.001, 0.1):
         run = tmp_path / str(rate)
-        done("unlearn", run, *words, f"learning_rate={rate}")  # of the pretraining's seed, 0
+        done("unlearn", run, *words, f"--learning-rate={rate}")  # of the pretraining's seed, 0
         done("evaluate", run, "--retrained", retrained)
         expected = json.loads((run / "results.json").read_text())["metrics"]
         cell = read(folder, rate, 0)
@@ -174,7 +174,7 @@ def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, ran, tmp_p
     rewrite(folder / "sweep.json", forget_a_setting)
     assert partly("sweep", folder, *words, *given).startswith("6 cells, 6 of them finished already")
     assert ran == []
-    assert_refused(call("sweep", folder, *words, "momentum=0.5", *given), "momentum is 0.9")
+    assert_refused(call("sweep", folder, *words, "--momentum=0.5", *given), "momentum is 0.9")
 
 
 def test_shards_share_the_cells_and_any_of_them_reports(swept, words, retrained, ran, tmp_path):
@@ -235,19 +235,18 @@ BAD = {
     "shard": (["--vary", "learning_rate=1", "--shard", "3/2"], "shard is '3/2'", "i from 1 to n"),
     "shards": (["--vary", "learning_rate=1", "--shard", "half"], "shard is 'half'"),
     "group": (["--vary", "learning_rate=1", "--group-size", 0], "group_size is 0"),
-    "batch": (["--vary", "learning_rate=1", "--method", "retrain"], "nothing to unlearn"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_sweeps_are_refused_before_anything_is_written(here, words, case):
     given, *fragments = BAD[case]
-    extra = ["momentum=0.9"] if case == "fixed" else []
+    extra = ["--momentum=0.9"] if case == "fixed" else []
     assert_refused(call("sweep", "new", *words, *extra, *given), *fragments)
 
 
 def test_a_budget_that_the_original_model_breaks_is_refused(here, words):
-    given = [*words[:4], "--method", "eupmu_budget", "--vary", "budget=50,1e-6"]
+    given = [*words[:4], "eupmu_budget", "--vary", "budget=50,1e-6"]
     result = call("sweep", "new", *given)
     assert_refused(result, "budget of 1e-06 points", "broken by the original model")
 
@@ -260,8 +259,8 @@ def test_cells_run_one_by_one_where_the_memory_holds_no_more(words, tmp_path, mo
 
 
 def test_an_objective_that_no_example_is_unseen_for_is_refused(here, words):
-    given = [*words[:2], "--classes", 3, "--method", "eupmu", "--vary", "tolerance=0,1"]
-    result = call("sweep", "new", *given, "--settings", "objective=match_unseen")
+    given = [*words[:2], "eupmu", "--classes", 3, "--vary", "tolerance=0,1"]
+    result = call("sweep", "new", *given, "--objective=match_unseen")
     assert_refused(result, "where whole classes are forgotten there are none")
 
 
@@ -283,5 +282,7 @@ def test_folders_of_anything_else_are_refused(here, words, swept, pretrained, re
     ):
         assert_refused(call("sweep", folder, *words, *given, *change), reason)
     assert_refused(call("sweep", folder, *words, *vary), "retrained is")
-    assert_refused(call("sweep", folder, *words, "momentum=0.5", *vary, *given), "momentum is 0.9")
+    assert_refused(
+        call("sweep", folder, *words, "--momentum=0.5", *vary, *given), "momentum is 0.9"
+    )
     assert snapshot(folder) == before

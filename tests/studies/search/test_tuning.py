@@ -209,8 +209,8 @@ def test_a_trial_is_the_run_that_the_commands_would_make(tuned, pretrained, retr
     trial = found[0]
     rate = trial["settings"]["learning_rate"]
     run = tmp_path / "run"
-    words = ["--pretrained", pretrained, "--fraction", 0.1, "--method", "finetune"]
-    done("unlearn", run, *words, "--settings", *QUICK, f"learning_rate={rate}")
+    words = ["--pretrained", pretrained, "--fraction", 0.1, "finetune"]
+    done("unlearn", run, *words, *QUICK, f"--learning-rate={rate}")
     done("evaluate", run, "--retrained", retrained)
     metrics = json.loads((run / "results.json").read_text())["metrics"]
     for key in ("forget_accuracy", "retain_accuracy", "validation_accuracy", "five_part_gap"):

@@ -1,0 +1,163 @@
+"""The flags of the commands, made from the dataclasses and the methods that they set.
+
+Each type here is a dictionary that holds the flags which were given, and no others.
+"""
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+import tyro
+from docstring_parser import parse
+from typing_extensions import TypedDict
+
+from jaxunlearn import methods
+from jaxunlearn.cli.lists import meanings
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.studies.config import Aim, Diffusion, Problem
+from jaxunlearn.training.layout import Layout
+
+_METAVARS = {
+    "fraction": "SHARE",
+    "words": "WORD ...",
+    "file": "FILE",
+    "data": "NAME",
+    "model": "NAME",
+    "data_dir": "FOLDER",
+    "folder": "FOLDER",
+    "trainable": "REGEX",
+    "model_settings": "NAME=VALUE ...",
+}
+_TAKEN = [field.name for cls in (ForgetRequest, Aim, Layout) for field in fields(cls)]
+_TAKEN += ["pretrained", "data_dir", "retrained", "vary", "trials", "seeds", "group_size", "shard"]
+
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Needed = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+Weights = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+Shard = Annotated[str, tyro.conf.arg(metavar="I/N")]
+Oracle = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+Place = Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+Metric = Annotated[str | None, tyro.conf.arg(metavar="METRIC", help_behavior_hint="")]
+Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
+Texts = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT ...", help_behavior_hint="")]
+Shares = Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...")]
+Varied = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES ...")]
+
+
+class Chosen(NamedTuple):
+    """A method and the settings that were given."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+def _flag(name: str, kind: Any, about: str, default: Any, *marks: Any, method: str = "") -> Any:
+    """A flag, with its default as the end of its explanation.
+
+    A setting of a method whose name is a flag of the command already is `--METHOD.NAME`.
+    """
+    shown = "" if default in (None, (), {}, "") else f"(default: {_plain(default)})"
+    metavar = _METAVARS.get(name) if kind in (str, tuple[str, ...], float) else None
+    full = f"{method}.{name}" if method and name in _TAKEN else None
+    flag = tyro.conf.arg(name=full, help=about, help_behavior_hint=shown, metavar=metavar)
+    return Annotated[(kind, flag, *marks)]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _typed(name: str, flags: Mapping[str, Any]) -> Any:
+    return TypedDict(name, dict(flags), total=False)  # type: ignore[operator]
+
+
+def _of(cls: type, kinds: Mapping[str, Any] = types.MappingProxyType({}), *marks: Any) -> Any:
+    """The fields of a dataclass as flags, some of them of another kind."""
+    texts = parse(cls.__doc__ or "").params
+    about = {each.arg_name: " ".join((each.description or "").split()) for each in texts}
+    flags, hints = {}, typing.get_type_hints(cls)
+    for entry in fields(cls):
+        kind = kinds.get(entry.name, hints[entry.name])
+        if type(None) in typing.get_args(kind):
+            kind = next(each for each in typing.get_args(kind) if each is not type(None))
+        default = None if entry.default is MISSING else entry.default
+        flags[entry.name] = _flag(entry.name, kind, about.get(entry.name, ""), default, *marks)
+    return _typed(cls.__name__, flags)
+
+
+def _settings(method: str, defaults: Mapping[str, Any]) -> Any:
+    """The settings of a method as flags: choices as such, limits of numbers in words."""
+    about, limits, flags = meanings(method), methods.limits(method), {}
+    for name, default in defaults.items():
+        limit, kind, text = limits.get(name), type(default), about.get(name, "")
+        if isinstance(limit, methods.Choices) and not limit.others:
+            kind = Literal[limit.names]
+        elif limit is not None:
+            text = f"{text.removesuffix('.')} ({limit})."
+        flags[name] = _flag(name, kind, text, default, method=method)
+    return _typed(method, flags)
+
+
+def _training() -> Any:
+    return _settings("retrain", Problem().training_settings())
+
+
+def _method() -> Any:
+    """A subcommand for each method, with its settings as flags."""
+    names = [name for name in methods.available() if name != "retrain"]
+    return Union[tuple(map(_subcommand, names))]  # noqa: UP007
+
+
+def _subcommand(name: str) -> Any:
+    kind = _settings(name, methods.settings(name) | methods.GUARD_SETTINGS)
+
+    def choose(settings: Annotated[kind, tyro.conf.arg(name="")]) -> Chosen:  # type: ignore[valid-type]
+        return Chosen(name, settings)
+
+    about = methods.summary(name)
+    return Annotated[Chosen, tyro.conf.subcommand(name, description=about, constructor=choose)]
+
+
+_Pairs = tuple[str, ...]
+_autoencoder = _typed(
+    "Autoencoder",
+    {
+        "model": _flag("model", str, "the autoencoder's model.", None),
+        "model_settings": _flag("model_settings", _Pairs, "fields of that model.", None),
+        "training": _training(),
+    },
+)
+Learned = Annotated[
+    dict,
+    tyro.conf.arg(
+        name="",
+        constructor=_of(
+            Problem,
+            {
+                "model_settings": _Pairs,
+                "diffusion": _of(Diffusion),
+                "training": _training(),
+                "autoencoder": _autoencoder,
+            },
+        ),
+    ),
+]
+Forget = Annotated[
+    dict,
+    tyro.conf.arg(
+        name="",
+        constructor=_of(
+            ForgetRequest, {}, tyro.conf.create_mutex_group(required=True, title="forget request")
+        ),
+    ),
+]
+Aimed = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Aim))]
+Laid = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Layout))]
+Method = Annotated[Chosen, tyro.conf.arg(name="", constructor_factory=_method)]

@@ -1,0 +1,124 @@
+"""The command line: finds the command, and ends every failure in one sentence and a status.
+
+JAX takes a second to import: commands import it, and the help below does not.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from typing import NoReturn
+
+from jaxunlearn.names import closest
+from jaxunlearn.version import __version__
+
+HELP = """\
+Make a trained model forget, and measure how well it did.
+
+  jaxunlearn pretrain RUN --data digits --model mlp                 the original model
+  jaxunlearn retrain RUN --pretrained RUN --fraction 0.1            the oracle
+  jaxunlearn select FILE --pretrained RUN --by influence            a worst-case request
+  jaxunlearn unlearn RUN METHOD --pretrained RUN --fraction 0.1     a model that forgets
+  jaxunlearn evaluate RUN --retrained RUN                           accuracies, attacks, gaps
+  jaxunlearn sample FILE --run RUN                                  images of a generative model
+  jaxunlearn compare STUDY --config FILE                            all of this, and a report
+  jaxunlearn report STUDY                                           the report again
+  jaxunlearn evidence STUDY                                         relearning, probes, damage
+  jaxunlearn ulira SHADOWS --config FILE                            an attack by shadow models
+  jaxunlearn sweep SWEEP METHOD --pretrained RUN --fraction 0.1 --vary tolerance=0.01,0.1
+  jaxunlearn tune SEARCH --config FILE                              settings, chosen blind
+  jaxunlearn verify FOLDER                                          comparison of all digests
+  jaxunlearn list [methods|models|data|METHOD]                      names and settings
+  jaxunlearn schema [study|search]                                  the fields of TOML files
+
+  jaxunlearn COMMAND --help, jaxunlearn unlearn METHOD --help       all flags
+  jaxunlearn --version                                              the version
+  jaxunlearn --tyro-print-completion bash                           completion; also zsh, tcsh
+
+Every command can be stopped and given again: it continues where it stopped and repeats nothing.
+Exit status: 0 done, 1 an unexpected error, 2 bad input, 3 a loss diverged, 4 out of memory, 130
+stopped by Ctrl-C or SIGTERM."""
+COMMANDS = tuple(
+    dict.fromkeys(line.split()[1] for line in HELP.splitlines() if line[:13] == "  jaxunlearn ")
+)[:-3]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; ends the process with the status that the help documents.
+
+    Args:
+        arguments: the words of the command; by default the words of the process.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    first = words[0] if words else "--help"
+    if first in ("-h", "--help"):
+        print(HELP)
+    elif first == "--version":
+        print(f"jaxunlearn {__version__}")
+    elif first not in COMMANDS and not first.startswith("--tyro-"):
+        _fail(
+            f"there is no command {first!r}{closest(first, COMMANDS)}; the commands are "
+            f"{', '.join(COMMANDS)}.",
+            2,
+        )
+    else:
+        with one_sentence():
+            from jaxunlearn.cli import commands
+
+            copy_context().run(commands.run, words)  # the place of the data is forgotten at the end
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Ends the process with one sentence, and its status, where the work fails as foreseen."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("stopped; the same command continues.", 130)
+    except Exception as error:
+        foreseen = _foreseen(error)
+        if foreseen is None:
+            raise
+        _fail(*foreseen)
+
+
+def _foreseen(error: Exception) -> tuple[str, int] | None:
+    """The sentence and the status of a failure that is no bug; None for any other."""
+    if "jax" not in sys.modules:  # it could not be imported
+        sentence = f"JAX cannot start ({error}); correct the environment variable of that setting."
+        return (sentence, 2) if isinstance(error, ValueError) else None
+    from jaxunlearn.training import Diverged, Interrupted
+    from jaxunlearn.training.compilation import is_out_of_memory
+    from jaxunlearn.types import InputError
+
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, Diverged):
+        return str(error), 3
+    if isinstance(error, Interrupted):
+        return str(error), 130
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written ({error.strerror}).", 2
+    if isinstance(error, FileNotFoundError):  # without a name, it is the working folder
+        return "the working folder is gone; go to one that exists.", 2
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply; write it with fewer brackets.", 2
+    if is_out_of_memory(error):
+        return (
+            "the memory of the device is full; compute batches in shares (--micro-batch 16), or "
+            "choose smaller batches, a smaller model or more devices.",
+            4,
+        )
+    if isinstance(error, MemoryError):
+        return "the memory of this machine is full; use a smaller model or less data.", 4
+    return None
+
+
+def _fail(sentence: str, status: int) -> NoReturn:
+    with suppress(OSError):
+        print(f"jaxunlearn: {sentence}", file=sys.stderr)
+    if "jax" not in sys.modules:
+        sys.exit(status)
+    from jaxunlearn.training import hosts
+
+    hosts.leave(status)
