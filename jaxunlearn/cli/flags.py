@@ -129,8 +129,10 @@ _Pairs = tuple[str, ...]
 _autoencoder = _typed(
     "Autoencoder",
     {
-        "model": _flag("model", str, "the autoencoder's model.", None),
-        "model_settings": _flag("model_settings", _Pairs, "fields of that model.", None),
+        "model": _flag("model", str, "name of the autoencoder (jaxunlearn list models).", None),
+        "model_settings": _flag(
+            "model_settings", _Pairs, "fields of the autoencoder that differ from its preset.", None
+        ),
         "training": _training(),
     },
 )

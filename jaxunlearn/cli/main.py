@@ -50,14 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the words of the command; by default the words of the process.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    first = words[0] if words else "--help"
+    first = words[0] if words else ""
     if first in ("-h", "--help"):
         print(HELP)
     elif first == "--version":
         print(f"jaxunlearn {__version__}")
     elif first not in COMMANDS and not first.startswith("--tyro-"):
         _fail(
-            f"there is no command {first!r}{closest(first, COMMANDS)}; the commands are "
+            f"the command is {first!r}{closest(first, COMMANDS)}, but must be one of "
             f"{', '.join(COMMANDS)}.",
             2,
         )

@@ -62,7 +62,7 @@ class ForgetRequest:
     Attributes:
         fraction: share of the training examples (without validation examples) to forget, chosen at
             random.
-        classes: numbers of classes to forget as a whole.
+        classes: numbers of classes to forget as a whole; words takes the names.
         words: words of the classes to forget, which have one of them in their name; case and the
             Unicode form of a letter do not matter.
         subclass: number of a fine class to forget, in a data set that also has coarse classes; in

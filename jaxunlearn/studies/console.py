@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(0.0123), duration(9.87), duration(75.0), duration(4000.0)
-        ('0.012 s', '9.9 s', '1 min 15 s', '1 h 7 min')
+        ('0.012 s', '9.9 s', '1 min 15 s', '1 h 6 min')
     """
     if seconds < 59.95:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

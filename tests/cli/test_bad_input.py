@@ -89,7 +89,7 @@ def test_a_choice_that_does_not_exist(here, words, choices):
 def test_a_class_by_its_name_is_sent_to_the_flag_for_words(here, pretrained):
     result = call("retrain", "run", "--pretrained", pretrained, "--classes", "three")
     assert result.status == 2
-    assert "--classes" in result.err and "--words takes their names" in result.err
+    assert "--classes" in result.err and "words takes the names" in result.err
 
 
 REQUESTS = {
@@ -148,7 +148,7 @@ SETTINGS = {
     "alpha": ("sfron", "--alpha-schedule=cos", "method sfron", "'cos'", "constant, cosine"),
     "variant": ("sfron", "--variant=S", "variant is 'S'", "SFR-on, FR-on, R-on, R"),
     "redraw": ("random_labels", "--redraw=never", "redraw is 'never'", "'every_epoch' or 'once'"),
-    "mask": ("salun", "--fraction=1.5", "fraction of method salun is 1.5", "in [0, 1]"),
+    "mask": ("salun", "--salun.fraction=1.5", "fraction of method salun is 1.5", "in [0, 1]"),
     "fast steps": ("sfron", "--num-fast-steps=0", "num_fast_steps", "is 0, but must be positive"),
     "decay": ("sfron", "--weight-decay=-1", "weight_decay", "is -1.0, but must be 0 or more"),
     "batch": ("eupmu", "--forget-batch-size=-1", "is -1, but must be positive"),
@@ -176,7 +176,7 @@ UNKNOWN = {  # answered by tyro, in a box of several lines
     "schedule": ("sfron --learning-rate-schedule=cos", "cos", "one_cycle"),
     "not whole": ("sfron --num-steps=2.5", "--num-steps", "2.5"),
     "in words": ("sfron --learning-rate=high", "--learning-rate", "high"),
-    "switch": ("eupmu --log-loss=1", "--log-loss"),
+    "switch": ("eupmu --log-loss=1", "Unrecognized options: 1"),
     "no request": ("eupmu", "--fraction", "--classes", "--words", "--indices", "--file"),
     "two requests": ("eupmu --fraction 0.1 --classes 3", "--fraction and --classes"),
 }

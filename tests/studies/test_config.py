@@ -1,5 +1,6 @@
 """Configurations: what may stand in them, and what is said of what may not."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from jaxunlearn.studies.config import Problem, Study, load_study
 from jaxunlearn.studies.runs import run_config
 from jaxunlearn.studies.search.tuning import load_search
 from jaxunlearn.types import InputError
+from tests.shell.commands import done
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 SEARCHES = sorted(CONFIGS.glob("*_search.toml"))
@@ -168,3 +170,20 @@ def test_runs_have_the_defaults_of_what_the_model_does(model, judge):
     settings = methods.settings("sfron", given, generates=judge is not None)
     assert study.run_settings(request, "sfron") == ("sfron", settings)
     assert run_config.unlearning(problem, 0, request, "sfron", given).settings == settings
+    assert train.unlearning(problem, 0, request, "sfron", given).settings == settings
+
+
+@pytest.mark.parametrize("kind", ["study", "search"])
+def test_editors_have_the_schema_of_every_configuration(kind):
+    assert (CONFIGS / f"{kind}.schema.json").read_text() == done("schema", kind)
+    for path in SEARCHES if kind == "search" else STUDIES:
+        assert path.read_text("utf-8").startswith(f"#:schema ./{kind}.schema.json\n"), path
+
+
+def test_the_schema_knows_fields_types_choices_and_meanings():
+    schema = json.loads(done("schema"))
+    problem, settings = (schema["$defs"][name]["properties"] for name in ("Problem", "Settings"))
+    assert problem["model"]["description"].startswith("name of the model")
+    assert problem["augmentation"]["anyOf"][0]["enum"] == ["none", "crop", "flip_crop"]
+    assert settings["tolerance"] == {"type": "number"} and "eupmu" in settings["method"]["enum"]
+    assert not schema["additionalProperties"] and "problem" in schema["properties"]
