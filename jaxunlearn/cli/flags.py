@@ -96,7 +96,8 @@ def _settings(method: str, defaults: Mapping[str, Any]) -> Any:
     """The settings of a method as flags: choices as such, limits of numbers in words."""
     about, limits, flags = meanings(method), methods.limits(method), {}
     for name, default in defaults.items():
-        limit, kind, text = limits.get(name), type(default), about.get(name, "")
+        kind: Any = type(default)
+        limit, text = limits.get(name), about.get(name, "")
         if isinstance(limit, methods.Choices) and not limit.others:
             kind = Literal[limit.names]
         elif limit is not None:
