@@ -170,7 +170,6 @@ def test_runs_have_the_defaults_of_what_the_model_does(model, judge):
     settings = methods.settings("sfron", given, generates=judge is not None)
     assert study.run_settings(request, "sfron") == ("sfron", settings)
     assert run_config.unlearning(problem, 0, request, "sfron", given).settings == settings
-    assert train.unlearning(problem, 0, request, "sfron", given).settings == settings
 
 
 @pytest.mark.parametrize("kind", ["study", "search"])
