@@ -91,5 +91,7 @@ def test_a_negative_number_of_batches_is_refused() -> None:
 
 @pytest.mark.parametrize("method", EVERY_METHOD)
 def test_other_masks_are_refused(method: str) -> None:
-    with pytest.raises(InputError, match="mask of method .* is 'none', but must be one of saliency, random"):
+    with pytest.raises(
+        InputError, match="mask of method .* is 'none', but must be one of saliency, random"
+    ):
         toy.runner(method, mask="none")
