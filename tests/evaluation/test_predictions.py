@@ -93,7 +93,7 @@ def test_an_empty_split_keeps_its_classes():
             lambda batch: batch["image"],
             {"image": jnp.ones((3, 4)), "label": jnp.ones(2, int)},
             2,
-            "must all have the same number",
+            "must all be equal",
         ),
         (lambda batch: batch["image"][0], make_split(3), 2, r"must be \[2, classes\]"),
         (lambda batch: batch["image"][:1], make_split(3), 2, r"must be \[2, classes\]"),

@@ -66,7 +66,7 @@ def test_bad_fields_and_images(tiny):
     for images, said in (
         (np.zeros((1, 7, 8, 3), "f"), "are 7x8, but must have sides that are multiples of 2"),
         (np.zeros((1, 8, 8, 1), "f"), "have shape .* but must have 3 channels"),
-        (np.zeros((1, 8, 8, 3), np.uint8), "floating-point images, but these are uint8"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "are uint8, but must be normalised floating-point"),
     ):
         with pytest.raises(InputError, match=said):
             model.apply(variables, images, method="encode")

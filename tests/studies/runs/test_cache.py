@@ -15,9 +15,9 @@ IDS = np.arange(12, dtype=np.int32).reshape(2, 6)
 
 
 def counted(monkeypatch, name):
-    """A list that grows by one at each call of a function of the module."""
-    calls, function = [], getattr(cache, name)
-    monkeypatch.setattr(cache, name, lambda *args: calls.append(1) or function(*args))
+    """A list that grows by one at each call of a function of `latents`."""
+    calls, function = [], getattr(cache.latents, name)
+    monkeypatch.setattr(cache.latents, name, lambda *args: calls.append(1) or function(*args))
     return calls
 
 
