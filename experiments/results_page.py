@@ -89,13 +89,18 @@ def rows(titles: list[str], body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def table(name: str, request: str, titles: list[str], runs: list[str], attack: str = "") -> str:
-    """Runs of a study in the order given; with an attack, U-LiRA's AUC stands beside them."""
+def table(
+    name: str, request: str, titles: list[str], runs: list[str], attack: str = "", rough: str = ""
+) -> str:
+    """Runs of a study in the order given; with an attack, the last column is U-LiRA's AUC.
+
+    The column of the title `rough` has means without intervals.
+    """
     found = result(name)["requests"][request]["runs"]
     attacked = result(attack)["models"] if attack else {}
     body = []
     for run in runs:
-        cells = [cell(found[run], title) for title in titles]
+        cells = [cell(found[run], title, interval=title != rough) for title in titles]
         if attack:
             cells.append(percent(attacked[run]["auc"]) if run in attacked else "–")
         body.append([LABELS.get(run, run), *cells])
@@ -203,7 +208,9 @@ def readme() -> str:
     lines = [textwrap.fill(f"*{demo['headline']}*", 118) + "\n"] if "headline" in demo else []
     seeds = ", ".join(map(str, demo["seeds"]))
     lines.append(f"Request `{request}`, pretraining seeds {seeds}:\n")
-    lines.append(table("digits_demo", request, titles, list(found["runs"])))
+    lines.append(
+        table("digits_demo", request, titles, list(found["runs"]), rough="% of retraining")
+    )
     block = "\n".join(lines)
     return DEMO.sub(lambda match: f"{match[1]}\n{block}\n\n{match[2]}", README.read_text("utf-8"))
 
