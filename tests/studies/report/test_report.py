@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jaxunlearn.studies.report import read_study, render_table, write_report
 from jaxunlearn.studies.report.columns import COLUMNS, GENERATED, LOOKS
+from jaxunlearn.studies.report.verdict import headline
 from jaxunlearn.types import InputError
 
 VOID = {"meta", "wbr", "br", "img", "line"}
@@ -79,6 +80,13 @@ def test_the_page_needs_nothing_else(report):
     assert "@import" not in report["html"]
     assert not re.search(r"url\((?!#)", report["html"])
     assert len(report["html"].encode()) < 600_000
+
+
+def test_the_page_opens_with_the_headline_then_the_table(report, finished_study):
+    page = report["html"]
+    assert headline(read_study(finished_study)) in Page(page).text
+    places = [page.index(mark) for mark in ('class="headline"', "<table>", ">Verdict<")]
+    assert places == sorted(places)
 
 
 def test_links_lead_somewhere(report):
