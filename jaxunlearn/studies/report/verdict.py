@@ -299,15 +299,18 @@ def _diagnoses(study: Study, request: str) -> list[str]:
 
 def _attacks(rows: Mapping[str, Row]) -> list[str]:
     """The method with the smallest average gap, by either attack."""
-    found = []
+    found: list[str] = []
+    before: list[str] = []
     if len(rows) > 1:
         for key, column in _COLUMN.items():
             if key.startswith("average_gap_") and all(key in row.cells for row in rows.values()):
                 first = _first(rows, key)
                 attack = key.removeprefix("average_gap_")
                 value = number(rows[first[0]].cells[key].value.mean, column.decimals)
-                found.append(f"{_listed(first)} by {attack} ({value})")
-    return [f"The average gap is smallest for {' and for '.join(found)}."] if found else []
+                names = "" if first == before else f"for {_listed(first)} "
+                found.append(f"{names}by {attack} ({value})")
+                before = first
+    return [f"The average gap is smallest {_listed(found)}."] if found else []
 
 
 def _accuracies(rows: Mapping[str, Row], alone: bool) -> list[str]:

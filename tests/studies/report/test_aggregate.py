@@ -107,7 +107,7 @@ def test_one_seed_has_no_interval_and_says_so(small_study):
     _mean, width, difference = parts(cell, COLUMNS[0])
     assert width == ""
     assert difference.startswith("(")
-    assert interval_note(study, table).startswith("One seed: no intervals")
+    assert interval_note(study, table).startswith("One seed has no intervals")
 
 
 def test_numbers_are_written_with_sign_and_fixed_digits():

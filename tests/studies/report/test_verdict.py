@@ -171,6 +171,11 @@ def test_each_attack_names_its_own_first():
         "The average gap is smallest for a by svc_non_member_rate (2.00) and for b by "
         "entropy_member_rate (1.00)."
     )
+    c = gap(1.0) | dict(zip(keys, [[5], [5]], strict=True))
+    assert about(verdict_of(a=a, c=c), "average gap") == (
+        "The average gap is smallest for a by svc_non_member_rate (2.00) and by "
+        "entropy_member_rate (4.00)."
+    )
 
 
 def test_u_lira_is_told_by_its_interval_and_only_of_methods_in_the_table():
