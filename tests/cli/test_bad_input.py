@@ -27,7 +27,7 @@ PRETRAIN = {
     "model choice": ("--model-settings activation=wave", "'wave'", "'relu', 'gelu'"),
     "model classes": ("--model-settings num_classes=3", "give num_classes", "leave it out"),
     "model axis": ("--model-settings axis_name=data", "give axis_name", "leave it out"),
-    "model too large": ("--model vit-ti", "patch_size 16 cannot cut 8x8 images"),
+    "model too large": ("--model vit-ti", "are 8x8, but must have sides that are multiples of 16"),
     "no pair": ("--model-settings hidden", "--model-settings is 'hidden'", "name=value"),
     "steps negative": ("--training.num-steps=-5", "num_steps", "is -5, but must be positive"),
     "steps zero": ("--training.num-steps=0", "is 0, but must be positive"),
