@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import write_record
 from jaxunlearn.studies.problem import _data_key, load_training
 from jaxunlearn.studies.runs.folder import read_started
 from tests.data.toys import write_fashion_mnist
@@ -44,8 +45,8 @@ def moved(tmp_path, data_dir, pretrained, retrained, unlearned, monkeypatch):
         record = json.loads((run / "fingerprints.json").read_text())
         assert record["data_dir"] == str(data_dir)
         # The folder of the first machine is not there.
-        text = json.dumps({"data": record["data"], "data_dir": str(tmp_path / "gone")})
-        (run / "fingerprints.json").write_text(text)
+        changed = {"data": record["data"], "data_dir": str(tmp_path / "gone")}
+        write_record(run / "fingerprints.json", changed)
     yield here, *copies
     assert not (tmp_path / "gone").exists() and not (tmp_path / "nothing").exists()
 
