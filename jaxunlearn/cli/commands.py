@@ -2,19 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxunlearn import methods, studies
 from jaxunlearn.cli import flags
+from jaxunlearn.cli.output import fields_of, show_study, trained
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.config import Aim, Problem, describe, load_study
-from jaxunlearn.studies.console import duration, say, show
-from jaxunlearn.studies.fields import from_dict, parse_settings
+from jaxunlearn.studies.config import Aim, Problem, load_study
+from jaxunlearn.studies.console import say, show
+from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import find_data_in
-from jaxunlearn.studies.runs.folder import is_finished, read_done
+from jaxunlearn.studies.runs.folder import is_finished
 from jaxunlearn.training import Diverged, hosts
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
@@ -52,9 +52,9 @@ def pretrain(
         seed: seed of the held-out data, the initial weights and the order of the data.
     """
     laid = _ready(None, layout)
-    learned, before = from_dict(Problem, _fields(problem), "pretrain"), is_finished(run)
+    learned, before = from_dict(Problem, fields_of(problem), "pretrain"), is_finished(run)
     studies.pretrain(run, learned, seed, laid)
-    _trained("original", run, before)
+    trained("original", run, before)
 
 
 def retrain(
@@ -78,7 +78,7 @@ def retrain(
     laid = _ready(data_dir, layout)
     request, before = ForgetRequest(**forget), is_finished(run)
     studies.retrain(run, pretrained, request, layout=laid)
-    _trained("retrained", run, before)
+    trained("retrained", run, before)
 
 
 def select(
@@ -140,7 +140,7 @@ def unlearn(
     studies.unlearn(
         run, pretrained, request, *method, laid, from_dict(Aim, aim, "unlearn") if aim else None
     )
-    _trained("unlearned", run, before)
+    trained("unlearned", run, before)
 
 
 def evaluate(
@@ -231,9 +231,9 @@ def compare(
     try:
         studies.compare(study, replace(planned, seeds=seeds or planned.seeds), laid, shard)
     except Diverged:
-        _show(study)
+        show_study(study)
         raise
-    _show(study)
+    show_study(study)
 
 
 def tune(search: flags.Folder, /, config: flags.File, data_dir: flags.Place = None) -> None:
@@ -390,7 +390,7 @@ def report(study: flags.Folder, /, rank_by: flags.Metric = None) -> None:
             five-part gap by default, where there are two seeds or more.
     """
     studies.write_report(study, rank_by)
-    _show(study)
+    show_study(study)
 
 
 def list_(what: Annotated[str, tyro.conf.Positional] = "methods", /) -> None:
@@ -410,9 +410,10 @@ def schema(kind: Annotated[Literal["study", "search"], tyro.conf.Positional] = "
     Args:
         kind: study (for `jaxunlearn compare`) or search (for `jaxunlearn tune`).
     """
+    from jaxunlearn.cli import lists
     from jaxunlearn.studies.search.tuning import Search
 
-    print(describe(studies.Study if kind == "study" else Search))
+    print(lists.schema(studies.Study if kind == "study" else Search))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -432,43 +433,3 @@ def _ready(data_dir: str | None, layout: dict[str, Any] | None = None) -> Layout
     hosts.check_devices()
     find_data_in(data_dir)
     return laid
-
-
-def _fields(given: dict[str, Any], flag: str = "--") -> dict[str, Any]:
-    """The fields that flags give, without empty tables and with the settings of models parsed."""
-    given = {
-        name: _fields(value, f"{flag}{name}.") if isinstance(value, dict) else value
-        for name, value in given.items()
-    }
-    if "model_settings" in given:
-        pairs = given["model_settings"]
-        given["model_settings"] = parse_settings(pairs, f"{flag}model-settings")
-    return {name: value for name, value in given.items() if value != {}}
-
-
-def _trained(kind: str, run: Path, before: bool) -> None:
-    """Prints the outcome of a training command."""
-    done = read_done(run)
-    if before:
-        print(f"{run} was already finished: nothing to do")
-    else:
-        read = done.get("programs_read", 0)
-        print(
-            f"{done['steps']} steps in {duration(done['seconds'])}, after "
-            f"{duration(done['compile_seconds'])} of compilation"
-            f"{f', {read} programs from the cache' if read else ''}"
-        )
-    if "guard" in done:
-        guard = done["guard"]
-        print(
-            f"held-out retain loss: {guard['start']:.4g} at the start, {guard['end']:.4g} at the "
-            f"end, limit {guard['limit']:.4g}, {guard['rollbacks']} rollbacks"
-        )
-    print(f"{kind} model: {run / 'weights'}")
-
-
-def _show(study: Path) -> None:
-    from jaxunlearn.studies.report import read_study, render_table
-
-    show(render_table(read_study(study)))
-    print(f"report: {study / 'report.html'}")

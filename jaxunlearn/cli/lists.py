@@ -1,17 +1,21 @@
 """The lists of `jaxunlearn list`: names and meanings of methods, models, data and settings."""
 
+import dataclasses
 import inspect
 import json
 import re
 import shutil
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 from jaxunlearn import methods, models
 from jaxunlearn.data.table import TABLE
 from jaxunlearn.methods import _constructor
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.names import closest
+from jaxunlearn.studies.config import Aim, Study
+from jaxunlearn.studies.fields import json_schema
 from jaxunlearn.types import InputError
 
 
@@ -46,6 +50,35 @@ def describe(what: str) -> str:
             f"the settings of a method: {', '.join(methods.available())}."
         )
     return _settings(what)
+
+
+def schema(cls: type) -> str:
+    """The JSON schema of the TOML file of a study or a search, for editors.
+
+    Args:
+        cls: `Study`, or the dataclass of a search.
+
+    Returns:
+        JSON. Settings have the names, types and defaults of all methods together.
+    """
+    schema = json_schema(cls)
+    if cls is Study:  # a search has lists and ranges of settings
+        known: dict[str, Any] = {}
+        for method in methods.available():
+            known = methods.settings(method) | known
+        known |= methods.GUARD_SETTINGS | dataclasses.asdict(Aim(anchor=0))
+        types = {bool: "boolean", int: "integer", float: "number", str: "string"}
+        values: dict[str, Any]
+        values = {name: {"type": types[type(value)]} for name, value in sorted(known.items())}
+        names = [name for name in methods.available() if name != "retrain"]
+        values = {"method": {"enum": names}} | values
+        settings = {"type": "object", "properties": values, "additionalProperties": False}
+        schema["$defs"]["Settings"] = settings
+        runs = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Settings"}}
+        fields = schema["properties"]
+        fields["methods"] |= runs
+        fields["overrides"] |= {"type": "object", "additionalProperties": runs}
+    return json.dumps(schema, indent=1)
 
 
 def _settings(method: str) -> str:

@@ -18,7 +18,7 @@ from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.diffusion_process import SAMPLERS, Process
-from jaxunlearn.studies.fields import from_dict, json_schema, read_toml
+from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.types import InputError
 
 PLACES = ("data_dir", "folder")  # the fields of a problem for the place of its data
@@ -414,35 +414,6 @@ def load_study(path: Path) -> Study:
         InputError: the file is missing or not TOML, or a field is unknown or wrong.
     """
     return from_dict(Study, read_plan(path), "the study")
-
-
-def describe(cls: type) -> str:
-    """The JSON schema of the TOML file of a study or a search, for editors.
-
-    Args:
-        cls: `Study`, or the dataclass of a search.
-
-    Returns:
-        JSON. Settings have the names, types and defaults of all methods together.
-    """
-    schema = json_schema(cls)
-    if cls is Study:  # a search has lists and ranges of settings
-        known: dict[str, Any] = {}
-        for method in methods.available():
-            known = methods.settings(method) | known
-        known |= methods.GUARD_SETTINGS | dataclasses.asdict(Aim(anchor=0))
-        types = {bool: "boolean", int: "integer", float: "number", str: "string"}
-        values: dict[str, Any]
-        values = {name: {"type": types[type(value)]} for name, value in sorted(known.items())}
-        names = [name for name in methods.available() if name != "retrain"]
-        values = {"method": {"enum": names}} | values
-        settings = {"type": "object", "properties": values, "additionalProperties": False}
-        schema["$defs"]["Settings"] = settings
-        runs = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Settings"}}
-        fields = schema["properties"]
-        fields["methods"] |= runs
-        fields["overrides"] |= {"type": "object", "additionalProperties": runs}
-    return json.dumps(schema, indent=1)
 
 
 def read_plan(path: Path) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""The fields that flags give, and the sentences at the end of a command."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn.studies.console import duration, show
+from jaxunlearn.studies.fields import parse_settings
+from jaxunlearn.studies.runs.folder import read_done
+
+
+def fields_of(given: dict[str, Any], flag: str = "--") -> dict[str, Any]:
+    """The fields that flags give, without empty tables and with the settings of models parsed."""
+    given = {
+        name: fields_of(value, f"{flag}{name}.") if isinstance(value, dict) else value
+        for name, value in given.items()
+    }
+    if "model_settings" in given:
+        pairs = given["model_settings"]
+        given["model_settings"] = parse_settings(pairs, f"{flag}model-settings")
+    return {name: value for name, value in given.items() if value != {}}
+
+
+def trained(kind: str, run: Path, before: bool) -> None:
+    """Prints the outcome of a training command."""
+    done = read_done(run)
+    if before:
+        print(f"{run} was already finished: nothing to do")
+    else:
+        read = done.get("programs_read", 0)
+        print(
+            f"{done['steps']} steps in {duration(done['seconds'])}, after "
+            f"{duration(done['compile_seconds'])} of compilation"
+            f"{f', {read} programs from the cache' if read else ''}"
+        )
+    if "guard" in done:
+        guard = done["guard"]
+        print(
+            f"held-out retain loss: {guard['start']:.4g} at the start, {guard['end']:.4g} at the "
+            f"end, limit {guard['limit']:.4g}, {guard['rollbacks']} rollbacks"
+        )
+    print(f"{kind} model: {run / 'weights'}")
+
+
+def show_study(study: Path) -> None:
+    """Prints the table of a study and the place of its report."""
+    from jaxunlearn.studies.report import read_study, render_table
+
+    show(render_table(read_study(study)))
+    print(f"report: {study / 'report.html'}")
