@@ -91,6 +91,40 @@ def test_the_imports_of_indented_code_exist():
                     importlib.import_module(f"{module}.{name}")
 
 
+def is_a_name(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return "." in name and is_a_name(module) and hasattr(sys.modules.get(module), attribute)
+    return True
+
+
+def test_the_dotted_names_in_the_documents_exist():
+    for page in PAGES:
+        for name in set(re.findall(r"`(jaxunlearn(?:\.[a-z]\w*)+)", page.read_text("utf-8"))):
+            assert is_a_name(name), f"{page.name}: {name}"
+    assert not is_a_name("jaxunlearn.data.nothing") and not is_a_name("jaxunlearn.nothing.at.all")
+
+
+def test_the_new_import_paths_of_the_changelog_exist():
+    """A name that begins with a dot is in `jaxunlearn`, or beside the first name of its cell."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    table = text.split("Import paths")[1].split("Names:")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if "jaxunlearn" in line]
+    assert len(rows) > 25
+    for old, new in rows:
+        names = re.findall(r"`((?:jaxunlearn)?\.[\w.]+)`", new)
+        if "` and the same name" in new and names:
+            beside = re.findall(r"`[\w.]*\.(\w+)`", old)
+            names = [f"{names[0].rstrip('.')}.{name}" for name in beside]
+        for name in names:
+            room = names[0].rpartition(".")[0]
+            paths = [name] if name[0] == "j" else [f"{room}{name}", f"jaxunlearn{name}"]
+            assert any(map(is_a_name, paths)), f"{old} -> {name}"
+
+
 def test_every_method_has_a_row_in_the_catalogue():
     """With an equation, a source, and settings that it has, at the defaults that they have."""
     from jaxunlearn import methods
