@@ -1,4 +1,4 @@
-"""Data sets, forget requests, and the split of a data set by a request.
+"""Data sets, forget requests, and the splits of a data set by a request.
 
     dataset = load("digits")
     request = ForgetRequest(fraction=0.1)
@@ -6,9 +6,8 @@
 
 `splits.forget`, `.retain`, `.validation`, `.test` and `.test_forget` are `Examples`: images as
 stored, labels, and the position that identifies each example. A custom data set is a `Dataset` of
-two `Examples`; invalid data raises `InputError` at once.
-
-`jaxunlearn list data` prints the sets that are known by name.
+two `Examples`; invalid data raises `InputError` at once. `jaxunlearn list data` prints the data
+sets that `load` knows by name.
 """
 
 from jaxunlearn.data.dataset import Dataset, channel_statistics

@@ -14,12 +14,7 @@ def anchors(names: Sequence[str], forgotten: Collection[int]) -> np.ndarray:
     the anchor is the next kept class; a forgotten style becomes the plain picture of the same
     subject, and a forgotten subject the next one in the same style.
 
-    Args:
-        names: names of all C classes.
-        forgotten: numbers of the forgotten classes, not all of them.
-
-    Returns:
-        int32 `[C]`; entries of kept classes are meaningless.
+    Returns int32 `[C]`; entries of kept classes are meaningless.
 
     Example:
         >>> styles = ["a photo of", "an inverted photo of", "an edge drawing of"]

@@ -1,4 +1,4 @@
-"""One function of a batch, over any number of examples."""
+"""One function of a batch, applied to any number of examples."""
 
 import functools
 from collections.abc import Callable
@@ -13,16 +13,16 @@ _SIZE = 100
 def in_batches(function: Callable[[Any], Any], arrays: Any, size: int | None = None) -> Any:
     """Applies a function to all examples in batches of one shape, so that it compiles once.
 
-    The last batch is filled up with copies of the last example, whose results are dropped. While a
-    batch is computed, the results of the batch before it are fetched.
+    The last batch is filled with copies of the last example, whose results are dropped. Results of
+    one batch are fetched while the next one is computed.
 
     Args:
         function: compiled function from a batch, leaves `[B, ...]`, to results `[B, ...]`.
-        arrays: tree of numpy or JAX arrays `[N, ...]` of one example or more.
-        size: the batch size B; by default 100, or N if that is less.
+        arrays: tree of NumPy or JAX arrays `[N, ...]`, N at least 1.
+        size: batch size B; by default 100, or N if that is less.
 
     Returns:
-        The results as numpy arrays, leaves `[N, ...]`.
+        The results as NumPy arrays, leaves `[N, ...]`.
 
     Example:
         >>> in_batches(lambda batch: 2 * batch["x"], {"x": np.arange(5)}, size=2)

@@ -2,11 +2,11 @@
 
     "a photo of a sneaker"              the image itself
     "an inverted photo of a sneaker"    light and dark exchanged
-    "a rotated photo of a sneaker"      turned left by a quarter
+    "a rotated photo of a sneaker"      a quarter turn to the left
     "an edge drawing of a sneaker"      its edges, dark on white
 
-Within each subject the styles take turns, so all captions have equal shares. Caption `s K + k` has
-style s and subject k of K.
+Within each subject the styles take turns, so all captions have equal shares. The class of style s
+and subject k of K is `s K + k`.
 """
 
 from collections.abc import Callable
@@ -17,43 +17,17 @@ from jaxunlearn.data.examples import Examples
 
 _FULL = 255
 
-# Phrases that follow "of", in the order of the classes.
-SUBJECTS = {
-    "digits": (
-        "a zero",
-        "a one",
-        "a two",
-        "a three",
-        "a four",
-        "a five",
-        "a six",
-        "a seven",
-        "an eight",
-        "a nine",
-    ),
-    "fashion_mnist": (
-        "a t-shirt",
-        "a trouser",
-        "a pullover",
-        "a dress",
-        "a coat",
-        "a sandal",
-        "a shirt",
-        "a sneaker",
-        "a bag",
-        "a boot",
-    ),
+_PHRASES = {
+    "digits": "a zero, a one, a two, a three, a four, a five, a six, a seven, an eight, a nine",
+    "fashion_mnist": "a t-shirt, a trouser, a pullover, a dress, a coat, a sandal, a shirt, "
+    "a sneaker, a bag, a boot",
 }
+# Phrases that follow "of", in the order of the classes.
+SUBJECTS = {name: tuple(phrases.split(", ")) for name, phrases in _PHRASES.items()}
 
 
 def edges(image: np.ndarray) -> np.ndarray:
-    """The edges of images, dark on white: the size of the gradient at each pixel.
-
-    Args:
-        image: images, uint8 `[N, H, W, C]`.
-
-    Returns:
-        Images of the same shape and type.
+    """The edges of uint8 images `[N, H, W, C]`, dark on white: the gradient's size at each pixel.
 
     Example:
         >>> edges(np.array([[0, 0, 0, 200, 200]], np.uint8)[None, ..., None]).ravel().tolist()
@@ -75,13 +49,7 @@ STYLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def captions(subjects: tuple[str, ...]) -> tuple[str, ...]:
-    """All captions, in the order of their classes.
-
-    Args:
-        subjects: K phrases that follow "of".
-
-    Returns:
-        Four for each subject.
+    """All captions, in the order of their classes: four for each subject.
 
     Example:
         >>> captions(("a coat", "a bag"))[:3]
@@ -91,14 +59,7 @@ def captions(subjects: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def captioned(examples: Examples, num_subjects: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images in their styles, and the class of each caption.
-
-    Args:
-        examples: a split of a data set, with square uint8 images.
-        num_subjects: number of subjects, K.
-
-    Returns:
-        Images of the same shape, and labels int64 `[N]` from 0 to 4 K - 1.
+    """Square uint8 images in their styles, and the class of each caption, int64 `[N]`.
 
     Example:
         >>> white = np.full((4, 2, 2, 1), 255, np.uint8)

@@ -19,23 +19,22 @@ _BLOCK = 1024  # images at a time, so that statistics in float64 need little mem
 class Dataset:
     """A data set ready for unlearning: training and test examples, classes and statistics.
 
-    Some data sets have two labels for each image, a fine and a coarse class. `label` holds the one
-    that models learn, `coarse` the coarse class, and `fine` the fine class if `label` is the coarse
-    one.
+    Some data sets label each image with a fine and a coarse class. Models learn `label`; `coarse`
+    holds the coarse class, and `fine` the fine class where `label` is the coarse one.
 
     Attributes:
         name: name of the data set.
         train: training examples, with `index` 0 to N - 1 in order.
-        test: test examples, likewise.
+        test: test examples, numbered likewise.
         num_classes: number of classes in `label`.
         class_names: one name for each class.
         mean: mean of each channel, from `channel_statistics`.
-        std: standard deviation of each channel, likewise.
+        std: standard deviation of each channel, from `channel_statistics`.
         augmentation: "none", "crop" (shifts) or "flip_crop" (shifts and mirror images).
         coarse: int32 `[N_train]`, the coarse class of each training example, or None.
         coarse_names: one name for each coarse class.
-        fine: int32 `[N_train]`, the fine class of each training example, or None if `label` is it.
-        fine_test: int32 `[N_test]`, likewise for the test examples.
+        fine: int32 `[N_train]`, the fine class of each training example; None if `label` holds it.
+        fine_test: int32 `[N_test]`, the fine class of each test example, or None.
         fine_names: one name for each fine class.
 
     Raises:
@@ -72,12 +71,13 @@ class Dataset:
         if self.train.image.shape[1:] != self.test.image.shape[1:]:
             raise InputError(
                 f"training and test images of {self.name!r} have the shapes "
-                f"{self.train.image.shape[1:]} and {self.test.image.shape[1:]}, but must have one."
+                f"{self.train.image.shape[1:]} and {self.test.image.shape[1:]}, but must have the "
+                "same shape."
             )
         if len(self.class_names) != self.num_classes:
             raise InputError(
-                f"class_names of {self.name!r} are {len(self.class_names)}, but must be one for "
-                f"each of the {self.num_classes} classes."
+                f"class_names of {self.name!r} holds {len(self.class_names)} names, but must hold "
+                f"one for each of the {self.num_classes} classes."
             )
         channels = self.train.image.shape[-1]
         if not len(self.mean) == len(self.std) == channels or not min(self.std) > 0:
@@ -92,7 +92,8 @@ class Dataset:
                 f"{', '.join(AUGMENTATIONS)}."
             )
         if (self.fine is None) != (self.fine_test is None):
-            raise InputError("one of fine and fine_test is None, but must be given with the other.")
+            missing, given = ("fine", "fine_test") if self.fine is None else ("fine_test", "fine")
+            raise InputError(f"{missing} is None, but must be given together with {given}.")
         for field, count, names in (
             ("coarse", len(self.train), self.coarse_names),
             ("fine", len(self.train), self.fine_names),
@@ -136,7 +137,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of name, class names, shapes, types, every pixel and every label.
 
-        Equal fingerprints mean that saved indices mean the same examples. Normalisation and
+        With equal fingerprints, saved indices identify the same examples. Normalisation and
         augmentation are settings, not data, and are left out.
         """
         digest = hashlib.sha256()
@@ -161,7 +162,7 @@ class Dataset:
 
 
 def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, of uint8 divided by 255 or of floating point.
+    """Mean and standard deviation of each channel; uint8 pixels are divided by 255 first.
 
     A constant channel gets standard deviation 1, so that normalising it gives zeros.
 
@@ -172,7 +173,7 @@ def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[floa
         Mean and standard deviation, one number for each channel.
 
     Raises:
-        InputError: images of another type.
+        InputError: the images are neither uint8 nor floating point.
 
     Example:
         >>> channel_statistics(np.array([0, 255], np.uint8).reshape(1, 2, 1, 1))

@@ -10,14 +10,11 @@ _TEST_EVERY = 5
 
 
 def read_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The images and labels of both splits.
+    """The training and test split: images uint8 `[N, 8, 8, 1]` and labels int64 `[N]` each.
 
     Pixels 0..16 become 0..255. Every fifth digit of each class, in scikit-learn's order, is a test
-    example. So both splits hold equal shares of each class and of each writer, who follow one
-    another in that order.
-
-    Returns:
-        "train" and "test", each a pair: images uint8 `[N, 8, 8, 1]` and labels int64 `[N]`.
+    example. That order goes from writer to writer, so both splits hold equal shares of each class
+    and of each writer.
 
     Example:
         >>> {split: len(labels) for split, (_, labels) in read_digits().items()}

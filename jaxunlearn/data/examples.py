@@ -1,9 +1,8 @@
 """Labelled images held in memory.
 
-Every example keeps its `index`, its position in the data set's split: that number is its identity
-in forget requests, saved runs and batches. Images are kept as stored; the task normalises them
-inside the compiled step, uint8 by `(image / 255 - mean) / std` and floating point by
-`(image - mean) / std`.
+Every example keeps its `index`, its position in the data set's split, which identifies it in forget
+requests, saved runs and batches. Images are kept as stored; the task normalises them inside the
+compiled step, uint8 by `(image / 255 - mean) / std` and floating point by `(image - mean) / std`.
 """
 
 from dataclasses import dataclass
@@ -13,58 +12,6 @@ import numpy as np
 
 from jaxunlearn.data.pixels import pixel_scale
 from jaxunlearn.types import Arrays, InputError
-
-
-def _images(image: np.ndarray) -> np.ndarray:
-    """Read-only uint8 or float32 images, or an `InputError`."""
-    image = np.asarray(image)
-    if image.ndim != 4:
-        raise InputError(
-            f"images have the shape {image.shape}, but must have the four axes [N, H, W, C]; add "
-            "the missing axis, such as image[..., None] for one channel."
-        )
-    pixel_scale(image.dtype)
-    if image.dtype == np.uint8:
-        return _frozen(image)
-    with np.errstate(over="ignore"):
-        image = image.astype(np.float32, copy=False)
-    bad = ~np.isfinite(image)
-    if bad.any():
-        raise InputError(
-            f"{int(bad.any(axis=(1, 2, 3)).sum())} of {len(image)} images hold NaN or infinity, "
-            f"the first at position {int(np.argwhere(bad)[0, 0])}, but must be finite; remove or "
-            "repair them."
-        )
-    return _frozen(image)
-
-
-def integers(values: np.ndarray, name: str, count: int) -> np.ndarray:
-    """Read-only int32 `[count]`, or an `InputError`."""
-    values = np.asarray(values)
-    if values.shape != (count,):
-        raise InputError(
-            f"{name} have the shape {values.shape}, but must have ({count},), one number for each "
-            "image."
-        )
-    if not np.issubdtype(values.dtype, np.integer):
-        advice = (
-            "use .astype(np.int32)"
-            if np.issubdtype(values.dtype, np.number) or values.dtype == bool
-            else "number the names, as in np.unique(names, return_inverse=True)[1]"
-        )
-        raise InputError(f"{name} are {values.dtype}, but must be integers; {advice}.")
-    limits = np.iinfo(np.int32)
-    if values.size and (values.min() < limits.min or values.max() > limits.max):
-        raise InputError(
-            f"{name} are from {values.min()} to {values.max()}, but must fit in 32 bits."
-        )
-    return _frozen(values.astype(np.int32, copy=False))
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.setflags(write=False)
-    return view
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +56,7 @@ class Examples:
         return f"Examples({len(self)} {self.image.dtype} images of {shape})"
 
     def take(self, positions: np.ndarray | list[int]) -> "Examples":
-        """The examples at these positions, in this order, with their identities.
-
-        Args:
-            positions: integers `[M]`, or a mask `[N]`.
-
-        Returns:
-            The chosen examples.
-        """
+        """The examples at these positions (integers `[M]` or a mask `[N]`), in this order."""
         chosen = np.asarray(positions)
         if chosen.size == 0:
             chosen = chosen.astype(np.intp)
@@ -128,5 +68,57 @@ class Examples:
 
 
 def to_device(examples: Examples) -> Arrays:
-    """The arrays of some examples on the device, the input of methods."""
+    """The arrays of examples on the device, as methods take them."""
     return {name: jnp.asarray(values) for name, values in examples.arrays().items()}
+
+
+def _images(image: np.ndarray) -> np.ndarray:
+    """Read-only uint8 or float32 images; raises `InputError` for others."""
+    image = np.asarray(image)
+    if image.ndim != 4:
+        raise InputError(
+            f"images have the shape {image.shape}, but must have the four axes [N, H, W, C]; add "
+            "the missing axis, such as image[..., None] for one channel."
+        )
+    pixel_scale(image.dtype)
+    if image.dtype == np.uint8:
+        return _frozen(image)
+    with np.errstate(over="ignore"):
+        image = image.astype(np.float32, copy=False)
+    bad = ~np.isfinite(image)
+    if bad.any():
+        raise InputError(
+            f"{int(bad.any(axis=(1, 2, 3)).sum())} of {len(image)} images hold NaN or infinity, "
+            f"the first at position {int(np.argwhere(bad)[0, 0])}, but must be finite; remove or "
+            "repair them."
+        )
+    return _frozen(image)
+
+
+def integers(values: np.ndarray, name: str, count: int) -> np.ndarray:
+    """Read-only int32 `[count]`; raises `InputError` for other values."""
+    values = np.asarray(values)
+    if values.shape != (count,):
+        raise InputError(
+            f"{name} have the shape {values.shape}, but must have ({count},), one number for each "
+            "image."
+        )
+    if not np.issubdtype(values.dtype, np.integer):
+        advice = (
+            "use .astype(np.int32)"
+            if np.issubdtype(values.dtype, np.number) or values.dtype == bool
+            else "number the names, as in np.unique(names, return_inverse=True)[1]"
+        )
+        raise InputError(f"{name} are {values.dtype}, but must be integers; {advice}.")
+    limits = np.iinfo(np.int32)
+    if values.size and (values.min() < limits.min or values.max() > limits.max):
+        raise InputError(
+            f"{name} are from {values.min()} to {values.max()}, but must fit in 32 bits."
+        )
+    return _frozen(values.astype(np.int32, copy=False))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.setflags(write=False)
+    return view

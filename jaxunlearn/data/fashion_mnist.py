@@ -20,35 +20,15 @@ import numpy as np
 from jaxunlearn.types import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-CLASS_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+_NAMES = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+CLASS_NAMES = tuple(_NAMES.split(", "))
 
 _SIDE = 28  # pixels
 _UNSIGNED_BYTE = 0x08
 
 
 def read_fashion_mnist(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Read and check the four files.
-
-    Args:
-        folder: folder of the files.
-
-    Returns:
-        "train" and "test", each a pair: images uint8 `[N, 28, 28, 1]` and labels uint8 `[N]`.
-
-    Raises:
-        InputError: a file is missing, damaged, empty, of other images, or does not match its pair.
-    """
+    """The training and test split: images uint8 `[N, 28, 28, 1]`, labels uint8 `[N]` each."""
     splits = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
         image_path = _find(folder, f"{prefix}-images-idx3-ubyte")
@@ -61,8 +41,8 @@ def read_fashion_mnist(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]
             )
         if len(images) != len(labels):
             raise InputError(
-                f"{image_path} holds {len(images)} images, but {label_path} holds {len(labels)} "
-                "labels; take both files from one source."
+                f"{image_path} holds {len(images)} images and {label_path} {len(labels)} labels, "
+                "but must hold the same number; take both files from one source."
             )
         if len(labels) == 0:
             raise InputError(f"{image_path} holds no image, but must hold at least one.")
@@ -83,19 +63,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
-    """Read one IDX file.
-
-    Args:
-        path: the file; a name that ends in `.gz` is unpacked.
-        rank: number of axes of the array.
-
-    Returns:
-        uint8 array of that rank.
-
-    Raises:
-        InputError: the file cannot be read, is of another kind, or has another length than its
-            header gives.
-    """
+    """The uint8 array of an IDX file with `rank` axes; a file named `.gz` is decompressed."""
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":

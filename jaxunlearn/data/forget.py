@@ -1,10 +1,10 @@
-"""Forget requests: a fraction, classes (by number or by word), a subclass, or examples.
+"""Forget requests: a fraction, classes (by number or by word), a subclass, or listed examples.
 
-A request means examples of a data set's training split by their positions. A random choice gives
-every position a 64-bit key and takes the positions with the smallest keys. The keys are the raw
-output of PCG64 (M. O'Neill, PCG: A Family of Simple Fast Space-Efficient Statistically Good
-Algorithms for Random Number Generation, 2014), whose stream NumPy keeps on every platform and in
-every version. So a larger fraction with the same seed contains the smaller one.
+A request selects examples of a data set's training split by their positions. A random choice gives
+every position a 64-bit key and takes the positions with the smallest keys, so a larger fraction
+contains a smaller one with the same seed. The keys are the raw output of PCG64 (M. O'Neill, PCG: A
+Family of Simple Fast Space-Efficient Statistically Good Algorithms for Random Number Generation,
+2014), which NumPy keeps stable on every platform and in every version.
 """
 
 import functools
@@ -30,18 +30,9 @@ _LONGEST_NAME = 100  # bytes
 
 
 def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
-    """One random key for each position.
+    """One random key for each position, uint64 `[count]`.
 
-    Args:
-        seed: seed, not negative.
-        stream: number that separates choices for different ends with one seed.
-        count: number of positions.
-
-    Returns:
-        uint64 `[count]`.
-
-    Raises:
-        InputError: the seed is not an integer, or negative.
+    `stream` separates choices for different purposes that share a seed.
 
     Example:
         >>> random_keys(0, FORGET_STREAM, 2).tolist()
@@ -57,22 +48,21 @@ def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
 class ForgetRequest:
     """A request to forget, with exactly one of the fields.
 
-    Requests for the same examples are equal, in any order and spelling.
+    Requests for the same examples are equal, whatever their order and spelling.
 
     Attributes:
-        fraction: share of the training examples (without validation examples) to forget, chosen at
-            random.
-        classes: numbers of classes to forget as a whole; words takes the names.
-        words: words of the classes to forget, which have one of them in their name; case and the
-            Unicode form of a letter do not matter.
+        fraction: share of the training examples, validation examples aside, to forget at random.
+        classes: numbers of the classes to forget.
+        words: words; every class with one of them in its name is forgotten. Case and the Unicode
+            form of a letter do not matter.
         subclass: number of a fine class to forget, in a data set that also has coarse classes; in
             cifar20, whose models learn the coarse classes, it is forgotten inside its coarse class.
         indices: positions to forget in the data set's training split.
-        file: path of a file of such positions, a JSON list or one number a line; it is read once,
-            at the first use.
+        file: path of a file of such positions, a JSON list or one number a line; it is read at the
+            first use.
 
     Raises:
-        InputError: none or several fields are given, or a field is invalid for every data set.
+        InputError: no field or several fields are given, or a field fits no data set.
 
     Example:
         >>> ForgetRequest(fraction=0.1).name, ForgetRequest(classes=(2, 1)).name
@@ -93,7 +83,11 @@ class ForgetRequest:
             object.__setattr__(self, name, tuple(sorted(_checked(getattr(self, name), name))))
         object.__setattr__(self, "words", _checked_words(self.words or ()) or None)
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = [name for name, value in values.items() if value is not None and not _empty(value)]
+        given = [
+            name
+            for name, value in values.items()
+            if value is not None and not (isinstance(value, tuple) and not value)
+        ]
         if len(given) != 1:
             raise InputError(
                 f"a forget request has {' and '.join(given) or 'none'}, but must have exactly one "
@@ -114,12 +108,12 @@ class ForgetRequest:
 
     @functools.cached_property
     def name(self) -> str:
-        """A name for folders: equal for requests of the same examples with the same seed.
+        """A name for folders, equal for requests of the same examples with the same seed.
 
         "random-0.1", "class-3", "classes-1-2", "word-sneaker", "words-bag-coat", "subclass-7", or
-        "indices-2-" and the first eight digits of a hash of the indices (a file counts as the
-        indices in it). Words with other characters than letters and digits, and names that would be
-        too long, end with "_" and a hash.
+        "indices-2-" and the first eight digits of a hash of the indices, given or in a file. Words
+        with characters other than letters and digits, and names that would be too long, end with
+        "_" and a hash.
         """
         if self.fraction is not None:
             return f"random-{self.fraction!r}"
@@ -134,7 +128,7 @@ class ForgetRequest:
         return f"indices-{len(indices)}-{digest[:8]}"
 
     def resolved(self) -> "ForgetRequest":
-        """The same request with the positions in a file in place of its path.
+        """The same request, with the positions in a file in place of its path.
 
         Raises:
             InputError: the file cannot be read.
@@ -148,12 +142,12 @@ class ForgetRequest:
 
         Args:
             dataset: the data set.
-            eligible: int `[M]`, the positions in `dataset.train` that are not validation data.
-            seed: decides which examples a random fraction takes; others do not depend on it.
-            gone: those of `eligible` that earlier requests forgot, if any: they count as absent.
+            eligible: positions in `dataset.train` that are not validation data, int `[M]`.
+            seed: seed of a random fraction; other requests do not depend on it.
+            gone: positions that earlier requests forgot; they count as absent.
 
         Returns:
-            int64 `[F]`, sorted, at least one and fewer than all that are left of `eligible`.
+            int64 `[F]`, sorted; at least one position, and fewer than all that are left.
 
         Raises:
             InputError: a class, subclass or index outside the data set, an index of validation
@@ -171,8 +165,8 @@ class ForgetRequest:
             chosen = self._listed(dataset, eligible, gone)
         if len(chosen) == 0:
             raise InputError(
-                f"{self.name} holds none of the {len(eligible)} training examples of "
-                f"{dataset.name!r}; ask for more."
+                f"{self.name} selects none of the {len(eligible)} training examples of "
+                f"{dataset.name!r}, but must select at least one; ask for more."
             )
         if len(chosen) == len(eligible):
             raise InputError(
@@ -182,10 +176,7 @@ class ForgetRequest:
         return chosen
 
     def forgotten(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Masks of the examples of the forgotten classes, validation data included.
-
-        Args:
-            dataset: the data set.
+        """Masks of the examples of forgotten classes, validation data included.
 
         Returns:
             Masks, bool `[N_train]` and `[N_test]`; all False if the request names no class.
@@ -218,13 +209,7 @@ class ForgetRequest:
         return bool(self.classes or self.words)
 
     def labels(self, dataset: Dataset) -> tuple[int, ...]:
-        """The classes that are forgotten as a whole.
-
-        Args:
-            dataset: the data set.
-
-        Returns:
-            Their numbers, sorted; none if the request names no class.
+        """The sorted numbers of the classes that are forgotten whole; none if no class is named.
 
         Raises:
             InputError: the data set has no such class, or no class name has such a word.
@@ -233,7 +218,7 @@ class ForgetRequest:
         for label in self.classes:
             if not 0 <= label < count:
                 raise InputError(
-                    f"class {label} does not exist in {dataset.name!r}, which has classes 0 to "
+                    f"class {label} does not exist in {dataset.name!r}, which has the classes 0 to "
                     f"{count - 1}."
                 )
         names = [_folded(name).split() for name in dataset.class_names]
@@ -254,20 +239,20 @@ class ForgetRequest:
         if outside:
             raise InputError(
                 f"index {reprlib.repr(outside[0])} is outside the training split of "
-                f"{dataset.name!r}, which has positions 0 to {total - 1}."
+                f"{dataset.name!r}, which has the positions 0 to {total - 1}."
             )
         chosen = np.array(indices, np.int64)
         again = chosen[np.isin(chosen, gone)]
         if len(again):
             raise InputError(
-                f"{len(again)} of the {len(chosen)} indices were forgotten by an earlier request, "
-                f"the first {again[0]}; leave them out."
+                f"{len(again)} of the {len(chosen)} indices were forgotten by an earlier request "
+                f"(first: {again[0]}); leave them out."
             )
         held_out = chosen[~np.isin(chosen, eligible)]
         if len(held_out):
             raise InputError(
                 f"{len(held_out)} of the {len(chosen)} indices are validation data, which no model "
-                f"has seen, the first {held_out[0]}; leave them out, or choose another seed or a "
+                f"has seen (first: {held_out[0]}); leave them out, or choose another seed or a "
                 "smaller validation_fraction."
             )
         return chosen
@@ -278,7 +263,7 @@ class ForgetRequest:
 
 
 def _joined(one: str, several: str, parts: Iterable[str]) -> str:
-    """A name of exactly these parts; a hash separates parts with other characters."""
+    """A name made of these parts; a hash identifies parts with other characters, or too many."""
     parts = tuple(parts)
     name = "-".join([one if len(parts) == 1 else several, *parts])
     if all(part.isalnum() for part in parts) and len(name.encode()) <= _LONGEST_NAME:
@@ -298,26 +283,14 @@ def _random(fraction: float, eligible: np.ndarray, keys: np.ndarray) -> np.ndarr
 
 
 def read_indices(path: str | Path) -> tuple[int, ...]:
-    """Read positions from a file that holds a JSON list, or one number a line.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The numbers in the file's order.
-
-    Raises:
-        InputError: the file is missing, unreadable or empty, or an entry is not a number, is
-            negative or is there twice.
-    """
+    """Positions from a file that holds a JSON list, or one number a line; in the file's order."""
+    what = f"forget file {str(path)!r}"
     try:
         text = expanded(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"forget file {str(path)!r} cannot be read ({error}); give a JSON list or one number a "
-            "line, in UTF-8."
+            f"{what} cannot be read ({error}); give a JSON list or one number a line, in UTF-8."
         ) from error
-    what = f"forget file {str(path)!r}"
     if text.lstrip()[:1] in ("[", "{"):
         try:
             values = json.loads(text)
@@ -345,7 +318,7 @@ def read_indices(path: str | Path) -> tuple[int, ...]:
 
 
 def plain(value: Any) -> Any:
-    """A Python number in place of an array scalar of NumPy or JAX; other values unchanged."""
+    """A Python number in place of a NumPy or JAX scalar; other values unchanged."""
     if getattr(value, "shape", None) != () or not hasattr(value, "dtype"):
         return value
     scalar = np.asarray(value)[()]
@@ -354,7 +327,7 @@ def plain(value: Any) -> Any:
 
 
 def is_real(value: object) -> bool:
-    """Whether a value is a real number of Python or NumPy, and not a truth value."""
+    """Whether a value is a real number, booleans excluded."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -362,12 +335,8 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _empty(value: object) -> bool:
-    return isinstance(value, tuple) and not value
-
-
 def _checked_words(words: Iterable[str]) -> tuple[str, ...]:
-    """The words without case, sorted and unique."""
+    """The words in lower case, sorted and unique."""
     if isinstance(words, str) or not isinstance(words, Iterable):
         raise InputError(f"words are {words!r}, but must be a list of words.")
     words = tuple(words)
@@ -378,12 +347,12 @@ def _checked_words(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _folded(text: str) -> str:
-    """The text without case, in the composed form of Unicode."""
+    """The text in lower case, in the composed form of Unicode."""
     return unicodedata.normalize("NFC", text.casefold())
 
 
 def _checked(values: Iterable[int], what: str) -> tuple[int, ...]:
-    """The values as plain integers, not negative and without repetition."""
+    """The values as Python integers, not negative and all different."""
     values = np.asarray(values).tolist() if hasattr(values, "__array__") else values
     if not isinstance(values, Iterable):
         raise InputError(f"{what} are {values!r}, but must be a list of integers.")

@@ -1,12 +1,12 @@
 """Labelled images in a folder of class folders, read with Pillow; Tiny ImageNet is one.
 
-    FOLDER/train/CLASS/...          training images, in any depth
-    FOLDER/test/CLASS/...           test images; `val` in place of `test` will do
+    FOLDER/train/CLASS/...          training images, at any depth
+    FOLDER/test/CLASS/...           test images; `val` works in place of `test`
 
 Classes are numbered in the order of their sorted names, and examples in the order of their sorted
-paths. Three lists of Tiny ImageNet count where they are present:
+paths. Three files of Tiny ImageNet are used where present:
 
-    FOLDER/wnids.txt                the classes that there must be; other folders are left out
+    FOLDER/wnids.txt                required classes; other folders are left out
     FOLDER/words.txt                class and name, separated by a tab
     FOLDER/val/val_annotations.txt  file name in `val/images` and class, separated by a tab
 
@@ -27,10 +27,7 @@ _Listed = list[tuple[Path, int]]  # the path and the label of each example
 def read_image_folder(
     folder: Path,
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-    """Read all images into memory.
-
-    Args:
-        folder: the folder that holds `train`, and `test` or `val`.
+    """All images of a folder, and its class names.
 
     Returns:
         "train" and "test", each a pair: images uint8 `[N, H, W, 3]` and labels int32 `[N]`; and the
@@ -49,8 +46,8 @@ def read_image_folder(
         places = [place for place in places if (place / classes[0]).is_dir()]
         if not places:
             raise InputError(
-                f"{folder} has no test images: neither {annotations}, nor a folder "
-                f"{folder / 'test' / classes[0]}, nor one in val."
+                f"{folder} has no test images, but must have {annotations}, or a folder "
+                f"{classes[0]} in test or val."
             )
         test = _listed(places[0], classes)
     splits = {"train": _decoded(_listed(folder / "train", classes)), "test": _decoded(test)}
@@ -67,8 +64,8 @@ def _classes(folder: Path) -> tuple[str, ...]:
     missing = sorted(classes - present)
     if missing:
         raise InputError(
-            f"{train} lacks {len(missing)} of the {len(classes)} classes in {listed}, the first "
-            f"{missing[0]}."
+            f"{train} lacks {len(missing)} of the {len(classes)} classes in {listed} (first: "
+            f"{missing[0]}), but must have a folder for each."
         )
     if not classes:
         raise InputError(f"{train} holds no folder, but must hold a folder for each class.")
@@ -85,13 +82,13 @@ def _listed(place: Path, classes: tuple[str, ...]) -> _Listed:
             if path.suffix.lower() in _SUFFIXES and path.name[0] != "."
         )
         if not paths:
-            raise InputError(f"{place / name} holds no image, but {name} is a class of the data.")
+            raise InputError(f"{place / name} holds no image, but must hold at least one.")
         examples.extend((path, label) for path in paths)
     return examples
 
 
 def _annotated(path: Path, classes: tuple[str, ...]) -> _Listed:
-    """The images that `val_annotations.txt` names, by sorted file name."""
+    """The images listed in `val_annotations.txt`, by sorted file name."""
     labels = {name: label for label, name in enumerate(classes)}
     examples = []
     for line_number, line in enumerate(_lines(path), start=1):

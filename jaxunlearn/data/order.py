@@ -1,9 +1,9 @@
 """Data order: the examples that each step of a run visits.
 
 The examples are visited in an endless stream of permutations, one per epoch, all derived from the
-run's key; a batch is the next stretch of the stream. The position in the stream follows from the
-step alone, so a resumed run sees the same batches as an undisturbed one. A run draws the
-permutations once per epoch, so that a step takes no longer with more data.
+run's key; each step takes the next examples of the stream. The position in the stream follows from
+the step alone, so a resumed run sees the same batches as an uninterrupted one. Permutations are
+drawn once per epoch, so that a step takes no longer with more data.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from jaxunlearn.types import Arrays, Batch
 def visits(
     key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
 ) -> dict[str, jax.Array]:
-    """The examples of the next steps: a stretch of the endless stream of permutations.
+    """The examples of `num_steps` steps from `first_step` (traced) on.
 
     Args:
         key: key of the stream.
         arrays: arrays of N examples.
-        first_step: first step of the stretch (traced).
+        first_step: first step, int32.
         per_step: number of examples of a step.
-        num_steps: number of steps of the stretch.
+        num_steps: number of steps.
 
     Returns:
         `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
@@ -51,18 +51,10 @@ class Shuffled(NamedTuple):
 def shuffled(
     key: jax.Array, arrays: Arrays, first_step: jax.Array, per_step: int, num_steps: int
 ) -> Shuffled:
-    """The permutations of a stretch, for the same arguments as `visits`.
+    """The permutations that `visits` needs for the same arguments.
 
-    Args:
-        key: key of the stream.
-        arrays: arrays of N examples.
-        first_step: first step of the stretch (traced).
-        per_step: number of examples of a step.
-        num_steps: number of steps of the stretch.
-
-    Returns:
-        Permutations of as many epochs as any stretch of this length touches; they serve the next
-        stretches too, up to their end.
+    They cover as many epochs as any `num_steps` steps can touch, and serve later steps `until`
+    they are used up.
     """
     size = arrays["index"].shape[0]
     num_epochs = (num_steps * per_step - 1) // size + 2
@@ -77,17 +69,7 @@ def shuffled(
 def stretch(
     permuted: Shuffled, first_step: jax.Array, per_step: int, num_steps: int
 ) -> dict[str, jax.Array]:
-    """The result of `visits`, from given permutations.
-
-    Args:
-        permuted: result of `shuffled` for this stretch or an earlier one.
-        first_step: first step of the stretch (traced), less than `permuted.until`.
-        per_step: number of examples of a step.
-        num_steps: number of steps of the stretch.
-
-    Returns:
-        `{"position": [num_steps, per_step], "epoch": [num_steps, per_step]}`.
-    """
+    """The result of `visits`, from permutations of `shuffled`; `first_step` is below `until`."""
     size = permuted.permutations.shape[1]
     first_epoch, place = _reached(first_step, per_step, size)
     places = place + jnp.arange(num_steps * per_step).reshape(num_steps, per_step)
@@ -99,7 +81,7 @@ def stretch(
 def _reached(step: jax.Array, per_step: int, size: int) -> tuple[jax.Array, jax.Array]:
     """`divmod(step * per_step, size)`: the epoch of a step's first example, and its place there.
 
-    The product may exceed int32, so it is computed digit by digit of `per_step` in binary.
+    The product may exceed int32, so it is computed bit by bit of `per_step`.
     """
     more, rest = step // size, step % size
     epoch, place = jnp.zeros_like(step), jnp.zeros_like(step)
@@ -111,15 +93,9 @@ def _reached(step: jax.Array, per_step: int, size: int) -> tuple[jax.Array, jax.
 
 
 def gathered(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> Batch:
-    """The examples at the positions of an order, or the order itself if only the index is given.
+    """The examples at the positions of an order, with "epoch", laid out by `shared`.
 
-    Args:
-        arrays: N examples `[N, ...]`, or their index alone, for data that is elsewhere.
-        order: result of `stretch`.
-        shared: function that lays a batch out over the devices.
-
-    Returns:
-        Leaves of the shape of the positions, `[..., *]`, with "epoch".
+    If `arrays` holds only the index, the data is elsewhere, and the order itself is returned.
     """
     if arrays.keys() == {"index"}:
         return order
@@ -128,16 +104,7 @@ def gathered(arrays: Arrays, order: Batch, shared: Callable[[Batch], Batch]) -> 
 
 
 def take(arrays: Arrays, order: dict[str, jax.Array], i: jax.Array) -> Batch:
-    """The batch of step i of a stretch, from all examples or from the batches of its steps.
-
-    Args:
-        arrays: N examples `[N, ...]`, or the batches themselves, with "epoch", `[num_steps, ...]`.
-        order: positions of each step; ignored for batches.
-        i: number of the step.
-
-    Returns:
-        The batch.
-    """
+    """The batch of step i, from all examples or from stacked batches (which have "epoch")."""
     if "epoch" in arrays:
         return {name: values[i] for name, values in arrays.items()}
     batch = {name: values[order["position"][i]] for name, values in arrays.items()}

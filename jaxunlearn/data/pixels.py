@@ -1,4 +1,4 @@
-"""The scale of stored pixels, one rule for statistics and every task.
+"""The scale of stored pixels: one rule for statistics and all tasks.
 
     uint8              x / 255
     floating point     x
@@ -17,15 +17,6 @@ from jaxunlearn.types import InputError
 def pixel_scale(dtype: Any) -> float:
     """The divisor of stored pixels of a type: 255 or 1.
 
-    Args:
-        dtype: type of an array of images.
-
-    Returns:
-        The divisor.
-
-    Raises:
-        InputError: another type than uint8 or floating point.
-
     Example:
         >>> pixel_scale(jnp.uint8), pixel_scale(jnp.float16)
         (255.0, 1.0)
@@ -42,15 +33,6 @@ def pixel_scale(dtype: Any) -> float:
 
 def as_floats(images: jax.Array) -> jax.Array:
     """Images in float32 or wider: uint8 is scaled to [0, 1], floating point is not scaled.
-
-    Args:
-        images: images `[B, H, W, C]`.
-
-    Returns:
-        Images of the same shape.
-
-    Raises:
-        InputError: images of another type.
 
     Example:
         >>> as_floats(jnp.array([0, 255], jnp.uint8)).tolist()

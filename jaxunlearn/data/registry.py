@@ -1,12 +1,12 @@
 """Data sets by name.
 
-`digits` is in scikit-learn, `fashion_mnist` and `tiny_imagenet` are read from folders, and every
-other name is a set of tfds: one of the table, or any other image-classification set, whose
-statistics are computed from the training images.
+`digits` comes with scikit-learn, `fashion_mnist` and `tiny_imagenet` are read from folders, and
+every other name is a tfds data set: one in the table, or any other image-classification set, whose
+statistics are computed from its training images.
 
-`cifar20` is cifar100 with its 20 coarse classes as labels; each fine class can be forgotten as a
-subclass. `digits_captions` and `fashion_mnist_captions` show the images of these sets in four
-styles: see `jaxunlearn.data.captions`.
+`cifar20` is cifar100 with its 20 coarse classes as labels, so that a fine class can be forgotten as
+a subclass. `digits_captions` and `fashion_mnist_captions` show the images of these sets in four
+styles; see `jaxunlearn.data.captions`.
 """
 
 import os
@@ -29,11 +29,11 @@ _REMEDIES = {
     "--folder (folder=).",
 }
 _WITH_FOLDER = (*_REMEDIES, "fashion_mnist_captions")
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]
+_Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of "train" and "test"
 
 
 def available() -> tuple[str, ...]:
-    """Names in the table; `load` also takes any image-classification set of tfds by its name.
+    """Names in the table; `load` also takes the name of any tfds image-classification set.
 
     Example:
         >>> "digits" in available()
@@ -48,11 +48,11 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Load a data set into memory; a set of tfds is prepared first where that is possible.
+    """Load a data set into memory; a missing tfds data set is prepared first, if possible.
 
     Args:
-        name: one of `available()`, or the name of any image-classification set of tfds.
-        data_dir: folder of prepared sets of tfds; by default $TFDS_DATA_DIR, or else
+        name: one of `available()`, or the name of any tfds image-classification set.
+        data_dir: folder of prepared tfds data sets; by default $TFDS_DATA_DIR, or else
             `jaxunlearn/data` in the user's cache.
         folder: folder of the four files of fashion_mnist, captioned or not (by default
             `fashion-mnist` in `data_dir`, or else the folder of Debian's package
@@ -63,8 +63,8 @@ def load(
         The data set, with its images as stored.
 
     Raises:
-        InputError: the name is unknown, the data is neither prepared nor can be prepared here, or
-            the data is damaged or not fit for classification.
+        InputError: the name is unknown, the data is not prepared and cannot be prepared here, or
+            the data is damaged or unfit for classification.
 
     Example:
         >>> load("digits")
@@ -73,7 +73,7 @@ def load(
     if folder is not None and name not in _WITH_FOLDER:
         raise InputError(
             f"folder= is for {', '.join(_WITH_FOLDER)} only, but the data set is {name!r}; give "
-            "the place of prepared data with data_dir=."
+            "the folder of prepared data with data_dir=."
         )
     if name == "digits":
         from jaxunlearn.data.digits import read_digits
@@ -96,17 +96,9 @@ def load(
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of prepared data sets.
+    """The absolute path of the folder of prepared data sets, which may not exist.
 
-    Args:
-        data_dir: the folder; None takes the environment variable TFDS_DATA_DIR, or else
-            `jaxunlearn/data` in the user's cache.
-
-    Returns:
-        An absolute path; nothing is created.
-
-    Raises:
-        InputError: the home folder is unknown, and no other folder is given.
+    None stands for $TFDS_DATA_DIR, or else `jaxunlearn/data` in the user's cache.
     """
     given = data_dir if data_dir is not None else os.environ.get("TFDS_DATA_DIR") or None
     if given is not None:
@@ -114,8 +106,8 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     cache = user_cache()
     if cache is None:
         raise InputError(
-            "the home folder is unknown, but must be known as the place of prepared data; give "
-            "another place with --data-dir (data_dir=), or set TFDS_DATA_DIR or XDG_CACHE_HOME."
+            "the home folder is unknown, but must be known to hold prepared data; give another "
+            "folder with --data-dir (data_dir=), or set TFDS_DATA_DIR or XDG_CACHE_HOME."
         )
     return cache.absolute() / "jaxunlearn" / "data"
 
@@ -123,7 +115,7 @@ def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
 def _place(
     name: str, data_dir: str | os.PathLike[str] | None, folder: str | os.PathLike[str] | None
 ) -> Path:
-    """The folder of a set that is read from files."""
+    """The folder of a data set that is read from files."""
     if folder is not None:
         return expanded(folder)
     if name == "tiny_imagenet":
@@ -138,8 +130,8 @@ def _place(
     return place if place.is_dir() else fashion_mnist.DEBIAN_FOLDER
 
 
-def _read(name: str, place: Path) -> tuple[Splits, tuple[str, ...]]:
-    """The splits of a set that is read from files, and the names of its classes."""
+def _read(name: str, place: Path) -> tuple[_Pairs, tuple[str, ...]]:
+    """The splits of a data set that is read from files, and the names of its classes."""
     from jaxunlearn.data import fashion_mnist, image_folder
 
     try:
@@ -150,7 +142,7 @@ def _read(name: str, place: Path) -> tuple[Splits, tuple[str, ...]]:
         raise InputError(f"{str(error).rstrip('.')}; {_REMEDIES[name]}") from error
 
 
-def _from_table(name: str, splits: Splits, class_names: tuple[str, ...]) -> Dataset:
+def _from_table(name: str, splits: _Pairs, class_names: tuple[str, ...]) -> Dataset:
     entry = TABLE[name]
     return Dataset(
         name=name,

@@ -1,8 +1,8 @@
 """The five sets of examples of a study, from one data set and one forget request.
 
-Validation data is split off first, by the seed alone. So all requests of a study share it and the
-model trained on the other data, forget and retain; and tuning on validation data never sees the
-data of the final judgement.
+Validation data is split off first, by the seed alone. So all requests of a study share it, and
+share the model trained on the other data; and tuning on validation data never sees the data of the
+final evaluation.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Splits(NamedTuple):
 
     Attributes:
         forget: training examples to forget.
-        retain: the other training examples, without the examples of earlier requests. The retrained
+        retain: training examples to keep, without those that earlier requests forgot. The retrained
             model learns from retain, the original model of a first request from forget and retain.
         validation: examples held out of the training split; in a class-wise request, without the
             forgotten classes.
@@ -45,18 +45,17 @@ def hold_out(
     """Divide the training split into examples to learn from and validation data.
 
     Args:
-        dataset: the data set.
+        dataset: data set.
         validation_fraction: share held out, at least one example unless it is 0.
         train_size: number of the other examples to learn from; all of them by default.
         seed: seed of the choice, which depends on nothing else.
 
     Returns:
-        Positions in `dataset.train` of the examples to learn from and of those held out, int64,
-        sorted.
+        Sorted positions in `dataset.train`, int64: the examples to learn from, and those held out.
 
     Raises:
         InputError: the fraction is outside [0, 1), nothing is left to learn from, or fewer
-            examples than `train_size`.
+            examples than `train_size` are left.
     """
     validation_fraction, train_size = plain(validation_fraction), plain(train_size)
     if not is_real(validation_fraction) or not 0 <= validation_fraction < 1:
@@ -74,9 +73,9 @@ def hold_out(
     order = np.argsort(random_keys(seed, VALIDATION_STREAM, total), kind="stable")
     left = total - count
     if train_size is not None and not 1 <= train_size <= left:
-        beside = f"{left} training example{'s' * (left > 1)} beside the validation data"
+        examples = f"{left} training example{'s' * (left > 1)} besides the validation data"
         raise InputError(
-            f"train_size is {train_size}, but {dataset.name!r} has {beside}; choose "
+            f"train_size is {train_size}, but {dataset.name!r} has {examples}; choose "
             f"{'1' if left == 1 else f'from 1 to {left}'}."
         )
     learned = order[count:] if train_size is None else order[count : count + train_size]
@@ -95,13 +94,13 @@ def split(
     """Split a data set for one forget request.
 
     Args:
-        dataset: the data set.
-        request: the forget request.
+        dataset: data set.
+        request: forget request.
         validation_fraction: share of the training split held out as validation data.
         train_size: number of the other training examples to learn from; all by default.
-        seed: seed of the validation data, of the examples to learn from and of a random request,
-            with the same result on every platform.
-        earlier: earlier requests, in order: their examples are in no set, and their classes count
+        seed: seed of the validation data, of the examples to learn from and of a random request;
+            the result is the same on every platform.
+        earlier: earlier requests, in order; their examples are in no set, and their classes count
             as forgotten in test and validation data.
 
     Returns:
@@ -109,8 +108,7 @@ def split(
 
     Raises:
         InputError: the fraction or the size is out of range, a request does not fit the data set
-            or the rest of it after earlier requests, or the test split holds nothing but the
-            forgotten classes.
+            or what earlier requests left of it, or every test example is of a forgotten class.
 
     Example:
         >>> from jaxunlearn.data import channel_statistics
@@ -132,7 +130,8 @@ def split(
     train_forgotten, test_forgotten = (np.any(part, axis=0) for part in zip(*masks, strict=True))
     if test_forgotten.all():
         raise InputError(
-            f"{request.name} leaves no test example of {dataset.name!r}; forget fewer classes."
+            f"{request.name} leaves no test example of {dataset.name!r}, but must leave at least "
+            "one; forget fewer classes."
         )
     return Splits(
         forget=dataset.train.take(forget),

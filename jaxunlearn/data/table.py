@@ -1,6 +1,6 @@
 """The table of data sets: classes, normalisation, augmentation and splits.
 
-Statistics are over all training pixels; they are computed for sets that are not in the table.
+Statistics cover all training pixels; for data sets outside the table they are computed.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Entry:
         augmentation: "none", "crop" or "flip_crop"; digits and house numbers are not mirrored.
         train: name of the training split.
         test: name of the test split.
-        source: name of the set in tfds, if it differs.
+        source: name of the data set in tfds, if it differs.
         label: name of the feature that models learn.
         coarse: name of the feature with coarse classes, or None.
-        about: one line on its origin and use.
+        about: one line on origin and use.
     """
 
     num_classes: int

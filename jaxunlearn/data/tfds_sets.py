@@ -1,7 +1,7 @@
-"""Any image-classification set of tfds, by its name.
+"""Any tfds image-classification set, by its name.
 
-Reading needs no TensorFlow, only a set that was prepared in a format with random access. If
-TensorFlow is installed, a missing set is prepared first.
+Reading needs no TensorFlow, only a data set that was prepared in a format with random access. If
+TensorFlow is installed, a missing data set is prepared first.
 """
 
 import contextlib
@@ -24,18 +24,17 @@ _BLOCK = 1024  # records read at a time
 
 
 def load_tfds(given: str, place: Path) -> Dataset:
-    """Load a set of tfds.
+    """Load a tfds data set from the folder of prepared data.
 
     Args:
-        given: a tfds name such as "cifar10" or "cmaterdb/bangla", or a name of the table; a version
-            may follow, as in "cifar10:3.0.2". The default is the version of the code, or else the
-            newest prepared version.
+        given: a tfds name such as "cifar10" or "cmaterdb/bangla", or a name in the table. A version
+            may follow, as in "cifar10:3.0.2"; the default is the version of the installed tfds, or
+            else the newest prepared one.
         place: folder of prepared data.
 
     Returns:
-        The data set. Sets of the table have its settings, in every version; for others the
-        statistics come from the training images and the class count from the feature, and there is
-        no augmentation.
+        The data set. Data sets in the table have its settings, in every version; for others the
+        statistics come from the training images, and there is no augmentation.
 
     Raises:
         InputError: as in `jaxunlearn.data.load`.
@@ -89,11 +88,7 @@ def load_tfds(given: str, place: Path) -> Dataset:
 
 
 def _named(given: str) -> tuple[str, str, Entry | None]:
-    """The set's own name without a version, its name for tfds with one, and its row of the table.
-
-    Raises:
-        InputError: the name is invalid.
-    """
+    """The data set's name without a version, its tfds name with one, and its row of the table."""
     with _quiet():
         from tensorflow_datasets.core import naming
 
@@ -142,7 +137,7 @@ def _unknown(name: object, error: Exception) -> InputError:
     import tensorflow_datasets as tfds
 
     known = (*TABLE, *tfds.list_builders(with_community_datasets=False))
-    sets = f"known data sets are {', '.join(TABLE)} and the image-classification sets of tfds"
+    sets = f"known data sets are {', '.join(TABLE)} and all image-classification sets of tfds"
     base = str(name).split("/")[0].split(":")[0]
     if base in known:
         return InputError(f"tfds cannot open the data set {name!r} ({_sentence(error)}); {sets}.")
@@ -150,7 +145,7 @@ def _unknown(name: object, error: Exception) -> InputError:
 
 
 def _not_prepared(source: str, place: Path, reason: str) -> InputError:
-    """The error for a set that is absent and cannot be prepared."""
+    """The error for a data set that is absent and cannot be prepared."""
     there = sorted(path.name for path in (place / source.split(":")[0]).glob("*.*.*"))
     found = f"only in version {' and '.join(there)}, " if there else ""
     return InputError(
@@ -162,7 +157,7 @@ def _not_prepared(source: str, place: Path, reason: str) -> InputError:
 
 
 def _keys(name: str, builder: Any) -> tuple[str, str]:
-    """Names of the image and of the label among the set's features."""
+    """Names of the image and of the label among the data set's features."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -174,7 +169,7 @@ def _keys(name: str, builder: Any) -> tuple[str, str]:
     if not found or label not in features or len(features[image].shape) != 3:
         raise InputError(
             f"data set {name!r} has the features {' '.join(str(features).split())[:200]}, but must "
-            "have an image of rank 3 and a label, for image classification; choose another one."
+            "have an image of rank 3 and a label; choose another data set."
         )
     pixel, channels = features[image].np_dtype, features[image].shape[-1]
     if isinstance(features[image], tfds.features.Image) and (
@@ -194,7 +189,7 @@ def _keys(name: str, builder: Any) -> tuple[str, str]:
 
 
 def _splits(name: str, builder: Any) -> tuple[str, str]:
-    """Training and test split of a set that is not in the table."""
+    """Training and test split of a data set that is not in the table."""
     known = tuple(builder.info.splits) or ("train", "test")
     test = "test" if "test" in known else "validation"
     for split in ("train", test):
@@ -208,7 +203,7 @@ def _splits(name: str, builder: Any) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _quiet(bars: bool = False) -> Iterator[None]:
-    """Silences the logs, the banners and, unless `bars`, the progress bars of tfds."""
+    """Silences the logs, the banners and (unless `bars`) the progress bars of tfds."""
     from absl import logging
     from tensorflow_datasets.core.utils import tqdm_utils
 
@@ -225,19 +220,7 @@ def _quiet(bars: bool = False) -> Iterator[None]:
 
 
 def _read(builder: Any, split: str, names: tuple[str, ...]) -> list[np.ndarray]:
-    """Some features of a whole split, read into memory.
-
-    Args:
-        builder: a tfds builder whose data is prepared.
-        split: name of the split.
-        names: features to read, the image first.
-
-    Returns:
-        One array `[N, ...]` for each name, in the order the records are stored.
-
-    Raises:
-        InputError: the records cannot be read, or the images differ in shape.
-    """
+    """Some features of a whole split in memory, in stored order; `names` begins with the image."""
     columns: list[list[np.ndarray]] = [[] for _ in names]
     shapes: set[tuple[int, ...]] = set()
     try:

@@ -65,7 +65,7 @@ def test_examples_that_are_not_numbered_in_order():
 
 def test_splits_of_different_shapes():
     with pytest.raises(
-        InputError, match=r"the shapes \(4, 4, 1\) and \(4, 5, 1\), but must have one"
+        InputError, match=r"the shapes \(4, 4, 1\) and \(4, 5, 1\), but must have the same shape"
     ):
         toy(test=Examples.from_arrays(*toy_arrays(10, shape=(4, 5, 1))))
 
@@ -75,7 +75,7 @@ def test_splits_of_different_shapes():
     [
         (
             {"class_names": ("a",)},
-            "class_names of 'toy' are 1, but must be one for each of the 5 classes",
+            "class_names of 'toy' holds 1 names, but must hold one for each of the 5 classes",
         ),
         ({"mean": (0.5, 0.5)}, "one number for each of the 1 channels"),
         ({"std": (0.0,)}, "std above 0"),
@@ -89,7 +89,10 @@ def test_splits_of_different_shapes():
             {"coarse": np.full(60, 2), "coarse_names": ("a", "b")},
             "coarse of 'toy' include .* but must be from",
         ),
-        ({"fine": np.zeros(60, int), "fine_names": ("a",)}, "must be given with the other"),
+        (
+            {"fine": np.zeros(60, int), "fine_names": ("a",)},
+            "fine_test is None, but must be given together with fine",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_data(fields, message):

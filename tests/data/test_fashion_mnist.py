@@ -116,7 +116,7 @@ def test_wrong_length(tmp_path, files):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("train-labels-idx1-ubyte", np.zeros(19), "20 images, but .* holds 19 labels"),
+        ("train-labels-idx1-ubyte", np.zeros(19), "20 images and .* 19 labels, but must hold"),
         ("train-labels-idx1-ubyte", np.full(20, 10), "is 10, but must be from 0 to 9"),
         ("train-images-idx3-ubyte", np.zeros((20, 28, 27)), "are 28x27 pixels, but must be 28x28"),
     ],

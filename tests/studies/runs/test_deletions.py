@@ -215,4 +215,4 @@ def test_a_file_of_a_request_may_go(pretrained, tmp_path):
     refused = call(
         "unlearn", tmp_path / "x", "--pretrained", run, "--indices", chosen[1], *FINETUNE
     )
-    assert_refused(refused, f"the first {chosen[1]}")
+    assert_refused(refused, f"(first: {chosen[1]})")
