@@ -52,7 +52,7 @@ class ForgetRequest:
 
     Attributes:
         fraction: share of the training examples, validation examples aside, to forget at random.
-        classes: numbers of the classes to forget.
+        classes: numbers of the classes to forget; words takes the names.
         words: words; every class with one of them in its name is forgotten. Case and the Unicode
             form of a letter do not matter.
         subclass: number of a fine class to forget, in a data set that also has coarse classes; in

@@ -1,6 +1,6 @@
-"""Numbers about forgetting: accuracies, two attacks, divergences and gaps to the retrained model.
+"""Metrics of forgetting: accuracies, two attacks, divergences and gaps to the retrained model.
 
-Everything is computed from `Predictions`. Generated images are judged by the `Predictions` of a
+All are computed from `Predictions`. Generated images are judged by the `Predictions` of a
 classifier and by features of a network, with the Frechet distance, precision and recall.
 """
 

@@ -2,7 +2,7 @@
 
 An attacker is fitted to separate training examples (members: retain data) from unseen ones
 (non-members: test data) by the outputs of the model, and is then applied to the forget data. The
-two attacks in papers on unlearning differ in the classifier, the feature, and the DIRECTION:
+two attacks differ in the classifier, the feature, and the DIRECTION:
 
 - `svc_non_member_rate`: support vectors with a radial kernel (C 3, gamma one over the number of
   features) on the confidence in the true class; the share of forget data called NON-member. Used
@@ -21,11 +21,12 @@ Features, for a prediction p and the true class y:
     modified_entropy  -(1 - p_y) log p_y - sum_{i != y} p_i log(1 - p_i)
     probability       all of p
 The modified entropy is by Song and Mittal, "Systematic Evaluation of Privacy Risks of Machine
-Learning Models", USENIX Security 2021: it is 0 for a confident right answer and large for a
-confident wrong one, for which the entropy is equal.
+Learning Models", USENIX Security 2021. It is 0 for a confident right answer and large for a
+confident wrong one; the entropy is the same for both.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ FEATURES: tuple[str, ...] = tuple(_FEATURES)
 
 
 def attack_feature(predictions: Predictions, feature: str) -> np.ndarray:
-    """A feature of predictions; the module's docstring has the formulas.
+    """A feature of predictions; the formulas are at the top of the module.
 
     Args:
         predictions: `probabilities [N, C]` and `labels [N]`.
@@ -99,17 +100,23 @@ def attack_feature(predictions: Predictions, feature: str) -> np.ndarray:
     return _FEATURES[feature](checked).reshape(len(checked.labels), -1)
 
 
-def _check_together(*named: tuple[str, Predictions]) -> list[Predictions]:
-    checked = [check_predictions(predictions, name) for name, predictions in named]
-    widths = {
-        name: predictions.probabilities.shape[1]
-        for (name, _), predictions in zip(named, checked, strict=True)
-    }
+def _attacked(
+    classifier: Any, feature: str, retain: Predictions, test: Predictions, forget: Predictions
+) -> np.ndarray:
+    """The classes of the forget data, 1 for members, by a classifier of retain and test data."""
+    named = {"retain": retain, "test": test, "forget": forget}
+    checked = [check_predictions(predictions, name) for name, predictions in named.items()]
+    widths = {name: p.probabilities.shape[1] for name, p in zip(named, checked, strict=True)}
     if len(set(widths.values())) != 1:
         raise InputError(
             f"the predictions have {widths} classes, but must all have the same number."
         )
-    return checked
+    members, others, asked = (attack_feature(predictions, feature) for predictions in checked)
+    classifier.fit(
+        np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
+    )
+    found: np.ndarray = classifier.predict(asked)
+    return found
 
 
 def svc_non_member_rate(
@@ -141,13 +148,8 @@ def svc_non_member_rate(
     """
     from sklearn.svm import SVC
 
-    checked = _check_together(("retain", retain), ("test", test), ("forget", forget))
-    members, others, asked = (attack_feature(each, feature) for each in checked)
     classifier = SVC(C=3.0, gamma="auto", kernel="rbf")
-    classifier.fit(
-        np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
-    )
-    return float(np.mean(classifier.predict(asked) == 0))
+    return float(np.mean(_attacked(classifier, feature, retain, test, forget) == 0))
 
 
 def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predictions) -> float:
@@ -176,27 +178,15 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
     """
     from sklearn.linear_model import LogisticRegression
 
-    checked = _check_together(("retain", retain), ("test", test), ("forget", forget))
-    members, others, asked = (attack_feature(each, "entropy") for each in checked)
     classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
-    classifier.fit(
-        np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
-    )
-    return float(np.mean(classifier.predict(asked) == 1))
+    return float(np.mean(_attacked(classifier, "entropy", retain, test, forget) == 1))
 
 
 def same_number(predictions: Predictions, count: int) -> Predictions:
-    """The same `count` examples at every call, chosen at random; all of them if there are fewer.
+    """A fixed random choice of `count` examples, in the original order; all, if there are fewer.
 
-    The released code takes the first examples, which would be the first classes of data that is
-    stored class by class.
-
-    Args:
-        predictions: predictions for N examples.
-        count: number of examples to choose.
-
-    Returns:
-        Predictions for `min(count, N)` examples, in the original order.
+    The released code takes the first examples, which are the first classes where data is stored
+    class by class.
 
     Example:
         >>> members = Predictions(np.full((9, 2), 0.5), np.arange(9) % 2)

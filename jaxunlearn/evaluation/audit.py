@@ -1,10 +1,10 @@
-"""A lower bound on epsilon, by the auditor of the package jax-privacy.
+"""A lower bound on epsilon, by the auditor of jax-privacy.
 
 A method unlearns with (epsilon, delta) if for every set S of models, in both directions,
 
     P[unlearned in S] <= e^epsilon P[retrained in S] + delta.
 
-Any attack that separates the two refutes small epsilons. The auditor turns its scores into the
+Any attack that separates the two refutes small epsilons. From its scores the auditor computes the
 largest epsilon that they refute with the given confidence (Clopper-Pearson limits of both error
 rates, corrected for trying all thresholds; Nasr et al., arXiv 2101.04535).
 """
@@ -14,18 +14,15 @@ from jaxunlearn.types import InputError
 
 
 def epsilon_lower_bound(scores: Scores, significance: float = 0.05, delta: float = 0.0) -> float:
-    """The largest epsilon that the attack refutes.
+    """The largest epsilon that the attack refutes; 0 refutes nothing.
 
-    It treats every score as an independent trial. Scores of one shadow model are not quite
+    Every score is treated as an independent trial. Scores of one shadow model are not quite
     independent, so with few models the bound is an estimate.
 
     Args:
         scores: scores from `ulira_scores`.
         significance: allowed probability that the true epsilon is smaller, below 0.5.
         delta: delta of the definition, in [0, 1].
-
-    Returns:
-        Epsilon, 0 or more; 0 refutes nothing.
 
     Raises:
         InputError: jax-privacy is not installed, or a number is out of range.

@@ -19,17 +19,9 @@ from jaxunlearn.types import InputError
 
 
 def calibration_error(predictions: Predictions, num_bins: int = 15) -> float:
-    """The expected calibration error (ECE) of the predicted class.
+    """The expected calibration error (ECE) of the predicted class, in percentage points.
 
-    Args:
-        predictions: `probabilities [N, C]` and `labels [N]`.
-        num_bins: number of equal bins of the confidence; a value on an edge is in the bin below it.
-
-    Returns:
-        Percentage points, from 0 (the confidence is the accuracy) to 100.
-
-    Raises:
-        InputError: malformed predictions, or no bins.
+    It is 0 where the confidence equals the accuracy. A value on an edge is in the bin below it.
 
     Example:
         >>> half_right = Predictions(np.tile([0.9, 0.1], (4, 1)), np.array([0, 0, 1, 1]))
@@ -46,16 +38,7 @@ def calibration_error(predictions: Predictions, num_bins: int = 15) -> float:
 
 
 def brier_score(predictions: Predictions) -> float:
-    """The Brier score: the mean squared distance of the probabilities to the truth.
-
-    Args:
-        predictions: `probabilities [N, C]` and `labels [N]`.
-
-    Returns:
-        A number from 0 (sure and right) to 2 (sure and wrong).
-
-    Raises:
-        InputError: malformed predictions.
+    """The Brier score, from 0 (sure and right) to 2 (sure and wrong).
 
     Example:
         >>> round(brier_score(Predictions(np.array([[0.8, 0.2]]), np.array([0]))), 6)

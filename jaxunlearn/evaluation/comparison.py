@@ -9,7 +9,7 @@ quantile t of Student's distribution with n - 1 degrees of freedom, and
 is the p-value of the paired t-test. Of many comparisons some have a small one by chance, so the
 p-values of all pairs are adjusted by Holm's method ("A simple sequentially rejective multiple test
 procedure", Scandinavian Journal of Statistics 6, 1979): the i-th smallest of k times k - i + 1,
-never below the one before it. The difference of two methods is settled if the result is below 0.05.
+never below the one before it. A difference is settled if its adjusted p-value is below 0.05.
 Methods that share a letter have no settled difference (Piepho, "An algorithm for a letter-based
 representation of all-pairwise comparisons", Journal of Computational and Graphical Statistics 13,
 2004).
@@ -88,8 +88,8 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
     """
     if len(first) != len(second) or len(first) < 2:
         raise InputError(
-            f"a paired difference has {len(first)} and {len(second)} values, but must have two or "
-            "more of seeds that both methods ran on; run more seeds."
+            f"a paired difference has {len(first)} and {len(second)} values, but must have at "
+            "least two each, from the same seeds; run more seeds."
         )
     summary = summarize([one - other for one, other in zip(first, second, strict=True)])
     assert summary.half_width is not None
@@ -152,8 +152,8 @@ def rank(
     most = max((len(by_seed) for by_seed in values.values()), default=0)
     if most < 2:
         raise InputError(
-            f"a ranking has {most} seeds at most, but must have two or more for each method; run "
-            "the study with more seeds."
+            f"the methods of the ranking have at most {most} seeds, but one must have two or more; "
+            "run the study with more seeds."
         )
     summaries = {
         name: summarize(list(by_seed.values()), bounds) for name, by_seed in values.items()

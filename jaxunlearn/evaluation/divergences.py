@@ -3,8 +3,8 @@
 With p the retrained model's prediction, q the unlearned model's and m = (p + q) / 2:
     KL = sum_i p_i (log p_i - log q_i),     JS = (KL(p, m) + KL(q, m)) / 2,
 averaged over examples, with 1e-20 added inside every logarithm so that zeros stay finite. JS is
-between 0 and log 2. The distance between two models retrained from different seeds is the floor for
-all methods.
+between 0 and log 2. The distance between two models retrained from different seeds is the floor of
+every method.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ def _check_pair(p: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
     second = check_probabilities(q, "the prediction set q of the compared model")
     if first.shape != second.shape:
         raise InputError(
-            f"p has shape {first.shape} and q {second.shape}, but both must have the same; "
+            f"p has shape {first.shape} and q {second.shape}, but both must have the same shape; "
             "evaluate both models on the same examples in the same order."
         )
     return first, second

@@ -1,4 +1,4 @@
-"""Features of images, by which their looks are compared: of a classifier or of Inception-v3."""
+"""Features of images, by which sets of images are compared: of a classifier or of Inception-v3."""
 
 import functools
 from collections.abc import Callable
@@ -24,10 +24,10 @@ class Features(NamedTuple):
     """A network that describes images.
 
     Attributes:
-        name: of the features; only those of one name are compared.
-        dimension: D, how many an image has.
-        stamp: the fingerprint of the network's weights.
-        describe: from uint8 `[N, H, W, C]` to float32 `[N, D]`.
+        name: name of the features; only features of the same name are compared.
+        dimension: number of features of an image, D.
+        stamp: fingerprint of the network's weights.
+        describe: function from images, uint8 `[N, H, W, C]`, to features, float32 `[N, D]`.
     """
 
     name: str
@@ -37,20 +37,7 @@ class Features(NamedTuple):
 
 
 def of_classifier(name: str, task: Task, weights: Weights, images: np.ndarray) -> Features:
-    """The inputs of a classifier's last dense layer.
-
-    Args:
-        name: of the model.
-        task: that it learned.
-        weights: of the model.
-        images: uint8 `[N, H, W, C]`, at least one of those that it learned from.
-
-    Returns:
-        The `Features`.
-
-    Raises:
-        InputError: the model has no `flax.linen.Dense`.
-    """
+    """The inputs of a classifier's last dense layer; `images` holds at least one training image."""
 
     def describe(images: np.ndarray) -> np.ndarray:
         arrays = {"image": jnp.asarray(images), "label": jnp.zeros(len(images), jnp.int32)}
@@ -61,18 +48,10 @@ def of_classifier(name: str, task: Task, weights: Weights, images: np.ndarray) -
 
 
 def of_inception(path: Path) -> Features:
-    """The last pooling of Inception-v3, which Frechet distances are usually given for.
+    """The last pooling of Inception-v3, the usual features of Frechet distances.
 
-    Images are resized to 299 pixels a side; grey ones get three equal channels.
-
-    Args:
-        path: a safetensors file of the network of the Frechet distance, or a folder with one.
-
-    Returns:
-        The `Features`.
-
-    Raises:
-        InputError: the file is missing or damaged, or holds another network.
+    Images are resized to 299 pixels a side; grey ones get three equal channels. `path` is a
+    safetensors file of the network of the Frechet distance, or a folder with one.
     """
     module, params, model_state = load_inception(path, frechet=True)
     variables = {"params": params, **model_state}
@@ -91,19 +70,7 @@ def of_inception(path: Path) -> Features:
 
 
 def last_features(task: Task, weights: Weights, arrays: Arrays) -> np.ndarray:
-    """What goes into the last dense layer of a Flax linen model.
-
-    Args:
-        task: what was learned.
-        weights: of the model.
-        arrays: N examples.
-
-    Returns:
-        float32 `[N, F]`.
-
-    Raises:
-        InputError: the model has no `flax.linen.Dense`.
-    """
+    """The inputs of the last dense layer of a Flax linen model, float32 `[N, F]`."""
     return in_batches(functools.partial(_features, task, weights), arrays, _CLASSIFIER_BATCH)
 
 
@@ -121,7 +88,7 @@ def _features(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
         task.predict(*weights, batch)
     if not inputs:
         raise InputError(
-            "the model calls no flax.linen.Dense, whose inputs linear probes read; probe models "
-            "that end in a dense layer."
+            "the model has no flax.linen.Dense, but must have one, whose inputs are its features; "
+            "use a model that ends in a dense layer."
         )
     return inputs[-1].reshape(len(batch["label"]), -1).astype(jnp.float32)

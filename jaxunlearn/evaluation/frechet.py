@@ -9,12 +9,12 @@ FID of Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to 
 Equilibrium", NeurIPS 2017; the closed form is Dowson and Landau, 1982.
 
 The trace of the root is the sum of the roots of the eigenvalues of `S_a^{1/2} S_b S_a^{1/2}`, which
-is symmetric, so that no complex number can arise. They are computed as the singular values of
-`S_a^{1/2} S_b^{1/2}`, which are equal: for dependent features, the root of a rounded eigenvalue 0
-would be far from 0.
+is symmetric, so that no complex number can arise. These roots are computed as the singular values
+of `S_a^{1/2} S_b^{1/2}`: for dependent features, the root of a rounded eigenvalue 0 would be far
+from 0.
 
-Only distances by the same features and the same number of images are comparable, as the distance
-falls with the number of images. `halves_distance` is the distance by chance alone.
+Only distances by the same features and from the same number of images are comparable, as the
+distance falls with the number of images. `halves_distance` is the distance by chance alone.
 """
 
 import hashlib
@@ -52,14 +52,7 @@ class Statistics(NamedTuple):
 
 
 def check_features(features: Any, name: str) -> np.ndarray:
-    """Features on the host, after a check.
-
-    Args:
-        features: features `[N, D]`, one row for each image.
-        name: name of the features in errors.
-
-    Returns:
-        A numpy array `[N, D]` of the same type.
+    """Features `[N, D]` on the host, after a check; `name` stands for them in errors.
 
     Raises:
         InputError: another shape, no rows or columns, or values that are not finite numbers.
@@ -140,7 +133,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
         Distance, 0 for equal means and covariances.
 
     Raises:
-        InputError: statistics of different features, or not finite.
+        InputError: the statistics are of different features, or are not finite.
 
     Example:
         >>> a = Statistics(np.zeros(2), np.diag([1.0, 4.0]), 9, "by hand", "")
@@ -183,8 +176,7 @@ def halves_distance(features: Any, seed: int = 0) -> float:
     A perfect model has this distance on average, with as many images as a half.
 
     Args:
-        features: features `[N, D]` of real images, N at least 2 D + 2; of an odd number one is left
-            out.
+        features: features `[N, D]` of real images, N at least 2 D + 2; an odd image is left out.
         seed: seed of the division.
 
     Returns:

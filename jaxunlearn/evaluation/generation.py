@@ -1,12 +1,12 @@
-"""Numbers about generated images: their classes by a classifier, their looks by features.
+"""Metrics of generated images: their classes by a classifier, their quality by features.
 
 A model has forgotten a class if a classifier no longer finds it in images that were generated for
 it: low accuracy on forgotten classes, and high entropy if the images show no class at all. The
 other classes must stay as good as before. The goal of each number is the value of the model
 retrained without the forget data, to be read beside the value of the original model.
 
-The classifier must know all classes, and no model was trained against it; its accuracy on real
-images is the upper limit of `generated_retain_accuracy`.
+The classifier must know all classes, and no model may have been trained against it; its accuracy on
+real images is the upper limit of `generated_retain_accuracy`.
 """
 
 from typing import Any, NamedTuple
@@ -38,9 +38,9 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
         A dict, for "forget" and "retain" alike: "generated_forget_accuracy" (share of images whose
         most probable class is the requested one, percent), "generated_forget_probability" (mean
         probability of the requested class, 0 to 1) and "generated_forget_entropy" (mean entropy of
-        the prediction in nats, from 0 for a sure one to log C for an image of no class). Of several
-        forgotten classes any counts as the requested one, and their probabilities are added: an
-        upright sneaker in place of an inverted one is still a sneaker.
+        the prediction in nats, from 0 for a sure one to log C for an image of no class). Any of
+        several forgotten classes counts as the requested one, and their probabilities are added:
+        an upright sneaker in place of an inverted one is still a sneaker.
 
     Raises:
         InputError: malformed predictions, or a class that is both forgotten and kept.
@@ -60,13 +60,13 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
     if len(both):
         raise InputError(
             f"class {both[0]} is among the forgotten and among the retained classes, but must be "
-            "one of them; divide the generated images by the requested class."
+            "in one group only; divide the generated images by the requested class."
         )
     metrics = {}
     for name, predictions in named.items():
         probabilities, labels = predictions
         of_asked = attack_feature(predictions, "confidence")
-        if name == "forget":  # any forgotten class will do
+        if name == "forget":  # any forgotten class counts
             forgotten, seen = np.unique(labels), probabilities.argmax(axis=1)
             labels = np.where(np.isin(seen, forgotten), seen, labels)
             of_asked = probabilities[:, forgotten].sum(axis=1)
@@ -94,14 +94,11 @@ class RealImages(NamedTuple):
 
 
 def describe_real(features: Any, name: str) -> RealImages:
-    """Real images, for `compare_generated`.
+    """Real images of the retained classes, for `compare_generated`.
 
     Args:
-        features: features `[N, D]` of real images of the retained classes, N at least 2 D + 2.
+        features: features `[N, D]` of the images, N at least 2 D + 2.
         name: name of the features.
-
-    Returns:
-        The `RealImages`.
 
     Raises:
         InputError: malformed features, or too few images.

@@ -1,4 +1,4 @@
-"""The numbers of the results table, from predictions (and the share of time).
+"""The numbers of the results table, from predictions and times.
 
 Write FA, RA and TA for the accuracy on forget, retain and test data, and d for the difference to
 the model retrained without the forget data (the oracle). Then
@@ -45,12 +45,19 @@ def accuracy(predictions: Predictions) -> float:
     return 100.0 * float(np.mean(checked.probabilities.argmax(axis=1) == checked.labels))
 
 
+def _distances(
+    metrics: Mapping[str, float], retrained: Mapping[str, float], *names: str
+) -> np.ndarray:
+    """The absolute differences of these numbers."""
+    return np.abs(_values(metrics, names) - _values(retrained, names))
+
+
 def _values(metrics: Mapping[str, float], names: tuple[str, ...]) -> np.ndarray:
     missing = [name for name in names if name not in metrics]
     if missing:
         raise InputError(
-            f"the metrics lack {', '.join(missing)}, but must have them for the comparison with "
-            "the retrained model; evaluate both models on all splits."
+            f"the metrics lack {', '.join(missing)}, but must have them for a comparison with the "
+            "retrained model; evaluate both models on all splits."
         )
     return np.array([metrics[name] for name in names], np.float64)
 
@@ -78,8 +85,7 @@ def average_gap(metrics: Mapping[str, float], retrained: Mapping[str, float], at
     """
     if attack not in ATTACKS:
         raise InputError(f"attack is {attack!r}, but must be one of {', '.join(ATTACKS)}.")
-    names = (*_ACCURACIES, attack)
-    return float(np.mean(np.abs(_values(metrics, names) - _values(retrained, names))))
+    return float(np.mean(_distances(metrics, retrained, *_ACCURACIES, attack)))
 
 
 def five_part_gap(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
@@ -103,8 +109,7 @@ def five_part_gap(metrics: Mapping[str, float], retrained: Mapping[str, float]) 
         >>> five_part_gap(oracle | {"forget_accuracy": 98.0, "entropy_member_rate": 68.0}, oracle)
         2.0
     """
-    names = (*_ACCURACIES, *ATTACKS)
-    return float(np.mean(np.abs(_values(metrics, names) - _values(retrained, names))))
+    return float(np.mean(_distances(metrics, retrained, *_ACCURACIES, *ATTACKS)))
 
 
 def tug_of_war(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
@@ -126,8 +131,7 @@ def tug_of_war(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> 
         >>> round(tug_of_war(model, oracle), 6)
         0.81
     """
-    distances = np.abs(_values(metrics, _ACCURACIES) - _values(retrained, _ACCURACIES)) / 100.0
-    return float(np.prod(1.0 - distances))
+    return float(np.prod(1.0 - _distances(metrics, retrained, *_ACCURACIES) / 100.0))
 
 
 def distances(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
@@ -160,13 +164,13 @@ def divergences(model: SplitPredictions, retrained: SplitPredictions) -> dict[st
         A dict with "kl_to_retrained" and "js_to_retrained", in nats.
 
     Raises:
-        InputError: the two were evaluated on different forget data.
+        InputError: the models were evaluated on different forget data.
     """
     if not np.array_equal(np.asarray(model.forget.labels), np.asarray(retrained.forget.labels)):
         raise InputError(
             f"the model has {len(model.forget.labels)} forget examples and the retrained model "
-            f"{len(retrained.forget.labels)} with other labels, but both must have the same; use "
-            "the retrained model of the same forget request and seed."
+            f"{len(retrained.forget.labels)} with other labels, but both must have the same "
+            "examples; use the retrained model of the same forget request and seed."
         )
     p, q = retrained.forget.probabilities, model.forget.probabilities
     return {"kl_to_retrained": kl_divergence(p, q), "js_to_retrained": js_divergence(p, q)}
@@ -177,10 +181,10 @@ def evaluate(
     retrained: SplitPredictions | None = None,
     retrained_metrics: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """All metrics of a model, and its distances to the retrained model if that is given.
+    """All metrics of a model, and its distances to the retrained model if given.
 
-    `svc_non_member_rate` is fitted on as many retain as test examples (see `same_number`) and on
-    the confidence; `entropy_member_rate` on all of both.
+    The attack of `svc_non_member_rate` is fitted on the confidence of as many retain as test
+    examples (see `same_number`); the attack of `entropy_member_rate` on all of them.
 
     Args:
         model: predictions of the model on every split.
@@ -222,11 +226,11 @@ def evaluate(
 
 
 def weights_moved(before: Any, after: Any) -> float:
-    """The change of all parameters by its norm, in percent of their norm before.
+    """The norm of the change of all parameters, in percent of their norm before.
 
     Args:
         before: tree of parameters.
-        after: tree of the same form.
+        after: tree of the same structure.
 
     Returns:
         `100 ||after - before|| / ||before||`; 0 for parameters that were all zero.
@@ -243,11 +247,11 @@ def weights_moved(before: Any, after: Any) -> float:
 
 
 def share_of_time(cost: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
-    """The seconds of one run in percent of the seconds of another.
+    """The time of one run in percent of the time of another.
 
     Args:
-        cost: "seconds" and "machine" of the one, if known.
-        other: the same of the other.
+        cost: "seconds" and "machine" of the run, where known.
+        other: "seconds" and "machine" of the other run, where known.
 
     Returns:
         Percent; None if a time is unknown, or if the runs were on different machines.

@@ -25,8 +25,8 @@ def pareto_front(points: Any) -> np.ndarray:
         points: points `[N, 2]`, both coordinates better when smaller; N may be 0.
 
     Returns:
-        Their positions, int `[F]`, by ascending first coordinate. Equal points are all on the front
-        or all off it.
+        Positions of these points, int `[F]`, by ascending first coordinate. Equal points are all
+        on the front or all off it.
 
     Raises:
         InputError: another shape, or coordinates that are not finite.
@@ -76,7 +76,7 @@ def _checked(points: Any) -> np.ndarray:
         array = array.reshape(0, 2)
     if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
         raise InputError(
-            f"points of a Pareto front have shape {array.shape}, but must be [N, 2] finite "
-            "numbers; leave out runs that diverged."
+            f"points of a Pareto front have shape {array.shape}, but must be finite numbers of "
+            "shape [N, 2]; leave out runs that diverged."
         )
     return array

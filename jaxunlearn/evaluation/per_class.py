@@ -7,16 +7,7 @@ from jaxunlearn.types import InputError
 
 
 def class_accuracies(predictions: Predictions) -> np.ndarray:
-    """The accuracy on the examples of each class.
-
-    Args:
-        predictions: `probabilities [N, C]` and `labels [N]`.
-
-    Returns:
-        Percent, `[C]`; NaN for a class without examples.
-
-    Raises:
-        InputError: malformed predictions.
+    """The accuracy on each class in percent, `[C]`; NaN for a class without examples.
 
     Example:
         >>> probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0]])
@@ -32,36 +23,18 @@ def class_accuracies(predictions: Predictions) -> np.ndarray:
 
 
 def class_damage(model: Predictions, retrained: Predictions) -> np.ndarray:
-    """The accuracy on each class that the model lacks, compared with the retrained model.
+    """The accuracy on each class that the model lost compared with the retrained model.
 
-    Args:
-        model: predictions of the model.
-        retrained: predictions of the retrained model for the same examples.
-
-    Returns:
-        Percentage points `[C]`, positive where the model is worse; NaN for a class without
-        examples.
-
-    Raises:
-        InputError: malformed predictions, or predictions for different examples.
+    Percentage points `[C]`, positive where the model is worse; NaN for a class without examples.
     """
     _check_same(model, retrained)
     return class_accuracies(retrained) - class_accuracies(model)
 
 
 def disagreement_map(model: Predictions, retrained: Predictions) -> np.ndarray:
-    """Counts of the pairs of predicted classes: by the retrained model and by the model.
+    """Counts `[C, C]` of pairs of predicted classes: retrained model (rows) and model (columns).
 
-    Args:
-        model: predictions of the model.
-        retrained: predictions of the retrained model for the same examples.
-
-    Returns:
-        Counts `[C, C]`, int64: by the predicted class of the retrained model (rows), then of the
-        model. Agreement is on the diagonal.
-
-    Raises:
-        InputError: malformed predictions, or predictions for different examples.
+    Both predict the same examples; agreement is on the diagonal.
 
     Example:
         >>> labels = np.array([0, 1])

@@ -1,7 +1,7 @@
 """Improved precision and recall: quality and variety of generated images.
 
-A set of features stands for the union of balls around its points, each with the distance r to the
-point's k-th nearest neighbour in the set as radius:
+A set of features stands for the union of balls around its points; the radius r of a ball is the
+distance of its point to the k-th nearest other point of the set:
 
     precision = share of generated points g with  |g - x| <= r(x)  for some real point x
     recall    = share of real points x with       |x - g| <= r(g)  for some generated point g
@@ -74,8 +74,8 @@ def precision_recall(
     real, generated = sets.values()
     if real.shape[1] != generated.shape[1]:
         raise InputError(
-            f"there are {real.shape[1]} features of real and {generated.shape[1]} of generated "
-            "images, but must be the same number; use one network for both."
+            f"real images have {real.shape[1]} features and generated images "
+            f"{generated.shape[1]}, but both must have the same number; use one network for both."
         )
     if real_radii is None:
         real_radii = squared_radii(real, num_neighbours)
@@ -99,14 +99,7 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def squared_radii(points: np.ndarray, num_neighbours: int = 3) -> np.ndarray:
-    """The squared distance of each point to its k-th nearest other point.
-
-    Args:
-        points: points `[N, D]`.
-        num_neighbours: number of neighbours, k, below N.
-
-    Returns:
-        Squared distances, float64 `[N]`.
+    """The squared distance of each point to its k-th nearest other point, float64 `[N]`.
 
     Example:
         >>> squared_radii(np.array([[0.0], [1.0], [3.0]]), 1).tolist()

@@ -42,14 +42,7 @@ class Predictions(NamedTuple):
 
 
 def check_probabilities(probabilities: Any, name: str) -> np.ndarray:
-    """Checks a matrix of probabilities, and returns it in double precision.
-
-    Args:
-        probabilities: class probabilities, `[N, C]`, in any float type.
-        name: name of the probabilities, for errors.
-
-    Returns:
-        A numpy array `[N, C]` of float64.
+    """Probabilities `[N, C]` in double precision, after a check; `name` stands for them in errors.
 
     Raises:
         InputError: another shape, no rows, values that are negative or not finite, or a row that
@@ -58,58 +51,53 @@ def check_probabilities(probabilities: Any, name: str) -> np.ndarray:
     array = np.asarray(probabilities)
     if array.ndim != 2 or array.shape[1] == 0:
         raise InputError(
-            f"{name} has probabilities of shape {array.shape}, which must be [examples, classes]: "
+            f"{name} has probabilities of shape {array.shape}, but must have [examples, classes]; "
             "give one row of class probabilities for each example."
         )
     if array.shape[0] == 0:
-        raise InputError(f"{name} is empty, but at least one example is needed: check the split.")
+        raise InputError(f"{name} is empty, but must hold at least one example; check the split.")
     array = array.astype(np.float64)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise InputError(
             f"{name} has probabilities that are not finite in {int((~finite).sum())} of "
-            f"{len(array)} rows, but they must lie in [0, 1]: the model has probably diverged."
+            f"{len(array)} rows, but must have numbers in [0, 1]; the model has probably diverged."
         )
     sums = array.sum(axis=1)
     worst = int(np.argmax(np.abs(sums - 1.0)))
     if abs(sums[worst] - 1.0) > _SUM_TOLERANCE or array.min() < 0.0:
         raise InputError(
             f"{name} has probabilities as small as {array.min():.6g}, and row {worst} sums to "
-            f"{sums[worst]:.6g}, but rows must be non-negative and sum to 1: apply a softmax to "
+            f"{sums[worst]:.6g}, but rows must be non-negative and sum to 1; apply a softmax to "
             "logits first."
         )
     return array
 
 
 def check_predictions(predictions: Predictions, name: str) -> Predictions:
-    """Checks predictions, and returns them as numpy arrays (float64, int64).
+    """Predictions as NumPy arrays (float64, int64), after a check.
 
-    Args:
-        predictions: `probabilities [N, C]` and `labels [N]`.
-        name: name of the split, such as "retain", for errors.
-
-    Returns:
-        The same predictions, on the host.
+    `name` is the name of the split in errors, such as "retain".
 
     Raises:
-        InputError: probabilities that `check_probabilities` refuses, a number of labels that is not
-            the number of rows, or labels that are not whole numbers from 0 to C - 1.
+        InputError: probabilities that `check_probabilities` refuses, a number of labels other than
+            the number of rows, or labels that are not integers from 0 to C - 1.
     """
-    name = f"The {name} prediction set"
+    name = f"the {name} prediction set"
     probabilities = check_probabilities(predictions.probabilities, name)
     labels = np.asarray(predictions.labels)
     if labels.shape != probabilities.shape[:1]:
         raise InputError(
             f"{name} has labels of shape {labels.shape} for probabilities of shape "
-            f"{probabilities.shape}, but there must be one label for each row."
+            f"{probabilities.shape}, but must have one label for each row."
         )
     if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{name} has labels of type {labels.dtype}, which must be integers.")
+        raise InputError(f"{name} has labels of type {labels.dtype}, but must have integers.")
     classes = probabilities.shape[1]
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
-            f"{name} has labels from {labels.min()} to {labels.max()}, but with {classes} classes "
-            f"they must lie in 0 to {classes - 1}: check the number of classes of the model."
+            f"{name} has labels from {labels.min()} to {labels.max()}, but must have labels from "
+            f"0 to {classes - 1} for {classes} classes; check the model's number of classes."
         )
     return Predictions(probabilities, labels.astype(np.int64))
 
@@ -132,8 +120,8 @@ def predict(
 
     Args:
         predict_fn: function from a batch, leaves `[B, ...]`, to class probabilities `[B, C]`.
-        arrays: the split, with at least "label" `[N]`; all arrays have N rows, and N may be 0.
-        batch_size: the batch size B.
+        arrays: arrays of N rows each, with at least "label" `[N]`; N may be 0.
+        batch_size: batch size B.
 
     Returns:
         `Predictions` on the host: `probabilities [N, C]` in float32, `labels [N]` in int32.
@@ -149,14 +137,14 @@ def predict(
         (3, 3)
     """
     if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, but it must be at least 1.")
+        raise InputError(f"batch_size is {batch_size}, but must be at least 1.")
     if "label" not in arrays:
-        raise InputError(
-            f'The arrays to predict are {sorted(arrays)}, but "label" is needed among them.'
-        )
+        raise InputError(f'the arrays to predict are {sorted(arrays)}, but must include "label".')
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
-        raise InputError(f"The arrays to predict have lengths {lengths}, which must all be equal.")
+        raise InputError(
+            f"the arrays to predict have the lengths {lengths}, but must all have the same length."
+        )
     split = {name: jnp.asarray(array) for name, array in arrays.items()}
     function = predict_fn if isinstance(predict_fn, Partial) else Partial(predict_fn)
     specification = {
@@ -166,8 +154,8 @@ def predict(
     result = jax.eval_shape(_call, function, specification)
     if len(result.shape) != 2 or result.shape[0] != batch_size:
         raise InputError(
-            f"predict_fn returned an array of shape {result.shape} for a batch of {batch_size}, "
-            f"but it must be [{batch_size}, classes]."
+            f"the result of predict_fn for a batch of {batch_size} has shape {result.shape}, but "
+            f"must have [{batch_size}, classes]."
         )
     probabilities = np.zeros((0, result.shape[1]), np.float32)
     if lengths["label"]:
@@ -183,7 +171,7 @@ class SplitPredictions(NamedTuple):
         retain: predictions on the training examples to keep.
         validation: predictions on examples held out of training; may have no rows.
         test: predictions on test examples, without forgotten classes.
-        test_forget: predictions on test examples of forgotten classes, if there are some.
+        test_forget: predictions on test examples of forgotten classes; may have no rows.
     """
 
     forget: Predictions
@@ -193,14 +181,12 @@ class SplitPredictions(NamedTuple):
     test_forget: Predictions
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all splits into one npz file, which appears only when it is complete.
+        """Writes all splits into one npz file, which appears only once it is complete.
 
-        Args:
-            path: the file. Entries are named "forget_probabilities" (float32), "forget_labels"
-                (int32), and so on.
+        Entries are named "forget_probabilities" (float32), "forget_labels" (int32), and so on.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         arrays: dict[str, Any] = {}
         for name, predictions in zip(self._fields, self, strict=True):
@@ -210,16 +196,10 @@ class SplitPredictions(NamedTuple):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SplitPredictions":
-        """Reads what `save` wrote.
-
-        Args:
-            path: the npz file.
-
-        Returns:
-            The predictions on all splits, on the host.
+        """Reads the predictions that `save` wrote.
 
         Raises:
-            InputError: if the file is missing, cut short, or lacks a split.
+            InputError: the file is missing, truncated, or lacks a split.
         """
         names = [f"{split}_{part}" for split in cls._fields for part in ("probabilities", "labels")]
         found = iter(read_arrays(Path(path), *names).values())
@@ -227,7 +207,7 @@ class SplitPredictions(NamedTuple):
 
 
 def predict_with(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predictions:
-    """The predictions of a model on some examples, of which there may be none."""
+    """The predictions of a model on any number of examples."""
     # A Partial over the weights: models of one task share the compiled program.
     return predict(Partial(task.predict, *weights), arrays, _BATCH)
 

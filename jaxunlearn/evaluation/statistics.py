@@ -5,8 +5,8 @@ covers the true mean in 95 of 100 studies is m +- t s / sqrt(n), where t is the 
 Student's distribution with n - 1 degrees of freedom: 12.7 for two seeds, 4.3 for three, 2.3 for
 ten. One value has no interval.
 
-The mean of a rate in [0, 100] is in [0, 100] too. So the interval ends at the bounds, and covers
-the true mean as often as before.
+A rate in [0, 100] has its mean in [0, 100] too. So the interval is cut at the bounds, and still
+covers the true mean as often.
 """
 
 import math
@@ -66,11 +66,8 @@ def summarize(
         values: one finite number for each seed.
         bounds: least and greatest possible value.
 
-    Returns:
-        The `Summary`.
-
     Raises:
-        InputError: no values, or one that is not finite.
+        InputError: there are no values, or one is not finite.
 
     Example:
         >>> summarize([3.0]).interval

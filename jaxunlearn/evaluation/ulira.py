@@ -1,9 +1,9 @@
-"""U-LiRA: the best test of single examples that separates unlearned from retrained models.
+"""U-LiRA: the strongest test on single examples that separates unlearned from retrained models.
 
 For one example z, write `o = log p_y - log(1 - p_y)`, the logit-scaled confidence in its true
 class. Over many *shadow models* o follows one distribution if the models learned z and then
 unlearned it, and another if they were retrained without z. Both are assumed Gaussian, and the
-attacker scores a new model by the logarithm of their ratio at its o:
+attacker scores a new model by the logarithm of the ratio of both densities at its o:
 
     score = log N(o; mean_u, var_u) - log N(o; mean_r, var_r)
 
@@ -30,7 +30,7 @@ _LEAST_MODELS = 3
 
 
 class Scores(NamedTuple):
-    """The scores of all pairs of a model and an example; large means "unlearned".
+    """Scores of all pairs of a model and an example; large means "unlearned".
 
     Attributes:
         unlearned: scores of models that unlearned the example.          # shape=(M, N)
@@ -62,16 +62,9 @@ class Attack(NamedTuple):
 
 
 def logit_confidence(predictions: Predictions) -> np.ndarray:
-    """`log p_y - log(sum of all other probabilities)`, which is nearly Gaussian over models.
+    """`log p_y - log(sum of all other probabilities)`, nearly Gaussian over models.
 
-    Args:
-        predictions: `probabilities [N, C]` and `labels [N]`.
-
-    Returns:
-        float64 `[N]`, from -88 to 88.
-
-    Raises:
-        InputError: malformed predictions.
+    Float64 `[N]`, from -88 to 88.
 
     Example:
         >>> predictions = Predictions(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1]))
@@ -94,12 +87,9 @@ def ulira_scores(unlearned: Any, retrained: Any, variance: str = "example") -> S
 
     Args:
         unlearned: values o of M models that learned and unlearned each of N examples, `[M, N]`.
-        retrained: values o of models retrained without the example, `[M, N]`.
-        variance: kind of the variances: "example" for each example and side, or "shared", their
-            mean over examples, which is steadier with few models.
-
-    Returns:
-        The `Scores`.
+        retrained: values o of M models retrained without the example, `[M, N]`.
+        variance: "example" for a variance of each example and side, or "shared" for their mean
+            over examples, which is steadier with few models.
 
     Raises:
         InputError: other shapes, fewer than three models, values that are not finite, or another
@@ -121,8 +111,8 @@ def ulira_scores(unlearned: Any, retrained: Any, variance: str = "example") -> S
         )
     if len(first) < _LEAST_MODELS:
         raise InputError(
-            f"there are {len(first)} models on each side, but must be at least {_LEAST_MODELS}, to "
-            "fit a Gaussian to all but one; train more shadow models."
+            f"there are {len(first)} models on each side, but must be at least {_LEAST_MODELS}, as "
+            "a Gaussian is fitted to all but one; train more shadow models."
         )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise InputError(
@@ -150,13 +140,7 @@ def _log_density(values: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> 
 
 
 def roc_curve(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """The ROC curve of the attack, over all models and examples.
-
-    Args:
-        scores: scores from `ulira_scores`.
-
-    Returns:
-        False- and true-positive rates as shares, from (0, 0) to (1, 1), at each distinct score.
+    """False- and true-positive rates as shares, from (0, 0) to (1, 1), at each distinct score.
 
     Example:
         >>> fpr, tpr = roc_curve(Scores(np.array([[3.0, 1.0]]), np.array([[2.0, 0.0]])))
@@ -169,16 +153,7 @@ def roc_curve(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
 
 
 def needed_scores(false_positive_rate: float) -> int:
-    """The least number of scores of retrained models that can show a false-positive rate.
-
-    Args:
-        false_positive_rate: the rate as a share.
-
-    Returns:
-        `ceil(1 / false_positive_rate)`.
-
-    Raises:
-        InputError: a rate that is not between 0 and 1.
+    """The fewest scores of retrained models that can show a false-positive rate, a share.
 
     Example:
         >>> needed_scores(0.001)
@@ -186,8 +161,8 @@ def needed_scores(false_positive_rate: float) -> int:
     """
     if not 0 < false_positive_rate < 1:
         raise InputError(
-            f"a false-positive rate is {false_positive_rate}, but must be between 0 and 1, such as "
-            "0.01."
+            f"a false-positive rate is {false_positive_rate}, but must be between 0 and 1; 0.01 is "
+            "usual."
         )
     return int(np.ceil(1 / false_positive_rate - 1e-9))
 
@@ -200,8 +175,8 @@ def attack(
 ) -> Attack:
     """AUC and true-positive rates at low false-positive rates, with bootstrap intervals.
 
-    Models and examples are both resampled with replacement, since the scores of one model are
-    correlated, and so are the scores of one example. The true-positive rate is read at the lowest
+    Models and examples are both resampled with replacement, since scores of one model are
+    correlated, and so are scores of one example. The true-positive rate is read at the lowest
     threshold that keeps the false-positive rate, without interpolation. With few models intervals
     are too narrow: three pairs do not show the variation of models.
 
@@ -210,9 +185,6 @@ def attack(
         false_positive_rates: false-positive rates as shares.
         num_resamples: number of bootstrap samples.
         seed: seed of the bootstrap.
-
-    Returns:
-        An `Attack`, in percent.
 
     Raises:
         InputError: a rate outside (0, 1), or too low for the number of scores.
@@ -226,9 +198,9 @@ def attack(
     for rate in false_positive_rates:
         if count < needed_scores(rate):
             raise InputError(
-                f"there are {count} scores of retrained models, too few for a false-positive rate "
-                f"of {rate:g}, which needs {needed_scores(rate)}; use more shadow models or target "
-                "examples, or ask for a higher rate."
+                f"there are {count} scores of retrained models, but must be at least "
+                f"{needed_scores(rate)} for a false-positive rate of {rate:g}; use more shadow "
+                "models or target examples, or ask for a higher rate."
             )
     ranks, size = _ranks(scores)
     shape, rng = scores.unlearned.shape, np.random.default_rng(seed)

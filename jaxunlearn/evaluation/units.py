@@ -1,4 +1,4 @@
-"""The unit of every number in a result file, and its bounds, which end its intervals."""
+"""The unit and the bounds of every number in a result file; intervals are cut at the bounds."""
 
 import math
 from typing import NamedTuple
@@ -8,7 +8,7 @@ class Unit(NamedTuple):
     """The unit of a number.
 
     Attributes:
-        name: name of the unit in print; empty for a plain number.
+        name: printed name of the unit; empty for a plain number.
         low: least possible value.
         high: greatest possible value.
     """

@@ -129,7 +129,7 @@ def test_sizes_that_are_more_than_there_is():
     with pytest.raises(InputError, match=f"training examples besides .* choose from 1 to {most}"):
         hold_out(TOY, train_size=most + 1)
     but_one = 1 - 1 / len(TOY.train)
-    with pytest.raises(InputError, match="has 1 training example beside .* choose 1.$"):
+    with pytest.raises(InputError, match="has 1 training example besides .* choose 1.$"):
         hold_out(TOY, validation_fraction=but_one, train_size=2)
 
 

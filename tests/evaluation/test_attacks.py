@@ -112,7 +112,7 @@ def test_unknown_features_and_mismatched_sets_are_refused():
         with pytest.raises(InputError, match="'forget': 2"):
             attack(RETAIN, TEST, two)
         empty = Predictions(np.zeros((0, 5)), np.zeros(0, int))
-        with pytest.raises(InputError, match="The test prediction set is empty"):
+        with pytest.raises(InputError, match="the test prediction set is empty, but must"):
             attack(RETAIN, empty, FORGET)
 
 

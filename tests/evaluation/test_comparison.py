@@ -98,11 +98,11 @@ def test_high_values_first_and_seeds_that_a_method_lacks():
 
 
 def test_fewer_seeds_than_an_interval_needs_are_refused():
-    with pytest.raises(InputError, match="1 and 1 values, but must have two"):
+    with pytest.raises(InputError, match="1 and 1 values, but must have at least two each"):
         paired_difference([1.0], [2.0])
     with pytest.raises(InputError, match="2 and 3 values"):
         paired_difference([1.0, 2.0], [2.0, 3.0, 4.0])
-    with pytest.raises(InputError, match="1 seeds at most, but must have two or more"):
+    with pytest.raises(InputError, match="have at most 1 seeds, but one must have two or more"):
         rank({"a": {0: 1.0}, "b": {0: 2.0}})
     with pytest.raises(InputError, match="finite"):
         rank({"a": {0: 1.0, 1: float("nan")}})

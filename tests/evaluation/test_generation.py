@@ -70,7 +70,7 @@ def test_any_forgotten_class_counts_as_the_one_asked_for():
     ("forget", "retain", "message"),
     [
         (RETAIN, FORGET._replace(labels=np.array([2, 1])), "class 1 is among the forg"),
-        (FORGET._replace(labels=np.array([2, 3])), RETAIN, "The generated forget prediction set"),
+        (FORGET._replace(labels=np.array([2, 3])), RETAIN, "the generated forget prediction set"),
         (FORGET, Predictions(np.zeros((0, 3)), np.zeros(0, int)), "generated retain .* is empty"),
     ],
 )

@@ -111,7 +111,7 @@ def test_forgotten_classes_have_a_test_accuracy_of_their_own():
 def test_no_validation_data_is_no_error_but_no_test_data_is():
     assert "validation_accuracy" not in evaluate(MODEL._replace(validation=EMPTY))
     for name in ("forget", "retain", "test"):
-        with pytest.raises(InputError, match=f"The {name} prediction set is empty"):
+        with pytest.raises(InputError, match=f"the {name} prediction set is empty, but must"):
             evaluate(MODEL._replace(**{name: EMPTY}))
 
 

@@ -98,7 +98,12 @@ def test_neighbours_are_others_and_not_the_point_itself():
         (line(0, 1, 2), line(0, 1, 2, 3), 3, "3 real images, but must be at least 4"),
         (line(0, 1, 2, 3), line(0, 1), 3, "2 generated images, but must be at least 4"),
         (line(0, 1), line(0, 1), 0, "num_neighbours is 0"),
-        (np.zeros((4, 2)), np.zeros((4, 3)), 3, "2 features of real and 3 of generated"),
+        (
+            np.zeros((4, 2)),
+            np.zeros((4, 3)),
+            3,
+            "real images have 2 features and generated images 3",
+        ),
         (np.zeros(4), np.zeros((4, 3)), 3, "the real features have shape"),
         (np.zeros((4, 1)), line(0, 1, np.nan, 2), 3, "the generated features are not finite in 1"),
     ],

@@ -25,9 +25,9 @@ LABELS = np.array([0, 2])
         (GOOD * 1.01, LABELS, "softmax"),
         (np.log(GOOD), LABELS, "softmax"),
         (np.array([[1.2, -0.2, 0.0], [0.1, 0.1, 0.8]]), LABELS, "non-negative"),
-        (GOOD, np.array([0, 3]), "must lie in 0 to 2"),
+        (GOOD, np.array([0, 3]), "must have labels from 0 to 2"),
         (GOOD, np.array([-1, 0]), "labels from -1 to 0"),
-        (GOOD, np.array([0.0, 1.0]), "must be integers"),
+        (GOOD, np.array([0.0, 1.0]), "must have integers"),
     ],
 )
 def test_malformed_predictions_are_refused_with_a_reason(probabilities, labels, message):
@@ -88,15 +88,15 @@ def test_an_empty_split_keeps_its_classes():
     ("predict_fn", "arrays", "batch_size", "message"),
     [
         (lambda batch: batch["image"], make_split(3), 0, "batch_size is 0"),
-        (lambda batch: batch["image"], {"image": jnp.ones((3, 4))}, 2, '"label" is needed'),
+        (lambda batch: batch["image"], {"image": jnp.ones((3, 4))}, 2, 'must include "label"'),
         (
             lambda batch: batch["image"],
             {"image": jnp.ones((3, 4)), "label": jnp.ones(2, int)},
             2,
-            "must all be equal",
+            "must all have the same length",
         ),
-        (lambda batch: batch["image"][0], make_split(3), 2, r"must be \[2, classes\]"),
-        (lambda batch: batch["image"][:1], make_split(3), 2, r"must be \[2, classes\]"),
+        (lambda batch: batch["image"][0], make_split(3), 2, r"must have \[2, classes\]"),
+        (lambda batch: batch["image"][:1], make_split(3), 2, r"must have \[2, classes\]"),
     ],
 )
 def test_bad_requests_for_predictions_are_refused(predict_fn, arrays, batch_size, message):
