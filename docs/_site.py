@@ -66,8 +66,10 @@ def reference(page: str) -> str:
     """The Markdown of one page of the API reference."""
     parts = [f"# {page.capitalize()}\n"]
     for name in API[page]:
-        parts.append(f"## {name}\n")
-        parts += [f"::: {path}\n" for path in exports(importlib.import_module(name)).values()]
+        module = importlib.import_module(name)
+        summary = (inspect.getdoc(module) or "").split("\n\n")[0]
+        parts += [f"## {name}\n", f"{summary}\n"]
+        parts += [f"::: {path}\n" for path in exports(module).values()]
     return "\n".join(parts)
 
 
@@ -110,5 +112,11 @@ def inside(text: str) -> str:
 
 
 def on_page_markdown(markdown: str, **unused: Any) -> str:
-    """Links of docs/ to the experiments, which are inside the site."""
+    """Links of docs/ to the experiments, which are inside the site; intervals on one line."""
+    markdown = re.sub(r"(?<=\d) ± (?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", markdown)
+    markdown = re.sub(
+        r"([\[(][\d.,−]+) (to|and) ([\d.,−]+[\])])",
+        "\\1\N{NO-BREAK SPACE}\\2\N{NO-BREAK SPACE}\\3",
+        markdown,
+    )
     return markdown.replace("](../experiments/", "](experiments/")

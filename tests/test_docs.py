@@ -186,6 +186,22 @@ def test_the_commands_in_the_documents_exist_with_their_flags():
     )
 
 
+def test_the_page_on_commands_has_all_commands_requests_and_extras():
+    from jaxunlearn.cli.main import COMMANDS
+    from jaxunlearn.data import ForgetRequest
+
+    page = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(-{0,2}[a-z-]+)", page, re.MULTILINE)
+    flags = [row[2:] for row in rows if row.startswith("--")]
+    assert flags == [field.name for field in dataclasses.fields(ForgetRequest)]
+    assert set(COMMANDS) <= set(rows)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    told = re.findall(r"`([\w-]+)`", page.split("## Extras")[1])
+    assert set(extras) - {"import-test"} <= set(told)
+
+
 def test_lines_are_short_and_the_readme_fits_on_three_screens():
     """At most 120 columns outside tables, code, pictures and headings of templates."""
     for page in (*PAGES, ROOT / "CHANGELOG.md"):
