@@ -49,7 +49,7 @@ PRETRAIN = {
     ),
     "chunks of nothing": ("--chunk-steps 0", "chunk_steps is 0, but must be 1 or more"),
     "checkpoints never": ("--checkpoint-every 0", "checkpoint_every is 0, but must be 1 or more"),
-    "micro-batch negative": ("--micro-batch -1", "micro_batch is -1, but must be 1 or more"),
+    "micro-batch negative": ("--micro-batch -1", "micro_batch is -1, but must be 0 or more"),
     "batch in micro-batches": (
         *["--micro-batch 32 --training.retain-batch-size=66", "retain_batch_size is 66"],
         *["multiple of micro_batch, 32", "the nearest is 64"],

@@ -291,7 +291,9 @@ def test_a_diverging_method_does_not_stop_the_others(
     result = call("compare", study, "--config", config)
     assert result.status == 3
     assert trained == ["broken", "tight", "broken", "broken", "broken"]
-    assert result.err.startswith("jaxunlearn: diverged or broke their budget, and so without ")
+    assert result.err.startswith(
+        "jaxunlearn: no results, since they diverged or broke their budget: "
+    )
     assert result.err.count("\n") == 1
     for seed in (0, 1):
         assert f"seed-{seed}/random-0.1/broken" in result.err

@@ -65,7 +65,7 @@ def test_slow_runs_have_a_rate_too(pipe, clock):
     with console.show_progress(Path("run")) as report:
         clock[0] += 11
         report(Progress(1, 40, 8.0, {}))
-    line = "2026-01-02T03:04:05Z run: step 1/40, 312 s left, 0.12 steps/s"
+    line = "2026-01-02T03:04:05Z run: step 1/40, 5 min 12 s left, 0.12 steps/s"
     assert pipe.getvalue().strip() == line
 
 

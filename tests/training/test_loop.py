@@ -171,7 +171,7 @@ def test_altered_metrics_are_written_again(
     lines[line - 1] = lines[line - 1].replace("0.", "0.1", 1)
     path.write_text("".join(lines))
     if line == 1:
-        with pytest.raises(InputError, match="metrics.jsonl was cut short or altered .* anew"):
+        with pytest.raises(InputError, match="metrics.jsonl was cut short or altered .* again"):
             go(tmp_path)
         return
     with pytest.warns(UserWarning, match="step 8 .* the run continues from step 4"):
