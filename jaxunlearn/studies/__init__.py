@@ -1,7 +1,7 @@
 """Whole studies from Python: train, forget and evaluate in folders, as the command line does.
 
-Every function continues where it stopped and does nothing twice. The names below are imported from
-their modules when they are first used.
+A stopped function continues where it stopped, and finished work is never repeated. The names below
+are imported on first use.
 
 Example: three methods against retraining, with two seeds, and a report.
 

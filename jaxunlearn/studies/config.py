@@ -21,8 +21,8 @@ from jaxunlearn.models.diffusion_process import SAMPLERS, Process
 from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.types import InputError
 
-PLACES = ("data_dir", "folder")  # the fields of a problem for the place of its data
-SEEDS = 2**31  # half of the seeds that JAX tells apart; retrained models take some of the others
+PLACES = ("data_dir", "folder")  # the fields of a problem that locate its data
+SEEDS = 2**31  # half of the seeds that JAX distinguishes; retrained models use some of the others
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ class Problem:
         model: name of the model, such as mlp, resnet18 or vit-ti (jaxunlearn list models).
         model_settings: fields of the model that differ from its preset, such as norm=group; the
             fields of a text-to-image model's parts are under "text_encoder" and "unet".
-        autoencoder: the autoencoder of a text-to-image model, by its "model", "model_settings" and
+        autoencoder: the autoencoder of a text-to-image model: its "model", "model_settings" and
             "training" as in a problem; the autoencoder of the same size by default.
         diffusion: diffusion of a model that generates, such as ddpm-small; none for classifiers.
-        training: settings of pretraining and retraining, as of the method "retrain".
+        training: settings of pretraining and retraining: the settings of the method "retrain".
     """
 
     data: str = "digits"
@@ -142,12 +142,12 @@ class Problem:
         for name in ("name", "num_classes", "axis_name", "scaling_factor"):
             if name in self.model_settings:
                 raise InputError(
-                    f"model_settings give {name}, which the model, the data and the devices "
-                    "decide; leave it out."
+                    f"model_settings contain {name}, which the model, the data and the devices "
+                    "determine; leave it out."
                 )
 
     def identity(self) -> dict[str, Any]:
-        """The fields that make it this problem, as in JSON: no places, no defaults of training."""
+        """The fields that identify the problem, as in JSON, without paths and default settings."""
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
         defaults = dataclasses.replace(self, training={}).training_settings()
         plain["training"] = {
@@ -167,7 +167,7 @@ class Problem:
 
     @property
     def does(self) -> str:
-        """What the model does, in words."""
+        """The work of the model, in words."""
         kinds = ((self.generates, "generates images"), (self.classifies, "classifies"))
         return next((words for does, words in kinds if does), "encodes images")
 
@@ -185,24 +185,13 @@ class Problem:
         return found
 
     def on_same_data(self, given: dict[str, Any], what: str) -> "Problem":
-        """Another problem of the same data.
-
-        Args:
-            given: its other fields.
-            what: its name in errors, such as "the classifier".
-
-        Returns:
-            The problem.
-
-        Raises:
-            InputError: a field of the data is given, or a field is unknown or wrong.
-        """
+        """Another problem on the same data, with `given` as its other fields; `what` names it."""
         data = ("data", *PLACES, "validation_fraction", "train_size")
         for name in data:
             if name in given:
                 raise InputError(
-                    f"{what.removeprefix('the ')} gives {name}, but must have the {name} of the "
-                    "problem; leave it out."
+                    f"{what} has a {name} of its own, but must share the {name} of the problem; "
+                    "leave it out."
                 )
         return from_dict(Problem, {name: getattr(self, name) for name in data} | given, what)
 
@@ -227,14 +216,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Aim:
-    """The parts of an unlearning run that are no settings of its method.
+    """Options of an unlearning run besides the settings of its method.
 
     Attributes:
         trainable: regular expression; only parameters with a matching path, such as head, change.
-        adapter_rank: rank of low-rank adapters, which then change in place of these parameters'
-            kernels; 0 changes the parameters.
-        anchor: class that the objective match_anchor turns forgotten classes into; by default each
-            turns into the next.
+        adapter_rank: rank of low-rank adapters that are trained instead of the kernels among these
+            parameters; 0 trains the parameters themselves.
+        anchor: class into which the objective match_anchor turns forgotten classes; by default each
+            turns into the next class.
     """
 
     trainable: str = ""
@@ -259,8 +248,8 @@ class Study:
             in its setting `method`.
         overrides: settings by the name of a request, then of a run, in place of the settings in
             `methods`.
-        classifier: the classifier that judges the images of a model that generates, by its "model",
-            "model_settings" and "training" as in a problem.
+        classifier: the classifier that judges generated images: its "model", "model_settings" and
+            "training" as in a problem.
         inception: safetensors file with the network of the Frechet distance, whose features replace
             the classifier's.
     """
@@ -302,7 +291,7 @@ class Study:
             if request not in names:
                 raise InputError(
                     f"overrides name the request {request!r}, but the study has "
-                    f"{', '.join(names)}; in TOML a name with a dot stands in quotes, as in "
+                    f"{', '.join(names)}; in TOML a name with a dot must be quoted, as in "
                     '[overrides."random-0.1".eupmu].'
                 )
             for name in runs:
@@ -354,24 +343,14 @@ _AIMS = tuple(entry.name for entry in dataclasses.fields(Aim))
 
 
 def check_seeds(seeds: Iterable[int]) -> None:
-    """Raises unless seeds are different, not negative and small enough for JAX.
-
-    Raises:
-        InputError: a seed is given twice, negative or too large.
-    """
+    """Raises unless seeds are distinct, non-negative and small enough for JAX."""
     seeds = tuple(seeds)
     if len(set(seeds)) < len(seeds) or not all(0 <= seed < SEEDS for seed in seeds):
-        raise InputError(
-            f"seeds are {seeds}, but must be different and not negative, each below {SEEDS}."
-        )
+        raise InputError(f"seeds are {seeds}, but must be distinct and from 0 to {SEEDS - 1}.")
 
 
 def check_requests(requests: Iterable[ForgetRequest]) -> list[str]:
-    """The names of requests, which must be different.
-
-    Raises:
-        InputError: two requests are for the same examples.
-    """
+    """The names of requests, which must be distinct."""
     names = [request.name for request in requests]
     if len(set(names)) < len(names):
         raise InputError(f"the requests {', '.join(names)} are not all different; drop one.")
@@ -379,49 +358,30 @@ def check_requests(requests: Iterable[ForgetRequest]) -> list[str]:
 
 
 def check_runs(names: Iterable[str]) -> None:
-    """Raises unless the names of runs are different folder names on all systems.
-
-    Raises:
-        InputError: a name is no folder name, belongs to a reference, or differs from another in
-            case only.
-    """
+    """Raises unless the names of runs are distinct folder names on all systems."""
     folded: dict[str, str] = {}
     for name in names:
         other = folded.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
         if other != name:
             raise InputError(
-                f"the runs {other!r} and {name!r} have one name where case and composed letters do "
-                "not count, as on some file systems; rename one."
+                f"the runs {other!r} and {name!r} have the same name on file systems that ignore "
+                "case or the composition of letters; rename one."
             )
         plain = name != "" and name[0] not in ".-" and all(c.isalnum() or c in "._-" for c in name)
         if name in ("original", "retrain", "retrain-again") or not plain:
             raise InputError(
-                f"a run cannot be named {name!r}; use letters, digits, dots, - and _, and leave "
-                "original, retrain and retrain-again to the references."
+                f"the name of a run is {name!r}, but must consist of letters, digits, dots, - and "
+                "_, and must not be original, retrain or retrain-again; rename it."
             )
 
 
 def load_study(path: Path) -> Study:
-    """Reads a study from a TOML file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The study, every field of it checked.
-
-    Raises:
-        InputError: the file is missing or not TOML, or a field is unknown or wrong.
-    """
+    """Reads a study from a TOML file."""
     return from_dict(Study, read_plan(path), "the study")
 
 
 def read_plan(path: Path) -> dict[str, Any]:
-    """The content of a TOML file, whose relative paths are relative to its own folder.
-
-    Raises:
-        InputError: the file is missing or not TOML.
-    """
+    """The content of a TOML file; its relative paths are resolved from its own folder."""
     values = read_toml(path)
     folder = path.resolve().parent if path.is_file() else Path.cwd()
     requests = values.get("requests")

@@ -1,7 +1,4 @@
-"""The output during a run: a bar on a terminal, elsewhere a line every few seconds.
-
-Lines begin with the time of day in UTC.
-"""
+"""The output during a run: a progress bar on a terminal, elsewhere a line every few seconds."""
 
 import time
 from collections.abc import Iterator
@@ -25,12 +22,12 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def show(table: Table) -> None:
-    """Prints a table: as wide as the terminal, or 120 columns wide where there is none."""
+    """Prints a table as wide as the terminal, or 120 columns wide without a terminal."""
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, with as many digits as make sense.
+    """Seconds in words, with a sensible number of digits.
 
     Example:
         >>> duration(0.0123), duration(9.87), duration(75.0), duration(4000.0)
@@ -45,20 +42,13 @@ def duration(seconds: float) -> str:
 
 
 def run_label(run: Path) -> str:
-    """A short name of a run folder: its last three parts, which identify a run in a study."""
+    """A short name of a run folder: the last three parts of its path."""
     return str(run) if len(run.parts) <= 3 else "/".join(("...", *run.parts[-3:]))
 
 
 @contextmanager
 def show_progress(run: Path) -> Iterator["Reporter"]:
-    """Shows the progress of one run; use the yielded object as `on_progress`.
-
-    Args:
-        run: the run folder.
-
-    Yields:
-        A `Reporter`.
-    """
+    """Shows the progress of one run; use the yielded `Reporter` as `on_progress`."""
     if not console.is_terminal:
         yield Reporter(run_label(run), None)
         return

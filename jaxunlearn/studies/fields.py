@@ -1,6 +1,6 @@
-"""Fields as people write them, in TOML or as name=value, made into dataclasses strictly.
+"""Strict conversion of fields from TOML, JSON or name=value into dataclasses.
 
-An unknown field, a missing one, or a value of another type is refused in a sentence that names it.
+An error names the unknown field, the missing field, or the field with a value of the wrong type.
 """
 
 import ast
@@ -39,11 +39,7 @@ _IN_WORDS = {
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file.
-
-    Raises:
-        InputError: the file is missing or not TOML.
-    """
+    """The content of a TOML file."""
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
@@ -59,17 +55,6 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse_settings(pairs: tuple[str, ...], flag: str) -> dict[str, Any]:
     """Settings from "name=value": JSON or a constant of Python where it is one, text otherwise.
-
-    Args:
-        pairs: the words of the command line.
-        flag: the flag, for errors.
-
-    Returns:
-        The values by name.
-
-    Raises:
-        InputError: a word that is not name=value, a name given twice, or a value that is nested
-            too deeply.
 
     Example:
         >>> parse_settings(("depth=5", "norm=group", "bias=True"), "--model-settings")
@@ -96,25 +81,13 @@ def _value(text: str) -> Any:
     """A value in the spelling of JSON (true, [1e-3]) or of Python (True, [.001]), or the text."""
     with contextlib.suppress(ValueError):
         return json.loads(text)
-    with contextlib.suppress(ValueError, SyntaxError, TypeError):  # the last: not a value of JSON
+    with contextlib.suppress(ValueError, SyntaxError, TypeError):  # TypeError: not a JSON value
         return json.loads(json.dumps(ast.literal_eval(text)))
     return text
 
 
 def from_dict(cls: type[T], values: Any, where: str) -> T:
-    """Makes a dataclass from plain values, strictly.
-
-    Args:
-        cls: the dataclass.
-        values: a dictionary, as TOML or JSON has it.
-        where: the name of these values, for errors.
-
-    Returns:
-        An instance of `cls`.
-
-    Raises:
-        InputError: an unknown or missing field, or a value of another type.
-    """
+    """Makes a dataclass from plain values, strictly; `where` names the values in errors."""
     kind: Any = cls
     try:
         made: tuple[T] = _adapter(kind).validate_json(json.dumps([values], default=str))
@@ -124,7 +97,7 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
 
 
 def json_schema(cls: type) -> dict[str, Any]:
-    """The JSON schema of a dataclass, with the texts of its docstring."""
+    """The JSON schema of a dataclass, with descriptions from its docstring."""
     schema = _adapter(cls).json_schema()
     kinds = schema.pop("$defs")
     for kind in _dataclasses(cls):
@@ -151,9 +124,9 @@ def _dataclasses(kind: Any) -> set[Any]:
 
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
-    """What converts and describes values of a dataclass, the only entry of a tuple.
+    """The adapter of a tuple that holds one dataclass.
 
-    The tuple hands its configuration down to dataclasses, which have none of their own.
+    A tuple passes its configuration on to dataclasses that have none of their own.
     """
     return TypeAdapter(tuple[kind], config=_STRICT)
 
@@ -161,11 +134,8 @@ def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
 def first_error(error: ValidationError, kind: Any, where: str, remedy: str = "") -> InputError:
     """One sentence for the first error of pydantic, an unknown field before all others.
 
-    Args:
-        error: the error; the first part of each place is left out.
-        kind: the type of the values.
-        where: the name of the values.
-        remedy: the end of the sentence, such as "; restore it".
+    `where` names the values, and `remedy` ends the sentence, as in "; restore it". The first part
+    of each place, the index in the tuple of `_adapter`, is left out.
     """
     errors = error.errors(include_url=False)
     unknown = [each for each in errors if each["type"] == "unexpected_keyword_argument"]

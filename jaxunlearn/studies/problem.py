@@ -37,34 +37,19 @@ _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
 def find_data_in(data_dir: str | os.PathLike[str] | None) -> None:
     """Sets the folder of the data, in place of the folders on record in problems and runs.
 
-    So a run that was moved to another machine finds its data; the fingerprint is checked.
-
-    Args:
-        data_dir: the folder of prepared data; None restores the folders on record.
+    A run on another machine then finds its data, whose fingerprint is checked. None restores the
+    folders on record.
     """
     _found_in.set(None if data_dir is None else os.fspath(data_dir))
 
 
 def load_dataset(problem: Problem) -> Dataset:
-    """The data set of a problem.
-
-    Raises:
-        InputError: it is unknown, unavailable or damaged.
-    """
+    """The data set of a problem."""
     return _dataset(_data_key(problem))
 
 
 def load_task(problem: Problem, axis_name: str | None = None) -> Task:
-    """The task of a problem, the same object each time.
-
-    Args:
-        problem: the problem.
-        axis_name: the axis that `pmap` maps, over which BatchNorm averages its statistics.
-
-    Raises:
-        InputError: the model or augmentation is unknown, or the model has no such field or does
-            not fit the images.
-    """
+    """The task of a problem, the same object each time; BatchNorm averages over `axis_name`."""
     return _task(
         _data_key(problem),
         problem.augmentation,
@@ -77,15 +62,7 @@ def load_task(problem: Problem, axis_name: str | None = None) -> Task:
 
 
 def check_classifies(problem: Problem, what: str) -> None:
-    """Raises unless the model of a problem classifies.
-
-    Args:
-        problem: the problem.
-        what: the name of the command that needs a classifier, for the error.
-
-    Raises:
-        InputError: the model generates or encodes images.
-    """
+    """Raises unless the model of a problem classifies; `what` names the command in the error."""
     if not problem.classifies:
         raise InputError(
             f"{what} needs class probabilities, but the model {problem.model!r} {problem.does}; "
@@ -122,11 +99,7 @@ def load_decoder(problem: Problem, weights: Weights) -> tuple[Decoder, tuple[int
 
 
 def load_training(problem: Problem, seed: int) -> Examples:
-    """All training examples of the original model.
-
-    Raises:
-        InputError: the held-out share, or the size, does not fit the data.
-    """
+    """All training examples of the original model."""
     dataset = load_dataset(problem)
     learned, _ = data.hold_out(
         dataset,
@@ -143,11 +116,7 @@ def load_splits(
     request: ForgetRequest,
     earlier: tuple[ForgetRequest, ...] | None = None,
 ) -> Splits:
-    """The five splits of a request, after earlier requests if there are any.
-
-    Raises:
-        InputError: the request does not fit the data, or the rest of it after earlier requests.
-    """
+    """The five splits of a request, after earlier requests if there are any."""
     return _splits(
         _data_key(problem),
         problem.validation_fraction,
@@ -230,8 +199,8 @@ def _prompted(
     unet = _part(parts, "unet", channels=channels, context_width=width)
     if parts:
         raise InputError(
-            f"model_settings give {', '.join(parts)}, but {model} has the parts text_encoder and "
-            "unet; give fields of these, such as unet = {widths = [32, 64]}."
+            f"model_settings contain {', '.join(parts)}, but must contain fields of the parts of "
+            f"{model}, text_encoder and unet, such as unet = {{widths = [32, 64]}}."
         )
     ids = tokenizer.encode([*dataset.class_names, ""])
     return Prompted(
@@ -246,8 +215,8 @@ def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:
     fields = parts.pop(name, {})
     for field in decided.keys() & fields:
         raise InputError(
-            f"model_settings give {name}.{field}, which the prompts and the other parts decide; "
-            "leave it out."
+            f"model_settings contain {name}.{field}, which the prompts and the other parts "
+            "determine; leave it out."
         )
     return decided | fields
 
@@ -308,7 +277,7 @@ def _task(
         std=dataset.std,
         augmentation=dataset.augmentation if augmentation is None else augmentation,
     )
-    _shapes(task)  # a model that does not fit the images is refused here
+    _shapes(task)  # raises if the model does not fit the images
     return task
 
 
@@ -379,7 +348,7 @@ def _shapes(task: Task) -> Weights:
     return jax.eval_shape(lambda: Weights(*task.init(jax.random.key(0))))
 
 
-@functools.lru_cache(maxsize=1)  # the images are copies: runs ask request by request
+@functools.lru_cache(maxsize=1)  # images are copied, and runs need one request at a time
 def _splits(
     key: _DataKey,
     validation_fraction: float,

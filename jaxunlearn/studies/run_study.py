@@ -40,15 +40,9 @@ _CLASSIFIER, _CLASSIFIER_SEED = "classifier", 0
 
 
 class StudyCell(NamedTuple):
-    """All runs of a study for one seed and one request.
+    """All runs of a study for one seed and one request, in one folder.
 
-    Attributes:
-        folder: the folder of the runs.
-        pretrained: the run folder of the original model.
-        seed: the pretraining seed.
-        request: the forget request.
-        references: the retrained models by name, the oracle first.
-        methods: the unlearning runs by name.
+    References are the retrained models by name, the oracle first; methods are the unlearning runs.
     """
 
     folder: Path
@@ -79,8 +73,8 @@ def compare(
         The files of the report by kind: "markdown", "html" and "json".
 
     Raises:
-        InputError: anything wrong with the study, the data or the folder, found before any work
-            except damaged checkpoints.
+        InputError: the study, the data or the folder is invalid; damaged checkpoints aside, this is
+            found before any work.
         Diverged: some runs diverged; all others are done, and the report is written.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
@@ -91,8 +85,8 @@ def compare(
         for seed in study.seeds
     }
     everything = [cell for seed in study.seeds for cell in cells[seed]]
-    place = _place(folder)
-    place.is_claimed()
+    workspace = _workspace(folder)
+    workspace.is_claimed()
     _planned(folder, study)
     for seed in study.seeds:
         train.check_run(
@@ -112,9 +106,9 @@ def compare(
             evaluate_images.check_request(cell.request)
             if inception is not None:
                 evaluate_images.check_images(inception, study.problem, cell.seed, cell.request)
-    with place.locked(share.part):
-        with place.in_turn("plan"):
-            place.write(_planned(folder, study))
+    with workspace.locked(share.part):
+        with workspace.in_turn("plan"):
+            workspace.write(_planned(folder, study))
         evaluation = functools.partial(_evaluation, folder, study, inception, whole)
         return _run(folder, study, _turned(cells, share), placement, evaluation)
 
@@ -137,23 +131,23 @@ def _run(
     everything = [cell for of_seed in cells.values() for cell in of_seed]
     paths = [cell.folder / name for cell in everything for name in cell.runs]
     finished = sum(_is_evaluated(path) for path in paths)
-    say(f"{len(paths)} runs besides the pretraining, {finished} of them finished already")
+    say(f"{len(paths)} runs besides the pretraining, {finished} of them already finished")
 
     failed: list[str] = []
     evaluate = evaluation()
     for seed, of_seed in cells.items():
         pretrained = _pretrained(folder, seed)
         with _noting(failed, pretrained):
-            with _place(folder).in_turn(f"seed-{seed}"):
+            with _workspace(folder).in_turn(f"seed-{seed}"):
                 train.train_run(pretrained, run_config.pretraining(study.problem, seed), placement)
             for cell in of_seed:
                 _compare_one(folder, cell, evaluate, failed, placement)
     written = write_report(folder)
     if failed:
         raise Diverged(
-            f"no results, since they diverged or broke their budget: {', '.join(failed)}. All "
-            "other runs are in the report. Where a loss diverged, lower a learning rate or a "
-            "forget scale, and delete the folder of that run; where a budget was broken, raise it."
+            f"these runs diverged or broke their budget: {', '.join(failed)}. All other runs are "
+            "in the report. If a loss diverged, lower a learning rate or a forget scale and delete "
+            "the folder of the run; if a budget was broken, raise it."
         )
     return written
 
@@ -165,7 +159,7 @@ def _evaluation(
     judge = study.judge()
     if judge is None:
         return evaluate_classifier
-    with _place(folder).in_turn(_CLASSIFIER):
+    with _workspace(folder).in_turn(_CLASSIFIER):
         train.train_run(
             folder / _CLASSIFIER, run_config.pretraining(judge, _CLASSIFIER_SEED), placement
         )
@@ -177,7 +171,7 @@ def _evaluation(
     return functools.partial(evaluate_images.evaluate_generated, judge=loaded)
 
 
-def _place(folder: Path) -> Workspace:
+def _workspace(folder: Path) -> Workspace:
     return Workspace(folder, "study", "study.json")
 
 
@@ -214,16 +208,13 @@ def _plan(
 def _planned(folder: Path, study: Study) -> dict[str, Any]:
     """The content of `study.json`: everything that was planned so far.
 
-    A command that runs less than was planned, such as one of the seeds, changes no plan.
-
-    Raises:
-        InputError: the folder holds a study of another problem.
+    A command for a part of the study, such as one seed, removes nothing from the plan.
     """
     before = _recorded(folder / "study.json")
     now = json.loads(json.dumps(asdict(study) | {"problem": study.problem.identity()}))
     if before:
         there, here = ({"problem": each["problem"]} for each in (before, now))
-        _place(folder).check_same(there, here)
+        _workspace(folder).check_same(there, here)
     for key in ("methods", "overrides"):
         now[key] = now[key] | before.get(key, {}) | now[key]  # new ones come first
     for request, theirs in before.get("overrides", {}).items():
@@ -248,13 +239,13 @@ def _planned(folder: Path, study: Study) -> dict[str, Any]:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """The configuration on record, its requests by name; empty without a sound record."""
+    """The recorded configuration, its requests by name; empty without a valid record."""
     if not path.exists():
         return {}
     try:
         record = read_record(path)
     except InputError as error:
-        say(f"{error} It is written again from the given configuration.")
+        say(f"{error} It is rebuilt from the given configuration.")
         return {}
     before = record["configuration"]
     return before | {"requests": dict(zip(record["requests"], before["requests"], strict=True))}
@@ -262,7 +253,7 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _noting(failed: list[str], run: Path) -> Iterator[None]:
-    """Notes that a run diverged or broke its budget, and continues after the `with` block."""
+    """Records that a run diverged or broke its budget, and continues after the `with` block."""
     try:
         yield
     except (Diverged, BrokenBudget) as error:
@@ -276,7 +267,7 @@ def _compare_one(
     """All models of one seed and request, unless the retrained model diverges."""
     oracle = cell.folder / "retrain"
     with _noting(failed, oracle):
-        with _place(folder).in_turn(f"seed-{cell.seed}-{cell.request.name}"):
+        with _workspace(folder).in_turn(f"seed-{cell.seed}-{cell.request.name}"):
             _finish(cell, "retrain", evaluate, placement)
             _evaluate_original(cell, evaluate)
             for name in list(cell.references)[1:]:
@@ -328,7 +319,7 @@ def _in_short(metrics: dict[str, float]) -> str:
         seen = "  ".join(
             f"{kind} {metrics[f'generated_{kind}_accuracy']:6.2f}" for kind in ("forget", "retain")
         )
-        return f"seen in images: {seen} %  Frechet {metrics['frechet_retain']:.3f}"
+        return f"recognized in images: {seen} %  Frechet {metrics['frechet_retain']:.3f}"
     kinds = ("forget", "retain", "test")
     accuracies = "  ".join(f"{kind} {metrics[f'{kind}_accuracy']:6.2f}" for kind in kinds)
     return f"accuracy: {accuracies} %"

@@ -25,13 +25,13 @@ def sample(
     Args:
         file: the picture to write, ending in ".png".
         run: the run folder.
-        labels: the classes to generate; all if there are neither these nor prompts.
-        count: how many images of each.
+        labels: the classes to generate; all classes if neither labels nor prompts are given.
+        count: the number of images of each class.
         prompts: names of classes to generate.
 
     Raises:
-        InputError: the folder holds no finished run of a model that generates, a class that the
-            data does not have, a count below 1, or a file that cannot be written.
+        InputError: the folder holds no finished run of a model that generates, the data has no such
+            class, the count is below 1, or the file cannot be written.
     """
     config = read_config(run, "pretrain", "retrain", "unlearn")
     if not config.problem.generates:
@@ -59,9 +59,9 @@ def _prompted(dataset: Dataset, prompt: str) -> int:
     """The class that a prompt names; case does not matter."""
     names = [name.lower() for name in dataset.class_names]
     if prompt.lower() not in names:
-        load_tokenizer(dataset).encode([prompt])  # names a word that is unknown
+        load_tokenizer(dataset).encode([prompt])  # an unknown word raises here
         raise InputError(
-            f"{prompt!r} is not a prompt that the model learned, such as {dataset.class_names[0]!r}"
-            f"{closest(prompt.lower(), names)}; ask for the name of a class of {dataset.name!r}."
+            f"the prompt is {prompt!r}, but must be the name of a class of {dataset.name!r}, such "
+            f"as {dataset.class_names[0]!r}{closest(prompt.lower(), names)}."
         )
     return names.index(prompt.lower())

@@ -1,14 +1,14 @@
-"""Folders that belong to one thing for good: a run, a study, a search, a sweep, shadow models.
+"""Folders that each belong to one run, study, search, sweep or set of shadow models, for good.
 
-    place = Workspace(folder, "sweep", "sweep.json")
-    place.check(wanted)                         # the folder is free, or holds the same sweep
-    with place.locked(shard.part):
-        place.claim(wanted)                     # from now on it holds this sweep
-        with place.in_turn("report"):
+    workspace = Workspace(folder, "sweep", "sweep.json")
+    workspace.check(wanted)                     # the folder is free, or holds the same sweep
+    with workspace.locked(shard.part):
+        workspace.claim(wanted)                 # from now on it holds this sweep
+        with workspace.in_turn("report"):
             ...
 
-A lock is held by the operating system on an empty hidden file, and ends with its process, however
-that ends. The shards of a job array hold the locks of different parts of one folder at once.
+The operating system holds a lock on an empty hidden file, and releases it when the process ends, in
+whatever way. The shards of a job array hold the locks of different parts of one folder at once.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ from jaxunlearn.files import read_record, unwritable, write_record
 from jaxunlearn.types import InputError
 
 _LOCK = ".lock"
-_PATTERNS = ("[", "*", "?", "\\")  # to the storage of checkpoints
+_PATTERNS = ("[", "*", "?", "\\")  # the storage of checkpoints reads these as patterns
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder and the thing that it belongs to.
+    """A folder and the thing it belongs to.
 
     Attributes:
         folder: the folder, which need not exist.
         thing: the kind of thing, for errors.
-        file: the name of the record that things of this kind leave in their folders.
+        file: the name of the record in folders of this kind.
     """
 
     folder: Path
@@ -51,11 +51,10 @@ class Workspace:
         return self.folder / self.file
 
     def is_claimed(self) -> bool:
-        """Whether the folder belongs to such a thing already; if not, it is free.
+        """Whether the folder belongs to a thing of this kind; if not, it is free.
 
-        Raises:
-            InputError: it is a file, holds anything else but hidden files, or has a path that
-                checkpoints cannot be written to.
+        Raises InputError if it is a file, holds anything else but hidden files, or has a path to
+        which checkpoints cannot be written.
         """
         _check_path(self.folder)
         if self.folder.exists() and not self.folder.is_dir():
@@ -73,23 +72,11 @@ class Workspace:
         return False
 
     def read(self) -> dict[str, Any] | None:
-        """The record, or None if the folder is free.
-
-        Raises:
-            InputError: the folder belongs to anything else, or the record is damaged.
-        """
+        """The record, or None if the folder is free."""
         return read_record(self.record) if self.is_claimed() else None
 
     def check_same(self, there: Any, here: Any) -> None:
-        """Raises unless the folder belongs to this very thing.
-
-        Args:
-            there: the content of the record.
-            here: the content that it must have; a missing entry counts as None.
-
-        Raises:
-            InputError: they differ; the error names the first difference.
-        """
+        """Raises an error that names the first difference between the record and `here`, if any."""
         difference = first_difference(there, here)
         if difference is not None:
             name, theirs, ours = difference
@@ -99,48 +86,27 @@ class Workspace:
             )
 
     def check(self, wanted: dict[str, Any]) -> bool:
-        """Raises unless the folder is free or has this very record.
-
-        Returns:
-            Whether it has the record already.
-
-        Raises:
-            InputError: the folder holds anything else.
-        """
+        """Whether the folder has this very record; raises unless it has or is free."""
         there = self.read()
         if there is not None:
             self.check_same(there, wanted)
         return there is not None
 
     def claim(self, wanted: dict[str, Any]) -> None:
-        """Writes the record into a free folder; call this when the folder is locked.
-
-        Raises:
-            InputError: the folder holds anything else, or cannot be written.
-        """
+        """Writes the record into a free folder, which must be locked."""
         if not self.check(wanted):
             self.write(wanted)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Writes the record, atomically and sealed.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Writes the record, atomically and sealed."""
         write_record(self.record, record)
 
     @contextlib.contextmanager
     def locked(self, part: str = "") -> Iterator[None]:
         """Keeps every other process from writing to the folder, until the `with` block ends.
 
-        Of the processes of one distributed job, the first holds the lock.
-
-        Args:
-            part: the name of a part of the work: processes at other parts may work at the same
-                time, processes at the whole or at the same part may not.
-
-        Raises:
-            InputError: another process is at work there, or the folder cannot be written.
+        With the name of a part of the work, processes on other parts may work at the same time. Of
+        the processes of one distributed job, the first holds the lock.
         """
         if jax.process_index() != 0:
             yield
@@ -153,15 +119,9 @@ class Workspace:
 
     @contextlib.contextmanager
     def in_turn(self, piece: str) -> Iterator[None]:
-        """Waits until no other process is at a piece of the work, and keeps it from them.
+        """Waits until no other process works on a piece of the work, and keeps others from it.
 
         The first process makes the piece; the others find it made.
-
-        Args:
-            piece: the name of the piece.
-
-        Raises:
-            InputError: the folder cannot be written.
         """
         with contextlib.ExitStack() as held:
             self._lock(held, f"{_LOCK}-{piece}", wait=True)
@@ -184,18 +144,17 @@ class Workspace:
         except (ImportError, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES):
                 raise InputError(
-                    f"another process is at work in {self.folder}; wait until it has ended, or "
-                    "name another folder."
+                    f"another process is at work in {self.folder}; wait until it ends, or name "
+                    "another folder."
                 ) from error
             warnings.warn(
-                f"files in {self.folder} cannot be locked, so nothing keeps a second process out "
-                "of it.",
+                f"files in {self.folder} cannot be locked, so a second process may write there.",
                 stacklevel=2,
             )
 
 
 def _check_path(folder: Path) -> None:
-    """Raises if a path means something else to the storage of checkpoints."""
+    """Raises if the storage of checkpoints would read a path as something else."""
     path = folder.absolute()
     wrong = [mark for mark in _PATTERNS if mark in str(path)]
     wrong += ["gs:"] if any(part.endswith("gs:") for part in path.parts) else []
@@ -203,15 +162,15 @@ def _check_path(folder: Path) -> None:
         wrong = ["a name that is not in UTF-8"]
     if wrong:
         raise InputError(
-            f"the path {str(path)!r} has {wrong[0]} in it, which checkpoints cannot be written "
-            f"below; name a folder without {' '.join(_PATTERNS)} and gs:."
+            f"the path {str(path)!r} contains {wrong[0]}, so checkpoints cannot be written there; "
+            f"name a folder without {' '.join(_PATTERNS)} and gs:."
         )
 
 
 def first_difference(there: Any, here: Any, name: str = "") -> tuple[str, str, str] | None:
     """The first entry in which two trees of plain values differ: its name, and both values.
 
-    A missing entry counts as None: records written before an optional field existed are sound.
+    A missing entry counts as None, so that records from before an optional field remain valid.
     """
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted(there.keys() | here.keys()):
@@ -227,12 +186,7 @@ def first_difference(there: Any, here: Any, name: str = "") -> tuple[str, str, s
 
 
 class Shard(NamedTuple):
-    """One of several shares of a folder's work, for the jobs of a job array.
-
-    Attributes:
-        share: the number of the share, from 1.
-        shares: the number of shares.
-    """
+    """One of several shares of a folder's work, numbered from 1, for the jobs of a job array."""
 
     share: int = 1
     shares: int = 1
@@ -248,10 +202,7 @@ class Shard(NamedTuple):
 
 
 def parse_shard(text: str) -> Shard:
-    """Reads a share from its short form, "i/n" for the i-th of n shares.
-
-    Raises:
-        InputError: the text has another form, or i is not from 1 to n.
+    """Reads a share in the form "i/n", the i-th of n shares.
 
     Example:
         >>> shard = parse_shard("2/4")

@@ -54,7 +54,9 @@ def test_a_pretraining_run_that_is_none(here, pretrained, retrained, tmp_path_fa
     )
     assert_refused(call(*words, "full"), "full holds no run")
     assert_refused(call(*words, "a-file"), "a-file holds no run")
-    assert_refused(call(*words, retrained), "run of retrain", "pretrain or unlearn is needed here")
+    assert_refused(
+        call(*words, retrained), "retrain run", "must be the folder of pretrain or unlearn"
+    )
 
     begun = copy(pretrained, tmp_path_factory.mktemp("begun") / "run")
     (begun / "done.json").unlink()

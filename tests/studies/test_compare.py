@@ -114,7 +114,7 @@ def test_methods_settings_and_overrides(finished):
 
 def test_what_is_printed(finished):
     lines = finished.printed.splitlines()
-    assert lines[0] == "16 runs besides the pretraining, 0 of them finished already"
+    assert lines[0] == "16 runs besides the pretraining, 0 of them already finished"
     for cell in CELLS:
         seed, request = cell.split("/")
         named = [line.split()[2] for line in lines if line.split()[:2] == [seed, request]]
@@ -132,7 +132,7 @@ def test_again_nothing_is_computed(finished, study, trained):
     before = snapshot(study)
     printed = done("compare", study, "--config", finished.config)
     assert trained == []
-    assert printed.startswith("16 runs besides the pretraining, 16 of them finished already\n")
+    assert printed.startswith("16 runs besides the pretraining, 16 of them already finished\n")
     assert "accuracy:" not in printed and "Tiny study" in printed
     after = snapshot(study)
     changed = {name for name in after if after[name] != before.get(name)}
@@ -196,7 +196,7 @@ def test_a_new_method_is_all_that_is_computed(finished, study, study_text, train
     config.write_text(study_text + more + "retain_batch_size = 32\nlearning_rate = 0.1\n")
     printed = done("compare", study, "--config", config)
     assert trained == ["quick"] * 4
-    assert printed.startswith("20 runs besides the pretraining, 16 of them finished already\n")
+    assert printed.startswith("20 runs besides the pretraining, 16 of them already finished\n")
     after = snapshot(study)
     reports = {"study.json", "report.md", "report.html", "results.json"}
     assert all(after[name] == before[name] for name in before.keys() - reports)
@@ -218,7 +218,7 @@ def test_a_lost_result_is_all_that_is_computed(finished, study, trained):
 
 def test_other_seeds_than_those_of_the_file(finished, study, trained):
     printed = done("compare", study, "--config", finished.config, "--seeds", 1)
-    assert printed.startswith("8 runs besides the pretraining, 8 of them finished already\n")
+    assert printed.startswith("8 runs besides the pretraining, 8 of them already finished\n")
     assert trained == []
     assert (study / "study.json").read_bytes() == (finished.folder / "study.json").read_bytes()
     ours, theirs = (json.loads((f / "results.json").read_text()) for f in (study, finished.folder))

@@ -265,7 +265,7 @@ def test_unknown_words_are_refused(finished, tmp_path):
             "has the parts text_encoder and unet",
         ),
         ("widths = [4]", "widths = [4, 4, 4, 4, 4]", "sides that are multiples of 16"),
-        ("widths = [4]", "scaling_factor = 1.0", "model_settings give scaling_factor"),
+        ("widths = [4]", "scaling_factor = 1.0", "model_settings contain scaling_factor"),
         (
             "[problem.autoencoder]",
             '[problem.autoencoder]\nmodel = "mlp"',

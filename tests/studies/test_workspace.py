@@ -78,7 +78,7 @@ def test_processes_take_turns_at_a_piece(tmp_path):
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*b", "what?", "a\\b", "gs:", "\udcff"])
 def test_a_path_that_checkpoints_cannot_take_is_refused(tmp_path, name):
     for folder in (tmp_path / name, tmp_path / name / "runs" / "mine"):
-        with pytest.raises(InputError, match="in it, which checkpoints cannot be written below"):
+        with pytest.raises(InputError, match="so checkpoints cannot be written there"):
             Workspace(folder).is_claimed()
     assert list(tmp_path.iterdir()) == []
 
@@ -104,7 +104,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.warns(UserWarning, match="cannot be locked, so nothing keeps a second process out"):
+    with pytest.warns(UserWarning, match="cannot be locked, so a second process may write"):
         with Workspace(tmp_path).locked():
             pass
 

@@ -38,17 +38,10 @@ _FORMAT = 1
 
 
 def gather(folder: Path) -> dict[str, Any]:
-    """Computes the evidence on every run of a study that has a retrained model beside it.
-
-    Args:
-        folder: the folder of the study.
+    """Computes the evidence on every run that has an evaluated retrained model beside it.
 
     Returns:
         The content of `evidence.json`: the protocol, and one entry for each run.
-
-    Raises:
-        InputError: the folder holds no study, none with an evaluated retrained model, or damaged
-            files.
     """
     study = read_study(folder)
     cells = {(run.seed, run.request): run for run in study.runs if run.name == "retrain"}
@@ -66,8 +59,8 @@ def _gather(study: Study, cells: dict[tuple[int, str], Run]) -> dict[str, Any]:
             entries.append(_of_run(folder, run, oracle))
     if not entries:
         raise InputError(
-            f"{folder} has no evaluated retrained model to compare with; let jaxunlearn compare "
-            "finish it first."
+            f"{folder} has no evaluated retrained model to compare with; finish it with jaxunlearn "
+            "compare first."
         )
     report = {
         "title": study.title,
@@ -115,19 +108,10 @@ def _predictions(run: Run) -> SplitPredictions:
 
 
 def from_predictions(model: SplitPredictions, retrained: SplitPredictions) -> dict[str, Any]:
-    """The evidence in saved predictions.
+    """The evidence in saved predictions, by split where it is a dictionary.
 
-    Args:
-        model: the predictions of the model.
-        retrained: the predictions of the retrained model on the same examples.
-
-    Returns:
-        "calibration_error" and "brier_score" by split; "class_damage" `[C]` on all test examples,
-        those of forgotten classes included, None for a class without any; "disagreement_map"
-        `[C, C]` and "disagreement" in percent, by split.
-
-    Raises:
-        InputError: malformed predictions, or predictions on other examples.
+    "class_damage" `[C]` covers all test examples, forgotten classes included, and is None for a
+    class without any; "disagreement_map" is `[C, C]`, and "disagreement" in percent.
     """
     parts = {"forget": (model.forget, retrained.forget), "test": _all_test(model, retrained)}
     maps = {part: disagreement_map(*pair) for part, pair in parts.items()}

@@ -24,20 +24,9 @@ from jaxunlearn.types import Arrays, Task
 def memorisation(
     task: Task, settings: dict[str, Any], examples: Arrays, num_models: int = 16, seed: int = 0
 ) -> np.ndarray:
-    """Estimates the memorisation of each example by training new models.
+    """Estimates the memorisation of N examples, float64 `[N]`, from an even number of new models.
 
-    Args:
-        task: the task of the models.
-        settings: all settings of the training, those of the method "retrain".
-        examples: N examples.
-        num_models: number of models, even.
-        seed: seed of the halves, the initial weights and the order of the data.
-
-    Returns:
-        float64 `[N]`, from -1 to 1.
-
-    Raises:
-        Diverged: a model did.
+    `settings` are all settings of the method "retrain", with which the models are trained.
     """
     size, labels = len(examples["label"]), np.asarray(examples["label"])
     rng, halves = np.random.default_rng(seed), []

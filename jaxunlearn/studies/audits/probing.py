@@ -15,19 +15,10 @@ _RETAIN_EXAMPLES = 2000
 
 
 def probe_accuracy(task: Task, weights: Weights, forget: Arrays, retain: Arrays) -> float | None:
-    """Accuracy of a linear probe on the half of the forget examples that it did not learn from.
+    """Percent of the other half of the forget examples that a linear probe classifies correctly.
 
-    Args:
-        task: the task of the model.
-        weights: weights of the model.
-        forget: all forget examples.
-        retain: all retain examples, of which at most 2,000 are used, always the same ones.
-
-    Returns:
-        Percent, or None for a single forget example, which has no halves.
-
-    Raises:
-        InputError: the model has no `flax.linen.Dense`.
+    At most 2,000 retain examples are used, always the same. A single forget example, which has no
+    halves, gives None.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

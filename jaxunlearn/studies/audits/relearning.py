@@ -1,8 +1,8 @@
 """Relearning: how fast does a model recover the data that it was made to forget?
 
-The model is trained on the forget data alone, and its accuracy on them is recorded after each
-epoch. A model that never saw them takes its time; one that merely hides them is quick. So the curve
-is compared with the curve of the retrained model, with the same batches in the same order.
+The model is trained on the forget data alone, and its accuracy on them is recorded after
+each epoch. A model that never saw them learns slowly, a model that merely hides them is quick. The
+curve is compared with the curve of the retrained model, on the same batches in the same order.
 """
 
 from typing import Any
@@ -22,18 +22,7 @@ _BATCH_SIZE = 64
 def relearning_curve(
     task: Task, weights: Weights, forget: Arrays, num_epochs: int = EPOCHS, seed: int = 0
 ) -> list[float]:
-    """Accuracy on the forget data after 0, 1, ... epochs of training on them.
-
-    Args:
-        task: the task of the model.
-        weights: weights of the model; not modified.
-        forget: all forget examples.
-        num_epochs: number of epochs.
-        seed: seed of the order of the examples.
-
-    Returns:
-        Percent, `num_epochs + 1` numbers.
-    """
+    """Accuracy in percent on the forget data after 0, 1, ... `num_epochs` epochs on them."""
     size = forget["label"].shape[0]
     batch_size = min(_BATCH_SIZE, size)
     ends = [-(-epoch * size // batch_size) for epoch in range(1, num_epochs + 1)]

@@ -1,4 +1,4 @@
-"""Groups of shadow models in a folder, trained once; their answers are kept in files.
+"""Groups of shadow models in a folder, each trained once, with their answers in files.
 
     FOLDER/config.json               the record of the shadow models
     FOLDER/group-000/original/       the weights of the group's original models
@@ -37,17 +37,10 @@ Answers = dict[str, np.ndarray]
 
 
 class ShadowSetup(NamedTuple):
-    """The setup of all groups.
+    """The setup of all groups; models learn parts of the pool, as planned.
 
-    Attributes:
-        folder: the folder of the results.
-        problem: the problem.
-        task: the task.
-        pool: the examples to learn from.
-        unseen: examples that no model learns, for guards and objectives that end at unseen data.
-        test: the test examples.
-        plan: the examples of each model.
-        seed: the seed of the shadow models' keys.
+    No model learns the unseen examples, which are for guards and objectives that end at unseen
+    data. The seed is for the keys of the models.
     """
 
     folder: Path
@@ -63,14 +56,7 @@ class ShadowSetup(NamedTuple):
 def identity(
     setup: ShadowSetup, fingerprint: str, fraction: float, group_size: int
 ) -> dict[str, Any]:
-    """The record of a folder of shadow models.
-
-    Args:
-        setup: the setup of all groups.
-        fingerprint: the fingerprint of the data set.
-        fraction: the forgotten share of what a model learns.
-        group_size: the number of models that are trained at once.
-    """
+    """The record of a folder of shadow models."""
     return {
         "problem": setup.problem.identity(),
         "data": fingerprint,
@@ -82,12 +68,7 @@ def identity(
 
 
 class ShadowGroup:
-    """Some shadow models that are trained at once.
-
-    Args:
-        setup: the setup of all groups.
-        members: the numbers of the shadow models.
-    """
+    """Shadow models that are trained at once; `members` are their numbers."""
 
     def __init__(self, setup: ShadowSetup, members: slice) -> None:
         self.setup, self.members = setup, members
@@ -167,7 +148,7 @@ class ShadowGroup:
     def _answers(
         self, name: str, settings: dict[str, Any], train: Callable[[], list[Weights | None]]
     ) -> Answers:
-        """The answers of the group's models of a name, from their file or by training them."""
+        """The answers of the models of one name, from their file or by training the models."""
         path, wanted = self.folder / f"{name}.npz", json.dumps(settings, sort_keys=True)
         kept = _load(path)
         if kept is not None:

@@ -1,10 +1,10 @@
-"""Shadow models: many trainings, each on data of its own.
+"""Shadow models: many models, each trained on data of its own.
 
 K shadow models come in pairs. Of the examples that models may learn from, some are *targets*: twice
 as many as a request forgets. The two models of a pair forget complementary random halves of them:
 
     trained    on retain + own half,            every other example being the other's half
-    unlearned  from there, own half forgotten
+    unlearned  from these weights, own half forgotten
     retrained  on retain alone, from new weights
 
 So each target is unlearned by exactly one model of each pair, and never seen by the other, and all
@@ -51,19 +51,6 @@ def plan_shadows(num_examples: int, num_shadows: int, fraction: float, seed: int
     A model forgets `fraction` of what it learned: with P examples in all, F of them forgotten and
     as many unseen, `F = fraction (P - F)`.
 
-    Args:
-        num_examples: the number P of examples to learn from.
-        num_shadows: the even number K of models.
-        fraction: share of the examples of a model that it forgets.
-        seed: seed of the draw.
-
-    Returns:
-        A `Plan`.
-
-    Raises:
-        InputError: an odd number of models or fewer than six, nothing to forget, or nothing left
-            to retain.
-
     Example:
         >>> plan = plan_shadows(110, 6, 0.1, seed=0)
         >>> len(plan.targets), len(plan.retain), plan.forgotten.sum(axis=0).tolist()[:3]
@@ -78,9 +65,9 @@ def plan_shadows(num_examples: int, num_shadows: int, fraction: float, seed: int
     count = round(num_examples * fraction / (1 + fraction))
     if count < 1 or 2 * count >= num_examples:
         raise InputError(
-            f"forgetting {fraction:g} of what {num_examples} examples let a shadow model learn "
-            f"makes {2 * count} targets, but there must be at least 2, and examples beside them; "
-            "choose another fraction or more data."
+            f"a fraction of {fraction:g} makes {2 * count} of {num_examples} examples targets, but "
+            "there must be at least 2, and other examples beside them; choose another fraction or "
+            "more data."
         )
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2,))))
     order = rng.permutation(num_examples)
@@ -92,15 +79,9 @@ def plan_shadows(num_examples: int, num_shadows: int, fraction: float, seed: int
 
 
 def sides(plan: Plan, values: np.ndarray, forgotten: bool) -> np.ndarray:
-    """For each pair and target, the value of the model that forgot the target, or of the other one.
+    """Values `[K / 2, T]` of one model of each pair: the one that forgot the target, or the other.
 
-    Args:
-        plan: plan from `plan_shadows`.
-        values: values `[K, T]`.
-        forgotten: whether to take the model that forgot the target.
-
-    Returns:
-        `[K / 2, T]`.
+    `values` are `[K, T]`.
 
     Example:
         >>> plan = Plan(np.arange(0), np.arange(2), np.array([[True, False], [False, True]]))
@@ -122,24 +103,10 @@ def train(
     retain: Sequence[np.ndarray],
     unseen: Arrays | None = None,
 ) -> list[Weights | None]:
-    """Runs a method on a group of shadow models, as many at once as the machine likes.
+    """Runs a method on G shadow models, as many at once as suits the machine.
 
-    Args:
-        task: the task of the models.
-        method: name of the method.
-        settings: all settings of the method.
-        keys: key of each model, `[G]`.
-        starts: weights that each model begins with.
-        pool: all examples to learn from.
-        forget: positions in the pool that each model forgets.
-        retain: positions in the pool that each model retains.
-        unseen: examples that no model learns, for guards and objectives that end at unseen data.
-
-    Returns:
-        The weights of each model; None if it diverged.
-
-    Raises:
-        InputError: an unknown method, or an unknown choice of a setting.
+    `forget` and `retain` are positions in the pool for each model. No model learns `unseen`, which
+    is for guards and objectives that end at unseen data. A diverged model has weights of None.
     """
     numbers = programs.arguments(settings, unseen)
 

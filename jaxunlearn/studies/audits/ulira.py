@@ -63,7 +63,7 @@ def ulira(
 
     Args:
         folder: the folder of the shadow models and the results.
-        study: the study, of which the first seed and the first random request are used.
+        study: the study; its first seed and its first random request are used.
         num_shadows: the number of shadow models, even.
         group_size: the number of models that are trained at once.
         false_positive_rates: the rates at which true-positive rates are reported.
@@ -73,10 +73,10 @@ def ulira(
         The content of `ulira.json`.
 
     Raises:
-        InputError: a study without a random request, a number of shadow models that is odd or too
-            small for the false-positive rates, no group size, a folder of something else, or
-            jax-privacy missing where it is asked for.
-        Diverged: a shadow model did; all methods but those are done.
+        InputError: the study has no random request, the number of shadow models is odd or too small
+            for the false-positive rates, the folder holds something else, or jax-privacy is needed
+            but missing.
+        Diverged: shadow models of some methods diverged; all other methods are done.
     """
     request = _request(study)
     problem, seed = study.problem, study.seeds[0]
@@ -92,7 +92,9 @@ def ulira(
         programs.arguments(settings, splits.validation.arrays())
         check_unseen(settings, splits)
     if epsilon:
-        epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))  # is it installed?
+        epsilon_lower_bound(
+            Scores(np.ones((1, 1)), np.zeros((1, 1)))
+        )  # raises if jax-privacy is missing
     setup = ShadowSetup(
         folder,
         problem,
@@ -104,10 +106,10 @@ def ulira(
         seed,
     )
     wanted = identity(setup, dataset.fingerprint, request.fraction, group_size)
-    place = Workspace(folder, "set of shadow models")
-    place.check(wanted)
-    with place.locked():
-        place.claim(wanted)
+    workspace = Workspace(folder, "set of shadow models")
+    workspace.check(wanted)
+    with workspace.locked():
+        workspace.claim(wanted)
         found, diverged = _ask_all(setup, chosen, group_size)
         variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
         results = _attack_all(plan, found, variance, false_positive_rates, epsilon)
@@ -129,7 +131,7 @@ def ulira(
         write_ulira_report(folder, report, _sides(plan, found))
     if diverged:
         raise Diverged(
-            f"shadow models diverged with {', '.join(diverged)}; all other methods are in the "
+            f"shadow models of {', '.join(diverged)} diverged; all other methods are in the "
             "report. Lower a learning rate or a forget scale."
         )
     return report

@@ -3,13 +3,13 @@
 With g_i the gradient of the original model's loss on training example i (no augmentation, running
 statistics as they are), an example's score is
 
-    memorisation    how much surer models are that learned it: `memorisation.py` trains 16 models
-                    on halves of the data
-    gradient_norm   |g_i|: large where the model does not fit it yet; needs no training
-    influence       <g_i, mean validation gradient>: to first order, how much one step on it lowers
-                    the loss on unseen data
-    nearest         the largest cosine of g_i and any other training gradient: how near the retain
-                    data are to it
+    memorisation    the gain in confidence from learning it: `memorisation.py` trains 16 models on
+                    halves of the data
+    gradient_norm   |g_i|: large where the model does not fit the example yet; needs no training
+    influence       <g_i, mean validation gradient>: to first order, the decrease of the loss on
+                    unseen data by one step on the example
+    nearest         the largest cosine of g_i and any other training gradient: the nearness of the
+                    retain data
 
 The request takes the highest scores. By "nearest", no example is taken together with its nearest
 neighbour, which must stay retained.
@@ -71,8 +71,9 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
         file: the JSON list to write; an existing file must hold the same.
 
     Raises:
-        InputError: an unknown score, a fraction out of range, influence without validation data, no
-            pretraining run, or a file that holds something else or cannot be written.
+        InputError: the score is unknown, the fraction is out of range, influence has no validation
+            data, the folder holds no pretraining run, or the file holds something else or cannot be
+            written.
     """
     if by not in SCORES:
         raise InputError(
@@ -88,7 +89,7 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
     if count < 1:
         raise InputError(
             f"fraction {fraction} of {len(examples)} training examples is less than one example; "
-            "ask for more."
+            "choose a larger one."
         )
     _, held_out = data.hold_out(dataset, validation_fraction=problem.validation_fraction, seed=seed)
     if by == "influence" and len(held_out) == 0:
@@ -137,14 +138,7 @@ def influences(task: Task, weights: Weights, examples: Arrays, unseen: Arrays) -
 def nearest_cosines(
     task: Task, weights: Weights, examples: Arrays
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The largest cosine of each example's gradient with another one, and the neighbour.
-
-    Returns:
-        float32 `[N]`, and the positions of the neighbours, int64 `[N]`.
-
-    Raises:
-        InputError: fewer than two examples.
-    """
+    """The largest cosine of each example's gradient with another one, and the neighbour, `[N]`."""
     size = examples["label"].shape[0]
     if size < 2:
         raise InputError(
@@ -172,8 +166,8 @@ def _apart(scores: np.ndarray, neighbours: np.ndarray, count: int) -> np.ndarray
             chosen.append(int(place))
     if len(chosen) < count:
         raise InputError(
-            f"only {len(chosen)} of {len(scores)} examples can go while the nearest neighbour of "
-            f"each stays, but {count} are asked for; ask for a smaller fraction."
+            f"only {len(chosen)} of {len(scores)} examples can be forgotten while the nearest "
+            f"neighbour of each stays, but {count} are requested; choose a smaller fraction."
         )
     return np.array(chosen)
 

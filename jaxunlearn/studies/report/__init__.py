@@ -39,15 +39,13 @@ def write_report(
         The written paths, by "markdown", "html" and "json".
 
     Raises:
-        InputError: if `study.json` is missing, a file is malformed (it is named), runs or the
+        InputError: `study.json` is missing, a file is malformed (it is named), runs or the
             shadow models of U-LiRA come from different protocols, or the methods cannot be ranked
             by this metric.
     """
     folder = Path(study_folder)
     read_json(folder / "study.json")  # a folder without one gets no lock either
-    with Workspace(folder, "study", "study.json").in_turn(
-        "report"
-    ):  # who writes last has read last
+    with Workspace(folder, "study", "study.json").in_turn("report"):  # the last writer reads last
         return _write(folder, rank_by)
 
 

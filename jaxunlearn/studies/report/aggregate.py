@@ -26,7 +26,7 @@ class Cell:
     Attributes:
         value: mean over seeds.
         difference: mean over seeds of the signed difference to the retrained model of the same
-            seed; None without a retrained model, and for columns that are no such values.
+            seed; None without a retrained model, and for columns without such a difference.
         best: whether the value is the best of its column among the methods.
     """
 
@@ -101,19 +101,10 @@ def _mark_best(rows: list[Row], column: Column) -> None:
 
 
 def make_table(study: Study, request: str, rank_by: str | None = None) -> Table:
-    """Collects one request's rows: references first, then methods in the study's order.
+    """Collects the rows of one request, references first, and ranks the methods if possible.
 
-    Args:
-        study: a study.
-        request: one of its requests.
-        rank_by: key of the column to rank by; by default the five-part gap, given two methods and
-            enough seeds for intervals.
-
-    Returns:
-        The table, with the best value of each column marked among the methods (ties included).
-
-    Raises:
-        InputError: a column that cannot rank, or too few seeds.
+    `rank_by` is the key of a column, by default the five-part gap. The best value of each column is
+    marked among the methods, ties included.
     """
     rows = []
     for name in (*REFERENCES, *study.methods):
@@ -165,14 +156,8 @@ def shown_columns(tables: list[Table]) -> list[Column]:
 def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:
     """The aggregated results as plain objects, for `results.json`.
 
-    Args:
-        study: a study.
-        tables: one table for each request.
-
-    Returns:
-        For each request the settings of every run, the diagnoses and the ranking, and for each run
-        the number of seeds and, for every metric, the mean, both ends of its 95% interval (null for
-        one seed), the value of each seed, and the same for the difference to the retrained model.
+    Every metric of a run has its mean, the ends of its 95% interval (null for one seed), the value
+    of each seed, and the same for the difference to the retrained model.
     """
     requests = {}
     for table in tables:

@@ -26,7 +26,7 @@ class Column:
         group: heading that neighbouring columns share.
         title: heading of the column itself, below the group's.
         short: heading for narrow terminals.
-        decimals: number of digits after the point; for costs and movements the largest one.
+        decimals: number of digits after the point, or the largest number for costs and movements.
         direction: the good values: near the retrained model's, low, high, cheap, or neither.
         meaning: explanation for the legend.
     """
@@ -45,7 +45,7 @@ class Column:
         return unit_of(self.key)
 
     def digits(self, value: float) -> int:
-        """Number of digits after the point of a value; costs show three significant digits."""
+        """The number of digits after the point of a value; costs have three significant digits."""
         if self.direction in ("cost", "neither"):
             return min(self.decimals, significant_decimals(value))
         return self.decimals

@@ -1,7 +1,7 @@
 """Diagnosis of each method: nothing moved, no effect at this rate, or over-forgotten.
 
-The three are told from the movement of the weights and from the predictions on the forget data,
-beside the original and the retrained model of the same seed. The retrained model never saw the
+The evidence is the movement of the weights, and the predictions on the forget data, compared with
+the original and the retrained model of the same seed. The retrained model never saw the
 forget data, so its confidence in them is the confidence in unseen data.
 """
 
@@ -21,18 +21,10 @@ MOST_UNSURE = 2.0  # percentage points of confidence below the retrained model's
 
 
 def diagnose(study: Study, request: str) -> dict[str, str]:
-    """The diagnosis of every method that has one.
+    """The diagnosis of every method that has one, by name.
 
     With several seeds, a difference in confidence counts if its 95% t-interval, paired over seeds,
     is beyond the limit.
-
-    Args:
-        study: a study.
-        request: one of its requests.
-
-    Returns:
-        `NOT_MOVED`, `NO_EFFECT` or `OVER_FORGOTTEN` by the name of the method; methods without
-        findings, or without the records that tell, are absent.
     """
     original, retrained = (_predictions(study, request, name) for name in ("original", "retrain"))
     found = {}

@@ -8,23 +8,19 @@ import numpy as np
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.evaluation.units import unit_of
 from jaxunlearn.files import write_text
+from jaxunlearn.studies.report.columns import REFERENCES
 from jaxunlearn.studies.report.markdown_text import escape, table
 from jaxunlearn.studies.report.numerals import number, spread
-from jaxunlearn.studies.report.plots import draw_map, draw_relearning, panels, picture
+from jaxunlearn.studies.report.plots import draw_map, draw_relearning, paneled, picture
 
-_NAMES = {
-    "original": "Original",
-    "retrain": "Retrained",
-    "retrain-again": "Retrained again",
-}
-_COLUMNS = 3
+_NAMES = {name: title for name, (title, _) in REFERENCES.items()}
 _PARTS = ("forget", "test")
 Entries = list[dict[str, Any]]
 
 MEANINGS = """\
 FA after 0, 1 and 5 epochs: accuracy on the forget data while the model is trained on them. Probe:
-accuracy on forget examples of a logistic regression on the inputs of the last dense layer, trained
-on retain examples and the other half of the forget examples. ECE (percentage points) and
+accuracy of a logistic regression on the inputs of the last dense layer, trained on retain examples
+and half of the forget examples, on the other half. ECE (percentage points) and
 Brier score (0 to 2): calibration. Worst class: the class of the test data that lost most against
 the retrained model, in percentage points. Disagreement: share of examples for which the retrained
 model predicts another class, in percent. Means over the seeds with 95% intervals. Nothing here is
@@ -35,13 +31,6 @@ retrained model shows how much of a difference is chance."""
 def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
     """Writes `evidence.md`, and for each request `evidence-REQUEST-relearning.png`, `-damage.png`
     and `-disagreement.png`.
-
-    Args:
-        folder: the folder of the study.
-        report: the content of `evidence.json`.
-
-    Raises:
-        InputError: the files cannot be written.
     """
     write_text(folder / "evidence.md", render_markdown(report))
     for request, models in by_request(report).items():
@@ -78,19 +67,14 @@ def render_markdown(report: dict[str, Any]) -> str:
 def evidence_rows(
     report: dict[str, Any], models: dict[str, Entries]
 ) -> tuple[list[str], list[list[str]]]:
-    """The titles of the columns, and for each model its name and its cells as texts.
-
-    Args:
-        report: the content of `evidence.json`.
-        models: the entries of one request, from `by_request`.
-    """
+    """The titles of the columns, and for each model its name and its cells as texts."""
     last = report["relearning"]["epochs"]
     titles = [f"FA after {epoch}" for epoch in (0, 1, last)]
     titles += ["Probe", "ECE forget", "ECE test", "Brier test", "Worst class"]
     titles += ["Disagreement forget", "Disagreement test"]
     rows = []
     for name, entries in models.items():
-        worst = [max(filter(_is_number, e["class_damage"])) for e in entries]
+        worst = [max(v for v in e["class_damage"] if v is not None) for e in entries]
         curves = [[e["relearning_curve"][epoch] for e in entries] for epoch in (0, 1, last)]
         cells = [_cell("relearning_curve", values) for values in curves]
         cells += [_cell("probe_accuracy", [e["probe_accuracy"] for e in entries])]
@@ -100,10 +84,6 @@ def evidence_rows(
         cells += [_of_part("disagreement", entries, part) for part in _PARTS]
         rows.append([name, *cells])
     return titles, rows
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None
 
 
 def _cell(key: str, values: list[float | None], decimals: int = 1) -> str:
@@ -118,25 +98,15 @@ def _of_part(key: str, entries: Entries, part: str, decimals: int = 1) -> str:
     return _cell(key, [entry[key][part] for entry in entries], decimals)
 
 
-def _methods(models: dict[str, Entries]) -> list[str]:
-    return [name for name in models if name not in _NAMES] or ["original"]
-
-
-def _grid(names: list[str]) -> tuple[int, int]:
-    columns = min(_COLUMNS, len(names))
-    return -(-len(names) // columns), columns
-
-
 def _draw_relearning(path: Path, models: dict[str, Entries]) -> None:
     """One panel a method, between the retrained model and the original: means over the seeds."""
-    names = _methods(models)
-    rows, columns = _grid(names)
+    names = [name for name in models if name not in _NAMES] or ["original"]
     curves = {
         name: np.mean([e["relearning_curve"] for e in entries], axis=0)
         for name, entries in models.items()
     }
-    with picture(path, rows, columns, (2.7, 2.2)) as figure:
-        for name, axes in zip(names, panels(figure, names, columns), strict=True):
+    with paneled(path, names, (2.7, 2.2)) as grid:
+        for name, axes in zip(names, grid, strict=True):
             draw_relearning(axes, curves, name)
             axes.legend(loc="lower right")
 
@@ -160,14 +130,13 @@ def _draw_damage(path: Path, models: dict[str, Entries]) -> None:
 def _draw_disagreement(path: Path, models: dict[str, Entries]) -> None:
     """One panel a model: the classes that it and the retrained model predict, forget data."""
     names = [name for name in models if name != "retrain"]
-    rows, columns = _grid(names)
     shares = [np.mean([e["disagreement"]["forget"] for e in models[name]]) for name in names]
     titles = [
         f"{_NAMES.get(name, name)}: {share:.1f}%" for name, share in zip(names, shares, strict=True)
     ]
-    with picture(path, rows, columns, (2.7, 2.6)) as figure:
-        for name, axes in zip(names, panels(figure, titles, columns), strict=True):
+    with paneled(path, titles, (2.7, 2.6)) as grid:
+        for name, axes in zip(names, grid, strict=True):
             counts = np.sum([e["disagreement_map"]["forget"] for e in models[name]], axis=0)
             counts = np.where(np.eye(len(counts), dtype=bool), 0, counts)
             draw_map(axes, counts, (0, max(1, counts.max())), "Oranges")
-            axes.set(xlabel="prediction", ylabel="prediction of the retrained")
+            axes.set(xlabel="prediction", ylabel="retrained model's prediction")

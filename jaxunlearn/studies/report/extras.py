@@ -1,9 +1,9 @@
-"""Findings of other commands on a study, read from its folder.
+"""Findings of other commands on a study.
 
     STUDY/evidence.json           written by `jaxunlearn evidence STUDY`
     STUDY/ulira/ulira.json        written by `jaxunlearn ulira STUDY/ulira --config ...`
 
-Findings on other weights, data or settings than the study's are left out or refused.
+Evidence on other weights is left out; U-LiRA on another problem or other settings is an error.
 """
 
 from dataclasses import dataclass, field
@@ -13,10 +13,8 @@ from typing import Annotated, Any
 from jaxunlearn import methods
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.report.evidence import Entries, by_request
-from jaxunlearn.studies.report.study import Run, Study
+from jaxunlearn.studies.report.study import Run, Study, check_alike
 from jaxunlearn.studies.runs.schema import EvidenceRecord, UliraRecord, check_record, with_entries
-from jaxunlearn.studies.workspace import first_difference
-from jaxunlearn.types import InputError
 
 ULIRA_FOLDER = "ulira"
 
@@ -44,13 +42,7 @@ class Extras:
 
 
 def read_extras(study: Study) -> Extras:
-    """Reads the findings on a study.
-
-    Evidence on weights that were trained again since, or on runs that are gone, is left out.
-
-    Raises:
-        InputError: a file is malformed, or U-LiRA attacked another problem or other settings.
-    """
+    """Reads the findings on a study, without evidence on outdated weights or deleted runs."""
     ulira = _read_ulira(study)
     path = study.folder / "evidence.json"
     if not path.exists():
@@ -99,13 +91,13 @@ def _read_ulira(study: Study) -> dict[str, Any] | None:
         for run in study.runs:
             ours = _config(run).get("problem")
             if ours is not None:
-                _check_same(run.folder, {"problem": ours}, folder, {"problem": theirs})
+                check_alike(run.folder, {"problem": ours}, folder, {"problem": theirs})
                 break
     for name, chosen in found["methods"].items():
         for run in study.select(request, name):
             config, chosen = methods.completed(_config(run)), methods.completed(chosen)
             ours = {key: config[key] for key in ("method", "settings") if key in config}
-            _check_same(run.folder, ours, folder, {key: chosen.get(key) for key in ours})
+            check_alike(run.folder, ours, folder, {key: chosen.get(key) for key in ours})
     return found
 
 
@@ -121,14 +113,3 @@ def multiplier_settings(run: Run) -> tuple[str, dict[str, Any]] | None:
     if not isinstance(settings, dict) or "estimator" not in settings:
         return None
     return str(config.get("method")), settings
-
-
-def _check_same(run: Path, ours: dict[str, Any], other: Path, theirs: dict[str, Any]) -> None:
-    difference = first_difference(ours, theirs)
-    if difference is not None:
-        name, here, there = difference
-        raise InputError(
-            f"{run} and {other} come from different protocols, but must be alike in one report: "
-            f"{name} is {here} in the first, but {there} in the second; move one of them "
-            "out of the study."
-        )

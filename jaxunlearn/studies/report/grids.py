@@ -1,4 +1,4 @@
-"""Generated images side by side in a file: a row for each model, a column for each image.
+"""Generated images in a file: a row for each model, a column for each image.
 
 Where all models begin with the same noise in a column, rows differ only in what unlearning changed.
 Small images are enlarged by a whole number, so that each pixel is a square of one colour.
@@ -19,7 +19,7 @@ from jaxunlearn.types import InputError
 
 _SIDE, _LARGEST = 84, 192  # pixels: about the side of enlarged images, at most of shrunk ones
 _MARGIN, _GAP, _GROUP_GAP, _RULE = 26, 4, 24, 2  # pixels
-_LETTERS, _LETTER = 14, 12  # letters of a line of a heading at least, and pixels of a letter
+_LETTERS, _LETTER = 14, 12  # minimum letters of a heading's line, and pixels of a letter
 
 
 def check_picture(path: Path) -> None:
@@ -37,19 +37,8 @@ def sample_grid(
 ) -> None:
     """Draws images of several models into one PNG file.
 
-    Args:
-        path: the file, ending in ".png"; its folder must exist.
-        rows: by the model's name, from top to bottom, images `[n, H, W, C]`: uint8, or
-            floating-point in [0, 1]; C is 1 or 3. Reference models ("original", "retrain",
-            "retrain-again") are written in words.
-        columns: the class asked for in each of the n columns; neighbours of one class share a
-            heading.
-        title: the title of the picture.
-        forgotten: the classes that were to be forgotten; they are marked.
-
-    Raises:
-        InputError: there are no rows, images have another form or number than others, a forgotten
-            class has no column, or the file cannot be written.
+    `rows` are images `[n, H, W, C]` by the name of the model, uint8 or floating-point in [0, 1];
+    `columns` are the n requested classes, of which neighbours share a heading.
 
     Example:
         >>> import tempfile
@@ -101,11 +90,7 @@ def sample_grid(
 
 
 def check_rows(rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The images of each row as uint8 `[n, H, W, C]`.
-
-    Raises:
-        InputError: there are no rows, or images have another form or number than others.
-    """
+    """The images of each row as uint8 `[n, H, W, C]`."""
     if not rows:
         raise InputError("there are no rows to draw; give the images of one model or more.")
     checked: dict[str, np.ndarray] = {}
@@ -154,7 +139,7 @@ def _check_columns(columns: Sequence[str], number: int, forgotten: Collection[st
 
 
 def _cell(height: int, width: int) -> tuple[int, int]:
-    """The drawn size of an image: enlarged by a whole number, or shrunk to the largest side."""
+    """The drawn height and width: enlarged by a whole number, or shrunk to the largest side."""
     side = max(height, width)
     scale = max(1, round(_SIDE / side)) if side <= _LARGEST else _LARGEST / side
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -173,7 +158,7 @@ def _tops(names: Sequence[str], height: int) -> list[int]:
 def _columns(
     columns: Sequence[str], width: int
 ) -> tuple[list[int], list[tuple[str, str, int, int]]]:
-    """The left edge of each image; and for each class its name, its heading, and both its ends."""
+    """The left edge of each image; and the name, heading, left and right end of each class."""
     lefts, heads, left = [], [], 0
     for name, members in groupby(columns):
         count = len(list(members))

@@ -11,15 +11,7 @@ GUARD_NOTE = (
 
 
 def guard_rows(study: Study, request: str) -> tuple[list[str], list[list[str]]]:
-    """The table of all guarded runs of a request.
-
-    Args:
-        study: a study.
-        request: one of its requests.
-
-    Returns:
-        Titles of the columns after the first, and a row for each guarded run, its name first.
-    """
+    """The titles of the table of guarded runs after the first one, and its rows, names first."""
     titles = ["at the start", "limit", "at the end", "rollbacks", "budget"]
     rows = []
     for name in study.methods:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def escape(text: str) -> str:
-    r"""Keeps data from being read as Markdown or HTML, or from breaking a table.
+    r"""Escapes text, so that it is read neither as Markdown or HTML nor breaks a table.
 
     Example:
         >>> print(escape("a_b <i>|"))
@@ -16,12 +16,7 @@ def escape(text: str) -> str:
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    r"""The lines of a table.
-
-    Args:
-        titles: headings of all columns, escaped.
-        rows: cells of each row, escaped.
-        left: how many columns, from the first, are aligned to the left; the others to the right.
+    r"""The lines of a table of escaped texts, with the first `left` columns aligned to the left.
 
     Example:
         >>> print(*table(["run", "gap"], [["a", "0.5"]]), sep="\n")

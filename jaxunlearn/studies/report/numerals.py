@@ -10,11 +10,6 @@ _SIGNIFICANT, _MOST_DECIMALS = 3, 3
 def number(value: float, decimals: int, signed: bool = False) -> str:
     """A number with a fixed number of digits, a true minus sign and separated thousands.
 
-    Args:
-        value: number to show.
-        decimals: number of digits after the point.
-        signed: whether positive numbers get a plus sign.
-
     Example:
         >>> number(-0.5, 2, signed=True), number(1234.5, 1), number(-0.001, 2)
         ('−0.50', '1,234.5', '0.00')
@@ -37,15 +32,10 @@ def significant_decimals(value: float) -> int:
 
 
 def spread(summary: Summary, decimals: int) -> str:
-    """The spread of the values, as it is shown behind their mean.
+    """The spread of some values, as it is shown after their mean.
 
-    Args:
-        summary: mean of some values.
-        decimals: number of digits after the point.
-
-    Returns:
-        "± half-width" of the 95% interval; both of its ends where the interval was cut at a bound;
-        the values themselves where there are only two; "" where there is one.
+    "± half-width" of the 95% interval, both its ends if it was cut at a bound, both values if there
+    are two, and "" for one value.
 
     Example:
         >>> from jaxunlearn.evaluation import summarize

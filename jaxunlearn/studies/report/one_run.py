@@ -6,14 +6,7 @@ from jaxunlearn.evaluation.units import unit_of
 
 
 def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
-    """Metrics as lines of text, beside those of the retrained model where it has them.
-
-    Args:
-        metrics: of the model.
-        retrained: of the retrained model, or an empty dictionary.
-
-    Returns:
-        One line a metric, below a heading if there are retrained ones.
+    """Metrics as lines of text, beside the metrics of the retrained model, which may be empty.
 
     Example:
         >>> print(render({"forget_accuracy": 97.5, "tow": 0.9876}, {"forget_accuracy": 98.0}))
@@ -35,12 +28,6 @@ def render(metrics: dict[str, float], retrained: dict[str, float]) -> str:
 def render_judge(results: dict[str, Any]) -> str:
     """The judge of generated images, as a line of text.
 
-    Args:
-        results: of a model that generates.
-
-    Returns:
-        The line.
-
     Example:
         >>> features = {"name": "mlp", "dimension": 16}
         >>> judge = {"model": "mlp", "test_accuracy": 97.5}
@@ -59,13 +46,7 @@ def render_judge(results: dict[str, Any]) -> str:
 
 
 def render_drift(drift: dict[str, Any]) -> str:
-    """What `results.json` says of drift as lines of text.
-
-    Args:
-        drift: its entry "drift".
-
-    Returns:
-        A table: what each request forgot, the oldest first, and what is kept.
+    """The entry "drift" of `results.json` as a table: the requests, oldest first, and kept data.
 
     Example:
         >>> requests = [{"request": "class-3", "examples": 9, "accuracy": 4.0}]

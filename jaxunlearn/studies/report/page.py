@@ -38,17 +38,7 @@ def render_page(
     extras: Extras,
     samples: Mapping[str, Samples | None] | None = None,
 ) -> str:
-    """Renders the report as one HTML page.
-
-    Args:
-        study: the study.
-        tables: the table of each request.
-        extras: the findings of other commands on the study.
-        samples: the generated images of each request.
-
-    Returns:
-        The text of the page.
-    """
+    """Renders the report as one HTML page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 

@@ -28,13 +28,7 @@ class Point(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """All models of a request in the plane.
-
-    Attributes:
-        methods: points of the methods by name, in the order of the study.
-        references: points of "retrain", and of "original" and "retrain-again" if they are there.
-        front: names of the methods that no other method beats in both.
-    """
+    """All models of a request in the plane, and the methods that no other method beats in both."""
 
     methods: dict[str, Point]
     references: dict[str, Point]
@@ -50,12 +44,7 @@ class Plane(NamedTuple):
 
 
 def make_plane(study: Study, table: Table) -> Plane | None:
-    """The models of one request, or None without two methods and a retrained model of their seeds.
-
-    Args:
-        study: the study.
-        table: the table of the request.
-    """
+    """The models of one request; None without two methods and a retrained model of their seeds."""
     oracle = {
         run.seed: run.metrics["forget_accuracy"]
         for run in study.select(table.request, "retrain")

@@ -1,4 +1,4 @@
-"""All pictures of the package, by matplotlib. Each curve is drawn by one function, for both uses:
+"""All pictures of the package, by matplotlib. One function draws each kind, for both uses:
 
     svg(draw_roc, models, "sfron")                            for the report's page
     with picture(path, rows, columns, size) as figure: ...    as a file
@@ -26,15 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1b1d21", "#5b6268", "#dfdcd5"
-ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY = (
-    "#d55e00",
-    "#0072b2",
-    "#009e73",
-    "#aa4499",
-    "#b58900",
-    "#56b4e9",
-)
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY)
+ORANGE, BLUE, GREEN, PURPLE = "#d55e00", "#0072b2", "#009e73", "#aa4499"
 LONG, SHORT, DOTTED = (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (1, 1.5))
 DASHES: tuple[Any, ...] = ("-", LONG, SHORT, (0, (6, 1.5, 1.5, 1.5)))
 BINS, POINTS = 20, 120
@@ -91,7 +83,7 @@ Point = tuple[float, float]
 
 
 def look() -> contextlib.AbstractContextManager[None]:
-    """The look of all pictures, over matplotlib's own defaults and not over the user's."""
+    """The look of all pictures, independent of the user's matplotlib settings."""
     from matplotlib import style
 
     return style.context(_LOOK, after_reset=True)
@@ -99,19 +91,9 @@ def look() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator["Figure"]:
-    """A figure that is written to a file when the `with` block ends.
+    """A figure without axes that is written to a file when the `with` block ends.
 
-    Args:
-        path: the file; its suffix is the format.
-        rows: rows of panels.
-        columns: columns of panels.
-        size: width and height of one panel in inches.
-
-    Yields:
-        A matplotlib figure without axes.
-
-    Raises:
-        InputError: the file cannot be written.
+    `size` is the width and height of one panel in inches; the suffix of the path is the format.
     """
     from matplotlib.figure import Figure
 
@@ -121,6 +103,14 @@ def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         with replacing(path) as file:
             figure.savefig(file, format=path.suffix[1:], dpi=DPI, metadata=metadata)
+
+
+@contextlib.contextmanager
+def paneled(path: Path, titles: Sequence[str], size: tuple[float, float]) -> Iterator[list["Axes"]]:
+    """The axes of one panel for each title, in a picture of at most three columns."""
+    columns = min(3, len(titles))
+    with picture(path, -(-len(titles) // columns), columns, size) as figure:
+        yield panels(figure, titles, columns)
 
 
 def panels(figure: "Figure", titles: Sequence[str], columns: int) -> list["Axes"]:
@@ -141,18 +131,10 @@ def svg(
     ratios: Sequence[float] = (1,),
     **named: Any,
 ) -> str:
-    """A picture as the text of an SVG file that follows light and dark mode.
+    """A picture as the text of an SVG file that follows light and dark mode; equal for equal data.
 
-    Args:
-        draw: draws into the panel, or the array of panels, that it receives first. All text in it
-            should be numbers and names of axes.
-        arguments: more arguments of `draw`.
-        height: height in inches, beside a width of 3.6.
-        ratios: relative heights of the panels, which are above each other.
-        named: more arguments of `draw` by name.
-
-    Returns:
-        The text, equal for equal data.
+    `draw` receives the panel first, or the array of panels above each other with relative heights
+    `ratios`, and then the other arguments. The picture is 3.6 inches wide.
     """
     from matplotlib.figure import Figure
 
@@ -181,13 +163,7 @@ def confidence_shares(predictions: Predictions) -> np.ndarray:
 def draw_confidence(
     axes: "Axes", shares: Mapping[str, np.ndarray], goal: np.ndarray | None
 ) -> None:
-    """Draws the confidence histograms of one model.
-
-    Args:
-        axes: an empty panel.
-        shares: percentages from `confidence_shares`, by "forget", "retain" and "test".
-        goal: the retrained model's percentages on forget data, drawn as a dotted line.
-    """
+    """Draws histograms of the confidence by split, and of the retrained model on forget data."""
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
     edges = np.linspace(0.0, 1.0, BINS + 1)
@@ -212,12 +188,7 @@ def draw_confidence(
 
 
 def series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of one logged quantity, thinned to `POINTS` by averaging neighbours.
-
-    Args:
-        history: logged steps; steps without a finite value are left out.
-        key: the name of the quantity.
-    """
+    """Steps and finite values of a logged quantity, thinned to `POINTS` by averaging neighbours."""
     pairs = [
         (entry["step"], entry[key])
         for entry in history
@@ -253,12 +224,7 @@ def _draw_seeds(axes: "Axes", histories: Histories, key: str, **style: Any) -> N
 
 
 def draw_history(axes: Any, histories: Histories) -> None:
-    """Draws the losses of one method over its steps, and below them its multiplier.
-
-    Args:
-        axes: an empty panel; or two, of which the lower one shows the multiplier.
-        histories: the logged steps of each seed.
-    """
+    """Draws the losses of one method, all seeds, and its multiplier if there are two panels."""
     from matplotlib.ticker import MaxNLocator
 
     losses, below = np.ravel(axes)[[0, -1]]
@@ -276,13 +242,7 @@ def draw_history(axes: Any, histories: Histories) -> None:
 
 
 def draw_multipliers(axes: "Axes", implicit: Histories, exact: Histories) -> None:
-    """Draws the multiplier of a method beside the exact multiplier of the same method.
-
-    Args:
-        axes: an empty panel.
-        implicit: the logged steps of each seed.
-        exact: the logged steps of each seed with the exact multiplier.
-    """
+    """Draws the multiplier of a method beside its exact multiplier, all seeds."""
     from matplotlib.ticker import MaxNLocator
 
     pooled = np.concatenate([series(each, "multiplier")[1] for each in (*implicit, *exact)])
@@ -294,13 +254,7 @@ def draw_multipliers(axes: "Axes", implicit: Histories, exact: Histories) -> Non
 
 
 def draw_relearning(axes: "Axes", curves: Mapping[str, np.ndarray], name: str) -> None:
-    """Draws how fast a model learns the forget data again, between the reference models.
-
-    Args:
-        axes: an empty panel.
-        curves: accuracy in percent after 0, 1, 2, ... epochs, by model.
-        name: the model.
-    """
+    """Draws the accuracy of a model and the references after 0, 1, ... epochs of relearning."""
     from matplotlib.ticker import MaxNLocator
 
     low = min(float(curve.min()) for curve in curves.values())  # the same in every panel
@@ -315,13 +269,7 @@ def draw_relearning(axes: "Axes", curves: Mapping[str, np.ndarray], name: str) -
 
 
 def draw_roc(axes: "Axes", models: Mapping[str, Mapping[str, Any]], name: str) -> None:
-    """Draws the ROC curve of U-LiRA on logarithmic axes, between the reference models.
-
-    Args:
-        axes: an empty panel.
-        models: the "models" of `ulira.json`, each with "roc_curve": "fpr" and "tpr" in percent.
-        name: the model.
-    """
+    """Draws the ROC curves of a model and the references, the "models" of `ulira.json`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     styles = _REFERENCES | {name: {"color": ORANGE}}
@@ -348,16 +296,10 @@ def draw_front(
     worst: Point | None = None,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Draws models in the plane of utility (to the right) and forget error (upwards).
+    """Draws models in the plane of utility in percent (x) and forget error in points (y).
 
-    Args:
-        axes: an empty panel.
-        points: utility in percent and forget error in percentage points of each model, as dots.
-        front: the indices of the points on the Pareto front, whose dots are filled.
-        references: points of the reference models by name: a cross and two diamonds.
-        utility: the name of the utility.
-        worst: the corner from which the hypervolume counts; the hypervolume is shaded.
-        numbers: the number to write beside each point, if any.
+    The points with their index in `front` are filled. The hypervolume is shaded if there is a
+    `worst` corner to count it from. `numbers` are written beside the points.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -405,17 +347,7 @@ def _write_beside(
 
 
 def draw_map(axes: "Axes", values: np.ndarray, ends: tuple[float, float], colours: str) -> Any:
-    """Draws a map of numbers, with the numbers in its fields where there is room.
-
-    Args:
-        axes: an empty panel.
-        values: the numbers `[rows, columns]`, NaN where unknown; NaN and 0 are not written.
-        ends: the numbers at both ends of the colours.
-        colours: the name of a colour map of matplotlib.
-
-    Returns:
-        The image, for a colour bar.
-    """
+    """Draws a map of numbers and writes the finite, nonzero ones where there is room."""
     image = axes.imshow(values, cmap=colours, vmin=ends[0], vmax=ends[1], aspect="auto")
     axes.grid(False)
     if values.shape[1] <= 20:
@@ -429,13 +361,7 @@ def draw_map(axes: "Axes", values: np.ndarray, ends: tuple[float, float], colour
 
 
 def draw_shares(axes: "Axes", values: Mapping[str, np.ndarray], ends: tuple[float, float]) -> None:
-    """Draws histograms of two groups of targets.
-
-    Args:
-        axes: an empty panel.
-        values: the logit-scaled confidences of each group, by its label.
-        ends: the ends of the axis; values beyond are counted in the outermost bins.
-    """
+    """Draws histograms of two groups of targets; values beyond the ends count in the last bins."""
     edges = np.linspace(*ends, 61)
     for (label, group), colour in zip(values.items(), (ORANGE, BLUE), strict=True):
         counts, _ = np.histogram(np.clip(group, *ends), edges)

@@ -19,16 +19,7 @@ class Ranking:
 
 
 def make_ranking(study: Study, request: str, metric: str = METRIC) -> Ranking:
-    """Ranks the methods of a study.
-
-    Args:
-        study: a study.
-        request: one of its requests.
-        metric: key of a column that is better when lower or higher.
-
-    Raises:
-        InputError: an unknown or other column, or fewer than two seeds of every method.
-    """
+    """Ranks the methods of a study."""
     columns = {column.key: column for column in COLUMNS if column.direction in ("low", "high")}
     if metric not in columns:
         raise InputError(

@@ -25,7 +25,7 @@ from jaxunlearn.studies.report.ulira import ulira_rows
 from jaxunlearn.studies.report.wording import row_name
 
 _MOST_CLASSES = 20
-# The settings in which a run may differ from the run with the exact multiplier beside it.
+# The settings that may differ between a run and its twin with the exact multiplier.
 _OF_MULTIPLIER = {
     "estimator",
     "tolerance",
@@ -119,7 +119,7 @@ def plane(study: Study, table: Table) -> dict[str, Any]:
 
 
 def multipliers(study: Study, table: Table) -> list[Figure]:
-    """The multiplier of each method beside a run of the study with the exact multiplier."""
+    """The multiplier of each method beside the exact multiplier of a like run."""
     found = {}
     for name in study.methods:
         runs = [run for run in study.select(table.request, name) if _has_multiplier(run)]

@@ -124,9 +124,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, one a line; none if the file is missing.
 
     A last line that was cut short is left out.
-
-    Raises:
-        InputError: another line is broken.
     """
     if not path.exists():
         return []
@@ -164,7 +161,7 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     }
     machine = done.get("machine") or {}
     if not isinstance(machine, dict):
-        raise InputError(f'{folder / "done.json"} has "machine" = {machine!r}, not an object.')
+        raise InputError(f"machine in {folder / 'done.json'} is {machine!r}, but must be a table.")
     return Run(
         seed,
         request,
@@ -181,7 +178,7 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    """The method of a run, all its settings, and the fields of its aim that are no defaults."""
+    """The method of a run, all its settings, and the fields of its aim that are not defaults."""
     place = folder if folder.name != "original" else folder.parents[1] / "pretrain"
     if not (place / "config.json").exists():
         return {}
@@ -212,7 +209,7 @@ def _complete(run: Run, retrained: Run) -> Run:
 
 
 def _beside_original(run: Run, original: Run) -> Run:
-    """Adds its Frechet distance over the original model's, of the same seed."""
+    """Adds the Frechet distance divided by the original model's of the same seed."""
     key = "frechet_retain"
     if key not in run.metrics or not original.metrics.get(key):
         return run
@@ -244,18 +241,23 @@ def _check_protocols(folder: Path) -> None:
         checked += [((parts[1],), of_request)] if parts[1] != "pretrain" else []
         for key, present in checked:
             other, expected = first.setdefault(key, (path.parent, present))
-            difference = first_difference(expected, present)
-            if difference is not None:
-                name, there, here = difference
-                raise InputError(
-                    f"{other} and {path.parent} come from different protocols, but must be alike "
-                    f"in one report: {name} is {there} in the first, but {here} in the second; "
-                    "move one of them out of the study."
-                )
+            check_alike(other, expected, path.parent, present)
+
+
+def check_alike(one: Path, ours: Mapping[str, Any], other: Path, theirs: Mapping[str, Any]) -> None:
+    """Raises unless the protocols of two folders are the same."""
+    difference = first_difference(ours, theirs)
+    if difference is not None:
+        name, first, second = difference
+        raise InputError(
+            f"{one} and {other} come from different protocols, but must be alike in one report: "
+            f"{name} is {first} in the first, but {second} in the second; move one of them out of "
+            "the study."
+        )
 
 
 def _check_judges(runs: list[Run]) -> None:
-    """Raises unless all generated images were judged alike: other distances are not comparable."""
+    """Raises unless all generated images were judged alike, so that distances are comparable."""
     for run in runs[1:]:
         difference = first_difference(dict(runs[0].judged), dict(run.judged))
         if difference is not None:
@@ -297,7 +299,7 @@ def read_study(folder: str | Path) -> Study:
     plan = read_json(folder / "study.json")
     machine = plan.get("machine") or {}
     if not isinstance(machine, dict):
-        raise InputError(f'{folder / "study.json"} has "machine" = {machine!r}, not an object.')
+        raise InputError(f"machine in {folder / 'study.json'} is {machine!r}, but must be a table.")
     _check_protocols(folder)
     runs: list[Run] = []
     unfinished: list[Unfinished] = []

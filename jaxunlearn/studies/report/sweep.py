@@ -1,11 +1,11 @@
 """The report of a sweep: the front of forgetting against utility, from the cells' files.
 
-Both are measured on data that a choice may use: the utility is the validation accuracy, and the
-forget error is the distance of the forget accuracy to the accuracy on unseen data,
+Both are measured on data that a blind choice may use: the utility is the validation accuracy, the
+forget error the distance of the forget accuracy to the accuracy on unseen data,
 
     |FA - U|,   U = the original's validation accuracy, or 0 where whole classes are forgotten,
 
-in percentage points, means over the seeds. The hypervolume is counted from the original model's
+in percentage points, means over the seeds. The hypervolume is measured from the original model's
 forget error and a validation accuracy 10 points below the original's: a setting that is worse in
 either adds nothing.
 """
@@ -50,17 +50,7 @@ def cell_file(settings: Mapping[str, float], seed: int) -> str:
 
 
 def write_sweep_report(folder: Path) -> dict[str, Path]:
-    """Writes `report.md`, `results.json` and `front.svg` into the folder of a sweep.
-
-    Args:
-        folder: the folder of the sweep; some cells may be unfinished.
-
-    Returns:
-        The written paths, by "markdown", "json" and "picture".
-
-    Raises:
-        InputError: a file is missing or malformed.
-    """
+    """Writes `report.md`, `results.json` and `front.svg` for a sweep, finished or not."""
     plan = read_json(folder / "sweep.json")
     check_record(folder / "sweep.json", plan, SweepRecord)
     found = aggregate(folder, plan)
@@ -91,20 +81,7 @@ def _front(found: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    """The results of the finished cells.
-
-    Args:
-        folder: the folder of the sweep.
-        plan: the content of its `sweep.json`.
-
-    Returns:
-        A dict that `json.dumps` accepts: the plan, every setting with its means over the seeds, its
-        forget error and whether it is on the front, the diverged cells, and the hypervolume with
-        its reference.
-
-    Raises:
-        InputError: a cell is malformed.
-    """
+    """The content of `results.json`: settings, the front and the hypervolume, of finished cells."""
     unseen, identity = plan["unseen_accuracy"], plan["identity"]
     by_setting: dict[str, list[dict[str, Any]]] = {}
     diverged: list[str] = []
@@ -127,12 +104,12 @@ def aggregate(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
             check_record(folder / "cells" / name, cell["metrics"], kind)
             names = tuple(cell["metrics"])
         else:
-            diverged.append(f"{Path(name).stem} ({_words(cell['settings'])})")
+            diverged.append(cell_label(name, cell["settings"]))
         by_setting.setdefault(json.dumps(cell["settings"], sort_keys=True), []).append(cell)
     rows: list[dict[str, Any]] = []
     for cells in by_setting.values():
         metrics = [cell["metrics"] for cell in cells if cell.get("metrics")]
-        if len(metrics) < len(cells):  # a setting that diverges with some seed is no choice
+        if len(metrics) < len(cells):  # a setting that diverges for any seed is left out
             continue
         means = {key: float(np.mean([each[key] for each in metrics])) for key in metrics[0]}
         errors = [abs(each["forget_accuracy"] - unseen) for each in metrics]
@@ -195,7 +172,7 @@ def render_sweep(found: dict[str, Any]) -> str:
         f"- **Cells finished:** {found['finished']} of {found['cells']}, of which "
         f"{len(found['diverged'])} diverged",
         f"- **On the front:** {len(front)} of {len(rows)} settings",
-        f"- **Hypervolume:** {found['hypervolume']:.2f} squared percentage points, counted from a "
+        f"- **Hypervolume:** {found['hypervolume']:.2f} squared percentage points, measured from a "
         f"forget error of {reference['forget_error']:.2f} (the original model's) and a validation "
         f"accuracy of {reference['validation_accuracy']:.2f} ({_LOSS_ALLOWED:g} below the "
         "original's)",
@@ -226,5 +203,7 @@ def render_sweep(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _words(settings: dict[str, float]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in settings.items())
+def cell_label(file: str, settings: Mapping[str, float]) -> str:
+    """A cell in words, by its file and its settings."""
+    words = ", ".join(f"{name}={value:g}" for name, value in settings.items())
+    return f"{Path(file).stem} ({words})"

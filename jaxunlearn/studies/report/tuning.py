@@ -15,23 +15,16 @@ FILE = "tuning.json"
 
 
 def read_tuning(folder: Path) -> dict[str, Any]:
-    """The content of the `tuning.json` of a search, finished or not.
-
-    Raises:
-        InputError: the file is missing or malformed.
-    """
+    """The content of the `tuning.json` of a search, finished or not."""
     record = read_json(folder / FILE)
     check_record(folder / FILE, record, TuningRecord)
     return record
 
 
 def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
-    """The five-part gaps of the setting chosen blind and of the best setting.
+    """The five-part gaps of the setting chosen blind and of the best; None if they are unknown.
 
-    Their difference is the regret. It is unknown (None) without retrained models.
-
-    Args:
-        trials: the trials of one run, the best target first.
+    Their difference is the regret. The trial with the best target comes first.
 
     Example:
         >>> regret([{"target": 1.0, "five_part_gap": 3.0}, {"target": 2.0, "five_part_gap": 2.5}])
@@ -43,7 +36,7 @@ def regret(trials: list[dict[str, Any]]) -> tuple[float, float] | None:
 
 
 def without_choice(record: dict[str, Any]) -> list[str]:
-    """The runs, as "REQUEST NAME", whose best trial diverged with one seed or all."""
+    """The runs, as "REQUEST NAME", whose best trial diverged for any seed."""
     return [
         f"{request} {name}"
         for request, runs in record["found"].items()
@@ -76,14 +69,7 @@ def chosen_toml(record: dict[str, Any]) -> str:
 
 
 def render_tuning(folder: Path) -> "RichTable":
-    """The targets of a search, and the five-part gaps of blind and oracle tuning if known.
-
-    Args:
-        folder: the folder of the search.
-
-    Raises:
-        InputError: the file is missing or malformed.
-    """
+    """The targets of a search, and the five-part gaps of blind and oracle tuning if known."""
     from rich import box
     from rich.table import Table
 

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.files import write_text
+from jaxunlearn.studies.report.columns import REFERENCES
 from jaxunlearn.studies.report.markdown_text import escape, table
-from jaxunlearn.studies.report.plots import draw_roc, draw_shares, panels, picture
+from jaxunlearn.studies.report.plots import draw_roc, draw_shares, paneled
 
-_NAMES = {"retrain": "Retrained", "original": "Original"}
+_NAMES = {name: title for name, (title, _) in REFERENCES.items()}
 _TARGETS = {"retrain": "also never seen", "original": "learned"}
-_COLUMNS, ENOUGH_SHADOWS = 3, 16
+ENOUGH_SHADOWS = 16
 
 
 def write_ulira_report(
@@ -21,14 +22,8 @@ def write_ulira_report(
 ) -> None:
     """Writes `ulira.md`, `ulira_roc.png` and `ulira_confidence.png`.
 
-    Args:
-        folder: the folder to write to.
-        report: the content of `ulira.json`.
-        confidences: logit-scaled confidences by the name of the model: in targets that the model
-            unlearned, and in targets that it has never seen.
-
-    Raises:
-        InputError: the files cannot be written.
+    `confidences` are logit-scaled, for each model: on targets that it unlearned, and on targets
+    that it never saw.
     """
     write_text(folder / "ulira.md", render_markdown(report))
     _draw_roc(folder / "ulira_roc.png", report["models"])
@@ -60,8 +55,8 @@ def render_markdown(report: dict[str, Any]) -> str:
         "",
         *table(["", *titles], named),
         "",
-        "FA, RA, TA: accuracy on the forgotten, the retain and the test data, in percent, mean "
-        "over the shadow models.",
+        "FA, RA, TA: accuracy on forget, retain and test data in percent, means over the shadow "
+        "models.",
     ]
     if report["shadows"] < ENOUGH_SHADOWS:
         lines += ["", "With so few shadow models the intervals are too narrow."]
@@ -100,9 +95,8 @@ def _draw_roc(path: Path, models: dict[str, Any]) -> None:
     """One panel a method, between the original and the retrained model."""
     methods = [name for name in models if name not in _NAMES] or ["original"]
     titles = [f"{name}: AUC {models[name]['auc']['value']:.1f}" for name in methods]
-    columns = min(_COLUMNS, len(methods))
-    with picture(path, -(-len(methods) // columns), columns, (3.0, 2.8)) as figure:
-        for name, axes in zip(methods, panels(figure, titles, columns), strict=True):
+    with paneled(path, titles, (3.0, 2.8)) as grid:
+        for name, axes in zip(methods, grid, strict=True):
             draw_roc(axes, models, name)
             axes.legend(loc="lower right")
 
@@ -112,10 +106,8 @@ def _draw_confidences(path: Path, confidences: dict[str, tuple[np.ndarray, np.nd
     everything = np.concatenate([np.ravel(side) for both in confidences.values() for side in both])
     low, high = np.quantile(everything, (0.001, 0.999))
     titles = [_NAMES.get(name, name) for name in confidences]
-    columns = min(_COLUMNS, len(titles))
-    with picture(path, -(-len(titles) // columns), columns, (3.0, 2.3)) as figure:
-        found = zip(confidences.items(), panels(figure, titles, columns), strict=True)
-        for (name, both), axes in found:
+    with paneled(path, titles, (3.0, 2.3)) as grid:
+        for (name, both), axes in zip(confidences.items(), grid, strict=True):
             labels = (_TARGETS.get(name, "unlearned"), "never seen")
             draw_shares(axes, dict(zip(labels, both, strict=True)), (low, high))
             axes.legend()

@@ -23,11 +23,11 @@ from jaxunlearn.studies.report.diagnosis import (
 from jaxunlearn.studies.report.numerals import number
 from jaxunlearn.studies.report.ranking import METRIC, can_rank, make_ranking
 from jaxunlearn.studies.report.study import Study
+from jaxunlearn.studies.report.ulira import ENOUGH_SHADOWS
 from jaxunlearn.studies.report.wording import describe_request, parts, verdict
 
 RETAIN_LOSS, TEST_LOSS = 0.5, 1.0  # percentage points below the retrained model
 SMALL_SHARE = 20.0  # percent of the time of retraining
-_ENOUGH_SHADOWS = 16
 _MANY = 6
 
 ONE_SEED = "One seed ranks nothing: another seed may reverse any of these sentences."
@@ -38,8 +38,8 @@ SETTLED_NOTE = (
 _COLUMN = {column.key: column for column in COLUMNS}
 _DIAGNOSES = {
     NOT_MOVED: f"Nothing moved (weights changed by less than {LEAST_MOVEMENT:g}%)",
-    NO_EFFECT: "No effect at this rate (predictions on forget data stay the original model's)",
-    OVER_FORGOTTEN: f"Over-forgotten (more than {MOST_UNSURE:g} points less confident in forget "
+    NO_EFFECT: "No effect at this rate (predictions on forget data are the original model's)",
+    OVER_FORGOTTEN: f"Over-forgotten (more than {MOST_UNSURE:g} points less confident on forget "
     "data than a model that never saw them)",
 }
 
@@ -69,15 +69,9 @@ class Sides(NamedTuple):
 
 
 def headline(study: Study) -> str:
-    """The result of a study in one sentence, for large type.
+    """The result of a study in one sentence, for large type; "" before any comparison.
 
-    Args:
-        study: a study.
-
-    Returns:
-        A sentence on the first request with a method that has been compared with a retrained model,
-        such as "Forgetting all of class 3, salun is within 0.4 points of retraining, in 23% of its
-        time; the original model is 54.1 away, a second retrained model is 0.3 away."; or "".
+    It is about the first request with a method that has been compared with a retrained model.
     """
     tables = (make_table(study, request) for request in study.requests)
     table = next((table for table in tables if _compared(table)), None)
@@ -86,39 +80,29 @@ def headline(study: Study) -> str:
     rows = _compared(table)
     first = rows[_first(rows, METRIC)[0]]
     away = {row.name: row.cells[METRIC].value.mean for row in table.rows if METRIC in row.cells}
-    told = {name: number(gap, 1) for name, gap in away.items()}
+    shown = {name: number(gap, 1) for name, gap in away.items()}
     start = f"Forgetting {describe_request(table.request) or table.request}, "
     end = "." if first.seeds > 1 else " (one seed)."
     if away[first.name] >= away.get("original", math.inf):
-        worse = f"no method is closer to retraining than the original model, {told['original']}"
+        worse = f"no method is closer to retraining than the original model, {shown['original']}"
         return f"{start}{worse} points away{end}"
-    sentence = f"{start}{first.name} is within {told[first.name]} points of retraining"
+    sentence = f"{start}{first.name} is within {shown[first.name]} points of retraining"
     if "share_of_retraining" in first.cells:
         share = number(first.cells["share_of_retraining"].value.mean, 0)
         sentence += f", in {share}% of its time"
     beside = [
-        f"{what} is {told[name]} away"
+        f"{what} is {shown[name]} away"
         for name, what in (
             ("original", "the original model"),
             ("retrain-again", "a second retrained model"),
         )
-        if name in told
+        if name in shown
     ]
     return "; ".join([sentence, *([", ".join(beside)] if beside else [])]) + end
 
 
 def make_verdict(study: Study, table: Table, ulira: Mapping[str, Any] | None = None) -> list[str]:
-    """The conclusions on one request.
-
-    Args:
-        study: a study.
-        table: table of one of its requests.
-        ulira: content of `ulira.json`, if this request was attacked.
-
-    Returns:
-        Sentences, each about something that was measured; none before a method has been compared
-        with a retrained model.
-    """
+    """The conclusions on one request; none before a method was compared with a retrained model."""
     rows = _compared(table)
     if not rows:
         return []
@@ -142,16 +126,7 @@ def _compared(table: Table) -> dict[str, Row]:
 
 
 def split(differences: Mapping[str, Summary], limit: float, decimals: int, alone: bool) -> Sides:
-    """Sorts methods by whether their difference is below a limit.
-
-    Args:
-        differences: mean differences by method.
-        limit: largest difference that is not below.
-        decimals: number of digits after the point to which single runs are rounded.
-        alone: whether there is one seed only, and so no interval.
-
-    Returns:
-        Methods below the limit, methods not below it, and methods whose interval holds the limit.
+    """Sorts methods by whether their difference is below a limit; rounded first for one seed.
 
     Example:
         >>> found = {"a": Summary(-1.0, 0.4, 3), "b": Summary(-1.0, 1.4, 3)}
@@ -207,7 +182,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _paired(study: Study, request: str, key: str, other: str) -> dict[str, Summary]:
-    """Each method's mean difference to a reference on the same seeds."""
+    """The mean difference of each method to a reference, paired over seeds."""
     theirs = {
         run.seed: run.metrics[key] for run in study.select(request, other) if key in run.metrics
     }
@@ -224,7 +199,7 @@ def _paired(study: Study, request: str, key: str, other: str) -> dict[str, Summa
 
 
 def _first(rows: Mapping[str, Row], key: str) -> list[str]:
-    """The methods of the smallest mean as it is shown."""
+    """The methods with the smallest mean, as rounded for the table."""
     column = _COLUMN[key]
     means = {
         name: round(row.cells[key].value.mean, column.decimals)
@@ -346,9 +321,9 @@ def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[s
     for name, found in ulira["models"].items():
         if name in rows:
             (sides.true if found["auc"]["low"] > 50 else sides.false).append(name)
-    few = ", too few for reliable intervals" if ulira["shadows"] < _ENOUGH_SHADOWS else ""
+    few = ", too few for reliable intervals" if ulira["shadows"] < ENOUGH_SHADOWS else ""
     claim = (
-        f"be told from a retrained model by U-LiRA (95% interval of the AUC above 50; "
+        f"be distinguished from a retrained model by U-LiRA (95% interval of the AUC above 50; "
         f"{ulira['shadows']} shadow models{few})"
     )
     return _say(_CAN, claim, sides)

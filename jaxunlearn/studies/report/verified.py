@@ -13,15 +13,7 @@ _VERDICTS = {"matches": "green", "does not match": "bold red"}
 
 
 def render_findings(folder: Path, findings: Sequence[Finding]) -> Table:
-    """A table of findings below a summary in one line.
-
-    Args:
-        folder: the verified folder; runs are named by their paths inside it.
-        findings: the findings of `runs.verify`.
-
-    Returns:
-        A table of rich: folders and files with the same findings share a row.
-    """
+    """A table of findings below a summary; folders and files with the same findings share a row."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for run in dict.fromkeys(finding.run for finding in findings):
         cells = tuple(

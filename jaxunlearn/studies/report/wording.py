@@ -23,7 +23,7 @@ RANKING_NOTE = (
 
 
 def parts(cell: Cell | None, column: Column) -> tuple[str, str, str]:
-    """Mean, spread and "(signed difference)" of a cell as texts; "" for what is absent."""
+    """Mean, spread and "(signed difference)" of a cell as texts; "" where one is absent."""
     if cell is None:
         return MISSING, "", ""
     mean, difference = cell.value.mean, cell.difference
@@ -49,13 +49,7 @@ def row_note(row: Row, study: Study) -> str:
 
 
 def describe_request(name: str) -> str:
-    """A forget request in plain words.
-
-    Args:
-        name: name of the request, such as "random-0.1".
-
-    Returns:
-        Words, or "" for a name of an unknown form.
+    """A forget request in plain words; "" for a name of an unknown form.
 
     Example:
         >>> describe_request("random-0.1"), describe_request("class-3")
@@ -139,10 +133,10 @@ def interval_note(study: Study, table: Table) -> str:
         notes.append("± half the width of the 95% t-interval")
     if any(cell.is_cut and cell.n > 2 for cell in cells):
         notes.append(
-            "the interval in square brackets where it is cut at the least or the greatest value"
+            "the interval in square brackets if it is cut at the smallest or largest possible value"
         )
     if any(cell.n == 2 for cell in cells):
-        notes.append("both values in square brackets where there are two seeds")
+        notes.append("both values in square brackets if there are two seeds")
     paired = ""
     if table.ranking is not None:
         paired = " The ranking below compares the methods by differences paired over seeds."

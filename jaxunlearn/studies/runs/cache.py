@@ -1,4 +1,4 @@
-"""Results of frozen networks on a data set, computed once and kept in a run folder.
+"""Results of frozen networks on a data set, cached in a run folder.
 
 A file with another fingerprint of the network and its inputs, or a damaged file, is replaced. The
 first of several processes computes it, the others wait.
@@ -23,19 +23,7 @@ Content = dict[str, np.ndarray]
 
 
 def real_images(folder: Path, features: Features, images: np.ndarray) -> RealImages:
-    """The description of real images that generated ones are compared with, cached in a folder.
-
-    Args:
-        folder: the folder of the file.
-        features: the network that describes images.
-        images: uint8 `[N, H, W, C]`, the real images of the retained classes.
-
-    Returns:
-        The `RealImages`.
-
-    Raises:
-        InputError: the file cannot be written, or there are too few images.
-    """
+    """The description of real images that generated ones are compared with, cached in a folder."""
 
     def compute() -> Content:
         found = describe_real(features.describe(images), features.name)
@@ -58,20 +46,7 @@ def real_images(folder: Path, features: Features, images: np.ndarray) -> RealIma
 
 
 def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
-    """The result of `tasks.latents.encode`, cached.
-
-    Args:
-        path: the `.npz` file.
-        model: the autoencoder.
-        params: its parameters.
-        images: `[N, H, W, C]`.
-
-    Returns:
-        float32 `[N, h, w, c]`.
-
-    Raises:
-        InputError: the file cannot be written, or the images have another range.
-    """
+    """The result of `tasks.latents.encode`, cached."""
     stamp = fingerprint({"params": params, "values": images}) + repr(model)
     return _cached(
         path, stamp, ("latents",), lambda: {"latents": latents.encode(model, params, images)}
@@ -83,20 +58,8 @@ def cached_prompt_states(
 ) -> np.ndarray:
     """The result of `tasks.latents.encode_prompts`, cached.
 
-    In the model state, under `jaxunlearn.tasks.latent_diffusion.PROMPT_STATES`, it takes the place
-    of encoding with a text encoder that is not trained.
-
-    Args:
-        path: the `.npz` file.
-        model: the text encoder.
-        params: its parameters.
-        ids: the token ids of every prompt, `[P, L]`.
-
-    Returns:
-        `[P, L, C]`.
-
-    Raises:
-        InputError: the file cannot be written.
+    In the model state, under `tasks.latent_diffusion.PROMPT_STATES`, it replaces encoding with a
+    text encoder that is not trained.
     """
     stamp = fingerprint({"params": params, "values": ids}) + repr(model)
     return _cached(

@@ -24,12 +24,7 @@ FILE = "deletions.jsonl"
 
 
 def read_start(run: Path) -> tuple[RunConfig, tuple[ForgetRequest, ...]]:
-    """The configuration of a run that unlearning may start from, and its forgotten requests.
-
-    Raises:
-        InputError: the folder holds no finished run of pretraining or unlearning, or one of other
-            data, or its record of deletions was altered.
-    """
+    """The configuration of a run that unlearning may start from, and its forgotten requests."""
     config = read_config(run, "pretrain", "unlearn")
     check_data(run, load_dataset(config.problem))
     read(run)
@@ -44,17 +39,7 @@ def requests(config: RunConfig) -> tuple[ForgetRequest, ...]:
 
 
 def write(run: Path, earlier: list[dict[str, Any]], config: RunConfig, result: str) -> None:
-    """Writes the record of a finished run: the earlier lines and its own.
-
-    Args:
-        run: the run folder.
-        earlier: the lines of the run that it started from.
-        config: the configuration of the run.
-        result: the fingerprint of its weights.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Writes the record of a finished run: the lines of the run it started from, and its own."""
     entry = _expected(config, result) | {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "previous": earlier[-1][SEAL] if earlier else None,
@@ -64,12 +49,7 @@ def write(run: Path, earlier: list[dict[str, Any]], config: RunConfig, result: s
 
 
 def read(run: Path) -> list[dict[str, Any]]:
-    """The record of a finished run, with every line checked; empty for the original model.
-
-    Raises:
-        InputError: the record is missing or damaged, a line was altered, left out or added, or it
-            is the record of another run.
-    """
+    """The record of a finished run, with every line checked; empty for the original model."""
     config = read_config(run, "pretrain", "unlearn")
     if config.request is None:
         return []
@@ -78,8 +58,8 @@ def read(run: Path) -> list[dict[str, Any]]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}), but is the only record of what these weights have "
-            "forgotten; restore it, or unlearn again in another folder."
+            f"{path} cannot be read ({error}), but is the only record of the requests that these "
+            "weights have honoured; restore it, or unlearn again in another folder."
         ) from error
     before = None
     for number, line in enumerate(lines, start=1):

@@ -46,8 +46,8 @@ def evaluate(
         The metrics: see `jaxunlearn.evaluation`.
 
     Raises:
-        InputError: a folder holds no such run, an unfinished one, or one of other data; or the
-            retrained model is of another problem, seed or request, or is not evaluated.
+        InputError: a folder holds no finished run of this kind and data; or the retrained model is
+            of another problem, seed or request, or is not evaluated.
     """
     config = read_config(run, "retrain", "unlearn")
     if classifier is None and not config.problem.classifies:
@@ -80,17 +80,7 @@ def evaluate(
 
 
 def evaluate_classifier(subject: Subject) -> dict[str, float]:
-    """Computes the predictions and all metrics of a classifier, and writes them to its run folder.
-
-    Args:
-        subject: the model.
-
-    Returns:
-        The metrics.
-
-    Raises:
-        InputError: the retrained model was not evaluated, or on other data.
-    """
+    """Computes the predictions and metrics of a classifier, and writes them to its run folder."""
     _, weights, problem, seed, request, *_ = subject
     splits = load_splits(problem, seed, request, subject.earlier)
     oracle, oracle_metrics = None, None
@@ -123,7 +113,7 @@ def _drift(subject: Subject, metrics: dict[str, float]) -> dict[str, Any]:
                 row[name] = evaluation.accuracy(predict_with(task, model, splits.forget.arrays()))
         rows.append(row)
     drift: dict[str, Any] = {"requests": rows, "kept": {"model": kept}}
-    if original is not None:  # the splits are those of the last request
+    if original is not None:  # here `splits` belong to the last request
         before, now = (
             [predict_with(task, model, part.arrays()) for part in (splits.retain, splits.test)]
             for model in (original, weights)
@@ -144,8 +134,8 @@ def _load_original(original: Path, run: Path, config: RunConfig) -> Weights:
     same = (theirs.problem, theirs.seed) == (config.problem, config.seed)
     if not same or start not in (None, read_done(original)["weights"]):
         raise InputError(
-            f"{original} is not the original model that {run} goes back to; give the folder of "
-            "its jaxunlearn pretrain."
+            f"{original} is not the original model of {run}; give the folder of its jaxunlearn "
+            "pretrain."
         )
     return load_weights(original, config.problem)
 
@@ -158,26 +148,14 @@ def check_retrained(
     forgotten: list[int],
     earlier: tuple[ForgetRequest, ...] | None = None,
 ) -> None:
-    """Raises unless a folder holds the evaluated retrained model that a run is compared with.
-
-    Args:
-        retrained: the run folder of the retrained model.
-        run: the folder of what is compared with it, for the error.
-        problem: the problem of the run.
-        seed: the pretraining seed of the run.
-        forgotten: the positions of the run's forget examples.
-        earlier: the requests that it honoured before.
-
-    Raises:
-        InputError: the folder holds another model, or one that is not evaluated.
-    """
+    """Raises unless a folder holds the evaluated retrained model that a run is compared with."""
     oracle = read_config(retrained, "retrain")
     theirs = load_request(retrained / "forget_request.json", load_dataset(oracle.problem))
     same = (oracle.problem, oracle.seed, oracle.earlier) == (problem, seed, earlier)
     if not same or theirs.tolist() != forgotten:
         raise InputError(
             f"{retrained} is the retrained model of another problem, seed or forget request "
-            f"than {run}, or of other requests before; retrain with the same ones."
+            f"than {run}, or of other earlier requests; retrain with the same ones."
         )
     if not (retrained / "results.json").exists():
         raise InputError(

@@ -30,15 +30,10 @@ from jaxunlearn.types import InputError, Task, Weights
 
 
 class Judge(NamedTuple):
-    """A classifier that judges generated images.
+    """A classifier that judges generated images, with its accuracy in percent on real ones.
 
-    Attributes:
-        name: the name of its model.
-        task: its classification task.
-        weights: its weights.
-        accuracy: its accuracy on the real test images, in percent.
-        features: the features that images are compared by, its own or Inception-v3's.
-        folder: its run folder, where statistics of real images are cached.
+    Images are compared by its own features or Inception-v3's. Statistics of real images are cached
+    in its run folder.
     """
 
     name: str
@@ -50,16 +45,7 @@ class Judge(NamedTuple):
 
 
 def load_judge(run: Path, problem: Problem, inception: Features | None = None) -> Judge:
-    """The classifier that a folder of `jaxunlearn pretrain` holds.
-
-    Args:
-        run: the folder.
-        problem: the problem of the images that it will judge.
-        inception: features to compare images by, in place of its own.
-
-    Raises:
-        InputError: the folder holds no finished classifier, or one of other data.
-    """
+    """The classifier in a pretraining folder as a judge; `inception` replaces its own features."""
     config = read_pretrained(run)
     if not config.problem.classifies:
         raise InputError(
@@ -88,19 +74,7 @@ def on_scale_of(dataset: Dataset, images: np.ndarray) -> np.ndarray:
 
 
 def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
-    """Generates images with a model, judges them, and writes both to its run folder.
-
-    Args:
-        subject: the model; its request names classes.
-        judge: the classifier.
-
-    Returns:
-        The metrics: see `evaluation.generation`.
-
-    Raises:
-        InputError: the request names no classes, there are fewer images than features, or the
-            retrained model was evaluated by other features.
-    """
+    """Generates images with a model, judges them, and writes both to its run folder."""
     run, weights, problem, seed, request, *_ = subject
     earlier, original, retrained = subject.earlier, subject.original, subject.retrained
     check_images(judge.features, problem, seed, request, earlier)
@@ -108,8 +82,8 @@ def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
     described = {"name": judge.features.name, "dimension": judge.features.dimension}
     if oracle and oracle.get("features") != described:
         raise InputError(
-            f"{retrained} was evaluated by the features {oracle.get('features')}, but must be "
-            f"evaluated by {described}; evaluate it again."
+            f"{retrained} was evaluated with the features {oracle.get('features')}, but must be "
+            f"evaluated with {described}; evaluate it again."
         )
     splits, dataset = load_splits(problem, seed, request, earlier), load_dataset(problem)
     assert problem.diffusion is not None
@@ -173,18 +147,7 @@ def check_images(
     request: ForgetRequest,
     earlier: tuple[ForgetRequest, ...] = (),
 ) -> None:
-    """Raises unless there are enough images of the remaining classes for a Frechet distance.
-
-    Args:
-        features: the features that they are compared by.
-        problem: the problem of the model.
-        seed: the pretraining seed.
-        request: the request, which names classes.
-        earlier: the requests that were honoured before.
-
-    Raises:
-        InputError: no more images than features, or a request that names no classes.
-    """
+    """Raises unless there are enough images of the remaining classes for a Frechet distance."""
     for each in (*earlier, request):
         check_request(each)
     assert problem.diffusion is not None
@@ -201,20 +164,16 @@ def check_images(
     real, needed = len(splits.retain), 2 * features.dimension + 2
     if real < needed:
         raise InputError(
-            f"{request.name} leaves {real} real images of {problem.data}, but two halves of them "
-            f"must each have more than the {features.dimension} features called {features.name}, "
+            f"{request.name} leaves {real} real images of {problem.data}, but each half of them "
+            f"must have more images than the {features.dimension} features called {features.name}, "
             f"so {needed} are needed; choose features of fewer dimensions, or more data."
         )
 
 
 def check_request(request: ForgetRequest) -> None:
-    """Raises unless a request names whole classes, as generated images have no examples.
-
-    Raises:
-        InputError: it names single examples.
-    """
+    """Raises unless a request names whole classes, as generated images have no examples."""
     if not request.names_classes:
         raise InputError(
-            f"the request {request.name} forgets single examples, but whether a model that "
-            "generates images forgot is seen by classes; forget classes, such as --classes 3."
+            f"the request {request.name} forgets single examples, but must forget whole classes if "
+            "the model generates images; name classes, such as --classes 3."
         )

@@ -33,11 +33,7 @@ DIVERGED = "diverged.json"
 
 
 def read_started(run: Path) -> RunConfig:
-    """The configuration of a run, finished or not, with the place of its data if that exists.
-
-    Raises:
-        InputError: a record is missing or damaged.
-    """
+    """The configuration of a run, finished or not, with the place of its data if that exists."""
     config = from_dict(RunConfig, read_record(run / "config.json"), f"{run / 'config.json'}")
     if not (run / "fingerprints.json").exists():
         return config
@@ -48,15 +44,7 @@ def read_started(run: Path) -> RunConfig:
 
 
 def read_config(run: Path, *stages: str) -> RunConfig:
-    """The configuration of a finished run.
-
-    Args:
-        run: the run folder.
-        *stages: the accepted stages.
-
-    Raises:
-        InputError: the folder holds no run, one of another stage, or an unfinished one.
-    """
+    """The configuration of a finished run."""
     wanted = " or ".join(stages)
     exported = (run / "model_index.json").exists() or any(run.glob("*.safetensors"))
     if exported and not (run / "fingerprints.json").exists():
@@ -69,7 +57,7 @@ def read_config(run: Path, *stages: str) -> RunConfig:
     config = read_started(run)
     if config.stage not in stages:
         raise InputError(
-            f"{run} is the folder of a run of {config.stage}, but one of {wanted} is needed here."
+            f"{run} is the folder of a {config.stage} run, but must be the folder of {wanted}."
         )
     if not is_finished(run):
         if (run / DIVERGED).exists():
@@ -90,33 +78,21 @@ def is_finished(run: Path) -> bool:
 
 
 def read_done(run: Path) -> dict[str, Any]:
-    """What a finished run left on record: "steps", "seconds", "compile_seconds", "weights".
-
-    Raises:
-        InputError: the run is not finished, or the record is damaged.
-    """
+    """The record of a finished run: "steps", "seconds", "compile_seconds", "weights"."""
     done = read_record(run / "done.json")
     check_record(run / "done.json", done, Done)
     return done
 
 
 def read_pretrained(run: Path) -> RunConfig:
-    """The configuration of a finished pretraining run, whose data must be the same still.
-
-    Raises:
-        InputError: the folder holds no such run, or one of other data.
-    """
+    """The configuration of a finished pretraining run, after a check of its data."""
     config = read_config(run, "pretrain")
     check_data(run, load_dataset(config.problem))
     return config
 
 
 def load_weights(run: Path, problem: Problem) -> Weights:
-    """The final weights of a finished run, checked against the model of the problem.
-
-    Raises:
-        InputError: there are no weights, or they are damaged or of another run or model.
-    """
+    """The final weights of a finished run, checked against the model of the problem."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
@@ -134,25 +110,17 @@ def load_weights(run: Path, problem: Problem) -> Weights:
 def check_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
     """Raises unless a folder is free for a run, or holds that very run on the same data.
 
-    Nothing is written. Settings that a method has gained since count as their defaults.
-
-    Args:
-        run: the run folder.
-        config: the configuration; a `start` of None is unknown.
-        dataset: the data set.
-        splits: the splits of the request, if there is one.
-
-    Raises:
-        InputError: it is not free.
+    Nothing is written. Settings that the method did not have yet count as their defaults, and a
+    `start` of None is unknown.
     """
-    place = Workspace(run)
-    there = place.read()
+    workspace = Workspace(run)
+    there = workspace.read()
     if there is None:
         return
     present = methods.completed(there)
     if config.start is None:
         present = present | {"start": None}
-    place.check_same(present, _plain(config))
+    workspace.check_same(present, _plain(config))
     if (run / "fingerprints.json").exists():
         check_data(run, dataset)
     path = run / "forget_request.json"
@@ -165,11 +133,7 @@ def check_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits 
 
 
 def claim_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:
-    """Gives a folder to a run, unless it has it already; call this when the folder is locked.
-
-    Raises:
-        InputError: it is not free, or cannot be written.
-    """
+    """Claims a locked folder for a run, unless it belongs to the run already."""
     check_folder(run, config, dataset, splits)
     if not (run / "config.json").exists():
         write_record(run / "config.json", _plain(config))

@@ -18,20 +18,9 @@ from jaxunlearn.types import InputError, Weights
 def generate(
     problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray
 ) -> np.ndarray:
-    """Generates images of classes.
+    """Generates images of classes, uint8 `[N, H, W, C]`.
 
-    Args:
-        problem: the problem of the model.
-        weights: the weights of the model.
-        labels: the classes, `[N]`.
-        numbers: the number of each image within its class, `[N]`: number and class alone decide the
-            initial noise.
-
-    Returns:
-        uint8 `[N, H, W, C]`.
-
-    Raises:
-        InputError: a class that the data set does not have.
+    The label and the number of an image within its class alone determine its initial noise.
     """
     dataset, generation = load_dataset(problem), problem.diffusion
     assert generation is not None
@@ -68,21 +57,10 @@ def sample_images(
     *,
     clip: bool,
 ) -> jax.Array:
-    """The compiled program that draws a batch of images.
+    """The compiled program that draws a batch of images, uint8 `[N, H, W, C]`.
 
-    Args:
-        denoiser: predicts noise or velocity, from `load_denoiser`.
-        decoder: from samples to images in [-1, 1], from `load_decoder`.
-        labels: the classes, `[N]`.
-        numbers: which image of its class each is, `[N]`.
-        guidance: how strongly the class guides, if it does; that of `generation` is not looked at.
-        generation: the process and the sampler.
-        shape: of one sample.
-        null_label: the label that stands for none.
-        clip: whether samples lie in [-1, 1]: pixels do, latents do not.
-
-    Returns:
-        uint8 `[N, H, W, C]`.
+    `guidance` replaces the guidance of `generation`. Samples are clipped to [-1, 1] where they are
+    pixels; latents are not.
     """
     process = generation.process()
     if guidance is not None:

@@ -33,18 +33,7 @@ from jaxunlearn.types import Arrays, Task, Weights
 def check_original(
     task: Task, method: str, original: Weights, retain: Arrays, *settings: dict[str, Any]
 ) -> None:
-    """Raises if the original model breaks the budget of a method that has one.
-
-    Args:
-        task: the task.
-        method: the name of the method.
-        original: the weights of the original model.
-        retain: all retain examples.
-        *settings: all settings of the method, one dictionary for each run.
-
-    Raises:
-        BrokenBudget: the original model breaks the budget of a run already.
-    """
+    """Raises if the original model breaks the budget of a method that has one."""
     if method == "eupmu_budget":
         check_budget(task, *original, retain, min(each["budget"] for each in settings))
 

@@ -1,6 +1,6 @@
 """A forget request on disk: the positions of its examples, and the fingerprint of their data.
 
-So a run is continued and judged on the same examples of the same data, or not at all.
+A run is continued and evaluated on the same examples of the same data, or not at all.
 """
 
 import json
@@ -22,17 +22,7 @@ FORMAT = 1
 def save_request(
     path: str | os.PathLike[str], request: ForgetRequest, dataset: Dataset, splits: Splits
 ) -> None:
-    """Writes a request with the positions it chose and the fingerprint of its data set.
-
-    Args:
-        path: the file to write; its folder is made.
-        request: the request.
-        dataset: the data set.
-        splits: the splits that `split` made of both.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Writes a request with the positions it chose and the fingerprint of its data set."""
     content = {
         "format": FORMAT,
         "name": request.name,
@@ -47,18 +37,7 @@ def save_request(
 
 
 def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
-    """Reads the positions of a saved request.
-
-    Args:
-        path: a file that `save_request` wrote.
-        dataset: the data set; it must be the one the request was saved for, to the last pixel.
-
-    Returns:
-        int64 `[F]`, sorted positions in `dataset.train`.
-
-    Raises:
-        InputError: the file is missing, malformed or altered, or belongs to other data.
-    """
+    """Reads the positions of a saved request in `dataset.train`, sorted, int64 `[F]`."""
     path = Path(path)
     content = read_record(path)
     remedy = "; restore it, or begin a new run."
@@ -75,7 +54,7 @@ def load_request(path: str | os.PathLike[str], dataset: Dataset) -> np.ndarray:
     indices, size = content.get("forget"), len(dataset.train)
     whole = isinstance(indices, list) and all(type(index) is int for index in indices)
     if not whole or not indices or len(set(indices)) != len(indices):
-        raise InputError(f"{path} holds no list of different positions{remedy}")
+        raise InputError(f"{path} holds no list of distinct positions{remedy}")
     if min(indices) < 0 or max(indices) >= size:
         raise InputError(f"{path} holds positions outside 0 to {size - 1}{remedy}")
     return np.sort(np.array(indices, np.int64))

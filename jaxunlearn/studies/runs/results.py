@@ -1,4 +1,4 @@
-"""What an evaluated run holds: `results.json`, and what the run cost."""
+"""The results and the cost of an evaluated run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +13,9 @@ from jaxunlearn.types import Weights
 
 
 class Subject(NamedTuple):
-    """A model that is evaluated.
+    """A model that is evaluated, and the run folder that receives the results.
 
     Attributes:
-        run: the run folder, which receives the results.
-        weights: the weights of the model.
-        problem: the problem that it learned.
-        seed: the pretraining seed.
-        request: the request that it forgot.
         method: the name of the model in the results.
         cost: the steps and seconds of the run, from `read_cost`; empty without any training.
         retrained: the evaluated run folder of the retrained model, for all distances.
@@ -41,16 +36,7 @@ class Subject(NamedTuple):
 
 
 def write_results(subject: Subject, found: dict[str, Any], *files: str) -> None:
-    """Writes `results.json`: the findings, the costs, and the digests of what belongs to them.
-
-    Args:
-        subject: the model.
-        found: "metrics" and "counts", and what else was found.
-        *files: the names of the files in the run folder that belong to the results.
-
-    Raises:
-        InputError: the file cannot be written, or the record of the retrained model is damaged.
-    """
+    """Writes `results.json`: the findings, the costs, and the digests of what belongs to them."""
     results = {
         "method": subject.method,
         "request": subject.request.name,
@@ -72,11 +58,7 @@ def write_results(subject: Subject, found: dict[str, Any], *files: str) -> None:
 
 
 def read_results(run: Path) -> dict[str, Any]:
-    """The results of an evaluated run, whose files must be the ones they were written with.
-
-    Raises:
-        InputError: the run was not evaluated, or a file is damaged.
-    """
+    """The results of an evaluated run, after a check of the digests of its files."""
     found = read_record(run / "results.json")
     check_digests(run, found)
     return found

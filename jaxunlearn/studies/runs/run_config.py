@@ -24,9 +24,9 @@ class RunConfig:
         request: the request that is forgotten or left out; None in pretraining.
         again: whether this is the second retrained model, whose distance to the first is the floor.
         start: the fingerprint of the weights that unlearning starts from.
-        aim: the parameters that may move, and the anchor class; None for the defaults.
-        earlier: the requests that were forgotten before or are left out too, the oldest first; None
-            without any.
+        aim: the parameters that may change, and the anchor class; None for the defaults.
+        earlier: the requests that were forgotten before or are left out too, the oldest first, or
+            None.
     """
 
     stage: str

@@ -1,4 +1,4 @@
-"""The records of the studies: each type is for its writer and its readers.
+"""The types of the records of studies, for their writers and their readers.
 
 Fields that are not listed are allowed, so that records may grow.
 """
@@ -18,7 +18,7 @@ _REMEDY = "; restore the file, or delete it and run again the command that wrote
 
 
 def with_entries(*names: str) -> AfterValidator:
-    """An annotation of a table that has no fixed fields, but needs entries of these names."""
+    """An annotation of a table without fixed fields that needs entries of these names."""
 
     def check(table: dict[str, Any]) -> dict[str, Any]:
         for name in names:
@@ -151,7 +151,7 @@ class TuningRecord(TypedDict):
 
 
 class SweepIdentity(TypedDict):
-    """The plan of a sweep, which makes it this one."""
+    """The fields that identify a sweep."""
 
     problem: Annotated[Table, with_entries("data", "model")]
     method: str
@@ -182,14 +182,6 @@ class SweepCell(TypedDict):
 
 def check_record(path: Path, value: Any, kind: Any) -> None:
     """Raises unless a value is a record of a kind.
-
-    Args:
-        path: the file of the record.
-        value: the content of the file.
-        kind: the type of the record.
-
-    Raises:
-        InputError: it is not; the error names the first place.
 
     Example:
         >>> trial = {"target": 3, "settings": {}}

@@ -1,4 +1,4 @@
-"""Training runs: pretrain, retrain and unlearn, each in a folder of its own.
+"""Training runs: pretrain, retrain and unlearn, each in its own folder.
 
     dataset + request -> split
     task -> pretrain -> weights -> method -> weights -> evaluate -> report
@@ -71,7 +71,7 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
         The weights.
 
     Raises:
-        InputError: anything wrong with the arguments, the data, or what the folder holds.
+        InputError: an argument, the data or the content of the folder is invalid.
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
@@ -99,7 +99,7 @@ def retrain(
         The weights.
 
     Raises:
-        InputError: anything wrong with the arguments, the data, or what the folder holds.
+        InputError: an argument, the data or the content of the folder is invalid.
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
@@ -117,23 +117,23 @@ def unlearn(
     layout: Layout = Layout(),
     aim: Aim | None = None,
 ) -> Weights:
-    """Makes the model of a pretraining run, or one that has forgotten before, forget.
+    """Unlearns a request, from the model of a pretraining run or of an earlier unlearning run.
 
     Args:
         run: the run folder.
-        pretrained: the run folder of `pretrain`, or of `unlearn`, whose requests stay out of all
-            data and whose record of deletions continues here.
+        pretrained: the run folder of `pretrain`; or of `unlearn`, whose requests stay out of all
+            data and whose record of deletions is continued.
         request: the request that is forgotten.
         method: the name of the method.
         settings: the settings of the method that differ from its defaults.
         layout: the devices, and the share of a batch that is computed at once.
-        aim: the parameters that may move, and the class that forgotten ones turn into.
+        aim: the parameters that may change, and the class that forgotten classes turn into.
 
     Returns:
         The weights.
 
     Raises:
-        InputError: anything wrong with the arguments, the data, or what the folders hold.
+        InputError: an argument, the data or the content of a folder is invalid.
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
@@ -144,22 +144,11 @@ def unlearn(
 
 
 def check_run(run: Path, config: RunConfig, placement: Placement | None = None) -> None:
-    """Raises if anything is wrong with a run, before anything is compiled or written.
-
-    Args:
-        run: the run folder.
-        config: configuration of the run.
-        placement: devices of the run, and how they share a batch; None is one device.
-
-    Raises:
-        InputError: an unknown or unfit data set, model, request, method or setting, a batch that
-            does not divide over the devices or into micro-batches, or a folder that belongs to
-            something else.
-    """
+    """Validates a run and its folder before anything is compiled or written."""
     placement, problem = placement or placement_of(), config.problem
     if not (problem.classifies or problem.generates or config.stage == "pretrain"):
         raise InputError(
-            f"the model {problem.model!r} encodes images and knows no classes to forget; choose a "
+            f"the model {problem.model!r} encodes images and has no classes to forget; choose a "
             "model that classifies or generates."
         )
     first = problem.first_stage()
@@ -189,19 +178,19 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
 
 
 def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
-    """Raises if the anchor is no class, a forgotten class, or not used by the objective."""
+    """Raises if the anchor is not a class, is forgotten itself, or is not used by the objective."""
     anchor = config.aim.anchor if config.aim else None
     if anchor is None:
         return
     if not 0 <= anchor < dataset.num_classes:
         raise InputError(
-            f"anchor is {anchor}, but {dataset.name!r} has the classes 0 to "
+            f"anchor is {anchor}, but must be a class of {dataset.name!r}, from 0 to "
             f"{dataset.num_classes - 1}."
         )
     if anchor in forgotten_classes(config, dataset):
         raise InputError(
-            f"anchor is {anchor}, a class that is forgotten itself, by this request or an earlier "
-            "one; name a class that is kept, or leave it out."
+            f"anchor is {anchor}, but must be a class that no request forgets; name one that is "
+            "kept, or leave it out."
         )
     if config.settings.get("objective") != "match_anchor":
         raise InputError(
@@ -216,22 +205,10 @@ def train_run(
     placement: Placement | None = None,
     pretrained: Path | None = None,
 ) -> Weights:
-    """Trains a run in its folder, from the start or from its newest checkpoint, unless it is done.
+    """Trains a run from the start or from its newest checkpoint, unless it is done.
 
-    Args:
-        run: the run folder.
-        config: configuration of the run.
-        placement: devices of the run, and how they share a batch; None is one device.
-        pretrained: the run folder of the weights that unlearning starts from, and of the
-            autoencoder of a retrained text-to-image model.
-
-    Returns:
-        The weights.
-
-    Raises:
-        InputError: anything that `check_run` refuses, or damaged weights or checkpoints.
-        Diverged: a loss or a weight became NaN or infinite.
-        Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
+    `pretrained` is the run folder of the weights that unlearning starts from, and of the
+    autoencoder of a retrained text-to-image model. Everything is checked first by `check_run`.
     """
     placement = placement or placement_of()
     check_run(run, config, placement)
@@ -242,8 +219,8 @@ def train_run(
     if config.stage == "unlearn":
         if pretrained is None:
             raise InputError(
-                f"{run} has no weights to start from, but unlearning must have some; give "
-                "pretrained, their run folder."
+                f"unlearning in {run} has no weights to start from; give pretrained, the run "
+                "folder of the weights."
             )
         earlier = deletions.read(pretrained)
         start = folder.load_weights(pretrained, problem)
@@ -255,7 +232,7 @@ def train_run(
     if part is not None:
         assert pretrained is not None
         start = moving_weights(problem, pretrained, start, part, seed)
-    _say_what_stays_whole(start.params, placement)
+    _report_replicated(start.params, placement)
     with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
         folder.claim_folder(run, config, load_dataset(problem), splits)
         with _recording_divergence(run):
@@ -313,15 +290,15 @@ def _recording_divergence(run: Path) -> Iterator[None]:
         raise
 
 
-def _say_what_stays_whole(params: Params, placement: Placement) -> None:
-    """Names the sharded parameters that cannot be split, if there are any."""
+def _report_replicated(params: Params, placement: Placement) -> None:
+    """Prints the parameters that cannot be sharded, if there are any."""
     count = placement.mesh.shape["fsdp"]
     names = devices.unsplit(params, count) if count > 1 else []
     if names:
         shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
         say(
-            f"{len(names)} of the parameters stay whole on each device, since no axis of theirs "
-            f"divides by {count}: {shown}"
+            f"{len(names)} parameters are replicated on all devices, since none of their axes is "
+            f"divisible by {count}: {shown}"
         )
 
 

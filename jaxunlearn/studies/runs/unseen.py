@@ -1,7 +1,7 @@
 """Forget data with unseen examples beside them, for objectives that compare the two.
 
-The objectives `match_unseen` and `until_unseen` end when forget data look like unseen data, which
-they find in the forget batch: validation data, without training and without results on it.
+The objectives `match_unseen` and `until_unseen` end when forget data look like unseen data: like
+validation data, which the forget batch holds as well, but which is neither learned nor reported.
 """
 
 import functools
@@ -25,39 +25,24 @@ def has_unseen(splits: Splits) -> bool:
 
 
 def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
-    """Raises InputError if an objective needs unseen examples, and there are none.
-
-    Args:
-        settings: the settings of the method.
-        splits: the splits of the request.
-    """
+    """Raises InputError if an objective needs unseen examples, and there are none."""
     if not objectives.needs_unseen(settings):
         return
     if len(splits.validation) == 0:
         raise InputError(
-            "the objective compares forget data with validation data, but there are none; raise "
+            "the objective compares forget data with validation data, but there is none; raise "
             "validation_fraction, or choose another objective, such as random_labels."
         )
     if not has_unseen(splits):
         raise InputError(
-            "the objective compares forget data with unseen data of the same kind, but where whole "
-            "classes are forgotten there are none; choose another objective, such as "
+            "the objective compares forget data with unseen data of the same kind, but there is "
+            "none if whole classes are forgotten; choose another objective, such as "
             "adaptive_ascent."
         )
 
 
 def with_unseen(task: Task, original: Weights, unseen: Arrays, forget: Arrays) -> Arrays:
-    """Forget data with one unseen example for each, paired by the order of their losses.
-
-    Args:
-        task: the task of the model.
-        original: weights of the original model.
-        unseen: validation data on the device.
-        forget: forget data on the device.
-
-    Returns:
-        The leaves of `forget` and as many of `unseen`, see `objectives.with_unseen`.
-    """
+    """Forget data with one unseen example for each, paired by the order of their losses."""
     losses = [
         in_batches(functools.partial(_losses, task, original), x, _BATCH) for x in (forget, unseen)
     ]

@@ -1,4 +1,4 @@
-"""Whether a folder still holds what was written there: all fingerprints, computed again.
+"""Verification of a folder: all its fingerprints and digests, computed again.
 
 configuration    the digest of config.json
 data             the fingerprint of the data set when the run began
@@ -26,14 +26,7 @@ from jaxunlearn.types import InputError, Weights
 
 
 class Finding(NamedTuple):
-    """The result of one check.
-
-    Attributes:
-        run: the folder or the file that was checked.
-        what: the name of the check, from the list above.
-        verdict: "matches" or "does not match".
-        reason: the first fault, where it does not match.
-    """
+    """The result of one check of a folder or file: "matches", or "does not match" and why."""
 
     run: Path
     what: str
@@ -42,17 +35,7 @@ class Finding(NamedTuple):
 
 
 def verify(folder: Path) -> list[Finding]:
-    """Checks a run folder, or everything in the folder of a study.
-
-    Args:
-        folder: the folder of a run or a study; nothing is written to it.
-
-    Returns:
-        One finding for each check of each run.
-
-    Raises:
-        InputError: the folder holds neither a run nor a study.
-    """
+    """Checks a run folder, or everything in the folder of a study; nothing is written."""
     study = folder / "study.json"
     if study.is_file():
         names = ("config", "results")
@@ -133,7 +116,7 @@ def _check_weights(run: Path) -> None:
 
 
 def _check_trained(place: Path, found: str | None, run: Path, key: str = "weights") -> None:
-    """Raises unless a fingerprint is the one on record at the end of training."""
+    """Raises unless a fingerprint is the one recorded at the end of training."""
     wanted = read_done(run).get(key)
     if found != wanted:
         raise InputError(

@@ -20,16 +20,10 @@ _BLIND = ("forget", "retain", "validation")
 
 
 class Case(NamedTuple):
-    """One pretrained model and one request.
+    """One pretrained model and one request, with forget and retain data on the device.
 
-    Attributes:
-        task: the task.
-        seed: the pretraining seed.
-        original: weights of the original model.
-        splits: the five sets of examples.
-        forget: forget data on the device, with unseen examples beside them where there are some.
-        retain: retain data on the device.
-        retrained: predictions and metrics of the retrained model, if there is one.
+    The forget data have unseen examples beside them if there are any. The predictions and metrics
+    of the retrained model are there if it was evaluated.
     """
 
     task: Task
@@ -48,21 +42,7 @@ def load_case(
     original: Weights,
     retrained: Path | None = None,
 ) -> Case:
-    """Loads a case.
-
-    Args:
-        problem: the data and the model.
-        seed: the pretraining seed.
-        request: the forget request.
-        original: weights of the original model.
-        retrained: evaluated run folder of the retrained model, for distances to it.
-
-    Returns:
-        The case.
-
-    Raises:
-        InputError: the data cannot be loaded, or the retrained model was not evaluated.
-    """
+    """Loads a case, with the predictions of an evaluated retrained model if there is one."""
     oracle = None
     if retrained is not None:
         metrics = read_results(retrained)["metrics"]
@@ -82,15 +62,7 @@ def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Mem
 
 
 def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
-    """Accuracies on the data that a blind choice may see: forget, retain and validation data.
-
-    Args:
-        case: the case.
-        weights: weights of the model.
-
-    Returns:
-        "forget_accuracy", "retain_accuracy" and "validation_accuracy", in percent.
-    """
+    """Accuracies on the data that a blind choice may see: forget, retain and validation data."""
     metrics = {}
     for name in _BLIND:
         arrays = getattr(case.splits, name).arrays()
@@ -100,14 +72,6 @@ def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
 
 
 def all_metrics(case: Case, weights: Weights) -> dict[str, float]:
-    """All metrics of a model, with the distances to the retrained model if there is one.
-
-    Args:
-        case: the case.
-        weights: weights of the model.
-
-    Returns:
-        The metrics of `evaluation.evaluate`.
-    """
+    """All metrics of a model, with the distances to the retrained model if there is one."""
     predictions = predict_splits(case.task, weights, case.splits)
     return evaluation.evaluate(predictions, *(case.retrained or ()))

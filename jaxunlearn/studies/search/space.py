@@ -24,7 +24,7 @@ class Range(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """Some numbers, equally likely."""
+    """Several numbers, equally likely."""
 
     values: tuple[float, ...]
 
@@ -35,9 +35,6 @@ Space = Mapping[str, Range | Choices]
 def traceable(method: str) -> tuple[str, ...]:
     """The settings of a method that can vary: the floating-point ones.
 
-    Raises:
-        InputError: an unknown method.
-
     Example:
         >>> "tolerance" in traceable("eupmu"), "num_steps" in traceable("eupmu")
         (True, False)
@@ -46,31 +43,22 @@ def traceable(method: str) -> tuple[str, ...]:
 
 
 def check_space(method: str, space: Space) -> None:
-    """Raises unless a method can be run with every value of a space.
-
-    Args:
-        method: name of the method.
-        space: values by the name of a setting.
-
-    Raises:
-        InputError: an unknown method or setting, one that cannot vary, a value out of its limits,
-            or an empty range.
-    """
+    """Raises unless a method can be run with every value of a space."""
     known = methods.settings(method) | methods.GUARD_SETTINGS
     for name, values in space.items():
         if name not in known:
-            methods.settings(method, {name: None})  # refuses it, with a hint
+            methods.settings(method, {name: None})  # raises, with a hint
         if not isinstance(known[name], float):
             raise InputError(
-                f"setting {name} of method {method} cannot be varied, because it is part of the "
-                f"compiled program; what can be varied is {', '.join(traceable(method))}. Give "
-                f"{name} one value, and search once for each."
+                f"setting {name} of method {method} is part of the compiled program, so it cannot "
+                f"be varied; vary {', '.join(traceable(method))}, or search once for each value of "
+                f"{name}."
             )
         if isinstance(values, Range) and not 0 < values.low < values.high < math.inf:
             raise InputError(
                 f"the range of {name} is {values.low:g} to {values.high:g}, but must begin above 0 "
-                "and end higher, since its numbers are drawn log-uniformly; list the values for "
-                "anything else."
+                "and end higher, since its numbers are drawn log-uniformly; otherwise list the "
+                "values."
             )
         if isinstance(values, Choices) and not values.values:
             raise InputError(f"{name} has no values to choose from; give at least one.")
@@ -79,17 +67,10 @@ def check_space(method: str, space: Space) -> None:
 
 
 def draw(space: Space, count: int) -> list[dict[str, float]]:
-    """Random points of a space, always the same ones; more points begin with the fewer ones.
+    """Random points of a space, always the same; a larger count extends a smaller one.
 
     Each setting has its own generator, seeded by its name: its values depend neither on the order
     of the settings nor on the other ones. Numbers of a range are rounded to three digits.
-
-    Args:
-        space: values by the name of a setting.
-        count: number of points.
-
-    Returns:
-        Values by the name of a setting, once for each point; points may repeat.
 
     Example:
         >>> draw({"learning_rate": Range(0.001, 1.0)}, 2)
@@ -112,10 +93,7 @@ def _column(values: Range | Choices, count: int, generator: np.random.Generator)
 
 
 def grid(space: Space) -> list[dict[str, float]]:
-    """All combinations of the choices of a space, in the order of names and numbers.
-
-    Raises:
-        InputError: a range, which has infinitely many values.
+    """All combinations of the choices of a space without ranges, in the order of names and numbers.
 
     Example:
         >>> grid({"momentum": Choices((0.9,)), "alpha": Choices((2.0, 1.0))})
@@ -125,8 +103,8 @@ def grid(space: Space) -> list[dict[str, float]]:
     for name, values in sorted(space.items()):
         if isinstance(values, Range):
             raise InputError(
-                f"{name} is a range, of which a grid cannot try all numbers; list its values, such "
-                f"as {name}={values.low:g},{values.high:g}, or say how many trials to draw."
+                f"{name} is a range, but must be a list of values in a grid; list them, as in "
+                f"{name}={values.low:g},{values.high:g}, or set the number of trials to draw."
             )
         lists[name] = sorted(set(values.values))
     return [dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values())]
@@ -134,16 +112,6 @@ def grid(space: Space) -> list[dict[str, float]]:
 
 def parse_space(pairs: tuple[str, ...], flag: str) -> dict[str, Range | Choices]:
     """A space from "name=low:high" and "name=a,b,c".
-
-    Args:
-        pairs: the words of the command line.
-        flag: name of the flag, for errors.
-
-    Returns:
-        Values by the name of a setting.
-
-    Raises:
-        InputError: something else, or a name given twice.
 
     Example:
         >>> parse_space(("alpha=1:10", "momentum=0,0.9"), "--vary")
@@ -162,18 +130,15 @@ def parse_space(pairs: tuple[str, ...], flag: str) -> dict[str, Range | Choices]
                 space[name] = Choices(tuple(float(part) for part in text.split(",")))
         except ValueError:
             raise InputError(
-                f"{flag} got {pair!r}, but takes each setting once, as name=low:high for random "
-                "numbers of a range or name=a,b,c for some values, such as learning_rate=0.001:0.1"
-                "; other settings cannot vary: give them one value, and search once for each."
+                f"{flag} is {pair!r}, but must give each setting once, as name=low:high for random "
+                "numbers from a range or name=a,b,c for a list of numbers, such as "
+                "learning_rate=0.001:0.1; for any other setting, search once for each value."
             ) from None
     return space
 
 
 def from_lists(entries: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Range]]:
     """Splits a table of a search file into fixed settings and ranges, its lists of two.
-
-    Raises:
-        InputError: a list that is not [low, high].
 
     Example:
         >>> from_lists({"num_steps": 100, "alpha": [1, 10.0]})

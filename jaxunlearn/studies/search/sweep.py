@@ -2,8 +2,8 @@
 
     setting 1 2 3 ... x seed  ->  cells  ->  many runs at once  ->  one file a cell  ->  a front
 
-The settings are a grid, or random points, which are the same every time; more trials begin with
-the fewer ones. A cell is one setting with one seed, and names its file. A finished cell is not run
+The settings are a grid, or random points, which are the same every time; more trials extend
+fewer trials. A cell is one setting with one seed, and names its file. A finished cell is not run
 again, a run that diverges is a finished cell without metrics, and the shards of a job array share
 the cells of one folder.
 
@@ -23,7 +23,7 @@ from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.config import Problem, check_seeds
 from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
-from jaxunlearn.studies.report.sweep import cell_file, write_sweep_report
+from jaxunlearn.studies.report.sweep import cell_file, cell_label, write_sweep_report
 from jaxunlearn.studies.runs import evaluate
 from jaxunlearn.studies.runs.folder import load_weights, read_done, read_pretrained
 from jaxunlearn.studies.runs.prepare import check_original
@@ -76,7 +76,7 @@ class Sweep:
         for name in self.space:
             if name in self.settings:
                 raise InputError(
-                    f"{name} is given a fixed value and varied; leave one of them out."
+                    f"{name} has a fixed value and values to vary; leave one of them out."
                 )
         if self.trials is not None and self.trials < 1:
             raise InputError(f"trials is {self.trials}, but must be 1 or more.")
@@ -120,8 +120,8 @@ def sweep(
         The files of the report by kind: "markdown", "json" and "picture".
 
     Raises:
-        InputError: anything wrong with the plan, the data or the folders, found before anything is
-            trained or written.
+        InputError: the plan, the data or a folder is invalid; found before anything is trained or
+            written.
         Diverged: some cells of this shard diverged; the others are done, and the report is written.
     """
     if group_size < 1:
@@ -142,10 +142,10 @@ def sweep(
     if retrained is not None:
         evaluate.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
     identity = _identity(plan, problem, seed, retrained)
-    place = Workspace(folder, "sweep", "sweep.json")
-    there = place.read()
+    workspace = Workspace(folder, "sweep", "sweep.json")
+    there = workspace.read()
     if there is not None:
-        place.check_same(methods.completed(there.get("identity", {})), identity)
+        workspace.check_same(methods.completed(there.get("identity", {})), identity)
 
     weights = load_weights(plan.pretrained, problem)
     case = load_case(problem, seed, plan.request, weights, retrained)
@@ -156,12 +156,12 @@ def sweep(
         for point in plan.points()
         for run_seed in plan.seeds or (seed,)
     ]
-    with place.locked(share.part):
-        with place.in_turn("plan"):
+    with workspace.locked(share.part):
+        with workspace.in_turn("plan"):
             _describe(folder, plan, identity, case, cells)
         mine = [cell for i, cell in enumerate(cells) if share.has(i)]
         waiting = [cell for cell in mine if not cell.path.exists()]
-        say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them finished already")
+        say(f"{len(mine)} cells, {len(mine) - len(waiting)} of them already finished")
         members = [member(case, settings | cell.point, cell.seed) for cell in waiting]
         num_steps, most = settings["num_steps"], at_once(group_size)
         with show_progress(folder / f"{len(waiting)} cells") as on_progress:
@@ -170,9 +170,13 @@ def sweep(
             )
             for cell, run in zip(waiting, finished, strict=True):
                 _finish(cell, run, case, num_steps)
-        with place.in_turn("report"):
+        with workspace.in_turn("report"):
             written = write_sweep_report(folder)
-    lost = [_label(cell) for cell in mine if "diverged" in read_json(cell.path)]
+    lost = [
+        cell_label(cell.path.name, cell.point)
+        for cell in mine
+        if "diverged" in read_json(cell.path)
+    ]
     if lost:
         raise Diverged(
             f"diverged: {'; '.join(lost)}. All other cells are in the report, "
@@ -181,14 +185,8 @@ def sweep(
     return written
 
 
-def _label(cell: SweepCell) -> str:
-    """A cell in words."""
-    settings = ", ".join(f"{name}={value:g}" for name, value in cell.point.items())
-    return f"{cell.path.stem} ({settings})"
-
-
 def _identity(plan: Sweep, problem: Problem, seed: int, retrained: Path | None) -> dict[str, Any]:
-    """The identity of a sweep; trials and seeds may be added."""
+    """The fields that identify a sweep: all but trials and seeds, which may be added."""
     varied = {
         name: {"low": values.low, "high": values.high}
         if isinstance(values, search_space.Range)
@@ -239,7 +237,7 @@ def _finish(cell: SweepCell, run: Finished, case: Case, num_steps: int) -> None:
     }
     if run.guard is not None:
         entry["guard"] = run.guard
-    name = _label(cell)
+    name = cell_label(cell.path.name, cell.point)
     if run.weights is None:
         entry["diverged"] = run.diverged
         say(

@@ -60,11 +60,11 @@ class Search:
     Attributes:
         problem: the data and the model.
         requests: forget requests, each for every method.
-        seeds: pretraining seeds, other ones than in the study that the settings are for.
+        seeds: pretraining seeds, which should not be seeds of the study that the settings are for.
         trials: number of settings tried for each request and method.
         search: settings by the name of a run: a value, or a range [low, high] to draw from. The run
             uses the method of that name, or the one named by its entry `method`.
-        overrides: entries by the name of a request, then of a run, in place of those of `search`.
+        overrides: entries by the name of a request, then of a run, in place of entries in `search`.
         oracle: whether to retrain models, to measure the price of blindness.
     """
 
@@ -93,7 +93,7 @@ class Search:
                 if name not in known:
                     raise InputError(
                         f"overrides name the {what} {name!r}, but the search has "
-                        f"{', '.join(known)}; in TOML a name with a dot stands in quotes."
+                        f"{', '.join(known)}; in TOML a name with a dot must be quoted."
                     )
         for each in self.requests:
             for name in self.search:
@@ -106,7 +106,7 @@ class Search:
     def proposals(self, request: ForgetRequest, name: str) -> tuple[str, list[dict[str, Any]]]:
         """The method of a run, and the settings to try: the same ones every time.
 
-        More trials begin with the fewer ones. Without ranges there is a single trial.
+        More trials extend fewer trials. Without ranges there is a single trial.
         """
         entries = self.entries(request, name)
         method = entries.pop("method", name)
@@ -122,26 +122,14 @@ class Search:
 
 
 def load_search(path: Path) -> Search:
-    """Reads a search from a TOML file.
-
-    Raises:
-        InputError: the file is missing or not TOML, or a field is unknown or wrong.
-    """
+    """Reads a search from a TOML file."""
     return from_dict(Search, read_plan(path), "the search")
 
 
 def blind_target(after: dict[str, float], before: dict[str, float], unseen: float) -> float:
     """The distance of a model from conditions that hold for any model that forgot.
 
-    `|RA - RA0| + |VA - VA0| + |FA - U|`, all in percent.
-
-    Args:
-        after: "forget_accuracy", "retain_accuracy" and "validation_accuracy" of the model.
-        before: the same accuracies of the original model.
-        unseen: the accuracy U that is expected on forget data that was never seen.
-
-    Returns:
-        Percentage points, from 0 to 300.
+    `|RA - RA0| + |VA - VA0| + |FA - U|`, from 0 to 300 percentage points.
 
     Example:
         >>> before = {"retain_accuracy": 100.0, "validation_accuracy": 90.0}
@@ -154,24 +142,14 @@ def blind_target(after: dict[str, float], before: dict[str, float], unseen: floa
 
 
 def tune(folder: Path, search: Search) -> dict[str, Any]:
-    """Runs a search, or the rest of it.
+    """Runs a search, or the rest of it, and returns the content of `tuning.json`.
 
-    Args:
-        folder: folder of the models and results; the same search continues it.
-        search: the plan.
-
-    Returns:
-        The content of `tuning.json`.
-
-    Raises:
-        InputError: anything wrong with the search, the data, or what the folder holds.
-        Diverged: an original or a retrained model diverged, or the best trial of a run; then all
-            other runs are finished, and their settings are chosen.
-        Interrupted: Ctrl-C or SIGTERM arrived; finished trials were saved.
+    Raises Diverged if an original or a retrained model diverged, or the best trial of a run; in the
+    last case all other runs are finished, and their settings are chosen.
     """
     _open(folder, search)
     _check(folder, search)
-    with _place(folder).locked():
+    with _workspace(folder).locked():
         return _tune(folder, search)
 
 
@@ -196,14 +174,14 @@ def _tune(folder: Path, search: Search) -> dict[str, Any]:
     lost = without_choice(record)
     if lost:
         raise training.Diverged(
-            f"the best trial diverged or broke its budget of {', '.join(lost)}. The settings of "
+            f"the best trial of {', '.join(lost)} diverged or broke its budget. The settings of "
             "all other runs are chosen; lower the range of a learning rate or of a forget scale, "
-            "or raise that of a budget."
+            "or raise the range of a budget."
         )
     return record
 
 
-def _place(folder: Path) -> Workspace:
+def _workspace(folder: Path) -> Workspace:
     return Workspace(folder, "search", FILE)
 
 
@@ -216,23 +194,23 @@ def _retrained(folder: Path, seed: int, request: ForgetRequest) -> Path:
 
 
 def _open(folder: Path, search: Search) -> dict[str, Any]:
-    """The record of this search in the folder; a folder of anything else is refused."""
+    """The record of this search in the folder; raises if the folder belongs to anything else."""
     protocol = {"seeds": sorted(search.seeds), "problem": search.problem.identity()}
-    place = _place(folder)
-    if place.is_claimed():
+    workspace = _workspace(folder)
+    if workspace.is_claimed():
         record = read_tuning(folder)
         theirs = record["protocol"]
-        place.check_same({key: theirs.get(key) for key in protocol}, protocol)
+        workspace.check_same({key: theirs.get(key) for key in protocol}, protocol)
         if theirs["trials"] > search.trials:
-            place.check_same({"trials": theirs["trials"]}, {"trials": search.trials})
+            workspace.check_same({"trials": theirs["trials"]}, {"trials": search.trials})
         for request in search.requests:
             for name in search.search:
                 drawn = {_key(proposal) for proposal in search.proposals(request, name)[1]}
                 if _known(record, search, request, name).keys() - drawn:
                     raise InputError(
                         f"{folder / FILE} has trials of {request.name} {name} that this search "
-                        "does not draw, since another version wrote it or it was altered; name a "
-                        "new folder."
+                        "does not draw, so another version wrote it or it was altered; name a new "
+                        "folder."
                     )
     else:
         record = {"machine": machine(), "found": {}}
@@ -240,7 +218,7 @@ def _open(folder: Path, search: Search) -> dict[str, Any]:
 
 
 def _check(folder: Path, search: Search) -> None:
-    """Raises if anything is wrong with any run, before anything is compiled or written."""
+    """Validates every run before anything is compiled or written."""
     check_classifies(search.problem, "tune")
     task = load_task(search.problem)
     chosen: dict[ForgetRequest, list[dict[str, Any]]] = {each: [] for each in search.requests}
@@ -341,7 +319,7 @@ def _try(
     cases: list[Case],
     before: list[dict[str, float]],
 ) -> list[dict[str, Any]]:
-    """Some settings on all pretrained models: for each setting, means over the models."""
+    """The trials of some settings: means over all pretrained models."""
     chosen = [methods.settings(method, proposal) for proposal in proposals]
     rows: list[list[dict[str, float]]] = [[] for _ in proposals]
     for case, original in zip(cases, before, strict=True):
@@ -353,7 +331,7 @@ def _try(
 def _ends(
     label: Path, method: str, chosen: list[dict[str, Any]], case: Case
 ) -> Iterator[Weights | None]:
-    """The weights that each of some settings leads to; None if it diverges or breaks its budget."""
+    """The weights that each setting leads to; None if it diverges or breaks its budget."""
     program, sound = programs.of_method(case.task, method, chosen[0]), []
     for settings in chosen:
         with suppress(BrokenBudget):
@@ -382,7 +360,7 @@ def _row(
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Means over the models that have a figure; how many diverged."""
+    """Means over the models that have a figure, and the number of diverged runs."""
     keys = dict.fromkeys(key for row in rows for key in row)
     means = {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
     if "diverged" in means:

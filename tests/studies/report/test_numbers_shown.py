@@ -99,8 +99,8 @@ def test_intervals_keep_to_the_possible_values_in_every_form(spread_study):
         else:
             assert "[0.00 to 100.00]" in text
             assert (
-                "the interval in square brackets where it is cut at the least or the greatest value"
-                in text
+                "the interval in square brackets if it is cut at the smallest or largest possible "
+                "value" in text
             )
         assert not re.search(r"\bnan\b|\binf\b", text)
     if len(study.seeds) == 2:

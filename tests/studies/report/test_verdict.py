@@ -185,8 +185,8 @@ def test_u_lira_is_told_by_its_interval_and_only_of_methods_in_the_table():
     models = {"retrain": found(51, 60), "a": found(50.1, 60), "b": found(49.9, 70)}
     ulira = {"shadows": 16, "models": models | {"gone": found(90, 99)}}
     assert about(verdict_of(ulira, a=gap(1.0), b=gap(2.0)), "U-LiRA") == (
-        "a can be told from a retrained model by U-LiRA (95% interval of the AUC above 50; 16 "
-        "shadow models); b cannot."
+        "a can be distinguished from a retrained model by U-LiRA (95% interval of the AUC above "
+        "50; 16 shadow models); b cannot."
     )
     said = about(verdict_of(ulira | {"shadows": 14}, a=gap(1.0)), "U-LiRA")
     assert "14 shadow models, too few for reliable intervals" in said

@@ -165,7 +165,7 @@ def test_the_drift_is_that_of_the_predictions(pretrained, unlearned, second, thi
 
 def test_only_what_belongs_together_is_compared(pretrained, unlearned, second, third, retrained):
     refused = call("evaluate", third, "--retrained", retrained)
-    assert_refused(refused, "is the retrained model of another", "or of other requests before")
+    assert_refused(refused, "is the retrained model of another", "or of other earlier requests")
     refused = call("evaluate", third, "--original", second)
     assert_refused(refused, "one of pretrain is needed")
     assert_refused(call("evaluate", unlearned, "--original", third), "one of pretrain is needed")

@@ -120,7 +120,7 @@ def test_original_and_retrained_models_begin_with_weights_of_their_own(problem, 
 
 def test_unlearning_from_nothing_is_refused(problem, tmp_path):
     config = run_config.unlearning(problem, 0, TENTH, "finetune", FEW_STEPS)
-    with pytest.raises(InputError, match="run has no weights to start from, .* give pretrained"):
+    with pytest.raises(InputError, match="run has no weights to start from; give pretrained"):
         train.train_run(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
 
@@ -150,7 +150,7 @@ def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path, caps
     """With half of the parameters on each of them."""
     layout = Layout(devices=2, parameters="sharded")
     train.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, layout)
-    assert "stay whole" not in capsys.readouterr().out
+    assert "replicated" not in capsys.readouterr().out
     for ours, theirs in zip(weights(tmp_path / "run"), weights(unlearned), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     # It is the same run all the same: a study may go on with other devices.
@@ -162,7 +162,7 @@ def test_parameters_that_cannot_be_split_are_named(capsys):
     params = {name: jnp.ones((3, 5)) for name in "abcd"} | {"e": jnp.ones((3, 8))}
     train._say_what_stays_whole(params, sharded)
     assert capsys.readouterr().out == (
-        "4 of the parameters stay whole on each device, since no axis of theirs divides by 4: "
+        "4 parameters are replicated on all devices, since none of their axes is divisible by 4: "
         "a, b, c and others\n"
     )
     train._say_what_stays_whole(params, placement_of(Layout(devices=4)))
@@ -200,7 +200,7 @@ def test_chunks_and_checkpoints_come_as_often_as_the_layout_says(
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a\\b", "gs:"])
 def test_a_folder_that_keeps_no_checkpoints_is_refused_first(problem, tmp_path, untrained, name):
     with pytest.raises(
-        InputError, match="which checkpoints cannot be written below; name a folder without"
+        InputError, match="checkpoints cannot be written there; name a folder without"
     ):
         train.pretrain(tmp_path / name / "run", problem, 0)
     assert not list(tmp_path.iterdir())

@@ -92,7 +92,7 @@ def test_what_cannot_be_searched_is_refused(space, words):
 
 
 def test_a_grid_of_a_range_is_refused():
-    with pytest.raises(InputError, match="alpha is a range.*alpha=1,10.*how many trials"):
+    with pytest.raises(InputError, match="alpha is a range.*alpha=1,10.*number of trials"):
         grid({"alpha": Range(1.0, 10.0)})
 
 
@@ -101,7 +101,7 @@ def test_a_grid_of_a_range_is_refused():
     ["alpha", "=1", "alpha=", "alpha=1,", "alpha=low:high", "alpha=1:2:3", "alpha=:2", "a=x"],
 )
 def test_malformed_ranges_are_refused(pair):
-    with pytest.raises(InputError, match="--vary got .* but takes each setting once"):
+    with pytest.raises(InputError, match="--vary is .* but must give each setting once"):
         parse_space((pair,), "--vary")
     with pytest.raises(InputError, match="takes each setting once"):
         parse_space(("alpha=1", "alpha=2"), "--vary")

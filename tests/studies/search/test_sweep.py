@@ -81,7 +81,7 @@ def test_a_cell_is_the_run_that_the_commands_would_make(swept, words, retrained,
 
 def test_a_diverged_cell_names_itself_and_stops_nobody(swept):
     folder, printed = swept
-    assert printed.startswith("6 cells, 0 of them finished already\n")
+    assert printed.startswith("6 cells, 0 of them already finished\n")
     for seed in (0, 7):
         assert "metrics" not in read(folder, 1e30, seed)
         assert read(folder, 1e30, seed)["diverged"] <= 4
@@ -100,7 +100,7 @@ def test_finished_cells_never_run_twice(swept, words, retrained, ran, tmp_path):
     folder = copy(swept[0], tmp_path / "sweep")
     given = ["--vary", RATES, "--retrained", retrained, "--group-size", 4]
     again = partly("sweep", folder, *words, *given, "--seeds", 0, 7)
-    assert again.startswith("6 cells, 6 of them finished already\n") and ran == []
+    assert again.startswith("6 cells, 6 of them already finished\n") and ran == []
     before = snapshot(folder / "cells")
     lost = cell_file({"learning_rate": 0.1}, 0)
     (folder / "cells" / lost).unlink()
@@ -143,7 +143,7 @@ def test_fewer_seeds_run_less_and_forget_nothing(swept, words, retrained, ran, t
     folder = copy(swept[0], tmp_path / "sweep")
     given = ["--vary", RATES, "--retrained", retrained, "--group-size", 4]
     printed = partly("sweep", folder, *words, *given, "--seeds", 7)
-    assert printed.startswith("3 cells, 3 of them finished already") and ran == []
+    assert printed.startswith("3 cells, 3 of them already finished") and ran == []
     for name in ("sweep.json", "results.json"):
         ours, theirs = (json.loads((f / name).read_text())["cells"] for f in (folder, swept[0]))
         assert ours == theirs
@@ -172,7 +172,7 @@ def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, ran, tmp_p
         assert record["identity"]["settings"].pop("momentum") == 0.9
 
     rewrite(folder / "sweep.json", forget_a_setting)
-    assert partly("sweep", folder, *words, *given).startswith("6 cells, 6 of them finished already")
+    assert partly("sweep", folder, *words, *given).startswith("6 cells, 6 of them already finished")
     assert ran == []
     assert_refused(call("sweep", folder, *words, "--momentum=0.5", *given), "momentum is 0.9")
 
@@ -222,14 +222,17 @@ def test_an_empty_grid_is_refused(tmp_path):
 
 
 BAD = {
-    "static": (["--vary", "num_steps=3,4"], "cannot be varied", "what can be varied is learning"),
+    "static": (["--vary", "num_steps=3,4"], "cannot be varied", "; vary learning"),
     "unknown": (["--vary", "rate=3,4"], "no setting 'rate'"),
     "malformed": (["--vary", "learning_rate=1:2:3"], "--vary got 'learning_rate=1:2:3'"),
     "empty": (["--vary", "learning_rate="], "--vary got 'learning_rate='"),
     "backwards": (["--vary", "learning_rate=2:1", "--trials", 3], "is 2 to 1", "end higher"),
     "value": (["--vary", "learning_rate=-1"], "learning_rate of method finetune is -1.0"),
-    "no end": (["--vary", "learning_rate=1:2"], "a grid cannot try all", "how many trials"),
-    "fixed": (["--vary", "learning_rate=1", "momentum=0.5"], "momentum is given a fixed value"),
+    "no end": (["--vary", "learning_rate=1:2"], "a list of values in a grid", "number of trials"),
+    "fixed": (
+        ["--vary", "learning_rate=1", "momentum=0.5"],
+        "momentum has a fixed value and values to vary",
+    ),
     "trials": (["--vary", "learning_rate=1:2", "--trials", 0], "trials is 0"),
     "seeds": (["--vary", "learning_rate=1", "--seeds", 1, 1], "must be different"),
     "shard": (["--vary", "learning_rate=1", "--shard", "3/2"], "shard is '3/2'", "i from 1 to n"),
@@ -261,7 +264,7 @@ def test_cells_run_one_by_one_where_the_memory_holds_no_more(words, tmp_path, mo
 def test_an_objective_that_no_example_is_unseen_for_is_refused(here, words):
     given = [*words[:2], "eupmu", "--classes", 3, "--vary", "tolerance=0,1"]
     result = call("sweep", "new", *given, "--objective=match_unseen")
-    assert_refused(result, "where whole classes are forgotten there are none")
+    assert_refused(result, "there is none if whole classes are forgotten")
 
 
 def test_folders_of_anything_else_are_refused(here, words, swept, pretrained, retrained, unlearned):

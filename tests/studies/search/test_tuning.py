@@ -338,7 +338,7 @@ BAD = {
         "[search.wild]",
         "[[requests]]\nclasses = [3]\n[search.end]\nmethod = 'eupmu'\nobjective = 'match_unseen'\n"
         "[search.wild]",
-        "where whole classes are forgotten there are none",
+        "there is none if whole classes are forgotten",
     ),
     "method type": ('method = "finetune"', "method = 3", "the method of run wild is 3"),
     "setting": ("[0.001, 1.0]", "'high'", "learning_rate of method finetune is 'high'"),
@@ -349,8 +349,12 @@ BAD = {
         *["no validation data", "raise validation_fraction, which is 0"],
     ),
     "override": ("[search.wild]", "[overrides.x.wild]\n[search.wild]", "the request 'x'"),
-    "name": ("[search.wild]", "[search.'../x']", "a run cannot be named '../x'"),
-    "reference": ("[search.wild]", "[search.retrain]", "a run cannot be named 'retrain'"),
+    "name": (
+        "[search.wild]",
+        "[search.'../x']",
+        "the name of a run is '../x', but must consist of",
+    ),
+    "reference": ("[search.wild]", "[search.retrain]", "the name of a run is 'retrain', but must"),
     "requests twice": (
         *["[search.wild]", "[[requests]]\nfraction = 0.1\n[search.wild]"],
         "random-0.1, random-0.1 are not all different",
