@@ -99,7 +99,7 @@ def _of_part(key: str, entries: Entries, part: str, decimals: int = 1) -> str:
 
 
 def _draw_relearning(path: Path, models: dict[str, Entries]) -> None:
-    """One panel a method, between the retrained model and the original: means over the seeds."""
+    """One panel per method, between the retrained model and the original: means over the seeds."""
     names = [name for name in models if name not in _NAMES] or ["original"]
     curves = {
         name: np.mean([e["relearning_curve"] for e in entries], axis=0)
@@ -112,7 +112,7 @@ def _draw_relearning(path: Path, models: dict[str, Entries]) -> None:
 
 
 def _draw_damage(path: Path, models: dict[str, Entries]) -> None:
-    """One row a model, one column a class: percentage points lost against the retrained model."""
+    """One row per model, one column per class: points lost against the retrained model."""
     names = [name for name in models if name != "retrain"]
     lost = [
         np.mean([np.array(e["class_damage"], np.float64) for e in models[name]], axis=0)
@@ -128,7 +128,7 @@ def _draw_damage(path: Path, models: dict[str, Entries]) -> None:
 
 
 def _draw_disagreement(path: Path, models: dict[str, Entries]) -> None:
-    """One panel a model: the classes that it and the retrained model predict, forget data."""
+    """One panel per model: the classes that it and the retrained model predict, forget data."""
     names = [name for name in models if name != "retrain"]
     shares = [np.mean([e["disagreement"]["forget"] for e in models[name]]) for name in names]
     titles = [

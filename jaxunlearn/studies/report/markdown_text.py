@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def escape(text: str) -> str:
-    r"""Escapes text, so that it is read neither as Markdown or HTML nor breaks a table.
+    r"""Escapes text, so that it is not read as Markdown or HTML and does not break a table.
 
     Example:
         >>> print(escape("a_b <i>|"))

@@ -51,7 +51,7 @@ def render_drift(drift: dict[str, Any]) -> str:
     Example:
         >>> requests = [{"request": "class-3", "examples": 9, "accuracy": 4.0}]
         >>> print(render_drift({"requests": requests, "kept": {"model": {"test_accuracy": 97.5}}}))
-        one after another                 model  original
+        request (examples)                model  original
         class-3 (9)                        4.00            %
         test_accuracy                     97.50            %
     """
@@ -61,7 +61,7 @@ def render_drift(drift: dict[str, Any]) -> str:
         for row in drift["requests"]
     ]
     rows += [(name, v, kept.get("original", {}).get(name)) for name, v in kept["model"].items()]
-    lines = [f"{'one after another':30}{'model':>9}{'original':>10}"]
+    lines = [f"{'request (examples)':30}{'model':>9}{'original':>10}"]
     for name, model, original in rows:
         unit = "" if name == "frechet_retain" else "%"
         beside = " " * 10 if original is None else f"{original:10.2f}"

@@ -308,7 +308,7 @@ def draw_front(
         axes.step(*zip(*stairs, strict=True), where="pre", color=BLUE, lw=1.0, alpha=0.6)
     else:
         counted = [point for point in stairs if point[0] > worst[0] and point[1] < worst[1]]
-        for left, (x, y) in zip([worst, *counted], counted, strict=False):  # one column a point
+        for left, (x, y) in zip([worst, *counted], counted, strict=False):  # one column per point
             axes.fill_between([left[0], x], y, worst[1], color=BLUE, alpha=0.13, lw=0)
         axes.axvline(worst[0], color=MUTED, lw=0.8, linestyle=LONG)
         axes.axhline(worst[1], color=MUTED, lw=0.8, linestyle=LONG)

@@ -19,7 +19,7 @@ class Samples:
 
     Attributes:
         rows: images `[n, H, W, C]`, uint8, by the name of the model.
-        columns: the name of the class asked for in each of the n columns.
+        columns: the name of the requested class in each of the n columns.
         forgotten: the names of the forgotten classes.
         title: a title for the picture.
     """

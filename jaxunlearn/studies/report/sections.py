@@ -72,7 +72,7 @@ def _pooled(study: Study, request: str, name: str) -> dict[str, np.ndarray]:
 
 
 def confidence(study: Study, table: Table) -> dict[str, Any]:
-    """Histograms of the confidence in the true class, one picture a model."""
+    """Histograms of the confidence in the true class, one picture per model."""
     goal = _pooled(study, table.request, "retrain").get("forget")
     rows = [row for row in table.rows if row.name != "retrain-again"]
     rows.sort(key=lambda row: (row.name == "retrain", not row.reference))
@@ -85,7 +85,7 @@ def confidence(study: Study, table: Table) -> dict[str, Any]:
 
 
 def histories(study: Study, table: Table) -> dict[str, Any]:
-    """Losses and multipliers over the steps, one picture a method."""
+    """Losses and multipliers over the steps, one picture per method."""
     figures, has_multiplier = [], False
     for row in table.rows:
         logged = [run.history() for run in study.select(table.request, row.name)]

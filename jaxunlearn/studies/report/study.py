@@ -39,7 +39,7 @@ class Run:
             `UNITS`.
         counts: number of examples of each split.
         finished: end of the training, in UTC as ISO 8601, or None if it is not recorded.
-        machine: the recorded facts on the machine that trained it.
+        machine: the recorded facts about the machine that trained it.
         guard: "start", "limit" and "end" of the held-out retain loss, and the "rollbacks", of a
             guarded run; empty otherwise.
         judged: the "judge" and the "features" of generated images; empty otherwise.
@@ -89,7 +89,7 @@ class Study:
         title: the title.
         dataset: the name of the data set.
         model: the name of the model.
-        machines: facts on the machines that trained the runs, from most to fewest runs.
+        machines: facts about the machines that trained the runs, from most to fewest runs.
         seeds: pretraining seeds, ascending.
         requests: names of the forget requests, in the study's order.
         methods: names of the methods without the references, in the study's order.
@@ -121,7 +121,7 @@ class Study:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line; none if the file is missing.
+    """The JSON objects of a file, one per line; none if the file is missing.
 
     A last line that was cut short is left out.
     """

@@ -92,7 +92,7 @@ def _interval(estimate: dict[str, float]) -> str:
 
 
 def _draw_roc(path: Path, models: dict[str, Any]) -> None:
-    """One panel a method, between the original and the retrained model."""
+    """One panel per method, between the original and the retrained model."""
     methods = [name for name in models if name not in _NAMES] or ["original"]
     titles = [f"{name}: AUC {models[name]['auc']['value']:.1f}" for name in methods]
     with paneled(path, titles, (3.0, 2.8)) as grid:
@@ -102,7 +102,7 @@ def _draw_roc(path: Path, models: dict[str, Any]) -> None:
 
 
 def _draw_confidences(path: Path, confidences: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """One panel a model: its confidence in targets that it unlearned, and in unseen targets."""
+    """One panel per model: its confidence in targets that it unlearned, and in unseen targets."""
     everything = np.concatenate([np.ravel(side) for both in confidences.values() for side in both])
     low, high = np.quantile(everything, (0.001, 0.999))
     titles = [_NAMES.get(name, name) for name in confidences]

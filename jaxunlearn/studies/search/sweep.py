@@ -1,6 +1,6 @@
 """Sweeps: one method with many settings and seeds, whose runs share one program.
 
-    setting 1 2 3 ... x seed  ->  cells  ->  many runs at once  ->  one file a cell  ->  a front
+    setting 1 2 3 ... x seed  ->  cells  ->  many runs at once  ->  one file per cell  ->  a front
 
 The settings are a grid, or random points, which are the same every time; more trials extend
 fewer trials. A cell is one setting with one seed, and names its file. A finished cell is not run

@@ -103,13 +103,13 @@ def test_a_grid_of_a_range_is_refused():
 def test_malformed_ranges_are_refused(pair):
     with pytest.raises(InputError, match="--vary is .* but must give each setting once"):
         parse_space((pair,), "--vary")
-    with pytest.raises(InputError, match="takes each setting once"):
+    with pytest.raises(InputError, match="must give each setting once"):
         parse_space(("alpha=1", "alpha=2"), "--vary")
 
 
 @pytest.mark.parametrize("pair", ["objective=ascent,random_labels", "log_loss=true,false"])
 def test_words_and_switches_cannot_vary(pair):
-    with pytest.raises(InputError, match="other settings cannot vary: give them one value"):
+    with pytest.raises(InputError, match="for any other setting, search once for each value"):
         parse_space((pair,), "--vary")
 
 

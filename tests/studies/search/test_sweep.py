@@ -224,8 +224,8 @@ def test_an_empty_grid_is_refused(tmp_path):
 BAD = {
     "static": (["--vary", "num_steps=3,4"], "cannot be varied", "; vary learning"),
     "unknown": (["--vary", "rate=3,4"], "no setting 'rate'"),
-    "malformed": (["--vary", "learning_rate=1:2:3"], "--vary got 'learning_rate=1:2:3'"),
-    "empty": (["--vary", "learning_rate="], "--vary got 'learning_rate='"),
+    "malformed": (["--vary", "learning_rate=1:2:3"], "--vary is 'learning_rate=1:2:3'"),
+    "empty": (["--vary", "learning_rate="], "--vary is 'learning_rate='"),
     "backwards": (["--vary", "learning_rate=2:1", "--trials", 3], "is 2 to 1", "end higher"),
     "value": (["--vary", "learning_rate=-1"], "learning_rate of method finetune is -1.0"),
     "no end": (["--vary", "learning_rate=1:2"], "a list of values in a grid", "number of trials"),
@@ -234,7 +234,7 @@ BAD = {
         "momentum has a fixed value and values to vary",
     ),
     "trials": (["--vary", "learning_rate=1:2", "--trials", 0], "trials is 0"),
-    "seeds": (["--vary", "learning_rate=1", "--seeds", 1, 1], "must be different"),
+    "seeds": (["--vary", "learning_rate=1", "--seeds", 1, 1], "must be distinct"),
     "shard": (["--vary", "learning_rate=1", "--shard", "3/2"], "shard is '3/2'", "i from 1 to n"),
     "shards": (["--vary", "learning_rate=1", "--shard", "half"], "shard is 'half'"),
     "group": (["--vary", "learning_rate=1", "--group-size", 0], "group_size is 0"),
@@ -273,7 +273,7 @@ def test_folders_of_anything_else_are_refused(here, words, swept, pretrained, re
     assert_refused(call("sweep", "a-file", *words, *vary), "a-file is a file")
     assert_refused(call("sweep", pretrained, *words, *vary), "holds no sweep")
     result = call("sweep", "new", *words, *vary, "--retrained", unlearned)
-    assert_refused(result, "but one of retrain is needed")
+    assert_refused(result, "but must be the folder of retrain")
     larger = [0.2 if word == 0.1 else word for word in words]
     result = call("sweep", "new", *larger, *vary, "--retrained", retrained)
     assert_refused(result, "of another problem, seed or forget request than new")

@@ -328,7 +328,7 @@ BAD = {
     "missing": ("trials = 3\n", "", "the search has no trials"),
     "field": ("trials = 3", "trials = 3\ntrails = 3", "no field 'trails'", "mean 'trials'?"),
     "no seeds": ("seeds = [0]", "seeds = []", "the search has no seeds"),
-    "seeds": ("seeds = [0]", "seeds = [1, 1]", "must be different"),
+    "seeds": ("seeds = [0]", "seeds = [1, 1]", "must be distinct"),
     "method": ('method = "finetune"', 'method = "finetuned"', "mean 'finetune'?"),
     "retrain": ('method = "finetune"', 'method = "retrain"', "nothing to unlearn"),
     "static": ("num_steps = 4", "num_steps = [4, 8]", "num_steps", "cannot be varied", "momentum"),
@@ -359,7 +359,7 @@ BAD = {
         *["[search.wild]", "[[requests]]\nfraction = 0.1\n[search.wild]"],
         "random-0.1, random-0.1 are not all different",
     ),
-    "seed": ("seeds = [0]", "seeds = [4294967296]", "(4294967296,), but must be different"),
+    "seed": ("seeds = [0]", "seeds = [4294967296]", "(4294967296,), but must be distinct"),
     "run": (
         *["[search.wild]", '[overrides."random-0.1".x]\n[search.wild]'],
         *["the run 'x'", "the search has finetune, wild"],
