@@ -271,7 +271,10 @@ def test_a_damaged_plan_is_written_again(finished, study):
     path = study / "study.json"
     path.write_text(path.read_text().replace("Tiny", "Tidy"))
     printed = done("compare", study, "--config", finished.config)
-    assert f"{path} was altered after it was written" in printed and "rebuilt from the given configuration" in printed
+    assert (
+        f"{path} was altered after it was written" in printed
+        and "rebuilt from the given configuration" in printed
+    )
     assert path.read_bytes() == (finished.folder / "study.json").read_bytes()
 
 

@@ -84,7 +84,7 @@ def partly(folder, config):
     result = call("tune", folder, "--config", config)
     assert result.status == 3
     assert result.err.startswith(
-        "jaxunlearn: the best trial diverged or broke its budget of random-0.1 wild. "
+        "jaxunlearn: the best trial of random-0.1 wild diverged or broke its budget. "
     )
     return result.out
 
