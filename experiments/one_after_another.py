@@ -109,8 +109,8 @@ def table(found: list[Entry]) -> str:
         "# Five random 2% requests, one after another",
         "",
         f"Digits, MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] "
-        "where it is cut at the least or the greatest value. Accuracies in percent; the gap is to "
-        "the model retrained without all requests so far.",
+        "if it is cut at the smallest or largest possible value. Accuracies in percent; the gap is "
+        "to the model retrained without all requests so far.",
         "",
         *markdown_table(["after request", "model", *COLUMNS], rows),
         "",

@@ -88,9 +88,9 @@ def table(found: list[Entry]) -> str:
     lines = [
         "# A random tenth of the digits, and the worst tenths",
         "",
-        f"MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] where "
-        "it is cut at the least or the greatest value. Accuracies in percent; the gap is to the "
-        "model retrained without the same examples.",
+        f"MLP, {len(SEEDS)} pretraining seeds, mean ± half the 95% interval, [low to high] if it "
+        "is cut at the smallest or largest possible value. Accuracies in percent; the gap is to "
+        "the model retrained without the same examples.",
         "",
         *markdown_table(titles, rows),
         "",
