@@ -33,10 +33,6 @@ def random_keys(seed: int, stream: int, count: int) -> np.ndarray:
     """One random key for each position, uint64 `[count]`.
 
     `stream` separates choices for different purposes that share a seed.
-
-    Example:
-        >>> random_keys(0, FORGET_STREAM, 2).tolist()
-        [12492077108140196533, 4482314363672241088]
     """
     seed = plain(seed)
     if not _is_integer(seed) or seed < 0:

@@ -53,8 +53,8 @@ def shuffled(
 ) -> Shuffled:
     """The permutations that `visits` needs for the same arguments.
 
-    They cover as many epochs as any `num_steps` steps can touch, and serve later steps `until`
-    they are used up.
+    They cover as many epochs as any `num_steps` steps can touch, so they serve later steps too, up
+    to `until`.
     """
     size = arrays["index"].shape[0]
     num_epochs = (num_steps * per_step - 1) // size + 2

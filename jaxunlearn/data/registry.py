@@ -98,7 +98,7 @@ def load(
 def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """The absolute path of the folder of prepared data sets, which may not exist.
 
-    None stands for $TFDS_DATA_DIR, or else `jaxunlearn/data` in the user's cache.
+    None means $TFDS_DATA_DIR, or else `jaxunlearn/data` in the user's cache.
     """
     given = data_dir if data_dir is not None else os.environ.get("TFDS_DATA_DIR") or None
     if given is not None:

@@ -108,7 +108,7 @@ def split(
 
     Raises:
         InputError: the fraction or the size is out of range, a request does not fit the data set
-            or what earlier requests left of it, or every test example is of a forgotten class.
+            or the examples that earlier requests left, or all test classes are forgotten.
 
     Example:
         >>> from jaxunlearn.data import channel_statistics

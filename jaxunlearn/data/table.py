@@ -13,7 +13,7 @@ class Entry:
     Attributes:
         num_classes: number of classes that models learn.
         mean: mean of each channel of the training images, divided by 255.
-        std: standard deviation of each channel, likewise.
+        std: standard deviation of each channel, divided by 255.
         augmentation: "none", "crop" or "flip_crop"; digits and house numbers are not mirrored.
         train: name of the training split.
         test: name of the test split.

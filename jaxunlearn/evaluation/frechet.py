@@ -52,7 +52,7 @@ class Statistics(NamedTuple):
 
 
 def check_features(features: Any, name: str) -> np.ndarray:
-    """Features `[N, D]` on the host, after a check; `name` stands for them in errors.
+    """Features `[N, D]` on the host, after a check; errors call them `name`.
 
     Raises:
         InputError: another shape, no rows or columns, or values that are not finite numbers.
@@ -165,7 +165,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """A matrix R with R R^T the covariance; negative eigenvalues by rounding count as 0."""
+    """A matrix R with R R^T = covariance; eigenvalues that rounding made negative count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0.0))
 

@@ -1,6 +1,6 @@
 """Improved precision and recall: quality and variety of generated images.
 
-A set of features stands for the union of balls around its points; the radius r of a ball is the
+A set of features represents the union of balls around its points; the radius r of a ball is the
 distance of its point to the k-th nearest other point of the set:
 
     precision = share of generated points g with  |g - x| <= r(x)  for some real point x

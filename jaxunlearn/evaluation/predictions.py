@@ -31,10 +31,6 @@ class Predictions(NamedTuple):
     Attributes:
         probabilities: class probabilities, every row sums to 1.  # shape=(N, C), dtype=float
         labels: true classes, 0 to C - 1.                         # shape=(N,), dtype=int
-
-    Example:
-        >>> Predictions(np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0, 1])).labels.shape
-        (2,)
     """
 
     probabilities: Any
@@ -42,7 +38,7 @@ class Predictions(NamedTuple):
 
 
 def check_probabilities(probabilities: Any, name: str) -> np.ndarray:
-    """Probabilities `[N, C]` in double precision, after a check; `name` stands for them in errors.
+    """Probabilities `[N, C]` in double precision, after a check; errors call them `name`.
 
     Raises:
         InputError: another shape, no rows, values that are negative or not finite, or a row that

@@ -10,7 +10,7 @@ Every model maps normalised images `[B, H, W, C]` to float32 logits `[B, num_cla
 `variables["params"]` is a nested dict of float32 arrays. Only models with `norm="batch"` have a
 second collection, `batch_stats`. No model draws random numbers after `init`.
 
-`ABOUT` lists their sizes, `jaxunlearn list models` prints them.
+`ABOUT` lists the sizes, and `jaxunlearn list models` prints them.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from jaxunlearn.models.vit import ViT
 
 __all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create"]
 
-# The number of parameters, and the case that it is counted for.
+# The number of parameters, and the configuration it is counted for.
 ABOUT: dict[str, tuple[int, str]] = {
     "mlp": (855_050, "10 classes, 32x32x3; hidden widths 256, 256"),
     "mlp-tiny": (98_666, "10 classes, 32x32x3; hidden width 32"),
@@ -89,8 +89,8 @@ def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:
     Args:
         name: one of `available()`.
         num_classes: number of logits.
-        **overrides: fields of the model that differ from the named configuration. Lists
-            count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
+        **overrides: fields of the model that differ from the named configuration. Lists count as
+            tuples, and `dtype` may be given by name, so values from a JSON file are accepted.
 
     Returns:
         A flax module; see the module's docstring for how to call it.

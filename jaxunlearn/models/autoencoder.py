@@ -30,7 +30,7 @@ from jaxunlearn.models.ddpm_unet import ResidualBlock
 from jaxunlearn.models.transformer_blocks import PixelAttention
 
 _EPSILON = 1e-6  # of every norm
-_LOG_VARIANCES = (-30.0, 20.0)  # their limits
+_LOG_VARIANCES = (-30.0, 20.0)  # limits
 
 
 class Coder(nn.Module):
@@ -94,11 +94,10 @@ class Coder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """Autoencoder with a Gaussian in latent space. The defaults are the published model of factor
-    8.
+    """Autoencoder with a Gaussian in latent space. The defaults have the published factor 8.
 
     `encode` and `decode` are methods: `model.apply(variables, images, method="encode")`. The model
-    does not scale latents; training on them multiplies by `scaling_factor` after encoding and
+    does not scale latents; training multiplies them by `scaling_factor` after encoding, and
     divides by it before decoding.
 
     Attributes:
@@ -132,7 +131,6 @@ class AutoencoderKL(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_dtype(self)
         check_flags(self, "remat")
         check_whole(self, "channels", "latent_channels", "blocks", "groups")
@@ -147,7 +145,7 @@ class AutoencoderKL(nn.Module):
         return int(2 ** (len(self.widths) - 1))
 
     def setup(self) -> None:
-        """Make the parts."""
+        """Make the encoder, the decoder and the convolutions of the latents."""
         shared = {"groups": self.groups, "dtype": self.dtype, "remat": self.remat}
         moments = 2 * self.latent_channels
         self.encoder = Coder(moments, self.widths, self.blocks, down=True, **shared)
@@ -158,19 +156,19 @@ class AutoencoderKL(nn.Module):
         )
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Images that are encoded to their means and decoded."""
+        """Images that are encoded to the means of their latents and decoded."""
         return self.decode(self.encode(images)[0])
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The Gaussian in latent space of each image.
+        """The Gaussian in latent space of each image, `(mean, log_variance)`.
 
         Args:
             images: images `[B, H, W, channels]`, floating-point in [-1, 1]; H and W are multiples
                 of `factor`.
 
         Returns:
-            `(mean, log_variance)`, `[B, H / factor, W / factor, latent_channels]` each, float32,
-            without scaling. The log variance is clipped to [-30, 20].
+            Two arrays `[B, H / factor, W / factor, latent_channels]`, float32, without scaling. The
+            log variance is clipped to [-30, 20].
 
         Raises:
             InputError: the images are of another shape, or integers.

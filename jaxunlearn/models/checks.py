@@ -1,7 +1,7 @@
 """Checks of a model's fields and inputs, shared by all models.
 
-A check of fields runs while the module is built, before any array exists, and raises `InputError`
-with the value, the allowed values and an example.
+Fields are checked while the module is built, before any array exists. The `InputError` gives the
+value, the allowed values and an example.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def refused(module: nn.Module, field: str, allowed: str) -> InputError:
-    """The error for the value of a field."""
+    """The error for a value of a field that is not allowed."""
     value = getattr(module, field)
     return InputError(f"{type(module).__name__}.{field} is {value!r}, but must be {allowed}.")
 
@@ -63,8 +63,8 @@ def check_same_length(module: nn.Module, *fields: str) -> None:
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{field} has {length}" for field, length in lengths.items())
         raise InputError(
-            f"{type(module).__name__} needs one entry per stage, but {found}; give them the same "
-            "number of entries."
+            f"fields of {type(module).__name__} must have one entry per stage, but {found}; give "
+            "them the same number of entries."
         )
 
 
@@ -127,7 +127,7 @@ def check_images(module: nn.Module, images: jax.Array, channels: int | None = No
     if channels is not None and images.shape[-1] != channels:
         raise InputError(
             f"images for {name} have shape {images.shape}, but must have {channels} channels; make "
-            "the model with their number of channels."
+            "the model with the channels of the images."
         )
 
 

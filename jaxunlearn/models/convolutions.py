@@ -12,8 +12,8 @@ slow too. One matrix product replaces them: the shifted images side by side, `[N
 times the kernel, `[h w C, F]`. The gradient of a strided convolution with such an output is a
 product too, whose parts are added at their positions.
 
-Models do not change: derivatives, in either mode, are taken before. On other platforms nothing
-changes.
+Models do not change, as derivatives of either mode are taken before the replacement. On other
+platforms nothing changes.
 """
 
 import functools
@@ -56,7 +56,7 @@ def fast_in_loops(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _in_parameter(value: Any) -> Any:
-    """A parameter of an operation, with the convolutions of the programs in it replaced."""
+    """A parameter of an operation; convolutions of the programs in it are replaced."""
     if isinstance(value, core.Jaxpr):
         return value.replace(eqns=[_replaced(eqn) for eqn in value.eqns])
     if isinstance(value, core.ClosedJaxpr):  # before JAX 0.12, which has one type for both
@@ -67,9 +67,7 @@ def _in_parameter(value: Any) -> Any:
 
 
 def _replaced(eqn: core.JaxprEqn) -> core.JaxprEqn:
-    """A convolution as a call of its fast form; another operation with its inner programs
-    replaced.
-    """
+    """A convolution as a call of its fast form; other operations with replaced inner programs."""
     if eqn.primitive is not conv_general_dilated_p:
         params = {name: _in_parameter(value) for name, value in eqn.params.items()}
         return eqn.replace(params=params)
@@ -97,27 +95,27 @@ def _channels_last(
     **options: Any,
 ) -> jax.Array:
     """A convolution of any layout, computed in the layout of the fast kernels."""
-    of_images, of_kernel, of_output = dimension_numbers
-    images = images.transpose(of_images[0], *of_images[2:], of_images[1])
-    kernel = kernel.transpose(*of_kernel[2:], of_kernel[1], of_kernel[0])
+    image_axes, kernel_axes, output_axes = dimension_numbers
+    images = images.transpose(image_axes[0], *image_axes[2:], image_axes[1])
+    kernel = kernel.transpose(*kernel_axes[2:], kernel_axes[1], kernel_axes[0])
     groups = feature_group_count
     if batch_group_count > 1:  # groups of the batch become groups of the channels
-        groups, images = batch_group_count, _beside(images, batch_group_count)
+        groups, images = batch_group_count, _groups_to_channels(images, batch_group_count)
     if groups == 1 and images.ndim == 4 and _is_small(images, kernel, **options):
         output = _by_patches(images, kernel, **options)
-    elif groups == 1 and images.ndim == 4 and _spreads(images, kernel, **options):
-        output = _by_spreading(images, kernel, **options)
+    elif groups == 1 and images.ndim == 4 and _is_strided_gradient(images, kernel, **options):
+        output = _by_scattering(images, kernel, **options)
     else:
         spatial = "XYZ"[: images.ndim - 2]
         layout = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
         output = jax.lax.conv_general_dilated(
             images, kernel, dimension_numbers=layout, feature_group_count=groups, **options
         )
-    placed = (of_output[0], *of_output[2:], of_output[1])
+    placed = (output_axes[0], *output_axes[2:], output_axes[1])
     return output.transpose([placed.index(axis) for axis in range(output.ndim)])
 
 
-def _beside(images: jax.Array, groups: int) -> jax.Array:
+def _groups_to_channels(images: jax.Array, groups: int) -> jax.Array:
     """`[G N, *spatial, C]` as `[N, *spatial, G C]`."""
     size, *spatial, channels = images.shape
     apart = jnp.moveaxis(images.reshape(groups, size // groups, *spatial, channels), 0, -2)
@@ -129,7 +127,7 @@ def _is_small(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
     return few <= _FEWEST_PIXELS and more <= _FEW_PIXELS
 
 
-def _spreads(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
+def _is_strided_gradient(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
     """Whether this is the gradient of a strided convolution with a tiny output."""
     apart = (options["lhs_dilation"], options["rhs_dilation"], options["window_strides"])
     spread, *others = (tuple(each) for each in apart)
@@ -138,7 +136,7 @@ def _spreads(images: jax.Array, kernel: jax.Array, **options: Any) -> bool:
     return tiny and few and spread != (1, 1) and others == [(1, 1), (1, 1)]
 
 
-def _by_spreading(
+def _by_scattering(
     images: jax.Array,
     kernel: jax.Array,
     *,

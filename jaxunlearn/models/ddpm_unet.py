@@ -4,7 +4,7 @@
 
 `e` is the embedding of timestep and class. A level has several residual blocks, each followed by
 attention if the level is listed. On the way down, levels halve the image by a convolution of stride
-2; on the way up they double it, and each block also gets the output of the way down at its place (a
+2; on the way up they double it, and each block also takes the matching output of the way down (a
 skip connection). The last convolution of every block, of every attention and of the network starts
 at zero.
 
@@ -92,7 +92,7 @@ class DDPMUNet(nn.Module):
         num_classes: number of classes, without the null condition; None ignores the labels.
         image_shape: (height, width, channels); the sides are multiples of 2^(levels - 1).
         widths: channels of each level.
-        blocks: number of residual blocks of a level on the way down; one more on the way up.
+        blocks: number of residual blocks of a level on the way down; the way up has one more.
         attention_levels: levels with attention, counted from 1; the middle always has it.
         head_width: channels of an attention head; None means one head over all channels.
         dropout: rate of dropout inside the residual blocks.
@@ -136,7 +136,6 @@ class DDPMUNet(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_denoiser(self)
         check_wholes(self, "widths", (128, 256, 256, 256))
         check_wholes(self, "attention_levels", (2,), empty=True)
@@ -168,7 +167,7 @@ class DDPMUNet(nn.Module):
         labels: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """The noise in a batch.
+        """The noise in a batch, float32 `[B, H, W, C]`, or `[B, H, W, 2 C]` with `learn_variance`.
 
         Args:
             images: noisy images `[B, *image_shape]`, floating-point.
@@ -176,9 +175,6 @@ class DDPMUNet(nn.Module):
             labels: labels `[B]`, integers from 0 to num_classes, the last for the null condition
                 (with `null_class`); optional if num_classes is None.
             train: whether to apply dropout, with random numbers of the collection "dropout".
-
-        Returns:
-            Noise `[B, H, W, C]`, or `[B, H, W, 2 C]` with `learn_variance`, float32.
 
         Raises:
             InputError: the images, timesteps or labels are of another shape or kind.

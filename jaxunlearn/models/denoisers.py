@@ -10,9 +10,8 @@ Every model maps noisy images or latents, timesteps and labels to the noise in t
 The label `num_classes` is the null condition of classifier-free guidance. The output of the
 published diffusion transformers has twice the channels, the second half for the variance.
 
-`ABOUT` lists their sizes, `jaxunlearn list models` prints them.
-
-Published counts of diffusion transformers include the fixed embedding of positions.
+`ABOUT` lists the sizes, and `jaxunlearn list models` prints them. Published counts of diffusion
+transformers include the fixed embedding of positions.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from jaxunlearn.models.presets import Presets, make
 
 __all__ = ["DDPMUNet", "DiT", "available", "create"]
 
-# The number of parameters, and the case that it is counted for.
+# The number of parameters, and the configuration it is counted for.
 ABOUT: dict[str, tuple[int, str]] = {
     "ddpm-tiny": (45_321, "10 classes, 8x8x1; for tests"),
     "ddpm-small": (1_334_673, "10 classes, 28x28x1; for two CPU cores"),
@@ -82,8 +81,8 @@ def create(
         image_shape: (height, width, channels) of the images or latents.
         num_classes: number of classes, without the null condition; None makes a U-Net that ignores
             the labels.
-        **overrides: fields of the model that differ from the named configuration. Lists
-            count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
+        **overrides: fields of the model that differ from the named configuration. Lists count as
+            tuples, and `dtype` may be given by name, so values from a JSON file are accepted.
 
     Returns:
         A flax module; see the module's docstring for how to call it.

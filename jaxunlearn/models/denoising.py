@@ -37,20 +37,13 @@ zeros = nn.initializers.zeros
 def sinusoid(
     values: jax.Array, width: int, *, cosine_first: bool = False, frequency_shift: int = 0
 ) -> jax.Array:
-    """Sines and cosines of numbers at geometric frequencies.
+    """Sines and cosines of numbers `[N]` at geometric frequencies, float32 `[N, width]`.
 
     Half of the width holds `sin(v w_i)`, the other half `cos(v w_i)`, with
 
         w_i = 10000^(-i / (width / 2 - frequency_shift)),   i = 0 .. width / 2 - 1
 
-    Args:
-        values: numbers `[N]`, such as timesteps.
-        width: width of the embedding, even.
-        cosine_first: whether the cosines come before the sines.
-        frequency_shift: number in the exponents; 1 makes the last frequency exactly 1/10000.
-
-    Returns:
-        `[N, width]`, float32.
+    A `frequency_shift` of 1 makes the last frequency exactly 1/10000.
 
     Example:
         >>> import jax.numpy as jnp

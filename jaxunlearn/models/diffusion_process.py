@@ -2,9 +2,9 @@
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e,    abar_t = prod_{s <= t} (1 - beta_s),  0 <= t < T
 
-A *denoiser* is any function `(x_t [B, ...], t [B], labels [B]) -> output`, which is the noise e, or
-`v = sqrt(abar_t) e - sqrt(1 - abar_t) x_0`; with a learned variance the last axis is twice as long,
-and its second half interpolates between the bounds of the variance.
+A *denoiser* is any function `(x_t [B, ...], t [B], labels [B]) -> output`. The output is the noise
+e, or `v = sqrt(abar_t) e - sqrt(1 - abar_t) x_0`; with a learned variance the last axis is twice as
+long, and its second half interpolates between the bounds of the variance.
 
 Sources: Ho et al., Denoising Diffusion Probabilistic Models (2020); Nichol and Dhariwal, Improved
 DDPM (2021); Song et al., DDIM (2021); Salimans and Ho, Progressive Distillation (2022); Ho and
@@ -41,7 +41,7 @@ class Process:
             T so that the last image is noise; or "cosine".
         prediction: prediction of the denoiser, "epsilon" or "v".
         variance: variance of a step back: "small" (of the posterior, given x_0), "large" (beta), or
-            "learned_range" (between both, by the denoiser).
+            "learned_range" (learned by the denoiser, between both).
 
     Raises:
         InputError: an unknown choice, or fewer than two timesteps.
@@ -89,7 +89,7 @@ class Process:
 class _Steps:
     """The constants of the steps back along some of the timesteps, float32 `[S]` each.
 
-    A process on fewer timesteps is another process, with `beta_i = 1 - abar_i / abar_{i-1}`.
+    Fewer timesteps make another process, with `beta_i = 1 - abar_i / abar_{i-1}`.
     """
 
     def __init__(self, process: Process, timesteps: np.ndarray) -> None:
@@ -114,16 +114,13 @@ class _Steps:
 def add_noise(
     process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.Array
 ) -> jax.Array:
-    """`x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e`.
+    """Noisy images `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e`, of the shape of `clean`.
 
     Args:
-        process: the diffusion.
+        process: diffusion process.
         clean: clean images x_0, `[B, ...]`.
         noise: noise e, of the same shape.
         timesteps: timesteps t, `[B]`.
-
-    Returns:
-        Noisy images x_t, of the same shape.
 
     Example:
         >>> clean, noise = jnp.ones((1, 2)), jnp.zeros((1, 2))
@@ -135,7 +132,7 @@ def add_noise(
 
 
 def target(process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
-    """The right output of the denoiser for `add_noise(process, clean, noise, timesteps)`."""
+    """The output that a denoiser learns for `add_noise(process, clean, noise, timesteps)`."""
     if process.prediction == "epsilon":
         return noise
     signal, spread = _scales(process, timesteps, clean)
@@ -145,16 +142,13 @@ def target(process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.
 def clean_and_noise(
     process: Process, noisy: jax.Array, prediction: jax.Array, timesteps: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """x_0 and e, computed from the prediction of a denoiser.
+    """x_0 and e, of the shape of `noisy`, computed from the prediction of a denoiser.
 
     Args:
-        process: the diffusion.
+        process: diffusion process.
         noisy: noisy images x_t, `[B, ...]`.
         prediction: prediction of e or v, of the same shape.
         timesteps: timesteps t, `[B]`.
-
-    Returns:
-        Two arrays of the same shape.
 
     Example:
         >>> clean, noise, t = jnp.full((1, 2), 0.5), jnp.ones((1, 2)), jnp.array([500])
@@ -176,7 +170,7 @@ def _scales(process: Process, timesteps: jax.Array, like: jax.Array) -> tuple[ja
 
 
 def antithetic_timesteps(keys: jax.Array, num_timesteps: int) -> jax.Array:
-    """One timestep for each example, drawn in the first half of a batch and mirrored in the second.
+    """One timestep per example: drawn in the first half of a batch, mirrored in the second.
 
     `t_{i + B/2} = T - 1 - t_i`, so that every batch has as many early timesteps as late ones.
 
@@ -198,7 +192,7 @@ def antithetic_timesteps(keys: jax.Array, num_timesteps: int) -> jax.Array:
 
 
 def split_variance(process: Process, output: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """The prediction of a denoiser, and its output for a learned variance or None."""
+    """A denoiser's prediction, and its output for a learned variance or None."""
     if process.variance != "learned_range":
         return output, None
     prediction, variance = jnp.split(output, 2, axis=-1)
@@ -220,7 +214,7 @@ def variational_term(
     It does not train the prediction of the mean. x_0 are 8-bit images scaled to [-1, 1].
 
     Args:
-        process: the diffusion, with variance "learned_range".
+        process: diffusion process, with variance "learned_range".
         clean: clean images x_0, `[B, ...]`.
         noisy: noisy images x_t.
         timesteps: timesteps t, `[B]`.
@@ -237,9 +231,9 @@ def variational_term(
     def at(values: jax.Array) -> jax.Array:
         return values[timesteps].reshape(rows)
 
-    believed, _ = clean_and_noise(process, noisy, jax.lax.stop_gradient(prediction), timesteps)
+    predicted, _ = clean_and_noise(process, noisy, jax.lax.stop_gradient(prediction), timesteps)
     true_mean = at(steps.mean_of_clean) * clean + at(steps.mean_of_noisy) * noisy
-    mean = at(steps.mean_of_clean) * believed + at(steps.mean_of_noisy) * noisy
+    mean = at(steps.mean_of_clean) * predicted + at(steps.mean_of_noisy) * noisy
     log_variance = _learned(variance, at(steps.small), at(steps.betas))
     true_log_variance = at(steps.small)
     divergence = 0.5 * (
@@ -275,13 +269,13 @@ def guided(
 ) -> Denoiser:
     """Classifier-free guidance: `(1 + w) out(x, t, label) - w out(x, t, null)`.
 
-    Both outputs come from one pass over twice the batch, and all channels are guided; the released
-    DiT guides only the first three of its four latent channels. A learned variance is not guided:
-    it is the output for the label.
+    Both outputs come from one pass over twice the batch. All channels are guided, while the
+    released DiT guides only the first three of its four latent channels. A learned variance is not
+    guided: it is the output for the label.
 
     Args:
-        process: the diffusion.
-        denoiser: the denoiser, trained with some of its labels dropped.
+        process: diffusion process.
+        denoiser: denoiser, trained with some of its labels dropped.
         guidance: guidance w, which may be traced; 0 returns the denoiser's own output.
         null_label: label that means no condition.
 
@@ -336,12 +330,12 @@ def sample(
     so that eta = 0 draws only the first noise, and eta = 1 is "ddpm" with the small variance.
 
     Args:
-        process: the diffusion.
-        denoiser: `(x_t, t, labels) -> output`, guided or not.
+        process: diffusion process.
+        denoiser: function `(x_t, t, labels) -> output`, guided or not.
         keys: one key for each image, `[B]`; images are independent.
         labels: label of each image, `[B]`.
         shape: shape of one image.
-        sampler: the sampler, "ddpm" or "ddim".
+        sampler: "ddpm" or "ddim".
         num_steps: number of timesteps, evenly spaced.
         eta: share of fresh noise of "ddim".
         clip: whether to keep the predicted x_0 in [-1, 1], as for images; latents have no bounds.
@@ -396,7 +390,7 @@ def sample(
             if variance is not None:
                 log_variance = _learned(variance, steps.small[i], steps.betas[i])
             sigma = jnp.exp(0.5 * log_variance)
-        fresh = jnp.where(i > 0, draw(i), 0.0)  # place 0 belongs to the first noise
+        fresh = jnp.where(i > 0, draw(i), 0.0)  # the last step draws no noise
         return mean + sigma * fresh, None
 
     first = draw(jnp.int32(num_steps))

@@ -34,15 +34,9 @@ _normal = nn.initializers.normal(0.02)
 
 
 def positions(rows: int, columns: int, width: int) -> jax.Array:
-    """Fixed embedding of the positions in a grid, in reading order.
+    """Fixed embedding of the positions in a grid, in reading order, `[rows * columns, width]`.
 
-    Args:
-        rows: number of rows.
-        columns: number of columns.
-        width: width of a token, a multiple of 4: half for the column, half for the row.
-
-    Returns:
-        `[rows * columns, width]`, float32.
+    The width is a multiple of 4: half for the column, half for the row.
 
     Example:
         >>> import numpy as np
@@ -137,7 +131,6 @@ class DiT(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_denoiser(self)
         check_whole(self, "num_classes", "patch_size", "width", "depth", "heads")
         check_positive(self, "epsilon")
@@ -152,16 +145,13 @@ class DiT(nn.Module):
     def __call__(
         self, images: jax.Array, timesteps: jax.Array, labels: jax.Array, train: bool = False
     ) -> jax.Array:
-        """The noise in a batch.
+        """The noise in a batch, float32 `[B, H, W, 2 C]`; C channels without `learn_variance`.
 
         Args:
             images: noisy images `[B, *image_shape]`, floating-point.
             timesteps: timesteps `[B]`, integers or floating-point.
             labels: labels `[B]`, integers from 0 to num_classes, the last for the null condition.
-            train: part of the interface, without effect.
-
-        Returns:
-            Noise `[B, H, W, 2 C]`, or `[B, H, W, C]` without `learn_variance`, float32.
+            train: flag without effect, which all denoisers take.
 
         Raises:
             InputError: the images, timesteps or labels are of another shape or kind.

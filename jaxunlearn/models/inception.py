@@ -12,8 +12,9 @@ There are two variants. In torchvision's, mean-pooling counts the zeros beyond t
 network of the Fréchet distance (`frechet=True`, published by TensorFlow in 2015) does not count
 them, takes the largest value instead of the mean in the last block, and has 1008 outputs.
 
-Images are square, 299 pixels a side (`resize`), with values in [-1, 1]: x / 127.5 - 1 of bytes. The
-network is for inference: its norms read running statistics (`batch_stats`) and never write them.
+Images are square, 299 pixels a side (`resize`), with values in [-1, 1]: bytes are mapped by
+x / 127.5 - 1. The network is for inference: its norms read running statistics (`batch_stats`) and
+never write them.
 
     module, params, model_state = load_inception(folder, frechet=True)  # models.pretrained
     described = module.apply({"params": params, **model_state}, resize(images))
@@ -216,7 +217,7 @@ class Description(NamedTuple):
 
 
 class InceptionV3(nn.Module):
-    """Inception-v3 for inference, without the auxiliary classifier. See the top of the file.
+    """Inception-v3 for inference, without the auxiliary classifier; see the top of the file.
 
     Attributes:
         num_classes: number of logits; the network of the Fréchet distance has 1008.
@@ -224,10 +225,6 @@ class InceptionV3(nn.Module):
             torchvision's.
         divisor: divisor of all numbers of channels: 1, 2, 4, 8 or 16.
         dtype: type of the computation, float32 or bfloat16.
-
-    Example:
-        >>> InceptionV3(num_classes=1008, frechet=True).count_padding
-        False
     """
 
     num_classes: int = 1000
@@ -236,7 +233,6 @@ class InceptionV3(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_common(self)
         check_whole(self, "divisor")
         if 16 % self.divisor:
@@ -251,14 +247,9 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> Description:
-        """Features and logits of a batch.
+        """Features and logits of floating-point images `[B, H, W, 3]` in [-1, 1].
 
-        Args:
-            images: images `[B, H, W, 3]`, floating-point in [-1, 1], at least 75 pixels a side; the
-                published weights need 299 (`resize`).
-
-        Returns:
-            A `Description`.
+        Images have at least 75 pixels a side; the published weights need 299 (`resize`).
 
         Raises:
             InputError: the images are not floating-point `[B, H, W, C]`, or too small.
@@ -281,18 +272,10 @@ class InceptionV3(nn.Module):
 
 
 def resize(images: jax.Array, side: int = SIDE) -> jax.Array:
-    """Square images of another size, by bilinear interpolation.
+    """Images `[B, side, side, C]`, resized by bilinear interpolation.
 
     Pixels are areas: the centre of the first is half a pixel from the border. Nothing is smoothed
-    before images become smaller, like in PyTorch's `interpolate` without `align_corners` and
-    `antialias`.
-
-    Args:
-        images: images `[B, H, W, C]`.
-        side: pixels of a side.
-
-    Returns:
-        Images `[B, side, side, C]`.
+    before images shrink, as in PyTorch's `interpolate` without `align_corners` and `antialias`.
 
     Example:
         >>> import jax.numpy as jnp

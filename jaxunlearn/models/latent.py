@@ -3,8 +3,8 @@
 Models of one name fit each other: the U-Net denoises the latents of the autoencoder, and its
 context has the width of the text encoder.
 
-`ABOUT` lists the sizes of a problem's models by name, autoencoders for 3 channels; the functions
-below take the part of a name after the hyphen.
+`ABOUT` lists sizes by the names in a problem (of autoencoders for 3 channels); the functions below
+take the part of a name after the hyphen.
 """
 
 from typing import Any
@@ -59,7 +59,7 @@ _TEXT_UNETS: Presets = {
 AUTOENCODERS = tuple(f"autoencoder-{name}" for name in sorted(_AUTOENCODERS))
 PIPELINES = tuple(f"latent-{name}" for name in sorted(_AUTOENCODERS))
 
-# The number of parameters, and the case that it is counted for.
+# The number of parameters, and the configuration it is counted for.
 ABOUT: dict[str, tuple[int, str]] = {
     "autoencoder-tiny": (43_711, "sides halved; tests"),
     "autoencoder-small": (681_911, "sides quartered; 28x28 or 32x32 images, on a CPU"),
@@ -71,7 +71,7 @@ ABOUT: dict[str, tuple[int, str]] = {
 
 
 def available() -> tuple[str, ...]:
-    """The names that the three functions below know, sorted.
+    """The names that the three functions below take, sorted.
 
     Example:
         >>> available()
@@ -86,11 +86,8 @@ def create_autoencoder(name: str, channels: int = 3, **overrides: Any) -> Autoen
     Args:
         name: one of `available()`.
         channels: number of channels of the images.
-        **overrides: fields of `AutoencoderKL` that differ from the named configuration. Lists
-            count as tuples, and `dtype` may be given by name, so a JSON configuration will do.
-
-    Returns:
-        The module.
+        **overrides: fields of `AutoencoderKL` that differ from the named configuration. Lists count
+            as tuples, and `dtype` may be given by name, so values from a JSON file are accepted.
 
     Raises:
         InputError: the name is unknown, a field is unknown, or a value is not allowed.
@@ -113,9 +110,6 @@ def create_text_encoder(name: str, **overrides: Any) -> TextEncoder:
         **overrides: fields of `TextEncoder`, as for `create_autoencoder`; with a custom tokenizer,
             `vocabulary=tokenizer.size` and `length=tokenizer.length`.
 
-    Returns:
-        The module.
-
     Raises:
         InputError: the name is unknown, a field is unknown, or a value is not allowed.
 
@@ -133,9 +127,6 @@ def create_text_unet(name: str, **overrides: Any) -> TextUNet:
     Args:
         name: one of `available()`.
         **overrides: fields of `TextUNet`, as for `create_autoencoder`.
-
-    Returns:
-        The module.
 
     Raises:
         InputError: the name is unknown, a field is unknown, or a value is not allowed.

@@ -21,7 +21,7 @@ def group_count(features: int) -> int:
     """The number of groups of GroupNorm over `features` channels.
 
     The largest power of two up to 32 that divides the channels and leaves at least 4 in a group
-    (a group of one channel at 1x1 resolution would be normalised to a constant); otherwise 1.
+    (a group of one channel at 1x1 resolution would be normalised to a constant), or else 1.
 
     Example:
         >>> [group_count(features) for features in (8, 64, 512, 6)]
@@ -38,7 +38,7 @@ class Norm(nn.Module):
 
     BatchNorm keeps running statistics in the collection `batch_stats`, `m <- .9 m + .1 batch`; they
     are read if `train` is false, and written if it is true and the collection is mutable. GroupNorm
-    has no state and treats every example alone.
+    has no state and normalises each example on its own.
 
     Attributes:
         kind: kind of the norm, "batch" or "group".

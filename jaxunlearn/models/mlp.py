@@ -48,7 +48,6 @@ class MLP(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_common(self)
         check_wholes(self, "hidden", (256, 256), empty=True)
         check_choice(self, "activation", tuple(_ACTIVATIONS))
@@ -56,17 +55,12 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of a batch.
+        """Map floating-point images `[B, H, W, C]` to float32 logits `[B, num_classes]`.
 
-        Args:
-            images: images `[B, H, W, C]`, floating-point.
-            train: part of the interface, without effect.
-
-        Returns:
-            Logits `[B, num_classes]`, float32.
+        `train` has no effect; all models take it.
 
         Raises:
-            InputError: the images are not floating-point `[B, H, W, C]`.
+            InputError: the images have another shape or type.
         """
         del train
         check_images(self, images)

@@ -1,4 +1,4 @@
-"""Models made by name: a table of presets, and fields that differ from them."""
+"""Models made by name: a table of presets, and overrides of their fields."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,23 +18,10 @@ def make(
     overrides: Mapping[str, Any],
     *hidden: str,
 ) -> Any:
-    """Make a model of a table.
+    """Make a model of a table of presets; `kind` names the models in errors.
 
-    Lists count as tuples, as modules must be hashable, so values of a JSON file will do.
-
-    Args:
-        kind: word for the models of the table in errors, such as "model".
-        presets: the table.
-        name: name of the model.
-        given: fields that every model of the table takes from the caller.
-        overrides: other fields that differ from the preset.
-        *hidden: fields that cannot be overridden.
-
-    Returns:
-        The module.
-
-    Raises:
-        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+    The caller sets the fields in `given`; those in `hidden` cannot be overridden either. Lists
+    count as tuples, as modules must be hashable.
     """
     if name not in presets:
         raise InputError(

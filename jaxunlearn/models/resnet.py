@@ -134,7 +134,6 @@ class ResNet(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_common(self)
         check_whole(self, "stem_width", "stem_stride", "stem_size")
         check_wholes(self, "widths", (64, 128, 256, 512))
@@ -147,17 +146,12 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of a batch.
+        """Map floating-point images `[B, H, W, C]` to float32 logits `[B, num_classes]`.
 
-        Args:
-            images: images `[B, H, W, C]`, floating-point.
-            train: whether BatchNorm uses the statistics of the batch and updates the running ones.
-
-        Returns:
-            Logits `[B, num_classes]`, float32.
+        With `train`, BatchNorm uses the statistics of the batch and updates the running ones.
 
         Raises:
-            InputError: the images are not floating-point `[B, H, W, C]`.
+            InputError: the images have another shape or type.
         """
         check_images(self, images)
         x = nn.Conv(

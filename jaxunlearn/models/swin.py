@@ -150,7 +150,6 @@ class Swin(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_common(self)
         check_whole(self, "patch_size", "window", "width")
         check_wholes(self, "depths", (2, 2, 6, 2))
@@ -184,19 +183,13 @@ class Swin(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of a batch.
+        """Map floating-point images `[B, H, W, C]` to float32 logits `[B, num_classes]`.
 
-        Args:
-            images: images `[B, H, W, C]`, floating-point; see `patch_size` and `window` for H and
-                W.
-            train: part of the interface, without effect.
-
-        Returns:
-            Logits `[B, num_classes]`, float32.
+        See `patch_size` and `window` for H and W. `train` has no effect; all models take it.
 
         Raises:
-            InputError: the images are not floating-point `[B, H, W, C]`, or do not divide into
-                patches, stages and windows.
+            InputError: the images have another shape or type, or do not divide into patches, stages
+                and windows.
         """
         del train
         check_images(self, images)

@@ -30,13 +30,7 @@ from jaxunlearn.types import InputError
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-    """GELU with the logistic function in place of the normal one: `x sigmoid(1.702 x)`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> print(quick_gelu(jnp.array([-1.0, 0.0, 1.0])).round(4))
-        [-0.1542  0.      0.8458]
-    """
+    """GELU with the logistic function in place of the normal one: `x sigmoid(1.702 x)`."""
     return x * nn.sigmoid(1.702 * x)
 
 
@@ -79,7 +73,7 @@ class TextEncoder(nn.Module):
 
     Attributes:
         vocabulary: number of token ids.
-        length: largest number of tokens in a prompt.
+        length: largest number of tokens of a prompt.
         width: size of a hidden state.
         depth: number of blocks.
         heads: number of attention heads; divides the width.
@@ -110,7 +104,6 @@ class TextEncoder(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_dtype(self)
         check_flags(self, "remat")
         check_whole(self, "vocabulary", "length", "width", "depth", "heads", "hidden")
@@ -121,13 +114,10 @@ class TextEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """Hidden states of a batch of prompts.
+        """Hidden states of a batch of prompts after the final norm, float32 `[B, L, width]`.
 
         Args:
             ids: token ids `[B, L]`, integers from 0 to vocabulary - 1, with L at most `length`.
-
-        Returns:
-            Hidden states `[B, L, width]`, float32, after the final norm.
 
         Raises:
             InputError: the ids are not integers `[B, L]`, or too long.

@@ -5,8 +5,8 @@
 `e` is the embedding of the timestep. A level has several residual blocks, each followed, if the
 level is listed, by a transformer whose pixels attend to each other and to the hidden states of the
 text. On the way down, levels halve the latents; on the way up they double them, and each block also
-gets the output of the way down at its place (a skip connection). The last convolution of every
-block, of every transformer and of the network starts at zero.
+takes the matching output of the way down (a skip connection). The last convolution of every block,
+of every transformer and of the network starts at zero.
 
 Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
 section 3.3 and appendix E.2.
@@ -42,7 +42,7 @@ class TextUNet(nn.Module):
     Attributes:
         channels: number of channels of the latents.
         widths: channels of each level.
-        blocks: number of residual blocks of a level on the way down; one more on the way up.
+        blocks: number of residual blocks of a level on the way down; the way up has one more.
         attention_levels: levels with transformers, counted from 1; the middle always has one.
         heads: number of attention heads of every transformer; divides every width.
         context_width: width of the hidden states of the text.
@@ -71,7 +71,6 @@ class TextUNet(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_dtype(self)
         check_flags(self, "remat")
         check_whole(self, "channels", "blocks", "heads", "context_width", "groups")
@@ -88,17 +87,14 @@ class TextUNet(nn.Module):
     def __call__(
         self, latents: jax.Array, timesteps: jax.Array, context: jax.Array, train: bool = False
     ) -> jax.Array:
-        """The noise in a batch.
+        """The noise in a batch, float32 `[B, H, W, channels]`.
 
         Args:
             latents: noisy, scaled latents `[B, H, W, channels]`, floating-point, of any height and
                 width.
             timesteps: timesteps `[B]`, integers or floating-point.
             context: hidden states of the text `[B, L, context_width]`, floating-point.
-            train: part of the interface, without effect.
-
-        Returns:
-            Noise `[B, H, W, channels]`, float32.
+            train: flag without effect, which all denoisers take.
 
         Raises:
             InputError: the latents, timesteps or context are of another shape or kind.
@@ -152,9 +148,8 @@ class TextUNet(nn.Module):
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
                 x = block(x, level, f"up{level}", i)
             if level > 1:
-                rows, columns = skips[-1].shape[
-                    1:3
-                ]  # one less than twice the rows for an odd number
+                # An odd side was halved upwards, so doubling it gives one pixel too many.
+                rows, columns = skips[-1].shape[1:3]
                 x = x.repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
                 x = conv(x, f"up{level}_conv")
 

@@ -33,7 +33,7 @@ Pair = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class WordTokenizer:
-    """One id for each word of a closed list, without regard to case.
+    """One id for each word of a closed list; case does not matter.
 
     Ids 0, 1 and 2 are padding, start and end; the words follow in the order given.
 
@@ -42,7 +42,7 @@ class WordTokenizer:
         length: number of ids of a prompt, start and end included.
 
     Raises:
-        InputError: a word is empty, holds blanks or is there twice, or the length is not a whole
+        InputError: a word is empty, holds blanks or is repeated, or the length is not a whole
             number from 3 to 4096.
 
     Example:
@@ -55,7 +55,6 @@ class WordTokenizer:
     length: int = 16
 
     def __post_init__(self) -> None:
-        """Check the fields, and put the words into lower case."""
         words = tuple(
             str(word).lower() for word in _texts(self.vocabulary, "words of the vocabulary")
         )
@@ -79,13 +78,7 @@ class WordTokenizer:
         return _SPECIAL + len(self.vocabulary)
 
     def encode(self, prompts: Sequence[str]) -> np.ndarray:
-        """Token ids of prompts.
-
-        Args:
-            prompts: N texts of known words with blanks between; an empty text is allowed.
-
-        Returns:
-            `[N, length]`, int32.
+        """Token ids of N prompts of known words, which may be empty; int32 `[N, length]`.
 
         Raises:
             InputError: a word is not in the vocabulary, or a prompt is too long.
@@ -101,8 +94,8 @@ class WordTokenizer:
                     raise self._unknown(word, prompt)
             if len(words) > self.length - 2:
                 raise InputError(
-                    f"the prompt {prompt!r} has {len(words)} words, but only {self.length - 2} fit "
-                    f"into {self.length} ids; shorten it, or raise the length."
+                    f"the prompt {prompt!r} has {len(words)} words, but must have at most "
+                    f"{self.length - 2} for {self.length} ids; shorten it, or raise the length."
                 )
             row[: len(words) + 2] = [start, *(ids[word] for word in words), end]
         return rows
@@ -138,15 +131,14 @@ class ClipTokenizer:
     padding: str = END
 
     def __post_init__(self) -> None:
-        """Check that every text can be encoded."""
         from tokenizers.pre_tokenizers import ByteLevel
 
         _check_length(self.length)
         whole = all(type(i) is int for i in self.ids.values())
         if not whole or sorted(self.ids.values()) != list(range(len(self.ids))):
             raise InputError(
-                f"the ids of the {len(self.ids)} tokens are not 0, 1, 2 ..., each once, but must "
-                "be; download the vocabulary again."
+                f"the {len(self.ids)} tokens do not have the ids 0, 1, 2 ..., but must have each "
+                "once; download the vocabulary again."
             )
         of_bytes = [byte + end for byte in ByteLevel.alphabet() for end in ("", _END_OF_WORD)]
         of_merges = ["".join(pair) for pair in self.merges]
@@ -187,10 +179,7 @@ class ClipTokenizer:
 
         Args:
             folder: folder of these files and, optionally, of `tokenizer_config.json`.
-            length: the length where the configuration has none.
-
-        Returns:
-            The tokenizer.
+            length: length where the configuration has none.
 
         Raises:
             InputError: a file is missing or damaged, or belongs to another kind of tokenizer.
@@ -221,10 +210,8 @@ class ClipTokenizer:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `vocab.json`, `merges.txt` and `tokenizer_config.json`, which `load` reads.
 
-        Files of an earlier tokenizer in the folder (`tokenizer.json`, added tokens) are deleted.
-
-        Args:
-            folder: folder to write to; it is created.
+        The folder is created. Files of an earlier tokenizer in it (`tokenizer.json`, added tokens)
+        are deleted.
 
         Raises:
             InputError: a file cannot be written.
@@ -251,13 +238,7 @@ class ClipTokenizer:
         return len(self.ids)
 
     def encode(self, prompts: Sequence[str]) -> np.ndarray:
-        """Token ids of prompts.
-
-        Args:
-            prompts: N texts.
-
-        Returns:
-            `[N, length]`, int32; tokens that do not fit are left out.
+        """Token ids of N prompts, int32 `[N, length]`; tokens that do not fit are left out.
 
         Raises:
             InputError: the prompts are not a sequence of texts.
@@ -287,7 +268,7 @@ def _read_vocabulary(folder: Path) -> tuple[dict[str, int], tuple[Pair, ...], li
         or not all(isinstance(p, list) and [type(t) for t in p] == [str, str] for p in pairs)
     ):
         raise InputError(
-            f"{file} is of the kind {kind[0]!r} with words that end in {kind[1]!r}, but must be "
+            f"{file} is of the type {kind[0]!r} with words that end in {kind[1]!r}, but must be "
             f"'BPE' with {_END_OF_WORD!r}, a 'vocab' and 'merges' of two tokens each; give the "
             "folder of a CLIP tokenizer."
         )

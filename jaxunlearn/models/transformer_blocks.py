@@ -51,11 +51,8 @@ class Attention(nn.Module):
             return y.reshape(*y.shape[:2], self.heads, width // self.heads)
 
         context = x if context is None else context
-        query, key, value = (
-            per_head(x, "query"),
-            per_head(context, "key"),
-            per_head(context, "value"),
-        )
+        query, key = per_head(x, "query"), per_head(context, "key")
+        value = per_head(context, "value")
         y = jax.nn.dot_product_attention(query, key, value, is_causal=self.causal)
         out_init = self.out_init or self.kernel_init
         out = nn.Dense(width, kernel_init=out_init, dtype=self.dtype, name="out")

@@ -49,7 +49,6 @@ class VGG(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_common(self)
         check_wholes(self, "widths", (64, 128, 256, 512, 512))
         check_wholes(self, "convs", (2, 2, 3, 3, 3))
@@ -58,18 +57,12 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of a batch.
+        """Map floating-point images `[B, H, W, C]` to float32 logits `[B, num_classes]`.
 
-        Args:
-            images: images `[B, H, W, C]`, floating-point; H and W are at least 2^stages.
-            train: whether BatchNorm uses the statistics of the batch and updates the running ones.
-
-        Returns:
-            Logits `[B, num_classes]`, float32.
+        With `train`, BatchNorm uses the statistics of the batch and updates the running ones.
 
         Raises:
-            InputError: the images are not floating-point `[B, H, W, C]`, or too small for the
-                stages.
+            InputError: the images have another shape or type, or sides below 2^stages.
         """
         check_images(self, images)
         smallest = 2 ** len(self.widths)

@@ -94,7 +94,6 @@ class ViT(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         check_common(self)
         check_flags(self, "remat")
         check_whole(self, "patch_size", "width", "depth", "heads")
@@ -105,19 +104,13 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Logits of a batch.
+        """Map floating-point images `[B, H, W, C]` to float32 logits `[B, num_classes]`.
 
-        Args:
-            images: images `[B, H, W, C]`, floating-point; H and W are multiples of `patch_size`,
-                and the same as at initialisation.
-            train: part of the interface, without effect.
-
-        Returns:
-            Logits `[B, num_classes]`, float32.
+        H and W are multiples of `patch_size`, and the same as at initialisation. `train` has no
+        effect; all models take it.
 
         Raises:
-            InputError: the images are not floating-point `[B, H, W, C]`, or do not divide into
-                patches.
+            InputError: the images have another shape or type, or do not divide into patches.
         """
         del train
         check_images(self, images)

@@ -12,14 +12,7 @@ import numpy as np
 
 
 def partition(x: jax.Array, window: int) -> jax.Array:
-    """Cut a grid of tokens into square windows.
-
-    Args:
-        x: grid `[B, H, W, C]`; H and W are multiples of `window`.
-        window: side of a window.
-
-    Returns:
-        Windows `[B, windows, window * window, C]`, both axes in row-major order.
+    """Cut a grid of tokens `[B, H, W, C]` into square windows `[B, windows, window^2, C]`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -32,16 +25,7 @@ def partition(x: jax.Array, window: int) -> jax.Array:
 
 
 def unpartition(windows: jax.Array, height: int, width: int) -> jax.Array:
-    """Join windows to a grid; the inverse of `partition`.
-
-    Args:
-        windows: windows `[B, windows, window * window, C]`.
-        height: height H of the grid.
-        width: width W of the grid.
-
-    Returns:
-        Grid `[B, H, W, C]`.
-    """
+    """Join windows to a grid `[B, height, width, C]`; the inverse of `partition`."""
     batch, _, area, channels = windows.shape
     side = round(area**0.5)
     x = windows.reshape(batch, height // side, width // side, side, side, channels)
@@ -51,17 +35,9 @@ def unpartition(windows: jax.Array, height: int, width: int) -> jax.Array:
 def shift_mask(height: int, width: int, window: int, shift: int) -> np.ndarray:
     """The pairs of tokens in a window that may attend to each other after a roll by `-shift`.
 
-    The roll puts the first `shift` rows behind the last ones, in windows with rows that are not
-    their neighbours; likewise for columns.
-
-    Args:
-        height: height of the grid.
-        width: width of the grid.
-        window: side of a window; divides both.
-        shift: shift of the roll, `0 <= shift < window`.
-
-    Returns:
-        Booleans `[windows, window * window, window * window]`, true for allowed pairs.
+    The roll moves the first `shift` rows behind the last ones, into windows with rows that are not
+    their neighbours; likewise for columns. Booleans `[windows, window^2, window^2]`, true for
+    allowed pairs.
 
     Example:
         >>> shift_mask(4, 4, 2, 1).all(axis=(1, 2)).tolist()  # only the first window is unbroken
@@ -76,14 +52,9 @@ def shift_mask(height: int, width: int, window: int, shift: int) -> np.ndarray:
 
 
 def relative_index(window: int) -> np.ndarray:
-    """Row of the bias table for each pair of tokens in a window.
+    """Row of the bias table for each pair of tokens in a window, integers `[window^2, window^2]`.
 
-    Args:
-        window: side of a window.
-
-    Returns:
-        Integers `[window^2, window^2]` in `[0, (2 window - 1)^2)`: the row offset and the column
-        offset between the two tokens, as one number.
+    The row offset and the column offset between the two tokens, as one number.
 
     Example:
         >>> relative_index(2)[0].tolist()  # from the top left to each token

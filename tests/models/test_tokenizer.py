@@ -36,7 +36,7 @@ def test_words_that_are_not_there():
         tokenizer.encode(["coat", "a sandel"])
     with pytest.raises(InputError, match=said.replace("'a sandel'", "'Sandel'")):
         tokenizer.encode(["Sandel"])
-    with pytest.raises(InputError, match="has 4 words, but only 3 fit into 5 ids"):
+    with pytest.raises(InputError, match="has 4 words, but must have at most 3 for 5 ids"):
         tokenizer.encode(["coat coat coat coat"])
     with pytest.raises(InputError, match="are 'coat', but must be a sequence of texts.*a list"):
         tokenizer.encode("coat")
@@ -123,8 +123,16 @@ def change(folder, file, edit):
 @pytest.mark.parametrize(
     ("file", "edit", "said"),
     [
-        ("vocab.json", lambda v: v.pop("i"), "are not 0, 1, 2 ..., each once"),
-        ("vocab.json", lambda v: v.update({"i": "8"}), "are not 0, 1, 2 ..., each once"),
+        (
+            "vocab.json",
+            lambda v: v.pop("i"),
+            "do not have the ids 0, 1, 2 ..., but must have each once",
+        ),
+        (
+            "vocab.json",
+            lambda v: v.update({"i": "8"}),
+            "do not have the ids 0, 1, 2 ..., but must have each once",
+        ),
         ("vocab.json", lambda v: v.update({"~~": v.pop("the</w>")}), "lacks the token 'the</w>'"),
         ("vocab.json", lambda v: v.update({"~~": v.pop("Ń")}), "lacks the token 'Ń'"),
         (
@@ -197,12 +205,12 @@ def test_files_of_the_tokenizer_before_are_not_left(tmp_path):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda whole: whole["model"].update(type="WordPiece"), "of the kind 'WordPiece'"),
+        (lambda whole: whole["model"].update(type="WordPiece"), "of the type 'WordPiece'"),
         (lambda whole: whole["model"].pop("end_of_word_suffix"), "words that end in None"),
         (lambda whole: whole["model"].update(merges=["a b c"]), "'merges' of two tokens each"),
         (lambda whole: whole["model"].update(merges=[[1, 2]]), "'merges' of two tokens each"),
         (lambda whole: whole["model"].update(merges=3, vocab=[]), "a 'vocab' and 'merges'"),
-        (lambda whole: whole.pop("model"), "of the kind None"),
+        (lambda whole: whole.pop("model"), "of the type None"),
         (lambda whole: whole["added_tokens"].append([1]), r"the token \[1\]"),
         (lambda whole: whole["added_tokens"].append({"content": "<cat>"}), "the token '<cat>'"),
     ],

@@ -1,10 +1,10 @@
-"""Weights of other libraries: published safetensors layouts, read into the models here and back.
+"""Weights of other libraries: published safetensors layouts, read into our models and written back.
 
 A *layout* is a published set of tensor names and shapes. Each family of models has a file with the
 tables that map the names and options of its layout to ours:
 
     module, params = load_<family>(folder)        save_<family>(folder, module, params)
 
-All use `jaxunlearn.models.pretrained.tensors`. Only safetensors are read, no pickles, and nothing
-from the network.
+All use `jaxunlearn.models.pretrained.tensors`. Only safetensors files are read: no pickles, and
+nothing from the network.
 """

@@ -4,7 +4,7 @@ The configuration is read strictly. Each of its options is one of
 
 - *needed*: a size that is a field of the module;
 - *optional*: a size that old files leave out, with its default;
-- *fixed*: a choice that the module does not have, with the values that it supports;
+- *fixed*: a choice that the module does not offer, with the supported values;
 - *free*: an option without effect on the computation.
 
 Any other option is an error: it may mean a layer that the module does not have.
@@ -46,18 +46,7 @@ class Options(NamedTuple):
 
 
 def read_options(folder: Path, options: Options) -> dict[str, Any]:
-    """Reads the needed and the optional options of a configuration; lists become tuples.
-
-    Args:
-        folder: folder of `config.json`.
-        options: its options.
-
-    Returns:
-        The values of `options.needed` and `options.optional`.
-
-    Raises:
-        InputError: the file is missing or damaged; an option is missing, unknown, or has an
-            unsupported value.
+    """The needed and the optional options of a folder's `config.json`; lists become tuples.
 
     Example:
         >>> import json, tempfile
@@ -74,29 +63,19 @@ def read_options(folder: Path, options: Options) -> dict[str, Any]:
 
 
 def check_there(folder: Path, file: str = CONFIG) -> None:
-    """Raises unless the folder of a part holds its configuration.
-
-    Args:
-        folder: folder of one part of a pipeline.
-        file: name of the configuration.
-
-    Raises:
-        InputError: it is missing; the error names the content of the folder.
-    """
+    """Raises `InputError` about the content of the folder unless the folder holds the file."""
     if (folder / file).is_file():
         return
     above = folder.parent
     if folder.is_file():
         fault = "is a file, but must be the folder of a configuration and weights"
         remedy = (
-            "give that folder (of a pipeline in one file, diffusers' `from_single_file` and "
-            "`save_pretrained` make folders)"
+            "give that folder (diffusers' `from_single_file` and `save_pretrained` make one from a "
+            "pipeline in one file)"
         )
     elif (folder / INDEX).is_file():
-        fault, remedy = (
-            "is a whole pipeline, but must be one part",
-            "give the folder of that part in it",
-        )
+        fault = "is a whole pipeline, but must be one part"
+        remedy = "give the folder of that part in it"
     elif any((folder / name).exists() for name in _LORAS):
         fault = "is a LoRA, but must be a whole model"
         remedy = "merge it into its model by diffusers' `load_lora_weights` and `fuse_lora` first"
@@ -107,7 +86,7 @@ def check_there(folder: Path, file: str = CONFIG) -> None:
         remedy = "give the folder of the whole pipeline"
     else:
         fault = "does not exist"
-        remedy = "check the path (names of hubs are not looked up; download the folder first)"
+        remedy = "check the path (hubs are not searched; download the folder first)"
     raise InputError(f"{folder} {fault}; {remedy}.")
 
 
@@ -118,18 +97,11 @@ def write_config(
     config: Mapping[str, Any],
     otherwise: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Writes a configuration, with the options of another one that are no fields of the module.
+    """Writes a configuration; options of an earlier one that the module has no field for are kept.
 
-    Args:
-        folder: folder to write to; it is created.
-        like: folder, or content, of the other configuration; None means the one in `folder`, if it
-            is of this layout.
-        options: options of the layout.
-        config: options of the module, which come first.
-        otherwise: defaults of options that neither has.
-
-    Raises:
-        InputError: `like` holds no configuration of this layout, or the file cannot be written.
+    The earlier one is `like` (a folder or its content), or else the one in `folder`, if it is of
+    this layout. `config` holds the options of the module, `otherwise` defaults of options in
+    neither.
     """
     if isinstance(like, Mapping):
         kept = dict(like)
@@ -147,7 +119,7 @@ def write_config(
 
 
 def _checked(path: Path, config: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    """The needed and the optional options, after a check of all."""
+    """The needed and the optional options, after a check of all options."""
     for name, value in config.items():
         if name in options.fixed and value not in options.fixed[name]:
             supported = " or ".join(map(repr, options.fixed[name]))
@@ -157,7 +129,7 @@ def _checked(path: Path, config: Mapping[str, Any], options: Options) -> dict[st
         if name not in known and not name.startswith("_"):
             raise InputError(
                 f"{path} has the option {name!r} ({value!r}), which is not supported; "
-                f"supported are {', '.join(sorted(known))}."
+                f"supported options are {', '.join(sorted(known))}."
             )
     missing = [name for name in options.needed if name not in config]
     if missing:
@@ -170,17 +142,7 @@ def _checked(path: Path, config: Mapping[str, Any], options: Options) -> dict[st
 def check_derived(
     folder: Path, options: Mapping[str, Any], derived: Mapping[str, Any], remedy: str
 ) -> None:
-    """Raises unless the options that follow from the others have the right values.
-
-    Args:
-        folder: folder of `config.json`.
-        options: options of the file.
-        derived: right values.
-        remedy: end of the error.
-
-    Raises:
-        InputError: an option has another value.
-    """
+    """Raises unless the options that follow from the others have their values in `derived`."""
     for name, value in derived.items():
         if options[name] != value:
             raise InputError(

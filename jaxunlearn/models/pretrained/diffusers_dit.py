@@ -6,11 +6,11 @@ latents, the scheduler) are not touched. The layout differs from the paper in tw
 
 - The network that embeds timestep and class is stored once for every block. In models of the paper
   these copies are equal; here they are one network, and copies that differ are an error.
-- It embeds timesteps with `frequency_shift` 1, though the paper's weights were trained with 0. A
+- Timesteps are embedded with `frequency_shift` 1, though the paper's weights were trained with 0. A
   module that is read has 1, like diffusers; `module.clone(frequency_shift=0)` is the trained one.
 
-Source of the layout: the public tensor names and shapes of `facebook/DiT-XL-2-256`, and those of
-the files that diffusers itself writes.
+Source of the layout: the public tensor names and shapes of `facebook/DiT-XL-2-256`, and of the
+files that diffusers itself writes.
 """
 
 import os
@@ -48,24 +48,14 @@ _FIELDS = {
     "num_layers": "depth",
     "patch_size": "patch_size",
 }
-_OFF = (
-    "caption_channels",
-    "cross_attention_dim",
-    "interpolation_scale",
-    "num_vector_embeds",
-    "use_additional_conditions",
-)
+_OPTIONAL = {"norm_eps": 1e-5, "out_channels": None}
+_OFF = "caption_channels cross_attention_dim interpolation_scale num_vector_embeds"
 _OPTIONS = Options(
-    needed=(
-        "attention_head_dim",
-        "in_channels",
-        "num_attention_heads",
-        "num_embeds_ada_norm",
-        "num_layers",
-        "patch_size",
-        "sample_size",
-    ),
-    optional={"norm_eps": 1e-5, "out_channels": None},
+    needed=[
+        *("attention_head_dim", "in_channels", "sample_size"),
+        *(name for name in _FIELDS if name not in _OPTIONAL),
+    ],
+    optional=_OPTIONAL,
     fixed={
         "_class_name": ["DiTTransformer2DModel", "Transformer2DModel"],
         "activation_fn": ["gelu-approximate"],
@@ -78,9 +68,10 @@ _OPTIONS = Options(
         "only_cross_attention": [False],
         "upcast_attention": [False],
         "use_linear_projection": [False],
-        **{name: [None] for name in _OFF},
+        "use_additional_conditions": [None],
+        **{name: [None] for name in _OFF.split()},
     },
-    free=("norm_num_groups",),  # of norms that this kind does not have
+    free=("norm_num_groups",),  # of norms that these models do not have
 )
 _BLOCK = {
     "condition/time1": "norm1.emb.timestep_embedder.linear_1",
@@ -103,10 +94,7 @@ _NAMES = {
 
 
 def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
-    """Reads a diffusion transformer.
-
-    Args:
-        folder: folder of the pipeline.
+    """Reads a diffusion transformer from the folder of a pipeline.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
@@ -117,12 +105,9 @@ def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
     """
     folder = Path(folder) / _PART
     module = _module(folder, read_options(folder, _OPTIONS))
-    inputs = (
-        jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32),
-        jax.ShapeDtypeStruct((1,), jnp.int32),
-        jax.ShapeDtypeStruct((1,), jnp.int32),
-    )
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    images = jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32)
+    one = jax.ShapeDtypeStruct((1,), jnp.int32)  # a timestep, and a label
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images, one, one)["params"]
     weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     copied = read(weights, with_copies(shapes), naming(_NAMES), ignore=[_POSITIONS])
     return module, _without_copies(weights, copied)
@@ -134,9 +119,8 @@ def save_dit(
     """Writes the transformer of a pipeline, for `load_dit`.
 
     Args:
-        folder: folder of the pipeline; it is created, and other parts of the pipeline are not
-            changed.
-        module: the transformer; `dtype` and `remat` are not stored.
+        folder: folder of the pipeline; it is created, and its other parts are not changed.
+        module: transformer; `dtype` and `remat` are not stored.
         params: parameters of the transformer.
         like: folder of the pipeline that the model was read from, whose options without effect are
             kept; by default `folder`.
@@ -175,12 +159,6 @@ def save_dit(
 def with_copies(params: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of the layout, with a copy of "condition" in every block.
 
-    Args:
-        params: parameters of a `DiT`, or their shapes.
-
-    Returns:
-        The tree with copies.
-
     Example:
         >>> with_copies({"condition": 1, "block1": {"up": 2}, "out": 3})
         {'block1': {'up': 2, 'condition': 1}, 'out': 3}
@@ -208,9 +186,8 @@ def _without_copies(weights: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
             if not np.array_equal(leaf, first[path]):
                 one, other = (naming(_NAMES)((b, "condition", *path)) for b in ("block1", name))
                 raise InputError(
-                    f"the tensors {one!r} and {other!r} in {weights} differ, but all blocks of a "
-                    "diffusion transformer share one embedding of the condition; give a model of "
-                    "the paper's kind."
+                    f"the tensors {one!r} and {other!r} in {weights} differ, but must be equal, as "
+                    "all blocks share one embedding of the condition; give a DiT as in the paper."
                 )
     return params
 

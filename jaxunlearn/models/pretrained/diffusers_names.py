@@ -1,6 +1,4 @@
-"""Names that several networks of diffusers share: residual blocks, attention, the levels of
-U-Nets.
-"""
+"""Names that diffusers' networks share: residual blocks, attention, the levels of U-Nets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,14 +30,9 @@ OLD_ATTENTION = {  # in files from before diffusers 0.15
 
 
 def unet_names(outer: Mapping[str, str], attention: Mapping[str, str]) -> dict[str, str]:
-    """The table of a U-Net, which counts levels on the way up from the smallest image.
+    """The key mappings of a U-Net, which counts levels on the way up from the smallest image.
 
-    Args:
-        outer: names of the layers outside of the blocks.
-        attention: names of the layers of attention blocks.
-
-    Returns:
-        The table, for `jaxunlearn.models.pretrained.names.naming`.
+    `outer` names the layers outside the blocks, `attention` the layers of attention blocks.
     """
     residual_blocks = {
         "down#_block#": "down_blocks.#.resnets.#",
@@ -60,15 +53,18 @@ def unet_names(outer: Mapping[str, str], attention: Mapping[str, str]) -> dict[s
     }
 
 
+def attention_levels(down_block_types: Any, attends: str) -> tuple[int, ...]:
+    """The levels, counted from 1, whose kind of blocks on the way down is `attends`."""
+    kinds = down_block_types if isinstance(down_block_types, tuple) else ()
+    return tuple(level for level, kind in enumerate(kinds, start=1) if kind == attends)
+
+
 def block_types(
     module: Any, down: Mapping[bool, str], up: Mapping[bool, str]
 ) -> dict[str, tuple[str, ...]]:
-    """The options "down_block_types" and "up_block_types".
+    """The options "down_block_types" and "up_block_types" of a U-Net.
 
-    Args:
-        module: a U-Net with `widths` and `attention_levels`.
-        down: names of the kinds of blocks on the way down, without and with attention.
-        up: names of the kinds of blocks on the way up, likewise.
+    `down` and `up` name the kinds of blocks on each way, with attention and without.
     """
     attends = [level in module.attention_levels for level in range(1, len(module.widths) + 1)]
     return {

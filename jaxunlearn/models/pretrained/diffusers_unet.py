@@ -1,14 +1,14 @@
 """U-Nets over pixels, in diffusers' layout (`UNet2DModel`).
 
 A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. Public unconditional models
-(of the DDPM paper, on CIFAR-10) become modules that ignore labels. The layout does not tell whether
+(of the DDPM paper, on CIFAR-10) become modules that ignore labels. The layout leaves open whether
 the last row of a class embedding means no class: `save_unet2d` writes it as `_null_class`, which
 diffusers ignores, and for other files it is an argument.
 
-Older names of the matrices of attention, from before 2023, are read too.
+Older names of attention matrices, from before 2023, are read too.
 
-Source of the layout: the public tensor names and shapes of `google/ddpm-cifar10-32`, and those of
-the files that diffusers itself writes.
+Source of the layout: the public tensor names and shapes of `google/ddpm-cifar10-32`, and of the
+files that diffusers itself writes.
 """
 
 import os
@@ -32,6 +32,7 @@ from jaxunlearn.models.pretrained.config_json import (
 from jaxunlearn.models.pretrained.diffusers_names import (
     ATTENTION,
     OLD_ATTENTION,
+    attention_levels,
     block_types,
     unet_names,
 )
@@ -55,14 +56,8 @@ _PADDING = {"asymmetric": 0, "symmetric": 1}
 _DOWN = {True: "AttnDownBlock2D", False: "DownBlock2D"}
 _UP = {True: "AttnUpBlock2D", False: "UpBlock2D"}
 _OPTIONS = Options(
-    needed=(
-        "block_out_channels",
-        "down_block_types",
-        "in_channels",
-        "out_channels",
-        "sample_size",
-        "up_block_types",
-    ),
+    needed="block_out_channels down_block_types in_channels out_channels sample_size "
+    "up_block_types".split(),
     optional={
         "attention_head_dim": 8,
         "downsample_padding": 1,
@@ -112,7 +107,7 @@ def load_unet2d(
     Args:
         folder: folder of `config.json` and the weights, the `unet` folder of a pipeline.
         null_class: whether the last row of the class embedding means no class, as in a model that
-            was trained with dropped labels; needed if the file does not tell it.
+            was trained with dropped labels; needed if the file does not tell.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
@@ -128,12 +123,9 @@ def load_unet2d(
     if options["time_embedding_dim"] is None:
         del derived["time_embedding_dim"]
     check_derived(folder, options, derived, "give a U-Net of the DDPM paper's kind.")
-    inputs = (
-        jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32),
-        jax.ShapeDtypeStruct((1,), jnp.int32),
-        jax.ShapeDtypeStruct((1,), jnp.int32),
-    )
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    images = jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32)
+    one = jax.ShapeDtypeStruct((1,), jnp.int32)  # a timestep, and a label
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images, one, one)["params"]
     weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     old = "mid_block.attentions.0.proj_attn.weight" in stored_shapes(weights)
     names = naming(_OLD_NAMES if old else _NAMES, levels=len(module.widths))
@@ -147,7 +139,7 @@ def save_unet2d(
 
     Args:
         folder: folder to write to; it is created.
-        module: the U-Net; `dtype` and `remat` are not stored.
+        module: U-Net; `dtype` and `remat` are not stored.
         params: parameters of the U-Net.
         like: folder that the model was read from, whose options without effect are kept; by default
             `folder`.
@@ -176,8 +168,6 @@ def save_unet2d(
 def _module(folder: Path, options: Mapping[str, Any], null_class: bool | None) -> DDPMUNet:
     size, rows, channels = (options[n] for n in ("sample_size", "num_class_embeds", "in_channels"))
     padding = options["downsample_padding"]
-    kinds = options["down_block_types"]
-    kinds = kinds if isinstance(kinds, tuple) else ()
     if null_class is None:
         null_class = options[_NULL_CLASS]
     if rows is None:
@@ -194,7 +184,7 @@ def _module(folder: Path, options: Mapping[str, Any], null_class: bool | None) -
             num_classes=rows - null_class if isinstance(rows, int) else rows,
             null_class=null_class,
             image_shape=(*sides, channels),
-            attention_levels=tuple(i for i, k in enumerate(kinds, start=1) if k == _DOWN[True]),
+            attention_levels=attention_levels(options["down_block_types"], _DOWN[True]),
             downsampling=next((name for name, p in _PADDING.items() if p == padding), padding),
             learn_variance=options["out_channels"] != channels,
             **{field: options[name] for name, field in _FIELDS.items()},

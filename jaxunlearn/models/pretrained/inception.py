@@ -1,8 +1,8 @@
-"""Inception-v3 in torchvision's layout, also that of the network of the Fréchet distance.
+"""Inception-v3 in torchvision's layout, which the network of the Fréchet distance shares.
 
-The tensors are named like torchvision's `inception_v3`: `Mixed_5b.branch1x1.conv.weight` and so on.
-The weights that TensorFlow published for the Fréchet distance have the same names, with 1008
-outputs, but need other pooling, which no tensor tells: hence the argument `frechet`.
+The tensors are named as in torchvision's `inception_v3`: `Mixed_5b.branch1x1.conv.weight` and so
+on. The weights that TensorFlow published for the Fréchet distance have the same names, with 1008
+outputs, but need other pooling, which no tensor reveals: hence the argument `frechet`.
 
 Source of the layout: the public tensor names and shapes of torchvision's `inception_v3`.
 """
@@ -25,24 +25,10 @@ _CLASSES = {True: 1008, False: 1000}  # as published, by `frechet`
 
 
 def load_inception(path: str | os.PathLike[str], *, frechet: bool) -> tuple[InceptionV3, Any, Any]:
-    """Reads an Inception-v3.
+    """Reads an Inception-v3 from a safetensors file, or a folder with one.
 
-    Args:
-        path: a safetensors file, or a folder with one.
-        frechet: whether these are weights of the network of the Fréchet distance.
-
-    Returns:
-        `(module, params, model_state)`; the model state holds the norms' running statistics.
-
-    Raises:
-        InputError: a file is missing or damaged, or holds another network.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     load_inception(folder, frechet=True)
-        Traceback (most recent call last):
-        jaxunlearn.types.InputError: ... holds no safetensors file, but must hold one ...
+    `frechet` marks weights of the network of the Fréchet distance. Returns `(module, params,
+    model_state)`; the model state holds the norms' running statistics.
     """
     shapes = stored_shapes(path)
     width, channels, *_ = stored_shape(path, shapes, "Conv2d_1a_3x3.conv.weight", 4)
@@ -63,17 +49,7 @@ def load_inception(path: str | os.PathLike[str], *, frechet: bool) -> tuple[Ince
 def save_inception(
     folder: str | os.PathLike[str], module: InceptionV3, params: Any, model_state: Any
 ) -> None:
-    """Writes `model.safetensors`, for `load_inception`.
-
-    Args:
-        folder: folder to write to; it is created.
-        module: the network; its field `frechet` is not stored.
-        params: parameters of the network.
-        model_state: running statistics of the network, in "batch_stats".
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Writes `model.safetensors`, for `load_inception`; the field `frechet` is not stored."""
     del module
     variables = {"params": params, "batch_stats": model_state["batch_stats"]}
     write(Path(folder) / "model.safetensors", variables, naming(_NAMES))

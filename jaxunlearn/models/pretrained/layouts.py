@@ -1,4 +1,4 @@
-"""Layouts that are not supported, recognised by names of tensors, and what to do with them."""
+"""Unsupported layouts, recognised by names of tensors, and the remedy for each."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _SUPPORTED = "supported are timm's ResNets and ViTs and torchvision's ResNets."
 _KNOWN = (  # a regular expression for one of the names, and the layout that has it
     (
         r"lora",
-        "a LoRA, not of a whole model: merge it into its model by diffusers' "
+        "a LoRA, not a whole model: merge it into its model by diffusers' "
         "`load_lora_weights`, `fuse_lora`, `unload_lora_weights` and `save_pretrained`.",
     ),
     (r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.", _ONE_FILE),
@@ -31,10 +31,7 @@ _OTHER = "give the file of a model of the same kind and size."
 
 
 def remedy(names: Iterable[str]) -> str:
-    """The end of an error about tensors that a model lacks or does not have.
-
-    Args:
-        names: names of stored tensors.
+    """The end of an error about stored tensors that do not match a model.
 
     Example:
         >>> print(remedy(["features.0.weight", "classifier.6.bias"]))

@@ -28,13 +28,7 @@ _LEAVES = {
 def naming(table: Mapping[str, str], prefix: str = "", levels: int = 0) -> Naming:
     """The function that maps the path of a parameter to the name of its stored tensor.
 
-    Args:
-        table: the key mappings.
-        prefix: prefix of all stored names.
-        levels: number of levels, for `~`.
-
-    Returns:
-        The function.
+    `prefix` begins all stored names; `levels` is the number of levels for `~`.
 
     Example:
         >>> name = naming({"position": "pos_embed", "block#/up": "layers.#.mlp.fc1"})
@@ -71,7 +65,7 @@ def naming(table: Mapping[str, str], prefix: str = "", levels: int = 0) -> Namin
 
 
 def nested(outer: Mapping[str, str], inner: Mapping[str, str]) -> dict[str, str]:
-    """The table of the same layers in several blocks.
+    """The key mappings of the same layers in several blocks.
 
     Example:
         >>> nested({"block#": "layers.#"}, {"up": "mlp.fc1"})

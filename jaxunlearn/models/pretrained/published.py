@@ -1,4 +1,4 @@
-"""Files that other libraries wrote: read, or refused with their fault and its remedy."""
+"""Files of other libraries: read, or refused with an error that gives the fault and the remedy."""
 
 import contextlib
 import json
@@ -8,8 +8,8 @@ from typing import Any
 
 from jaxunlearn.types import InputError
 
-PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # as PyTorch users call them
-_BEGINNINGS = {  # of files that are not what their name says
+PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # usual suffixes of PyTorch's pickles
+_BEGINNINGS = {  # of files whose content does not match their name
     b"version https://git-lfs": "is a pointer of Git LFS, not the file itself; run `git lfs pull`.",
     b"<!DOCTYPE": "is a web page, not the file itself; download the file.",
     b"<html": "is a web page, not the file itself; download the file.",
@@ -19,14 +19,7 @@ _PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns what can go wrong while reading a file into one sentence.
-
-    Args:
-        path: the file that is read within.
-
-    Raises:
-        InputError: it is missing, damaged or of another kind.
-    """
+    """Turns the errors of reading a file within into `InputError`s of one sentence."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -36,26 +29,13 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """Reads a text in UTF-8, with or without a byte order mark.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+    """Reads a text in UTF-8, with or without a byte order mark."""
     with readable(path):
         return path.read_text(encoding="utf-8-sig")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        InputError: the file is missing or damaged, or holds something else.
-
-    Example:
-        >>> read_json(Path("nowhere/config.json"))
-        Traceback (most recent call last):
-        jaxunlearn.types.InputError: nowhere/config.json does not exist; check the path.
-    """
+    """Reads a JSON object."""
     text = read_text(path)
     with readable(path):
         value = json.loads(text)
@@ -65,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def conversion(path: Path) -> str:
-    """How a pickle of PyTorch becomes a safetensors file.
+    """The code that converts a pickle of PyTorch to a safetensors file.
 
     Example:
         >>> print(conversion(Path("net.pth")))

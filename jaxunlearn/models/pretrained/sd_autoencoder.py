@@ -1,7 +1,7 @@
 """The autoencoder of Stable Diffusion, in diffusers' layout (`AutoencoderKL`).
 
-A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. The older names of the
-matrices of attention, from before diffusers 0.15, are read too.
+A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. Older names of attention
+matrices, from before diffusers 0.15, are read too.
 
 Source of the layout: the public tensor names and shapes of Stable Diffusion v1's `vae` folder.
 """
@@ -38,15 +38,8 @@ _FIELDS = {
 }
 _DOWN, _UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
 _OPTIONS = Options(
-    needed=(
-        "in_channels",
-        "out_channels",
-        "latent_channels",
-        "block_out_channels",
-        "layers_per_block",
-        "down_block_types",
-        "up_block_types",
-    ),
+    needed="in_channels out_channels latent_channels block_out_channels layers_per_block "
+    "down_block_types up_block_types".split(),
     optional={"norm_num_groups": 32, "scaling_factor": 0.18215},
     fixed={
         "act_fn": ["silu"],
@@ -89,10 +82,7 @@ NAMES, _OLD_NAMES = _names(ATTENTION), _names(OLD_ATTENTION)
 
 
 def load_autoencoder(folder: str | os.PathLike[str]) -> tuple[AutoencoderKL, Any]:
-    """Reads the autoencoder of Stable Diffusion v1, or one of another size.
-
-    Args:
-        folder: the `vae` folder of a pipeline.
+    """Reads the autoencoder of Stable Diffusion v1, or one of another size, from its folder.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16")` computes in another type.
@@ -119,7 +109,7 @@ def save_autoencoder(
 
     Args:
         folder: folder to write to; it is created.
-        module: the autoencoder; `dtype` and `remat` are not stored.
+        module: autoencoder; `dtype` and `remat` are not stored.
         params: parameters of the autoencoder.
         like: folder that the model was read from, whose options without effect are kept; by default
             `folder`.

@@ -1,6 +1,6 @@
 """CLIP's text transformer, in transformers' layout (`CLIPTextModel`).
 
-A folder holds `config.json` and `model.safetensors`. The published files put all tensors below
+A folder holds `config.json` and `model.safetensors`. Published files put all tensors below
 `text_model.`, which transformers 5 leaves out; both are read, and the published names are written.
 
 Source of the layout: the public tensor names and shapes of Stable Diffusion v1's `text_encoder`
@@ -48,22 +48,9 @@ _OPTIONS = Options(
         "attention_dropout": [0.0],
         "dropout": [0.0],
     },
-    free=(
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "projection_dim",
-        "initializer_factor",
-        "initializer_range",
-        "dtype",
-        "output_attentions",
-        "output_hidden_states",
-        "return_dict",
-        "torch_dtype",
-        "use_cache",
-        "use_return_dict",
-        "transformers_version",
-    ),
+    free="bos_token_id eos_token_id pad_token_id projection_dim initializer_factor "
+    "initializer_range dtype torch_dtype output_attentions output_hidden_states return_dict "
+    "use_return_dict use_cache transformers_version".split(),
 )
 _BLOCK = {
     "norm1": "layer_norm1",
@@ -84,10 +71,7 @@ NAMES = {
 
 
 def load_text_encoder(folder: str | os.PathLike[str]) -> tuple[TextEncoder, Any]:
-    """Reads the text encoder of Stable Diffusion v1, or one of another size.
-
-    Args:
-        folder: the `text_encoder` folder of a pipeline.
+    """Reads the text encoder of Stable Diffusion v1, or one of another size, from its folder.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16")` computes in another type.
@@ -115,7 +99,7 @@ def save_text_encoder(
 
     Args:
         folder: folder to write to; it is created.
-        module: the text encoder; `dtype` and `remat` are not stored.
+        module: text encoder; `dtype` and `remat` are not stored.
         params: parameters of the text encoder.
         like: folder that the model was read from, whose options without effect are kept; by default
             `folder`.

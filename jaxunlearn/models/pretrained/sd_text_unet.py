@@ -1,7 +1,7 @@
 """The U-Net of Stable Diffusion v1, in diffusers' layout (`UNet2DConditionModel`).
 
 A folder holds `config.json` and `diffusion_pytorch_model.safetensors`. The layout has many later
-options, for other networks of the same class; only their values for version 1 are supported.
+options, for other networks of the same class; only their values in version 1 are supported.
 
 Source of the layout: the public tensor names and shapes of Stable Diffusion v1's `unet` folder.
 """
@@ -21,7 +21,7 @@ from jaxunlearn.models.pretrained.config_json import (
     read_options,
     write_config,
 )
-from jaxunlearn.models.pretrained.diffusers_names import block_types, unet_names
+from jaxunlearn.models.pretrained.diffusers_names import attention_levels, block_types, unet_names
 from jaxunlearn.models.pretrained.names import naming, nested
 from jaxunlearn.models.pretrained.tensors import read, weights_of, write
 from jaxunlearn.models.text_unet import TextUNet
@@ -40,32 +40,14 @@ _DOWN = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 _UP = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
 _MIDDLE = "UNetMidBlock2DCrossAttn"
 _OFF = (
-    "addition_embed_type",
-    "addition_time_embed_dim",
-    "class_embed_type",
-    "cross_attention_norm",
-    "encoder_hid_dim",
-    "encoder_hid_dim_type",
-    "num_attention_heads",
-    "num_class_embeds",
-    "projection_class_embeddings_input_dim",
-    "reverse_transformer_layers_per_block",
-    "time_cond_proj_dim",
-    "time_embedding_act_fn",
-    "time_embedding_dim",
-    "timestep_post_act",
+    "addition_embed_type addition_time_embed_dim class_embed_type cross_attention_norm "
+    "encoder_hid_dim encoder_hid_dim_type num_attention_heads num_class_embeds "
+    "projection_class_embeddings_input_dim reverse_transformer_layers_per_block "
+    "time_cond_proj_dim time_embedding_act_fn time_embedding_dim timestep_post_act"
 )
 _OPTIONS = Options(
-    needed=(
-        "in_channels",
-        "out_channels",
-        "block_out_channels",
-        "layers_per_block",
-        "attention_head_dim",
-        "cross_attention_dim",
-        "down_block_types",
-        "up_block_types",
-    ),
+    needed="in_channels out_channels block_out_channels layers_per_block attention_head_dim "
+    "cross_attention_dim down_block_types up_block_types".split(),
     optional={"norm_num_groups": 32},
     fixed={
         "_class_name": ["UNet2DConditionModel"],
@@ -91,7 +73,7 @@ _OPTIONS = Options(
         "time_embedding_type": ["positional"],
         "transformer_layers_per_block": [1],
         "use_linear_projection": [False],
-        **{name: [None] for name in _OFF},
+        **{name: [None] for name in _OFF.split()},
     },
     free=("sample_size", "upcast_attention", "addition_embed_type_num_heads"),
 )
@@ -121,10 +103,7 @@ NAMES = unet_names(_OUTER, _TRANSFORMER)
 
 
 def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:
-    """Reads the U-Net of Stable Diffusion v1, or one of another size.
-
-    Args:
-        folder: the `unet` folder of a pipeline.
+    """Reads the U-Net of Stable Diffusion v1, or one of another size, from its folder.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
@@ -135,18 +114,15 @@ def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:
     """
     folder = Path(folder)
     options = read_options(folder, _OPTIONS)
-    kinds = options["down_block_types"]
-    kinds = kinds if isinstance(kinds, tuple) else ()
-    levels = tuple(i for i, kind in enumerate(kinds, start=1) if kind == _DOWN[True])
+    levels = attention_levels(options["down_block_types"], _DOWN[True])
     fields = {field: options[name] for name, field in _FIELDS.items()}
     with described_by(folder):
         module = TextUNet(attention_levels=levels, **fields)
     check_derived(folder, options, _derived(module), "give a model of Stable Diffusion v1's kind.")
-    inputs = (
-        jax.ShapeDtypeStruct((1, 8, 8, module.channels), jnp.float32),
-        jax.ShapeDtypeStruct((1,), jnp.int32),
-        jax.ShapeDtypeStruct((1, 1, module.context_width), jnp.float32),
-    )
+    latents = jax.ShapeDtypeStruct((1, 8, 8, module.channels), jnp.float32)
+    timesteps = jax.ShapeDtypeStruct((1,), jnp.int32)
+    context = jax.ShapeDtypeStruct((1, 1, module.context_width), jnp.float32)
+    inputs = (latents, timesteps, context)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     names = naming(NAMES, levels=len(module.widths))
     return module, read(weights_of(folder, _WEIGHTS, sharded_first=True), shapes, names)
@@ -159,7 +135,7 @@ def save_text_unet(
 
     Args:
         folder: folder to write to; it is created.
-        module: the U-Net; `dtype` and `remat` are not stored.
+        module: U-Net; `dtype` and `remat` are not stored.
         params: parameters of the U-Net.
         like: folder that the model was read from, whose options without effect are kept; by default
             `folder`.

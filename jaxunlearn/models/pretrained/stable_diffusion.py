@@ -10,7 +10,7 @@ Each part can also be read and written alone: `load_autoencoder`, `load_text_enc
     beta_t = (sqrt(.00085) + (t / 999) (sqrt(.012) - sqrt(.00085)))^2,   t = 0 .. 999
 
 and the U-Net predicts the noise; a folder with another process is refused. The sampler (the
-scheduler's class and its other options) is not used, but written back. Safety checkers are left
+scheduler's class and its other options) is not used, but is written back. Safety checkers are left
 out.
 
 Source of the layout: the public files of Stable Diffusion v1.
@@ -67,23 +67,13 @@ _NOISE = {
     "prediction_type": "epsilon",
 }
 _PLAIN = _NOISE | {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
-_NEEDED = ("beta_start", "beta_end", "beta_schedule")  # whose defaults in diffusers are others
+_NEEDED = ("beta_start", "beta_end", "beta_schedule")  # diffusers has other defaults for these
 _SCHEDULER = "scheduler/scheduler_config.json"
-_SCHEDULERS = (  # samplers of diffusers for the noise above
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
+_SCHEDULERS = tuple(  # samplers of diffusers for the noise above
+    f"{name}Scheduler"
+    for name in "DDIM DDPM DEISMultistep DPMSolverMultistep DPMSolverSDE DPMSolverSinglestep "
+    "EulerAncestralDiscrete EulerDiscrete HeunDiscrete KDPM2AncestralDiscrete KDPM2Discrete "
+    "LMSDiscrete PNDM UniPCMultistep".split()
 )
 _SAMPLER = {  # as published
     "_class_name": "PNDMScheduler",
@@ -105,7 +95,7 @@ class StableDiffusion(NamedTuple):
         unet_params: parameters of the U-Net.
         tokenizer: map from prompts to token ids.
         configs: configurations of "vae", "text_encoder", "unet" and "scheduler" as read; options
-            that are no fields of the modules are written back.
+            that no module has as a field are written back.
     """
 
     autoencoder: AutoencoderKL
@@ -119,13 +109,7 @@ class StableDiffusion(NamedTuple):
 
 
 def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
-    """Reads all parts of a pipeline.
-
-    Args:
-        folder: folder of `vae`, `text_encoder`, `unet` and `tokenizer`.
-
-    Returns:
-        The parts.
+    """Reads all parts of a pipeline from its folder.
 
     Raises:
         InputError: a file is missing or damaged, describes another network or another noise
@@ -155,12 +139,9 @@ def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
 def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffusion) -> None:
     """Writes all parts, for `load_stable_diffusion` and diffusers.
 
-    Options in `pipeline.configs` that are no fields of the modules are written back; a pipeline
-    without a scheduler gets that of Stable Diffusion v1, PNDM.
-
-    Args:
-        folder: folder to write to; it is created.
-        pipeline: the parts; `dtype` and `remat` of the modules are not stored.
+    The folder is created. Options in `pipeline.configs` that no module has as a field are written
+    back; `dtype` and `remat` of the modules are not stored. A pipeline without a scheduler gets the
+    one of Stable Diffusion v1, PNDM.
 
     Raises:
         InputError: the parts do not fit each other, or a file cannot be written.
@@ -215,7 +196,7 @@ def _check_fit(pipeline: StableDiffusion) -> None:
     if not isinstance(tokenizer, ClipTokenizer):
         raise InputError(
             f"the tokenizer is a {type(tokenizer).__name__}, but must be a ClipTokenizer in the "
-            "layout of Stable Diffusion; save the other parts alone."
+            "layout of Stable Diffusion; save the other parts one by one."
         )
     latents = pipeline.autoencoder.latent_channels
     for fits, what in (
@@ -228,11 +209,11 @@ def _check_fit(pipeline: StableDiffusion) -> None:
     ):
         if not fits:
             raise InputError(
-                f"the parts do not fit: the U-Net has {what}; take all from one model."
+                f"the parts do not fit each other: the U-Net has {what}; take all from one model."
             )
     if tokenizer.size > text_encoder.vocabulary or tokenizer.length > text_encoder.length:
         raise InputError(
-            f"the parts do not fit: the tokenizer has {tokenizer.size} ids and prompts of "
-            f"{tokenizer.length}, the text encoder {text_encoder.vocabulary} and "
+            f"the parts do not fit each other: the tokenizer has {tokenizer.size} ids and prompts "
+            f"of {tokenizer.length}, the text encoder {text_encoder.vocabulary} and "
             f"{text_encoder.length}; take all from one model."
         )

@@ -46,7 +46,7 @@ _VARIANT = r"(\.(fp16|bf16|fp32|ema|non_ema))?"
 def read(
     path: str | os.PathLike[str], shapes: Any, naming: Naming, ignore: Sequence[str] = ()
 ) -> Any:
-    """Reads a tree of parameters.
+    """Reads a tree of float32 parameters with these shapes, nested dictionaries.
 
     Args:
         path: a safetensors file; an index of several (`*.safetensors.index.json`); or a folder that
@@ -55,22 +55,17 @@ def read(
         naming: name of the stored tensor of each path in `shapes`, all different.
         ignore: regular expressions for whole names of stored tensors that may be unused.
 
-    Returns:
-        Nested dictionaries like `shapes`, of float32 arrays.
-
     Raises:
         InputError: a file is missing or damaged; a tensor is missing, unknown, of another shape, or
             of another type than floating point of at most 32 bits.
 
     Example:
         >>> import jax, tempfile
-        >>> def naming(path):
-        ...     return "dense.weight"
         >>> shapes = {"dense": {"kernel": jax.ShapeDtypeStruct((3, 2), "float32")}}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "model.safetensors"
         ...     safetensors.numpy.save_file({"dense.weight": np.ones((2, 3), np.float16)}, file)
-        ...     tree = read(folder, shapes, naming)
+        ...     tree = read(folder, shapes, lambda path: "dense.weight")
         >>> tree["dense"]["kernel"].shape, tree["dense"]["kernel"].dtype
         ((3, 2), dtype('float32'))
     """
@@ -106,29 +101,12 @@ def write(
     naming: Naming,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a tree of parameters as one safetensors file, whole or not at all.
+    """Writes a tree of parameters as one safetensors file in float32, whole or not at all.
 
-    `read` with the same naming returns the same bits. Other files of the same weights in the folder
-    (shards and their index, half-precision copies, pickles) hold the earlier model, and some
-    libraries prefer them: they are deleted.
-
-    Args:
-        path: the file; its folder is created.
-        tree: nested dictionaries of arrays, stored in float32.
-        naming: as in `read`.
-        metadata: texts by name, for `stored_metadata`.
-
-    Raises:
-        InputError: the file cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> tree = {"dense": {"kernel": np.ones((3, 2), np.float32)}}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder) / "model.safetensors"
-        ...     write(file, tree, lambda path: "dense.weight")
-        ...     safetensors.numpy.load_file(file)["dense.weight"].shape
-        (2, 3)
+    `read` with the same naming returns the same bits; `metadata` are texts by name, for
+    `stored_metadata`. The folder is created. Other files of the same weights in it (shards and
+    their index, half-precision copies, pickles) hold the earlier model, and some libraries prefer
+    them: they are deleted.
     """
     path = Path(path)
     if not is_first():
@@ -142,7 +120,7 @@ def write(
     with replacing(path) as file:
         try:
             safetensors.numpy.save_file(stored, file, metadata=header)
-        except safetensors.SafetensorError as error:  # how it reports a full disk
+        except safetensors.SafetensorError as error:  # such as a full disk
             raise OSError(str(error)) from error
     for other in _other_weights(path):
         try:
@@ -152,42 +130,14 @@ def write(
 
 
 def stored_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
-    """The shape of each stored tensor by its name, which gives the size of a model.
-
-    Args:
-        path: as in `read`.
-
-    Returns:
-        Shapes, with the stored axes.
-
-    Raises:
-        InputError: a file is missing or damaged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder) / "model.safetensors"
-        ...     safetensors.numpy.save_file({"fc.weight": np.ones((2, 3), np.float16)}, file)
-        ...     stored_shapes(file)
-        {'fc.weight': (2, 3)}
-    """
+    """The shape of each stored tensor by its name, which gives the size of a model."""
     with contextlib.ExitStack() as stack:
         found = _open(Path(path), stack)
         return {name: tuple(f.entry().get_shape()) for name, f in found.items()}
 
 
 def stored_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts that `write` stored beside the tensors.
-
-    Args:
-        path: as in `read`.
-
-    Returns:
-        Texts by name, of all files.
-
-    Raises:
-        InputError: a file is missing or damaged.
-    """
+    """The texts that `write` stored beside the tensors, by name."""
     with contextlib.ExitStack() as stack:
         files = {id(f.handle): f.handle for f in _open(Path(path), stack).values()}
         return {k: v for handle in files.values() for k, v in (handle.metadata() or {}).items()}
@@ -196,25 +146,7 @@ def stored_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def stored_shape(
     path: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]], name: str, rank: int
 ) -> tuple[int, ...]:
-    """The shape of one stored tensor, which gives a size of the model.
-
-    Args:
-        path: path of the weights, for errors.
-        shapes: result of `stored_shapes`.
-        name: name of the tensor.
-        rank: number of its axes in this family of models.
-
-    Returns:
-        The shape, without zeros.
-
-    Raises:
-        InputError: the tensor is missing, empty or of another rank.
-
-    Example:
-        >>> classes, features = stored_shape("model.safetensors", {"fc": (10, 512)}, "fc", rank=2)
-        >>> classes
-        10
-    """
+    """The shape of one tensor out of `stored_shapes`, which must have this rank and no zeros."""
     shape = shapes.get(name, ())
     if len(shape) != rank or 0 in shape:
         found = f"is of shape {list(shape)}" if name in shapes else "is missing"
@@ -226,18 +158,10 @@ def stored_shape(
 
 
 def weights_of(folder: Path, name: str, *, sharded_first: bool) -> Path:
-    """The file that the library of a layout reads in a folder, or else the only one.
+    """The file or index that the library of a layout reads in a folder, or else the only one.
 
-    Args:
-        folder: folder of one or several files of the same weights.
-        name: name of the file of all weights in full precision.
-        sharded_first: whether the library prefers an index of several files to that file.
-
-    Returns:
-        The file or index.
-
-    Raises:
-        InputError: there is none, or several with other names.
+    `name` is the file of all weights in full precision; with `sharded_first` the library prefers an
+    index of several files to it.
     """
     index = f"{name}.index.json"
     stem = name.removesuffix(".safetensors")
@@ -267,7 +191,7 @@ def _by_name(leaves: Mapping[tuple[str, ...], Any], naming: Naming) -> dict[str,
 
 
 def _stored_axes(place: tuple[str, ...], rank: int) -> tuple[int, ...]:
-    """Our axes, in the order in which they are stored."""
+    """Our axes, in stored order."""
     return _KERNEL_AXES[rank] if place[-1] == "kernel" else tuple(range(rank))
 
 
@@ -304,7 +228,7 @@ def _open(path: Path, stack: contextlib.ExitStack) -> dict[str, _Stored]:
 
 
 def _other_weights(path: Path) -> list[Path]:
-    """Files beside this one that other libraries might read in its place."""
+    """Files beside this one that other libraries might read instead."""
     stem = _STEMS.get(path.stem, re.escape(path.stem))
     weights = rf"{stem}{_VARIANT}(-\d+-of-\d+)?{_VARIANT}\.(safetensors|bin|pth|msgpack|h5)"
     index = rf"({_VARIANT}\.index{_VARIANT}\.json)?"
@@ -380,7 +304,8 @@ def _read_index(path: Path) -> dict[str, str]:
     parts = read_json(path).get("weight_map")
     if not isinstance(parts, dict) or not parts:
         raise InputError(
-            f"{path} has no 'weight_map' of the file that holds each tensor; download it again."
+            f"{path} has no 'weight_map', but must have one from tensors to files; download it "
+            "again."
         )
     for name, part in parts.items():
         if (

@@ -3,10 +3,10 @@
     {"architecture": "resnet18", "num_classes": 10, "num_features": 512, "global_pool": "avg",
      "model_args": {"layers": [2, 2, 2, 2]}, "pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}
 
-The tensors tell the sizes of a model, so an option is accepted only if it agrees with them; any
-other option would change the computation without changing a tensor. The description of the data
+The tensors determine the sizes of a model, so an option is accepted only if it agrees with them;
+any other option would change the computation without changing a tensor. The description of the data
 (`pretrained_cfg`: size, mean and standard deviation of the images; the names of the classes) is
-not used, but written back.
+not used, but is written back.
 
 Source of the layout: the files that timm itself writes (`timm.models.save_for_hf`).
 """
@@ -29,30 +29,23 @@ _OF_DATA = (_DATA, *_LABELS)
 
 
 def read_timm_config(folder: Path) -> dict[str, Any]:
-    """Reads the configuration in a folder.
+    """The configuration in a folder; empty where there is none.
 
-    Args:
-        folder: folder of the configuration; another path has none.
-
-    Returns:
-        `{"architecture": ..., "model_args": {...}, ...}`, or an empty dictionary without one.
-
-    Raises:
-        InputError: it is damaged or not timm's.
+    `{"architecture": ..., "model_args": {...}, ...}`
     """
     if not (folder / NAME).is_file():
         return {}
     config = read_json(folder / NAME)
     if "model_type" in config:
         raise InputError(
-            f"{folder / NAME} is transformers' (of the model type {config['model_type']!r}), but "
-            "must be timm's; give timm's folder of this network, as its tensors have other names."
+            f"{folder / NAME} is transformers' (model type {config['model_type']!r}), but must be "
+            "timm's; give timm's folder of this network, as its tensors have other names."
         )
     named = isinstance(config.get("architecture"), str)
     if not named or not isinstance(config.setdefault("model_args", {}), dict):
         raise InputError(
-            f"{folder / NAME} is not timm's, which has the name of the 'architecture' and its "
-            "options in 'model_args'; give the safetensors file alone if this is another's."
+            f"{folder / NAME} is not timm's, but must have an 'architecture' and its options in "
+            "'model_args'; give the safetensors file alone if another library wrote the file."
         )
     return config
 
@@ -60,16 +53,9 @@ def read_timm_config(folder: Path) -> dict[str, Any]:
 def check_timm_config(
     folder: Path, config: Mapping[str, Any], architectures: str, options: Mapping[str, Any]
 ) -> None:
-    """Compares a configuration with the tensors.
+    """Raises unless a configuration has a supported architecture and only these options.
 
-    Args:
-        folder: folder of the configuration, for errors.
-        config: result of `read_timm_config`, which may be empty.
-        architectures: regular expression of the supported names.
-        options: values of the tensors and the module; no others are supported.
-
-    Raises:
-        InputError: another architecture, an unsupported option, or another value.
+    `architectures` is a regular expression; `options` are the values of the tensors and the module.
 
     Example:
         >>> options = {"layers": [2, 2, 2, 2]}
@@ -88,7 +74,7 @@ def check_timm_config(
         if name not in options:
             raise InputError(
                 f"{folder / NAME} has the option {name!r} ({value!r}), which is not supported; "
-                f"supported are {', '.join(options)}."
+                f"supported options are {', '.join(options)}."
             )
         if value != options[name]:
             raise InputError(
@@ -113,11 +99,8 @@ def write_timm_config(
             `folder`, if it is timm's.
         architectures: regular expression of the supported names.
         otherwise: default name of the architecture; the options hold all differences.
-        options: as in `check_timm_config`.
+        options: values of the tensors and the module, as in `check_timm_config`.
         data: properties of the data that the network fixes, for `pretrained_cfg`.
-
-    Raises:
-        InputError: `like` has no configuration of timm, or the file cannot be written.
     """
     try:
         kept = read_timm_config(folder if like is None else Path(like))
@@ -133,7 +116,7 @@ def write_timm_config(
     of_data = {name: kept[name] for name in _LABELS if name in kept}
     before = kept.get(_DATA)
     before = (before if isinstance(before, dict) else {}) | dict(data)
-    if kept.get("num_classes") != options["num_classes"]:  # the names are those of other classes
+    if kept.get("num_classes") != options["num_classes"]:  # the names belong to other classes
         of_data = {}
         before = {name: value for name, value in before.items() if name not in _LABELS}
     if "num_classes" in before:

@@ -1,7 +1,7 @@
 """Published image classifiers: ResNets in torchvision's and timm's layout, ViTs in timm's.
 
-Both layouts are one safetensors file; timm puts a `config.json` beside it. The tensors tell the
-sizes of a model; other properties are those of the published models:
+Both layouts are one safetensors file; timm puts a `config.json` beside it. The tensors determine
+the sizes of a model; other properties are as in the published models:
 
 - a 7x7 stem has stride 2 and max-pooling, a 3x3 stem (as for CIFAR) has stride 1; `save_resnet`
   stores whether it pools, and for other files it is an argument; stages have strides 1, 2, 2, 2;
@@ -72,7 +72,7 @@ def load_resnet(
 
     Args:
         path: a safetensors file, or a folder with one and optionally timm's `config.json`.
-        stem_pool: whether max-pooling follows a 3x3 stem; needed if the file does not tell it.
+        stem_pool: whether max-pooling follows a 3x3 stem; needed if the file does not tell.
 
     Returns:
         `(module, params, model_state)`; the model state holds BatchNorm's running statistics.
@@ -137,8 +137,8 @@ def save_resnet(
 ) -> None:
     """Writes `model.safetensors` and timm's `config.json`, for `load_resnet`.
 
-    A network with a 3x3 stem gets no `config.json`, as timm has none with a single such layer;
-    torchvision's ResNet with another `conv1` (and `maxpool`) takes the weights.
+    A network with a 3x3 stem gets no `config.json`, as timm has no such network; torchvision's
+    ResNet with another `conv1` (and `maxpool`) takes the weights.
 
     Args:
         folder: folder to write to; it is created.
@@ -179,7 +179,7 @@ def load_vit(path: str | os.PathLike[str], *, heads: int | None = None) -> tuple
 
     Args:
         path: a safetensors file, or a folder with one and optionally timm's `config.json`.
-        heads: number of attention heads, if neither `config.json` nor the published models tell it.
+        heads: number of attention heads, if neither `config.json` nor the published models tell.
 
     Returns:
         `(module, params)`. The positions fix the size of the images: square, with
@@ -207,7 +207,7 @@ def load_vit(path: str | os.PathLike[str], *, heads: int | None = None) -> tuple
     if cells**2 != tokens - 1 or not cells:
         raise InputError(
             f"the positions in {path} are {tokens}, but must be one for the class token and a "
-            "square of patches; give the file of such a network."
+            "square number for the patches; give the file of such a network."
         )
     module = ViT(
         num_classes=_num_classes(path, shapes, "head"),
@@ -247,7 +247,7 @@ def save_vit(
             "but must have pooling 'cls' and square images in the published layout."
         )
     side, channels = cells * module.patch_size, params["patches"]["kernel"].shape[2]
-    # Any published name will do: the options hold all differences.
+    # Any published name serves: the options hold all differences.
     options = _vit_options(module, side, channels)
     size = {"input_size": [channels, side, side]}
     write_timm_config(Path(folder), like, _VITS, "vit_base_patch16_224", options, size)
@@ -276,7 +276,7 @@ def _stem_pool(weights: Path, size: int, other_names: bool) -> bool:
         return kept == "True"
     if size == 3:
         raise InputError(
-            f"the stem of the ResNet in {weights} is 3x3, with or without max-pooling; give "
+            f"the stem of the ResNet in {weights} is 3x3, which leaves max-pooling open; give "
             "stem_pool=False (as usual for CIFAR) or stem_pool=True."
         )
     return True
@@ -286,8 +286,8 @@ def _heads(path: Path, config: dict[str, Any], width: int) -> Any:
     heads = config.get("model_args", {}).get("num_heads")
     if heads is None and (width % 64 or width > _WIDEST):
         raise InputError(
-            f"the tokens of the ViT in {path} have {width} channels, which do not tell the number "
-            f"of heads (64 wide in ViTs of up to {_WIDEST}); give heads=, or a folder whose "
+            f"the tokens of the ViT in {path} have {width} channels, which leave the number of "
+            f"heads open (64 wide in ViTs of up to {_WIDEST}); give heads=, or a folder whose "
             "config.json holds 'num_heads' in its 'model_args'."
         )
     return width // 64 if heads is None else heads

@@ -384,7 +384,7 @@ def test_what_was_given_in_place_of_a_folder(copy, tmp_path):
     (lora / "pytorch_lora_weights.safetensors").touch()
     (tmp_path / "empty").mkdir()
     for load, path, said in (
-        (load_text_unet, "google/ddpm-cifar10-32", "does not exist; .* hubs are not looked up"),
+        (load_text_unet, "google/ddpm-cifar10-32", "does not exist; .*hubs are not searched"),
         (load_text_unet, copy, "is a whole pipeline, but must be one part"),
         (load_text_unet, copy / "unet" / WEIGHTS, "is a file, but .* `from_single_file`"),
         (load_text_unet, lora, "is a LoRA, but must be a whole model"),

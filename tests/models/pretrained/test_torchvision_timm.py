@@ -90,7 +90,7 @@ def test_wider_vits_have_heads_of_other_widths(tmp_path):
     save_vit(tmp_path, module, zeros(module, 2, 1)["params"])
     assert load_vit(tmp_path)[0] == module
     with pytest.raises(
-        InputError, match="have 1280 channels, which do not tell the number of heads"
+        InputError, match="have 1280 channels, which leave the number of heads open"
     ):
         load_vit(tmp_path / "model.safetensors")
 
@@ -223,7 +223,7 @@ def test_networks_without_a_head(load, folder, head, tmp_path):
 
 def test_a_configuration_of_transformers(tmp_path):
     folder = changed(tmp_path, "vit", {"model_type": "vit"})
-    with pytest.raises(InputError, match=r"is transformers' \(of the model type 'vit'\), but must"):
+    with pytest.raises(InputError, match=r"is transformers' \(model type 'vit'\), but must"):
         load_vit(folder)
 
 
@@ -295,14 +295,14 @@ def test_another_resnet(tensors, match, tmp_path):
         ({"architecture": "resnetblur18"}, "the architecture in .* is 'resnetblur18', but must be"),
         (
             {"architecture": None},
-            "config.json is not timm's, which has the name of the 'architecture'",
+            "config.json is not timm's, but must have an 'architecture'",
         ),
         ({"model_args": 3}, "config.json is not timm's, .* options in 'model_args'"),
         ({"num_classes": 6}, "'num_classes' in .* is 6, but must be 5"),
         ({"global_pool": "max"}, "'global_pool' in .* is 'max', but must be 'avg'"),
         (
             {"act": "gelu"},
-            r"has the option 'act' \('gelu'\), which is not supported; supported are",
+            r"has the option 'act' \('gelu'\), which is not supported; supported options are",
         ),
         ({"model_args": {"aa_layer": "blur"}}, "has the option 'aa_layer'"),
         ({"model_args": {"layers": [1, 1, 1, 1]}}, "'layers' in .* is"),

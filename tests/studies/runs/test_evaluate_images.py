@@ -235,7 +235,7 @@ def test_one_class_is_forgotten_after_another(finished, cell, tmp_path):
     assert "class-3 (5)" in out and "frechet_retain" in out
     words = ["--pretrained", cell / "esd", "esd", "--classes", 3]
     refused = call("unlearn", tmp_path / "next", *words)
-    assert_refused(refused, "class-3 holds none of the")
+    assert_refused(refused, "class-3 selects none of the")
     assert not (tmp_path / "next").exists()
 
 
