@@ -24,7 +24,7 @@ from jaxunlearn import methods, models
 from jaxunlearn.files import write_json
 from jaxunlearn.models import convolutions
 from jaxunlearn.models.convolutions import fast_in_loops
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.tasks import classification
 from jaxunlearn.training.hosts import machine
 

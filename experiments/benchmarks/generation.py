@@ -20,7 +20,7 @@ from jaxunlearn import methods
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import Problem, Study, load_study
 from jaxunlearn.studies.problem import load_decoder, load_denoiser, load_task
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.runs import generate
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Task, Weights

@@ -39,7 +39,7 @@ from side_by_side import (
 from jaxunlearn import methods, models, training
 from jaxunlearn.data import order as data_order
 from jaxunlearn.studies.audits import shadow_models as shadows
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
 from jaxunlearn.training.compilation import compilation_seconds

@@ -28,7 +28,7 @@ from jaxunlearn import (
     surgery_value_and_grad,
     unilateral_surgery,
 )
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.training.hosts import machine
 
 BATCH, NUM_FAST_STEPS, PAIRS = 64, 3, 20

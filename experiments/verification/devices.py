@@ -39,7 +39,7 @@ from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.tasks.shard_over_axis import shard_over_axis
 from jaxunlearn.training import devices as parallel
 from jaxunlearn.training.hosts import machine

@@ -26,7 +26,7 @@ from typing import Any
 from jaxunlearn.files import write_json
 from jaxunlearn.studies import config
 from jaxunlearn.studies.fields import from_dict
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.runs import train
 from jaxunlearn.training.hosts import machine
 from tests.fuzzing.give import prepare

@@ -25,7 +25,7 @@ from jaxunlearn import methods
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.diffusion_process import Process
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.tasks.latent_diffusion import latent_diffusion
 from jaxunlearn.training import programs

@@ -43,7 +43,7 @@ from unittest import mock
 from jaxunlearn.cli import main as cli
 from jaxunlearn.files import read_json, write_json, write_record, write_text
 from jaxunlearn.studies import report
-from jaxunlearn.studies.report.markdown_text import table as markdown_table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import InputError

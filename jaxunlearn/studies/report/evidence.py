@@ -9,7 +9,7 @@ from jaxunlearn.evaluation import summarize
 from jaxunlearn.evaluation.units import unit_of
 from jaxunlearn.files import write_text
 from jaxunlearn.studies.report.columns import REFERENCES
-from jaxunlearn.studies.report.markdown_text import escape, table
+from jaxunlearn.studies.report.markdown_text import escape, markdown_table
 from jaxunlearn.studies.report.numerals import number, spread
 from jaxunlearn.studies.report.plots import draw_map, draw_relearning, paneled, picture
 
@@ -60,7 +60,7 @@ def render_markdown(report: dict[str, Any]) -> str:
             [f"*{_NAMES[name]}*" if name in _NAMES else escape(name), *cells]
             for name, *cells in rows
         ]
-        lines += ["", f"## {escape(request)}", "", *table(["", *titles], named)]
+        lines += ["", f"## {escape(request)}", "", *markdown_table(["", *titles], named)]
     return "\n".join(lines) + "\n"
 
 

@@ -15,11 +15,13 @@ def escape(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+def markdown_table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
+) -> list[str]:
     r"""The lines of a table of escaped texts, with the first `left` columns aligned to the left.
 
     Example:
-        >>> print(*table(["run", "gap"], [["a", "0.5"]]), sep="\n")
+        >>> print(*markdown_table(["run", "gap"], [["a", "0.5"]]), sep="\n")
         | run | gap |
         | --- | ---: |
         | a | 0.5 |

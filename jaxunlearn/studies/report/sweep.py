@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxunlearn.evaluation.pareto import hypervolume, pareto_front
 from jaxunlearn.files import read_json, write_record, write_text
-from jaxunlearn.studies.report.markdown_text import table
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.report.plots import draw_front, svg
 from jaxunlearn.studies.runs.schema import SweepCell, SweepRecord, check_record, with_entries
 from jaxunlearn.types import InputError
@@ -196,7 +196,7 @@ def render_sweep(found: dict[str, Any]) -> str:
             digits += [f"{row['forget_error']:.2f}"]
             digits += [f"{row[key]:.{3 if key.startswith('js') else 2}f}" for key in shown]
             rows.append([*digits, str(row["seeds"]), f"{row['seconds']:.2f}"])
-        lines += table(titles, rows, left=0)
+        lines += markdown_table(titles, rows, left=0)
         lines += ["", "Means over the seeds; seconds are the time of a group over its runs."]
     if found["diverged"]:
         lines += ["", f"Diverged: {'; '.join(found['diverged'])}."]

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxunlearn.files import write_text
 from jaxunlearn.studies.report.columns import REFERENCES
-from jaxunlearn.studies.report.markdown_text import escape, table
+from jaxunlearn.studies.report.markdown_text import escape, markdown_table
 from jaxunlearn.studies.report.plots import draw_roc, draw_shares, paneled
 
 _NAMES = {name: title for name, (title, _) in REFERENCES.items()}
@@ -53,7 +53,7 @@ def render_markdown(report: dict[str, Any]) -> str:
             else "the mean variance of all examples, since there are few models."
         ),
         "",
-        *table(["", *titles], named),
+        *markdown_table(["", *titles], named),
         "",
         "FA, RA, TA: accuracy on forget, retain and test data in percent, means over the shadow "
         "models.",

@@ -24,7 +24,7 @@ from jaxunlearn.studies.report.numerals import number
 from jaxunlearn.studies.report.ranking import METRIC, can_rank, make_ranking
 from jaxunlearn.studies.report.study import Study
 from jaxunlearn.studies.report.ulira import ENOUGH_SHADOWS
-from jaxunlearn.studies.report.wording import describe_request, parts, verdict
+from jaxunlearn.studies.report.wording import describe_request, parts, ranking_sentence
 
 RETAIN_LOSS, TEST_LOSS = 0.5, 1.0  # percentage points below the retrained model
 SMALL_SHARE = 20.0  # percent of the time of retraining
@@ -146,7 +146,7 @@ def split(differences: Mapping[str, Summary], limit: float, decimals: int, alone
     return sides
 
 
-def _say(verb: Verb, claim: str, sides: Sides) -> list[str]:
+def _sentences(verb: Verb, claim: str, sides: Sides) -> list[str]:
     """One sentence on a claim about every method, or none where nothing is known."""
     total = sum(map(len, sides))
     if not total:
@@ -222,7 +222,7 @@ def _nearest(study: Study, request: str, rows: Mapping[str, Row]) -> list[str]:
     sentence = f"{_listed(first)} {verb} closest to the retrained model, {gap} points away."
     if not can_rank(study, request):
         return [sentence]
-    return [f"{sentence} {verdict(make_ranking(study, request))}"]
+    return [f"{sentence} {ranking_sentence(make_ranking(study, request))}"]
 
 
 def _beside_the_original(study: Study, table: Table, alone: bool) -> list[str]:
@@ -234,7 +234,7 @@ def _beside_the_original(study: Study, table: Table, alone: bool) -> list[str]:
         found, decimals = _paired(study, table.request, key, "original"), _COLUMN[key].decimals
         if found:
             value = number(_mean(table, "original", key), decimals)
-            sentences += _say(_HAS, f"{name} ({value})", split(found, 0.0, decimals, alone))
+            sentences += _sentences(_HAS, f"{name} ({value})", split(found, 0.0, decimals, alone))
     return sentences
 
 
@@ -252,7 +252,7 @@ def _beside_the_floor(
         "farther from the retrained model than a second retrained model is "
         f"({number(floor, decimals)})"
     )
-    sentences = _say(_IS, claim, split(turned, 0.0, decimals, alone))
+    sentences = _sentences(_IS, claim, split(turned, 0.0, decimals, alone))
     least = _mean(table, _first(rows, METRIC)[0], METRIC)
     behind = {name: round(_mean(table, name, METRIC) - least, decimals) for name in rows}
     near = [name for name, distance in behind.items() if 0 < distance < floor]
@@ -299,7 +299,7 @@ def _accuracies(rows: Mapping[str, Row], alone: bool) -> list[str]:
         }
         sides = split(found, -most, _COLUMN[key].decimals, alone)
         claim = f"a {part} accuracy more than {most:.1f} points below the retrained model's"
-        sentences += _say(_HAS, claim, sides)
+        sentences += _sentences(_HAS, claim, sides)
     return sentences
 
 
@@ -311,7 +311,7 @@ def _time(rows: Mapping[str, Row]) -> list[str]:
             mean = row.cells[key].value.mean
             small = round(mean, _COLUMN[key].digits(mean)) <= SMALL_SHARE
             (sides.true if small else sides.false).append(name)
-    return _say(_TAKES, f"at most {SMALL_SHARE:g}% of the time of retraining", sides)
+    return _sentences(_TAKES, f"at most {SMALL_SHARE:g}% of the time of retraining", sides)
 
 
 def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[str]:
@@ -326,4 +326,4 @@ def _shadows(rows: Mapping[str, Row], ulira: Mapping[str, Any] | None) -> list[s
         f"be distinguished from a retrained model by U-LiRA (95% interval of the AUC above 50; "
         f"{ulira['shadows']} shadow models{few})"
     )
-    return _say(_CAN, claim, sides)
+    return _sentences(_CAN, claim, sides)

@@ -166,7 +166,7 @@ def ranking_cells(ranking: Ranking) -> list[list[str]]:
     return rows
 
 
-def verdict(ranking: Ranking) -> str:
+def ranking_sentence(ranking: Ranking) -> str:
     """A sentence on the methods that can be told apart from the first one."""
     first, *others = ranking.places
     if not first.like:

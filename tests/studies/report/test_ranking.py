@@ -7,7 +7,7 @@ import pytest
 from jaxunlearn.evaluation.comparison import paired_difference
 from jaxunlearn.studies.report import read_study, write_report
 from jaxunlearn.studies.report.aggregate import make_table
-from jaxunlearn.studies.report.wording import ranking_cells, verdict
+from jaxunlearn.studies.report.wording import ranking_cells, ranking_sentence
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, snapshot
 from tests.studies.report.conftest import make_study
@@ -41,7 +41,7 @@ def test_the_ranking_says_what_is_settled(study):
     ranking = make_table(read_study(study), "random-0.1").ranking
     assert [place.name for place in ranking.places] == ["eupmu", "sfron", "fine-tune"]
     assert [place.letters for place in ranking.places] == ["a", "a", "b"]
-    assert verdict(ranking) == "eupmu cannot be told apart from sfron."
+    assert ranking_sentence(ranking) == "eupmu cannot be told apart from sfron."
     behind = paired_difference(GAPS["fine-tune"][:3], GAPS["eupmu"])
     last = ranking_cells(ranking)[-1]
     assert last[:2] == ["3", "fine-tune"] and last[2].startswith("9.20 ± ")
