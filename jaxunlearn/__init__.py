@@ -1,9 +1,9 @@
 """jaxunlearn: make a trained model forget, with optax gradient transformations.
 
-`import jaxunlearn` is the core and needs jax and optax only, which it imports when the first of its
-names is used; `jaxunlearn.transforms` lists them. The rest are modules: `jaxunlearn.methods`,
-`jaxunlearn.tasks`, `jaxunlearn.training`, `jaxunlearn.evaluation`, `jaxunlearn.models`,
-`jaxunlearn.data`, `jaxunlearn.studies.report`.
+`import jaxunlearn` gives the core, the names in `jaxunlearn.transforms`. It needs only jax and
+optax, and imports them when one of these names is first used. The other rooms are modules:
+`jaxunlearn.methods`, `jaxunlearn.tasks`, `jaxunlearn.training`, `jaxunlearn.evaluation`,
+`jaxunlearn.models`, `jaxunlearn.data`, `jaxunlearn.studies`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.version import __version__ as __version__
 
-# The extra that brings a package, where it is not "pipeline".
+# The extra that installs a package, if it is not "pipeline".
 EXTRAS = {
     "safetensors": "import",
     "tokenizers": "import",
@@ -21,7 +21,7 @@ EXTRAS = {
     "tensorflow": "tfds-prepare",
 }
 
-if TYPE_CHECKING:  # type checkers see the names, and so every misspelt one
+if TYPE_CHECKING:  # type checkers see the names and so find misspelt ones
     from jaxunlearn.transforms import *  # noqa: F403
 else:
 
@@ -42,7 +42,7 @@ def __dir__() -> list[str]:
 
 
 def _names() -> list[str]:
-    """What the core exports, and the version."""
+    """The exports of the core, and the version."""
     core = vars(_module("transforms"))
     public = (n for n, x in core.items() if not n.startswith("_") and not isinstance(x, ModuleType))
     return sorted({*public, "__version__"})

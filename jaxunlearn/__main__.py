@@ -1,4 +1,4 @@
-"""`python -m jaxunlearn`, and the `jaxunlearn` command: the process around the command line."""
+"""`python -m jaxunlearn` and the `jaxunlearn` command: the process around the command line."""
 
 import codecs
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from jaxunlearn import EXTRAS
 from jaxunlearn.training.compilation import keep_compiled_programs
 
-# Plain characters for an output whose encoding lacks these; "?" stands for all others.
+# Plain characters for an output whose encoding lacks these; all others become "?".
 _PLAIN = str.maketrans(
     {"…": "...", "•": "*", "±": "+-", "×": "x", "→": "->", "↑": "^", "↓": "v", "≤": "<=", "≥": ">="}
     | dict.fromkeys("‐‑–—−─━", "-")
@@ -21,11 +21,11 @@ _PLAIN = str.maketrans(
 
 
 def main() -> None:
-    """Runs the command line, or says what to install."""
+    """Runs the command line, or names the missing package."""
     _open_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    os.environ["MPLBACKEND"] = "agg"  # all pictures are files: no window, whatever the user has set
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files, whatever the user has set
     try:
         keep_compiled_programs()
         try:
@@ -45,23 +45,23 @@ def main() -> None:
         if not _is_stdout_broken():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # whoever read it is gone, as in `... list | head`
+        if isinstance(error, BrokenPipeError):  # the reader has exited, as in `... list | head`
             sys.exit(128 + signal.SIGPIPE)
         _say(f"the output cannot be written ({error.strerror}); the same command continues.")
         sys.exit(2)
 
 
 def _open_streams() -> None:
-    """Makes standard output and error ones that take every text.
+    """Makes standard output and standard error accept any text.
 
-    A stream that is closed is opened on nothing, or the next file would get its number and what
-    libraries print. Characters that the encoding of a stream lacks are written as plain ones.
+    A closed stream is redirected to nothing; otherwise the next file would get its number, and with
+    it the output of libraries. Characters that a stream cannot encode become plain ones.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the smallest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the smallest free number: this one
     codecs.register_error("plain", _plain)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -72,14 +72,14 @@ def _open_streams() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: plain characters in place of those that cannot be encoded."""
+    """An error handler of codecs: plain characters replace the ones that cannot be encoded."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end].translate(_PLAIN)
     return "".join(c if c.isascii() else "?" for c in text), error.end
 
 
 def _is_stdout_broken() -> bool:
-    """Whether nothing can be written to standard output any more, not even the end of a line."""
+    """Whether standard output accepts nothing any more, not even a newline."""
     try:
         print(flush=True)
     except OSError:
@@ -95,8 +95,8 @@ def _say(sentence: str) -> None:
 def _stop(number: int, frame: Any) -> NoReturn:
     """Ends the process at once. While it trains, training handles these signals instead.
 
-    Every file survives a kill at any moment, so nothing needs to be unwound; and unwinding the
-    import of a compiled module can crash.
+    Every file survives a kill at any moment, so nothing needs cleaning up, and unwinding the import
+    of a compiled module can crash.
     """
     with contextlib.suppress(Exception):
         sys.stdout.flush()

@@ -1,8 +1,7 @@
 """Files that exist in full or not at all, and errors that name a damaged file.
 
-`replacing` is the one way in which the package writes files. Records are JSON objects with the
-digest of their own content and the digests of the files that belong to them: an altered one is
-named, never used.
+The package writes all files with `replacing`. Records are JSON objects that hold the digest of
+their own content and the digests of the files that belong to them. An altered record is refused.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ from jax.experimental import multihost_utils
 from jaxunlearn.types import InputError
 
 SEAL = "sha256_of_the_rest"
-_DAMAGE = (  # raised by reading arrays from a file cut short, altered, or of another kind
+_DAMAGE = (  # raised when arrays are read from a file cut short, altered, or of another kind
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -43,19 +42,14 @@ _DAMAGE = (  # raised by reading arrays from a file cut short, altered, or of an
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file that takes the place of another when the `with` block ends.
+    """Yields an empty file that replaces `path`, whose folder is made, when the block ends.
 
-    Its name is used by no other process on any host, and it is on the disk before it takes its
-    place. A kill or a power loss leaves the old file or the new one, an error the old one alone.
-
-    Args:
-        path: the file to replace; its folder is made.
-
-    Yields:
-        An empty file in the same folder, to be written to.
+    The file has a name that no other process on any host uses, and is on the disk before it
+    replaces the old one. A kill or a power loss leaves the old file or the new one; an error leaves
+    the old one.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -92,14 +86,10 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; of several hosts, the first one does.
-
-    Args:
-        path: the file; its folder is made.
-        text: the content.
+    """Writes a text file atomically, on the first of several hosts.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     if is_first():
         with replacing(path) as file:
@@ -107,30 +97,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, atomically.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Writes a value as indented JSON, like `write_text`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Writes a JSON object with its own digest, atomically.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Writes a JSON object with its own digest, like `write_text`."""
     write_json(path, sealed(record))
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with the digest of its content.
-
-    Example:
-        >>> sorted(sealed({"steps": 3}))
-        ['sha256_of_the_rest', 'steps']
-    """
+    """A record with the digest of its content."""
     plain = json.loads(json.dumps(record))
     text = json.dumps(plain, sort_keys=True).encode()
     return record | {SEAL: hashlib.sha256(text).hexdigest()}
@@ -143,16 +120,9 @@ def file_digest(path: Path) -> str:
 
 
 def check_digests(folder: Path, record: dict[str, Any]) -> None:
-    """Raises if a file of a folder was altered since a record of it was written.
+    """Raises an InputError if a file in `folder` does not match its digest in record["digests"].
 
-    A missing file is no error here.
-
-    Args:
-        folder: the folder of the files.
-        record: a record, with the digests of the files by their names as "digests", if any.
-
-    Raises:
-        InputError: a file was altered.
+    Missing files are ignored.
     """
     for name, digest in record.get("digests", {}).items():
         path = folder / name
@@ -164,11 +134,7 @@ def check_digests(folder: Path, record: dict[str, Any]) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name as a compressed `.npz` file, atomically.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Writes arrays by name as a compressed `.npz` file, like `write_text`."""
     if is_first():
         with replacing(path) as place, place.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -193,27 +159,15 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Reads what `write_record` wrote.
-
-    Raises:
-        InputError: the file is missing or no JSON object, has no digest, or was altered.
-    """
+    """Reads a file that `write_record` wrote; without its digest it counts as altered."""
     return read_json(path, sealed_only=True)
 
 
 def read_json(path: Path, sealed_only: bool = False) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Args:
-        path: the file.
-        sealed_only: whether a file without the digest of its content is refused.
-
-    Returns:
-        The object, without its digest.
+    """Reads a JSON object, without its digest; `sealed_only` refuses one that has none.
 
     Raises:
-        InputError: the file is missing, is not JSON, holds something else than an object, or was
-            altered.
+        InputError: the file is missing, does not hold a JSON object, or was altered.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -251,7 +205,7 @@ def is_first() -> bool:
 
 
 def whole(array: jax.Array) -> np.ndarray:
-    """An array in full, even if its parts are on several hosts; all of them must call this."""
+    """An array in full, even if it is split over hosts; every host must call this."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):
@@ -265,18 +219,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def fingerprint(tree: Any) -> str:
-    """The SHA-256 of all arrays of a tree: paths, shapes, dtypes and bytes.
-
-    Args:
-        tree: a tree of arrays.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Example:
-        >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2)})
-        True
-    """
+    """The SHA-256 of all arrays of a tree: paths, shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = whole(leaf)

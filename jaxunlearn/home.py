@@ -7,10 +7,9 @@ from pathlib import Path
 def user_cache() -> Path | None:
     """The user's cache folder, which need not exist: `~/.cache` or $XDG_CACHE_HOME on Linux.
 
-    Returns:
-        The folder; None if the home folder is unknown, as for a numeric user of a container.
+    None if the home folder is unknown, as for a user of a container that has a number only.
     """
-    import platformdirs  # part of an extra: the command reports a missing package
+    import platformdirs  # in an extra: the command reports a missing package
 
     try:
         return platformdirs.user_cache_path()
@@ -32,7 +31,9 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     from jaxunlearn.types import InputError
 
     if "\0" in os.fspath(path):
-        raise InputError(f"{os.fspath(path)!r} holds a null character, which no path can.")
+        raise InputError(
+            f"{os.fspath(path)!r} holds a null character, but a path must not; remove it."
+        )
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:

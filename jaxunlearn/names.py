@@ -1,15 +1,11 @@
-"""The hint of errors at a misspelt name."""
+"""The hint that errors give for a misspelt name."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """The hint right after an unknown name that is nearly a known one, or "" if it is not.
-
-    Args:
-        name: the unknown name.
-        known: all known names.
+    """The hint that follows an unknown name; "" if no known name is similar.
 
     Example:
         >>> closest("resnet81", ("resnet18", "mlp"))

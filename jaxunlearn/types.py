@@ -1,10 +1,10 @@
-"""The words that all rooms of the library share.
+"""The types that all rooms of the library share.
 
 A *task* is the problem: a loss per example, and predictions. A *method* solves it: it makes a
 training state and steps it with one forget batch and some retain batches. Neither depends on the
-other's implementation, so one method drives a classifier and a diffusion model alike.
+other's implementation, so the same method trains a classifier or a diffusion model.
 
-Two kinds of plain dictionaries travel between them:
+They exchange two kinds of plain dictionaries:
 
 - `Arrays`: a whole set of N examples on the device, with the leaves "image" `[N, ...]`, "label" and
   "index" `[N]`;
@@ -43,26 +43,26 @@ class Task(NamedTuple):
     """The problem, as pure functions.
 
     Attributes:
-        init: `init(key) -> (params, model_state)`. The model state is whatever the model keeps
-            besides parameters (running statistics of BatchNorm), or an empty dictionary.
+        init: `init(key) -> (params, model_state)`. The model state holds everything but the
+            parameters, such as BatchNorm's running statistics; it may be an empty dictionary.
         losses: `losses(params, model_state, batch, key, train) -> (losses [B], model_state)`, the
-            ordinary training loss of each example. `key` is the key of the whole run; randomness is
-            drawn per example from it (`example_keys`).
-        predict: `predict(params, model_state, batch) -> probabilities [B, C]`; None where the model
-            classifies nothing.
-        num_classes: C.
+            ordinary training loss of each example. `key` is the key of the whole run, from which
+            `example_keys` draws the randomness of each example.
+        predict: `predict(params, model_state, batch) -> probabilities [B, C]`; None if the model
+            does not classify.
+        num_classes: number of classes, C.
         outputs: `outputs(params, model_state, batch, key, train) -> (outputs [B, ...],
             model_state)`: the outputs of the model (logits), with the augmentation and noise of
             `losses`. Methods with a teacher need it.
-        divergence: `divergence(teacher outputs, outputs) -> [B]`: the distance of the second from
-            the first, 0 if they agree (for logits, the KL divergence).
-        forget_losses: losses of the forget objectives, if they differ from `losses`: diffusion
-            drops no labels there.
+        divergence: `divergence(teacher outputs, outputs) -> [B]`: the distance of the outputs from
+            the teacher's, 0 if they agree (for logits, the KL divergence).
+        forget_losses: losses of the forget objectives, if they differ from `losses`, as in
+            diffusion, whose forget losses drop no labels.
         objectives: forget objectives that only this task has, as pairs of name and function.
         conditional: whether the outputs for an example depend on its label.
         null_label: label of "no class"; None if the model has none.
-        saliency_losses: losses whose gradients measure saliency, if they differ from `losses`: in
-            an adapter, a factor that begins at zero hides the other one.
+        saliency_losses: losses whose gradients measure saliency, if they differ from `losses`, as
+            in an adapter, where a factor that starts at zero hides the other one.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -88,9 +88,9 @@ class TrainState(NamedTuple):
     """Everything that a run needs to continue: the contents of a checkpoint.
 
     Attributes:
-        step: number of finished steps; with `key` it also is the position in the data.
+        step: number of finished steps; with `key`, it determines the position in the data.
         params: parameters.
-        model_state: running statistics and the like, written from retain data only.
+        model_state: running statistics and the like, updated by retain data only.
         opt_state: state of the optimizer: momentum, multiplier, masks, fast weights' momentum.
         key: key of the run, as raw data `[2]` (uint32); it never changes.
     """
@@ -112,10 +112,10 @@ class Method(NamedTuple):
             `retain_batches` are `[retain_batches, B, ...]`; `metrics` is a flat dictionary of
             scalars with at least `forget_loss` or `retain_loss`.
         retain_batches: number of retain batches in one step.
-        optimizer_steps: number of calls of the optimizer in one step, which its schedule counts.
+        optimizer_steps: number of optimizer calls in one step, which the schedule counts.
         scaled_step: `scaled_step(state, forget_batch, retain_batches, scale)`, a step with scaled
-            updates, for a method whose state depends on the effect of a step. None stands for
-            `step` with a scaled move of the parameters.
+            updates, for a method whose state depends on the effect of a step. None means that
+            scaling the move of the parameters after `step` is enough.
     """
 
     init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], TrainState]
@@ -129,17 +129,10 @@ class Method(NamedTuple):
 
 
 def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
-    """One key per example and visit: the same whatever the batch size or the number of devices.
+    """One key per example and visit, `[B]`, whatever the batch size or the number of devices.
 
-    They descend from child 0 of `key`; its other children give independent randomness (1 draws
-    labels, 2 and 3 order the data, later ones serve single methods).
-
-    Args:
-        key: key of the run.
-        batch: a batch with `"index"` and `"epoch"`, `[B]` each.
-
-    Returns:
-        Keys `[B]`.
+    The keys derive from child 0 of `key`, the key of the run. Its other children are independent:
+    1 draws labels, 2 and 3 order the data, and single methods use later ones.
 
     Example:
         >>> import jax.numpy as jnp
@@ -156,15 +149,7 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
 
 
 def unvisited(arrays: Arrays, positions: jax.Array) -> Batch:
-    """The batch of the examples at some positions, in their first visit.
-
-    Args:
-        arrays: N examples.
-        positions: `[B]`.
-
-    Returns:
-        The batch, whose `"epoch"` is 0.
-    """
+    """The batch of the examples at positions `[B]`, on their first visit: "epoch" is 0."""
     batch = {name: values[positions] for name, values in arrays.items()}
     return batch | {"epoch": jnp.zeros_like(batch["index"])}
 
@@ -172,8 +157,8 @@ def unvisited(arrays: Arrays, positions: jax.Array) -> Batch:
 class InputError(ValueError):
     """A bad argument, configuration, file, checkpoint, forget request, data set or device count.
 
-    Its message is one sentence with the fault, the allowed values and the likely remedy. The
-    commands print the message alone and exit with status 2.
+    Its message is one sentence with the fault, the allowed values and the likely remedy. Commands
+    print only this message and exit with status 2.
     """
 
 

@@ -1,1 +1,1 @@
-"""The commands: `main` finds them, `commands` has one function for each, `flags` their flags."""
+"""The command line: `main` dispatches, `commands` has a function per command, `flags` its flags."""

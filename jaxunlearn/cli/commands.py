@@ -1,4 +1,4 @@
-"""The commands: one function for each. Their flags are made in `flags`."""
+"""The commands, one function each. `flags` makes their flags."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,17 +21,13 @@ from jaxunlearn.types import InputError
 
 
 def run(words: list[str]) -> None:
-    """Runs a command.
-
-    Args:
-        words: the name of the command and its arguments, or the options of tyro for completion.
-    """
+    """Runs a command: its name and its arguments, or tyro's options for completion."""
     config = (tyro.conf.CascadeSubcommandArgs,)
     if words[0] not in COMMANDS:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="jaxunlearn", args=words, config=config)
         return
     name, *given = words
-    if {"-h", "--help"} & set(given):  # wherever it stands, tyro then explains all arguments
+    if {"-h", "--help"} & set(given):  # at any place: tyro then explains all arguments
         known = methods.available() if name in ("unlearn", "sweep") else ()
         method = [word for word in given[:2] if word in known][-1:]
         given = [*(["FOLDER"] if method else []), *method, "--help"]
@@ -69,11 +65,11 @@ def retrain(
 
     Args:
         run: a new folder for this run; the same command continues it.
-        pretrained: the folder of `jaxunlearn pretrain`, or of an `unlearn` whose requests are left
-            out as well.
+        pretrained: the folder of a `pretrain` run, or of an `unlearn` run, whose forget data is
+            left out as well.
         forget: the request.
         layout: the layout on the machine.
-        data_dir: the folder of prepared data; by default the one on record in the run.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     laid = _ready(data_dir, layout)
     request, before = ForgetRequest(**forget), is_finished(run)
@@ -93,11 +89,11 @@ def select(
 
     Args:
         file: the file to write: a JSON list of positions.
-        pretrained: the folder of `jaxunlearn pretrain`.
+        pretrained: the folder of a `pretrain` run.
         by: the score: memorisation (trains 16 models on halves of the data), gradient_norm,
             influence (on validation data), or nearest (to the retain data).
-        fraction: share of the training examples to choose.
-        data_dir: the folder of prepared data; by default the one on record in the run.
+        fraction: fraction of the training examples to choose.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     _ready(data_dir)
     from statistics import median
@@ -106,8 +102,8 @@ def select(
 
     found = worst_cases.select(pretrained, by, fraction, file)
     print(
-        f"{len(found.indices)} of {len(found.scores)} training examples; median {by} "
-        f"{median(found.scores[found.chosen]):.4g}, of the others "
+        f"{len(found.indices)} of {len(found.scores)} training examples chosen; their median {by} "
+        f"is {median(found.scores[found.chosen]):.4g}, the median of the others is "
         f"{median(found.scores[~found.chosen]):.4g}"
     )
     print(f"request: --file {file}")
@@ -127,13 +123,13 @@ def unlearn(
 
     Args:
         run: a new folder for this run; the same command continues it.
-        method: the method, whose settings `jaxunlearn unlearn METHOD --help` lists.
-        pretrained: the folder of `jaxunlearn pretrain`, or of an `unlearn` to continue from, whose
-            forget data stays out of all data.
+        method: the method; `jaxunlearn unlearn METHOD --help` lists its settings.
+        pretrained: the folder of a `pretrain` run, or of an `unlearn` run to continue from, whose
+            forget data is never used again.
         forget: the request.
         aim: the parameters that may change.
         layout: the layout on the machine.
-        data_dir: the folder of prepared data; by default the one on record in the run.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     laid = _ready(data_dir, layout)
     request, before = ForgetRequest(**forget), is_finished(run)
@@ -155,14 +151,14 @@ def evaluate(
     """Compute accuracies, attacks and the distances to the retrained model.
 
     Args:
-        run: the folder of a finished retrain or unlearn.
+        run: the folder of a finished `retrain` or `unlearn` run.
         retrained: the folder of the retrained model, already evaluated.
         original: the folder of the original model, to measure the effect of several requests.
-        classifier: for models that generate: the folder of a pretrained classifier of the same
-            data, which judges their images.
-        inception: with a classifier: a safetensors file with the network of the Frechet distance,
-            whose features replace the features of the classifier.
-        data_dir: the folder of prepared data; by default the one on record in the run.
+        classifier: for generative models: the folder of a classifier pretrained on the same data,
+            which judges the generated images.
+        inception: with --classifier: a safetensors file with an Inception network, whose features
+            replace the classifier's in the Frechet distance.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     _ready(data_dir)
     from jaxunlearn.studies.report import one_run
@@ -192,11 +188,11 @@ def sample(
 
     Args:
         file: the picture to write, ending in .png.
-        run: the folder of a finished pretrain, retrain or unlearn of a model that generates.
-        labels: the classes to generate; all by default.
-        prompts: the classes to generate by their names, such as "a photo of a three".
-        count: number of images of each class.
-        data_dir: the folder of prepared data; by default the one on record in the run.
+        run: the folder of a finished run of a generative model.
+        labels: the classes to generate (default: all).
+        prompts: the classes to generate, by prompt, such as "a photo of a three".
+        count: number of images per class.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     _ready(data_dir)
     studies.sample(file, run, labels, count, prompts)
@@ -216,16 +212,16 @@ def compare(
 
     Args:
         study: the folder of the study; the same command continues it.
-        config: a TOML file, such as in experiments/configs.
+        config: the TOML file of the study; experiments/configs has examples.
         layout: the layout on the machine.
-        seeds: pretraining seeds in place of the seeds in the file.
+        seeds: pretraining seeds, which replace the seeds in the file.
         shard: i/n runs the i-th of n shares of the methods, for job arrays.
-        data_dir: the folder of prepared data; by default the one in the file.
+        data_dir: the folder of prepared data (default: the folder named in the file).
     """
     if layout.get("distributed"):
         raise InputError(
-            "a study runs on one host; give the commands pretrain, retrain and unlearn to several, "
-            "and evaluate each run on one."
+            "--distributed is given, but a study runs on one host; run pretrain, retrain and "
+            "unlearn on several hosts, and evaluate each run on one."
         )
     laid, planned = _ready(data_dir, layout), load_study(config)
     try:
@@ -237,28 +233,28 @@ def compare(
 
 
 def tune(search: flags.Folder, /, config: flags.File, data_dir: flags.Place = None) -> None:
-    """Choose settings blind, from training and validation data, by random search.
+    """Choose settings by random search, on training and validation data alone.
 
     Args:
         search: a new folder for this search; the same command continues it.
-        config: a TOML file, such as experiments/configs/digits_demo_search.toml.
-        data_dir: the folder of prepared data; by default the one in the file.
+        config: the TOML file of the search, such as experiments/configs/digits_demo_search.toml.
+        data_dir: the folder of prepared data (default: the folder named in the file).
     """
     _ready(data_dir)
     from jaxunlearn.studies.report.tuning import render_tuning
     from jaxunlearn.studies.search import tuning
 
-    def tell() -> None:
+    def print_outcome() -> None:
         show(render_tuning(search))
         print(f"chosen settings: {search / 'tuned.toml'}")
 
     try:
         tuning.tune(search, tuning.load_search(config))
     except Diverged:
-        if (search / "tuned.toml").exists():  # trials diverged, and no original model
-            tell()
+        if (search / "tuned.toml").exists():  # trials diverged, not an original model
+            print_outcome()
         raise
-    tell()
+    print_outcome()
 
 
 def ulira(
@@ -275,12 +271,12 @@ def ulira(
 
     Args:
         folder: a new folder for the shadow models; the same command continues it.
-        config: the TOML file of a study with a random request, such as in experiments/configs.
-        shadows: number of shadow models: 16, 64 or 256 by the size of the model.
-        group_size: number of shadow models in a group, which accelerators train at once.
+        config: the TOML file of a study with a random request; experiments/configs has examples.
+        shadows: number of shadow models, such as 16, 64 or 256.
+        group_size: number of shadow models that an accelerator trains at once.
         fpr: false-positive rates at which true-positive rates are reported.
-        epsilon: also bound epsilon from below; needs jaxunlearn[audit].
-        data_dir: the folder of prepared data; by default the one in the file.
+        epsilon: also compute a lower bound of epsilon; needs jaxunlearn[audit].
+        data_dir: the folder of prepared data (default: the folder named in the file).
     """
     _ready(data_dir)
     from jaxunlearn.studies.audits import ulira as attack
@@ -311,20 +307,20 @@ def sweep(
     shard: flags.Shard = "1/1",
     data_dir: flags.Place = None,
 ) -> None:
-    """Try many settings of one method, many at once, and draw utility against forgetting.
+    """Try many settings of one method and plot utility against forgetting.
 
     Args:
         folder: a new folder for this sweep; the same command continues it.
         method: the method and its fixed settings.
-        pretrained: the folder of `jaxunlearn pretrain`.
-        vary: floating-point settings and their values: name=a,b,c, or name=low:high to draw from.
+        pretrained: the folder of a `pretrain` run.
+        vary: floating-point settings and their values: name=a,b,c, or a range, name=low:high.
         forget: the request.
-        trials: number of random settings to draw; by default all settings of the grid are tried.
-        seeds: seeds of the data order; by default the pretraining seed.
+        trials: number of random settings to draw (default: the whole grid).
+        seeds: seeds of the data order (default: the pretraining seed).
         retrained: the folder of the retrained model, already evaluated, for the distances.
-        group_size: largest number of runs at once on an accelerator; on CPUs runs take turns.
+        group_size: largest number of runs at once on an accelerator; CPUs run one at a time.
         shard: i/n runs the i-th of n shares, for job arrays.
-        data_dir: the folder of prepared data; by default the one on record in the run.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     _ready(data_dir)
     from jaxunlearn.studies.search import sweep as sweeps
@@ -349,7 +345,7 @@ def evidence(study: flags.Folder, /, data_dir: flags.Place = None) -> None:
 
     Args:
         study: the folder of a study that `jaxunlearn compare` has run.
-        data_dir: the folder of prepared data; by default the one on record in the runs.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     _ready(data_dir)
     from jaxunlearn.studies.audits.evidence import gather
@@ -360,13 +356,13 @@ def evidence(study: flags.Folder, /, data_dir: flags.Place = None) -> None:
 
 
 def verify(folder: flags.Folder, /, data_dir: flags.Place = None) -> None:
-    """Compute all fingerprints of a run or a study again and report every difference.
+    """Recompute all fingerprints of a run or a study and report every difference.
 
     The exit status is 2 if anything differs.
 
     Args:
         folder: the folder of a run or a study.
-        data_dir: the folder of prepared data; by default the one on record in the run.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     _ready(data_dir)
     from jaxunlearn.studies.report.verified import render_findings
@@ -382,12 +378,12 @@ def verify(folder: flags.Folder, /, data_dir: flags.Place = None) -> None:
 
 
 def report(study: flags.Folder, /, rank_by: flags.Metric = None) -> None:
-    """Write the Markdown and HTML report of a study again.
+    """Rewrite the Markdown and HTML report of a study.
 
     Args:
         study: the folder of the study.
-        rank_by: the metric of its results to rank the methods by, such as js_to_retrained; the
-            five-part gap by default, where there are two seeds or more.
+        rank_by: the metric to rank the methods by, such as js_to_retrained (default: the five-part
+            gap, if there are two seeds or more).
     """
     studies.write_report(study, rank_by)
     show_study(study)
@@ -426,7 +422,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def _ready(data_dir: str | None, layout: dict[str, Any] | None = None) -> Layout:
-    """Finds the other hosts, if there are any, the devices and the data before any computation."""
+    """Finds the other hosts, if any, the devices and the data, before any computation."""
     laid = Layout(**(layout or {}))
     if laid.distributed:
         hosts.join()

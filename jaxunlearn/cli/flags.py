@@ -1,6 +1,6 @@
-"""The flags of the commands, made from the dataclasses and the methods that they set.
+"""The flags of the commands, made from the dataclasses and the methods that they configure.
 
-Each type here is a dictionary that holds the flags which were given, and no others.
+Each type here is a dictionary of the flags that were given.
 """
 
 import json
@@ -52,16 +52,16 @@ Varied = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES ...")]
 
 
 class Chosen(NamedTuple):
-    """A method and the settings that were given."""
+    """A method and the settings given for it."""
 
     name: str
     settings: dict[str, Any]
 
 
 def _flag(name: str, kind: Any, about: str, default: Any, *marks: Any, method: str = "") -> Any:
-    """A flag, with its default as the end of its explanation.
+    """A flag whose explanation ends with its default.
 
-    A setting of a method whose name is a flag of the command already is `--METHOD.NAME`.
+    A method's setting becomes `--METHOD.NAME` if the command already has a flag of that name.
     """
     shown = "" if default in (None, (), {}, "") else f"(default: {_plain(default)})"
     metavar = _METAVARS.get(name) if kind in (str, tuple[str, ...], float) else None
@@ -79,7 +79,7 @@ def _typed(name: str, flags: Mapping[str, Any]) -> Any:
 
 
 def _of(cls: type, kinds: Mapping[str, Any] = types.MappingProxyType({}), *marks: Any) -> Any:
-    """The fields of a dataclass as flags, some of them of another kind."""
+    """The fields of a dataclass as flags; `kinds` overrides their types."""
     texts = parse(cls.__doc__ or "").params
     about = {each.arg_name: " ".join((each.description or "").split()) for each in texts}
     flags, hints = {}, typing.get_type_hints(cls)
@@ -93,7 +93,7 @@ def _of(cls: type, kinds: Mapping[str, Any] = types.MappingProxyType({}), *marks
 
 
 def _settings(method: str, defaults: Mapping[str, Any]) -> Any:
-    """The settings of a method as flags: choices as such, limits of numbers in words."""
+    """The settings of a method as flags, with their choices or limits."""
     about, limits, flags = meanings(method), methods.limits(method), {}
     for name, default in defaults.items():
         kind: Any = type(default)
@@ -111,7 +111,7 @@ def _training() -> Any:
 
 
 def _method() -> Any:
-    """A subcommand for each method, with its settings as flags."""
+    """A subcommand for each method, with a flag for each setting."""
     names = [name for name in methods.available() if name != "retrain"]
     return Union[tuple(map(_subcommand, names))]  # noqa: UP007
 

@@ -22,18 +22,8 @@ from jaxunlearn.types import InputError
 def describe(what: str) -> str:
     """The text that `jaxunlearn list WHAT` prints.
 
-    Args:
-        what: "methods", "models", "data", or the name of a method.
-
-    Returns:
-        Lines.
-
     Raises:
-        InputError: something else.
-
-    Example:
-        >>> describe("models").splitlines()[0].split()[:2]
-        ['mlp', '855,050']
+        InputError: `what` is neither "methods", "models" or "data" nor the name of a method.
     """
     if what == "methods":
         return _columns({name: methods.summary(name) for name in methods.available()})
@@ -41,13 +31,13 @@ def describe(what: str) -> str:
         return _sizes(models.ABOUT | denoisers.ABOUT | latent.ABOUT)
     if what == "data":
         sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
-        others = (None, "the image-classification sets of tfds, by their names")
+        others = (None, "the name of any image-classification set of tfds")
         return _sizes(sets | {"any other": others})
     if what not in methods.available():
         known = ("methods", "models", "data", *methods.available())
         raise InputError(
-            f"there is no list of {what!r}{closest(what, known)}; list methods, models, data, or "
-            f"the settings of a method: {', '.join(methods.available())}."
+            f"the list is {what!r}{closest(what, known)}, but must be methods, models, data, or a "
+            f"method, for its settings: {', '.join(methods.available())}."
         )
     return _settings(what)
 
@@ -105,7 +95,7 @@ def _settings(method: str) -> str:
 
 
 def meanings(method: str) -> dict[str, str]:
-    """The explanation of every setting, from the documentation of the method and of the classes."""
+    """The meaning of every setting, from the docstrings of the method and the settings classes."""
     found: dict[str, str] = {}
     for source in (methods.CommonSettings, methods.GuardSettings, _constructor(method)):
         text = inspect.getdoc(source) or ""
@@ -126,7 +116,7 @@ def _sizes(known: Mapping[str, tuple[int | None, str]]) -> str:
 
 
 def _columns(rows: dict[str, str]) -> str:
-    """Names on the left, texts on the right, broken to the width of the terminal."""
+    """Names on the left, texts on the right, wrapped to the width of the terminal."""
     left = max(map(len, rows)) + 2
     right = max(shutil.get_terminal_size((120, 24)).columns - left, 30)
     lines = []

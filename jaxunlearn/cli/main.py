@@ -1,6 +1,6 @@
-"""The command line: finds the command, and ends every failure in one sentence and a status.
+"""The command line: runs a command, and ends every failure with one sentence and a status.
 
-JAX takes a second to import: commands import it, and the help below does not.
+JAX takes a second to import: only commands import it, not the help below.
 """
 
 import sys
@@ -24,10 +24,10 @@ Make a trained model forget, and measure how well it did.
   jaxunlearn compare STUDY --config FILE                            all of this, and a report
   jaxunlearn report STUDY                                           the report again
   jaxunlearn evidence STUDY                                         relearning, probes, damage
-  jaxunlearn ulira SHADOWS --config FILE                            an attack by shadow models
+  jaxunlearn ulira SHADOWS --config FILE                            an attack with shadow models
   jaxunlearn sweep SWEEP METHOD --pretrained RUN --fraction 0.1 --vary tolerance=0.01,0.1
-  jaxunlearn tune SEARCH --config FILE                              settings, chosen blind
-  jaxunlearn verify FOLDER                                          comparison of all digests
+  jaxunlearn tune SEARCH --config FILE                              settings from a blind search
+  jaxunlearn verify FOLDER                                          a check of all fingerprints
   jaxunlearn list [methods|models|data|METHOD]                      names and settings
   jaxunlearn schema [study|search]                                  the fields of TOML files
 
@@ -35,7 +35,7 @@ Make a trained model forget, and measure how well it did.
   jaxunlearn --version                                              the version
   jaxunlearn --tyro-print-completion bash                           completion; also zsh, tcsh
 
-Every command can be stopped and given again: it continues where it stopped and repeats nothing.
+Every command can be stopped and run again: it continues where it stopped and repeats nothing.
 Exit status: 0 done, 1 an unexpected error, 2 bad input, 3 a loss diverged, 4 out of memory, 130
 stopped by Ctrl-C or SIGTERM."""
 COMMANDS = tuple(
@@ -44,11 +44,7 @@ COMMANDS = tuple(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; ends the process with the status that the help documents.
-
-    Args:
-        arguments: the words of the command; by default the words of the process.
-    """
+    """Runs a command (default: `sys.argv`); the help documents the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     first = words[0] if words else ""
     if first in ("-h", "--help"):
@@ -65,12 +61,12 @@ def main(arguments: list[str] | None = None) -> None:
         with one_sentence():
             from jaxunlearn.cli import commands
 
-            copy_context().run(commands.run, words)  # the place of the data is forgotten at the end
+            copy_context().run(commands.run, words)  # the folder of the data is a context variable
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Ends the process with one sentence, and its status, where the work fails as foreseen."""
+    """Ends the process with a sentence and a status if it fails in a foreseen way."""
     try:
         yield
     except KeyboardInterrupt:
@@ -83,9 +79,9 @@ def one_sentence() -> Iterator[None]:
 
 
 def _foreseen(error: Exception) -> tuple[str, int] | None:
-    """The sentence and the status of a failure that is no bug; None for any other."""
+    """The sentence and the status of a failure that is not a bug; None for a bug."""
     if "jax" not in sys.modules:  # it could not be imported
-        sentence = f"JAX cannot start ({error}); correct the environment variable of that setting."
+        sentence = f"JAX cannot start ({error}); correct the environment variable that it names."
         return (sentence, 2) if isinstance(error, ValueError) else None
     from jaxunlearn.training import Diverged, Interrupted
     from jaxunlearn.training.compilation import is_out_of_memory
@@ -100,17 +96,17 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be read or written ({error.strerror}).", 2
     if isinstance(error, FileNotFoundError):  # without a name, it is the working folder
-        return "the working folder is gone; go to one that exists.", 2
+        return "the working folder no longer exists; change to one that does.", 2
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; write it with fewer brackets.", 2
     if is_out_of_memory(error):
         return (
-            "the memory of the device is full; compute batches in shares (--micro-batch 16), or "
-            "choose smaller batches, a smaller model or more devices.",
+            "the device is out of memory; compute batches in parts (--micro-batch 16), or choose "
+            "smaller batches, a smaller model or more devices.",
             4,
         )
     if isinstance(error, MemoryError):
-        return "the memory of this machine is full; use a smaller model or less data.", 4
+        return "this machine is out of memory; use a smaller model or less data.", 4
     return None
 
 

@@ -1,6 +1,6 @@
 """One compiled, resumable program on one or many devices: `compile_program` and `run`.
 
-The names below are imported from their modules when first used.
+The names below are imported from their modules on first use.
 """
 
 import importlib

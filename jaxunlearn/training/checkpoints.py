@@ -1,8 +1,8 @@
 """Checkpoints by orbax: trees of arrays, restored into the structure they must have.
 
 Each checkpoint holds a tree, a small JSON record with the fingerprint of the tree, and the digests
-of its own files. The digests are checked before orbax reads it, the fingerprint after. A damaged
-checkpoint is named and skipped for the newest sound one.
+of its own files. The digests are checked before orbax reads them, the fingerprint after. A damaged
+checkpoint is reported and skipped; the newest intact one is used.
 """
 
 import os
@@ -32,22 +32,15 @@ def masks_of(tree: Any) -> dict[str, Any]:
 
 
 def check_place(folder: Path) -> None:
-    """Raises unless checkpoints can be kept in a folder; orbax reads some names as patterns.
-
-    Args:
-        folder: the folder.
-
-    Raises:
-        InputError: its path holds "[...]", a backslash, or a folder named "gs:".
-    """
+    """Raises an InputError if orbax would read the path of a folder as a pattern or a bucket."""
     place = folder.absolute()
     found = _PATTERN.search(str(place)) or (
         _BUCKET in place.parts and re.search(_BUCKET, str(place))
     )
     if found:
         raise InputError(
-            f"{place} has {found[0]!r} in it, but checkpoints can only be kept in a folder whose "
-            f"path holds no [...], no backslash and no part {_BUCKET!r}; choose another name."
+            f"{place} contains {found[0]!r}, but the path of checkpoints must not contain [...], a "
+            f"backslash or a part {_BUCKET!r}; choose another name."
         )
 
 
@@ -59,11 +52,8 @@ class Checkpointer:
     """The checkpoints of one tree in one folder; the newest two are kept.
 
     Args:
-        folder: folder of the checkpoints.
-        say: function that prints a line on each damaged checkpoint that is skipped.
-
-    Raises:
-        InputError: a folder that `check_place` refuses.
+        folder: a folder that `check_place` accepts.
+        say: function that prints a line about each damaged checkpoint that is skipped.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] = warnings.warn) -> None:
@@ -72,7 +62,7 @@ class Checkpointer:
         self.say = say
 
     def steps(self) -> list[int]:
-        """The steps of all complete checkpoints, sound or not, in order."""
+        """The steps of all complete checkpoints, intact or not, in order."""
         if not self.folder.exists():
             return []
         with self._manager(read_only=True) as manager:
@@ -83,20 +73,9 @@ class Checkpointer:
         return max(self.steps(), default=None)
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> str:
-        """Writes a tree and its record; either all of it is there afterwards, or nothing.
+        """Writes a tree and its JSON record atomically; returns the fingerprint of the tree.
 
-        Checkpoints of the same step or later ones, which `restore` found damaged, are deleted.
-
-        Args:
-            step: of the tree.
-            tree: a tree of arrays.
-            record: the JSON object that belongs to it; "fingerprint" is added.
-
-        Returns:
-            The fingerprint of the tree.
-
-        Raises:
-            InputError: the folder cannot be written to.
+        Checkpoints of the same step or later, which `restore` found damaged, are deleted.
         """
         record = record | {"fingerprint": fingerprint(tree)}
         items = ocp.args.Composite(
@@ -112,7 +91,7 @@ class Checkpointer:
             write_json(place / _CONTENTS, _digests(place))
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        except ValueError as error:  # the storage below orbax has an error of its own
+        except ValueError as error:  # the storage layer of orbax has its own error
             code = re.search(r"os_error_code='(\d+)'", str(error))
             if code is None:
                 raise
@@ -123,17 +102,12 @@ class Checkpointer:
     def restore(
         self, target: Any, complaint: Callable[[dict[str, Any]], str | None] = lambda record: None
     ) -> tuple[Any, dict[str, Any]]:
-        """The newest sound tree, in the structure, shapes, dtypes and shardings of `target`.
+        """The newest intact tree, in the structure and shardings of `target`, and its record.
 
-        Args:
-            target: a tree of arrays or of `jax.ShapeDtypeStruct`.
-            complaint: `complaint(record)` is the fault of other files of a checkpoint, or None.
-
-        Returns:
-            The tree, and the record saved with it.
+        `complaint(record)` is the fault of other files of a checkpoint, or None.
 
         Raises:
-            InputError: no checkpoint, none that is sound, or one of another model.
+            InputError: no checkpoint, no intact one, or one of another model.
         """
         damaged: list[str] = []
         for step in reversed(self.steps()):
@@ -158,28 +132,24 @@ class Checkpointer:
         if len(damaged) == 1:
             raise InputError(
                 f"{damaged[0]}; delete the folder {self.folder / str(self.newest_step())} and run "
-                "the command that wrote it again, which continues from what is left."
+                "the command that wrote it again, which continues from the previous one."
             )
         raise InputError(
-            f"{damaged[0]}, and so is every other one; delete the folder {self.folder} and run the "
+            f"{damaged[0]}, and so are all others; delete the folder {self.folder} and run the "
             "command that wrote it again, which starts from the beginning."
         )
 
     def stored(self, step: int | None = None) -> Any:
-        """The arrays of a checkpoint as they were stored, for any model.
-
-        Args:
-            step: step of the checkpoint; the newest by default.
-
-        Returns:
-            A tree of nested dictionaries and lists.
+        """The arrays of a checkpoint (default: the newest) of any model, as nested containers.
 
         Raises:
             InputError: no checkpoint, or a damaged one.
         """
         step = self.newest_step() if step is None else step
         if step is None:
-            raise InputError(f"{self.folder} holds no complete checkpoint.")
+            raise InputError(
+                f"{self.folder} holds no complete checkpoint; run the stage that writes it first."
+            )
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         try:
             self._check_files(step)
@@ -190,7 +160,7 @@ class Checkpointer:
                 )
                 items = ocp.args.Composite(tree=ocp.args.StandardRestore(target))
                 return manager.restore(step, args=items)["tree"]
-        except Exception as error:  # orbax and the storage below it raise all kinds
+        except Exception as error:  # orbax and its storage layer raise any kind
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"the checkpoint of step {step} in {self.folder} is damaged ({reason})."
@@ -208,7 +178,7 @@ class Checkpointer:
                 restored = manager.restore(step, args=items)
                 tree, record = restored["tree"], restored["record"]
                 sound = record["fingerprint"] == fingerprint(tree)
-            except Exception as error:  # orbax and the storage below it raise all kinds
+            except Exception as error:  # orbax and its storage layer raise any kind
                 raise _Damage(str(error)) from error
         if not sound:
             raise _Damage("its arrays do not match their fingerprint")
@@ -236,7 +206,7 @@ class Checkpointer:
             logging.set_verbosity(verbosity)
 
     def _check_files(self, step: int) -> None:
-        """Compares the files with their digests, if the run got as far as writing them."""
+        """Compares the files with their digests, unless a kill prevented their writing."""
         place = self.folder / str(step)
         if not (place / _CONTENTS).exists():
             return
@@ -263,8 +233,8 @@ class Checkpointer:
             if found.get(path) != wanted.get(path):
                 raise InputError(
                     f"the checkpoint in {self.folder} is of another model or method: {path} is "
-                    f"{found.get(path, 'absent')} there, but {wanted.get(path, 'absent')} here; "
-                    "use the configuration it was written with."
+                    f"{found.get(path, 'absent')} there, but must be {wanted.get(path, 'absent')}; "
+                    "use the configuration that it was written with."
                 )
 
 

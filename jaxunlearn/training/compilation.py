@@ -1,7 +1,7 @@
 """Compiled programs: their cache on disk, their number in a process, and their compilation times.
 
-The cache is JAX's own. A folder that cannot be read or written costs a warning and time, never a
-run. Only the command line turns the cache on; importing the library changes nothing.
+The cache is JAX's own. A folder that cannot be read or written costs a warning and time, but never
+a run. Only the command line enables the cache; importing the library changes nothing.
 """
 
 import os
@@ -23,8 +23,8 @@ _MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 def keep_compiled_programs() -> None:
     """Makes the second start of a command fast; call it before JAX is imported.
 
-    The folder is `jaxunlearn/xla` in the user's cache, if there is one, unless
-    JAX_COMPILATION_CACHE_DIR names another one. JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    The folder is `jaxunlearn/xla` in the user's cache folder, if there is one, unless
+    JAX_COMPILATION_CACHE_DIR names another. JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
     """
     cache = user_cache()
     if cache is not None:
@@ -37,18 +37,16 @@ _own_process = False
 
 
 def own_process() -> None:
-    """Declares that all programs of this process are the library's, so that they may be dropped."""
+    """Declares that all programs of this process belong to the library, which may drop them."""
     global _own_process
     _own_process = True
 
 
 def make_room() -> bool:
-    """Drops all compiled programs, JAX's too, when they become too many for the process.
+    """Drops all compiled programs, including JAX's, if the process has too many of them.
 
-    Nothing happens unless `own_process` was called: other processes have programs of others.
-
-    Returns:
-        Whether they were dropped. A dropped program is compiled again when it is needed.
+    Nothing happens unless `own_process` was called, since the process may have other programs.
+    Returns whether they were dropped; a dropped program is compiled again when it is needed.
     """
     if not (_own_process and too_many()):
         return False
@@ -63,16 +61,10 @@ _executables: dict[Any, Any] = {}  # in the order of their last use
 
 
 def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
-    """The executable of a jitted function for arguments of these shapes, types and devices.
+    """The executable of a jitted function for arguments like these, and its seconds of compilation.
 
-    The 64 executables used last are kept; `make_room` may drop all of them before a compilation.
-
-    Args:
-        function: a function from `jax.jit`.
-        *args: its arguments.
-
-    Returns:
-        The executable, and the seconds of its compilation: 0 if it was at hand.
+    The 64 most recently used executables are kept, and take 0 seconds; `make_room` may drop all of
+    them before a compilation.
     """
     import jax
 
@@ -91,20 +83,15 @@ def executable_for(function: Any, *args: Any) -> tuple[Any, float]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether XLA reports that a device had no memory left.
-
-    Example:
-        >>> is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."))
-        True
-    """
+    """Whether an error is XLA's report that a device is out of memory."""
     return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def too_many() -> bool:
     """Whether the programs of this process use half of the memory maps that Linux allows.
 
-    On CPUs a program takes some two hundred of them, and one map too many ends the process. Where
-    no limit can be read, programs are never too many.
+    On CPUs a program takes about two hundred of them, and one map too many ends the process. False
+    if the limit cannot be read.
     """
     try:
         limit = int(_MOST_MAPS.read_text())
@@ -115,18 +102,18 @@ def too_many() -> bool:
 
 
 def programs_read() -> AbstractContextManager[list[float]]:
-    """Records the seconds of each compiled program that is read from the cache meanwhile."""
+    """Records the seconds of each compiled program that is read from the cache in the block."""
     return _durations(_READING)
 
 
 def compilation_seconds() -> AbstractContextManager[list[float]]:
-    """Records the seconds of each stage of compilation meanwhile."""
+    """Records the seconds of each stage of compilation in the block."""
     return _durations(_COMPILING)
 
 
 @contextmanager
 def _durations(prefix: str) -> Iterator[list[float]]:
-    """A list that grows by the seconds of each JAX event whose name begins with a prefix."""
+    """A list that collects the seconds of each JAX event whose name begins with a prefix."""
     import jax
 
     seconds: list[float] = []

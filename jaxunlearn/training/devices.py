@@ -1,12 +1,12 @@
-"""Data parallelism: devices share the batches, and the parameters if asked to.
+"""Data parallelism: devices share the batches and, if asked, the parameters.
 
 The mesh has two axes. Batches are split over both, parameters over "fsdp" only: with the shape
-`(n, 1)` each device holds all parameters, with `(1, n)` a share of them. Whatever mirrors a
-parameter (momentum, mask, slow weights, teacher) is split like it, because the rules depend only on
-the end of a path and on the shape.
+`(n, 1)` each device holds all parameters, with `(1, n)` a part of them. Arrays that mirror a
+parameter (momentum, mask, slow weights, teacher) are split like it, because the rules depend only
+on the end of a path and on the shape.
 
 The compiled program works on the global batch; XLA inserts the collectives. So one device and eight
-compute the same numbers, and nothing else in the library knows about devices. Under `pmap` each
+compute the same numbers, and the rest of the library does not know about devices. Under `pmap` each
 device runs the whole program, and the task computes its share of a batch
 (`tasks/shard_over_axis.py`).
 """
@@ -28,8 +28,8 @@ AXES = ("data", "fsdp")
 PARAMETERS = ("replicated", "sharded")
 PARALLEL = ("jit", "pmap")
 
-# The end of an array's path, and the axis that is split; the first match wins. All other arrays are
-# split along their largest axis that the devices divide; vectors are not split.
+# The end of an array's path, and the axis to split; the first match wins. Other arrays are split
+# along the largest axis that divides over the devices; vectors are not split.
 RULES: tuple[tuple[str, int | None], ...] = (
     (r"embedding$", -1),  # rows are looked up by number
 )
@@ -38,15 +38,10 @@ RULES: tuple[tuple[str, int | None], ...] = (
 def make_mesh(num_devices: int | None = None, parameters: str = "replicated") -> Mesh:
     """A mesh of the first `num_devices` devices (default: all) along the axes "data" and "fsdp".
 
-    Args:
-        num_devices: number of devices.
-        parameters: "replicated", all parameters on each device, or "sharded", a share on each.
-
-    Returns:
-        A mesh whose axes are of type `Auto`.
+    `parameters` are "replicated" on the devices, or "sharded" over them.
 
     Raises:
-        InputError: fewer than one device, more than there are, or an unknown word.
+        InputError: an impossible number of devices, or an unknown choice of `parameters`.
 
     Example:
         >>> dict(make_mesh(1).shape)
@@ -64,7 +59,8 @@ def make_mesh(num_devices: int | None = None, parameters: str = "replicated") ->
         )
     if jax.process_count() > 1 and count != len(present):
         raise InputError(
-            f"devices is {count}, but several hosts share all of theirs; ask for {len(present)}."
+            f"devices is {count}, but must be {len(present)}, since several hosts use all of their "
+            "devices."
         )
     shape = (1, count) if parameters == "sharded" else (count, 1)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=present[:count])
@@ -75,10 +71,10 @@ class Placement(NamedTuple):
 
     Attributes:
         mesh: the devices, from `make_mesh`.
-        axis_name: name of the axis that `pmap` maps; None under sharded jit, which has none.
-        micro_batch: largest number of examples computed at once; 0 for whole batches.
-        chunk_steps: largest number of steps between two looks at a run.
-        checkpoint_every: least number of steps between two checkpoints.
+        axis_name: name of the axis that `pmap` maps; None under jit.
+        micro_batch: see `Layout`.
+        chunk_steps: see `Layout`.
+        checkpoint_every: see `Layout`.
     """
 
     mesh: Mesh
@@ -89,17 +85,10 @@ class Placement(NamedTuple):
 
 
 def placement_of(layout: Layout = Layout()) -> Placement:
-    """Resolves a layout, at the door of every command that trains.
-
-    Args:
-        layout: the devices, and how they share a batch.
-
-    Returns:
-        The `Placement`.
+    """Resolves a layout, when a command that trains begins.
 
     Raises:
-        InputError: an unknown word, more devices than there are, micro-batches that do not divide
-            over them, a number of steps below 1, or something that `pmap` does not do.
+        InputError: a layout that is impossible on this machine, or under `pmap`.
 
     Example:
         >>> placement_of().axis_name is None, placement_of(Layout(parallel="pmap")).axis_name
@@ -110,8 +99,9 @@ def placement_of(layout: Layout = Layout()) -> Placement:
     by_pmap = layout.parallel == "pmap"
     if by_pmap and (layout.parameters != "replicated" or layout.distributed):
         raise InputError(
-            "parallel is 'pmap', which keeps all parameters on each device of a single host; leave "
-            "out --parameters and --distributed, or choose jit."
+            "parallel is 'pmap', which keeps all parameters on each device of a single host, but "
+            "must be 'jit' for --parameters sharded or --distributed; leave these out, or choose "
+            "jit."
         )
     for name, least in (("chunk_steps", 1), ("checkpoint_every", 1), ("micro_batch", 0)):
         if getattr(layout, name) < least:
@@ -129,15 +119,9 @@ def placement_of(layout: Layout = Layout()) -> Placement:
 
 
 def mapped(function: Callable[..., Any], mesh: Mesh, axis_name: str) -> Callable[..., Any]:
-    """Inside jit: `function` under `pmap`, with all of its arguments on each device.
+    """Inside jit: `function` under `pmap`, with all arguments on each device.
 
-    Args:
-        function: function of arrays, with the same results on every device.
-        mesh: mesh of the devices.
-        axis_name: name of the mapped axis.
-
-    Returns:
-        The function, with the results of one device.
+    The function must have the same results on every device; those of one device are returned.
     """
     each = jax.pmap(
         lambda *args, device: function(*args),
@@ -150,11 +134,7 @@ def mapped(function: Callable[..., Any], mesh: Mesh, axis_name: str) -> Callable
 
 
 def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
-    """Raises unless every batch size is positive and divides over the devices of the mesh.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Raises an InputError unless every batch size is positive and divides over the devices."""
     for name, size in batch_sizes.items():
         if size < 1 or size % mesh.size:
             raise InputError(
@@ -164,7 +144,7 @@ def check_divides(mesh: Mesh, **batch_sizes: int) -> None:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """`tree` on every device of the mesh; arrays that are there already may be shared."""
+    """`tree` on every device of the mesh; arrays that are already there may be shared."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     if not mesh.is_multi_process:
         return jax.device_put(tree, everywhere)
@@ -184,23 +164,13 @@ def split_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
 
 
 def own_rows(size: int, mesh: Mesh) -> np.ndarray:
-    """The rows of a batch of that size on the devices of this process, in order."""
+    """The rows of a batch of `size` that belong to the devices of this process, in order."""
     places = NamedSharding(mesh, PartitionSpec(AXES)).addressable_devices_indices_map((size,))
     return np.unique(np.concatenate([np.arange(size)[place] for place in places.values()]))
 
 
 def place_rows(rows: Any, size: int, mesh: Mesh, axis: int) -> Any:
-    """Arrays over all devices, from the rows of each process.
-
-    Args:
-        rows: tree of numpy arrays, with the rows `own_rows` along `axis`.
-        size: size of the whole batch.
-        mesh: mesh of the devices.
-        axis: batch axis.
-
-    Returns:
-        The tree, with arrays whose `axis` has `size` rows and is split over the devices.
-    """
+    """A batch of `size` rows along `axis`, over all devices, from each process's `own_rows`."""
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXES))
 
     def one(x: np.ndarray) -> jax.Array:
@@ -211,14 +181,7 @@ def place_rows(rows: Any, size: int, mesh: Mesh, axis: int) -> Any:
 
 
 def shardings(state: Any, mesh: Mesh) -> Any:
-    """The shardings of a state on the devices of the mesh, by the rules.
-
-    Args:
-        state: tree of arrays or of `jax.ShapeDtypeStruct`.
-        mesh: mesh from `make_mesh`.
-
-    Returns:
-        A tree of `NamedSharding`.
+    """The shardings of a state by `RULES`: a tree of `NamedSharding`.
 
     Example:
         >>> kernel = jax.ShapeDtypeStruct((3, 4), "float32")
@@ -249,7 +212,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def _split_axis(name: str, shape: tuple[int, ...], count: int) -> int | None:
-    """The axis of an array that is split over `count` devices, counted from the front, or None."""
+    """The axis of an array that is split over `count` devices, or None."""
     if len(shape) < 2:
         return None
     ruled = [axis for pattern, axis in RULES if re.search(pattern, name)]

@@ -1,9 +1,9 @@
 """Many runs of one method: groups of them as one program on accelerators, in turns on CPUs.
 
 A group is the program of one run under `vmap`, over numbers and keys, and over everything else that
-its members do not share. A CPU is busy with a single run, so there the runs take turns: the weights
-that one works on stay in the caches, and convolutions keep their fast kernels. Either way a run
-ends as it would alone, and one that diverges leaves its neighbours alone.
+its members do not share. A single run keeps a CPU busy, so there the runs take turns: the weights
+of one run stay in the caches, and convolutions keep their fast kernels. Either way a run ends as it
+would alone, and a run that diverges does not affect the others.
 """
 
 import functools
@@ -27,12 +27,12 @@ from jaxunlearn.types import Arrays, Weights
 
 
 class Member(NamedTuple):
-    """One run of many. Members share whatever is the same object, such as the data.
+    """One of many runs: arguments of `loop.run`. Members share arrays that are the same object.
 
     Attributes:
-        numbers: arguments of the program beside the data; arrays among them must be shared.
+        numbers: arguments of the program besides the data; arrays among them must be shared.
         seed: seed of the run's key, or the key.
-        start: weights to begin with; not modified.
+        start: initial weights; not modified.
         forget: all forget examples.
         retain: all retain examples.
     """
@@ -51,8 +51,8 @@ class Finished(NamedTuple):
         weights: the weights; None if the run diverged.
         guard: the record of the guard, from `methods.guard_records`, if there is one.
         diverged: step at which a loss or a weight became NaN or infinite, or None.
-        seconds: duration without compilation: this run's share of its group.
-        group_size: how many runs ran at once.
+        seconds: this run's share of the duration of its group, without compilation.
+        group_size: number of runs in the group.
     """
 
     weights: Weights | None
@@ -63,7 +63,7 @@ class Finished(NamedTuple):
 
 
 def at_once(most: int = 16) -> int:
-    """How many runs may run at once: `most`, or one on CPUs, where runs take turns."""
+    """The largest number of simultaneous runs: `most`, or one on CPUs, where runs take turns."""
     return 1 if jax.default_backend() == "cpu" else most
 
 
@@ -75,17 +75,9 @@ def run_many(
     most: int,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[Finished]:
-    """Runs all members to their ends, as many at once as fit the memory.
+    """Runs all members, up to `most` at once if they fit the memory, and yields them in order.
 
-    Args:
-        program: a `Program`.
-        members: the runs.
-        num_steps: number of steps of each.
-        most: largest number of runs at once, see `at_once`.
-        on_progress: function called after each chunk, with means over a group.
-
-    Yields:
-        What became of each member, in order.
+    `on_progress` is called after each chunk, with means over a group.
     """
     waiting = iter(members)
     first = list(islice(waiting, most))
@@ -95,13 +87,13 @@ def run_many(
     while group := list(islice(waiting, size)):
         if size == 1:
             yield _alone(program, group[0], num_steps, on_progress)
-        else:  # the last group is filled up, so that all share one program
+        else:  # the last group is padded, so that all share one program
             filled = group + group[:1] * (size - len(group))
             yield from _together(program, filled, num_steps, on_progress)[: len(group)]
 
 
 def fitting_size(program: Program, members: list[Member]) -> int:
-    """How many of the first members fit the memory of a device at once; one is not judged."""
+    """How many of the members fit the memory of a device at once; at least one."""
     size, limit = len(members), memory_limit()
     while size > 1:
         needed = memory_needed(program, members[:size])
@@ -112,7 +104,7 @@ def fitting_size(program: Program, members: list[Member]) -> int:
 
 
 def memory_needed(program: Program, members: list[Member]) -> int:
-    """The bytes that a group needs on a device while it runs, from its compiled program."""
+    """The bytes that a group needs on a device, according to its compiled program."""
     grouped, inputs = _group(program, members)
     everywhere = NamedSharding(program.mesh, PartitionSpec())
     state = jax.tree.map(
@@ -127,7 +119,7 @@ def memory_needed(program: Program, members: list[Member]) -> int:
 
 
 def memory_limit() -> int:
-    """The bytes of a device that groups may use: nine tenths; half of a CPU's memory."""
+    """The bytes that groups may use: nine tenths of a device's memory, half of a CPU's."""
     statistics = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return int(0.9 * statistics["bytes_limit"])
@@ -201,7 +193,7 @@ def _together(
 
 
 def _group(program: Program, members: list[Member]) -> tuple[Program, tuple[Any, ...]]:
-    """The program of a group, and the arguments of its `init`, shared arrays once."""
+    """The program of a group, and the arguments of its `init`, with shared arrays only once."""
     shared, varied = split(members[0].numbers)
     numbers = {
         name: jnp.asarray([member.numbers[name] for member in members], jnp.float32)

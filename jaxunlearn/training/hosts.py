@@ -1,8 +1,8 @@
-"""Several hosts: one process on each, all giving the same command, by `jax.distributed` alone.
+"""Several hosts, by `jax.distributed`: one process on each, all running the same command.
 
 Every process reads the same folder, makes the same decisions and computes its share of each batch.
-Only the first one writes and prints; orbax writes checkpoints from all of them. A process that ends
-with an error ends all others.
+Only the first one prints and writes files; orbax writes checkpoints from all of them. A process
+that ends with an error ends all others.
 """
 
 import os
@@ -30,14 +30,11 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
 
 
 def join() -> None:
-    """Makes this process one of several; call it before anything else asks for devices.
+    """Joins the processes of the other hosts; call it before anything else asks for devices.
 
-    On TPU pods, under SLURM and under Kubernetes, JAX finds the others by itself. Elsewhere
-    `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID` are needed.
-
-    Raises:
-        InputError: these variables are missing, or the other processes do not answer.
+    On TPU pods, under SLURM and under Kubernetes, JAX finds the others by itself. Elsewhere it
+    needs `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and
+    `JAX_PROCESS_ID`.
     """
     jax.config.update("jax_enable_preemption_service", False)  # the training loop handles SIGTERM
     try:
@@ -50,7 +47,7 @@ def join() -> None:
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"the other hosts cannot be found ({str(error).splitlines()[0]}); start one process on "
-            "each host by SLURM, Kubernetes or on a TPU pod, or set JAX_COORDINATOR_ADDRESS, "
+            "each host with SLURM, Kubernetes or a TPU pod, or set JAX_COORDINATOR_ADDRESS, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID."
         ) from error
     if not is_first():
@@ -63,11 +60,7 @@ def _number(variable: str) -> int | None:
 
 
 def check_devices() -> None:
-    """Checks that JAX finds a device and has no option that stops compiled programs.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Raises an InputError if JAX finds no device or has an option that stops compiled programs."""
     for name, allowed in _ALLOWED.items():
         value = getattr(jax.config, name)
         if value not in allowed:
@@ -79,17 +72,13 @@ def check_devices() -> None:
     except (RuntimeError, AssertionError) as error:  # the latter for a missing plugin
         raise InputError(
             f"JAX finds no device for JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} "
-            f"({str(error).partition('. ')[0] or 'no such plugin'}); name what this machine has, "
-            "such as cpu, or unset it."
+            f"({str(error).partition('. ')[0] or 'no such plugin'}); name a platform that this "
+            "machine has, such as cpu, or unset it."
         ) from error
 
 
 def barrier(name: str) -> None:
-    """Waits for all processes, and so for the files that the first one has written.
-
-    Args:
-        name: name of the barrier, the same for all.
-    """
+    """Waits for all processes, and so for files that the first one writes; all give one name."""
     if jax.distributed.is_initialized():
         multihost_utils.sync_global_devices(name)
 
@@ -102,7 +91,7 @@ def any_process(flag: bool) -> bool:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process; where there are others, at once, so that they notice."""
+    """Ends this process; immediately if there are others, so that they notice."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()

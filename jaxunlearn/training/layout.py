@@ -1,4 +1,4 @@
-"""The layout of a run on the machine, which is no part of its configuration."""
+"""The layout of a run on the machine, which is not part of its configuration."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,17 +10,17 @@ class Layout:
 
     Attributes:
         devices: number of devices that share each batch.
-        parameters: replicated, the whole model and optimizer state on each device, or sharded, a
-            share of them on each.
-        distributed: whether this process is one of several, one on each host, whose devices count
-            together; docs/scaling.md has the commands.
+        parameters: replicated (all of the model and optimizer state on each device) or sharded (a
+            part on each device).
+        distributed: whether this process is one of several, one per host, that pool their devices;
+            docs/scaling.md has the commands.
         micro_batch: number of examples computed at once, to save memory; 0 computes whole batches.
-        parallel: how devices share a batch: jit, where XLA splits the program, or pmap, where each
-            device runs all of it on its share.
-        chunk_steps: largest number of steps between two looks at the run: progress, Ctrl-C,
-            metrics.
-        checkpoint_every: least number of steps between two checkpoints, which come at the end of
-            chunks.
+        parallel: how devices share a batch: jit (XLA splits the program) or pmap (each device runs
+            the whole program on its part of the batch).
+        chunk_steps: largest number of steps between two updates of progress and metrics, and
+            between two checks for Ctrl-C.
+        checkpoint_every: smallest number of steps between two checkpoints, which are saved at the
+            end of chunks.
     """
 
     devices: int = 1

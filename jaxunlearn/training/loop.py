@@ -1,11 +1,11 @@
 """Pretrain, retrain and unlearn: one compiled program per method, run in chunks.
 
-`stretches` is the training loop: it takes a state from stop to stop, a compiled chunk of steps each
-time. Between the stops of `run` the host checks the losses, saves, and shows progress; many runs at
-once (`groups.run_many`) and relearning use the same loop.
+`stretches` is the training loop: it takes a state from stop to stop, with one compiled chunk of
+steps each time. At each stop, `run` checks the losses, saves, and shows progress. Groups of runs
+(`groups.run_many`) and relearning use the same loop.
 
-The step alone decides which examples are visited (`data.order`), and each step has its line of
-metrics (`metrics_file`), so a resumed run ends like an undisturbed one.
+The step number alone decides which examples are visited (`data.order`), and each step has its line
+of metrics (`metrics_file`), so a resumed run ends like an uninterrupted one.
 """
 
 import signal
@@ -46,7 +46,7 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop; it has saved its state and can be continued."""
+    """The run was asked to stop; it has saved its state and can continue."""
 
 
 class Progress(NamedTuple):
@@ -91,17 +91,14 @@ def stretches(
     data_at: Callable[[int], Sequence[Any]],
     stops: Iterable[Any],
 ) -> Iterator[Stretch]:
-    """The training loop: takes a state from stop to stop.
+    """The training loop: yields a `Stretch` at each stop; one that is not finite ended earlier.
 
     Args:
-        program: a `Program`, or one of a group, whose steps and stops are `[G]`.
+        program: the program of a run, or of a group, whose steps and stops are `[G]`.
         numbers: first argument of `program.chunk`.
-        state: state to begin with; donated.
-        data_at: forget and retain data for the steps from a step on.
-        stops: steps to stop at, each at most `program.chunk_steps` after the one before.
-
-    Yields:
-        A `Stretch` at each stop. One that is not finite ended earlier.
+        state: initial state; donated.
+        data_at: forget and retain data of the chunk that begins at a step.
+        stops: steps to stop at, at most `program.chunk_steps` apart.
     """
     for stop in stops:
         clock = time.perf_counter()
@@ -109,14 +106,14 @@ def stretches(
         data = data_at(int(np.max(jax.device_get(state.step))))
         chunk, compile_seconds = executable_for(program.chunk, numbers, state, *data, limit)
         state, history, finite = chunk(numbers, state, *data, limit)
-        del data  # so that the data of the next stretch find room
+        del data  # makes room for the data of the next stretch
         history, finite = jax.device_get((history, finite))
         seconds = time.perf_counter() - clock - compile_seconds
         yield Stretch(state, history, finite, seconds, compile_seconds)
 
 
 def stops_of(first_step: int, num_steps: int, chunk_steps: int) -> Iterator[int]:
-    """The stops of a run, the last of which is its end.
+    """The stops of a run; the last one is its end.
 
     Example:
         >>> list(stops_of(2, 9, 3)), list(stops_of(9, 9, 3))
@@ -145,27 +142,25 @@ def run(
 
     Args:
         program: a `Program` from `compile_program`.
-        numbers: numbers of the method, and its other arguments beside the data.
-        start: parameters and model state to begin with; not modified.
+        numbers: numbers of the method, and its other arguments besides the data.
+        start: initial parameters and model state; not modified.
         forget: all forget examples, in memory or streamed.
         retain: all retain examples, in memory or streamed.
         num_steps: total number of steps.
-        seed: seed of the run's key, or the key: data order, augmentation, random labels.
-        checkpointer: where to save and resume; None saves nothing.
-        checkpoint_every: least number of steps between two checkpoints.
+        seed: seed of the run's key (data order, augmentation, random labels), or the key.
+        checkpointer: checkpointer to save to and resume from; None saves nothing.
+        checkpoint_every: smallest number of steps between two checkpoints.
         metrics_file: JSON-lines file that receives the metrics of each step.
         on_progress: function called after each chunk.
         remedy: advice for a run that diverges.
 
-    Returns:
-        An `Outcome`.
-
     Raises:
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
-        InputError: a seed of more than 32 bits, more steps than int32 counts, no sound checkpoint,
-            or a foreign one, streamed examples of a method that looks at all of them before its
-            first step, a record that cannot be read, or a file that cannot be written.
+        InputError: a seed of more than 32 bits, more steps than int32 can count, checkpoints that
+            are damaged or belong to another model, streamed examples for a method that needs all of
+            them before its first step, a record that cannot be read, or a file that cannot be
+            written.
     """
     if num_steps > _MOST_STEPS:
         raise InputError(f"num_steps is {num_steps}, but must be {_MOST_STEPS} or less.")
@@ -201,11 +196,8 @@ def run(
             metrics.append(stretch.history, step, done)
             step += done
             if not stretch.finite:
-                kept = (
-                    f"the last good checkpoint is of step {saved}"
-                    if saved
-                    else "no checkpoint was saved before it"
-                )
+                kept = f"the last good checkpoint is of step {saved}"
+                kept = kept if saved else "no checkpoint was saved before it"
                 message = (
                     f"a loss or a weight became NaN or infinite at step {step} of {num_steps}; "
                     f"{kept}. {remedy}."
@@ -242,22 +234,18 @@ def inputs_of(
 
 
 def run_key(seed: int | jax.Array) -> jax.Array:
-    """The key of a run, from its seed.
-
-    Raises:
-        InputError: a seed of more than 32 bits.
-    """
+    """The key of a run, from its seed of at most 32 bits; a key is returned as it is."""
     if not isinstance(seed, int):
         return seed
     if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}, but must be from 0 to {2**32 - 1}, as JAX takes it.")
+        raise InputError(f"seed is {seed}, but must be from 0 to {2**32 - 1}.")
     return jax.random.key(seed)
 
 
 def _visited(
     program: Program, numbers: Numbers, state: TrainState, sets: Sequence[Arrays | Stream]
 ) -> tuple[Callable[[int], Any], float]:
-    """The batches of a chunk by its first step, see `supplied`; and the seconds of compilation."""
+    """A function from the first step of a chunk to its batches, and the seconds of compilation."""
     mesh, place = program.mesh, int(state.step)
     key, at = replicate((jax.device_get(state.key), jnp.int32(place)), mesh)
     given = [{"index": x.index} if isinstance(x, Stream) else x for x in sets]

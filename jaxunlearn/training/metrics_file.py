@@ -1,7 +1,7 @@
-"""The metrics of a run: a JSON-lines file with one line for each step, in step with checkpoints.
+"""The metrics of a run: a JSON-lines file with one line per step, consistent with checkpoints.
 
 A checkpoint records the digest of the lines so far. A run that resumes from it drops the lines of
-later steps and writes them again; no run resumes from a checkpoint whose lines were altered.
+later steps and writes them again. No run resumes from a checkpoint whose lines were altered.
 """
 
 import hashlib
@@ -15,25 +15,12 @@ from jaxunlearn.files import file_digest, is_first, sync, unwritable, write_text
 
 
 class MetricsFile(NamedTuple):
-    """The file, which the first host alone writes.
-
-    Attributes:
-        path: path of the file; None keeps no metrics.
-    """
+    """The file, which only the first host writes; `path` None keeps no metrics."""
 
     path: Path | None
 
     def append(self, history: dict[str, np.ndarray], first_step: int, count: int) -> None:
-        """Appends the lines of the next steps.
-
-        Args:
-            history: metrics of each step by name, `[count or more]`.
-            first_step: number of steps before them.
-            count: number of steps.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
+        """Appends the lines of `count` steps after `first_step`, from metrics `[count or more]`."""
         if self.path is None or not is_first():
             return
         lines = []
@@ -66,11 +53,7 @@ class MetricsFile(NamedTuple):
         return record | {"metrics": file_digest(self.path)}
 
     def complaint(self, record: dict[str, Any]) -> str | None:
-        """The fault of the lines up to a checkpoint, or None.
-
-        Args:
-            record: record of the checkpoint, from `record`.
-        """
+        """The fault of the lines up to a checkpoint, given its `record`, or None."""
         if self.path is None or "metrics" not in record:
             return None
         lines = self._lines()[: record["step"]]
@@ -79,6 +62,6 @@ class MetricsFile(NamedTuple):
         return f"{self.path} was cut short or altered in the lines up to there"
 
     def _lines(self) -> list[bytes]:
-        """The lines, one for each step; a kill may have cut the last one short."""
+        """The lines, one per step; a kill may have cut the last one short."""
         assert self.path is not None
         return self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []

@@ -1,9 +1,9 @@
-"""The program of a method: its compiled form, and its arguments beside the data.
+"""The compiled program of a method, and its arguments besides the data.
 
 A `Program` compiles a method once: `init`, and a chunk of many steps over the batches that
-`batches` draws for it. The settings of a method split into constants, which are compiled in, and
-numbers, which are arguments. A chunk sees batches only, so other numbers, seeds, lengths and sizes
-of data share the compiled chunk.
+`batches` draws for it. The settings of a method are split into constants, which are compiled in,
+and numbers, which are arguments. A chunk sees only batches, so runs that differ in numbers, seed,
+length or size of the data share the compiled chunk.
 """
 
 import functools
@@ -50,16 +50,16 @@ class Program(NamedTuple):
     Attributes:
         init: `init(numbers, key, params, model_state, forget, retain) -> TrainState`.
         chunk: `chunk(numbers, state, forget, retain, stop) -> (state, history, finite)`: steps
-            until `stop`, or until a loss is not finite; `finite` is whether all losses and weights
-            are. A data set is either all examples or the batches of the next steps, with "epoch"
-            and leaves `[chunk_steps, ...]`, which compile once for data of any size. `state` is
-            donated. `history` has one array `[chunk_steps]` per metric.
-        shuffles: for forget and for retain data `shuffle(numbers, key, step, arrays) -> Shuffled`,
-            the permutations from a step on; only this takes longer with more data.
+            until `stop`, or until a loss is not finite; `finite` tells whether all losses and
+            weights are. A data set is either all examples or the batches of the next steps, with
+            "epoch" and leaves `[chunk_steps, ...]`, which compile once for data of any size.
+            `state` is donated. `history` has one array `[chunk_steps]` per metric.
+        shuffles: for forget and for retain data, `shuffle(numbers, key, step, arrays) -> Shuffled`,
+            the permutations from a step on; no other part takes longer with more data.
         batches: `batches(numbers, step, shuffled, forget, retain) -> (forget, retain)`: the batches
             of the next `chunk_steps` steps, `[chunk_steps, B, ...]` and
-            `[chunk_steps, retain batches, B, ...]`; for data of which only "index" is given,
-            "position" and "epoch" of the visited examples.
+            `[chunk_steps, retain batches, B, ...]`; for data with "index" alone, the "position" and
+            "epoch" of the visited examples.
         chunk_steps: largest number of steps of one chunk.
         mesh: mesh of the devices.
     """
@@ -87,13 +87,10 @@ def compile_program(
         build: `build(numbers) -> Method`.
         forget_batch_size: number of examples in the forget batch of a step.
         retain_batch_size: number of examples in each retain batch of a step.
-        chunk_steps: largest number of steps between two looks at the run.
+        chunk_steps: largest number of steps of one chunk.
         mesh: mesh of the devices, from `devices.make_mesh`.
-        axis_name: name of the axis that `pmap` maps, for the method of a task that is split over
-            it; None runs by sharded jit.
-
-    Returns:
-        A `Program`.
+        axis_name: name of the axis that `pmap` maps, over which the task must be split; None
+            runs under jit.
 
     Raises:
         InputError: a batch that does not divide over the devices.
@@ -123,7 +120,7 @@ def compile_program(
         begin, step = mapped(begin, mesh, axis_name), mapped(step, mesh, axis_name)
 
     def shared(batch: Batch, axis: int = 0) -> Batch:
-        """The batch on the devices: a share on each, or all of it, of which `pmap` takes shares."""
+        """The batch on the devices: split over them, or under `pmap` all of it on each."""
         if axis_name is None:
             return split_batch(batch, mesh, axis)
         return jax.lax.with_sharding_constraint(batch, everywhere)
@@ -136,7 +133,7 @@ def compile_program(
         return placed(begin(*args))
 
     def per_step(numbers: Numbers) -> tuple[int, int]:
-        """How many examples a step takes."""
+        """The numbers of forget and of retain examples in a step."""
         return forget_batch_size, build(numbers).retain_batches * retain_batch_size
 
     def shuffle(
@@ -187,7 +184,7 @@ def compile_program(
         forget_order, retain_order = order(numbers, first_step, permuted)
 
         def one_step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
-            """One step, for which sharded parameters are gathered; the rest of the state is not."""
+            """One step; it gathers sharded parameters, but not the rest of the state."""
             i = state.step - first_step
             forget_batch = shared(take(forget, forget_order, i))
             retain_batches = shared(take(retain, retain_order, i), axis=1)
@@ -196,7 +193,7 @@ def compile_program(
             state, metrics = step(numbers, state, forget_batch, retain_batches)
             return placed(state), metrics
 
-        def go_on(carry: tuple[TrainState, Any, jax.Array]) -> jax.Array:
+        def continues(carry: tuple[TrainState, Any, jax.Array]) -> jax.Array:
             state, _, finite = carry
             return finite & (state.step < stop)
 
@@ -210,7 +207,7 @@ def compile_program(
         _, shapes = jax.eval_shape(one_step, state)
         history = jax.tree.map(lambda m: jnp.zeros((chunk_steps,), m.dtype), shapes)
         start = (state, history, jnp.array(True))
-        state, history, finite = jax.lax.while_loop(go_on, advance, start)
+        state, history, finite = jax.lax.while_loop(continues, advance, start)
         finite &= _all_finite((state.params, state.model_state))
         return state, *jax.lax.with_sharding_constraint((history, finite), everywhere)
 
@@ -222,12 +219,7 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 class Split(NamedTuple):
-    """The settings of a method, in two parts.
-
-    Attributes:
-        constants: settings that are compiled in.
-        numbers: floating-point settings, which are arguments of the compiled program.
-    """
+    """The settings of a method: constants, which are compiled in, and floating-point numbers."""
 
     constants: dict[str, Any]
     numbers: dict[str, float]
@@ -250,25 +242,18 @@ def is_guarded(settings: dict[str, Any]) -> bool:
 
 
 def arguments(settings: dict[str, Any], validation: Mapping[str, Any] | None = None) -> Numbers:
-    """The arguments of a method's program beside the data.
+    """The arguments of a method's program besides the data.
 
-    Args:
-        settings: all settings of the method.
-        validation: arrays of retain examples that no model was trained on, for the guard.
-
-    Returns:
-        The numbers among the settings; for a guarded method also "held_out", some of `validation`.
-
-    Raises:
-        InputError: a guard without validation data.
+    These are the numbers among the settings and, for a guarded method, "held_out": some of the
+    `validation` data, retain examples that no model was trained on.
     """
     numbers: Numbers = dict(split(settings).numbers)
     if not is_guarded(settings):
         return numbers
     if validation is None or len(validation["label"]) == 0:
         raise InputError(
-            "guard_budget is held on validation data of the retained classes, but there are none; "
-            "pretrain with a larger validation_fraction, or leave it out."
+            "guard_budget needs validation data of the retained classes, but there are none; "
+            "pretrain with a larger validation_fraction, or leave guard_budget out."
         )
     positions = audited(len(validation["label"]))
     watched = {name: jnp.asarray(values[positions]) for name, values in validation.items()}
@@ -288,20 +273,11 @@ def audited(count: int) -> np.ndarray:
 def of_method(
     task: Task, method: str, settings: dict[str, Any], placement: Placement | None = None
 ) -> Program:
-    """The program of a method, the same one for settings that differ in numbers only.
-
-    Args:
-        task: the task of the model.
-        method: name of the method.
-        settings: all settings of the method.
-        placement: devices of the run, and how they share a batch; None is one device.
-
-    Returns:
-        A `Program`, compiled when it is first run.
+    """The program of a method (default: on one device); settings that differ in numbers share it.
 
     Raises:
         InputError: an unknown choice of a setting, a batch that does not divide over the devices
-            or into micro-batches, or a model that has no micro-batches.
+            or into micro-batches, or a model that cannot be computed in micro-batches.
     """
     constants, _ = split(settings)
     return _program(task, method, tuple(constants.items()), placement or placement_of())
@@ -311,7 +287,7 @@ def of_method(
 def _program(
     task: Task, method: str, constants: tuple[tuple[str, Any], ...], placement: Placement
 ) -> Program:
-    """The program of a method. It is built once here, which finds unknown choices of settings."""
+    """Builds the method once with its default numbers, to find unknown choices of settings."""
     compiled_in, (mesh, axis_name, micro_batch, *_) = dict(constants), placement
     sizes = {name: compiled_in[name] for name in ("forget_batch_size", "retain_batch_size")}
 
@@ -337,7 +313,7 @@ def _program(
 
 
 def _placed(task: Task, placement: Placement) -> Task:
-    """The task as devices compute it: in micro-batches, and under `pmap` in shares of them."""
+    """The task as devices compute it: in micro-batches, under `pmap` split over the devices."""
     mesh, axis_name, micro_batch, *_ = placement
     if axis_name is None:
         return microbatched(task, micro_batch) if micro_batch else task

@@ -1,8 +1,8 @@
-"""Examples that are read from storage as a run visits them: data larger than memory.
+"""Examples that are read from storage as a run visits them, for data larger than memory.
 
-The number of a step decides which examples it visits (`data.order.visits`), so the examples of the
-next steps are known early: grain's threads read exactly those, on each host those of its own
-devices. A streamed run computes the same as one with all data in memory.
+The step number decides which examples are visited (`data.order.visits`), so the examples of the
+next steps are known in advance. Grain's threads read exactly those, and each host reads only the
+examples of its own devices. A streamed run equals a run with all data in memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxunlearn.training.devices import own_rows, place_rows
 from jaxunlearn.types import Arrays, InputError
 
-_THREADS, _AHEAD = 16, 256  # grain's threads, and how many records they may be ahead
+_THREADS, _AHEAD = 16, 256  # grain's threads, and the number of records that they prefetch
 
 
 class Records(Protocol):
@@ -30,12 +30,7 @@ class Records(Protocol):
 
 
 class Columns:
-    """Records with all images in one array and all labels in another, such as memory-mapped files.
-
-    Args:
-        image: images `[N, H, W, C]`.
-        label: classes `[N]`.
-    """
+    """Records from images `[N, H, W, C]` and labels `[N]`, such as memory-mapped arrays."""
 
     def __init__(self, image: np.ndarray, label: np.ndarray) -> None:
         self._image, self._label = image, label
@@ -56,7 +51,7 @@ class Stream:
         index: int32 `[N]`, the record of each example; also its identity.
 
     Raises:
-        InputError: no examples, or an index that no record has.
+        InputError: no examples, or an index without a record.
 
     Example:
         >>> images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
@@ -74,17 +69,12 @@ class Stream:
         if not index.size or index.min() < 0 or index.max() >= len(self.records):
             found = f"{index.min()} to {index.max()}" if index.size else "none"
             raise InputError(
-                f"index must name one record or more of 0 to {len(self.records) - 1}, got {found}."
+                f"index is {found}, but must name one or more of the records 0 to "
+                f"{len(self.records) - 1}."
             )
 
     def read(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at some positions of the stream.
-
-        Args:
-            positions: positions of any shape `[...]`.
-
-        Returns:
-            "image" `[..., H, W, C]`, and "label" and "index" `[...]`.
+        """The examples at positions `[...]`: "image" `[..., H, W, C]`, "label" and "index" `[...]`.
 
         Raises:
             InputError: a record cannot be read or lacks an entry, or its image has another shape.
@@ -101,8 +91,8 @@ class Stream:
                 image = np.zeros((index.size, *row[0].shape), row[0].dtype)
             if row[0].shape != image.shape[1:]:
                 raise InputError(
-                    f"record {index.ravel()[i]} has an image of shape {row[0].shape}, but others "
-                    f"have {image.shape[1:]}; resize them to one shape."
+                    f"record {index.ravel()[i]} has an image of shape {row[0].shape}, but must "
+                    f"have the shape of the others, {image.shape[1:]}; resize them to one shape."
                 )
             image[i], label[i] = row
         lead = index.shape
@@ -131,18 +121,10 @@ def supplied(
     num_steps: int,
     mesh: Mesh,
 ) -> Iterator[Callable[[int], Sequence[Any]]]:
-    """The data of each chunk of a run; streams are read while the chunk before is computed.
+    """Yields `step -> batches` of each data set for the chunk that begins at a step.
 
-    Args:
-        sets: data sets of the run.
-        visited: `visited(step)` has for each data set in memory the batches of the `chunk_steps`
-            steps from there on, for a stream their "position" and "epoch" `[chunk_steps, ..., B]`.
-        chunk_steps: number of steps of a chunk.
-        num_steps: number of steps of the run.
-        mesh: mesh of the devices.
-
-    Yields:
-        `step -> batches` for each data set, for the chunk that begins there.
+    Streams are read while the previous chunk is computed. `visited(step)` gives the batches of the
+    chunk for data in memory, and "position" and "epoch" `[chunk_steps, ..., B]` for a stream.
     """
     if not any(isinstance(examples, Stream) for examples in sets):
         yield visited
@@ -169,7 +151,7 @@ def supplied(
 
 
 def _batches(stream: Stream, visited: Any, steps: int, mesh: Mesh) -> Arrays:
-    """The batches of a chunk, split over the devices; zeros for steps that are not taken."""
+    """The batches of a chunk, split over the devices; zeros for steps beyond the end of the run."""
     size, axis = visited["position"].shape[-1], visited["position"].ndim - 1
     rows = own_rows(size, mesh)
     mine = {name: values[..., rows] for name, values in visited.items()}
@@ -182,11 +164,11 @@ def _batches(stream: Stream, visited: Any, steps: int, mesh: Mesh) -> Arrays:
 
 
 class Unread(dict[str, Any]):
-    """A stand-in for streamed examples, which `Method.init` must not look at."""
+    """A stand-in for streamed examples, which `Method.init` must not use."""
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise InputError(
-            "the method looks at all examples before its first step, but these are streamed; keep "
+            "the method needs all examples before its first step, but these are streamed; keep "
             "them in memory, choose another method, or settings without such a pass: variant = "
             "'FR-on' for sfron, saliency = false for eupmu_sfron."
         )

@@ -189,7 +189,7 @@ def test_pretrain(pretrained, data_dir):
     assert record["machine"]["platform"] == "cpu"
     again = done("pretrain", pretrained, *problem_words(data_dir))
     assert again == (
-        f"{pretrained} was already finished: nothing to do\n"
+        f"{pretrained} is already finished; nothing to do\n"
         f"original model: {pretrained / 'weights'}\n"
     )
 
@@ -295,5 +295,5 @@ def test_a_device_without_memory_left_costs_one_sentence(capsys):
         jax.jit(lambda x: jnp.zeros((1 << 46,)) + x)(1.0)  # 256 TiB
     assert ended.value.code == 4
     said = capsys.readouterr().err
-    assert said.startswith("jaxunlearn: the memory of the device is full; ")
+    assert said.startswith("jaxunlearn: the device is out of memory; ")
     assert "--micro-batch" in said and said.count("\n") == 1

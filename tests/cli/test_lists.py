@@ -80,6 +80,6 @@ def test_lists_without_docstrings():
 
 def test_a_list_of_something_else_is_told_the_closest():
     with pytest.raises(
-        InputError, match=r"no list of 'modles' .did you mean 'models'.*; list meth"
+        InputError, match=r"the list is 'modles' .did you mean 'models'.*but must be meth"
     ):
         lists.describe("modles")

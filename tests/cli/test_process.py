@@ -113,10 +113,18 @@ def test_the_extras_are_those_of_the_project():
         (Interrupted("stopped at step 3."), 130, "stopped at step 3."),
         (KeyboardInterrupt(), 130, "stopped; the same command continues."),
         (PermissionError(errno.EACCES, "denied", "a/b"), 2, "a/b cannot be read or written (denie"),
-        (FileNotFoundError(errno.ENOENT, "os.getcwd"), 2, "the working folder is gone; go to"),
+        (
+            FileNotFoundError(errno.ENOENT, "os.getcwd"),
+            2,
+            "the working folder no longer exists; change to",
+        ),
         (RecursionError("maximum depth"), 2, "the input is nested too deeply; write it with fewer"),
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while"), 4, "the memory of the device is"),
-        (MemoryError(), 4, "the memory of this machine is full; use a smaller model or less data."),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory while"),
+            4,
+            "the device is out of memory; compute",
+        ),
+        (MemoryError(), 4, "this machine is out of memory; use a smaller model or less data."),
     ],
 )
 def test_each_failure_has_its_status(error, status, sentence, capsys):
@@ -204,7 +212,7 @@ def test_a_device_without_memory_for_the_model(tmp_path):
     words = ["--training.num-steps=2", "--model-settings", "hidden=[10000000000000]"]
     result = call("pretrain", tmp_path / "run", *words)
     assert result.status == 4 and result.err.count("\n") == 1, result
-    assert result.err.startswith("jaxunlearn: the memory of the device is full; compute batches in")
+    assert result.err.startswith("jaxunlearn: the device is out of memory; compute batches in")
     assert "--micro-batch" in result.err
 
 

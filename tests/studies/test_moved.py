@@ -63,7 +63,7 @@ def test_the_place_of_the_data_and_its_spelling_do_not_count(
     monkeypatch.chdir(data_dir.parent)
     for place in (data_dir.name, f"./{data_dir.name}/", data_dir / ".." / data_dir.name, elsewhere):
         printed = done("pretrain", pretrained, *problem_words(place))
-        assert "was already finished: nothing to do" in printed
+        assert "is already finished; nothing to do" in printed
     monkeypatch.setenv("TFDS_DATA_DIR", str(elsewhere))
     words = [word for word in problem_words(data_dir) if word not in ("--data-dir", data_dir)]
     assert "nothing to do" in done("pretrain", pretrained, *words)

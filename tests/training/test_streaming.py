@@ -149,7 +149,7 @@ def test_methods_that_look_at_all_retain_data_are_refused(name):
     if name not in LOOK:
         init()
         return
-    with pytest.raises(InputError, match="looks at all examples before .* streamed; keep them in"):
+    with pytest.raises(InputError, match="needs all examples before .* streamed; keep them in"):
         init()
     if "saliency" in methods.settings(name):
         init(saliency=False)

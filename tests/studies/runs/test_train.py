@@ -261,5 +261,5 @@ def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_pat
     assert f"limit {guard['limit']:.4g}, {guard['rollbacks']} rollbacks" in printed
     without = Problem(data_dir=problem.data_dir, model="mlp-tiny", validation_fraction=0.0)
     guarded = run_config.unlearning(without, 0, TENTH, "finetune", {"guard_budget": 0.1})
-    with pytest.raises(InputError, match="guard_budget is held on validation data"):
+    with pytest.raises(InputError, match="guard_budget needs validation data"):
         train.check_run(tmp_path / "other", guarded)
