@@ -65,7 +65,7 @@ def retrain(
 
     Args:
         run: a new folder for this run; the same command continues it.
-        pretrained: the folder of a `pretrain` run, or of an `unlearn` run, whose forget data is
+        pretrained: the folder of a `pretrain` run, or of an `unlearn` run, whose forget data are
             left out as well.
         forget: the request.
         layout: the layout on the machine.
@@ -125,7 +125,7 @@ def unlearn(
         run: a new folder for this run; the same command continues it.
         method: the method; `jaxunlearn unlearn METHOD --help` lists its settings.
         pretrained: the folder of a `pretrain` run, or of an `unlearn` run to continue from, whose
-            forget data is never used again.
+            forget data are never used again.
         forget: the request.
         aim: the parameters that may change.
         layout: the layout on the machine.
@@ -156,7 +156,7 @@ def evaluate(
         original: the folder of the original model, to measure the effect of several requests.
         classifier: for generative models: the folder of a classifier pretrained on the same data,
             which judges the generated images.
-        inception: with --classifier: a safetensors file with an Inception network, whose features
+        inception: with a classifier: a safetensors file with an Inception network, whose features
             replace the classifier's in the Frechet distance.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """

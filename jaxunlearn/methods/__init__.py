@@ -1,4 +1,4 @@
-"""Published unlearning methods: functions of a task and an optimizer, relatives in one file.
+"""Published unlearning methods: functions of a task and an optimizer.
 
     >>> from jaxunlearn import models, tasks
     >>> model = models.create("mlp-tiny", 10)
@@ -8,9 +8,9 @@
     state = method.init(key, params, model_state, forget, retain)
     state, metrics = method.step(state, forget_batch, retain_batches)
 
-The settings of a method are keywords; their annotations hold their limits. For configurations,
-`build` makes a method from flat settings, including the optimizer's. `register` adds a custom
-method.
+The settings of a method are keywords, whose annotations hold the limits. For configurations,
+`build` makes a method from flat settings, including those of the optimizer. `register` adds a
+custom method.
 """
 
 import dataclasses
@@ -107,16 +107,16 @@ _METHODS: dict[str, Callable[..., Method]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CommonSettings:
-    """The settings that every method has besides its own.
+    """The settings that all methods share.
 
     Attributes:
         num_steps: number of steps.
         forget_batch_size: number of forget examples in a step.
         retain_batch_size: number of examples in each retain batch of a step.
         optimizer: optimizer of the method.
-        learning_rate: largest learning rate of the optimizer.
+        learning_rate: peak learning rate of the optimizer.
         learning_rate_schedule: schedule of the learning rate over the run.
-        momentum: momentum of SGD; for AdamW, the decay of its first moment.
+        momentum: momentum of SGD; for AdamW, the decay of the first moment.
         weight_decay: weight decay, coupled for SGD and decoupled for AdamW.
     """
 
@@ -132,11 +132,11 @@ class CommonSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GuardSettings:
-    """The settings of the guard, for any method but `retrain`; no budget means no guard.
+    """The settings of the guard, for any method but `retrain`.
 
     Attributes:
-        guard_budget: largest rise of the held-out retain loss; without one there is no guard.
-        guard_every: number of steps from one audit of the guard to the next.
+        guard_budget: largest rise of the held-out retain loss; without it, there is no guard.
+        guard_every: number of steps between two audits of the guard.
     """
 
     guard_budget: NotNegative = 0.0
@@ -146,8 +146,8 @@ class GuardSettings:
 COMMON_SETTINGS: dict[str, Any] = defaults_of(CommonSettings)
 GUARD_SETTINGS: dict[str, Any] = defaults_of(GuardSettings)
 
-# Defaults for models that generate images: their loss is so sharp that the steps of classifiers
-# lose the retain data at once.
+# Defaults for generative models: their loss is so sharp that a step of a classifier's size destroys
+# the performance on retain data at once.
 GENERATING_SETTINGS: dict[str, Any] = {
     "optimizer": "clipped_adamw",
     "learning_rate": 1e-4,
@@ -202,36 +202,25 @@ def available() -> tuple[str, ...]:
 
 
 def summary(name: str) -> str:
-    """The first line of a method's documentation.
-
-    Raises:
-        InputError: an unknown method.
-    """
+    """The first line of a method's docstring."""
     return (inspect.getdoc(_constructor(name)) or "").partition("\n")[0]
 
 
 def remedy(name: str) -> str:
-    """The advice for a method that diverges, in terms of its own settings.
-
-    Example:
-        >>> remedy("ssd")
-        'Raise dampening'
-    """
+    """The advice for a method that diverges, such as "Raise dampening"."""
     return _REMEDIES.get(name, "Lower the learning rate")
 
 
 def settings(
     name: str, given: Mapping[str, Any] | None = None, *, generates: bool = False
 ) -> dict[str, Any]:
-    """All settings of a method: the given ones, and the defaults of the others.
+    """All settings of a method and its optimizer: the given ones, and the defaults of the others.
 
     Args:
         name: name of the method.
-        given: settings by name; a whole number may stand for a floating-point one.
-        generates: whether the model generates images, which has some other defaults.
-
-    Returns:
-        Every setting of the method and its optimizer, with the guard's if `given` has any of them.
+        given: settings by name; an integer is accepted for a floating-point setting. The settings
+            of the guard are included if any of them is given.
+        generates: whether the model generates images, for which some defaults differ.
 
     Raises:
         InputError: an unknown method or setting, a value of another type, or one out of range.
@@ -253,7 +242,7 @@ def settings(
     for key, value in given.items():
         if key not in defaults:
             raise InputError(
-                f"method {name} has no setting {key!r}{closest(key, defaults)}, only "
+                f"method {name} has no setting {key!r}{closest(key, defaults)}; its settings are "
                 f"{', '.join(defaults)}."
             )
         defaults[key] = checked(name, key, value, defaults[key], allowed.get(key))
@@ -261,10 +250,7 @@ def settings(
 
 
 def limits(name: str) -> dict[str, Limits | Choices]:
-    """The limits of a method's settings, by name; a setting without limits is left out.
-
-    Raises:
-        InputError: an unknown method.
+    """The limits of a method's settings, by name; settings without limits are left out.
 
     Example:
         >>> str(limits("eupmu_budget")["budget"])
@@ -274,19 +260,16 @@ def limits(name: str) -> dict[str, Limits | Choices]:
 
 
 def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
-    """Adds a custom method, for `build` and for every command; a decorator.
+    """A decorator that adds a custom method, for `build` and for every command.
 
     Args:
         constructor: `constructor(task, optimizer, *, setting=default, ...) -> Method`. It is called
             twice, with traced values for floating-point settings. A setting named `num_steps` needs
             no default. Annotations hold the limits, as in `alpha: NotNegative = 1.0`.
 
-    Returns:
-        The constructor.
-
     Raises:
-        InputError: the name of a method of this library, or a setting without a default or with
-            one outside its limits.
+        InputError: the name of a built-in method, or a setting whose default is missing or outside
+            its limits.
 
     Example:
         >>> import optax
@@ -298,7 +281,7 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
     """
     name = constructor.__name__
     if name in _METHODS and _METHODS[name].__module__.startswith(__name__):
-        raise InputError(f"a method named {name} exists already; choose another name.")
+        raise InputError(f"method {name} already exists; choose another name.")
     allowed = limits_of(constructor)
     for setting, default in defaults_of(constructor).items():
         if default is inspect.Parameter.empty:
@@ -310,13 +293,13 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
 
 
 def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
-    """The method of that name, with an optimizer made from the settings.
+    """A method by name, with an optimizer made from the settings.
 
     Args:
         task: the unlearning task.
         name: name of the method.
         chosen: all its settings, from `settings`; floating-point ones may be traced values. With a
-            `guard_budget`, they also have "held_out": the retain examples of the guard.
+            `guard_budget`, "held_out" holds the retain examples of the guard.
 
     Returns:
         A `Method`, guarded if there is a `guard_budget`.
@@ -327,7 +310,7 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     constructor = _constructor(name)
     parameters = inspect.signature(constructor).parameters
     own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
-    # Made twice: the method determines the length of the schedule.
+    # Built twice, because the method determines the length of the schedule.
     calls = chosen["num_steps"] * constructor(task, optax.identity(), **own).optimizer_steps
     rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], calls)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
@@ -345,20 +328,10 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
 
 
 def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of a run, with the default of every setting that it lacks.
+    """A record of a run ("method", "settings") with the default of every setting that it lacks.
 
     So a run of an older version equals one of today if its method has only gained settings. The
     record of an unknown method is unchanged.
-
-    Args:
-        recorded: a record with "method" and "settings".
-
-    Returns:
-        The record.
-
-    Example:
-        >>> completed({"method": "eupmu", "settings": {"tolerance": 1.0}})["settings"]["exponent"]
-        0.5
     """
     method, theirs = recorded.get("method"), recorded.get("settings")
     if method not in available() or not isinstance(theirs, dict):
@@ -369,7 +342,7 @@ def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def _check_guard(name: str, given: Mapping[str, Any]) -> None:
     if name == "retrain":
         raise InputError(
-            "method retrain begins with new weights, so there is nothing to guard; leave out "
+            "method retrain starts from new weights, so there is nothing to guard; leave out "
             f"{' and '.join(key for key in GUARD_SETTINGS if key in given)}."
         )
     if "guard_budget" not in given:

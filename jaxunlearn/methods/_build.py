@@ -1,4 +1,4 @@
-"""What several methods share: how a state begins and advances, and the descent of one loss."""
+"""Parts that methods share: the first state, the step of a state, and the descent of one loss."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ Metrics = dict[str, jax.Array]
 
 
 class Start(NamedTuple):
-    """What a run starts from: the arguments of `Method.init`.
+    """The start of a run: the arguments of `Method.init`.
 
     Attributes:
         key: key of the run.
@@ -42,7 +42,7 @@ class Start(NamedTuple):
 
 
 class Now(NamedTuple):
-    """What a loss may use besides the parameters and the batches.
+    """The inputs of a loss besides the parameters and the batches.
 
     Attributes:
         step: number of finished steps.
@@ -67,16 +67,12 @@ def begin(
     params: Params,
     model_state: ModelState,
 ) -> TrainState:
-    """The state before the first step, with its own copies of the parameters and the key.
-
-    Raises:
-        InputError: a key of another PRNG implementation than the default one.
-    """
+    """The state before the first step, with its own copies of the parameters and the key."""
     key, kind = jax.random.key_data(key), str(jax.random.key_impl(key))
     if kind != str(jax.random.key_impl(jax.random.key(0))):
         raise InputError(
-            f"key is of the PRNG implementation {kind}, but must be of the default one; make it by "
-            f"jax.random.key(seed), or set jax_default_prng_impl to {kind}."
+            f"key is of the PRNG implementation {kind}, but must be of the default one; make it "
+            f"with jax.random.key(seed), or set jax_default_prng_impl to {kind}."
         )
     params, model_state, key = jax.tree.map(jnp.copy, (params, model_state, key))
     step = jnp.zeros([], jnp.int32)
@@ -84,29 +80,21 @@ def begin(
 
 
 def predict_of(task: Task, method: str) -> Callable[[Params, ModelState, Batch], jax.Array]:
-    """The function by which a task predicts classes.
-
-    Raises:
-        InputError: a task that generates images.
-    """
+    """The function that predicts classes; an InputError for a generative model."""
     if task.predict is None:
         raise InputError(
-            f"method {method} needs the classes that a model predicts, but this model generates "
-            "images; choose another method, such as sfron or eupmu."
+            f"method {method} needs a model that predicts classes, but this one generates images; "
+            "choose another method, such as sfron or eupmu."
         )
     return task.predict
 
 
 def check_generates(task: Task, method: str) -> None:
-    """Raises unless a task generates images.
-
-    Raises:
-        InputError: a task that classifies.
-    """
+    """Raises an InputError unless the model generates images."""
     if task.predict is not None:
         raise InputError(
-            f"method {method} erases what a model generates, but this model classifies; choose "
-            "another method, such as sfron or eupmu."
+            f"method {method} needs a model that generates images, but this one classifies; "
+            "choose another method, such as sfron or eupmu."
         )
 
 
@@ -134,13 +122,8 @@ def descend(
 ) -> Method:
     """The method that descends one scalar loss of a forget and a retain batch.
 
-    Args:
-        loss_fn: `(params, now, forget, retain) -> (loss, (model_state, metrics))`.
-        optimizer: any optax optimizer.
-        remember: `start -> memory`, the constants that `loss_fn` finds in `now.memory`.
-
-    Returns:
-        A `Method`, whose optimizer state is `(state of the optimizer, memory)`.
+    `remember` makes the constants that `loss_fn` finds in `now.memory`. The method's optimizer
+    state is `(state of the optimizer, memory)`.
     """
 
     def init(*start: Any) -> TrainState:

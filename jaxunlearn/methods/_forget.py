@@ -1,4 +1,4 @@
-"""The forget phase of SFR-on: a decaying, masked and clipped gradient, ready to be stepped."""
+"""The forget phase of SFR-on: a decaying, masked and clipped gradient step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,12 +13,7 @@ from jaxunlearn.types import Task
 
 
 class ForgetPhase(NamedTuple):
-    """A gradient transformation whose mask is made from the data.
-
-    Attributes:
-        init: `init(start) -> state`.
-        update: `update(grads, state, params) -> (updates, state)`.
-    """
+    """A gradient transformation whose `init(start)` makes a mask from the data."""
 
     init: Callable[[Start], Any]
     update: Callable[..., tuple[optax.Updates, Any]]
@@ -34,19 +29,9 @@ def forget_phase(
     mask: str,
     **fisher: Any,
 ) -> ForgetPhase:
-    """Masks if `saliency`, scales by `decay`, clips, then does `finish`.
+    """Masks if `saliency`, scales by `decay`, clips, then applies `finish`.
 
-    Args:
-        task: the unlearning task.
-        decay: schedule of the scale.
-        finish: last transformation.
-        clip_norm: largest norm of the scaled gradient.
-        saliency: whether there is a mask.
-        mask: "saliency" or "random".
-        **fisher: keywords of `fisher_mask`.
-
-    Returns:
-        A `ForgetPhase`.
+    `mask` is "saliency" or "random"; further keywords go to `fisher_mask`.
     """
     arrange = arranged(mask)
     masked = saliency_mask() if saliency else optax.identity()

@@ -1,8 +1,8 @@
-"""The values that a setting may have, in the signature of the method that has it.
+"""The allowed values of a setting, as annotations in the signature of its method.
 
     def mine(task, optimizer, *, alpha: NotNegative = 1.0, shift: float = -1.0, rounds: Count = 3):
 
-Texts are limited by `Literal["one", "other"]`. A setting without limits may be any number.
+`Literal["one", "other"]` limits strings. A number without limits may have any finite value.
 """
 
 import inspect
@@ -14,17 +14,12 @@ import jax
 from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
-# What compiled programs can hold: their numbers have 32 bits.
+# The largest numbers in compiled programs, which have 32 bits.
 _LARGEST = {int: 2**31 - 1, float: 3.4e38}
 
 
 class Limits(NamedTuple):
-    """The smallest and the largest value of a number.
-
-    Attributes:
-        low: the smallest value.
-        high: the largest value.
-        above: whether `low` itself is too small.
+    """The range of a number, from `low` (itself excluded if `above`) to `high`.
 
     Example:
         >>> str(Limits(0.0)), str(Limits(0.0, above=True)), str(Limits(0.0, 1.0))
@@ -57,11 +52,11 @@ class Limits(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """The names that a text may be.
+    """The names that a string may be.
 
     Attributes:
         names: the names.
-        others: further values in words, which are checked where the method is built; "" for none.
+        others: description of further names, which are checked when the method is built, or "".
 
     Example:
         >>> str(Choices(("once", "every_epoch"))), str(Choices(("a",), "a name of the task"))
@@ -102,11 +97,7 @@ def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def limits_of(function: Callable[..., Any]) -> dict[str, Limits | Choices]:
-    """The limits in the annotations of a function's settings, by name.
-
-    Raises:
-        InputError: an annotation is a text without meaning in the module of the function.
-    """
+    """The limits in the annotations of a function's settings, by name."""
     names = getattr(inspect.unwrap(function), "__globals__", {})
     found = {p.name: _limits_in(p, names) for p in settings_of(function)}
     return {name: limits for name, limits in found.items() if limits is not None}
@@ -120,7 +111,7 @@ def _limits_in(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Limits
         except NameError as error:
             raise InputError(
                 f"setting {parameter.name} is annotated as {annotation!r}, but {error}; import it "
-                "outside of TYPE_CHECKING, since annotations hold the limits of settings."
+                "outside TYPE_CHECKING, since annotations hold the limits of settings."
             ) from error
     if get_origin(annotation) is Literal:
         return Choices(get_args(annotation))
@@ -131,11 +122,7 @@ def _limits_in(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Limits
 def checked(
     method: str, key: str, value: Any, default: Any, limits: Limits | Choices | None
 ) -> Any:
-    """The value of a setting in the type of its default.
-
-    Raises:
-        InputError: it has another type, or is outside the limits.
-    """
+    """The value of a setting in the type of its default; an InputError if it is not allowed."""
     kind = type(default)
     if kind is float and type(value) is int:
         value = float(value)
@@ -145,7 +132,7 @@ def checked(
             f"such as {default!r}."
         )
     if value != value:
-        raise InputError(f"setting {key} of method {method} is not a number; give one.")
+        raise InputError(f"setting {key} of method {method} is NaN, but must be a number.")
     limits = Limits() if limits is None and kind in _LARGEST else limits
     if limits is None or value in limits:
         return value

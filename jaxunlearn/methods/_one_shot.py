@@ -1,4 +1,4 @@
-"""Methods that edit the weights once, from whole data sets, instead of training."""
+"""Methods that edit the weights once, from whole data sets, without training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,9 @@ from jaxunlearn.types import Batch, Method, Params, Task, TrainState
 
 
 def one_shot(task: Task, edit: Callable[[Start], Params]) -> Method:
-    """The method whose weights are finished before its first step.
+    """The method whose weights `edit` makes before the first step.
 
-    A step only counts, and measures both losses in evaluation mode; one step is enough.
-
-    Args:
-        task: the unlearning task.
-        edit: `start -> params`.
-
-    Returns:
-        A `Method` without optimizer.
+    A step only measures both losses, in evaluation mode; one step is enough.
     """
 
     def init(*start: Any) -> TrainState:

@@ -16,18 +16,10 @@ _ORDER_CHILD = 6  # of the run's key
 def batches_of(
     arrays: Arrays, batch_size: int, key: jax.Array, num_batches: int = 0
 ) -> tuple[jax.Array, jax.Array]:
-    """All examples, or some at random, in random batches.
+    """Random batches of all examples, or at most `num_batches` of them if it is not 0.
 
     The draw depends on the key and on the indices of the examples, not on their order in memory.
-
-    Args:
-        arrays: the examples.
-        batch_size: B, or the number of examples if that is smaller.
-        key: key of the run.
-        num_batches: largest N; 0 takes all examples.
-
-    Returns:
-        Positions `[N, B]`, and weights `[N, B]`: 1 for an example, 0 for padding.
+    Returns positions `[N, B]`, and weights `[N, B]`: 1 for an example, 0 for padding.
     """
     child = jax.random.fold_in(key, _ORDER_CHILD)
     draws = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(child, i)))(arrays["index"])
@@ -40,16 +32,7 @@ def batches_of(
 
 
 def mean_over(arrays: Arrays, batch_size: int, values_of: Callable[[jax.Array], Any]) -> Any:
-    """The mean over all examples, batch by batch.
-
-    Args:
-        arrays: N examples.
-        batch_size: number of examples in a batch.
-        values_of: `positions [B] -> values [B]`, an array or a tree of arrays.
-
-    Returns:
-        The same tree of scalars.
-    """
+    """The mean over all examples of `values_of(positions [B]) -> tree of [B]`, batch by batch."""
     size = arrays["label"].shape[0]
     batch_size = min(batch_size, size)
     places = jnp.arange(-(-size // batch_size) * batch_size).reshape(-1, batch_size)
@@ -90,7 +73,7 @@ def fisher_of(
     per_example: bool = True,
     num_batches: int = 0,
 ) -> Any:
-    """The Fisher diagonal over random batches, or (0) all data: a tree like the parameters."""
+    """The Fisher diagonal over `num_batches` random batches (0 for all): a tree like `params`."""
     losses_fn = saliency_losses(task, start.model_state, arrays, start.key)
     positions, weights = batches_of(arrays, batch_size, start.key, num_batches)
     return fisher_diagonal(losses_fn, start.params, positions, per_example, weights=weights)
@@ -103,7 +86,7 @@ def gradient_of(
     batch_size: int,
     key: jax.Array,
 ) -> Params:
-    """The gradient of the sum of all losses, batch by batch: a tree like the parameters."""
+    """The gradient of the sum of all losses, batch by batch: a tree like `params`."""
 
     def add(total: Params, batch: tuple[jax.Array, jax.Array]) -> tuple[Params, None]:
         positions, weights = batch

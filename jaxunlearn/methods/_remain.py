@@ -1,4 +1,4 @@
-"""The remain phase: fast weights that descend the retain loss and keep the running statistics."""
+"""The remain phase: fast weights descend the retain loss and update the running statistics."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,10 +15,7 @@ from jaxunlearn.types import Batch, ModelState, Params, Task
 class RemainPhase(NamedTuple):
     """`fast_slow` for a task.
 
-    Attributes:
-        init: `init(params) -> state`.
-        update: `update(updates, state, params, model_state, retain_batches, key) -> (updates,
-            state, model_state, retain loss of the last fast batch)`.
+    `update` returns the updates, its state, the model state, and the last fast batch's retain loss.
     """
 
     init: Callable[[Params], Any]
@@ -61,6 +58,6 @@ def remain_phase(
         carry = (model_state, jnp.zeros([], jnp.float32))
         updates, state = transform.update(updates, state, params, grad_fn=grad_fn, carry=carry)
         model_state, loss = fast_slow_carry(state)
-        return updates, state._replace(carry=None), model_state, loss  # the caller keeps the carry
+        return updates, state._replace(carry=None), model_state, loss  # the caller has the carry
 
     return RemainPhase(transform.init, update)

@@ -31,25 +31,10 @@ def gradient_mask(task: Task, start: Start, *, fraction: float | jax.Array, batc
 
 
 def arranged(choice: str) -> Callable[[Any, jax.Array], Any]:
-    """The saliency mask itself, or a random one with as many ones, as its control.
+    """`(mask, key of the run) -> mask`: the same ("saliency"), or shuffled as a control ("random").
 
-    The random mask is a shuffle of the salient one over the whole tree. A method that does as well
-    with it owes nothing to saliency.
-
-    Args:
-        choice: "saliency" or "random".
-
-    Returns:
-        `(mask, key of the run) -> mask`.
-
-    Raises:
-        InputError: another choice.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> shuffled = arranged("random")(jnp.arange(8) < 3, jax.random.key(0))
-        >>> int(shuffled.sum())
-        3
+    The shuffle runs over the whole tree. A method that does as well with a random mask owes nothing
+    to saliency.
     """
     if choice not in MASKS:
         raise InputError(f"mask is {choice!r}, but must be one of {', '.join(MASKS)}.")

@@ -1,4 +1,4 @@
-"""The step of implicit surgery, which all methods with a multiplier share.
+"""The step of implicit surgery, shared by all methods with a multiplier.
 
 g = grad (L_f + lambda L_r)                  one backward pass
 u = bend(g)                                  the optimizer, or fast and slow weights
@@ -27,18 +27,12 @@ def _decayed_adam(
     )
 
 
-# One object for all runs, its numbers in the state: other numbers need no new compilation.
+# One object for all runs, whose numbers are in the state: new numbers need no new compilation.
 _MULTIPLIER_OPTIMIZER = optax.inject_hyperparams(_decayed_adam)(1.0, 0.0)
 
 
 class Surgery(NamedTuple):
-    """`implicit_surgery` whose multiplier descends by Adam with decay.
-
-    Attributes:
-        transform: the transformation.
-        learning_rate: learning rate of the multiplier's Adam.
-        decay: decay of the multiplier.
-    """
+    """`implicit_surgery` with Adam and decay for the multiplier."""
 
     transform: optax.GradientTransformationExtraArgs
     learning_rate: float | jax.Array
@@ -76,22 +70,10 @@ def surgery_step(
     scale: float | jax.Array = 1.0,
     forget_weight: float | jax.Array = 1.0,
 ) -> tuple[optax.Updates, tuple[Any, Any], ModelState, Metrics]:
-    """One step under a multiplier.
+    """One step under a multiplier; the surgery uses the first of the stacked retain batches.
 
-    Args:
-        task: the unlearning task.
-        objective: forget objective.
-        transform: the surgery.
-        bend: `(gradient, model_state) -> (updates, its own state, model_state)`.
-        state: state before the step.
-        surgery_state: state of the surgery in it.
-        forget: forget batch.
-        retain: stacked retain batches, of which the first is the surgery's.
-        scale: factor of the updates.
-        forget_weight: factor of the forget loss.
-
-    Returns:
-        The updates, the states of `bend` and of the surgery, the model state, and the metrics.
+    The updates are multiplied by `scale`, the forget loss by `forget_weight`. Returns the updates,
+    the states of `bend` and of the surgery, the model state, and the metrics.
     """
     key, batch = jax.random.wrap_key_data(state.key), first(retain)
 

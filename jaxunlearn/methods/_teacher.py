@@ -12,28 +12,19 @@ Outputs = Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array
 
 
 class Teacher(NamedTuple):
-    """Weights that a student imitates or flees from; they never move.
-
-    Attributes:
-        params: the parameters.
-        model_state: the running statistics.
-    """
+    """Constant weights that a student imitates or moves away from."""
 
     params: Params
     model_state: ModelState
 
 
 def keep(params: Params, model_state: ModelState) -> Teacher:
-    """A teacher with its own copies, for a state that is donated from step to step."""
+    """A teacher with its own copies, because steps donate the state."""
     return Teacher(*jax.tree.map(jnp.copy, (params, model_state)))
 
 
 def outputs_of(task: Task, method: str) -> Outputs:
-    """The outputs of the model of a task, `task.outputs`.
-
-    Raises:
-        InputError: a task without outputs and divergence.
-    """
+    """`task.outputs`; an InputError for a task without outputs and divergence."""
     if task.outputs is None or task.divergence is None:
         raise InputError(
             f"method {method} needs a task with outputs and divergence; classification has them."
@@ -42,21 +33,10 @@ def outputs_of(task: Task, method: str) -> Outputs:
 
 
 def distance_from(task: Task, method: str) -> Callable[..., tuple[jax.Array, ModelState]]:
-    """The mean divergence of a student from a teacher on a batch.
+    """`distance(teacher, params, model_state, batch, key) -> (mean divergence, model_state)`.
 
     The teacher is in evaluation mode: it uses its running statistics, and its examples are not
-    augmented. The student is in training mode.
-
-    Args:
-        task: the unlearning task.
-        method: name of the method, for the error.
-
-    Returns:
-        `distance(teacher, params, model_state, batch, key) -> (mean divergence, model_state)`, the
-        model state after the student's pass.
-
-    Raises:
-        InputError: a task without outputs and divergence.
+    augmented. The student is in training mode; the model state is the one after its pass.
     """
     outputs, divergence = outputs_of(task, method), task.divergence
     assert divergence is not None  # checked by `outputs_of`

@@ -1,4 +1,4 @@
-"""Methods that aggregate two gradients: one of each loss, on its own batch.
+"""Methods that aggregate two gradients, one of each loss on its own batch.
 
 The two backward passes together cost as much as one pass over both batches.
 """
@@ -15,14 +15,7 @@ from jaxunlearn.types import Batch, LossPair, Method, Task, TrainState
 
 
 class Gradients(NamedTuple):
-    """Both losses of one step, each with its gradient.
-
-    Attributes:
-        losses: both scalars.
-        forget: gradient of the forget loss.
-        retain: gradient of the retain loss.
-        model_state: running statistics after the retain batch.
-    """
+    """Both losses of one step and their gradients, and the model state after the retain batch."""
 
     losses: LossPair
     forget: Any
@@ -55,16 +48,9 @@ def two_gradients(
     optimizer: optax.GradientTransformation,
     objective: Objective,
 ) -> Method:
-    """Descends the aggregate of the forget and the retain gradient.
+    """Descends the aggregate of both gradients: `theta <- theta - opt(aggregate(g_f, g_r))`.
 
-        theta <- theta - opt(aggregate(g_f, g_r))
-
-    Args:
-        task: the unlearning task.
-        aggregator: one of `transforms.aggregation`; it receives `retain_grads`, `forget_value` and
-            `retain_value`.
-        optimizer: any optax optimizer, which steps the direction.
-        objective: forget objective.
+    The `aggregator` receives `retain_grads`, `forget_value` and `retain_value`.
     """
     transform = optax.chain(aggregator, optimizer)
     gradients = gradients_of(task, objective)

@@ -1,4 +1,4 @@
-"""Audits at regular steps inside the compiled program, which wind back a run beyond its limit.
+"""Regular audits inside the compiled program, which wind a run back when it exceeds its limit.
 
 Time is not wound back: schedules continue, or a decay would never end.
 """
@@ -12,7 +12,7 @@ import optax
 
 from jaxunlearn.types import Arrays, ModelState, Params, TrainState
 
-# Fields of optimizer states whose neighbouring count belongs to them: it is wound back with them.
+# Fields of optimizer states whose sibling count is wound back with them.
 _MEMORIES = {"mu", "ema", "acc_grads", "bank", "log_losses", "last_step"}
 
 _LARGEST = float(jnp.finfo(jnp.float32).max)
@@ -31,8 +31,8 @@ class Watched(NamedTuple):
 
     Attributes:
         opt_state: optimizer state of the method itself.
-        safe: state after the last passed audit; at first the original weights.
-        scale: factor that every failed audit halves, for the use of the method.
+        safe: state after the last passed audit, initially the original weights.
+        scale: factor for the method, which every failed audit halves.
         start: measurement of the original weights.
         limit: largest measurement that passes: the start, plus the budget.
         safe_value: measurement of `safe`.
@@ -63,17 +63,10 @@ def watch(
     budget: float | jax.Array,
     audited: Arrays,
 ) -> TrainState:
-    """The first state of a method that is audited.
+    """The first state of an audited method: `state`, with `Watched` as its optimizer state.
 
-    Args:
-        state: first state of the method itself, which may have other weights already.
-        original: original weights.
-        measure: function of the audited value.
-        budget: largest rise of that value.
-        audited: third argument of `measure`.
-
-    Returns:
-        The state, whose optimizer state is `Watched`.
+    The weights of `state` may already differ from the original ones. `audited` is the third
+    argument of `measure`, whose value may rise by `budget`.
     """
     start = measure(*original, audited, jax.random.wrap_key_data(state.key))
     safe = jax.tree.map(jnp.copy, Kept(*original, state.opt_state))
@@ -93,21 +86,11 @@ def audit(
     every: int,
     num_steps: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The state after one step, wound back if an audit was due and failed.
+    """The state after one step, wound back if an audit was due and failed, and the metrics.
 
-    An audit is due after every `every` steps, after the last one, and if a metric is not finite,
-    which fails it.
-
-    Args:
-        before: state before the step, from `watch`.
-        after: state of the method itself after the step.
-        metrics: metrics of the step.
-        measure: function of the audited value.
-        every: number of steps from one audit to the next.
-        num_steps: number of steps.
-
-    Returns:
-        The state, and the metrics, with the largest float32 in place of values that are not finite.
+    An audit is due after every `every` steps and after the last one. A metric that is not finite
+    fails at once, and is replaced by the largest float32. `before` has the state of the audits,
+    `after` is the state of the method itself.
     """
     watched, trial = before.opt_state, Kept(after.params, after.model_state, after.opt_state)
     finite = jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
@@ -139,15 +122,10 @@ def audit(
 
 
 def wound_back(safe: Any, latest: Any) -> Any:
-    """An earlier optimizer state, whose schedules continue to count.
+    """The earlier optimizer state `safe`, with the counts of `latest`, so that schedules continue.
 
-    Args:
-        safe: earlier state.
-        latest: present state, of the same structure.
-
-    Returns:
-        `safe` with the counts of `latest`, except for counts beside a memory, such as the one that
-        corrects the bias of Adam's moments.
+    A count next to a memory is wound back, such as the one that corrects the bias of Adam's
+    moments.
 
     Example:
         >>> import optax

@@ -1,16 +1,16 @@
 """Six aggregators of multi-task learning: one direction from the forget and the retain gradient.
 
-| method | direction | it guarantees |
+| method | direction | property |
 | --- | --- | --- |
-| `pcgrad` | each gradient without its part against the other, added | neither loss rises |
-| `mgda` | the shortest point between both gradients | it vanishes at a Pareto point |
-| `cagrad` | the best worse gain near the average gradient | both losses fall if they can |
-| `nash` | the largest product of both gains | gains in proportion to the losses' scales |
-| `gdr_gma` | both rectified, weighted by the retain loss | forgetting rests while it is high |
-| `famo` | the gradient of weighted log losses | both losses fall in the same proportion |
+| `pcgrad` | sum of the gradients, each without its part against the other | no loss rises |
+| `mgda` | point of least norm between both gradients | vanishes at a Pareto point |
+| `cagrad` | largest worse gain near the average gradient | both losses fall if they can |
+| `nash` | largest product of both gains | gains in proportion to the losses' scales |
+| `gdr_gma` | both rectified, weighted by the retain loss | forgetting pauses while it is high |
+| `famo` | gradient of weighted log losses | both losses fall in the same proportion |
 
-All of them step the direction by the optimizer: `theta <- theta - opt(d)`. The equations are in
-`jaxunlearn.transforms.aggregation`.
+The optimizer steps the direction: `theta <- theta - opt(d)`. `jaxunlearn.transforms.aggregation`
+has the equations.
 
     >>> import optax
     >>> from jaxunlearn import models
@@ -86,7 +86,7 @@ def cagrad(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends the direction of the largest worse gain, in a ball around the average gradient.
+    """Descends the direction with the largest worse gain, in a ball around the average gradient.
 
         d = argmax min(<g_f, d>, <g_r, d>)  where  |d - g_0| <= c |g_0|,  g_0 = (g_f + g_r) / 2
 
@@ -115,8 +115,8 @@ def nash(
         d = w_f g_f + w_r g_r,   a = |g_r|^2,  b = |g_f|^2,  c = <g_r, g_f>
         w_r = (a + c sqrt(a / b))^(-1/2),   w_f = (b + c sqrt(b / a))^(-1/2)
 
-    The direction does not shrink with the gradients: `|d|^2 = 2` always. So the learning rate
-    alone decides the length of a step, and it should end at 0.
+    The direction does not shrink with the gradients: always `|d|^2 = 2`. So the learning rate alone
+    decides the length of a step, and should decay to 0.
 
     Args:
         task: the unlearning task.
@@ -140,7 +140,7 @@ def gdr_gma(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Rectifies both directions, and weighs forgetting down as the retain loss rises.
+    """Rectifies both directions, and gives forgetting less weight as the retain loss rises.
 
         g_f' = g_f without its part against g_r;   g_r' = g_r without its part against m
         d = w g_f' + (1 - w) g_r',   w = 1 / (1 + exp(sharpness (L_r - threshold)))
@@ -170,7 +170,7 @@ def famo(
     logit_learning_rate: NotNegative = 0.025,
     logit_decay: NotNegative = 1e-3,
 ) -> Method:
-    """Fits random labels and the retain data, so that both losses fall in the same proportion.
+    """Fits random labels and the retain data so that both losses fall in the same proportion.
 
         d = sum_i z_i g_i / L_i / sum_i (z_i / L_i),   z = softmax(xi),   i in {forget, retain}
         xi descends `J_softmax^T (log L_before - log L_after)` by Adam
@@ -180,7 +180,7 @@ def famo(
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
-        logit_learning_rate: learning rate of the Adam that moves xi.
+        logit_learning_rate: learning rate of xi's Adam.
         logit_decay: weight decay of xi.
 
     Reference: Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023.

@@ -1,4 +1,4 @@
-"""Bad Teacher: an ignorant teacher for the forget data, the original model for the rest."""
+"""Bad Teacher: a random teacher for the forget data, the original model for the rest."""
 
 import jax
 import optax
@@ -20,7 +20,7 @@ def bad_teacher(
             + retain_weight mean_{j in retain} KL(original(x_j) || student(x_j))
 
     The random network is `task.init` of a child of the run's key. Both teachers are in evaluation
-    mode, on examples without augmentation. No label is used.
+    mode and see unaugmented examples. Labels are not used.
 
     Args:
         task: the unlearning task; it needs outputs and a divergence.

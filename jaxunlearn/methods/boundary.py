@@ -1,11 +1,11 @@
 """Boundary unlearning: two methods that move the forget data across the decision boundary.
 
-| method | the forget data go to |
+| method | new class of the forget data |
 | --- | --- |
 | `boundary_shrinking` | the nearest wrong class |
 | `boundary_expanding` | an extra shadow class, which is then dropped |
 
-Both see the forget data alone: nothing guards the retain data, and running statistics stay.
+Both see only the forget data: nothing protects the retain data, and running statistics stay.
 
 Source: Chen et al., Boundary Unlearning, CVPR 2023.
 """
@@ -33,7 +33,7 @@ def boundary_shrinking(
     """Descends the loss of the forget data against their nearest wrong labels.
 
         x' = x + attack_size sign(grad_x l(x, y))       (FGSM, at the original weights)
-        y' = argmax over c != y of outputs_c(x')        once for every forget example
+        y' = argmax over c != y of outputs_c(x')        (once for every forget example)
         L_f = mean_i l(x_i, y'_i)
 
     The attack is in evaluation mode and is not clipped to the range of pixels.
@@ -41,8 +41,8 @@ def boundary_shrinking(
     Args:
         task: the unlearning task; its outputs must be logits `[B, C]`, smooth in the images.
         optimizer: any optax optimizer.
-        attack_size: change of each pixel, in the units of floating-point images; uint8 images are
-            scaled to [0, 1] first.
+        attack_size: change of each pixel, in units of floating-point images; uint8 images are
+            first scaled to [0, 1].
 
     Raises:
         InputError: a task without outputs and divergence.
@@ -68,16 +68,7 @@ def boundary_shrinking(
 
 
 def nearest_wrong_labels(task: Task, start: Start, attack_size: float | jax.Array) -> jax.Array:
-    """The likeliest wrong class of each forget example after one step of FGSM, `[N]`.
-
-    Args:
-        task: a classification task.
-        start: the original model and the data.
-        attack_size: change of each pixel.
-
-    Returns:
-        Labels `[N]`.
-    """
+    """The likeliest wrong class of each forget example after one step of FGSM, `[N]`."""
     outputs, arrays = outputs_of(task, "boundary_shrinking"), start.forget
     params, model_state, key = start.params, start.model_state, start.key
 
@@ -96,22 +87,22 @@ def nearest_wrong_labels(task: Task, start: Start, attack_size: float | jax.Arra
 
     size = len(arrays["label"])
     per_batch = min(_BATCH, size)
-    positions = jnp.arange(-(-size // per_batch) * per_batch) % size  # the last batch is filled up
+    positions = jnp.arange(-(-size // per_batch) * per_batch) % size  # the last batch is padded
     return jax.lax.map(of_batch, positions.reshape(-1, per_batch)).reshape(-1)[:size]
 
 
 def boundary_expanding(task: Task, optimizer: optax.GradientTransformation) -> Method:
-    """Descends the loss of the forget data against a shadow class, which the result lacks.
+    """Descends the loss of the forget data against a shadow class, which is dropped at the end.
 
         s = <u, z> + b,   z = outputs(x) of C classes
         L_f = - mean_i log softmax([z_i, s_i])_{C+1}
 
-    Parameters, `u` and `b` are learned together; `u` and `b` stay in the optimizer's state. `u`
-    starts at random with the variance 1 / C, `b` at 0.
+    The parameters, `u` and `b` are learned together; `u` and `b` are in the optimizer's state. `u`
+    is drawn with variance 1 / C, `b` starts at 0.
 
     In the paper the shadow class is one more unit of the last layer, which sees the features. A
-    task has no features, so here it is an affine function of the logits: it can tell apart only
-    what the logits tell apart.
+    task has no features, so here the class is an affine function of the logits, and distinguishes
+    only examples whose logits differ.
 
     Args:
         task: the unlearning task; its outputs must be logits `[B, C]`.

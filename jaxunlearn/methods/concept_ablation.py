@@ -1,4 +1,4 @@
-"""Concept ablation: the model answers for the forgotten concept as for what replaces it."""
+"""Concept ablation: the forgotten concept gives the same output as the concept that replaces it."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 def concept_ablation(
     task: Task, optimizer: optax.GradientTransformation, *, retain_weight: NotNegative = 1.0
 ) -> Method:
-    """On images of other classes, the output for the forgotten class imitates that for their own.
+    """On images of other classes, the output for the forgotten class imitates the true class's.
 
         L = |out(x_t, t, c_f) - sg out(x_t, t, c)|^2 + retain_weight L_r,    (x, c) from retain data
 
-    So the anchors are the remaining classes; c_f is the label of a forget example, whose image is
-    not used.
+    So the anchors are the remaining classes. c_f is the label of a forget example; its image is not
+    used.
 
     Args:
         task: the unlearning task; it generates.
@@ -28,14 +28,6 @@ def concept_ablation(
 
     Raises:
         InputError: a task that classifies, or a model without classes.
-
-    Example:
-        >>> from jaxunlearn.models.diffusion_process import Process
-        >>> from jaxunlearn.models import denoisers
-        >>> from jaxunlearn.tasks import diffusion
-        >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)
-        >>> task = diffusion(model, Process(), image_shape=(8, 8, 1), num_classes=10)
-        >>> method = concept_ablation(task, optax.adam(1e-5))
 
     Reference: Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, ICCV 2023, in its
     model-based form with real anchor images.

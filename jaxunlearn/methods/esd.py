@@ -1,4 +1,4 @@
-"""ESD: erase a concept by learning the opposite of guidance towards it."""
+"""ESD: erases a concept by learning the opposite of guidance towards it."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from jaxunlearn.types import Batch, InputError, Method, ModelState, Params, Task
 def esd(
     task: Task, optimizer: optax.GradientTransformation, *, negative_guidance: NotNegative = 1.0
 ) -> Method:
-    """Matches the frozen original's prediction, guided away from the forgotten class.
+    """Matches the original model's prediction, guided away from the forgotten class.
 
         L = |out(c) - (out_0(null) - eta (out_0(c) - out_0(null)))|^2,    out(c) = out(x_t, t, c)
 
-    out_0 is the original model. The retain data are not used. The paper draws x_t by sampling the
-    original model; here it is a forget example with noise. ESD-x, for text-to-image models, is
+    out_0 is the original model. The retain data are not used. The paper samples x_t from the
+    original model; here it is a noisy forget example. For ESD-x on text-to-image models, set
     `trainable = "cross_attention"`.
 
     Args:
@@ -29,14 +29,6 @@ def esd(
     Raises:
         InputError: a task that classifies, or a model without a label for "no class".
 
-    Example:
-        >>> from jaxunlearn.models.diffusion_process import Process
-        >>> from jaxunlearn.models import denoisers
-        >>> from jaxunlearn.tasks import diffusion
-        >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)
-        >>> task = diffusion(model, Process(), image_shape=(8, 8, 1), num_classes=10)
-        >>> method = esd(task, optax.adam(1e-5))
-
     Reference: Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023.
     """
     check_generates(task, "esd")
@@ -45,9 +37,9 @@ def esd(
     assert divergence is not None
     if null_label is None:
         raise InputError(
-            "method esd compares a class with no class, but this model has no label for none; "
-            "choose another method, such as concept_ablation, or a model that was trained "
-            "with dropped labels."
+            "method esd needs a model with a label for 'no class', but this one has none; choose "
+            "another method, such as concept_ablation, or a model that was trained with dropped "
+            "labels."
         )
 
     def loss_fn(

@@ -39,32 +39,33 @@ def eupmu(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends `L_f + lambda L_r`; the change of the retain loss in each step moves lambda.
+    """Descends `L_f + lambda L_r`; the change of the retain loss in each step updates lambda.
 
         dtilde = (phi(L_r(theta_t)) - phi(L_r(theta_{t+1}))) / step_size + tolerance
         lambda <- max(lambda - Adam(dtilde), 0)
 
-    with `phi(L) = log(L + 1e-8)`, or `phi(L) = L` without `log_loss`. At rest, or exactly with
-    "exact", a step raises `phi` of the retain loss by at most `tolerance * step_size`.
+    with `phi(L) = log(L + 1e-8)`, or `phi(L) = L` without `log_loss`. In equilibrium, or exactly
+    with "exact", a step raises `phi` of the retain loss by at most `tolerance * step_size`.
 
     "same_batch" costs one extra forward pass, "next_batch" none. "exact" takes two gradients and
-    the closed form `unilateral_surgery`, with the step size measured as `-<u, g_f> / |g_f|^2`, u
-    the optimizer's update for g_f; it ignores `convex`, `project` and the multiplier's settings.
+    the closed form `unilateral_surgery`, with the step size measured as `-<u, g_f> / |g_f|^2`,
+    where u is the optimizer's update for g_f. It ignores `convex`, `project` and the multiplier's
+    settings.
 
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
         estimator: estimator of the change of the retain loss.
-        tolerance: permitted rise of `phi` of the retain loss per unit step; a negative one demands
-            a fall.
-        step_size: length of one step of the optimizer, in those units.
+        tolerance: permitted rise of `phi` of the retain loss per unit step; a negative tolerance
+            demands a fall.
+        step_size: length of one step of the optimizer, in the units of the tolerance.
         multiplier_learning_rate: learning rate of the multiplier's Adam.
         multiplier_decay: weight decay of the multiplier.
-        initial_multiplier: first multiplier.
+        initial_multiplier: initial multiplier.
         log_loss: whether `phi` is the logarithm; otherwise it is the identity.
         convex: whether the losses are weighted by `(1, lambda) / (1 + lambda)`.
-        project: whether the stored multiplier is clipped at 0; otherwise only the used one is, as
-            in the released code.
+        project: whether the stored multiplier is clipped at 0; otherwise, as in the released code,
+            it is clipped only where it is used.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 

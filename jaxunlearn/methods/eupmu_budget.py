@@ -1,7 +1,7 @@
 """EUPMU with an automatic tolerance, from a budget of retain accuracy in percentage points.
 
-The paper leaves the choice of the tolerance open. Here it follows from a budget that a user can
-state: "the retain accuracy may fall by 0.5 points".
+The paper leaves the tolerance open. Here it follows from a budget that a user can state: "the
+retain accuracy may fall by 0.5 points".
 """
 
 import math
@@ -35,18 +35,11 @@ _AUDIT_CHILD = 10  # of the run's key
 
 
 class BrokenBudget(InputError):
-    """The original model breaks the budget before anything is forgotten."""
+    """The original model exceeds the budget before anything is forgotten."""
 
 
 class _Ledger(NamedTuple):
-    """The optimizer state of the method, inside that of its audits.
-
-    Attributes:
-        optimizer_state: state of the optimizer.
-        surgery_state: state of the surgery.
-        average: `M_t`.
-        limit: `L_max`.
-    """
+    """The optimizer state of the method: `average` is `M_t`, `limit` is `L_max`."""
 
     optimizer_state: Any
     surgery_state: Any
@@ -74,27 +67,28 @@ def eupmu_budget(
         L_max = ln 2 (e_0 + budget / 100),    e_0 the retain error of the original model
         tolerance_t = (L_max - M_t) / (T - t),    M_t a moving average of the retain loss
 
-    A wrong answer costs at least ln 2, so the share of errors is at most `L_r / ln 2`: a retain
-    loss of at most `L_max` means that the retain accuracy has fallen by no more than the budget.
-    While `M_t` is above `L_max`, the forget loss rests and the step repairs.
+    A wrong prediction has a loss of at least ln 2, so the retain error is at most `L_r / ln 2`: if
+    the retain loss is at most `L_max`, the retain accuracy has fallen by no more than the budget.
+    While `M_t` is above `L_max`, the forget loss pauses and the step repairs.
 
-    Averages of batches lag behind, so every `audit_every` steps, and after the last one, the retain
-    error itself is audited on up to 1,024 random retain examples. Steps that broke the budget are
-    wound back to the last audit that passed, and the forget loss is halved from there on. So the
-    budget holds at the end on the audited examples. `check_budget` refuses a budget that the
-    original model breaks.
+    Averages of batches lag behind. So the retain error itself is audited every `audit_every` steps
+    and after the last one, on up to 1,024 random retain examples. Steps that exceed the budget are
+    wound back to the last audit that passed, and the weight of the forget loss is halved from there
+    on. So the budget holds at the end on the audited examples. `check_budget` refuses a budget that
+    the original model exceeds.
 
     Args:
         task: the unlearning task; its loss must be the cross-entropy, in nats.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps.
         budget: permitted fall of the retain accuracy, in percentage points.
-        audit_every: number of steps from one audit to the next.
-        memory: decay of the moving average; 0 takes the last batch alone.
+        audit_every: number of steps between two audits.
+        memory: decay of the moving average; 0 uses the last batch alone.
         multiplier_learning_rate: learning rate of the multiplier's Adam.
         multiplier_decay: weight decay of the multiplier.
-        initial_multiplier: first multiplier.
-        project: whether the stored multiplier is clipped at 0; otherwise only the used one is.
+        initial_multiplier: initial multiplier.
+        project: whether the stored multiplier is clipped at 0; otherwise it is clipped only where
+            it is used.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 
@@ -169,34 +163,23 @@ def eupmu_budget(
 def check_budget(
     task: Task, params: Params, model_state: ModelState, retain: Arrays, budget: float
 ) -> None:
-    """Raises if the original model breaks a budget before anything is forgotten.
-
-    Args:
-        task: the unlearning task.
-        params: parameters of the original model.
-        model_state: running statistics of the original model.
-        retain: all retain examples.
-        budget: permitted fall of the retain accuracy, in percentage points.
-
-    Raises:
-        BrokenBudget: the retain loss is above `ln 2 (e_0 + budget / 100)` already.
-    """
+    """Raises a BrokenBudget if the original model's retain loss is above `L_max` already."""
     error, loss = jax.jit(_error_and_loss, static_argnums=0)(
         task, params, model_state, retain, jax.random.key(0)
     )
     needed = 100.0 * (float(loss) / math.log(2.0) - float(error))
     if needed > budget:
         raise BrokenBudget(
-            f"the budget of {budget:g} points of retain accuracy is broken by the original model "
-            f"already, whose retain loss of {float(loss):.3g} is only compatible with budgets "
-            f"above {needed:.3g}; allow more, or use the method eupmu with a tolerance."
+            f"budget is {budget:g} points of retain accuracy, but must be above {needed:.3g} for "
+            f"the original model, whose retain loss is {float(loss):.3g}; raise it, or use the "
+            "method eupmu with a tolerance."
         )
 
 
 def _error_and_loss(
     task: Task, params: Params, model_state: ModelState, arrays: Arrays, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Share of wrong answers and mean loss, in evaluation mode, over all examples."""
+    """Error rate and mean loss over all examples, in evaluation mode."""
 
     def one(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         batch = unvisited(arrays, positions)

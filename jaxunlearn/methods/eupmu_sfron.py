@@ -1,8 +1,8 @@
 """Both papers chained: surgery inside, remain geometry outside.
 
 Implicit surgery chooses the direction, fast and slow weights bend it by the curvature of the retain
-loss, and the multiplier sees the *final* step, so it only protects what the geometry does not.
-Source of the parts: `eupmu.py` and `sfron.py`.
+loss, and the multiplier sees the *final* step, so it adds only the protection that the geometry
+lacks. Sources of the parts: `eupmu.py` and `sfron.py`.
 """
 
 from typing import Any, Literal
@@ -63,35 +63,36 @@ def eupmu_sfron(
 
     Args:
         task: the unlearning task.
-        optimizer: any optax optimizer: the fast one.
+        optimizer: any optax optimizer, for the fast weights.
         num_steps: T, the number of steps over which `alpha_t` decays.
         estimator: estimator of the change of the retain loss.
-        tolerance: permitted rise of `phi` of the retain loss per unit step; a negative one demands
-            a fall.
-        step_size: length of one step, fast steps included, in those units.
+        tolerance: permitted rise of `phi` of the retain loss per unit step; a negative tolerance
+            demands a fall.
+        step_size: length of one step, fast steps included, in the units of the tolerance.
         multiplier_learning_rate: learning rate of the multiplier's Adam.
         multiplier_decay: weight decay of the multiplier.
-        initial_multiplier: first multiplier.
+        initial_multiplier: initial multiplier.
         log_loss: whether `phi` is the logarithm; otherwise it is the identity.
-        project: whether the stored multiplier is clipped at 0; otherwise only the used one is.
+        project: whether the stored multiplier is clipped at 0; otherwise it is clipped only where
+            it is used.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
         epsilon: epsilon of adaptive ascent, as in `sfron`.
         saliency: whether the Fisher ratio masks the forget step.
-        mask: the saliency mask, or a random control with as many parameters.
+        mask: the saliency mask, or as a control a random mask of the same size.
         threshold: smallest Fisher ratio of a salient parameter.
-        alpha: first scale of the forget gradient.
+        alpha: initial scale of the forget gradient.
         alpha_schedule: schedule of `alpha_t`.
         forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
         clip_norm: largest norm of the masked direction.
         num_fast_steps: K, the number of retain steps per forget step.
-        slow_step_size: share of the way that the weights follow.
+        slow_step_size: fraction of the way to the fast weights that the weights move.
         share_optimizer: whether `optimizer` also steps the direction, with one momentum for both
             phases.
-        per_example_fisher: whether single examples' gradients are squared, or batch means.
+        per_example_fisher: whether gradients of single examples are squared, not batch means.
         mask_batch_size: batch size of the pass that computes the Fisher diagonals.
-        num_mask_batches: largest number of random batches of that pass in either data set; 0 takes
-            all of both, as in the paper, which costs about an epoch.
+        num_mask_batches: largest number of random batches in that pass, for each data set; 0 uses
+            all data, as in the paper, which costs about an epoch.
 
     Returns:
         A `Method` that uses K + 1 retain batches per step: one for the surgery, K for the fast

@@ -1,4 +1,4 @@
-"""Fisher forgetting: noise on the parameters that matter little to the retain data."""
+"""Fisher forgetting: noise on the parameters that matter little for the retain data."""
 
 from typing import Any
 
@@ -18,15 +18,7 @@ _NOISE_CHILD = 7  # of the run's key
 def noise_variance(
     retain_fisher: Any, alpha: float | jax.Array, max_variance: float | jax.Array
 ) -> Any:
-    """`min(alpha F^(-1/2), max_variance)`, entry by entry.
-
-    Args:
-        retain_fisher: Fisher diagonal, a tree.
-        alpha: variance at F = 1.
-        max_variance: variance at F = 0, unless alpha is 0.
-
-    Returns:
-        A tree of variances.
+    """`min(alpha F^(-1/2), max_variance)`, entry by entry; all 0 if alpha is 0.
 
     Example:
         >>> noise_variance(jnp.array([0.0, 4.0]), 1.0, 100.0).tolist()
@@ -34,7 +26,7 @@ def noise_variance(
     """
 
     def variance(fisher: jax.Array) -> jax.Array:
-        wanted = jnp.where(alpha > 0, alpha * jax.lax.rsqrt(fisher), 0.0)  # not 0 times infinity
+        wanted = jnp.where(alpha > 0, alpha * jax.lax.rsqrt(fisher), 0.0)  # avoids 0 * infinity
         return jnp.minimum(wanted, max_variance)
 
     return jax.tree.map(variance, retain_fisher)
@@ -49,18 +41,18 @@ def fisher_forgetting(
     max_variance: NotNegative = 1e-2,
     fisher_batch_size: Count = 32,
 ) -> Method:
-    """Adds noise to the weights that matter little to the retain data, in one shot.
+    """Adds noise to the weights that matter little for the retain data, in one shot.
 
         theta' = theta + sqrt(min(alpha F_r^(-1/2), max_variance)) n,   n ~ N(0, I)
 
     The paper's noise is `(lambda sigma^2)^(1/4) F_r^(-1/4) n`, so `alpha = (lambda sigma^2)^(1/2)`.
-    F_r is the diagonal of the Fisher information of the retain data, from the gradients of single
-    examples at their own labels, in evaluation mode. The forget data are not used.
+    F_r is the Fisher diagonal of the retain data, from the gradients of single examples with their
+    true labels, in evaluation mode. The forget data are not used.
 
     Args:
         task: the unlearning task.
         optimizer: not used.
-        num_steps: number of steps, which only measure: the weights are finished before the first.
+        num_steps: number of steps; they only measure the losses of the finished weights.
         alpha: strength of the noise.
         max_variance: largest variance of the noise, where the retain data have no effect.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonal.

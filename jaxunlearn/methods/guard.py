@@ -1,10 +1,10 @@
 """A utility budget for any method: the loss on held-out retain data never ends above it.
 
     L_0, L_k   mean loss on held-out retain data, at the start and at the k-th audit
-    L_k > L_0 + budget   ->   back to the last audit that passed, and half the step from there on
+    L_k > L_0 + budget   ->   back to the last audit that passed, with half the step from there on
 
 There is an audit after every `every` steps and after the last one, always with the same examples
-and the same noise. So the final weights have passed an audit, or are the original ones.
+and the same noise. So the final weights have passed an audit or are the original ones.
 """
 
 import functools
@@ -40,11 +40,11 @@ def guarded(
 ) -> Method:
     """A method under a utility budget.
 
-    Half a step also halves the rise that a tolerance permits, which is per unit of step size. A
-    multiplier sees the half step, and schedules continue when a run is wound back. A loss that is
-    not finite fails at once, so a diverging run is wound back too. If nothing fails, the weights
-    are those of the method alone, bit for bit on CPUs. So a method with a `scaled_step` is compiled
-    with and without a scale, and in groups it computes both.
+    Halving the step also halves the rise that a tolerance permits, which is per unit of step size.
+    A multiplier sees the smaller step, and schedules continue when a run is wound back. A loss that
+    is not finite fails at once, so a diverging run is wound back too. If no audit fails, the
+    weights equal the weights without the guard, bit for bit on CPUs. For this, a method with a
+    `scaled_step` is compiled with and without a scale; groups compute both.
 
     Args:
         method: any method.
@@ -52,11 +52,11 @@ def guarded(
         held_out: retain examples outside the training data, such as validation data.
         num_steps: number of steps.
         budget: largest rise of the held-out retain loss.
-        every: number of steps from one audit to the next.
+        every: number of steps between two audits.
 
     Returns:
-        A `Method`. Its metrics also hold `guard_loss` of the latest audit, `guard_rollbacks` so
-        far, and `guard_scale` of the steps to come.
+        A `Method`. Its metrics also hold the `guard_loss` of the latest audit, the number of
+        `guard_rollbacks`, and the `guard_scale` of the next steps.
 
     Example:
         >>> import optax
@@ -118,7 +118,7 @@ def _scaled_move(
 def _scaled_updates(
     method: Method, state: TrainState, forget: Batch, retain: Batch, scale: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    # Even a factor of 1 changes bits, because it prevents fused products and sums.
+    # Even a factor of 1 changes bits, because it prevents the fusion of products and sums.
     assert method.scaled_step is not None
     scaled_step = method.scaled_step
     stepped: tuple[TrainState, dict[str, jax.Array]] = jax.lax.cond(
@@ -130,14 +130,9 @@ def _scaled_updates(
 
 
 def guard_records(state: TrainState) -> list[dict[str, Any]]:
-    """The audits of guarded runs, for the record.
+    """The audits of a guarded run, or of each run of a group under `vmap`, from the last state.
 
-    Args:
-        state: last state, of a single run or of a group under `vmap`.
-
-    Returns:
-        For each run "start", "limit" and "end" of the held-out retain loss, and the number of
-        "rollbacks".
+    "start", "limit" and "end" are values of the held-out retain loss; "rollbacks" is a count.
     """
     watched: Watched = state.opt_state
     values = (watched.start, watched.limit, watched.safe_value, watched.rollbacks)

@@ -2,14 +2,13 @@
 
     theta' = theta + alpha / n (F + damping I)^-1 sum_{i in forget} grad l_i(theta)
 
-F, the Fisher information of the retain data, stands for the Hessian of their mean loss; n is their
-number. Its inverse is never formed: WoodFisher adds one gradient after the other to it by the
-Sherman-Morrison formula,
+F, the Fisher information of the n retain examples, approximates the Hessian of their mean loss. Its
+inverse is never formed: WoodFisher adds one gradient after another by the Sherman-Morrison formula,
 
     F_j = F_{j-1} + g_j g_j^T / m,   F_0 = damping I,   o_j = F_{j-1}^-1 g_j,
     F_j^-1 v = F_{j-1}^-1 v - o_j <o_j, v> / (m + <g_j, o_j>),
 
-so only the m vectors `o_j` and their denominators are kept.
+and stores only the m vectors `o_j` and their denominators.
 """
 
 from collections.abc import Callable
@@ -30,10 +29,8 @@ from jaxunlearn.types import Method, Params, Task
 class InverseFisher(NamedTuple):
     """`(damping I + 1/m sum_j g_j g_j^T)^-1`, in the form of WoodFisher.
 
-    Attributes:
-        damping: smallest eigenvalue of the inverted matrix.
-        directions: `o_j`, `[m, P]`; zeros for gradients that are not yet added.
-        denominators: `m + <g_j, o_j>`, `[m]`.
+    The directions are `o_j`, or zeros before gradient j is added; the denominators are
+    `m + <g_j, o_j>`.
     """
 
     damping: float | jax.Array
@@ -52,16 +49,9 @@ def woodfisher(
     size: int,
     damping: float | jax.Array,
 ) -> InverseFisher:
-    """The damped inverse of the mean outer product of gradients.
+    """The damped inverse of the mean outer product of gradients, `gradient(batches[j]) -> [P]`.
 
-    Args:
-        gradient: `gradient(batch) -> [P]`.
-        batches: arguments of `gradient`, `[m, ...]`.
-        size: P.
-        damping: positive number that is added to the diagonal.
-
-    Returns:
-        An `InverseFisher`. It takes m P numbers of memory.
+    It takes m P numbers of memory; `size` is P, and `damping` is positive.
 
     Example:
         >>> inverse = woodfisher(lambda g: g, jnp.array([[1.0, 0.0], [0.0, 2.0]]), 2, 0.5)
@@ -93,22 +83,22 @@ def influence(
     num_fisher_batches: Count = 64,
     fisher_batch_size: Count = 32,
 ) -> Method:
-    """Influence unlearning (IU): takes back the influence of the forget examples, in one shot.
+    """Influence unlearning (IU): removes the influence of the forget examples, in one shot.
 
         theta' = theta + alpha / n (F + damping I)^-1 sum_f grad l,   by WoodFisher's recursion
         F = 1/m sum_j g_j g_j^T,   g_j the gradient of the mean loss of a batch of retain data
 
-    Gradients are taken in evaluation mode, without augmentation. The batches are drawn from the
-    retain data without replacement by the run's key. Batches of one example give the empirical
-    Fisher information; larger ones see more of the data but shrink F, by up to their size.
+    Gradients are taken in evaluation mode, without augmentation. The run's key draws the batches
+    from the retain data without replacement. Batches of one example give the empirical Fisher
+    information; larger ones use more of the data but shrink F, by up to their size.
 
     Args:
         task: the unlearning task.
         optimizer: not used.
-        num_steps: number of steps, which only measure: the weights are finished before the first.
+        num_steps: number of steps; they only measure the losses of the finished weights.
         alpha: length of the step; 1 is the Newton step of influence functions.
         damping: number that is added to the diagonal of F.
-        num_fisher_batches: largest m; it takes m times the memory of the parameters.
+        num_fisher_batches: largest m; the method takes m times the memory of the parameters.
         fisher_batch_size: number of examples in a batch.
 
     Reference: Izzo et al., Approximate Data Deletion from Machine Learning Models, AISTATS 2021;

@@ -1,4 +1,4 @@
-"""l1-sparse: fine-tuning under a penalty that prunes weights at first, and then fades away."""
+"""l1-sparse: fine-tuning with a penalty that first prunes weights and then fades away."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ def l1_sparse(
 ) -> Method:
     """Descends `L_r + gamma_t |theta|_1`, with `gamma_t = penalty (1 - t / T)`.
 
-    Small weights, which hold what only a few examples need, are pulled to 0; the last steps are
-    plain fine-tuning. The reported loss is `L_r` alone.
+    Small weights, which only a few examples need, are pulled to 0; the last steps are plain
+    fine-tuning. The reported loss is `L_r` alone.
 
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps over which `gamma_t` decays.
-        penalty: `gamma_0`, the first weight of the penalty; 0 is fine-tuning.
+        penalty: `gamma_0`, the initial weight of the penalty; 0 is fine-tuning.
 
     Reference: Jia et al., Model Sparsity Can Simplify Machine Unlearning, NeurIPS 2023.
     """

@@ -1,11 +1,11 @@
 """Two methods that train only the last k layers, on the retain data.
 
-| method | the last k layers start from | the paper calls it |
+| method | initial weights of the last k layers | name in the paper |
 | --- | --- | --- |
-| `cf_k` | the original weights | catastrophic forgetting |
+| `cf_k` | original weights | catastrophic forgetting |
 | `eu_k` | new weights | exact unlearning |
 
-The other layers stay bit for bit: so does all that they know of the forget data.
+The other layers stay bit-equal, and so does all that they know about the forget data.
 
 Source: Goel et al., Towards Adversarial Evaluations for Inexact Machine Unlearning
 (arXiv 2201.06640), 2022.
@@ -26,7 +26,7 @@ _FRESH_CHILD = 10  # of the run's key
 
 
 def cf_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Count = 2) -> Method:
-    """Fine-tunes the last k layers on the retain data; the others stay bit for bit.
+    """Fine-tunes the last k layers on the retain data; the others stay bit-equal.
 
         theta_last <- theta_last - opt(grad_last L_r)
 
@@ -43,7 +43,7 @@ def cf_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
 
 
 def eu_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Count = 2) -> Method:
-    """Draws the last k layers again and trains them on the retain data; the others stay.
+    """Reinitialises the last k layers and trains them on the retain data; the others stay.
 
         theta_last = fresh;   theta_last <- theta_last - opt(grad_last L_r)
 
@@ -66,21 +66,14 @@ def eu_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
 
 
 def last_layers(task: Task, num_layers: int) -> tuple[str, ...]:
-    """The names of the last layers, in the order of the model.
+    """The names of the last layers, in the order of the model, the head last.
 
     A layer is a top-level entry of the parameters: a convolution, a norm, a whole residual block,
     the head. The order is read while `task.init` is traced, since JAX sorts the dictionaries that
     leave a traced function.
 
-    Args:
-        task: the unlearning task; its parameters are a dictionary of layers.
-        num_layers: number of layers, from 1 to all.
-
-    Returns:
-        The names, the head last.
-
     Raises:
-        InputError: parameters that are no dictionary, or another number of layers.
+        InputError: parameters that are not a dictionary, or an impossible number of layers.
 
     Example:
         >>> from jaxunlearn import models
@@ -96,7 +89,7 @@ def last_layers(task: Task, num_layers: int) -> tuple[str, ...]:
         if not isinstance(params, dict):
             raise InputError(
                 f"the parameters are a {type(params).__name__}, but must be a dictionary with one "
-                "entry per layer, for its last layers to be known; choose another method."
+                "entry per layer, so that the last layers are known; choose another method."
             )
         names.extend(params)
         return ()
@@ -116,10 +109,7 @@ def _train_last(
     layers: tuple[str, ...],
     initial: Callable[[Start], Params],
 ) -> Method:
-    """Descends the retain loss in some layers; the optimizer and the backward pass see no others.
-
-    Running statistics are written in all layers.
-    """
+    """Descends the retain loss in some layers, and updates running statistics in all layers."""
 
     def trained(params: Params) -> Params:
         return {name: params[name] for name in layers}

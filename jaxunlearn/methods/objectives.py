@@ -1,4 +1,4 @@
-"""Forget objectives: losses that are minimised on the forget data.
+"""Forget objectives: losses to minimise on the forget data.
 
 An objective is a function `(task, params, model_state, batch, key) -> scalar`. `loss_pair` pairs it
 with the retain loss, for any surgery, aggregator or weighting.
@@ -10,8 +10,8 @@ with the retain loss, for any surgery, aggregator or weighting.
     track unseen       the same, with u under the present parameters
 
 with `phi(l) = log(p / (1 - p))`, `p = exp(-l)`: the logit of the confidence in the true label. The
-last two end by themselves: the gradient vanishes when forget examples look like unseen ones. The
-others end there too under `until_unseen`.
+last two stop by themselves: the gradient vanishes when forget examples look like unseen ones. So do
+the others under `until_unseen`.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,9 +72,6 @@ def adaptive_ascent(
         axis_name: mapped axis of the batch, if any.
         epsilon: number that limits the weight of an example with a loss of 0.
 
-    Returns:
-        An objective.
-
     Reference: Huang et al. (SFR-on, arXiv 2409.19732), NeurIPS 2024.
     """
 
@@ -95,11 +92,8 @@ def random_labels(redraw: Redraw = "every_epoch", exclude_true_label: bool = Fal
         redraw: "every_epoch" for a new label at each visit of an example, "once" for one label.
         exclude_true_label: whether the true label is never drawn.
 
-    Returns:
-        An objective.
-
     Raises:
-        InputError: an unknown `redraw`; from the objective, no class but the true one.
+        InputError: an unknown `redraw`; in the objective, no class but the true one.
     """
     if redraw not in get_args(Redraw):
         raise InputError(f"redraw is {redraw!r}, but must be one of {', '.join(get_args(Redraw))}.")
@@ -110,7 +104,7 @@ def random_labels(redraw: Redraw = "every_epoch", exclude_true_label: bool = Fal
         check_conditional(task, "random labels")
         if exclude_true_label and task.num_classes < 2:
             raise InputError(
-                "random labels exclude the true one, but there is only one class; set "
+                "random labels exclude the true label, but there is only one class; set "
                 "exclude_true_label to false, or choose another objective, such as ascent."
             )
         visit = batch if redraw == "every_epoch" else batch | {"epoch": batch["epoch"] * 0}
@@ -127,20 +121,11 @@ def random_labels(redraw: Redraw = "every_epoch", exclude_true_label: bool = Fal
 
 
 def check_conditional(task: Task, what: str) -> None:
-    """Raises unless the model of a task receives the label of an example.
-
-    Args:
-        task: the unlearning task.
-        what: objective or method that gives it another label.
-
-    Raises:
-        InputError: the model has no classes.
-    """
+    """Raises an InputError that names `what` if the model has no classes."""
     if not task.conditional:
         raise InputError(
-            f"{what} asks the model for one class in place of another, but this model has no "
-            "classes (its num_classes is None); choose the objective 'ascent', or a model with "
-            "classes."
+            f"{what} needs a model with classes, but this model has none (its num_classes is "
+            "None); choose the objective 'ascent', or a model with classes."
         )
 
 
@@ -151,9 +136,9 @@ def match_unseen(
 
         mean_i huber(phi(l_(i)) - phi(u_(i))),    phi(l) = log(p / (1 - p)),    p = exp(-l)
 
-    (i) orders the losses of the batch and, apart from them, the unseen losses u of the batch; the
-    Huber loss is quadratic up to 2. It is a transport distance between both distributions, so any
-    forget example may match any unseen one. The gradient of a matched example is 0.
+    Both the losses l and the unseen losses u of the batch are sorted; the Huber loss is quadratic
+    up to 2. This is a transport distance between the two distributions, so any forget example may
+    match any unseen one. The gradient of a matched example is 0.
 
     Needs the leaf "unseen_loss", `[B]`, of `with_unseen`: u under the original model.
 
@@ -168,14 +153,14 @@ def match_unseen(
 def track_unseen(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Makes the model as confident in forget examples as it presently is in unseen ones.
+    """Makes the model as confident in forget examples as it currently is in unseen ones.
 
         mean_i huber(phi(l_(i)) - sg phi(u_(i)))
 
-    As `match_unseen`, but u are the losses of the unseen examples under the present parameters.
-    Unlearning makes a model less sure of unseen data; forget examples with the confidence of the
-    original model would then stand out. A model retrained without the forget data is at the
-    minimum. So is one that is equally unsure of all data: the retain loss prevents that.
+    Like `match_unseen`, but u are the losses of the unseen examples under the current parameters.
+    Unlearning makes a model less confident in unseen data; forget examples with the original
+    model's confidence would then stand out. A model retrained without the forget data is at the
+    minimum. So is a model that is equally unsure of all data, but the retain loss prevents that.
 
     It costs a forward pass on the unseen examples, and needs the leaves "unseen_image",
     "unseen_label" and so on of `with_unseen`.
@@ -190,20 +175,16 @@ def track_unseen(
 
 
 def until_unseen(objective: Objective) -> Objective:
-    """An objective that rests while the batch is no more confident than unseen examples.
+    """An objective that pauses while the batch is predicted no more confidently than unseen data.
 
-    `s L_u` with `s = 1[mean_i exp(-l_i) > mean_i exp(-u_i)]`: the mean confidence in the true
-    labels, against the unseen examples of the batch. Both are compared as logarithms, since float32
-    cannot hold the confidence of a loss that is a sum over pixels.
+        s L_u,    s = 1[mean_i exp(-l_i) > mean_i exp(-u_i)]
 
-    Args:
-        objective: objective until then.
-
-    Returns:
-        An objective that needs the leaf "unseen_loss" of `with_unseen`.
+    The mean confidences in the true labels are compared as logarithms, since float32 cannot hold
+    the confidence of a loss that is a sum over pixels. The objective needs the leaf "unseen_loss"
+    of `with_unseen`.
     """
 
-    def resting(
+    def pausing(
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
         unseen = _unseen_of(batch)["loss"]
@@ -212,21 +193,22 @@ def until_unseen(objective: Objective) -> Objective:
         value = objective(task, params, model_state, batch, key)
         return jax.lax.stop_gradient(continues.astype(value.dtype)) * value
 
-    return resting
+    return pausing
 
 
 def with_unseen(
     forget: Arrays, forget_losses: jax.Array, unseen: Arrays, unseen_losses: jax.Array
 ) -> Arrays:
-    """Forget data with an unseen example for each, from the same place in the order of losses.
+    """Forget data with an unseen example for each, of the same rank in the order of losses.
 
-    The i-th of N forget examples, in the order of their losses, gets the unseen example at the
-    `(i + 1/2) / N` quantile of theirs, so that any part of the forget data gets a fair sample.
+    The i-th of N forget examples, in the order of losses, gets the unseen example at the
+    `(i + 1/2) / N` quantile of the unseen losses, so that any part of the forget data gets a
+    representative sample.
 
     Args:
         forget: forget examples, leaves `[N, ...]`.
         forget_losses: losses of the forget examples under the original model, `[N]`.
-        unseen: examples outside the training data, leaves `[M, ...]` of the same names.
+        unseen: examples outside the training data, leaves `[M, ...]` with the same names.
         unseen_losses: losses of the unseen examples under the original model, `[M]`.
 
     Returns:
@@ -240,7 +222,7 @@ def with_unseen(
         [8, 7, 9]
     """
     size, count = forget_losses.shape[0], unseen_losses.shape[0]
-    # NumPy's integers have 64 bits, for products of both sizes.
+    # NumPy's integers have 64 bits, enough for the product of both sizes.
     quantiles = (2 * np.arange(size, dtype=np.int64) + 1) * count // (2 * size)
     places = jnp.argsort(jnp.argsort(forget_losses))
     chosen = jnp.argsort(unseen_losses)[jnp.asarray(quantiles, jnp.int32)[places]]
@@ -256,7 +238,7 @@ def _unseen_of(batch: Batch) -> Batch:
     if not {"loss"} < unseen.keys():
         raise InputError(
             "this objective compares forget data with unseen data, but the forget data have no "
-            "unseen examples and losses; add validation data by objectives.with_unseen."
+            "unseen examples and losses; add validation data with objectives.with_unseen."
         )
     return unseen
 
@@ -291,16 +273,9 @@ def named(
     task: Task | None = None,
     epsilon: float | jax.Array = 0.25,
 ) -> Objective:
-    """The objective of that name: one of `NAMES`, or one of the task.
+    """An objective by name: one of `NAMES`, or of the objectives of the task.
 
-    Args:
-        name: name of the objective.
-        exponent: exponent of adaptive ascent.
-        task: the unlearning task, with its own objectives.
-        epsilon: epsilon of adaptive ascent.
-
-    Returns:
-        The objective.
+    `exponent` and `epsilon` belong to adaptive ascent.
 
     Raises:
         InputError: an unknown name.
@@ -338,7 +313,7 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
 
     Returns:
         `losses_fn(params, model_state, forget, retain, key) -> (LossPair, model_state)`, the model
-        state after the *retain* batch: forget data never write running statistics.
+        state after the *retain* batch: forget data never update running statistics.
     """
 
     def losses_fn(
@@ -356,8 +331,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
         -log p_y = log(1 + sum_{j != y} exp(z_j - z_y)) = softplus(logsumexp_{j != y} z_j - z_y)
 
-    `logsumexp - z_y` and `log_softmax` round every loss below about 1e-7 to 0, where adaptive
-    weights divide by it.
+    `logsumexp - z_y` and `log_softmax` round every loss below about 1e-7 to 0, but adaptive weights
+    divide by the loss.
 
     Args:
         logits: z, `[B, C]`, of any floating-point type.

@@ -1,4 +1,4 @@
-"""Optimizers and schedules by name, for configurations; any number in them may be traced."""
+"""Optimizers and schedules by name, for configurations; their numbers may be traced."""
 
 from typing import Literal, get_args
 
@@ -14,7 +14,7 @@ OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
 
 def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedule:
-    """The schedule of that name, from optax: constant, a decay to 0, or one-cycle.
+    """A schedule of optax by name.
 
     Args:
         name: "constant", "cosine" `peak (1 + cos(pi t / T)) / 2`, "linear" `peak (1 - t / T)`,
@@ -22,9 +22,6 @@ def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedu
             4), or "one_cycle" (up over 15% of the steps, then down to 0, both along cosines).
         peak: largest value.
         num_steps: T.
-
-    Returns:
-        `count -> value`.
 
     Raises:
         InputError: an unknown name.
@@ -62,10 +59,7 @@ def optimizer(
             the usual optimizer of diffusion models.
         learning_rate: schedule over the optimizer's own count of steps.
         momentum: momentum of SGD; the decay of AdamW's first moment.
-        weight_decay: strength of the decay: part of the gradient for SGD, apart from it for AdamW.
-
-    Returns:
-        An optax optimizer.
+        weight_decay: weight decay, coupled for SGD and decoupled for AdamW.
 
     Raises:
         InputError: an unknown name.

@@ -1,4 +1,4 @@
-"""OrthoGrad: the forget gradient without its part along any single retain example's gradient."""
+"""OrthoGrad: the forget gradient, orthogonal to the gradient of each single retain example."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxunlearn.methods._limits import NotNegative
 from jaxunlearn.methods.objectives import ObjectiveName
 from jaxunlearn.types import Batch, Method, Params, Task, TrainState
 
-_LEAST = 1e-6  # of the largest eigenvalue: smaller ones are rounding
+_LEAST = 1e-6  # smaller eigenvalues, relative to the largest one, are rounding errors
 
 
 def orthograd(
@@ -22,18 +22,19 @@ def orthograd(
     objective: ObjectiveName = "ascent",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends the forget objective, at right angles to the gradient of each retain example.
+    """Descends the forget objective, orthogonally to the gradient of each retain example.
 
         d = g_f - G^T (G G^T)^+ G g_f,   G = the gradients of the B examples of a retain batch
         theta <- theta - opt(d)
 
     So `<g_i, d> = 0` for every example i of the batch: to first order none of their losses changes,
-    while other methods of two gradients guard their mean. Retain examples are in evaluation mode,
-    so running statistics stay as they are. It takes the memory of B gradients.
+    while other methods with two gradients protect only their mean. Retain examples are in
+    evaluation mode, so running statistics stay unchanged. The method takes the memory of B
+    gradients.
 
     Args:
         task: the unlearning task.
-        optimizer: any optax optimizer; momentum and weight decay leave the right angle.
+        optimizer: any optax optimizer; momentum and weight decay break the orthogonality.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 
@@ -67,14 +68,10 @@ def orthograd(
 
 
 def without_span(vector: Any, rows: Any) -> Any:
-    """The part of a vector that is at right angles to all rows: `v - G^T (G G^T)^+ G v`.
+    """The part of a vector that is orthogonal to all rows: `v - G^T (G G^T)^+ G v`.
 
-    Args:
-        vector: v, a tree.
-        rows: G, the same tree with leaves `[B, ...]`; rows may be zero, or depend on others.
-
-    Returns:
-        A tree like `vector`.
+    `vector` is a tree, and `rows` the same tree with leaves `[B, ...]`; they may be zero or
+    linearly dependent.
 
     Example:
         >>> rows = {"a": jnp.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])}

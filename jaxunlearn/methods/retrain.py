@@ -1,7 +1,6 @@
 """Learning from the retain data alone: retraining, the oracle of every comparison, and fine-tuning.
 
-Both descend the retain loss. Retraining starts from fresh weights, fine-tuning from the original
-model.
+Both descend the retain loss, from new weights or from the original model.
 """
 
 import jax
@@ -15,8 +14,8 @@ from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 def retrain(task: Task, optimizer: optax.GradientTransformation) -> Method:
     """Descends the retain loss from the given weights: `theta <- theta - opt(grad L_r)`.
 
-    Fresh weights make the retrained model; fresh weights and all training data in place of the
-    retain data make the original model.
+    From new weights, this gives the retrained model, or with all training data as retain data the
+    original model.
 
     Args:
         task: the learning task.

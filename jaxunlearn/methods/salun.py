@@ -1,9 +1,9 @@
 """SalUn: random labels that move only the parameters that matter most to the forget data.
 
-| method | which parameters may move |
+| method | parameters that may move |
 | --- | --- |
-| `salun` | the top fraction by the forget gradient of the original model, found once (hard) |
-| `salun_soft` | those that move far enough, by a proximal step after every step (soft) |
+| `salun` | the fraction with the largest forget gradients of the original model (hard mask) |
+| `salun_soft` | parameters that move far enough, by a proximal step after every step (soft mask) |
 
 Source: Fan et al., SalUn, ICLR 2024 (arXiv 2310.12508).
 """
@@ -47,13 +47,13 @@ def salun(
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
-        mask: the saliency mask, or a random control with as many parameters.
-        fraction: share of the parameters that may move.
-        redraw: whether each visit of an example draws a new label, or all have the same one.
+        mask: the saliency mask, or as a control a random mask of the same size.
+        fraction: fraction of the parameters that may move.
+        redraw: whether a label is drawn at each visit of an example, or only once.
         exclude_true_label: whether the true label is never drawn.
         mask_batch_size: batch size of the pass that computes the mask.
-        objective: forget objective; "match_anchor" draws another class in place of the forgotten
-            one for models that generate images.
+        objective: forget objective; "match_anchor" replaces the forgotten class by another one in
+            models that generate images.
 
     Raises:
         InputError: an unknown mask, `redraw` or objective.
@@ -85,20 +85,20 @@ def salun_soft(
     redraw: Redraw = "every_epoch",
     exclude_true_label: bool = False,
 ) -> Method:
-    """Random labels under a penalty `|theta - theta_0|_1`, by proximal steps.
+    """Random labels with a penalty `|theta - theta_0|_1`, by proximal steps.
 
         theta' = theta - opt(grad (L_random labels + L_r))
         theta <- theta_0 + S(theta' - theta_0; tau_t),   S(x; tau) = sign(x) max(|x| - tau, 0)
 
-    A weight whose change is at most `tau_t = threshold (1 - t / T)` is bit for bit the original
-    one.
+    A weight that changes by at most `tau_t = threshold (1 - t / T)` keeps its original value bit
+    for bit.
 
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps over which `tau_t` decays.
         threshold: `tau_0`, the learning rate times the weight of the penalty; 0 is random labels.
-        redraw: whether each visit of an example draws a new label, or all have the same one.
+        redraw: whether a label is drawn at each visit of an example, or only once.
         exclude_true_label: whether the true label is never drawn.
 
     Raises:

@@ -19,9 +19,9 @@ from jaxunlearn.types import Batch, LossPair, Method, ModelState, Params, Task
 
 
 def gradient_ascent(task: Task, optimizer: optax.GradientTransformation) -> Method:
-    """Gradient ascent (GA): climbs the loss of the forget data, and nothing guards the rest.
+    """Gradient ascent (GA) on the loss of the forget data; nothing protects the retain data.
 
-    Running statistics stay as they are.
+    Running statistics stay unchanged.
 
     Args:
         task: the unlearning task.
@@ -84,14 +84,14 @@ def random_labels(
     redraw: Redraw = "every_epoch",
     exclude_true_label: bool = False,
 ) -> Method:
-    """Random labels (RL): fits the forget data to random labels, and the retain data to its own.
+    """Random labels (RL): fits random labels of the forget data and true labels of the retain data.
 
         descend  L(theta; forget, random labels) + L_r(theta)
 
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
-        redraw: whether each visit of an example draws a new label, or all have the same one.
+        redraw: whether a label is drawn at each visit of an example, or only once.
         exclude_true_label: whether the true label is never drawn.
 
     Reference: Golatkar et al., Eternal Sunshine of the Spotless Net, CVPR 2020.

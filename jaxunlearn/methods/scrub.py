@@ -1,9 +1,9 @@
 """SCRUB: a student that disobeys its teacher, the original model, on the forget data alone.
 
-| method | the weights at the end |
+| method | final weights |
 | --- | --- |
-| `scrub` | of the last step |
-| `scrub_r` | of the round whose forget accuracy is nearest to a target: SCRUB+R, with rewinding |
+| `scrub` | the weights of the last step |
+| `scrub_r` | SCRUB+R: the weights of the round whose forget accuracy is nearest to a target |
 
 Source: Kurmanji et al., Towards Unbounded Machine Unlearning, NeurIPS 2023.
 """
@@ -57,31 +57,31 @@ def scrub(
     distillation_weight: NotNegative = 0.5,
     task_weight: NotNegative = 1.0,
 ) -> Method:
-    """SCRUB: rounds of steps away from the teacher on forget data, then toward it on retain data.
+    """SCRUB: rounds of steps away from the teacher on forget data, then towards it on retain data.
 
         max step    minimise  L_f = - mean_i KL(teacher(x_i) || student(x_i))         on forget data
         min step    minimise  L_r = distillation_weight mean_i KL(teacher(x_i) || student(x_i))
                                     + task_weight mean_i l_i                          on retain data
 
     A round is `num_max_steps` max steps, then `num_min_steps` min steps. After `max_share` of all
-    steps there are min steps only. Running statistics move in min steps. A min step costs two
-    backward passes, because a task has separate functions for its losses and its outputs.
+    steps there are only min steps. Only min steps update running statistics. A min step costs two
+    backward passes, because a task has separate functions for losses and outputs.
 
     The teacher is in evaluation mode. If the task augments, the teacher receives the plain image
     and the student the augmented one; in the paper both receive the augmented one.
 
-    The student starts as its teacher. Without augmentation and batch statistics, the divergence
-    and its gradient are 0 there: max steps only widen the gap that min steps have opened, slowly
-    at first and then ever faster.
+    The student starts as a copy of its teacher. Without augmentation and batch statistics, the
+    divergence and its gradient are 0 there: max steps only widen the gap that min steps have
+    opened, at an accelerating rate.
 
     Args:
         task: the unlearning task; it needs outputs and a divergence.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps.
-        num_max_steps: number of max steps at the start of a round.
-        num_min_steps: number of min steps after them.
-        max_share: share of all steps after which there are no more max steps; 0 is distillation on
-            the retain data.
+        num_max_steps: number of max steps, which begin a round.
+        num_min_steps: number of min steps, which end a round.
+        max_share: fraction of all steps after which there are no more max steps; 0 is distillation
+            on the retain data.
         distillation_weight: weight of the divergence in a min step.
         task_weight: weight of the ordinary loss in a min step.
 
@@ -138,7 +138,7 @@ class Snapshot(NamedTuple):
         params: parameters at that end.
         model_state: running statistics at that end.
         gap: distance of that round's forget accuracy from the target, in points.
-        total: sum of the accuracies of the present round's min steps so far.
+        total: sum of the accuracies in the current round's min steps so far.
     """
 
     params: Params
@@ -148,12 +148,7 @@ class Snapshot(NamedTuple):
 
 
 class RewindState(NamedTuple):
-    """The optimizer state of SCRUB+R.
-
-    Attributes:
-        scrub: optimizer state of SCRUB.
-        snapshot: best end of a round so far.
-    """
+    """The optimizer state of SCRUB+R: the state of SCRUB, and the best end of a round so far."""
 
     scrub: Any
     snapshot: Snapshot
@@ -177,20 +172,20 @@ def scrub_r(
         theta_T = the weights at the end of round argmin_k |a_k - target_accuracy|
 
     SCRUB alone may continue until forget examples are recognised less often than unseen ones, which
-    gives them away. The paper's reference is the error on validation examples of the forgotten
-    kind. A method has no validation data, so the target is a setting: the model's accuracy on
-    validation examples, or 0 to forget whole classes. The paper evaluates each checkpoint on all
-    forget data; here the batches of a round stand for them. Steps after the last whole round never
-    count.
+    gives them away. The paper's reference is the error on validation examples that resemble the
+    forget data. A method has no validation data, so the target is a setting: the model's accuracy
+    on such examples, or 0 to forget whole classes. The paper evaluates each checkpoint on all
+    forget data; here the batches of a round represent them. Steps after the last complete round
+    are discarded.
 
     Args:
         task: the unlearning task; it needs outputs, a divergence and labels.
         optimizer: any optax optimizer.
         num_steps: T, the number of steps, after which the weights are wound back.
-        target_accuracy: wanted forget accuracy, in percent.
-        num_max_steps: number of max steps at the start of a round.
-        num_min_steps: number of min steps after them.
-        max_share: share of all steps after which there are no more max steps.
+        target_accuracy: target of the forget accuracy, in percent.
+        num_max_steps: number of max steps, which begin a round.
+        num_min_steps: number of min steps, which end a round.
+        max_share: fraction of all steps after which there are no more max steps.
         distillation_weight: weight of the divergence in a min step.
         task_weight: weight of the ordinary loss in a min step.
 
@@ -205,8 +200,8 @@ def scrub_r(
     round_steps = num_max_steps + num_min_steps
     if num_steps < round_steps:
         raise InputError(
-            f"num_steps is {num_steps}, but scrub_r needs at least one round of {round_steps}; "
-            "take more steps, or fewer num_max_steps and num_min_steps."
+            f"num_steps is {num_steps}, but must be at least {round_steps}, one round of scrub_r; "
+            "raise it, or lower num_max_steps or num_min_steps."
         )
     inner = scrub(
         task,

@@ -1,4 +1,4 @@
-"""Selective amnesia: continual learning reversed, to forget one class and nothing else."""
+"""Selective amnesia: continual learning, reversed to forget one class and nothing else."""
 
 from typing import Any
 
@@ -23,32 +23,24 @@ def selective_amnesia(
     objective: ObjectiveName = "match_noise",
     fisher_batch_size: Count = 64,
 ) -> Method:
-    """The class becomes noise, while elastic weights and replay hold the rest.
+    """Turns the class into noise, while elastic weights and replay preserve the rest.
 
         L = L_u + anchor_weight / 2 sum_j F_j (theta_j - theta_0j)^2 + retain_weight L_r
 
-    L_u is the loss of the forgotten class on surrogate images; F is the diagonal of the Fisher
-    information of the retain data at the original weights, from squared gradients of batch means.
-    The paper replays images from the original model; here the retain data are at hand.
+    L_u is the loss of the forgotten class on surrogate images; F is the Fisher diagonal of the
+    retain data at the original weights, from squared gradients of batch means. The paper replays
+    images from the original model; here the retain data are available.
 
     Args:
         task: the unlearning task; it generates.
         optimizer: any optax optimizer.
-        anchor_weight: weight of the elastic weights.
-        retain_weight: weight of the replay.
+        anchor_weight: weight of the elastic penalty.
+        retain_weight: weight of the retain loss (the replay).
         objective: L_u; "match_noise" in the paper.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonal.
 
     Raises:
         InputError: a task that classifies, or an unknown objective.
-
-    Example:
-        >>> from jaxunlearn.models.diffusion_process import Process
-        >>> from jaxunlearn.models import denoisers
-        >>> from jaxunlearn.tasks import diffusion
-        >>> model = denoisers.create("ddpm-tiny", (8, 8, 1), num_classes=10)
-        >>> task = diffusion(model, Process(), image_shape=(8, 8, 1), num_classes=10)
-        >>> method = selective_amnesia(task, optax.adam(1e-4))
 
     Reference: Heng and Soh, Selective Amnesia: A Continual Learning Approach to Forgetting in Deep
     Generative Models, NeurIPS 2023.

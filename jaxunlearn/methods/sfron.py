@@ -46,39 +46,39 @@ def sfron(
     mask_batch_size: Count = 32,
     num_mask_batches: CountOrZero = 0,
 ) -> Method:
-    """SFR-on: one masked forget step, then retain steps of fast weights, which the weights follow.
+    """SFR-on: a masked forget step, then retain steps of fast weights, which the weights follow.
 
         g = clip(m * alpha_t grad L_u),   L_u = -mean_i c_i l_i,   m = 1[F_f / F_r >= threshold]
         c_i ~ 1 / (l_i^exponent + epsilon)
         theta_0 = theta - forget_learning_rate g;   theta_{i+1} = theta_i - opt(grad L_r(theta_i))
         theta <- theta + slow_step_size (theta_K - theta)
 
-    The ablations leave parts out: "FR-on" the saliency mask, "R-on" the adaptive weights too, and
-    "R" the geometry too: one descent step of `alpha_t L_u + L_r` at a time.
+    The ablations leave parts out: "FR-on" the saliency mask, "R-on" also the adaptive weights, and
+    "R" also the geometry: each step descends `alpha_t L_u + L_r`.
 
     Args:
         task: the unlearning task.
-        optimizer: any optax optimizer: the fast one.
+        optimizer: any optax optimizer, for the fast weights.
         num_steps: T, the number of steps over which `alpha_t` decays.
         variant: the method, or an ablation.
-        alpha: first scale of the forget gradient.
+        alpha: initial scale of the forget gradient.
         alpha_schedule: schedule of `alpha_t`: "linear" in the paper, "cosine" in the released code.
         forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
         clip_norm: largest norm of the masked forget gradient.
         objective: L_u; "adaptive_ascent" in the paper.
         exponent: exponent of the adaptive weights.
         epsilon: epsilon of the adaptive weights, which limits the weight of an example with a loss
-            of 0; 1e-15 in the published code.
-        mask: the saliency mask, or a random control with as many parameters.
+            of 0; 1e-15 in the released code.
+        mask: the saliency mask, or as a control a random mask of the same size.
         threshold: smallest Fisher ratio of a salient parameter.
         num_fast_steps: K, the number of retain steps per forget step.
-        slow_step_size: share of the way that the weights follow.
+        slow_step_size: fraction of the way to the fast weights that the weights move.
         share_optimizer: whether `optimizer` also steps the forget gradient, with one momentum for
             both phases, as in the released code.
-        per_example_fisher: whether single examples' gradients are squared, or batch means.
+        per_example_fisher: whether gradients of single examples are squared, not batch means.
         mask_batch_size: batch size of the pass that computes the Fisher diagonals.
-        num_mask_batches: largest number of random batches of that pass in either data set; 0 takes
-            all of both, as in the paper, which costs about an epoch.
+        num_mask_batches: largest number of random batches in that pass, for each data set; 0 uses
+            all data, as in the paper, which costs about an epoch.
 
     Returns:
         A `Method` that uses K retain batches per step.
@@ -152,30 +152,27 @@ def sfron_released(
 ) -> Method:
     """SFR-on with the choices of its released code.
 
-    One momentum serves both phases, the slow weights follow all the way, the Fisher diagonal
-    squares batch means, the adaptive weights have no floor, and alpha decays along a cosine.
+    Both phases share one momentum, the slow weights move all the way, the Fisher diagonal squares
+    batch means, the adaptive weights have a tiny epsilon, and alpha decays along a cosine.
 
         v <- momentum v + g,   theta <- theta - rate v   for the forget gradient, then K retain ones
         c_i ~ 1 / (l_i^exponent + 1e-15)
 
-    Without a floor, a forget example whose loss is 0 in float32 takes all the weight of its batch
-    and has no gradient: the forget steps of models that fit all their data nearly stand still.
-    `sfron` has a floor.
+    With this epsilon, a forget example whose loss is 0 in float32 takes all the weight of its batch
+    and has no gradient, so forget steps hardly move a model that fits all its data. `sfron` has a
+    larger epsilon.
 
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer, shared by both phases.
         num_steps: T, the number of steps over which alpha decays.
-        alpha: first scale of the forget gradient.
+        alpha: initial scale of the forget gradient.
         clip_norm: largest norm of the masked forget gradient.
         exponent: exponent of the adaptive weights.
-        mask: the saliency mask, or a random control with as many parameters.
+        mask: the saliency mask, or as a control a random mask of the same size.
         threshold: smallest Fisher ratio of a salient parameter.
-        num_fast_steps: number of retain steps per forget step.
+        num_fast_steps: K, the number of retain steps per forget step.
         mask_batch_size: batch size of the pass that computes the Fisher diagonals.
-
-    Returns:
-        A `Method` that uses `num_fast_steps` retain batches per step.
 
     Raises:
         InputError: an unknown mask, or no fast steps.
@@ -201,7 +198,7 @@ def sfron_released(
 def _clipped_sum(
     decay: optax.Schedule, clip_norm: float | jax.Array
 ) -> optax.GradientTransformationExtraArgs:
-    """For the ablation without geometry: the clipped forget gradient plus the retain gradient."""
+    """The aggregator of the ablation "R": the clipped forget gradient plus the retain gradient."""
     clip = optax.chain(optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm))
 
     def update(

@@ -1,4 +1,4 @@
-"""Selective synaptic dampening (SSD): shrink the weights that matter more to the forget data."""
+"""Selective synaptic dampening (SSD): shrinks the weights that matter more for the forget data."""
 
 from typing import Any
 
@@ -20,19 +20,9 @@ def dampened(
     selection: float | jax.Array,
     dampening: float | jax.Array,
 ) -> Params:
-    """The parameters with the selected ones scaled down.
+    """The parameters with the selected ones scaled down, from two Fisher diagonals.
 
         theta_i <- theta_i min(dampening F_all,i / F_f,i, 1)   where F_f,i > selection F_all,i
-
-    Args:
-        params: the parameters.
-        forget_fisher: Fisher diagonal on the forget data, a tree like the parameters.
-        all_fisher: Fisher diagonal on all training data.
-        selection: smallest ratio of the first to the second of a selected parameter.
-        dampening: remaining share of a parameter on which both agree; larger spares more.
-
-    Returns:
-        A tree like the parameters.
 
     Example:
         >>> f, d = jnp.array([1.0, 20.0]), jnp.array([1.0, 1.0])
@@ -57,21 +47,21 @@ def ssd(
     dampening: NotNegative = 1.0,
     fisher_batch_size: Count = 32,
 ) -> Method:
-    """Selective synaptic dampening (SSD): shrinks the weights of the forget data, in one shot.
+    """Selective synaptic dampening (SSD): shrinks the forget data's weights, in one shot.
 
         theta_i <- theta_i min(dampening F_all / F_f, 1)   where F_f > selection F_all
         F = mean (grad l)^2, of single examples, in evaluation mode
         F_all = (n_f F_f + n_r F_r) / (n_f + n_r)
 
-    The forget data are part of all data, so `F_f <= (n_f + n_r) / n_f F_all`: with one tenth to be
-    forgotten, a selection of 10 selects nothing. Choose it well below `(n_f + n_r) / n_f`.
+    The forget data are part of all data, so `F_f <= (n_f + n_r) / n_f F_all`: to forget one tenth
+    of the data, a `selection` of 10 selects nothing. Choose it well below `(n_f + n_r) / n_f`.
 
     Args:
         task: the unlearning task.
         optimizer: not used.
-        num_steps: number of steps, which only measure: the weights are finished before the first.
+        num_steps: number of steps; they only measure the losses of the finished weights.
         selection: smallest ratio of the two Fisher diagonals; alpha in the paper.
-        dampening: strength of the protection; lambda in the paper, larger spares more.
+        dampening: strength of the protection; lambda in the paper.
         fisher_batch_size: batch size of the pass that computes the Fisher diagonals.
 
     Reference: Foster et al., Fast Machine Unlearning Without Retraining Through Selective Synaptic

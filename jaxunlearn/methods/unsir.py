@@ -1,4 +1,4 @@
-"""UNSIR: noise with the largest loss destroys the forgotten classes, and retain data repair."""
+"""UNSIR: noise with the largest loss destroys the forgotten classes; retain data repair the rest."""
 
 from typing import NamedTuple
 
@@ -16,12 +16,7 @@ _NOISE_CHILD = 9  # of the run's key
 
 
 class Noise(NamedTuple):
-    """Images with a large loss.
-
-    Attributes:
-        image: M images, floating point, `[M, ...]`.
-        label: forgotten class of each image, `[M]`.
-    """
+    """Images `[M, ...]` with a large loss, and the forgotten class `[M]` of each."""
 
     image: jax.Array
     label: jax.Array
@@ -44,26 +39,26 @@ def unsir(
     noise_penalty: NotNegative = 0.1,
     impair_share: Share = 0.5,
 ) -> Method:
-    """Fits error-maximising noise to the forgotten classes (impair), then only the rest (repair).
+    """Fits noise to the forgotten classes (impair), then only the retain data (repair).
 
         noise     N = argmin_N mean_j (- l(N_j, y_j) + noise_penalty |N_j|^2)     once, by Adam
         impair    L = mean_j l(N_j, y_j) + L_r     in the first `impair_share` of all steps
         repair    L = L_r                          after them
 
-    The forget data only give their labels `y_j`, evenly spread over the noise. So it is meant for
-    the forgetting of whole classes: otherwise the noise also hurts the retain data of its classes.
-    The noise begins as standard normal, in the units of floating-point images, and is learned in
-    evaluation mode. Only retain data write running statistics.
+    Of the forget data, only the labels `y_j` are used, evenly spread over the noise. So the method
+    is meant to forget whole classes: otherwise the noise also hurts retain data of these classes.
+    The noise starts as standard normal, in the units of floating-point images, and is learned in
+    evaluation mode. Only retain data update running statistics.
 
     Args:
         task: a classification task.
         optimizer: any optax optimizer, for both phases.
         num_steps: T, the number of steps.
         num_noise: M, the number of noise images; every impair step uses all of them.
-        num_noise_steps: number of steps that learn the noise.
+        num_noise_steps: number of Adam steps that learn the noise.
         noise_learning_rate: learning rate of the noise's Adam.
         noise_penalty: weight of the noise's squared norm.
-        impair_share: share of all steps that impair.
+        impair_share: fraction of all steps that impair.
 
     Returns:
         A `Method`. Its metrics hold "noise_loss", 0 in repair steps.
@@ -92,7 +87,7 @@ def unsir(
         del forget
 
         def noise_loss(params: Params) -> jax.Array:
-            """In training mode; the batch statistics of the noise are dropped."""
+            """In training mode; the batch statistics of the noise are discarded."""
             noise = now.memory.batch(now.step)
             return jnp.mean(task.losses(params, now.model_state, noise, now.key, True)[0])
 
@@ -113,19 +108,7 @@ def error_maximising_noise(
     learning_rate: float | jax.Array,
     penalty: float | jax.Array,
 ) -> Noise:
-    """Descends `mean_j (- l(N_j, y_j) + penalty |N_j|^2)` over the images N, by Adam.
-
-    Args:
-        task: a classification task.
-        start: the original model, and the forget examples of some classes.
-        num_noise: M.
-        num_steps: number of steps of Adam.
-        learning_rate: learning rate of Adam.
-        penalty: weight of the squared norm of an image.
-
-    Returns:
-        `Noise` of M images.
-    """
+    """Descends `mean_j (- l(N_j, y_j) + penalty |N_j|^2)` over M images N, by Adam."""
     key, forget = start.key, start.forget
     places = jnp.arange(num_noise) * len(forget["label"]) // num_noise
     labels = jnp.sort(forget["label"])[places]

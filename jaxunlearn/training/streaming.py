@@ -69,8 +69,8 @@ class Stream:
         if not index.size or index.min() < 0 or index.max() >= len(self.records):
             found = f"{index.min()} to {index.max()}" if index.size else "none"
             raise InputError(
-                f"index is {found}, but must name one or more of the records 0 to "
-                f"{len(self.records) - 1}."
+                f"index is {found}, but must name at least one record, by numbers below "
+                f"{len(self.records)}."
             )
 
     def read(self, positions: np.ndarray) -> dict[str, np.ndarray]:

@@ -74,7 +74,7 @@ def test_examples_of_an_incomplete_batch_count_too() -> None:
     first = jax.tree.map(lambda leaf: leaf[known[0] * np.ones(500, int)], retain)
     check_budget(toy.TASK, trained, model_state, first, 100.0)
     wrong = first | {"label": first["label"].at[256:].set((first["label"][0] + 1) % 3)}
-    with pytest.raises(InputError, match="is broken by the original model"):
+    with pytest.raises(InputError, match="must be above .* for the original model"):
         check_budget(toy.TASK, trained, model_state, wrong, 100.0)
 
 

@@ -81,7 +81,7 @@ def test_selective_amnesia_begins_without_elastic_force():
 
 @pytest.mark.parametrize("name", ["esd", "concept_ablation", "selective_amnesia"])
 def test_classifiers_are_refused(name):
-    with pytest.raises(InputError, match=f"method {name} erases what a model generates"):
+    with pytest.raises(InputError, match=f"method {name} needs a model that generates images"):
         methods.build(classifying.TASK, name, methods.settings(name))
 
 
@@ -89,5 +89,5 @@ def test_classifiers_are_refused(name):
     "name", ["scrub_r", "eupmu_budget", "boundary_shrinking", "boundary_expanding", "unsir"]
 )
 def test_methods_that_need_classes_refuse_models_that_generate(name):
-    with pytest.raises(InputError, match=f"method {name} needs the classes that a model predicts"):
+    with pytest.raises(InputError, match=f"method {name} needs a model that predicts classes"):
         methods.build(TASK, name, methods.settings(name))

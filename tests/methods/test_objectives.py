@@ -116,7 +116,7 @@ def test_of_one_class_no_other_label_can_be_drawn() -> None:
     batch = BATCH | {name: jnp.zeros(3, jnp.int32) for name in ("index", "epoch", "label")}
     one = task_of(lambda params, batch: params * batch["label"], num_classes=1)
     assert objectives.random_labels()(one, 1.0, {}, batch, KEY) == 0.0
-    with pytest.raises(InputError, match="exclude the true one, but there is only one class; set"):
+    with pytest.raises(InputError, match="exclude the true label, but there is only one class"):
         objectives.random_labels(exclude_true_label=True)(one, 1.0, {}, batch, KEY)
 
 

@@ -118,8 +118,8 @@ def test_reading_keeps_the_order_and_the_identity():
 @pytest.mark.parametrize(
     ("records", "index", "words"),
     [
-        ([], [], "one record or more of 0 to -1, got none"),
-        ([{}], [0, 1], "of 0 to 0, got 0 to 1"),
+        ([], [], "index is none, but must name at least one record"),
+        ([{}], [0, 1], "index is 0 to 1, .*by numbers below 1"),
         ([{}], [0], r"record 0 cannot be read \(KeyError"),
         ([{"image": np.zeros(n), "label": 0} for n in (2, 3)], [0, 1], "record 1 has .* others"),
     ],

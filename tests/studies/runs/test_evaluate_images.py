@@ -412,7 +412,7 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
     assert_refused(selected, "select needs class probabilities")
     assert_refused(call("evidence", finished), "evidence needs class probabilities")
     refused = call("unlearn", tmp_path / "run", *words[:2], "scrub_r", "--classes", 3)
-    assert_refused(refused, "method scrub_r needs the classes that a model predicts")
+    assert_refused(refused, "method scrub_r needs a model that predicts classes")
     assert list(tmp_path.iterdir()) == []
 
 

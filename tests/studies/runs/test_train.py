@@ -232,7 +232,7 @@ def test_an_own_method_runs_like_any_other(pretrained, tmp_path):
 def test_a_budget_that_the_original_model_breaks_leaves_nothing_behind(
     pretrained, tmp_path, untrained
 ):
-    with pytest.raises(InputError, match="budget of 1e-06 points .* broken by the original model"):
+    with pytest.raises(InputError, match="budget is 1e-06 points .* for the original model"):
         train.unlearn(tmp_path / "run", pretrained, TENTH, "eupmu_budget", {"budget": 1e-6})
     assert not (tmp_path / "run").exists()
 

@@ -251,7 +251,7 @@ def test_bad_sweeps_are_refused_before_anything_is_written(here, words, case):
 def test_a_budget_that_the_original_model_breaks_is_refused(here, words):
     given = [*words[:4], "eupmu_budget", "--vary", "budget=50,1e-6"]
     result = call("sweep", "new", *given)
-    assert_refused(result, "budget of 1e-06 points", "broken by the original model")
+    assert_refused(result, "budget is 1e-06 points", "for the original model")
 
 
 def test_cells_run_one_by_one_where_the_memory_holds_no_more(words, tmp_path, monkeypatch):
