@@ -1,4 +1,4 @@
-"""The fields that flags give, and the sentences at the end of a command."""
+"""The fields that flags set, and the lines that a command prints at its end."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from jaxunlearn.studies.runs.folder import read_done
 
 
 def fields_of(given: dict[str, Any], flag: str = "--") -> dict[str, Any]:
-    """The fields that flags give, without empty tables and with the settings of models parsed."""
+    """The fields that flags set, without empty tables and with the settings of models parsed."""
     given = {
         name: fields_of(value, f"{flag}{name}.") if isinstance(value, dict) else value
         for name, value in given.items()
@@ -24,13 +24,13 @@ def trained(kind: str, run: Path, before: bool) -> None:
     """Prints the outcome of a training command."""
     done = read_done(run)
     if before:
-        print(f"{run} was already finished: nothing to do")
+        print(f"{run} is already finished; nothing to do")
     else:
         read = done.get("programs_read", 0)
         print(
             f"{done['steps']} steps in {duration(done['seconds'])}, after "
             f"{duration(done['compile_seconds'])} of compilation"
-            f"{f', {read} programs from the cache' if read else ''}"
+            f"{f', {read} programs read from the cache' if read else ''}"
         )
     if "guard" in done:
         guard = done["guard"]
@@ -42,7 +42,7 @@ def trained(kind: str, run: Path, before: bool) -> None:
 
 
 def show_study(study: Path) -> None:
-    """Prints the table of a study and the place of its report."""
+    """Prints the table of a study and the path of its report."""
     from jaxunlearn.studies.report import read_study, render_table
 
     show(render_table(read_study(study)))

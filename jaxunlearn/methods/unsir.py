@@ -1,4 +1,4 @@
-"""UNSIR: noise with the largest loss destroys the forgotten classes; retain data repair the rest."""
+"""UNSIR: error-maximising noise destroys the forgotten classes, and retain data repair the rest."""
 
 from typing import NamedTuple
 
