@@ -43,16 +43,12 @@ def describe(what: str) -> str:
 
 
 def schema(cls: type) -> str:
-    """The JSON schema of the TOML file of a study or a search, for editors.
+    """The JSON schema of the TOML file of a study (`Study`) or a search (`Search`), for editors.
 
-    Args:
-        cls: `Study`, or the dataclass of a search.
-
-    Returns:
-        JSON. Settings have the names, types and defaults of all methods together.
+    It knows the names and types of the settings of all methods together.
     """
     schema = json_schema(cls)
-    if cls is Study:  # a search has lists and ranges of settings
+    if cls is Study:  # the settings of a search are lists and ranges
         known: dict[str, Any] = {}
         for method in methods.available():
             known = methods.settings(method) | known

@@ -1,4 +1,4 @@
-"""Losses per example of the models to unlearn from, as pure functions (`jaxunlearn.types.Task`)."""
+"""Tasks: the losses per example of models, as pure functions (`jaxunlearn.types.Task`)."""
 
 from jaxunlearn.tasks.autoencoding import autoencoding
 from jaxunlearn.tasks.classification import classification

@@ -1,4 +1,4 @@
-"""How a task calls a Flax linen model, whatever the name of its switch for training."""
+"""Calls of Flax linen models, whose training switch may be `train` or `deterministic`."""
 
 import inspect
 from collections.abc import Callable
@@ -18,20 +18,10 @@ _SWITCHES: dict[str, Callable[[bool], bool]] = {
 
 
 def caller(model: Any, num_inputs: int) -> Callable[..., Any]:
-    """A function that initialises or applies a model.
+    """`call(function, variables or key, *inputs, train, **options)`, with the model's own switch.
 
-    Args:
-        model: a Flax linen module, whose `__call__` takes the inputs and optionally `train` or
-            `deterministic`.
-        num_inputs: number of inputs.
-
-    Returns:
-        `call(function, variables or key, *inputs, train, **options)`, which calls `function`, such
-        as `model.apply`, with the model's own switch.
-
-    Raises:
-        InputError: another kind of model, or a `__call__` that needs more; from the function, a
-            model that draws from another stream than "dropout", or in evaluation mode.
+    `function` is `model.init` or `model.apply`; `model.__call__` takes `num_inputs` inputs and
+    optionally `train` or `deterministic`.
     """
     if not isinstance(model, nn.Module):
         kind = type(model).__name__
@@ -65,18 +55,15 @@ def caller(model: Any, num_inputs: int) -> Callable[..., Any]:
             when = "training" if train else "evaluation mode"
             raise InputError(
                 f"{type(model).__name__} draws random numbers in {when} that a task does not have "
-                f"({str(error).split(' (https')[0]}); a task has the stream 'dropout', in training "
-                "only."
+                f"({str(error).split(' (https')[0]}); use only the stream 'dropout', and only in "
+                "training."
             ) from error
 
     return call
 
 
 def dropout_rngs(key: jax.Array, batch: Batch, train: bool) -> dict[str, jax.Array] | None:
-    """The random streams of a model: in training, a key from the first example and its visit.
-
-    None in evaluation mode, and for a batch without `index`.
-    """
+    """The random streams in training, with a key from the first example and its visit, or None."""
     if not train or "index" not in batch:
         return None
     one = {name: batch[name][:1] for name in ("index", "epoch")}

@@ -1,4 +1,4 @@
-"""A task whose functions are computed in another way, all of them in the same one."""
+"""A task with all of its functions wrapped in the same way."""
 
 from collections.abc import Callable
 from typing import Any

@@ -3,7 +3,7 @@
     L(x) = mean over pixels of (x - decode(z))^2 + kl_weight KL(N(mean, var) || N(0, I)) / pixels,
     z = mean + sqrt(var) n,   (mean, var) = encode(x)
 
-Labels play no part. The published autoencoder also has a perceptual and an adversarial loss.
+Labels are not used. The published autoencoder also has a perceptual and an adversarial loss.
 """
 
 import math
@@ -29,7 +29,7 @@ def autoencoding(
     Args:
         model: the autoencoder.
         image_shape: shape `(H, W, C)` of the images; uint8 images are scaled to [-1, 1].
-        num_classes: number of classes of the labels.
+        num_classes: number of classes.
         kl_weight: weight of the divergence to the standard normal distribution.
 
     Returns:

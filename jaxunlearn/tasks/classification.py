@@ -1,8 +1,8 @@
 """Image classification as a task: cross-entropy per example, and class probabilities.
 
 Images arrive raw (`jaxunlearn.data.pixels`); the compiled step normalises and augments them.
-Augmentation draws from one key per example and visit, so it does not depend on batch size or
-devices.
+Augmentation draws from one key per example and visit, so it does not depend on the batch size or
+the devices.
 """
 
 from typing import Any
@@ -34,24 +34,24 @@ def classification(
 
     Args:
         model: `model.apply(variables, images [B, H, W, C], train) -> logits [B, num_classes]`, or a
-            tuple that begins with them. Its switch may also be `deterministic`, or missing; dropout
-            draws from the stream "dropout". Other collections than `params` (such as
+            tuple that begins with the logits. Its switch may also be `deterministic`, or missing;
+            dropout draws from the stream "dropout". Collections other than `params` (such as
             `batch_stats`) become the model state.
         image_shape: shape `(H, W, C)` of the images.
-        num_classes: number of classes of the labels.
-        mean: mean of the pixels by channel, or one for all: of uint8 images divided by 255, of
-            floating-point images as stored (`jaxunlearn.data.channel_statistics`).
-        std: standard deviation of the pixels by channel, or one for all, likewise.
-        augmentation: "none", "crop" (shifts by up to 4 pixels) or "flip_crop" (mirror images at
-            random too).
+        num_classes: number of classes.
+        mean: mean of the pixels, per channel or one for all; uint8 images are divided by 255 first
+            (`jaxunlearn.data.channel_statistics`).
+        std: standard deviation of the pixels, likewise.
+        augmentation: "none", "crop" (shifts by up to 4 pixels) or "flip_crop" (also random mirror
+            images).
 
     Returns:
         A `Task`, whose logits and losses are float32 for models of any type.
 
     Raises:
         InputError: a model of another library or with other arguments, an unknown augmentation, or
-            a mean or std of another number of channels; from its functions, a model with another
-            number of outputs, or images of integers other than uint8.
+            a mean or std for another number of channels; in its functions, a model with another
+            number of outputs, or integer images other than uint8.
 
     Example:
         >>> from jaxunlearn import models
@@ -84,9 +84,9 @@ def classification(
         logits: jax.Array = output[0] if isinstance(output, tuple | list) else output
         if jnp.ndim(logits) != 2 or logits.shape[1] != num_classes:
             raise InputError(
-                f"the model has logits of shape {list(jnp.shape(logits))} for a batch, but must "
-                f"have [B, {num_classes}], one for each class; change its last layer, or the "
-                "number of classes."
+                f"the logits of a batch have the shape {list(jnp.shape(logits))}, but must have "
+                f"[B, {num_classes}], one for each class; change the last layer of the model, or "
+                "the number of classes."
             )
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
@@ -128,34 +128,16 @@ def classification(
 
 
 def kl_divergence(teacher: jax.Array, outputs: jax.Array) -> jax.Array:
-    """`KL(softmax(teacher) || softmax(outputs))` of each example.
-
-    Args:
-        teacher: logits of the teacher, `[B, C]`.
-        outputs: logits of the student, `[B, C]`.
-
-    Returns:
-        Divergence in nats, `[B]`.
-
-    Example:
-        >>> kl_divergence(jnp.zeros((1, 2)), jnp.zeros((1, 2))).tolist()
-        [0.0]
-    """
+    """`KL(softmax(teacher) || softmax(outputs))` in nats, `[B]`, from logits `[B, C]`."""
     return optax.losses.kl_divergence_with_log_targets(
         jax.nn.log_softmax(outputs), jax.nn.log_softmax(teacher)
     )
 
 
 def augmented(images: jax.Array, keys: jax.Array, flip: bool) -> jax.Array:
-    """Images shifted by up to four pixels (zero padding) and, if `flip`, mirrored at random.
+    """Images `[B, H, W, C]`, shifted by up to four pixels (zero padding) and, if `flip`, mirrored.
 
-    Args:
-        images: `[B, H, W, C]`.
-        keys: one key per image, `[B]`.
-        flip: whether to mirror left and right with probability one half.
-
-    Returns:
-        Images like `images`.
+    There is one key per image, `[B]`; the probability of a mirror image is one half.
     """
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:

@@ -1,12 +1,12 @@
 """Conditional diffusion as a task: the error of the predicted noise, per example.
 
-Images arrive raw: uint8 is scaled to [-1, 1], floating point (latents too) is not scaled, and other
-integers are refused. Timesteps, noise and dropped labels are drawn from one key per example and
-visit. The label `num_classes` means no condition, where the model has a row for it.
+Images arrive raw: uint8 is scaled to [-1, 1], floating point (such as latents) is not scaled, and
+other integers are refused. Timesteps, noise and dropped labels are drawn from one key per example
+and visit. The label `num_classes` means no condition, if the model has a row for it.
 
     L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
 
-Forget objectives of this task, besides the ones of every task:
+Forget objectives of this task, besides the common ones:
 
     match_anchor    |out(x_t, t, c) - sg out(x_t, t, a)|^2,  a = batch["anchor"], or the next class
     match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
@@ -47,29 +47,29 @@ def diffusion(
 ) -> Task:
     """The task of predicting noise with a Flax linen model.
 
-    Training drops a share of the labels, so that the model can be guided; forget objectives drop
+    Training drops a fraction of the labels, so that the model can be guided; forget objectives drop
     none. In evaluation mode, which Fisher diagonals use, the losses are the errors of the guided
     prediction, `(1 + w) out(c) - w out(null)`.
 
     Args:
         model: `model.apply(variables, images [B, ...], timesteps [B], labels [B], train)`. Its
             switch may also be `deterministic`, or missing; dropout draws from the stream "dropout".
-        process: the diffusion.
+        process: diffusion process.
         image_shape: shape of one image.
-        num_classes: number of classes of the labels; one more label means none. A `DDPMUNet` with
+        num_classes: number of classes; the label `num_classes` means none. A `DDPMUNet` with
             `num_classes=None` ignores labels.
         reduction: reduction of the squared errors of one example: "mean" over pixels, or "sum", as
             in SFR-on's paper, whose gradients are larger by the number of pixels.
-        label_drop: share of labels that training drops; 0 if the model has no null class.
+        label_drop: fraction of labels that training drops; 0 if the model has no null class.
         fisher_guidance: guidance w of the predictions in Fisher diagonals.
 
     Returns:
         A `Task` that predicts no classes.
 
     Raises:
-        InputError: a model of another library, of other classes, or without a null class that
-            label_drop or fisher_guidance needs; an unknown reduction, or a share outside [0, 1);
-            from its functions, a model whose output does not fit the variance of the process.
+        InputError: a model of another library, with other classes, or without the null class that
+            label_drop or fisher_guidance needs; an unknown reduction, or a label_drop outside
+            [0, 1); in its functions, a model whose output does not fit the variance of the process.
 
     Example:
         >>> from jaxunlearn.models import denoisers
@@ -106,7 +106,7 @@ def diffusion(
         train: bool,
         guidance: float = 0.0,
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-        """The output, and the clean image, the noise, the noisy image and the timestep of each."""
+        """The output, and the clean images, noise, noisy images and timesteps behind it."""
         keys = example_keys(key, batch)
         clean = as_signal(batch["image"])
         timestep_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
@@ -188,15 +188,15 @@ def diffusion(
 def _check_classes(
     model: nn.Module, num_classes: int, label_drop: float, fisher_guidance: float
 ) -> bool:
-    """Whether the model takes the class as input; raises unless their classes agree."""
+    """Whether the model takes the class as input; raises if the numbers of classes differ."""
     if not isinstance(model, DDPMUNet | DiT):
         return True
     if model.num_classes is None:
         return False
     if model.num_classes != num_classes:
         raise InputError(
-            f"num_classes is {num_classes}, but the model has {model.num_classes} classes; give "
-            f"num_classes={model.num_classes}, and labels in its order."
+            f"num_classes is {num_classes}, but must be {model.num_classes}, as in the model; "
+            "change one of them."
         )
     if isinstance(model, DDPMUNet) and not model.null_class and (label_drop or fisher_guidance):
         name, value = (
@@ -210,7 +210,7 @@ def _check_classes(
 
 
 def _check_channels(process: Process, given: int, channels: int) -> None:
-    """Raises unless the model has an output for a learned variance, and for no other variance."""
+    """Raises unless the model has outputs for a variance exactly if the process learns one."""
     wanted = 2 * channels if process.variance == "learned_range" else channels
     if given == wanted:
         return
@@ -220,21 +220,13 @@ def _check_channels(process: Process, given: int, channels: int) -> None:
         else 'set the variance to "learned_range", or learn_variance = false of the model'
     )
     raise InputError(
-        f"the output of the model has {given} channels for images of {channels}, but with the "
-        f"variance {process.variance!r} it must have {wanted}; {remedy}, if it has that option."
+        f"the output of the model has {given} channels for images of {channels}, but must have "
+        f"{wanted} with the variance {process.variance!r}; {remedy}, if it has that option."
     )
 
 
 def as_signal(images: jax.Array) -> jax.Array:
-    """Images in float32 or wider: uint8 is scaled to [-1, 1], floating point is not scaled.
-
-    Raises:
-        InputError: images of another type.
-
-    Example:
-        >>> as_signal(jnp.array([0, 255], jnp.uint8)).tolist()
-        [-1.0, 1.0]
-    """
+    """Images in float32 or wider: uint8 is scaled to [-1, 1], floating point is not scaled."""
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 127.5 - 1.0
     return as_floats(images)
@@ -269,7 +261,7 @@ def match_noise(
     assert task.forget_losses is not None
     if not task.conditional:
         raise InputError(
-            "the objective is 'match_noise', but must be another one for a model without classes "
+            "objective is 'match_noise', but must be another for a model without classes "
             "(num_classes is None), whose images would all become noise; choose 'ascent', or a "
             "model with classes."
         )

@@ -1,15 +1,15 @@
-"""Latent text-to-image diffusion as a task: a prompt is a label, whose text is encoded.
+"""Latent text-to-image diffusion as a task: labels are prompts, whose text is encoded.
 
-The images are latents of an autoencoder (`jaxunlearn.tasks.latents`), the labels are the numbers of
-prompts in a closed list, whose last entry is the empty prompt and means no condition. So methods
-treat prompts like classes: a concept is forgotten as a class is, and an anchor prompt is another
+The images are latents of an autoencoder (`jaxunlearn.tasks.latents`). The labels are positions in a
+fixed list of prompts, whose last entry is the empty prompt and means no condition. So methods treat
+prompts like classes: forgetting a concept is forgetting a class, and an anchor prompt is another
 label.
 
     L(z_0, prompt) = sum or mean over latents of (unet(z_t, t, text(prompt)) - target)^2
 
-The autoencoder is neither learned nor unlearned, but images are drawn with it: `with_autoencoder`
-keeps it in the model state, which no step changes. The hidden states of the prompts may be kept
-there too (`PROMPT_STATES`) if the text encoder is frozen.
+The autoencoder is neither trained nor unlearned, but sampling needs it: `with_autoencoder` stores
+it in the model state, which no step changes. The model state may also hold the hidden states of the
+prompts (`PROMPT_STATES`) if the text encoder is frozen.
 """
 
 import jax
@@ -31,16 +31,14 @@ PROMPT_STATES = "prompt_states"  # {"states": [P + 1, L, C]}, of a frozen text e
 class Prompted(nn.Module):
     """A text-conditioned U-Net whose condition is the number of a prompt.
 
-    Its parameters are in two parts, "text_encoder" and "unet"; `trainable_subset(task, "^unet/")`
-    moves the U-Net alone.
+    Its parameters have two parts, "text_encoder" and "unet"; `trainable_subset(task, "^unet/")`
+    trains only the U-Net. If the model state holds the hidden states of all prompts
+    (`PROMPT_STATES`, from `jaxunlearn.studies.runs.cache`), no text is encoded.
 
     Attributes:
         text_encoder: map from token ids to hidden states.
         unet: map from noisy latents, timesteps and hidden states to noise.
         ids: token ids of every prompt, `[P + 1][L]`, the empty prompt last.
-
-    The model state may hold the hidden states of all prompts (`PROMPT_STATES`, computed once by
-    `jaxunlearn.studies.runs.cache`); then no text is encoded.
     """
 
     text_encoder: TextEncoder
@@ -50,17 +48,7 @@ class Prompted(nn.Module):
     def __call__(
         self, latents: jax.Array, timesteps: jax.Array, labels: jax.Array, train: bool = False
     ) -> jax.Array:
-        """The noise in a batch.
-
-        Args:
-            latents: noisy latents, `[B, H, W, C]`.
-            timesteps: timesteps, `[B]`.
-            labels: numbers of prompts, `[B]`.
-            train: whether dropout is on.
-
-        Returns:
-            Like `latents`.
-        """
+        """The noise in latents `[B, H, W, C]`, for timesteps `[B]` and numbers of prompts `[B]`."""
         ids = jnp.asarray(self.ids, jnp.int32)
         if self.has_variable(PROMPT_STATES, "states"):
             states: jax.Array = self.get_variable(PROMPT_STATES, "states")[labels]
@@ -91,7 +79,7 @@ def latent_diffusion(
         ids: token ids of every prompt, `[P + 1, L]` from a tokenizer, the empty prompt last.
         latent_shape: shape `(H, W, C)` of the latents.
         reduction: reduction of the squared errors of one example, "sum" or "mean".
-        label_drop: share of prompts that training replaces by the empty prompt.
+        label_drop: fraction of prompts that training replaces by the empty prompt.
         fisher_guidance: guidance of the predictions in Fisher diagonals.
 
     Returns:
@@ -117,8 +105,8 @@ def latent_diffusion(
     ids = np.asarray(ids)
     if ids.ndim != 2 or len(ids) < 2 or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(
-            f"ids have the shape {ids.shape}, but must be the token ids of one prompt or more and "
-            'of the empty one, [P + 1, L]; encode them by a tokenizer, the prompt "" last.'
+            f"ids have the shape {ids.shape}, but must be the token ids [P + 1, L] of at least one "
+            'prompt and the empty one; encode them with a tokenizer, the prompt "" last.'
         )
     model = Prompted(text_encoder, unet, tuple(tuple(int(i) for i in row) for row in ids))
     return diffusion(
@@ -135,21 +123,13 @@ def latent_diffusion(
 def with_autoencoder(
     task: Task, autoencoder: AutoencoderKL, image_shape: tuple[int, int, int]
 ) -> Task:
-    """The task with the autoencoder of its latents in the model state.
+    """The task with the autoencoder in the model state, so that weights alone suffice for sampling.
 
-    So the weights of a model suffice to draw images. The entry `FIRST_STAGE` holds "params" and the
-    "scaling_factor" of the latents; `init` makes zeros, to be replaced by learned values.
-
-    Args:
-        task: a task of latent diffusion.
-        autoencoder: the autoencoder.
-        image_shape: shape `(H, W, C)` of the images.
-
-    Returns:
-        A `Task`.
+    The entry `FIRST_STAGE` holds "params" and the "scaling_factor" of the latents; `init` makes
+    zeros, to be replaced by learned values.
 
     Raises:
-        InputError: the images do not fit the autoencoder.
+        InputError: images of `image_shape` do not fit the autoencoder.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     learned = jax.eval_shape(autoencoder.init, jax.random.key(0), image)["params"]

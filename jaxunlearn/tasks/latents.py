@@ -14,18 +14,15 @@ from jaxunlearn.types import InputError
 
 
 def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
-    """The latents of images: the mean of each, times the model's scaling factor.
+    """The latents of images: their means times the model's scaling factor, float32 `[N, h, w, c]`.
 
     Args:
         model: the autoencoder.
         params: parameters of the autoencoder.
         images: `[N, H, W, C]`, uint8, or floating-point in [-1, 1].
 
-    Returns:
-        float32 `[N, h, w, c]`.
-
     Raises:
-        InputError: images of another range.
+        InputError: images outside this range.
 
     Example:
         >>> from jaxunlearn.models import latent
@@ -39,7 +36,7 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
     if images.dtype != np.uint8 and not (low >= -1.0 and high <= 1.0):
         raise InputError(
             f"the images are {images.dtype} with values from {low} to {high}, but must be uint8, "
-            "or floating-point from -1 to 1; scale them, such as by x / 127.5 - 1."
+            "or floating-point from -1 to 1; scale them, for example by x / 127.5 - 1."
         )
 
     def one_batch(batch: jax.Array) -> jax.Array:
@@ -50,16 +47,7 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
 
 
 def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray:
-    """The images of scaled latents.
-
-    Args:
-        model: the autoencoder.
-        params: parameters of the autoencoder.
-        latents: scaled latents, `[N, h, w, c]`.
-
-    Returns:
-        float32 `[N, H, W, C]`, clipped to [-1, 1].
-    """
+    """The images of scaled latents `[N, h, w, c]`: float32 `[N, H, W, C]`, clipped to [-1, 1]."""
 
     def one_batch(batch: jax.Array) -> jax.Array:
         unscaled = batch / model.scaling_factor
@@ -70,15 +58,7 @@ def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray
 
 
 def encode_prompts(model: TextEncoder, params: Any, ids: np.ndarray) -> np.ndarray:
-    """The hidden states of prompts.
-
-    Args:
-        model: the text encoder.
-        params: parameters of the text encoder.
-        ids: token ids of every prompt, `[P, L]`, from a tokenizer.
-
-    Returns:
-        float32 `[P, L, C]`.
+    """The hidden states of prompts, float32 `[P, L, C]`, from their token ids `[P, L]`.
 
     Example:
         >>> from jaxunlearn.models import latent

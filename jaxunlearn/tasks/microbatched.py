@@ -1,10 +1,10 @@
-"""A task that computes each batch in micro-batches, one after the other, to save memory.
+"""A task that computes each batch in micro-batches, one after another, to save memory.
 
     l_i = losses(params, micro-batch of i),     gradient = sum over micro-batches, in one loop
 
-Losses are per example, so a method sees the losses of the whole batch, whatever it makes of them (a
-mean, weights, two gradients). The backward pass repeats the forward pass of each micro-batch: one
-more forward pass, with the memory of one micro-batch.
+Losses are per example, so a method sees the losses of the whole batch and may use them in any way
+(a mean, weights, two gradients). The backward pass repeats the forward pass of each micro-batch:
+one more forward pass, with the memory of one micro-batch.
 """
 
 from collections.abc import Callable
@@ -22,20 +22,17 @@ from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
 def microbatched(task: Task, micro_batch: int) -> Task:
     """The task in micro-batches: equal losses, outputs and predictions, up to rounding.
 
-    A batch that is no multiple of a micro-batch is computed whole; `check_micro_batch` refuses it
-    in steps. Dropout draws one mask for each micro-batch.
+    A batch that is not a multiple of a micro-batch is computed whole; `check_micro_batch` refuses
+    it in steps. Dropout draws one mask per micro-batch.
 
     Args:
         task: the task. Its examples must not depend on one another, except for the mirrored
             timesteps of diffusion, whose pairs stay together in even micro-batches.
         micro_batch: number of examples computed at once.
 
-    Returns:
-        A `Task`.
-
     Raises:
-        InputError: micro-batches below one example, odd ones for a model that generates, or a
-            model with batch statistics, which would be statistics of micro-batches.
+        InputError: micro-batches below one example, odd ones for a generative model, or a model
+            with batch statistics, which would be statistics of micro-batches.
 
     Example:
         >>> import jax.numpy as jnp
@@ -50,15 +47,14 @@ def microbatched(task: Task, micro_batch: int) -> Task:
         raise InputError(f"micro_batch is {micro_batch}, but must be 1 or more, or 0 for none.")
     if task.predict is None and micro_batch % 2:
         raise InputError(
-            f"micro_batch is {micro_batch}, but must be even for a model that generates, whose "
-            f"examples are drawn in pairs; take {micro_batch + 1}."
+            f"micro_batch is {micro_batch}, but must be even for a generative model, which draws "
+            f"its examples in pairs; take {micro_batch + 1}."
         )
     _, model_state = jax.eval_shape(task.init, jax.random.key(0))
     if model_state.keys() - {FROZEN, FIRST_STAGE}:
         raise InputError(
-            f"micro_batch is {micro_batch}, but the model keeps statistics of whole batches, which "
-            "micro-batches do not have; choose a model without BatchNorm, such as norm=group, or "
-            "set micro_batch to 0."
+            f"micro_batch is {micro_batch}, but must be 0 for a model with statistics of whole "
+            "batches; set it to 0, or choose a model without BatchNorm, such as norm=group."
         )
 
     def in_micro_batches(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,8 +67,8 @@ def microbatched(task: Task, micro_batch: int) -> Task:
             size = len(jax.tree.leaves(batch)[0])
             if size <= micro_batch or size % micro_batch:
                 return values(batch), model_state
-            # optax takes every n-th example: a micro-batch is on all devices that share the batch,
-            # and holds both of two examples that are half a batch apart.
+            # optax takes every n-th example, so a micro-batch is on all devices that share the
+            # batch, and two examples that are half a batch apart stay together.
             once_more = jax.checkpoint(values, prevent_cse=False)
             parts = microbatch(once_more, 0, micro_batch, AccumulationType.CONCAT)
             return parts(batch), model_state
@@ -83,14 +79,10 @@ def microbatched(task: Task, micro_batch: int) -> Task:
 
 
 def check_micro_batch(micro_batch: int, **batch_sizes: int) -> None:
-    """Raises unless every batch is a multiple of a micro-batch, or smaller than one.
-
-    Raises:
-        InputError: a batch is neither.
-    """
+    """Raises an InputError unless every batch is a multiple of a micro-batch, or at most one."""
     for name, size in batch_sizes.items():
         if micro_batch and size > micro_batch and size % micro_batch:
             raise InputError(
-                f"{name} is {size}, but must be a multiple of micro_batch, {micro_batch}, or at "
-                f"most that; the nearest is {round(size / micro_batch) * micro_batch}."
+                f"{name} is {size}, but must be a multiple of micro_batch, {micro_batch}, or less; "
+                f"the nearest is {round(size / micro_batch) * micro_batch}."
             )

@@ -1,10 +1,10 @@
-"""A task that computes each batch in shares, one on each device, under `jax.pmap`.
+"""A task that splits each batch over devices, under `jax.pmap`.
 
-    l_i = losses(params, share of device d) at its place,     gradient = sum over devices
+    l_i = losses(params, share of device d) at position i,     gradient = sum over devices
 
 Every device holds the whole batch, computes the losses of its share and receives the losses of the
-other shares. So a method sees the losses of the whole batch, the same on each device, whatever it
-makes of them (a mean, weights, a multiplier, two gradients).
+other shares. So a method sees the losses of the whole batch, the same on each device, and may use
+them in any way (a mean, weights, a multiplier, two gradients).
 """
 
 import functools
@@ -18,19 +18,16 @@ from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
 
 
 def shard_over_axis(task: Task, axis_name: str) -> Task:
-    """The task in shares: equal losses, outputs, predictions and gradients, up to rounding.
+    """The split task: equal losses, outputs, predictions and gradients, up to rounding.
 
     A batch that does not divide over the devices is computed whole on each of them; `check_shares`
-    refuses it in steps. Dropout draws one mask on each device.
+    refuses it in steps. Dropout draws one mask per device.
 
     Args:
         task: the task. Its examples must not depend on one another, except for BatchNorm that
             averages over the axis (the model's `axis_name`), and for the mirrored timesteps of
             diffusion, whose pairs stay together in even shares.
-        axis_name: name of the axis that `pmap` maps.
-
-    Returns:
-        A `Task` that runs only where the axis has a name.
+        axis_name: name of the axis that `pmap` maps; the task runs only inside it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,18 +61,14 @@ def shard_over_axis(task: Task, axis_name: str) -> Task:
 
 
 def check_shares(task: Task, num_devices: int, **batch_sizes: int) -> None:
-    """Raises if the share of a device separates examples that depend on each other.
-
-    Raises:
-        InputError: an odd share, for a model that generates.
-    """
+    """Raises an InputError if shares would separate examples that depend on each other."""
     least = num_devices * _together(task)
     for name, size in batch_sizes.items():
         if task.predict is None and size % least:
             raise InputError(
-                f"{name} is {size}, but under pmap must be a multiple of {least}, two for each of "
-                f"the {num_devices} devices, for a model that generates, whose examples are drawn "
-                f"in pairs; the nearest is {max(1, round(size / least)) * least}."
+                f"{name} is {size}, but must be a multiple of {least} under pmap, two for each of "
+                f"the {num_devices} devices, for a generative model, which draws its examples in "
+                f"pairs; the nearest is {max(1, round(size / least)) * least}."
             )
 
 
@@ -85,14 +78,14 @@ def _together(task: Task) -> int:
 
 
 def _share(axis_name: str, x: jax.Array) -> jax.Array:
-    """Every n-th example: a share holds both of two examples that are half a batch apart."""
+    """Every n-th example, so that two examples that are half a batch apart stay together."""
     shares = x.reshape(-1, jax.lax.axis_size(axis_name), *x.shape[1:])
     return jax.lax.dynamic_index_in_dim(shares, jax.lax.axis_index(axis_name), 1, keepdims=False)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gathered(axis_name: str, x: jax.Array) -> jax.Array:
-    """The shares of all devices at their places; a device gets the gradient of its share alone."""
+    """The shares of all devices in order; a device gets the gradient of its own share only."""
     shares = jax.lax.all_gather(x, axis_name, axis=1)
     return shares.reshape(-1, *x.shape[1:])
 
@@ -105,7 +98,7 @@ _gathered.defvjp(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _known(axis_name: str, x: jax.Array) -> jax.Array:
-    """A value that all devices hold; its gradient is the sum of the gradients of the devices."""
+    """A value that all devices hold; its gradient is the sum over the devices."""
     del axis_name
     return x
 

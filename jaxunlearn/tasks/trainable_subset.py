@@ -1,13 +1,13 @@
-"""A task in which only a subset of the parameters moves, or low-rank adapters on it.
+"""A task in which only a subset of the parameters, or low-rank adapters on them, are trained.
 
-    subset        params = the ones whose path matches; the others are frozen
+    subset        params = parameters whose path matches; the others are frozen
     adapters      W = W_0 + A B,  params = {A [in, r], B [r, out]} of the kernels whose path matches
 
 An adapter starts at B = 0, where A has no gradient. Saliency is therefore measured as if B were
-random and W the same, so that each factor sees a random projection of the kernel's gradient.
+random and W unchanged, so that each factor sees a random projection of the kernel's gradient.
 
 Frozen parameters are in the model state, which no optimizer, mask or weight decay sees, so they
-stay bit-equal. The path of a parameter is its names joined by slashes, as in "block0/conv/kernel".
+stay bit-equal. A path joins the names of a parameter by slashes, as in "block0/conv/kernel".
 
 Source of the adapters: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.
 """
@@ -43,19 +43,19 @@ class TrainableSubset(NamedTuple):
 
 
 def trainable_subset(task: Task, pattern: str, rank: int = 0) -> TrainableSubset:
-    """The task in which only the parameters whose path matches move, or adapters on them.
+    """The task in which only parameters whose path matches, or adapters on them, are trained.
 
     Args:
         task: the task; its parameters are nested dictionaries.
         pattern: a regular expression, searched for in each path.
-        rank: rank of the adapters; 0 moves the parameters themselves.
+        rank: rank of the adapters; 0 trains the parameters themselves.
 
     Returns:
         The task and the functions that split and merge parameters.
 
     Raises:
         InputError: an invalid regular expression, one that matches no parameter (no kernel, for
-            adapters), or a rank above the largest of a matching kernel.
+            adapters), or a rank that is too large for a matching kernel.
 
     Example:
         >>> from jaxunlearn import models
@@ -119,7 +119,7 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(
-            f"trainable is {pattern!r}, which is not a regular expression ({error}); give one that "
+            f"trainable is {pattern!r}, but must be a regular expression ({error}); give one that "
             "matches paths of parameters, such as 'head' or 'attention'."
         ) from error
     known = [path for path in shapes if not rank or path.endswith("kernel")]
@@ -127,15 +127,15 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
     if not chosen:
         what = "kernel" if rank else "parameter"
         raise InputError(
-            f"trainable is {pattern!r}, which matches no {what} of the model; there are "
-            f"{', '.join(known[:6])} and {max(len(known) - 6, 0)} more."
+            f"trainable is {pattern!r}, but must match a {what} of the model: "
+            f"{', '.join(known[:6])} or {max(len(known) - 6, 0)} more."
         )
     for path in chosen if rank else ():
         largest = min(_sides(shapes[path].shape))
         if rank > largest:
             raise InputError(
-                f"adapter_rank is {rank}, but {path} of shape {shapes[path].shape} has ranks up to "
-                f"{largest}; take a smaller rank, or another pattern than {pattern!r}."
+                f"adapter_rank is {rank}, but must be at most {largest} for {path} of shape "
+                f"{shapes[path].shape}; lower it, or change the pattern {pattern!r}."
             )
     return chosen
 
@@ -153,11 +153,7 @@ def _adapter(kernel: jax.Array, rank: int, key: jax.Array, number: int) -> dict[
 
 
 def _seen_product(down: jax.Array, up: jax.Array) -> jax.Array:
-    """The product of the factors, bit for bit, with its gradient at a random `up`.
-
-    The random `up` counts only where `up` is zero, as at the start; elsewhere the gradient is the
-    product's.
-    """
+    """The product of the factors, bit for bit, with its gradient at a random `up` if `up` is 0."""
     rank, columns = up.shape
     probe = jax.random.normal(jax.random.key(rank), (rank, columns)) / jnp.sqrt(columns)
     seen = down @ (up + jnp.where(jnp.any(up != 0), 0.0, probe).astype(up.dtype))

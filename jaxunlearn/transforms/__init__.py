@@ -1,7 +1,7 @@
 # ruff: noqa: I001 (one import of each module)
 """The core: the update rules of both papers as optax transformations. Imports jax and optax only.
 
-- *Surgery* (`surgery.py`): a multiplier weighs the retain loss against the forget loss and moves by
+- *Surgery* (`surgery.py`): a multiplier weighs the retain loss against the forget loss, and follows
   the change of the retain loss in each step. `aggregation.py` has the exact forms, from two
   gradients.
 - *Fast and slow weights* (`fast_slow.py`): the curvature of the retain loss bends each step.
@@ -10,7 +10,7 @@
 Nothing here reduces across devices: gradients, losses and the result of `grad_fn` are global means.
 The helpers that compute them take `axis_name`.
 
-The imports below are the one list of what `jaxunlearn` exports.
+The imports below define the exports of `jaxunlearn`.
 """
 
 from jaxunlearn.transforms.aggregation import (

@@ -1,4 +1,4 @@
-"""Checks and small readings that the transformations share."""
+"""Checks and small helpers that the transformations share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,13 @@ from jaxunlearn.types import InputError
 
 
 def value_at(scalar_or_schedule: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
-    """A number, or the value of a schedule at `count`, as a new float32 array.
-
-    A copy, because states are donated and the caller's arrays are not.
-    """
+    """A number, or the value of a schedule, as float32; a copy, since states are donated."""
     value = scalar_or_schedule(count) if callable(scalar_or_schedule) else scalar_or_schedule
     return jnp.array(value, jnp.float32)
 
 
 def scalar(value: Any, name: str) -> jax.Array:
-    """A floating-point scalar as a new float32 array.
-
-    Raises:
-        InputError: it has another shape or type.
-    """
+    """A floating-point scalar as a new float32 array; an InputError for anything else."""
     array = jnp.asarray(value)
     if array.ndim != 0 or not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(
@@ -35,26 +28,18 @@ def scalar(value: Any, name: str) -> jax.Array:
 
 
 def wide_scalar(value: Any, name: str) -> jax.Array:
-    """`scalar`, for a loss whose small changes matter.
-
-    Raises:
-        InputError: it is no floating-point scalar, or one of half precision.
-    """
+    """`scalar`, but refuses half precision, for a loss whose small changes matter."""
     dtype = jnp.asarray(value).dtype
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
         raise InputError(
-            f"{name} has dtype {dtype}, but must be float32, since small differences of losses "
-            "count; compute the loss from logits.astype(jnp.float32)."
+            f"{name} has dtype {dtype}, but must be float32, since small changes of the loss "
+            "count; compute it from logits.astype(jnp.float32)."
         )
     return scalar(value, name)
 
 
 def check_not_negative(value: jax.Array, name: str, what: str) -> None:
-    """Raises if a scalar is negative by more than rounding, outside `jit`.
-
-    Raises:
-        InputError: naming the scalar, and `what` takes no negative values.
-    """
+    """Outside `jit`, raises an InputError if a scalar is negative by more than rounding."""
     if not isinstance(value, jax.core.Tracer) and value <= -1e-8:
         raise InputError(f"{name} is {float(value):g}, but must not be negative with {what}.")
 
@@ -65,7 +50,7 @@ def chosen(condition: jax.Array, new: Any, old: Any) -> Any:
 
 
 def has_masked_nodes(tree: Any) -> bool:
-    """Whether `optax.masked` (or `optax.multi_transform`) has taken leaves out of a tree."""
+    """Whether `optax.masked` (or `optax.multi_transform`) has removed leaves from a tree."""
     return any(map(_is_masked, jax.tree.leaves(tree, is_leaf=_is_masked)))
 
 
@@ -74,17 +59,17 @@ def _is_masked(node: Any) -> bool:
 
 
 def without_masked(tree: Any, like: Any) -> Any:
-    """`tree` without the leaves that `optax.masked` has taken out of `like`."""
+    """`tree` without the leaves that `optax.masked` has removed from `like`."""
     if not has_masked_nodes(like):
         return tree
     try:
         return jax.tree.map(lambda t, u: t if _is_masked(t) else u, like, tree, is_leaf=_is_masked)
     except ValueError:
-        return tree  # of another structure, which `check_like` names
+        return tree  # of another structure, which `check_like` reports
 
 
 def missing(transformation: str, name: str, how: str) -> InputError:
-    """The error of a required keyword that was not given."""
+    """The error for a missing keyword."""
     return InputError(
         f"{transformation} got no {name}; {how}, and put wrappers that drop keywords, such as "
         "optax.lookahead, inside the chain, not around it."
@@ -92,12 +77,12 @@ def missing(transformation: str, name: str, how: str) -> InputError:
 
 
 def nodes(tree: Any, wanted: Callable[[Any], bool]) -> list[Any]:
-    """All nodes of a tree for which something holds; none inside another."""
+    """The outermost nodes of a tree that satisfy a condition."""
     return [node for node in jax.tree.leaves(tree, is_leaf=wanted) if wanted(node)]
 
 
 def only(opt_state: optax.OptState, wanted: Callable[[Any], bool], name: str) -> Any:
-    """The one state of a transformation in an optimizer state, with plain arrays for leaves.
+    """The state of a transformation in an optimizer state, with plain arrays for leaves.
 
     Raises:
         InputError: there is none, or there are several.
@@ -122,14 +107,7 @@ def unboxed(opt_state: optax.OptState) -> optax.OptState:
 
 
 def check_floating(tree: Any, name: str) -> None:
-    """Raises unless every leaf of `tree` is a floating-point (or complex) array or number.
-
-    Raises:
-        InputError: naming the first other leaf.
-
-    Example:
-        >>> check_floating({"w": jnp.ones(3)}, "params")
-    """
+    """Raises an InputError unless all leaves are floating-point (or complex) arrays or numbers."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = getattr(leaf, "dtype", type(leaf))
         if dtype not in (float, complex) and not (
@@ -144,20 +122,7 @@ def check_floating(tree: Any, name: str) -> None:
 
 
 def check_like(tree: Any, like: Any, name: str, like_name: str) -> None:
-    """Raises unless `tree` has the structure and the shapes of `like`.
-
-    Args:
-        tree: the tree to check.
-        like: the tree it must resemble.
-        name: name of `tree` in the error.
-        like_name: name of `like` in the error.
-
-    Raises:
-        InputError: naming the first difference.
-
-    Example:
-        >>> check_like({"w": jnp.ones(3)}, {"w": jnp.zeros(3)}, "the mask", "the parameter tree")
-    """
+    """Raises an InputError unless `tree` has the structure and the shapes of `like`."""
     remedy = "build one from the other with jax.tree.map."
     found, wanted = (
         {
@@ -176,5 +141,6 @@ def check_like(tree: Any, like: Any, name: str, like_name: str) -> None:
     structures: list[Any] = [jax.tree.structure(side) for side in (tree, like)]
     if structures[0] != structures[1]:
         raise InputError(
-            f"{name} has other containers than {like_name} (such as a list for a tuple); {remedy}"
+            f"{name} has other containers than {like_name} (such as a list instead of a tuple); "
+            f"{remedy}"
         )

@@ -1,8 +1,7 @@
 """Two gradients in, one direction out: exact surgery and the other two-loss aggregators.
 
-Each is a gradient transformation: its updates are the gradient of the forget loss, its keyword
-`retain_grads` is the gradient of the retain loss, and its result is a tree like both, for the rest
-of the chain to step:
+Each is a gradient transformation: its updates are the forget gradient, its keyword `retain_grads`
+is the retain gradient, and the rest of the chain steps the resulting direction:
 
     tx = optax.chain(unilateral_surgery(tolerance=0.01), optax.sgd(1e-2, momentum=0.9))
     updates, state = tx.update(forget_grads, state, params, retain_grads=retain_grads)
@@ -24,20 +23,20 @@ of the chain to step:
     famo               [ 0.00, 0.50]
 
 With a = |g_r|^2, b = |g_f|^2 and c = <g_r, g_f> over the whole tree, every rule below is a pair of
-weights computed from those three numbers, so all of them live inside `jit`.
+weights, computed from these three numbers inside `jit`.
 
 | gradients | result |
 | --- | --- |
 | both zero | zero |
 | g_r = 0 | `unilateral_surgery`, `pcgrad`: g_f; `mgda`: 0; `cagrad`: g_f / 2; `nash`: g_f / norm |
-| g_f = 0 | the same of g_r, but `unilateral_surgery`: zero if the tolerance permits a rise |
+| g_f = 0 | likewise for g_r, but `unilateral_surgery`: zero if the tolerance permits a rise |
 | equal | `unilateral_surgery`, `mgda`: g; `pcgrad`: 2 g; `cagrad`: (1 + c) g; `nash`: 1.4 g/norm |
 | opposite | zero: `unilateral_surgery` without tolerance, `pcgrad`, `mgda`, `nash`, `cagrad` |
-| not finite | not finite; `optax.apply_if_finite` around the chain checks g_f alone |
-| a norm above 1e19 or below 1e-19 | its square leaves the range of float32: scale the loss |
+| not finite | not finite; `optax.apply_if_finite` around the chain checks only g_f |
+| a norm above 1e19 or below 1e-19 | its square is outside the range of float32: scale the loss |
 
-`gdr_gma` and `famo` weigh by the losses as well. All of them raise `InputError` for `retain_grads`
-that are missing, or unlike the forget gradients in structure or shapes.
+`gdr_gma` and `famo` also use the losses. All of them raise `InputError` for `retain_grads` that are
+missing, or differ from the forget gradients in structure or shapes.
 """
 
 from collections.abc import Callable
@@ -77,7 +76,7 @@ class UnilateralSurgeryState(NamedTuple):
 def unilateral_surgery(
     *, tolerance: optax.ScalarOrSchedule = 0.0, epsilon: float | jax.Array = 1e-30
 ) -> optax.GradientTransformationExtraArgs:
-    """The nearest direction to the forget gradient that respects the retain loss, in closed form.
+    """The direction nearest to the forget gradient that protects the retain loss, in closed form.
 
         d = g_f + lambda g_r,   lambda = max(0, (-<g_r, g_f> - tolerance) / |g_r|^2)
 
@@ -108,11 +107,11 @@ def unilateral_surgery(
 
 
 def pcgrad() -> optax.GradientTransformationExtraArgs:
-    """Projects each gradient off the other when they conflict, then adds them.
+    """Removes from each gradient its part against the other, then adds them.
 
         d = g_f + g_r - [c < 0] (c / a g_r + c / b g_f)
 
-    Either projection is the nearest point to its gradient in the cone of directions that raise
+    Each projection is the point nearest to its gradient in the cone of directions that raise
     neither loss. UPGrad is the mean of the two, half of this sum.
 
     Reference: Yu et al., Gradient Surgery for Multi-Task Learning (arXiv 2001.06782), NeurIPS 2020;
@@ -144,17 +143,13 @@ def mgda() -> optax.GradientTransformationExtraArgs:
 
 
 class CagradState(NamedTuple):
-    """The state of `cagrad`.
-
-    Attributes:
-        count: number of updates so far.
-    """
+    """The state of `cagrad`: the number of updates so far."""
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
 
 
 def cagrad(*, c: optax.ScalarOrSchedule = 0.4) -> optax.GradientTransformationExtraArgs:
-    """The direction that helps the worse of the two losses most, near their average gradient.
+    """The direction near the average gradient with the largest gain for the worse of both losses.
 
         d = g_0 + c |g_0| / |g_w| g_w,   g_0 = (g_f + g_r) / 2,   g_w = w g_f + (1 - w) g_r
         w minimises <g_w, g_0> + c |g_0| |g_w| over [0, 1]
@@ -210,7 +205,7 @@ def nash(*, epsilon: float | jax.Array = 1e-6) -> optax.GradientTransformationEx
         d = w_f g_f + w_r g_r
         w_r = (a + c sqrt(a / b))^(-1/2),   w_f = (b + c sqrt(b / a))^(-1/2)
 
-    It solves `G G^T w = 1 / w`: both losses gain the same in proportion, whatever their scale.
+    It solves `G G^T w = 1 / w`: both losses have the same relative gain, whatever their scale.
 
     Args:
         epsilon: smallest value of `1 + cos(g_f, g_r)`, which is 0 for opposite gradients.
@@ -244,7 +239,7 @@ def gdr_gma(
     sharpness: optax.ScalarOrSchedule = 10.0,
     threshold: optax.ScalarOrSchedule = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    """Rectifies both directions and weighs forgetting down as the retain loss rises.
+    """Rectifies both directions and gives forgetting less weight as the retain loss rises.
 
         g_f' = g_f - [<g_f, g_r> < 0] <g_f, g_r> / |g_r|^2 g_r
         g_r' = g_r - [<g_r, m> < 0] <g_r, m> / |m|^2 m,   m = mean of the last forget gradients
@@ -252,7 +247,7 @@ def gdr_gma(
 
     Args:
         bank_size: number of forget gradients in the memory bank, at least 1.
-        sharpness: speed at which the weight moves from forgetting to retaining; a number or a
+        sharpness: rate at which the weight moves from forgetting to retaining; a number or a
             schedule.
         threshold: retain loss at which both weigh the same; a number or a schedule.
 
@@ -267,7 +262,7 @@ def gdr_gma(
     """
     if isinstance(bank_size, jax.core.Tracer):
         raise InputError(
-            "bank_size is traced, but must be a Python integer, because it is a shape; use "
+            "bank_size is traced, but must be a Python integer, since it sets a shape; use "
             "optax.inject_hyperparams(gdr_gma, static_args='bank_size')."
         )
     if bank_size < 1:
@@ -317,13 +312,13 @@ def famo(
     logit_decay: optax.ScalarOrSchedule = 1e-3,
     epsilon: float | jax.Array = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """Descends the log losses with weights that slow down whichever loss falls faster.
+    """Descends the log losses with weights that slow down the loss that falls faster.
 
         d = sum_i z_i g_i / l_i / sum_i (z_i / l_i),   z = softmax(logits)
         the logits descend `J_softmax^T (log l_before - log l_after)` by Adam, with decay
 
-    with the losses of the previous call (before) and of the present one (after); the first call
-    only stores them. Neither loss may be negative.
+    with the losses of the previous call (before) and of this call (after); the first call only
+    stores them. Neither loss may be negative.
 
     Args:
         logit_learning_rate: learning rate of the logits' Adam; a number or a schedule.
@@ -346,7 +341,7 @@ def famo(
     def init_fn(params: optax.Params) -> FamoState:
         del params
         logits = jnp.zeros([2], jnp.float32)
-        # Every field is an array of its own: a state is donated buffer by buffer.
+        # Every field needs its own array, because states are donated.
         log_losses = jnp.zeros([2], jnp.float32)
         return FamoState(jnp.zeros([], jnp.int32), logits, optimizer.init(logits), log_losses)
 
@@ -430,12 +425,12 @@ def _rectified(gradient: Any, other: Any) -> Any:
 
 
 def _pair(forget_grads: Any, retain_grads: Any, name: str) -> LossPair:
-    """Both gradients, the second without the leaves that `optax.masked` took out of the first."""
+    """Both gradients; leaves that `optax.masked` removed from the first are removed from both."""
     if retain_grads is None:
         raise missing(
             name,
             "retain_grads",
-            "pass the retain gradient as tx.update(forget_grads, state, params, retain_grads=...)",
+            "pass the retain gradient, tx.update(forget_grads, state, params, retain_grads=...)",
         )
     retain_grads = without_masked(retain_grads, forget_grads)
     for tree, which in ((forget_grads, "forget"), (retain_grads, "retain")):
@@ -446,5 +441,5 @@ def _pair(forget_grads: Any, retain_grads: Any, name: str) -> LossPair:
 
 def _required(value: Any, name: str, transformation: str) -> jax.Array:
     if value is None:
-        raise missing(transformation, name, f"pass the loss as tx.update(..., {name}=...)")
+        raise missing(transformation, name, f"pass the loss, tx.update(..., {name}=...)")
     return wide_scalar(value, name)

@@ -1,17 +1,16 @@
-"""Fast and slow weights: any step, bent by the curvature of the retain loss.
+"""Fast and slow weights: a step, bent by the curvature of the retain loss.
 
 Steepest descent in the metric of the remaining outputs multiplies a forget step by the inverse
-Hessian of the retain loss. Fast and slow weights approximate that product online: take the step
-with the fast weights, let them descend the retain loss for a few steps, and move the slow weights
-towards them:
+Hessian of the retain loss. Fast and slow weights approximate this product online: the fast weights
+take the step and descend the retain loss for a few steps, then the slow weights move towards them:
 
     fast_0 = params + updates
     fast_{i+1} = fast_i + fast_optimizer(grad_fn(fast_i, i))        i = 0 ... K - 1
     returns  slow_step_size * (fast_K - params)
 
 For a quadratic retain loss with Hessian H, `params` at its minimum, and SGD of rate eta, the
-returned step is exactly `slow_step_size * (I - eta H)^K updates`: directions that matter for the
-retained data are forgotten less.
+returned step is exactly `slow_step_size * (I - eta H)^K updates`: it is smaller in directions that
+matter for the retained data.
 
 References:
     Huang et al., Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement
@@ -30,12 +29,12 @@ from jaxunlearn.types import InputError
 
 
 class FastSlowState(NamedTuple):
-    """State of `fast_slow` and `shared_fast_slow`.
+    """The state of `fast_slow` and `shared_fast_slow`.
 
     Attributes:
         count: number of updates so far.
-        fast_optimizer_state: state of the fast optimizer, kept from update to update.
-        carry: last carry from `grad_fn`; None before the first, or without carry.
+        fast_optimizer_state: state of the fast optimizer.
+        carry: last carry from `grad_fn`; None before the first update, or without carry.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -51,21 +50,21 @@ def fast_slow(
     has_carry: bool = False,
     unroll: int | bool = 1,
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets fast weights descend the retain loss after each step, and follows them slowly.
+    """Lets fast weights descend the retain loss after each step, and moves slow weights after them.
 
         fast_0 = params + updates;   fast_{i+1} = fast_i + fast_optimizer(grad_fn(fast_i, i))
         returns slow_step_size * (fast_K - params)
 
-    With `has_carry`, `grad_fn` hands running statistics, counters or keys from fast step to fast
-    step, apart from the optimizer. The last carry is in the state, for `fast_slow_carry`; before
-    the first update it is None, since `init` knows only parameters. In `jax.lax.scan`, where a
-    state keeps its structure, set the first carry beforehand and omit the keyword:
+    With `has_carry`, `grad_fn` passes running statistics, counters or keys from one fast step to
+    the next. The last carry is in the state, for `fast_slow_carry`; before the first update it is
+    None, since `init` knows only parameters. In `jax.lax.scan`, where a state keeps its structure,
+    set the first carry beforehand and omit the keyword:
     `state = optax.tree.set(tx.init(params), carry=batch_stats)`.
 
     Args:
         fast_optimizer: any optax optimizer; its state is kept from update to update.
         num_fast_steps: K >= 0, the number of retain steps of the fast weights.
-        slow_step_size: share of the way that the slow weights follow, a number or a schedule; 1
+        slow_step_size: fraction of the way that the slow weights move, a number or a schedule; 1
             moves all the way.
         has_carry: whether `grad_fn` receives and returns a carry.
         unroll: number of fast steps in one iteration of the compiled loop, as in `jax.lax.scan`;
@@ -79,7 +78,7 @@ def fast_slow(
         `fast_optimizer`.
 
     Raises:
-        InputError: a `fast_optimizer` that is none, a negative or fractional number of steps, a
+        InputError: a `fast_optimizer` that is not one, a negative or fractional number of steps, a
             slow step size that is not positive; in `update`, a missing `grad_fn`, `params` or
             `carry`, a gradient unlike the parameters, or a carry that changes its type.
 
@@ -115,8 +114,8 @@ def fast_slow(
                     "such as the running statistics."
                 )
         offset, fast_state = updates, state.fast_optimizer_state
-        # The fast weights are kept as their offset from `params`: that difference is the result,
-        # and it is not rounded to the precision of the weights themselves.
+        # The fast weights are stored as their offset from `params`, which is the result and is not
+        # rounded to the precision of the weights.
         dtypes = jax.tree.map(lambda u: u.dtype, offset)
 
         def fast_step(i: jax.Array, loop: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
@@ -148,15 +147,15 @@ def shared_fast_slow(
     has_carry: bool = False,
     unroll: int | bool = 1,
 ) -> optax.GradientTransformationExtraArgs:
-    """`fast_slow` whose `updates` is the forget *gradient*, stepped by the fast optimizer too.
+    """`fast_slow` whose fast optimizer also steps the `updates`, which are the forget *gradient*.
 
         fast_0 = params + fast_optimizer(updates);   then as in `fast_slow`
 
-    One momentum serves both phases, as in the released SFR-on. `updates` is the raw (masked,
+    Both phases share one momentum, as in the released SFR-on. `updates` is the raw (masked,
     clipped, scaled) gradient: put no optimizer before this transformation.
 
-    Arguments, result and errors are those of `fast_slow`; the optimizer takes K + 1 steps per
-    update.
+    Arguments, result and errors are the same as for `fast_slow`; the optimizer takes K + 1 steps
+    per update.
 
     Example:
         >>> tx = shared_fast_slow(optax.sgd(0.5), num_fast_steps=1)
@@ -192,16 +191,11 @@ def shared_fast_slow(
 
 
 def fast_slow_carry(opt_state: optax.OptState) -> Any:
-    """The carry after the last fast step, wherever it is in a chain's state.
-
-    Args:
-        opt_state: any optimizer state that holds exactly one `fast_slow` or `shared_fast_slow`.
-
-    Returns:
-        A tree like the carry that `update` received.
+    """The carry after the last fast step, at any place in an optimizer state.
 
     Raises:
-        InputError: no fast and slow weights in `opt_state`, or several, or no carry yet.
+        InputError: no `fast_slow` or `shared_fast_slow` in `opt_state`, or several, or no carry
+            yet.
 
     Example:
         >>> tx = fast_slow(optax.sgd(0.5), num_fast_steps=3, has_carry=True)
@@ -230,28 +224,26 @@ def _checked(
         )
     fractional = isinstance(num_fast_steps, float)
     if fractional or (isinstance(num_fast_steps, int) and num_fast_steps < 0):
-        raise InputError(
-            f"num_fast_steps is {num_fast_steps}, but must be a whole number, 0 or more."
-        )
+        raise InputError(f"num_fast_steps is {num_fast_steps}, but must be an integer, 0 or more.")
     if isinstance(slow_step_size, int | float) and not slow_step_size > 0:
         raise InputError(
             f"slow_step_size is {slow_step_size}, but must be positive; 1.0 follows all the way."
         )
     if not isinstance(unroll, int | jax.Array) or (isinstance(unroll, int) and unroll < 0):
         raise InputError(
-            f"unroll is {unroll!r}, but must be True, False or a whole number of fast steps."
+            f"unroll is {unroll!r}, but must be True, False or an integer number of fast steps."
         )
     unrolled = unroll if isinstance(unroll, bool) else _known(unroll) != 1
     if unrolled and isinstance(num_fast_steps, jax.Array):
         raise InputError(
-            f"unroll is {unroll} and num_fast_steps is an array, but only a known number of steps "
-            "can be unrolled; name both in the static_args of inject_hyperparams."
+            f"num_fast_steps is an array, but must be an integer with unroll = {unroll}; name both "
+            "in the static_args of inject_hyperparams."
         )
     return optax.with_extra_args_support(optimizer)
 
 
 def _known(unroll: Any) -> int | bool:
-    """The number of unrolled steps; 1 for the array that `inject_hyperparams` makes of it."""
+    """The number of unrolled steps; 1 if `inject_hyperparams` has made it an array."""
     return unroll if isinstance(unroll, int) else 1
 
 
@@ -268,9 +260,9 @@ def _check_arguments(grad_fn: Any, params: Any, carry: Any, has_carry: bool) -> 
 
     if has_masked_nodes(params):
         raise InputError(
-            "fast_slow got only a part of the parameters, from optax.masked or "
-            "optax.multi_transform, but grad_fn needs all of them; put fast_slow outside, and wrap "
-            "its fast_optimizer and the transformations before it instead."
+            "fast_slow is inside optax.masked or optax.multi_transform, where it sees only some of "
+            "the parameters, but grad_fn needs all of them; put fast_slow outside, and wrap its "
+            "fast_optimizer and the transformations before it instead."
         )
 
 
@@ -286,7 +278,7 @@ def _checked_pair(returned: Any, carry: Any) -> tuple[optax.Updates, Any]:
     for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(carry), strict=True):
         if jnp.asarray(new).dtype != old.dtype:
             raise InputError(
-                f"the carry that grad_fn returned has dtype {jnp.asarray(new).dtype}, where the "
-                f"carry that it received has {old.dtype}; cast it back with .astype."
+                f"the carry that grad_fn returned has dtype {jnp.asarray(new).dtype}, but must "
+                f"have {old.dtype}, as the carry that it received; cast it with .astype."
             )
     return gradient, after

@@ -36,12 +36,12 @@ class SaliencyMaskState(NamedTuple):
 
 
 def saliency_mask(mask: Any = None) -> optax.GradientTransformationExtraArgs:
-    """Lets only the salient entries of the updates through: `updates * mask`, element by element.
+    """Lets only the salient entries of the updates pass: `updates * mask`, element by element.
 
-    The mask is in the state: so it is an argument of the compiled step, not a constant in it, it is
-    in checkpoints, and `state._replace(mask=...)` replaces it. Put it last in a chain to keep
-    masked parameters bit-equal under momentum and weight decay; before the optimizer it masks
-    gradients only.
+    The mask is in the state, so it is an argument of the compiled step, not a constant; checkpoints
+    contain it, and `state._replace(mask=...)` replaces it. Put it last in a chain to keep masked
+    parameters bit-equal under momentum and weight decay; before the optimizer it masks only
+    gradients.
 
     Args:
         mask: a tree like the parameters with leaves of the same shapes, boolean or 0/1, which is
@@ -99,16 +99,16 @@ def fisher_diagonal(
         params: the parameters, any tree of floating-point arrays.
         batches: a tree of arrays `[N, B, ...]`: N stacked batches of B examples, or of indices that
             `loss_fn` looks up.
-        per_example: whether each example's gradient is squared, which does not depend on the batch
-            size, or each batch's mean gradient, which does.
+        per_example: whether the gradient of each example is squared; otherwise the mean gradient
+            of each batch is, and the result depends on the batch size.
         weights: 1 for an example and 0 for padding, `[N, B]`; None for complete batches.
 
     Returns:
         A tree like `params`, float32, non-negative.
 
     Raises:
-        InputError: no batches, leaves without the two leading axes or that disagree on them,
-            weights that are not `[N, B]`, or losses that are not `[B]`.
+        InputError: no batches, leaves without the same two leading axes, weights that are not
+            `[N, B]`, or losses that are not `[B]`.
 
     Example:
         >>> loss_fn = lambda w, x: 0.5 * (w * x) ** 2
@@ -161,7 +161,7 @@ def fisher_diagonal(
         ones = jax.tree.map(lambda x: x.reshape(-1, size, 1, *x.shape[1:]), (batch, counts))
 
         def of_chunk(chunk: Any) -> Any:
-            if size == 1:  # batched products of single examples are slow on CPUs, by tens of times
+            if size == 1:  # batched products of single examples are tens of times slower on CPUs
                 return squared(*jax.tree.map(lambda x: x[0], chunk))
             return jax.tree.map(lambda s: jnp.sum(s, axis=0), jax.vmap(squared)(*chunk))
 
@@ -203,17 +203,17 @@ def fisher_ratio_mask(
     threshold: float | jax.Array = 1.0,
     epsilon: float | jax.Array = 1e-15,
 ) -> Any:
-    """Marks the parameters that matter more to the forget data.
+    """Marks the parameters that matter more for the forget data.
 
         m = 1[(F_f + epsilon) / (F_r + epsilon) >= threshold]
 
-    An entry that matters to neither has the ratio 1, and so is marked at threshold 1.
+    An entry that matters for neither has the ratio 1, so a threshold of 1 marks it.
 
     Args:
         forget_fisher: Fisher diagonal on the forget data, a tree.
-        retain_fisher: Fisher diagonal on the retain data.
-        threshold: smallest ratio of a salient entry; 0 marks everything.
-        epsilon: number that is added to both.
+        retain_fisher: Fisher diagonal on the retain data, a tree.
+        threshold: smallest ratio of a salient entry; 0 marks all entries.
+        epsilon: number that is added to both diagonals.
 
     Returns:
         A tree of boolean arrays, for `saliency_mask`.
@@ -234,13 +234,13 @@ def fisher_ratio_mask(
 def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
     """Marks the given fraction of entries with the largest absolute gradient over the whole tree.
 
-    The smallest marked value is found by bisection over its bits, and then the last marked place
-    among equal values: nothing is sorted.
+    Nothing is sorted: bisection over its bits finds the smallest marked value, and then the last
+    marked position among equal values.
 
     Args:
         gradients: a tree of arrays, summed over the forget data; fewer than 2^32 entries.
-        fraction: share of marked entries, in [0, 1]: exactly `floor(fraction * size)` of them (of
-            equal values, the first ones). An array counts with the precision of float32.
+        fraction: fraction of marked entries, in [0, 1]: exactly `floor(fraction * size)` of them
+            (of equal values, the first ones). An array has only the precision of float32.
 
     Returns:
         A tree of boolean arrays, for `saliency_mask`.
@@ -272,7 +272,7 @@ def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
         return [(leaf >= value) | (leaf <= -value) for leaf in flat]
 
     def marked(bits: jax.Array, end: jax.Array) -> list[jax.Array]:
-        """The entries above a value, and the equal ones before a place in the tree."""
+        """The entries above a value, and the equal ones before a position in the tree."""
         value = _float(bits)
 
         def of_leaf(leaf: jax.Array, start: int) -> jax.Array:
@@ -290,12 +290,12 @@ def top_fraction_mask(gradients: Any, fraction: float | jax.Array) -> Any:
 
 
 def _float(bits: jax.Array) -> jax.Array:
-    """Non-negative numbers have the order of their bits."""
+    """The number with these bits; non-negative numbers are ordered like their bits."""
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _last(holds: Callable[[jax.Array], jax.Array], end: int) -> jax.Array:
-    """The largest uint32 up to `end` for which `holds`, which holds for 0 and fails above some."""
+    """The largest uint32 up to `end` with `holds`, true at 0 and false above some number."""
     highest = end.bit_length() - 1
 
     def bit(i: jax.Array, found: jax.Array) -> jax.Array:
@@ -312,19 +312,19 @@ def adaptive_weights(
     *,
     epsilon: float | jax.Array = 0.25,
 ) -> jax.Array:
-    """Weighs forgotten examples down.
+    """Gives forgotten examples less weight.
 
         c_i = 1 / (stop_gradient(l_i)^exponent + epsilon), scaled to mean 1
 
     Without epsilon, one example with a loss of 0, which has no gradient, would take all the weight
-    from the others. With the default, an example of loss 0 weighs five times as much as one of loss
-    1; a batch of which half has loss 0 keeps at least 5% of the gradient of the other half, up to a
-    loss of `4.5^(1 / exponent)` there. The published code has 1e-15.
+    from the others. With the default, an example with loss 0 weighs five times as much as one with
+    loss 1. If half of a batch has loss 0, at least 5% of the gradient of the other half remains, up
+    to a loss of `4.5^(1 / exponent)` there. The released code has 1e-15.
 
     Args:
         losses: non-negative losses of single examples, `[B]`.
         exponent: exponent of the losses; 0 weighs all alike.
-        axis_name: mapped axis of the batch in `pmap` or `shard_map`: the mean over it is 1.
+        axis_name: mapped axis of the batch in `pmap` or `shard_map`, over which the mean is 1.
         epsilon: number that limits a coefficient to `1 / epsilon`.
 
     Returns:

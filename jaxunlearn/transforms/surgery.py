@@ -1,19 +1,19 @@
-"""Implicit gradient surgery: one backward pass, and a multiplier that guards the retain loss.
+"""Implicit gradient surgery: one backward pass, and a multiplier that protects the retain loss.
 
 Unlearning under a bounded rise of the retain loss asks, at every step, for the direction `d`
 nearest to the forget gradient that does not raise the retain loss faster than a tolerance:
 
     minimise 1/2 |d - g_f|^2   subject to   <g_r, d> >= -tolerance      (the step is -step_size d)
 
-whose answer is `d = g_f + lambda g_r`. `unilateral_surgery` solves for lambda from two gradients.
-Here the multiplier is carried from step to step and moved by the change of the retain loss in the
+The solution is `d = g_f + lambda g_r`. `unilateral_surgery` computes lambda from two gradients.
+Here the multiplier is carried from step to step and updated by the change of the retain loss in the
 last step, so that one backward pass of `l_f + lambda l_r` is enough:
 
     dual gradient   dtilde = (phi(l_r before) - phi(l_r after)) / step_size + tolerance
     multiplier      lambda <- max(lambda - beta dtilde, 0)
 
 **The sign of the tolerance** is the paper's: `tolerance >= 0` *permits* the retain loss to rise by
-that much per unit step. The released code's `error` has the opposite sign, it *demands* a fall;
+that much per unit step. The released code's `error` has the opposite sign and *demands* a fall;
 `tolerance=-error` reproduces it. A training loop:
 
     surgery = implicit_surgery(optax.adam(1e-2), tolerance=0.01, step_size=0.1)
@@ -57,7 +57,7 @@ from jaxunlearn.types import InputError, LossPair
 
 ESTIMATORS = ("same_batch", "next_batch")
 
-# The states of wrappers of optax whose updates are not those of the transformation inside.
+# The states of optax wrappers that change the updates of the transformation inside.
 _CHANGE_THE_STEP = ("ScheduleFreeState", "MechanicState")
 
 
@@ -93,13 +93,7 @@ def dual_gradient(
 
 
 class LastStep(NamedTuple):
-    """The last step, for the next call of "next_batch".
-
-    Attributes:
-        retain_value: retain loss before the step.
-        tolerance: tolerance of the step.
-        step_size: step size of the step.
-    """
+    """The last step, for the next call of "next_batch"; `retain_value` is the loss before it."""
 
     retain_value: jax.Array  # shape=(), dtype=jnp.float32
     tolerance: jax.Array  # shape=(), dtype=jnp.float32
@@ -114,7 +108,7 @@ class ImplicitSurgeryState(NamedTuple):
         multiplier: stored multiplier (raw, possibly negative, if `project=False`).
         convex: whether the loss weights sum to 1.
         optimizer_state: state of the multiplier's optimizer.
-        last_step: last step, for "next_batch"; None for "same_batch".
+        last_step: the last step, for "next_batch"; None for "same_batch".
     """
 
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
@@ -135,7 +129,7 @@ def implicit_surgery(
     initial_multiplier: float | jax.Array = 0.0,
     project: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Moves the multiplier of the retain loss by the change of that loss in the finished step.
+    """Updates the multiplier of the retain loss by the change of that loss in the finished step.
 
     The updates pass through unchanged. Put it LAST in the chain, so that it sees the final step,
     and take gradients with `surgery_value_and_grad`, which weighs the losses by the multiplier.
@@ -143,26 +137,27 @@ def implicit_surgery(
         dual gradient   d = (phi(before) - phi(after)) / step_size + tolerance
         multiplier      descends d by `multiplier_optimizer`, clipped at 0
 
-    where `phi` is the identity, or `log(x + 1e-8)` if `log_loss`. With fixed gradients, plain SGD
-    of rate beta and the learning rate as `step_size`, lambda converges to the closed form for
+    where `phi` is the identity, or `log(x + 1e-8)` if `log_loss`. With fixed gradients, SGD of rate
+    beta and the learning rate as `step_size`, lambda converges to the closed form if
     `beta |g_r|^2 < 2`, under either estimator with `surgery_value_and_grad`. Gradients weighed by
     the *stored* multiplier of "next_batch" lag by one step, which halves the bound.
 
-    The multiplier rests in a step of size 0 (a schedule that warms up), and in one whose losses are
-    not finite or, under `log_loss`, negative.
+    The multiplier stays constant in a step of size 0 (a schedule that warms up), and in a step
+    whose losses are not finite or, under `log_loss`, negative.
 
     Args:
         multiplier_optimizer: any optax optimizer, over one float32 scalar.
         tolerance: permitted rise of `phi` of the retain loss per unit step, a number or a schedule;
-            a negative one demands a fall.
+            a negative tolerance demands a fall.
         step_size: unit of the step, normally the learning rate; a positive number or a schedule.
         log_loss: whether `phi` is the logarithm, for losses that are never negative.
         convex: whether the losses are weighted by `(1, lambda) / (1 + lambda)`.
         estimator: "same_batch" compares the retain loss of one batch before and after the step (one
             more forward pass); "next_batch" compares the previous batch before the step with the
-            present one after it (no extra pass; the first call only stores the loss).
-        initial_multiplier: first multiplier.
-        project: whether the stored multiplier is clipped at 0; otherwise only the used one is.
+            current batch after it (no extra pass; the first call only stores the loss).
+        initial_multiplier: initial multiplier.
+        project: whether the stored multiplier is clipped at 0; otherwise it is clipped only where
+            it is used.
 
     Returns:
         A transformation whose `update(updates, state, params, *, retain_value,
@@ -170,9 +165,9 @@ def implicit_surgery(
         function from parameters to the retain loss of the same batch. Both are float32 scalars.
 
     Raises:
-        InputError: an argument out of its range; in `update`, a loss that is missing, no float32
+        InputError: an argument out of range; in `update`, a loss that is missing, not a float32
             scalar, or negative under `log_loss` (outside `jit`), and for "same_batch" missing
-            `params`, or a place inside `optax.masked`.
+            `params`, or use inside `optax.masked`.
 
     Example:
         >>> tx = optax.chain(optax.sgd(0.1), implicit_surgery(optax.sgd(1.0), step_size=0.1))
@@ -217,7 +212,7 @@ def implicit_surgery(
     def descended(
         state: ImplicitSurgeryState, step: LastStep, after: jax.Array, extra: dict[str, Any]
     ) -> ImplicitSurgeryState:
-        """The state after one descent step of the multiplier, if both losses are usable."""
+        """The state after one step of the multiplier, which needs two usable losses."""
         moves = step.step_size > 0.0
         step_size = jnp.where(moves, step.step_size, 1.0)
         fall = dual_gradient(step.retain_value, after, 0.0, step_size, log_loss)
@@ -251,7 +246,7 @@ def implicit_surgery(
         **extra: Any,
     ) -> tuple[optax.Updates, ImplicitSurgeryState]:
         if retain_value is None:
-            how = "pass the retain loss at params as tx.update(..., retain_value=losses.retain)"
+            how = "pass the retain loss at params, tx.update(..., retain_value=losses.retain)"
             raise missing("implicit_surgery", "retain_value", how)
         step = step_at(state.count, loss(retain_value, "retain_value"))
         if same_batch:
@@ -265,8 +260,8 @@ def implicit_surgery(
             if has_masked_nodes((updates, params)):
                 raise InputError(
                     "implicit_surgery is inside optax.masked or optax.multi_transform, where it "
-                    "sees a part of the parameters, but must see all of them; chain it after that, "
-                    "as optax.chain(optax.masked(...), implicit_surgery(...))."
+                    "sees only some of the parameters, but must see all of them; put it after the "
+                    "wrapper, as in optax.chain(optax.masked(...), implicit_surgery(...))."
                 )
             value_after = retain_value_fn(optax.apply_updates(params, updates))
             after = loss(value_after, "the value of retain_value_fn")
@@ -281,13 +276,10 @@ def implicit_surgery(
 
 
 def multiplier(opt_state: optax.OptState) -> jax.Array:
-    """The multiplier lambda >= 0 of the retain loss, wherever it is in a chain's state.
-
-    Args:
-        opt_state: any optimizer state that holds exactly one surgery, implicit or unilateral.
+    """The multiplier lambda >= 0 of the retain loss, at any place in an optimizer state.
 
     Raises:
-        InputError: no surgery in `opt_state`, or several.
+        InputError: no surgery, implicit or unilateral, in `opt_state`, or several.
 
     Example:
         >>> tx = implicit_surgery(optax.sgd(1.0), initial_multiplier=0.5)
@@ -304,11 +296,8 @@ def multiplier(opt_state: optax.OptState) -> jax.Array:
 def loss_weights(opt_state: optax.OptState) -> LossPair:
     """The weights of both losses: `(1, lambda)`, or `(1, lambda) / (1 + lambda)` if convex.
 
-    Args:
-        opt_state: any optimizer state that holds exactly one `implicit_surgery`.
-
     Raises:
-        InputError: no `implicit_surgery` in `opt_state`, or several, or one of "same_batch" that is
+        InputError: no `implicit_surgery` in `opt_state`, or several, or a "same_batch" one that is
             not last in its chain.
 
     Example:
@@ -330,11 +319,10 @@ def surgery_value_and_grad(
     has_aux: bool = False,
     axis_name: str | None = None,
 ) -> Callable[..., tuple[Any, Any]]:
-    """Both losses and the gradient of their surgery-weighted sum, in one forward and one backward.
+    """Both losses and the gradient of their weighted sum, in one forward and one backward pass.
 
-    The pair of losses is differentiated once and pulled back along `loss_weights`. With the
-    "next_batch" estimator, the weights already contain this batch's retain loss, exactly as after
-    the following `update`.
+    The pair of losses is pulled back once, along `loss_weights`. With the "next_batch" estimator,
+    the weights already include this batch's retain loss, exactly as after the following `update`.
 
     Args:
         losses_fn: `losses_fn(params, *args, **kwargs) -> LossPair` of scalar losses, or, with
@@ -350,8 +338,8 @@ def surgery_value_and_grad(
         `update` as `retain_value`.
 
     Raises:
-        InputError: `surgery` is no transformation; in `vg`, no `state` of `surgery`, parameters or
-            losses that are not floating-point, or a retain loss in half precision.
+        InputError: `surgery` is not a transformation; in `vg`, a `state` without `surgery`,
+            parameters or losses that are not floating-point, or a half-precision retain loss.
 
     Example:
         >>> surgery = implicit_surgery(optax.sgd(1.0), initial_multiplier=2.0)
@@ -402,7 +390,8 @@ def _as_pair_of_scalars(losses: Any) -> LossPair:
     if not isinstance(losses, tuple) or len(losses) != 2:
         raise InputError(
             f"losses_fn returned {type(losses).__name__}, but must return "
-            "LossPair(forget=..., retain=...); with has_aux=True, that and the auxiliary value."
+            "LossPair(forget=..., retain=...), or with has_aux=True a tuple of that and the "
+            "auxiliary value."
         )
     scalar(losses[0], "the forget loss")
     wide_scalar(losses[1], "the retain loss")
@@ -419,8 +408,8 @@ def _state_of(
     found = nodes(opt_state, lambda node: bool(jax.tree.structure(node) == wanted))
     if len(found) != 1:
         raise InputError(
-            "the optimizer state holds an implicit_surgery of another structure than the given "
-            "one; give surgery_value_and_grad the surgery of the chain."
+            "the optimizer state holds another implicit_surgery, but must hold the given one; pass "
+            "the surgery of the chain to surgery_value_and_grad."
         )
     return found[0]
 
@@ -434,7 +423,7 @@ def _implicit_in(opt_state: optax.OptState) -> Any:
 
 
 def _check_last(opt_state: optax.OptState, state: ImplicitSurgeryState) -> None:
-    """Raises if "same_batch" does not see the finished step: it must be last in its chain."""
+    """Raises if "same_batch" is not last in its chain and so does not see the finished step."""
 
     def is_early(node: Any) -> bool:
         if type(node).__name__ in _CHANGE_THE_STEP:

@@ -69,7 +69,11 @@ def test_whole_numbers_become_floating_point() -> None:
         ("finetune", {"num_steps": -5}, "num_steps of method finetune is -5, but must be positive"),
         ("finetune", {"retain_batch_size": 0}, "retain_batch_size .* is 0, but must be positive"),
         ("finetune", {"learning_rate": -0.1}, "learning_rate .* is -0.1, but must be 0 or more"),
-        ("finetune", {"learning_rate": float("nan")}, "learning_rate .* is not a number"),
+        (
+            "finetune",
+            {"learning_rate": float("nan")},
+            "learning_rate .* is NaN, but must be a number",
+        ),
         ("finetune", {"learning_rate": float("inf")}, "learning_rate .* is inf, but must be 0 or"),
         ("finetune", {"momentum": 1.5}, r"momentum .* is 1.5, but must be in \[0, 1\]"),
         ("salun", {"fraction": -0.5}, r"fraction .* is -0.5, but must be in \[0, 1\]"),

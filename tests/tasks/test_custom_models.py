@@ -166,11 +166,11 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (Wide(2), r"logits of shape \[1, 2\] for a batch, but must have \[B, 3\]"),
-        (Wide(5), r"logits of shape \[1, 5\] for a batch, but must have \[B, 3\]"),
-        (Unpooled(), r"logits of shape \[1, 2, 2, 3\] for a batch, but must have \[B, 3\]"),
+        (Wide(2), r"logits of a batch have the shape \[1, 2\], but must have \[B, 3\]"),
+        (Wide(5), r"logits of a batch have the shape \[1, 5\], but must have \[B, 3\]"),
+        (Unpooled(), r"logits of a batch have the shape \[1, 2, 2, 3\], but must have \[B, 3\]"),
         (Hungry(), "Hungry.__call__ also needs temperature, but a task passes 1 inputs and train"),
-        (Noisy(), "Noisy draws random numbers in training that .*'dropout', in training only"),
+        (Noisy(), "Noisy draws random numbers in training that .*'dropout', and only in training"),
         (lambda x: x, "the model is 'function', but must be a Flax linen module"),
     ],
 )

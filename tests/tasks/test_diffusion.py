@@ -255,8 +255,8 @@ def test_methods_that_ask_for_another_class_say_so():
 @pytest.mark.parametrize(
     ("num_classes", "fields", "words"),
     [
-        (9, {}, "num_classes is 10, but the model has 9 classes; give num_classes=9"),
-        (11, {}, "num_classes is 10, but the model has 11 classes"),
+        (9, {}, "num_classes is 10, but must be 9, as in the model"),
+        (11, {}, "num_classes is 10, but must be 11"),
         (10, {"null_class": False}, "label_drop is 0.1, but must be 0 .*; give label_drop=0"),
         (
             10,

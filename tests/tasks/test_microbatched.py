@@ -122,7 +122,9 @@ def test_memory_is_that_of_a_micro_batch():
 
 def test_what_has_no_micro_batches_is_refused():
     resnet = classification(models.create("resnet-tiny", 3), image_shape=(8, 8, 1), num_classes=3)
-    with pytest.raises(InputError, match="micro_batch is 4, .* keeps statistics .* norm=group"):
+    with pytest.raises(
+        InputError, match="micro_batch is 4, but must be 0 .* statistics .* norm=group"
+    ):
         microbatched(resnet, 4)
     with pytest.raises(InputError, match="micro_batch is 3, but must be even .* take 4"):
         microbatched(DENOISER, 3)

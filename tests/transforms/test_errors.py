@@ -197,7 +197,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: fisher_ratio_mask(PARAMS, {"w": jnp.ones(3)}),
         r"forget_fisher has shape \(2,\) at \['b'\], where retain_fisher has nothing",
     ),
-    "a list for a tuple": (
+    "a list instead of a tuple": (
         lambda: fisher_ratio_mask([jnp.ones(3)], (jnp.ones(3),)),
         "forget_fisher has other containers than retain_fisher",
     ),

@@ -294,7 +294,7 @@ ERRORS = {
             lambda p, i: p,
             optax.masked(fast_slow(optax.sgd(1.0), num_fast_steps=1), {"w": False}),
         ),
-        "only a part of the parameters.*outside",
+        "sees only some of the parameters.*outside",
     ),
     "unroll of a word": (lambda: sgd_with_unroll(2, "all"), "unroll is 'all'"),
     "unroll below zero": (lambda: sgd_with_unroll(2, -1), "unroll is -1"),

@@ -251,7 +251,7 @@ def test_surgery_before_another_member_of_the_chain() -> None:
 def test_another_surgery_than_the_chains() -> None:
     tx, _ = chained("same_batch")
     other = implicit_surgery(optax.sgd(1.0))
-    with pytest.raises(InputError, match="of another structure than the given one"):
+    with pytest.raises(InputError, match="holds another implicit_surgery"):
         surgery_value_and_grad(losses_fn, other)(PARAMS, state=tx.init(PARAMS))
     with pytest.raises(InputError, match="surgery is None, but must be the implicit_surgery"):
         surgery_value_and_grad(losses_fn, None)

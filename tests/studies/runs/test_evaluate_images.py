@@ -439,9 +439,9 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
         ),
         ("guidance = 1.0", 'sampler = "euler"', "must be one of ddpm, ddim"),
         ("guidance = 1.0", 'prediction = "x"', "must be one of epsilon, v"),
-        ('"attention"', '"nothing"', "'nothing', which matches no parameter"),
+        ('"attention"', '"nothing"', "'nothing', but must match a parameter"),
         ('"attention"', '"attention"\nadapter_rank = -1', "adapter_rank is -1"),
-        ('"attention"', '"attention"\nadapter_rank = 1000', "has ranks up to"),
+        ('"attention"', '"attention"\nadapter_rank = 1000', "1000, but must be at most"),
         (
             '"attention"',
             '"attention"\nanchor = 10',
