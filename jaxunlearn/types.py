@@ -21,6 +21,9 @@ Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
 Params = Any
 ModelState = Any
+Metrics = dict[str, jax.Array]
+# (params, model_state, batch, key, train) -> (values [B, ...], model_state)
+BatchFunction = Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]]
 
 
 class LossPair(NamedTuple):
@@ -66,22 +69,16 @@ class Task(NamedTuple):
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
-    losses: Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]]
+    losses: BatchFunction
     predict: Callable[[Params, ModelState, Batch], jax.Array] | None
     num_classes: int
-    outputs: (
-        Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
-    ) = None
+    outputs: BatchFunction | None = None
     divergence: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    forget_losses: (
-        Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
-    ) = None
+    forget_losses: BatchFunction | None = None
     objectives: tuple[tuple[str, Callable[..., jax.Array]], ...] = ()
     conditional: bool = True
     null_label: int | None = None
-    saliency_losses: (
-        Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]] | None
-    ) = None
+    saliency_losses: BatchFunction | None = None
 
 
 class TrainState(NamedTuple):
@@ -119,12 +116,11 @@ class Method(NamedTuple):
     """
 
     init: Callable[[jax.Array, Params, ModelState, Arrays, Arrays], TrainState]
-    step: Callable[[TrainState, Batch, Batch], tuple[TrainState, dict[str, jax.Array]]]
+    step: Callable[[TrainState, Batch, Batch], tuple[TrainState, Metrics]]
     retain_batches: int = 1
     optimizer_steps: int = 1
     scaled_step: (
-        Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
-        | None
+        Callable[[TrainState, Batch, Batch, jax.Array], tuple[TrainState, Metrics]] | None
     ) = None
 
 

@@ -14,13 +14,12 @@ from jaxunlearn.types import (
     InputError,
     LossPair,
     Method,
+    Metrics,
     ModelState,
     Params,
     Task,
     TrainState,
 )
-
-Metrics = dict[str, jax.Array]
 
 
 class Start(NamedTuple):

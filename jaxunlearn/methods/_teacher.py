@@ -6,9 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
-
-Outputs = Callable[[Params, ModelState, Batch, jax.Array, bool], tuple[jax.Array, ModelState]]
+from jaxunlearn.types import Batch, BatchFunction, InputError, ModelState, Params, Task
 
 
 class Teacher(NamedTuple):
@@ -23,7 +21,7 @@ def keep(params: Params, model_state: ModelState) -> Teacher:
     return Teacher(*jax.tree.map(jnp.copy, (params, model_state)))
 
 
-def outputs_of(task: Task, method: str) -> Outputs:
+def outputs_of(task: Task, method: str) -> BatchFunction:
     """`task.outputs`; an InputError for a task without outputs and divergence."""
     if task.outputs is None or task.divergence is None:
         raise InputError(

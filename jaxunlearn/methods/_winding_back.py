@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.types import Arrays, ModelState, Params, TrainState
+from jaxunlearn.types import Arrays, Metrics, ModelState, Params, TrainState
 
 # Fields of optimizer states whose sibling count is wound back with them.
 _MEMORIES = {"mu", "ema", "acc_grads", "bank", "log_losses", "last_step"}
@@ -80,12 +80,12 @@ def watch(
 def audit(
     before: TrainState,
     after: TrainState,
-    metrics: dict[str, jax.Array],
+    metrics: Metrics,
     measure: Measure,
     *,
     every: int,
     num_steps: int,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Metrics]:
     """The state after one step, wound back if an audit was due and failed, and the metrics.
 
     An audit is due after every `every` steps and after the last one. A metric that is not finite

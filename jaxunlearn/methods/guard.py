@@ -20,6 +20,7 @@ from jaxunlearn.types import (
     Arrays,
     Batch,
     Method,
+    Metrics,
     ModelState,
     Params,
     Task,
@@ -83,9 +84,7 @@ def guarded(
         state = method.init(key, params, model_state, forget, retain)
         return watch(state, (params, model_state), measure, budget, {})
 
-    def step(
-        state: TrainState, forget: Batch, retain: Batch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         own = state._replace(opt_state=state.opt_state.opt_state)
         after, metrics = scaled_step(own, forget, retain, state.opt_state.scale)
         state, metrics = audit(state, after, metrics, measure, every=every, num_steps=num_steps)
@@ -101,7 +100,7 @@ def guarded(
 
 def _scaled_move(
     method: Method, state: TrainState, forget: Batch, retain: Batch, scale: jax.Array
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Metrics]:
     after, metrics = method.step(state, forget, retain)
     params = jax.lax.cond(
         scale < 1.0,
@@ -117,11 +116,11 @@ def _scaled_move(
 
 def _scaled_updates(
     method: Method, state: TrainState, forget: Batch, retain: Batch, scale: jax.Array
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Metrics]:
     # Even a factor of 1 changes bits, because it prevents the fusion of products and sums.
     assert method.scaled_step is not None
     scaled_step = method.scaled_step
-    stepped: tuple[TrainState, dict[str, jax.Array]] = jax.lax.cond(
+    stepped: tuple[TrainState, Metrics] = jax.lax.cond(
         scale < 1.0,
         lambda: scaled_step(state, forget, retain, scale),
         lambda: method.step(state, forget, retain),

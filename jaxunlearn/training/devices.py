@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxunlearn.files import whole
+from jaxunlearn.files import path_name, whole
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 
@@ -191,7 +191,7 @@ def shardings(state: Any, mesh: Mesh) -> Any:
 
     def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         count = mesh.shape["fsdp"]
-        axis = _split_axis(_name(path), leaf.shape, count) if count > 1 else None
+        axis = _split_axis(path_name(path), leaf.shape, count) if count > 1 else None
         spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "fsdp")
         return NamedSharding(mesh, spec)
 
@@ -201,14 +201,10 @@ def shardings(state: Any, mesh: Mesh) -> Any:
 def unsplit(params: Any, count: int) -> list[str]:
     """The names of parameters with two axes or more that cannot be split over `count` devices."""
     return [
-        _name(path)
+        path_name(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if leaf.ndim > 1 and _split_axis(_name(path), leaf.shape, count) is None
+        if leaf.ndim > 1 and _split_axis(path_name(path), leaf.shape, count) is None
     ]
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _split_axis(name: str, shape: tuple[int, ...], count: int) -> int | None:

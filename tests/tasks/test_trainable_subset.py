@@ -152,7 +152,11 @@ def test_diffusion_can_be_narrowed_too():
         ("(", 0, "but must be a regular expression"),
         ("tail", 0, "'tail', but must match a parameter of the model: .* more"),
         ("bias", 2, "must match a kernel"),
-        ("head", 9, r"adapter_rank is 9, but must be at most 3 for head/.*kernel of shape \(.*, 3\)"),
+        (
+            "head",
+            9,
+            r"adapter_rank is 9, but must be at most 3 for head/.*kernel of shape \(.*, 3\)",
+        ),
     ],
 )
 def test_what_cannot_move_is_refused(pattern, rank, words):
