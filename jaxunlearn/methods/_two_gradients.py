@@ -48,7 +48,7 @@ def two_gradients(
     optimizer: optax.GradientTransformation,
     objective: Objective,
 ) -> Method:
-    """Descends the aggregate of both gradients: `theta <- theta - opt(aggregate(g_f, g_r))`.
+    """Descends along the aggregate of both gradients: `theta <- theta - opt(aggregate(g_f, g_r))`.
 
     The `aggregator` receives `retain_grads`, `forget_value` and `retain_value`.
     """

@@ -37,7 +37,7 @@ def pcgrad(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends the sum of both gradients, each without its part against the other.
+    """Descends along the sum of both gradients, each without its part against the other.
 
         d = g_f + g_r - [c < 0] (c / |g_r|^2 g_r + c / |g_f|^2 g_f),   c = <g_f, g_r>
 
@@ -62,7 +62,7 @@ def mgda(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends the point of least norm between both gradients, which vanishes at a Pareto point.
+    """Descends along the shortest vector between both gradients, which is 0 at a Pareto point.
 
         d = w g_f + (1 - w) g_r,   w = clip(<g_r - g_f, g_r> / |g_r - g_f|^2, 0, 1)
 
@@ -86,7 +86,7 @@ def cagrad(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends the direction with the largest worse gain, in a ball around the average gradient.
+    """Descends along the vector with the largest worse gain, in a ball around the average gradient.
 
         d = argmax min(<g_f, d>, <g_r, d>)  where  |d - g_0| <= c |g_0|,  g_0 = (g_f + g_r) / 2
 
@@ -110,7 +110,7 @@ def nash(
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
-    """Descends the direction with the largest product of both gains.
+    """Descends along the vector with the largest product of both gains.
 
         d = w_f g_f + w_r g_r,   a = |g_r|^2,  b = |g_f|^2,  c = <g_r, g_f>
         w_r = (a + c sqrt(a / b))^(-1/2),   w_f = (b + c sqrt(b / a))^(-1/2)

@@ -14,7 +14,7 @@ from jaxunlearn.types import Batch, Method, ModelState, Params, Task
 def concept_ablation(
     task: Task, optimizer: optax.GradientTransformation, *, retain_weight: NotNegative = 1.0
 ) -> Method:
-    """On images of other classes, the output for the forgotten class imitates the true class's.
+    """Makes the forgotten class's output imitate the true class's, on images of other classes.
 
         L = |out(x_t, t, c_f) - sg out(x_t, t, c)|^2 + retain_weight L_r,    (x, c) from retain data
 

@@ -130,7 +130,7 @@ def test_accuracy_is_that_of_the_weights_before_the_step() -> None:
 
 def test_too_few_steps_for_a_round_are_refused() -> None:
     settings = methods.settings("scrub_r", {"num_steps": 15})
-    message = "num_steps is 15, but scrub_r needs at least one round of 16; take more steps, or "
+    message = "num_steps is 15, but must be at least 16, one round of scrub_r; raise it, or "
     with pytest.raises(InputError, match=message):
         methods.build(toy.TASK, "scrub_r", settings)
 

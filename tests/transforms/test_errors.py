@@ -142,7 +142,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "fractional fast steps": (
         lambda: fast_slow(SGD, num_fast_steps=1.5),
-        "num_fast_steps is 1.5.*whole",
+        "num_fast_steps is 1.5.*an integer",
     ),
     "slow step size of zero": (
         lambda: fast_slow(SGD, num_fast_steps=1, slow_step_size=0.0),
