@@ -61,7 +61,7 @@ def test_a_budget_that_the_original_model_breaks_is_refused() -> None:
     error, loss = error_and_loss()
     least = 100.0 * (loss / np.log(2.0) - error)
     check_budget(toy.TASK, params, model_state, retain, 1.01 * least)
-    with pytest.raises(InputError, match=f"budget of .* is broken .* above {least:.3g}"):
+    with pytest.raises(InputError, match=f"budget is .* points .* must be above {least:.3g}"):
         check_budget(toy.TASK, params, model_state, retain, 0.99 * least)
 
 

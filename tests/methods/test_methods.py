@@ -59,8 +59,16 @@ def test_whole_numbers_become_floating_point() -> None:
     ("name", "given", "message"),
     [
         ("eupmuu", {}, r"method is 'eupmuu' .did you mean 'eupmu'.., but must be one of retrain,"),
-        ("eupmu", {"tolerence": 1.0}, r"setting 'tolerence' .did you mean 'tolerance'..; its settings are num"),
-        ("finetune", {"tolerance": 1.0}, "method finetune has no setting 'tolerance'; its settings are num_st"),
+        (
+            "eupmu",
+            {"tolerence": 1.0},
+            r"setting 'tolerence' .did you mean 'tolerance'..; its settings are num",
+        ),
+        (
+            "finetune",
+            {"tolerance": 1.0},
+            "method finetune has no setting 'tolerance'; its settings are num_st",
+        ),
         ("eupmu", {"tolerance": "big"}, "tolerance of method eupmu is 'big', .* of type float"),
         ("eupmu", {"log_loss": 1}, "log_loss of method eupmu is 1, .* of type bool"),
         ("finetune", {"num_steps": 1.5}, "num_steps of method finetune is 1.5, .* of type int"),
