@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxunlearn.evaluation import Summary, summarize
 from jaxunlearn.evaluation.units import unit_of
-from jaxunlearn.studies.report import markdown_text
+from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.report.numerals import spread
 
 HERE = Path(__file__).parent
@@ -86,7 +86,7 @@ def percent(value: dict[str, float], scale: float = 1.0) -> str:
 
 def rows(titles: list[str], body: list[list[str]]) -> str:
     """A Markdown table, with numbers on the right."""
-    return "\n".join(markdown_text.table(titles, body))
+    return "\n".join(markdown_table(titles, body))
 
 
 def table(
