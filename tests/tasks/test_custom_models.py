@@ -185,7 +185,7 @@ def test_outputs_are_checked_where_the_weights_come_from_elsewhere():
     wide = {"Dense_0": {"kernel": jnp.zeros((4, 7)), "bias": jnp.zeros(7)}}
     task = tasks.classification(Wide(7), image_shape=SHAPE, num_classes=CLASSES)
     for function in (task.predict, lambda *args: task.outputs(*args, KEY, False)):
-        with pytest.raises(InputError, match=r"logits of shape \[6, 7\]"):
+        with pytest.raises(InputError, match=r"logits of a batch have the shape \[6, 7\]"):
             function(wide, {}, BATCH)
     assert jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, wide)
 
