@@ -30,7 +30,7 @@ def trained(kind: str, run: Path, before: bool) -> None:
         print(
             f"{done['steps']} steps in {duration(done['seconds'])}, after "
             f"{duration(done['compile_seconds'])} of compilation"
-            f"{f', {read} programs read from the cache' if read else ''}"
+            f"{f', {read} of the compiled programs read from the cache' if read else ''}"
         )
     if "guard" in done:
         guard = done["guard"]

@@ -274,7 +274,8 @@ def test_the_installed_command_runs_in_a_process_of_its_own(tmp_path, data_dir):
     shutil.rmtree(tmp_path / "run")
     ended = wait(start("pretrain", "run", *words, cache=tmp_path / "cache", cwd=tmp_path))
     assert re.search(
-        r"of compilation, [1-9]\d* programs read from the cache$", ended.out.splitlines()[0]
+        r"of compilation, [1-9]\d* of the compiled programs read from the cache$",
+        ended.out.splitlines()[0],
     )
 
     ended = wait(start("pretrain", "run", *words, "--seed", 1, cache=tmp_path, cwd=tmp_path))
