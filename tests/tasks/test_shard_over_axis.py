@@ -62,6 +62,6 @@ def test_pairs_stay_together():
     check_shares(DENOISER, 4, forget_batch_size=8)
     check_shares(CLASSIFIER, 4, forget_batch_size=4)
     with pytest.raises(
-        InputError, match="forget_batch_size is 12, but under pmap .* multiple of 8, .* nearest is"
+        InputError, match="batch_size is 12, but must be a multiple of 8 under pmap.* nearest is 16"
     ):
         check_shares(DENOISER, 4, forget_batch_size=12)
