@@ -16,7 +16,7 @@ pytest_plugins = ["tests.shell.fixtures"]
 EARLY = """
 import sys
 from pathlib import Path
-from jaxunlearn import report
+from jaxunlearn.studies import report
 
 read = report.read_study
 
@@ -33,7 +33,7 @@ report.write_report(Path(sys.argv[1]))
 LATE = """
 import fcntl, sys
 from pathlib import Path
-from jaxunlearn import report
+from jaxunlearn.studies import report
 
 lock = fcntl.flock
 

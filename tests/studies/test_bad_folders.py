@@ -157,7 +157,9 @@ def test_a_checkpoint_of_another_model(pretrained, tmp_path, data_dir):
     words = ["retrain", tmp_path / "retrain", "--pretrained", run, "--fraction", 0.1]
     result = call("unlearn", tmp_path / "run", *words[2:], "finetune")
     assert_refused(
-        result, "is of another model or method", "is float32[32, 10] there, but float32[33, 10]"
+        result,
+        "is of another model or method",
+        "is float32[32, 10] there, but must be float32[33, 10]",
     )
     assert not (tmp_path / "run").exists()
 
@@ -191,10 +193,12 @@ def test_evaluate(here, pretrained, retrained, unlearned, tmp_path_factory):
     before = snapshot(unlearned)
     assert_refused(call("evaluate", "none"), "none holds no run", "retrain or unlearn")
     assert_refused(call("evaluate", "a-file"), "a-file holds no run")
-    assert_refused(call("evaluate", pretrained), "run of pretrain", "one of retrain or unlearn")
+    assert_refused(
+        call("evaluate", pretrained), "is a run of pretrain", "one of retrain or unlearn"
+    )
     words = ["evaluate", unlearned, "--retrained"]
     assert_refused(call(*words, "none"), "none holds no run", "finished retrain")
-    assert_refused(call(*words, unlearned), "run of unlearn", "retrain is needed")
+    assert_refused(call(*words, unlearned), "run of unlearn", "must be one of retrain")
 
     place = tmp_path_factory.mktemp("runs")
     raw = copy(retrained, place / "raw")

@@ -15,7 +15,7 @@ pytest_plugins = ["tests.shell.fixtures"]
 
 STUDIES = {
     "absent": (None, "cannot be read (No such file or directory)", "give a TOML file"),
-    "no TOML": ("seeds = [0", "is no TOML", "correct the file"),
+    "no TOML": ("seeds = [0", "is not TOML", "correct the file"),
     "empty": ("", "names no methods", "needs at least one of", "eupmu"),
     "field": ("seed = [0]", "no field 'seed' (did you mean 'seeds'?), only title, problem"),
     "type": ("seeds = 3", "seeds is 3, but must be a list"),
@@ -46,7 +46,7 @@ STUDIES = {
     "path": ("[methods.'../x']\nmethod = 'salun'", "the name of a run is '../x', but must"),
     "setting": ("[methods.salun]\nnum_steps = -1", "num_steps of method salun is -1"),
     "choice": ("[methods.salun]\noptimizer = 'adam'", "optimizer of method salun is 'adam'"),
-    "override": ("[methods.salun]\n[overrides.x.salun]", "name the request 'x'", "in quotes"),
+    "override": ("[methods.salun]\n[overrides.x.salun]", "name the request 'x'", "must be quoted"),
     "override run": (
         *['[methods.salun]\n[overrides."random-0.1".sfron]', "name the run 'sfron'"],
         *["the study has salun"],
@@ -76,7 +76,7 @@ def test_folders_and_devices_of_compare(here, finished, pretrained, unwritable):
     assert_refused(call("compare", unwritable / "study", *words), "study cannot be written")
     assert_refused(call("compare", "study", *words, "--devices", 9), "devices is 9")
     assert_refused(call("compare", "study", *words, "--devices", 5), "multiple of the 5 devices")
-    assert_refused(call("compare", "study", *words, "--seeds", -1), "not negative")
+    assert_refused(call("compare", "study", *words, "--seeds", -1), "from 0 to 2147483647")
 
 
 def test_a_study_folder_of_another_configuration(finished, study_text, tmp_path):

@@ -228,7 +228,7 @@ def test_prompts_are_drawn(finished, tmp_path):
     ("prompt", "fragment"),
     [
         ("a photo of a sneaker", "the word 'sneaker' of the prompt 'a photo of a sneaker' is not"),
-        ("a three", "'a three' is not a prompt that the model learned"),
+        ("a three", "the prompt is 'a three', but must be the name of a class"),
     ],
 )
 def test_prompts_that_nobody_learned_are_refused(finished, tmp_path, prompt, fragment):
@@ -262,7 +262,7 @@ def test_unknown_words_are_refused(finished, tmp_path):
         (
             "unet = {widths = [8], attention_levels = []}",
             "vae = {widths = [8]}",
-            "has the parts text_encoder and unet",
+            "the parts of latent-tiny, text_encoder and unet",
         ),
         ("widths = [4]", "widths = [4, 4, 4, 4, 4]", "sides that are multiples of 16"),
         ("widths = [4]", "scaling_factor = 1.0", "model_settings contain scaling_factor"),
@@ -271,7 +271,11 @@ def test_unknown_words_are_refused(finished, tmp_path):
             '[problem.autoencoder]\nmodel = "mlp"',
             "the autoencoder is 'mlp'",
         ),
-        ("[problem.autoencoder]", '[problem.autoencoder]\ndata = "digits"', "gives data, which is"),
+        (
+            "[problem.autoencoder]",
+            '[problem.autoencoder]\ndata = "digits"',
+            "the autoencoder has a data of its own",
+        ),
         (
             'model = "latent-tiny"',
             'model = "autoencoder-tiny"',

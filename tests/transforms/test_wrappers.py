@@ -102,7 +102,9 @@ def split(kind: str, inner: Any) -> Any:
 def test_a_part_of_the_parameters(name: str, kind: str) -> None:
     """As if that part were all there is; what evaluates losses at all parameters says so."""
     if name in ALL_PARAMETERS:
-        with pytest.raises(InputError, match=r"masked.*multi_transform.*(chain it after|outside)"):
+        with pytest.raises(
+            InputError, match=r"masked.*multi_transform.*(chain it after|put it after|outside)"
+        ):
             run(split(kind, chained(name)), PARAMS)
         return
     whole, part = CASES[name], {"w": PARAMS["w"]}

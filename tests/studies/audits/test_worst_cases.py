@@ -141,7 +141,6 @@ def test_the_highest_scores_are_taken(pretrained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
-        (["--by", "nearst"], ("'nearst'", "did you mean 'nearest'?")),
         (["--by", "nearest", "--fraction", 1.0], ("between 0 and 1",)),
         (["--by", "nearest", "--fraction", 0.0001], ("less than one example",)),
         (["--by", "nearest", "--fraction", 0.9], ("smaller fraction",)),
@@ -151,3 +150,9 @@ def test_what_cannot_be_chosen_is_refused(pretrained, tmp_path, words, fragments
     file = tmp_path / "worst.json"
     assert_refused(call("select", file, "--pretrained", pretrained, *words), *fragments)
     assert not file.exists()
+
+
+def test_an_unknown_score_is_answered_with_the_known_ones(pretrained, tmp_path):
+    result = call("select", tmp_path / "worst.json", "--pretrained", pretrained, "--by", "nearst")
+    assert result.status == 2 and "invalid choice 'nearst'" in result.err
+    assert "'nearest'" in result.err and not list(tmp_path.iterdir())

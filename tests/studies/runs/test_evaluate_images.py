@@ -216,7 +216,7 @@ def test_real_images_are_described_once_and_inception_stands_in(
 
 def test_one_class_is_forgotten_after_another(finished, cell, tmp_path):
     settings = json.loads((cell / "esd" / "config.json").read_text())["settings"]
-    quick = [f"{name}={value}" for name, value in settings.items()]
+    quick = [f"--{name}={value}" for name, value in settings.items()]
     words = ["esd", "--trainable", "attention", *quick]
     run, pretrained = tmp_path / "run", finished / "seed-0" / "pretrain"
     done("unlearn", run, "--pretrained", cell / "esd", "--classes", 5, *words)
@@ -284,7 +284,11 @@ def test_the_judge_sees_images_on_the_scale_of_its_data(config):
 
 @pytest.mark.parametrize(
     ("content", "fragment"),
-    [(None, "holds none"), (b"no tensors", "is damaged or unreadable"), (b"", "is damaged")],
+    [
+        (None, "holds no safetensors file"),
+        (b"no tensors", "is damaged or unreadable"),
+        (b"", "is damaged"),
+    ],
 )
 def test_an_inception_that_is_none_is_refused(finished, cell, tmp_path, content, fragment):
     file = tmp_path / ("model.safetensors" if content is not None else "")
@@ -422,7 +426,11 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
         ("classes = [3]", "fraction = 0.1", "random-0.1 forgets single examples"),
         ('[classifier]\nmodel = "mlp-tiny"\ntraining = {num_steps = 100}', "", "add [classifier]"),
         ('model = "mlp-tiny"', 'model = "ddpm-tiny"', "choose a model that classifies"),
-        ('model = "mlp-tiny"', 'model = "mlp-tiny"\ndata = "digits"', "classifier gives data"),
+        (
+            'model = "mlp-tiny"',
+            'model = "mlp-tiny"\ndata = "digits"',
+            "the classifier has a data of its own",
+        ),
         (
             "samples = 5",
             "samples = 3",
@@ -437,8 +445,8 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
             "guidance = 0\nlabel_drop = 0",
             "esd compares with the prediction for no",
         ),
-        ("guidance = 1.0", 'sampler = "euler"', "must be one of ddpm, ddim"),
-        ("guidance = 1.0", 'prediction = "x"', "must be one of epsilon, v"),
+        ("guidance = 1.0", 'sampler = "euler"', "must be 'ddpm' or 'ddim'"),
+        ("guidance = 1.0", 'prediction = "x"', "must be 'epsilon' or 'v'"),
         ('"attention"', '"nothing"', "'nothing', but must match a parameter"),
         ('"attention"', '"attention"\nadapter_rank = -1', "adapter_rank is -1"),
         ('"attention"', '"attention"\nadapter_rank = 1000', "1000, but must be at most"),
@@ -463,7 +471,7 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
         (
             'model = "ddpm-tiny"',
             'model = "ddpm-tiny"\nmodel_settings = {learn_variance = true}',
-            "has 2 channels for images of 1, but with the variance 'small' it must have 1",
+            "has 2 channels for images of 1, but must have 1 with the variance 'small'",
         ),
         ('model = "ddpm-tiny"', 'model = "mlp"', "classifies, so there is no diffusion"),
     ],
@@ -499,5 +507,5 @@ def test_weights_are_the_same_when_a_run_is_read_again(finished, config):
 
 
 def test_requests_of_single_examples_cannot_be_judged():
-    with pytest.raises(InputError, match="seen by classes"):
+    with pytest.raises(InputError, match="forgets single examples, but must forget whole classes"):
         evaluate_images.check_request(ForgetRequest(indices=(1, 2)))

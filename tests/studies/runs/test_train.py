@@ -160,12 +160,12 @@ def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path, caps
 def test_parameters_that_cannot_be_split_are_named(capsys):
     sharded = placement_of(Layout(devices=4, parameters="sharded"))
     params = {name: jnp.ones((3, 5)) for name in "abcd"} | {"e": jnp.ones((3, 8))}
-    train._say_what_stays_whole(params, sharded)
+    train._report_replicated(params, sharded)
     assert capsys.readouterr().out == (
         "4 parameters are replicated on all devices, since none of their axes is divisible by 4: "
         "a, b, c and others\n"
     )
-    train._say_what_stays_whole(params, placement_of(Layout(devices=4)))
+    train._report_replicated(params, placement_of(Layout(devices=4)))
     assert not capsys.readouterr().out
 
 
