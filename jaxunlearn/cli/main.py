@@ -3,6 +3,7 @@
 JAX takes a second to import: only commands import it, not the help below.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,9 +39,7 @@ Make a trained model forget, and measure how well it did.
 Every command can be stopped and run again: it continues where it stopped and repeats nothing.
 Exit status: 0 done, 1 an unexpected error, 2 bad input, 3 a loss diverged, 4 out of memory, 130
 stopped by Ctrl-C or SIGTERM."""
-COMMANDS = tuple(
-    dict.fromkeys(line.split()[1] for line in HELP.splitlines() if line[:13] == "  jaxunlearn ")
-)[:-3]
+COMMANDS = tuple(re.findall(r"^  jaxunlearn ([a-z]+) ", HELP, re.MULTILINE))
 
 
 def main(arguments: list[str] | None = None) -> None:
