@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import transforms
-from jaxunlearn.methods._build import Metrics, first
+from jaxunlearn.methods._build import Metrics, advance, first
 from jaxunlearn.methods.objectives import Objective, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
 from jaxunlearn.types import Batch, LossPair, ModelState, Params, Task, TrainState
@@ -69,11 +69,11 @@ def surgery_step(
     *,
     scale: float | jax.Array = 1.0,
     forget_weight: float | jax.Array = 1.0,
-) -> tuple[optax.Updates, tuple[Any, Any], ModelState, Metrics]:
+) -> tuple[TrainState, Metrics]:
     """One step under a multiplier; the surgery uses the first of the stacked retain batches.
 
-    The updates are multiplied by `scale`, the forget loss by `forget_weight`. Returns the updates,
-    the states of `bend` and of the surgery, the model state, and the metrics.
+    The updates are multiplied by `scale`, the forget loss by `forget_weight`. The new
+    optimizer state is the pair of the states of `bend` and of the surgery.
     """
     key, batch = jax.random.wrap_key_data(state.key), first(retain)
 
@@ -93,7 +93,8 @@ def surgery_step(
         retain_value=losses.retain,
         retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
     )
-    return updates, (bent, surgery_state), model_state, surgery_metrics(losses, surgery_state)
+    after = advance(state, updates, (bent, surgery_state), model_state)
+    return after, surgery_metrics(losses, surgery_state)
 
 
 def surgery_metrics(losses: LossPair, opt_state: Any) -> Metrics:

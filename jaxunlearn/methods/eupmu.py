@@ -106,7 +106,7 @@ def eupmu(
         def bend(grads: Any, model_state: ModelState) -> tuple[Any, Any, ModelState]:
             return *optimizer.update(grads, optimizer_state, state.params), model_state
 
-        updates, opt_state, model_state, metrics = surgery_step(
+        return surgery_step(
             task,
             forget_objective,
             surgery.transform,
@@ -117,7 +117,6 @@ def eupmu(
             retain,
             scale=scale,
         )
-        return advance(state, updates, opt_state, model_state), metrics
 
     return Method(init, step, scaled_step=step)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import Metrics, advance, begin, predict_of
+from jaxunlearn.methods._build import Metrics, begin, predict_of
 from jaxunlearn.methods._limits import Count, Limits, NotNegative, Share
 from jaxunlearn.methods._passes import mean_over
 from jaxunlearn.methods._surgery import Surgery, make_surgery, surgery_step
@@ -141,7 +141,7 @@ def eupmu_budget(
         def bend(grads: Any, model_state: ModelState) -> tuple[Any, Any, ModelState]:
             return *optimizer.update(grads, ledger.optimizer_state, state.params), model_state
 
-        updates, states, model_state, metrics = surgery_step(
+        after, metrics = surgery_step(
             task,
             forget_objective,
             surgery(tolerance).transform,
@@ -153,7 +153,9 @@ def eupmu_budget(
             forget_weight=within * scale,
         )
         average = memory * ledger.average + (1.0 - memory) * metrics["retain_loss"]
-        after = advance(state, updates, _Ledger(*states, average, ledger.limit), model_state)
+        optimizer_state, surgery_state = after.opt_state
+        ledger_after = _Ledger(optimizer_state, surgery_state, average, ledger.limit)
+        after = after._replace(opt_state=ledger_after)
         metrics |= {"tolerance": tolerance, "forget_scale": scale}
         return audit(state, after, metrics, measure, every=audit_every, num_steps=num_steps)
 

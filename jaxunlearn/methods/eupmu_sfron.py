@@ -11,7 +11,7 @@ import jax
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import Metrics, Start, advance, begin
+from jaxunlearn.methods._build import Metrics, Start, begin
 from jaxunlearn.methods._forget import forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
@@ -158,7 +158,7 @@ def eupmu_sfron(
             )
             return updates, (forgotten, remained), model_state
 
-        updates, opt_state, model_state, metrics = surgery_step(
+        return surgery_step(
             task,
             forget_objective,
             surgery.transform,
@@ -169,7 +169,6 @@ def eupmu_sfron(
             retain,
             scale=scale,
         )
-        return advance(state, updates, opt_state, model_state), metrics
 
     steps = num_fast_steps + share_optimizer
     return Method(init, step, num_fast_steps + 1, steps, scaled_step=step)
