@@ -55,7 +55,7 @@ def test_a_pretraining_run_that_is_none(here, pretrained, retrained, tmp_path_fa
     assert_refused(call(*words, "full"), "full holds no run")
     assert_refused(call(*words, "a-file"), "a-file holds no run")
     assert_refused(
-        call(*words, retrained), "retrain run", "must be the folder of pretrain or unlearn"
+        call(*words, retrained), "is a run of retrain, but must be one of pretrain or unlearn"
     )
 
     begun = copy(pretrained, tmp_path_factory.mktemp("begun") / "run")
@@ -194,7 +194,7 @@ def test_evaluate(here, pretrained, retrained, unlearned, tmp_path_factory):
     assert_refused(call("evaluate", "none"), "none holds no run", "retrain or unlearn")
     assert_refused(call("evaluate", "a-file"), "a-file holds no run")
     assert_refused(
-        call("evaluate", pretrained), "is a run of pretrain", "one of retrain or unlearn"
+        call("evaluate", pretrained), "is a run of pretrain, but must be one of retrain or unlearn"
     )
     words = ["evaluate", unlearned, "--retrained"]
     assert_refused(call(*words, "none"), "none holds no run", "finished retrain")
