@@ -1,11 +1,14 @@
-"""The fields that flags set, and the lines that a command prints at its end."""
+"""The beginning and the end of a command: the machine, the fields that flags set, the outcome."""
 
 from pathlib import Path
 from typing import Any
 
 from jaxunlearn.studies.console import duration, show
 from jaxunlearn.studies.fields import parse_settings
+from jaxunlearn.studies.problem import find_data_in
 from jaxunlearn.studies.runs.folder import read_done
+from jaxunlearn.training import hosts
+from jaxunlearn.training.layout import Layout
 
 
 def fields_of(given: dict[str, Any], flag: str = "--") -> dict[str, Any]:
@@ -47,3 +50,13 @@ def show_study(study: Path) -> None:
 
     show(render_table(read_study(study)))
     print(f"report: {study / 'report.html'}")
+
+
+def ready(data_dir: str | None, layout: dict[str, Any] | None = None) -> Layout:
+    """Finds the other hosts, if any, the devices and the data, before any computation."""
+    laid = Layout(**(layout or {}))
+    if laid.distributed:
+        hosts.join()
+    hosts.check_devices()
+    find_data_in(data_dir)
+    return laid

@@ -12,8 +12,8 @@ import jax
 import pytest
 
 from jaxunlearn import EXTRAS
-from jaxunlearn.cli import commands
 from jaxunlearn.cli import main as cli
+from jaxunlearn.cli import run_commands
 from jaxunlearn.data.dataset import AUGMENTATIONS
 from jaxunlearn.studies.audits.worst_cases import SCORES
 from jaxunlearn.studies.config import Problem
@@ -217,7 +217,7 @@ def test_a_device_without_memory_for_the_model(tmp_path):
 
 
 def test_choices_that_the_help_shows_are_those_there_are():
-    hints = get_type_hints(Problem) | get_type_hints(commands.select) | get_type_hints(Layout)
+    hints = get_type_hints(Problem) | get_type_hints(run_commands.select) | get_type_hints(Layout)
     assert get_args(get_args(hints["augmentation"])[0]) == AUGMENTATIONS
     assert get_args(hints["by"]) == SCORES
     assert get_args(hints["parameters"]) == PARAMETERS

@@ -1,0 +1,176 @@
+"""The commands on single runs, one function each."""
+
+from typing import Literal
+
+from jaxunlearn import studies
+from jaxunlearn.cli import flags
+from jaxunlearn.cli.output import fields_of, ready, trained
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.studies.config import Aim, Problem
+from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.runs.folder import is_finished
+
+
+def pretrain(
+    run: flags.Folder, /, problem: flags.Learned, layout: flags.Laid, seed: int = 0
+) -> None:
+    """Train the original model on all training data.
+
+    The flags are the fields of [problem] in the TOML file of a study.
+
+    Args:
+        run: a new folder for this run; the same command continues it.
+        problem: the problem.
+        layout: the layout on the machine.
+        seed: seed of the held-out data, the initial weights and the order of the data.
+    """
+    laid = ready(None, layout)
+    learned, before = from_dict(Problem, fields_of(problem), "pretrain"), is_finished(run)
+    studies.pretrain(run, learned, seed, laid)
+    trained("original", run, before)
+
+
+def retrain(
+    run: flags.Folder,
+    /,
+    pretrained: flags.Needed,
+    forget: flags.Forget,
+    layout: flags.Laid,
+    data_dir: flags.Place = None,
+) -> None:
+    """Train the oracle: a new model that never sees the forget data.
+
+    Args:
+        run: a new folder for this run; the same command continues it.
+        pretrained: the folder of a `pretrain` run, or of an `unlearn` run, whose forget data are
+            left out as well.
+        forget: the request.
+        layout: the layout on the machine.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    laid = ready(data_dir, layout)
+    request, before = ForgetRequest(**forget), is_finished(run)
+    studies.retrain(run, pretrained, request, layout=laid)
+    trained("retrained", run, before)
+
+
+def select(
+    file: flags.NewFile,
+    /,
+    pretrained: flags.Needed,
+    by: Literal["memorisation", "gradient_norm", "influence", "nearest"],
+    fraction: float = 0.1,
+    data_dir: flags.Place = None,
+) -> None:
+    """Choose the examples that are hardest to forget, for a worst-case request.
+
+    Args:
+        file: the file to write: a JSON list of positions.
+        pretrained: the folder of a `pretrain` run.
+        by: the score: memorisation (trains 16 models on halves of the data), gradient_norm,
+            influence (on validation data), or nearest (to the retain data).
+        fraction: fraction of the training examples to choose.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    ready(data_dir)
+    from statistics import median
+
+    from jaxunlearn.studies.audits import worst_cases
+
+    found = worst_cases.select(pretrained, by, fraction, file)
+    print(
+        f"{len(found.indices)} of {len(found.scores)} training examples chosen; their median {by} "
+        f"is {median(found.scores[found.chosen]):.4g}, the median of the others is "
+        f"{median(found.scores[~found.chosen]):.4g}"
+    )
+    print(f"request: --file {file}")
+
+
+def unlearn(
+    run: flags.Folder,
+    /,
+    method: flags.Method,
+    pretrained: flags.Needed,
+    forget: flags.Forget,
+    aim: flags.Aimed,
+    layout: flags.Laid,
+    data_dir: flags.Place = None,
+) -> None:
+    """Make the original model forget: jaxunlearn unlearn RUN METHOD --pretrained RUN ...
+
+    Args:
+        run: a new folder for this run; the same command continues it.
+        method: the method; `jaxunlearn unlearn METHOD --help` lists its settings.
+        pretrained: the folder of a `pretrain` run, or of an `unlearn` run to continue from, whose
+            forget data are never used again.
+        forget: the request.
+        aim: the parameters that may change.
+        layout: the layout on the machine.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    laid = ready(data_dir, layout)
+    request, before = ForgetRequest(**forget), is_finished(run)
+    studies.unlearn(
+        run, pretrained, request, *method, laid, from_dict(Aim, aim, "unlearn") if aim else None
+    )
+    trained("unlearned", run, before)
+
+
+def evaluate(
+    run: flags.Folder,
+    /,
+    retrained: flags.Oracle = None,
+    original: flags.Oracle = None,
+    classifier: flags.Oracle = None,
+    inception: flags.Weights = None,
+    data_dir: flags.Place = None,
+) -> None:
+    """Compute accuracies, attacks and the distances to the retrained model.
+
+    Args:
+        run: the folder of a finished `retrain` or `unlearn` run.
+        retrained: the folder of the retrained model, already evaluated.
+        original: the folder of the original model, to measure the effect of several requests.
+        classifier: for generative models: the folder of a classifier pretrained on the same data,
+            which judges the generated images.
+        inception: with a classifier: a safetensors file with an Inception network, whose features
+            replace the classifier's in the Frechet distance.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    ready(data_dir)
+    from jaxunlearn.studies.report import one_run
+    from jaxunlearn.studies.runs.results import read_results
+
+    metrics = studies.evaluate(run, retrained, original, classifier, inception)
+    oracle = read_results(retrained)["metrics"] if retrained else {}
+    print(one_run.render(metrics, oracle))
+    found = read_results(run)
+    if "judge" in found:
+        print(one_run.render_judge(found))
+    if "drift" in found:
+        print(one_run.render_drift(found["drift"]))
+    print(f"results: {run / 'results.json'}")
+
+
+def sample(
+    file: flags.NewFile,
+    /,
+    run: flags.Needed,
+    labels: flags.Numbers = (),
+    prompts: flags.Texts = (),
+    count: int = 8,
+    data_dir: flags.Place = None,
+) -> None:
+    """Generate images and draw them side by side.
+
+    Args:
+        file: the picture to write, ending in .png.
+        run: the folder of a finished run of a generative model.
+        labels: the classes to generate (default: all).
+        prompts: the classes to generate, by prompt, such as "a photo of a three".
+        count: number of images per class.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    ready(data_dir)
+    studies.sample(file, run, labels, count, prompts)
+    print(f"picture: {file}")

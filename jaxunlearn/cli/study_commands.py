@@ -1,0 +1,202 @@
+"""The commands on studies, searches, sweeps and sets of shadow models, one function each."""
+
+from dataclasses import replace
+
+from jaxunlearn import studies
+from jaxunlearn.cli import flags
+from jaxunlearn.cli.output import ready, show_study
+from jaxunlearn.data import ForgetRequest
+from jaxunlearn.studies.config import load_study
+from jaxunlearn.studies.console import say, show
+from jaxunlearn.training import Diverged
+from jaxunlearn.types import InputError
+
+
+def compare(
+    study: flags.Folder,
+    /,
+    config: flags.File,
+    layout: flags.Laid,
+    seeds: flags.Numbers = (),
+    shard: flags.Shard = "1/1",
+    data_dir: flags.Place = None,
+) -> None:
+    """Run a whole study, skip finished runs, and write its report.
+
+    Args:
+        study: the folder of the study; the same command continues it.
+        config: the TOML file of the study; experiments/configs has examples.
+        layout: the layout on the machine.
+        seeds: pretraining seeds, which replace the seeds in the file.
+        shard: i/n runs the i-th of n shares of the methods, for job arrays.
+        data_dir: the folder of prepared data (default: the folder named in the file).
+    """
+    if layout.get("distributed"):
+        raise InputError(
+            "--distributed is given, but a study runs on one host; run pretrain, retrain and "
+            "unlearn on several hosts, and evaluate each run on one."
+        )
+    laid, planned = ready(data_dir, layout), load_study(config)
+    try:
+        studies.compare(study, replace(planned, seeds=seeds or planned.seeds), laid, shard)
+    except Diverged:
+        show_study(study)
+        raise
+    show_study(study)
+
+
+def report(study: flags.Folder, /, rank_by: flags.Metric = None) -> None:
+    """Rewrite the Markdown and HTML report of a study.
+
+    Args:
+        study: the folder of the study.
+        rank_by: the metric to rank the methods by, such as js_to_retrained (default: the five-part
+            gap, if there are two seeds or more).
+    """
+    studies.write_report(study, rank_by)
+    show_study(study)
+
+
+def evidence(study: flags.Folder, /, data_dir: flags.Place = None) -> None:
+    """Gather evidence of forgetting: relearning, probes, calibration, damage, disagreement.
+
+    Args:
+        study: the folder of a study that `jaxunlearn compare` has run.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    ready(data_dir)
+    from jaxunlearn.studies.audits.evidence import gather
+
+    gather(study)
+    print((study / "evidence.md").read_text("utf-8"))
+    print(f"results: {study / 'evidence.json'}")
+
+
+def ulira(
+    folder: flags.Folder,
+    /,
+    config: flags.File,
+    shadows: int = 16,
+    group_size: int = 16,
+    fpr: flags.Shares = (0.01, 0.001),
+    epsilon: bool = False,
+    data_dir: flags.Place = None,
+) -> None:
+    """Attack every method of a study example by example, with shadow models (U-LiRA).
+
+    Args:
+        folder: a new folder for the shadow models; the same command continues it.
+        config: the TOML file of a study with a random request; experiments/configs has examples.
+        shadows: number of shadow models, such as 16, 64 or 256.
+        group_size: number of shadow models that an accelerator trains at once.
+        fpr: false-positive rates at which true-positive rates are reported.
+        epsilon: also compute a lower bound of epsilon; needs jaxunlearn[audit].
+        data_dir: the folder of prepared data (default: the folder named in the file).
+    """
+    ready(data_dir)
+    from jaxunlearn.studies.audits import ulira as attack
+
+    attack.ulira(
+        folder,
+        load_study(config),
+        num_shadows=shadows,
+        group_size=group_size,
+        false_positive_rates=fpr,
+        epsilon=epsilon,
+    )
+    print((folder / "ulira.md").read_text("utf-8"))
+    print(f"results: {folder / 'ulira.json'}")
+
+
+def sweep(
+    folder: flags.Folder,
+    /,
+    method: flags.Method,
+    pretrained: flags.Needed,
+    vary: flags.Varied,
+    forget: flags.Forget,
+    trials: flags.Number = None,
+    seeds: flags.Numbers = (),
+    retrained: flags.Oracle = None,
+    group_size: int = 16,
+    shard: flags.Shard = "1/1",
+    data_dir: flags.Place = None,
+) -> None:
+    """Try many settings of one method and plot utility against forgetting.
+
+    Args:
+        folder: a new folder for this sweep; the same command continues it.
+        method: the method and its fixed settings.
+        pretrained: the folder of a `pretrain` run.
+        vary: floating-point settings and their values: name=a,b,c, or a range, name=low:high.
+        forget: the request.
+        trials: number of random settings to draw (default: the whole grid).
+        seeds: seeds of the data order (default: the pretraining seed).
+        retrained: the folder of the retrained model, already evaluated, for the distances.
+        group_size: largest number of runs at once on an accelerator; CPUs run one at a time.
+        shard: i/n runs the i-th of n shares, for job arrays.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    ready(data_dir)
+    from jaxunlearn.studies.search import sweep as sweeps
+    from jaxunlearn.studies.search.space import parse_space
+
+    name, settings = method
+    plan = sweeps.Sweep(
+        pretrained,
+        ForgetRequest(**forget),
+        name,
+        parse_space(vary, "--vary"),
+        settings,
+        trials,
+        seeds,
+    )
+    paths = sweeps.sweep(folder, plan, retrained=retrained, group_size=group_size, shard=shard)
+    print(f"report: {paths['markdown']}, picture: {paths['picture']}")
+
+
+def tune(search: flags.Folder, /, config: flags.File, data_dir: flags.Place = None) -> None:
+    """Choose settings by random search, on training and validation data alone.
+
+    Args:
+        search: a new folder for this search; the same command continues it.
+        config: the TOML file of the search, such as experiments/configs/digits_demo_search.toml.
+        data_dir: the folder of prepared data (default: the folder named in the file).
+    """
+    ready(data_dir)
+    from jaxunlearn.studies.report.tuning import render_tuning
+    from jaxunlearn.studies.search import tuning
+
+    def print_outcome() -> None:
+        show(render_tuning(search))
+        print(f"chosen settings: {search / 'tuned.toml'}")
+
+    try:
+        tuning.tune(search, tuning.load_search(config))
+    except Diverged:
+        if (search / "tuned.toml").exists():  # trials diverged, not an original model
+            print_outcome()
+        raise
+    print_outcome()
+
+
+def verify(folder: flags.Folder, /, data_dir: flags.Place = None) -> None:
+    """Recompute all fingerprints of a run or a study and report every difference.
+
+    The exit status is 2 if anything differs.
+
+    Args:
+        folder: the folder of a run or a study.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    ready(data_dir)
+    from jaxunlearn.studies.report.verified import render_findings
+    from jaxunlearn.studies.runs import verify as check
+
+    findings = check.verify(folder)
+    show(render_findings(folder, findings))
+    wrong = [finding for finding in findings if finding.verdict == "does not match"]
+    for finding in wrong:
+        say(f"{finding.what}: {finding.reason}")
+    if wrong:
+        raise InputError(f"{len(wrong)} of {len(findings)} checks of {folder} do not match.")
