@@ -63,15 +63,20 @@ def load_module(name: str, what: str) -> ModuleType:
     Raises:
         InputError: the module or the file is missing, or raises an exception.
     """
+    if name.endswith(".py") and not Path(name).is_file():
+        raise InputError(
+            f"{what} cannot be loaded, because {name} does not exist; give the path of a Python "
+            "file, or the name of a module."
+        )
     try:
         if name.endswith(".py"):
             return _module_of_file(Path(name))
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))
         return importlib.import_module(name)
-    except InputError:
-        raise
-    except Exception as error:
+    except InputError as error:
+        raise InputError(f"{what} cannot be loaded: {error}") from error
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             if name == error.name or name.startswith(f"{error.name}."):
                 raise InputError(
@@ -85,8 +90,6 @@ def load_module(name: str, what: str) -> ModuleType:
 
 
 def _module_of_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist, but must be a Python file or a module.")
     name = f"jaxunlearn_file_{path.resolve().as_posix()}"
     if name in sys.modules:
         return sys.modules[name]

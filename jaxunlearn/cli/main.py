@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import NoReturn
 
+from jaxunlearn.cli.plugins import load_plugins, without_plugins
 from jaxunlearn.names import closest
 from jaxunlearn.version import __version__
 
@@ -33,6 +34,7 @@ Make a trained model forget, and measure how well it did.
   jaxunlearn schema [study|search]                                  the fields of TOML files
 
   jaxunlearn COMMAND --help, jaxunlearn unlearn METHOD --help       all flags
+  jaxunlearn --plugin FILE_OR_MODULE COMMAND ...                    with methods of your own
   jaxunlearn --version                                              the version
   jaxunlearn --tyro-print-completion bash                           completion; also zsh, tcsh
 
@@ -44,7 +46,7 @@ COMMANDS = tuple(re.findall(r"^  jaxunlearn ([a-z]+) ", HELP, re.MULTILINE))
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command (default: `sys.argv`); the help documents the exit status."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words, plugins = without_plugins(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""
     if first in ("-h", "--help"):
         print(HELP)
@@ -60,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         with one_sentence():
             from jaxunlearn.cli import commands
 
+            load_plugins(plugins)
             copy_context().run(commands.run, words)  # the folder of the data is a context variable
 
 

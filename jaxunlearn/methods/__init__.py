@@ -20,6 +20,7 @@ from typing import Any
 
 import optax
 
+from jaxunlearn import plugins
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._limits import (
     Choices,
@@ -103,6 +104,9 @@ _METHODS: dict[str, Callable[..., Method]] = {
         eupmu_sfron,
     )
 }
+
+
+_BUILT_IN = tuple(_METHODS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,8 +272,8 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
             no default. Annotations hold the limits, as in `alpha: NotNegative = 1.0`.
 
     Raises:
-        InputError: the name of a built-in method, or a setting whose default is missing or outside
-            its limits.
+        InputError: the name of another method, another signature, or a setting whose default is
+            missing, of another type, or outside its limits.
 
     Example:
         >>> import optax
@@ -279,15 +283,24 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
         >>> settings("halved")["factor"]
         0.5
     """
-    name = constructor.__name__
-    if name in _METHODS and _METHODS[name].__module__.startswith(__name__):
-        raise InputError(f"method {name} already exists; choose another name.")
+    name, signature = constructor.__name__, inspect.signature(constructor)
+    kinds = [p.kind for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    if kinds != [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2:
+        raise InputError(
+            f"method {name} takes {signature}, but must take (task, optimizer, *, "
+            "setting=default, ...)."
+        )
     allowed = limits_of(constructor)
     for setting, default in defaults_of(constructor).items():
         if default is inspect.Parameter.empty:
             raise InputError(f"setting {setting} of method {name} has no default; give one.")
-        if setting in allowed:
-            checked(name, setting, default, default, allowed[setting])
+        if not isinstance(default, bool | int | float | str):
+            raise InputError(
+                f"setting {setting} of method {name} is {default!r} by default, but must be a "
+                "number, a truth value or a text."
+            )
+        checked(name, setting, default, default, allowed.get(setting))
+    plugins.claim("method", name, _BUILT_IN)
     _METHODS[name] = constructor
     return constructor
 
@@ -311,7 +324,13 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     parameters = inspect.signature(constructor).parameters
     own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
     # Built twice, because the method determines the length of the schedule.
-    calls = chosen["num_steps"] * constructor(task, optax.identity(), **own).optimizer_steps
+    plan = constructor(task, optax.identity(), **own)
+    if not isinstance(plan, Method):
+        raise InputError(
+            f"method {name} returns {type(plan).__name__}, but must return "
+            "jaxunlearn.types.Method(init, step)."
+        )
+    calls = chosen["num_steps"] * plan.optimizer_steps
     rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], calls)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
     method = constructor(task, made, **own)

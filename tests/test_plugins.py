@@ -1,0 +1,111 @@
+"""Plug-ins by flag, by environment variable and by entry point; the sentences for bad ones."""
+
+import os
+import sys
+
+import pytest
+
+from jaxunlearn import methods, plugins
+from tests.shell.commands import assert_refused, call, done
+
+METHOD = """
+from jaxunlearn import methods
+
+@methods.register
+def {name}(task, optimizer, *, factor: methods.Share = 0.5):
+    \"\"\"A method of {name}.\"\"\"
+    return methods.finetune(task, optimizer)
+"""
+BROKEN = {
+    "fails.py": ("1 / 0", "cannot be loaded, because fails.py raises ZeroDivisionError: division"),
+    "ends.py": ("raise SystemExit(3)", "cannot be loaded, because ends.py raises SystemExit: 3."),
+    "syntax.py": ("def f(:", "cannot be loaded, because syntax.py raises SyntaxError: "),
+    "empty.py": ("x = 1", "the plug-in empty.py registers nothing, but must register a method"),
+    "shadow.py": (METHOD.format(name="finetune"), "the method finetune already exists; choose ano"),
+    "again.py": (METHOD.format(name="first"), "first already exists in the plug-in first.py; choo"),
+    "wrong.py": (
+        METHOD.format(name="wrong").replace("task, ", ""),
+        "method wrong takes (optimizer, *, factor: ",
+    ),
+    "unset.py": (
+        METHOD.format(name="unset").replace(" = 0.5", ""),
+        "setting factor of method unset has no default",
+    ),
+    "list.py": (
+        METHOD.format(name="list").replace("0.5", "(1, 2)"),
+        "factor of method list is (1, 2) by default, but must be a number",
+    ),
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder; what is registered from here is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
+    for name in ("_MODULES", "_OWNERS"):
+        monkeypatch.setattr(plugins, name, dict(getattr(plugins, name)))
+    for name in ("first", "second", "third"):
+        (tmp_path / f"{name}.py").write_text(METHOD.format(name=name))
+    return tmp_path
+
+
+def test_flags_the_variable_and_installed_packages_all_count(here, monkeypatch):
+    monkeypatch.setenv("JAXUNLEARN_PLUGINS", f"second.py{os.pathsep}")
+    (here / "installed-1.0.dist-info").mkdir()
+    (here / "installed-1.0.dist-info" / "METADATA").write_text("Name: installed\nVersion: 1.0\n")
+    points = here / "installed-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[jaxunlearn.plugins]\nmine = third\n")
+    monkeypatch.syspath_prepend(here)
+    for _ in range(2):  # a plug-in is imported once
+        listed = done("list", "--plugin", "first.py", "methods", "--plugin=./first.py")
+        for name in ("first", "second", "third"):
+            assert f"A method of {name}." in listed
+    (here / "third.py").write_text("1 / 0")
+    sys.modules.pop("third")
+    assert_refused(call("list"), "because third raises ZeroDivis", "belongs to the package inst")
+
+
+def test_a_method_of_a_plug_in_has_its_flags_and_its_place_in_the_schema(here):
+    assert "--factor" in done("unlearn", "--plugin", "first.py", "first", "--help")
+    assert '"first"' in done("--plugin=first.py", "schema", "study")
+    assert "factor = 0.5" in done("--plugin", "first.py", "list", "first")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_plug_in_that_cannot_be_used_is_refused(here, name):
+    (here / name).write_text(BROKEN[name][0])
+    plug_ins = ["--plugin", "first.py", "--plugin", name]
+    assert_refused(call(*plug_ins, "list"), f"the plug-in {name} ", BROKEN[name][1])
+    assert name.removesuffix(".py") not in {*methods.available()} - {"finetune"}
+
+
+def test_a_plug_in_that_is_not_there_is_refused(here):
+    assert_refused(call("--plugin", "none.py", "list"), "because none.py does not exist; give")
+    assert_refused(call("--plugin", "absent_one", "list"), "'absent_one', which is not installed")
+    assert_refused(call("list", "--plugin"), "--plugin is empty, but must be a Python file or a")
+    (here / "other").mkdir()
+    (here / "other" / "first.py").write_text(METHOD.format(name="other"))
+    words = ["--plugin", "first.py", "--plugin", "other/first.py"]
+    assert_refused(call(*words, "list"), "other/first.py has the name of another plug-in")
+
+
+def test_the_record_of_a_run_names_the_plug_ins_that_it_needs(here):
+    plugins.load("first.py")
+    used = [("method", "first"), ("method", "eupmu"), ("model", "mlp")]
+    record = plugins.needed(used)
+    assert record == {"method first": {"plugin": "first.py", "digest": plugins.digest("first.py")}}
+    (here / "first.py").write_text("# another version")
+    assert plugins.digest("first.py") != record["method first"]["digest"]
+
+
+def test_the_digest_of_a_package_covers_all_its_modules(here):
+    (here / "own").mkdir()
+    (here / "own" / "__init__.py").write_text("")
+    (here / "own" / "inner.py").write_text(METHOD.format(name="packaged"))
+    (here / "own" / "plugin.py").write_text("import own.inner")
+    assert plugins.load("own.plugin") == "own.plugin"
+    before = plugins.digest("own.plugin")
+    (here / "own" / "inner.py").write_text("# another version")
+    assert plugins.digest("own.plugin") != before
