@@ -24,6 +24,7 @@ API = {
         "jaxunlearn.models.diffusion_process",
     ],
     "pretrained": [
+        "jaxunlearn.models.pretrained",
         "jaxunlearn.models.pretrained.stable_diffusion",
         "jaxunlearn.models.pretrained.diffusers_unet",
         "jaxunlearn.models.pretrained.diffusers_dit",

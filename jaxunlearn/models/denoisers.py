@@ -72,15 +72,21 @@ def available() -> tuple[str, ...]:
 
 
 def create(
-    name: str, image_shape: Sequence[int], num_classes: int | None, **overrides: Any
+    name: str,
+    image_shape: Sequence[int],
+    num_classes: int | None,
+    *,
+    conditional: bool = True,
+    **overrides: Any,
 ) -> DDPMUNet | DiT:
     """Make a denoiser by name.
 
     Args:
         name: one of `available()`.
         image_shape: (height, width, channels) of the images or latents.
-        num_classes: number of classes, without the null condition; None makes a U-Net that ignores
-            the labels.
+        num_classes: number of classes, without the null condition.
+        conditional: whether the model depends on the labels; False makes a U-Net that ignores them,
+            as `num_classes=None` does.
         **overrides: fields of the model that differ from the named configuration. Lists count as
             tuples, and `dtype` may be given by name, so values from a JSON file are accepted.
 
@@ -96,5 +102,5 @@ def create(
         >>> create("dit-s/2", (32, 32, 4), num_classes=1000, dtype="bfloat16").depth
         12
     """
-    given = {"num_classes": num_classes, "image_shape": image_shape}
-    return make("denoiser", _PRESETS, name, given, overrides, "null_class")
+    given = {"num_classes": num_classes if conditional else None, "image_shape": image_shape}
+    return make("denoiser", _PRESETS, name, given, overrides)

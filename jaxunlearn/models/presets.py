@@ -16,12 +16,10 @@ def make(
     name: str,
     given: Mapping[str, Any],
     overrides: Mapping[str, Any],
-    *hidden: str,
 ) -> Any:
     """Make a model of a table of presets; `kind` names the models in errors.
 
-    The caller sets the fields in `given`; those in `hidden` cannot be overridden either. Lists
-    count as tuples, as modules must be hashable.
+    The caller sets the fields in `given`. Lists count as tuples, as modules must be hashable.
     """
     if name not in presets:
         raise InputError(
@@ -29,7 +27,7 @@ def make(
             f"{', '.join(sorted(presets))}."
         )
     module, preset = presets[name]
-    reserved = {*given, *hidden, "parent", "name"}
+    reserved = {*given, "parent", "name"}
     allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in reserved)
     for field in overrides:
         if field not in allowed:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.files import write_json, write_text
-from jaxunlearn.models.pretrained.published import read_json, read_text
+from jaxunlearn.models.published import read_json, read_text
 from jaxunlearn.types import InputError
 
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -5,6 +5,11 @@ tables that map the names and options of its layout to ours:
 
     module, params = load_<family>(folder)        save_<family>(folder, module, params)
 
-All use `jaxunlearn.models.pretrained.tensors`. Only safetensors files are read: no pickles, and
-nothing from the network.
+All use `jaxunlearn.models.pretrained.tensors`. `find` recognises the layout of a file or folder,
+`save` writes a model back. Only safetensors files are read: no pickles, and nothing from the
+network.
 """
+
+from jaxunlearn.models.pretrained.recognise import Found, find, save
+
+__all__ = ["Found", "find", "save"]

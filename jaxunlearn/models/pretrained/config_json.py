@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxunlearn.files import write_json
-from jaxunlearn.models.pretrained.published import read_json
+from jaxunlearn.models.published import read_json
 from jaxunlearn.types import InputError
 
 CONFIG = "config.json"

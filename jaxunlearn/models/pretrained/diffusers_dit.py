@@ -94,7 +94,7 @@ _NAMES = {
 
 
 def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
-    """Reads a diffusion transformer from the folder of a pipeline.
+    """Reads a diffusion transformer from the folder of a pipeline, or from its own.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in
@@ -103,7 +103,9 @@ def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
     Raises:
         InputError: a file is missing or damaged, or describes another network.
     """
-    folder = Path(folder) / _PART
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        folder = folder / _PART
     module = _module(folder, read_options(folder, _OPTIONS))
     images = jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32)
     one = jax.ShapeDtypeStruct((1,), jnp.int32)  # a timestep, and a label
@@ -128,7 +130,13 @@ def save_dit(
     Raises:
         InputError: the layout does not support the module, or a file cannot be written.
     """
-    folder = Path(folder) / _PART
+    if not (like is None or isinstance(like, Mapping)):
+        like = Path(like) / _PART
+    save_transformer(Path(folder) / _PART, module, params, like)
+
+
+def save_transformer(folder: Path, module: DiT, params: Any, like: Like) -> None:
+    """Writes the folder of the transformer itself, as `save_dit` does in a pipeline."""
     height, width, channels = module.image_shape
     if module.frequency_shift != _SHIFT:
         raise InputError(
@@ -150,8 +158,6 @@ def save_dit(
         "sample_size": height,
     }
     config |= {name: getattr(module, field) for name, field in _FIELDS.items()}
-    if not (like is None or isinstance(like, Mapping)):
-        like = Path(like) / _PART
     write_config(folder, like, _OPTIONS, config)
     write(folder / _WEIGHTS, with_copies(params), naming(_NAMES))
 

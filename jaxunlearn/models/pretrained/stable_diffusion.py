@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 from jaxunlearn.files import write_json
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there
-from jaxunlearn.models.pretrained.published import read_json
 from jaxunlearn.models.pretrained.sd_autoencoder import load_autoencoder, save_autoencoder
 from jaxunlearn.models.pretrained.sd_text_encoder import load_text_encoder, save_text_encoder
 from jaxunlearn.models.pretrained.sd_text_unet import load_text_unet, save_text_unet
+from jaxunlearn.models.published import read_json
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
 from jaxunlearn.models.tokenizer import ClipTokenizer
@@ -68,7 +68,7 @@ _NOISE = {
 }
 _PLAIN = _NOISE | {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
 _NEEDED = ("beta_start", "beta_end", "beta_schedule")  # diffusers has other defaults for these
-_SCHEDULER = "scheduler/scheduler_config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 _SCHEDULERS = tuple(  # samplers of diffusers for the noise above
     f"{name}Scheduler"
     for name in "DDIM DDPM DEISMultistep DPMSolverMultistep DPMSolverSDE DPMSolverSinglestep "
@@ -120,9 +120,9 @@ def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
     for part in _PARTS:
         check_there(folder / part)
     configs = {part: read_json(folder / part / CONFIG) for part in _PARTS}
-    if (folder / _SCHEDULER).exists():
-        configs["scheduler"] = read_json(folder / _SCHEDULER)
-        _check_noise(folder / _SCHEDULER, configs["scheduler"])
+    if (folder / SCHEDULER).exists():
+        configs["scheduler"] = read_json(folder / SCHEDULER)
+        _check_noise(folder / SCHEDULER, configs["scheduler"])
     text_encoder, text_encoder_params = load_text_encoder(folder / "text_encoder")
     pipeline = StableDiffusion(
         *load_autoencoder(folder / "vae"),
@@ -159,7 +159,7 @@ def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffus
     save_text_unet(folder / "unet", pipeline.unet, pipeline.unet_params, like=unet)
     pipeline.tokenizer.save(folder / "tokenizer")
     scheduler = pipeline.configs.get("scheduler", _SAMPLER | _NOISE)
-    write_json(folder / _SCHEDULER, dict(scheduler))
+    write_json(folder / SCHEDULER, dict(scheduler))
     write_json(folder / INDEX, _INDEX | {"scheduler": ["diffusers", scheduler["_class_name"]]})
 
 

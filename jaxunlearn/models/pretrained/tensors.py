@@ -30,7 +30,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxunlearn.files import is_first, replacing, unwritable
 from jaxunlearn.models.pretrained.layouts import remedy
 from jaxunlearn.models.pretrained.names import Naming
-from jaxunlearn.models.pretrained.published import PICKLES, conversion, read_json, readable
+from jaxunlearn.models.published import PICKLES, conversion, read_json, readable
 from jaxunlearn.types import InputError
 
 _KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}  # our axes in stored order, by rank

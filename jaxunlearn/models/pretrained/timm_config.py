@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxunlearn.files import write_json
-from jaxunlearn.models.pretrained.published import read_json
+from jaxunlearn.models.published import read_json
 from jaxunlearn.types import InputError
 
 NAME = "config.json"
@@ -85,7 +85,7 @@ def check_timm_config(
 
 def write_timm_config(
     folder: Path,
-    like: str | os.PathLike[str] | None,
+    like: str | os.PathLike[str] | Mapping[str, Any] | None,
     architectures: str,
     otherwise: str,
     options: Mapping[str, Any],
@@ -95,7 +95,7 @@ def write_timm_config(
 
     Args:
         folder: folder to write to; it is created.
-        like: folder of the configuration that the network was read with; None means the one in
+        like: configuration that the network was read with, or its folder; None means the one in
             `folder`, if it is timm's.
         architectures: regular expression of the supported names.
         otherwise: default name of the architecture; the options hold all differences.
@@ -103,12 +103,16 @@ def write_timm_config(
         data: properties of the data that the network fixes, for `pretrained_cfg`.
     """
     try:
-        kept = read_timm_config(folder if like is None else Path(like))
+        kept = (
+            dict(like)
+            if isinstance(like, Mapping)
+            else read_timm_config(folder if like is None else Path(like))
+        )
     except InputError:
         if like is not None:
             raise
         kept = {}
-    if like is not None and not kept:
+    if not (kept or like is None or isinstance(like, Mapping)):
         raise InputError(f"{like} has no {NAME}; give the folder that the network was read from.")
     architecture = kept.get("architecture", otherwise)
     if not re.fullmatch(architectures, architecture):

@@ -17,6 +17,7 @@ and `resnet50`, and of timm's models of the same names and `vit_*_patch*`.
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def save_resnet(
     params: Any,
     model_state: Any,
     *,
-    like: str | os.PathLike[str] | None = None,
+    like: str | os.PathLike[str] | Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `model.safetensors` and timm's `config.json`, for `load_resnet`.
 
@@ -145,13 +146,35 @@ def save_resnet(
         module: a ResNet with BatchNorm and a published stem and strides.
         params: parameters of the network.
         model_state: running statistics of the network, in "batch_stats".
-        like: folder that the network was read from, whose name of the architecture and description
-            of the data (`pretrained_cfg`, `label_names`) in `config.json` are kept; by default
-            `folder`.
+        like: folder that the network was read from, or its `config.json`, whose name of the
+            architecture and description of the data (`pretrained_cfg`, `label_names`) are kept; by
+            default `folder`.
 
     Raises:
         InputError: the layout does not support the network, or a file cannot be written.
     """
+    _check_published(module)
+    folder = Path(folder)
+    if module.stem_size == 7:
+        options = _resnet_options(module, params["stem_conv"]["kernel"].shape[2])
+        otherwise = "resnet18" if module.block == "basic" else "resnet50"
+        write_timm_config(folder, like, _RESNETS[module.block], otherwise, options)
+    save_torchvision_resnet(folder, module, params, model_state)
+    if module.stem_size != 7:
+        (folder / NAME).unlink(missing_ok=True)  # of another network
+
+
+def save_torchvision_resnet(
+    folder: str | os.PathLike[str], module: ResNet, params: Any, model_state: Any
+) -> None:
+    """Writes `model.safetensors` alone, as `save_resnet` does, for torchvision's networks."""
+    _check_published(module)
+    variables = {"params": params, "batch_stats": model_state["batch_stats"]}
+    metadata = {_STEM_POOL: str(module.stem_pool)}
+    write(Path(folder) / _FILE, variables, _resnet_names(), metadata)
+
+
+def _check_published(module: ResNet) -> None:
     stem = (module.stem_size, module.stem_stride, module.stem_pool)
     for field, value, allowed in (
         ("norm", module.norm, ["batch"]),
@@ -163,15 +186,6 @@ def save_resnet(
                 f"ResNet.{field} is {value!r}, but must be {' or '.join(map(repr, allowed))} in "
                 "the published layout."
             )
-    folder = Path(folder)
-    if module.stem_size == 7:
-        options = _resnet_options(module, params["stem_conv"]["kernel"].shape[2])
-        otherwise = "resnet18" if module.block == "basic" else "resnet50"
-        write_timm_config(folder, like, _RESNETS[module.block], otherwise, options)
-    variables = {"params": params, "batch_stats": model_state["batch_stats"]}
-    write(folder / _FILE, variables, _resnet_names(), {_STEM_POOL: str(module.stem_pool)})
-    if module.stem_size != 7:
-        (folder / NAME).unlink(missing_ok=True)  # of another network
 
 
 def load_vit(path: str | os.PathLike[str], *, heads: int | None = None) -> tuple[ViT, Any]:
@@ -227,7 +241,7 @@ def save_vit(
     module: ViT,
     params: Any,
     *,
-    like: str | os.PathLike[str] | None = None,
+    like: str | os.PathLike[str] | Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `model.safetensors` and timm's `config.json`, for `load_vit`.
 

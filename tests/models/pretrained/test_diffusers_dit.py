@@ -155,8 +155,7 @@ def test_a_pipeline_that_was_read_is_written_over_a_copy_or_like_it(folder, load
     assert (source / "scheduler").is_dir()
 
 
-def test_a_part_in_place_of_the_pipeline():
-    with pytest.raises(
-        InputError, match="is one part of a pipeline, but must hold .*'transformer'"
-    ):
-        load_dit(DATA / "transformer")
+def test_the_folder_of_the_part_alone():
+    module, params = load_dit(DATA / "transformer")
+    assert module == load_dit(DATA)[0]
+    assert "condition" in params

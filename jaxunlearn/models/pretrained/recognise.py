@@ -1,0 +1,403 @@
+"""The model in a file or folder of another library: `find` reads it, `save` writes it back."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import models
+from jaxunlearn.files import write_json
+from jaxunlearn.models import denoisers, latent
+from jaxunlearn.models.autoencoder import AutoencoderKL
+from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there
+from jaxunlearn.models.pretrained.diffusers_dit import load_dit, save_transformer
+from jaxunlearn.models.pretrained.diffusers_unet import load_unet2d, save_unet2d
+from jaxunlearn.models.pretrained.layouts import remedy
+from jaxunlearn.models.pretrained.stable_diffusion import (
+    SCHEDULER,
+    StableDiffusion,
+    load_autoencoder,
+    load_stable_diffusion,
+    save_autoencoder,
+    save_stable_diffusion,
+)
+from jaxunlearn.models.pretrained.tensors import stored_shapes
+from jaxunlearn.models.pretrained.timm_config import read_timm_config
+from jaxunlearn.models.pretrained.torchvision_timm import (
+    load_resnet,
+    load_vit,
+    save_resnet,
+    save_torchvision_resnet,
+    save_vit,
+)
+from jaxunlearn.models.published import read_json
+from jaxunlearn.models.resnet import ResNet
+from jaxunlearn.models.tokenizer import ClipTokenizer
+from jaxunlearn.models.vit import ViT
+from jaxunlearn.types import InputError, Weights
+
+_FIRST_STAGE = "first_stage"  # of the model state: a text-to-image model's autoencoder
+_NOT_SETTINGS = ("num_classes", "image_shape", "scaling_factor", "parent", "name")
+_OF_PARTS = ("vocabulary", "length", "channels", "context_width")  # which the parts share
+_DIT = "DiTTransformer2DModel"
+_PARTS = {"UNet2DModel": "unet", _DIT: "transformer", "Transformer2DModel": "transformer"}
+_PIPELINES = {"DDPMPipeline": "unet", "DDIMPipeline": "unet", "DiTPipeline": "transformer"}
+_AUTOENCODER, _STABLE_DIFFUSION = "AutoencoderKL", "StableDiffusionPipeline"
+
+
+class Found(NamedTuple):
+    """A model of another library. All attributes but the weights are plain JSON.
+
+    Attributes:
+        layout: name of the layout, such as "timm".
+        kind: kind of the model: "classifier", "denoiser", "text_to_image" or "autoencoder".
+        model: name of the model, as in a problem.
+        fields: fields that differ from the preset of this name, as `model_settings` in a problem.
+        weights: parameters and model state, float32.
+        num_classes: number of classes; None for models without classes.
+        image_shape: (height, width, channels) of images or latents, where the model fixes them.
+        autoencoder: "model" and "model_settings" of the autoencoder of a text-to-image model.
+        process: configuration of the scheduler, where there is one.
+        config: content of the files that no field holds, for `save`.
+    """
+
+    layout: str
+    kind: str
+    model: str
+    fields: dict[str, Any]
+    weights: Weights
+    num_classes: int | None = None
+    image_shape: tuple[int, ...] | None = None
+    autoencoder: dict[str, Any] | None = None
+    process: dict[str, Any] | None = None
+    config: Mapping[str, Any] = MappingProxyType({})
+
+
+def find(path: str | os.PathLike[str], **left_open: Any) -> Found:
+    """Reads a model of another library; the layout is recognised by the files.
+
+    Args:
+        path: a safetensors file, a folder with one, or the folder of a pipeline.
+        **left_open: facts that some files leave open: `stem_pool` (whether max-pooling follows the
+            3x3 stem of a ResNet), `heads` (of a ViT), `null_class` (whether the last row of a class
+            embedding means no class). An error names the one that is needed.
+
+    Raises:
+        InputError: no layout is recognised, a fact is left open, or a file is missing, damaged or a
+            pickle.
+
+    Example:
+        >>> import jax, tempfile
+        >>> model = models.create("vit-tiny-test", 3)
+        >>> params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+        >>> weights = Weights(params, {})
+        >>> found = Found("timm", "classifier", "vit-tiny-test", {}, weights, num_classes=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(folder, found, weights)
+        ...     again = find(folder, heads=2)
+        >>> again.layout, again.model, again.fields, again.num_classes
+        ('timm', 'vit-tiny-test', {}, 3)
+    """
+    path = Path(path)
+    index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
+    config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    kind = index.get("_class_name", config.get("_class_name"))
+    if kind is None and (path / "text_encoder" / CONFIG).is_file():
+        kind = _STABLE_DIFFUSION  # without the file that says so
+    if kind is None:
+        return _classifier(path, left_open)
+    if kind == _STABLE_DIFFUSION:
+        _facts(left_open)
+        return _text_to_image(path)
+    if kind == _AUTOENCODER:
+        _facts(left_open)
+        return _autoencoder(path)
+    if kind in (*_PIPELINES, *_PARTS):
+        return _denoiser(path, index, left_open)
+    known = (*_PIPELINES, _STABLE_DIFFUSION, *_PARTS, _AUTOENCODER)
+    raise InputError(
+        f"{path} is a {kind!r} of diffusers, but must be one of {', '.join(known)}; give the "
+        "folder of such a model."
+    )
+
+
+def save(folder: str | os.PathLike[str], found: Found, weights: Weights) -> None:
+    """Writes weights of a model in its layout, with its configuration.
+
+    Args:
+        folder: folder to write to; it is created.
+        found: the model, whose own weights are not used.
+        weights: parameters and model state.
+
+    Raises:
+        InputError: the layout does not have such a model, or a file cannot be written.
+    """
+    writers = {layout: write for (kind, layout), write in _SAVE.items() if kind == found.kind}
+    if found.layout not in writers:
+        raise InputError(
+            f"the layout is {found.layout!r}, but must be {' or '.join(map(repr, writers))} for "
+            f"{found.model!r}."
+        )
+    writers[found.layout](Path(folder), found, weights)
+
+
+def _classifier(path: Path, left_open: dict[str, Any]) -> Found:
+    shapes = stored_shapes(path)
+    module: ResNet | ViT
+    shape: tuple[int, ...] | None = None
+    state: dict[str, Any] = {}
+    if "patch_embed.proj.weight" in shapes:
+        module, params = load_vit(path, **_facts(left_open, "heads"))
+        side = math.isqrt(params["position"].shape[1] - 1) * module.patch_size
+        shape = (side, side, params["patches"]["kernel"].shape[2])
+    elif "conv1.weight" in shapes:
+        module, params, state = load_resnet(path, **_facts(left_open, "stem_pool"))
+    else:
+        raise InputError(f"{path} holds no classifier in a known layout; {remedy(shapes)}")
+    config = read_timm_config(path) if path.is_dir() else {}
+    model, fields = _settings(module, {n: models.create(n, 1) for n in models.available()})
+    return Found(
+        layout="timm" if config or shape else "torchvision",
+        kind="classifier",
+        model=model,
+        fields=fields,
+        weights=Weights(params, state),
+        num_classes=module.num_classes,
+        image_shape=shape,
+        config={CONFIG: config},
+    )
+
+
+def _denoiser(path: Path, index: dict[str, Any], left_open: dict[str, Any]) -> Found:
+    """The U-Net or the transformer of a pipeline (with an index), or in a folder of its own."""
+    part = path / _PIPELINES[index["_class_name"]] if index else path
+    check_there(part)
+    config = read_json(part / CONFIG)
+    module: Any
+    if config.get("_class_name") == "UNet2DModel":
+        module, params = load_unet2d(part, **_facts(left_open, "null_class"))
+    else:
+        _facts(left_open)
+        module, params = load_dit(part)
+    presets = {n: denoisers.create(n, (32, 32, 4), 1) for n in denoisers.available()}
+    model, fields = _settings(module, presets)
+    configs, scheduler = {CONFIG: config, INDEX: index}, path / SCHEDULER
+    state, autoencoder = {}, None
+    if index and (path / "vae").is_dir():
+        first = _autoencoder(path / "vae")
+        autoencoder, configs["vae"] = _described(first), first.config[CONFIG]
+        state = {_FIRST_STAGE: _stage(first)}
+    return Found(
+        layout="diffusers",
+        kind="denoiser",
+        model=model,
+        fields=fields if module.num_classes is not None else fields | {"conditional": False},
+        weights=Weights(params, state),
+        num_classes=module.num_classes,
+        image_shape=tuple(module.image_shape),
+        autoencoder=autoencoder,
+        process=read_json(scheduler) if index and scheduler.is_file() else None,
+        config=configs,
+    )
+
+
+def _autoencoder(path: Path) -> Found:
+    module, params = load_autoencoder(path)
+    presets = {n: latent.create_autoencoder(n, module.channels) for n in latent.available()}
+    model, fields = _settings(module, presets)
+    return Found(
+        layout="diffusers",
+        kind="autoencoder",
+        model=f"autoencoder-{model}",
+        fields=fields,
+        weights=Weights(params, {}),
+        config={CONFIG: read_json(path / CONFIG)},
+    )
+
+
+def _text_to_image(path: Path) -> Found:
+    parts, first = load_stable_diffusion(path), _autoencoder(path / "vae")
+    presets = {n: latent.create_text_unet(n) for n in latent.available()}
+    size, unet = _settings(parts.unet, presets)
+    _, text = _settings(parts.text_encoder, {size: latent.create_text_encoder(size)})
+    fields = {"text_encoder": text, "unet": unet}
+    configs: dict[str, Any] = dict(parts.configs)
+    return Found(
+        layout="diffusers",
+        kind="text_to_image",
+        model=f"latent-{size}",
+        fields={p: {n: v for n, v in f.items() if n not in _OF_PARTS} for p, f in fields.items()},
+        weights=Weights(
+            {"text_encoder": parts.text_encoder_params, "unet": parts.unet_params},
+            {_FIRST_STAGE: _stage(first)},
+        ),
+        autoencoder=_described(first),
+        process=configs.pop("scheduler", None),
+        config={**configs, "tokenizer": dataclasses.asdict(parts.tokenizer)},
+    )
+
+
+def _described(first: Found) -> dict[str, Any]:
+    return {"model": first.model, "model_settings": first.fields}
+
+
+def _stage(first: Found) -> dict[str, Any]:
+    factor = first.config[CONFIG].get("scaling_factor", 0.18215)
+    return {"params": first.weights.params, "scaling_factor": jnp.float32(factor)}
+
+
+def _save_timm(folder: Path, found: Found, weights: Weights) -> None:
+    module, like = _module(found), found.config.get(CONFIG) or {}
+    if isinstance(module, ResNet):
+        save_resnet(folder, module, *weights, like=like)
+    elif isinstance(module, ViT):
+        save_vit(folder, module, weights.params, like=like)
+    else:
+        raise _not_in_layout(found)
+
+
+def _save_torchvision(folder: Path, found: Found, weights: Weights) -> None:
+    module = _module(found)
+    if not isinstance(module, ResNet):
+        raise _not_in_layout(found)
+    save_torchvision_resnet(folder, module, *weights)
+
+
+def _not_in_layout(found: Found) -> InputError:
+    return InputError(
+        f"the model is {found.model!r}, but must be one that {found.layout} has; choose another "
+        "layout."
+    )
+
+
+def _save_denoiser(folder: Path, found: Found, weights: Weights) -> None:
+    """A pipeline, or the model alone if there is no scheduler."""
+    module = _module(found)
+    like = found.config.get(CONFIG, {})
+    name = "unet" if isinstance(module, DDPMUNet) else "transformer"
+    part = folder / name if found.process else folder
+    if isinstance(module, DDPMUNet):
+        save_unet2d(part, module, weights.params, like=like)
+    else:
+        save_transformer(part, module, weights.params, like)
+    if not found.process:
+        return
+    kinds = {"unet": ("DDPMPipeline", "UNet2DModel"), "transformer": ("DiTPipeline", _DIT)}
+    pipeline, kind = kinds[name]
+    index = {"_class_name": pipeline, name: ["diffusers", kind]} | found.config.get(INDEX, {})
+    index |= {"scheduler": ["diffusers", found.process["_class_name"]]}
+    if found.autoencoder is not None:
+        _save_first_stage(folder / "vae", found, weights)
+        index |= {"vae": ["diffusers", _AUTOENCODER]}
+    write_json(folder / SCHEDULER, found.process)
+    write_json(folder / INDEX, index)
+
+
+def _save_autoencoder(folder: Path, found: Found, weights: Weights) -> None:
+    like = found.config.get(CONFIG, {})
+    module = _make_autoencoder(found.model, found.fields, weights.params)
+    scaled = module.clone(scaling_factor=like.get("scaling_factor", module.scaling_factor))
+    save_autoencoder(folder, scaled, weights.params, like=like)
+
+
+def _save_first_stage(folder: Path, found: Found, weights: Weights) -> None:
+    save_autoencoder(folder, *_first_stage(found, weights), like=found.config.get("vae", {}))
+
+
+def _save_text_to_image(folder: Path, found: Found, weights: Weights) -> None:
+    size, params = found.model.partition("-")[2], weights.params
+    vocabulary, width = params["text_encoder"]["tokens"]["embedding"].shape
+    text_encoder = latent.create_text_encoder(
+        size,
+        vocabulary=vocabulary,
+        length=len(params["text_encoder"]["position"]),
+        **found.fields.get("text_encoder", {}),
+    )
+    unet = latent.create_text_unet(
+        size,
+        channels=params["unet"]["in"]["kernel"].shape[2],
+        context_width=width,
+        **found.fields.get("unet", {}),
+    )
+    config = dict(found.config)
+    tokenizer = config.pop("tokenizer")
+    if found.process is not None:
+        config["scheduler"] = found.process
+    parts = StableDiffusion(
+        *_first_stage(found, weights),
+        text_encoder,
+        params["text_encoder"],
+        unet,
+        params["unet"],
+        ClipTokenizer(**tokenizer | {"merges": tuple(map(tuple, tokenizer["merges"]))}),
+        config,
+    )
+    save_stable_diffusion(folder, parts)
+
+
+_SAVE: dict[tuple[str, str], Callable[[Path, Found, Weights], None]] = {
+    ("classifier", "timm"): _save_timm,
+    ("classifier", "torchvision"): _save_torchvision,
+    ("denoiser", "diffusers"): _save_denoiser,
+    ("autoencoder", "diffusers"): _save_autoencoder,
+    ("text_to_image", "diffusers"): _save_text_to_image,
+}
+
+
+def _facts(left_open: dict[str, Any], *known: str) -> dict[str, Any]:
+    """The facts, which must be known ones of the model."""
+    for name in left_open.keys() - set(known):
+        raise InputError(
+            f"{name} is given, but the files of this model do not leave it open; leave it out."
+        )
+    return left_open
+
+
+def _settings(module: nn.Module, presets: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The closest preset, and the fields that differ from it, as JSON."""
+
+    def differing(preset: nn.Module) -> dict[str, Any]:
+        names = [f.name for f in dataclasses.fields(module) if f.name not in _NOT_SETTINGS]
+        pairs = ((name, getattr(module, name), getattr(preset, name)) for name in names)
+        return {name: _plain(value) for name, value, other in pairs if value != other}
+
+    same = {name: p for name, p in presets.items() if type(p) is type(module)}
+    name = min(same, key=lambda name: len(differing(same[name])))
+    return name, differing(same[name])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _module(found: Found) -> Any:
+    """The module of a classifier or denoiser."""
+    if found.kind == "classifier":
+        assert found.num_classes is not None
+        return models.create(found.model, found.num_classes, **found.fields)
+    assert found.image_shape is not None
+    return denoisers.create(found.model, found.image_shape, found.num_classes, **found.fields)
+
+
+def _make_autoencoder(model: str, fields: dict[str, Any], params: Any) -> AutoencoderKL:
+    channels = params["encoder"]["in"]["kernel"].shape[2]
+    return latent.create_autoencoder(model.partition("-")[2], channels, **fields)
+
+
+def _first_stage(found: Found, weights: Weights) -> tuple[AutoencoderKL, Any]:
+    """The autoencoder in the model state."""
+    assert found.autoencoder is not None
+    stage = weights.model_state[_FIRST_STAGE]
+    model, fields = found.autoencoder["model"], found.autoencoder.get("model_settings", {})
+    # The factor in float32, without digits that it does not have.
+    factor = float(str(np.float32(stage["scaling_factor"])))
+    module = _make_autoencoder(model, fields, stage["params"])
+    return module.clone(scaling_factor=factor), stage["params"]
