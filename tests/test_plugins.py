@@ -5,9 +5,19 @@ import sys
 
 import pytest
 
-from jaxunlearn import methods, plugins
+from jaxunlearn import methods, models, plugins
+from jaxunlearn.data import registry
+from jaxunlearn.models import denoisers
+from jaxunlearn.studies.config import Problem
 from tests.shell.commands import assert_refused, call, done
 
+REGISTRIES = (
+    (plugins, "_MODULES", "_OWNERS"),
+    (methods, "_METHODS"),
+    (models, "_PRESETS", "ABOUT"),
+    (denoisers, "_PRESETS", "ABOUT"),
+    (registry, "_LOADERS"),
+)
 METHOD = """
 from jaxunlearn import methods
 
@@ -43,9 +53,9 @@ def here(tmp_path, monkeypatch):
     """An empty working folder; what is registered from here is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
-    for name in ("_MODULES", "_OWNERS"):
-        monkeypatch.setattr(plugins, name, dict(getattr(plugins, name)))
+    for module, *names in REGISTRIES:
+        for name in names:
+            monkeypatch.setattr(module, name, dict(getattr(module, name)))
     for name in ("first", "second", "third"):
         (tmp_path / f"{name}.py").write_text(METHOD.format(name=name))
     return tmp_path
@@ -109,3 +119,61 @@ def test_the_digest_of_a_package_covers_all_its_modules(here):
     before = plugins.digest("own.plugin")
     (here / "own" / "inner.py").write_text("# another version")
     assert plugins.digest("own.plugin") != before
+
+
+MODELS = """
+import numpy as np
+from dataclasses import replace
+from flax import linen as nn
+from jaxunlearn import data, models
+from jaxunlearn.models import denoisers
+
+@data.register
+def few_digits():
+    \"\"\"The first digits.\"\"\"
+    digits = data.load("digits")
+    return replace(digits, name="few_digits", train=digits.train.take(np.arange(200)))
+
+@models.register
+class Linear(nn.Module):
+    \"\"\"One layer.\"\"\"
+    num_classes: int
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(self.num_classes)(self.scale * images.reshape(len(images), -1))
+
+@denoisers.register
+def small_unet(image_shape, num_classes, *, widths=(4, 8)):
+    \"\"\"A small U-Net.\"\"\"
+    return denoisers.create("ddpm-tiny", image_shape, num_classes, widths=widths)
+"""
+
+
+def test_models_and_data_sets_of_a_plug_in(here):
+    (here / "own_models.py").write_text(MODELS)
+    plug_in = ["--plugin", "own_models.py"]
+    assert "Linear" in done(*plug_in, "list", "models") and "small_unet" in done("list", "models")
+    assert "few_digits   " in done(*plug_in, "list", "data")
+    words = ["--data", "few_digits", "--training.num-steps=3", "--training.retain-batch-size=16"]
+    done(*plug_in, "pretrain", "run", *words, "--model", "Linear", "--model-settings", "scale=2.0")
+    assert Problem(model="small_unet").generates
+    assert denoisers.create("small_unet", (8, 8, 1), 10, widths=(4, 12)).widths == (4, 12)
+    wrong = call(*plug_in, "pretrain", "new", "--model", "Linear", "--model-settings", "scael=2.0")
+    assert_refused(wrong, "model 'Linear' has no field 'scael' (did you mean 'scale'?)")
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("return 3", "bad() returns int, but must return a jaxunlearn.data.Dataset."),
+        ("return 1 / 0", "because bad() raises ZeroDivisionError: division by zero."),
+    ],
+)
+def test_a_data_set_of_a_plug_in_that_cannot_be_loaded(here, code, sentence):
+    text = f"from jaxunlearn import data\n@data.register\ndef bad():\n    {code}\n"
+    (here / "bad_data.py").write_text(text)
+    assert_refused(call("--plugin", "bad_data.py", "pretrain", "run", "--data", "bad"), sentence)
+    (here / "one.py").write_text(text.replace("bad()", "bad(one)"))
+    assert_refused(call("--plugin", "one.py", "list"), "data set bad takes (one), but must take no")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxunlearn import methods, models
+from jaxunlearn.data.registry import registered
 from jaxunlearn.data.table import TABLE
 from jaxunlearn.methods import _constructor
 from jaxunlearn.models import denoisers, latent
@@ -30,7 +31,9 @@ def describe(what: str) -> str:
     if what == "models":
         return _sizes(models.ABOUT | denoisers.ABOUT | latent.ABOUT)
     if what == "data":
+        sets: Mapping[str, tuple[int | None, str]]
         sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
+        sets |= registered()
         others = (None, "the name of any image-classification set of tfds")
         return _sizes(sets | {"any other": others})
     if what not in methods.available():

@@ -13,7 +13,7 @@ sets that `load` knows by name.
 from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.forget import ForgetRequest
-from jaxunlearn.data.registry import available, load
+from jaxunlearn.data.registry import available, load, register
 from jaxunlearn.data.splits import Splits, hold_out, split
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "channel_statistics",
     "hold_out",
     "load",
+    "register",
     "split",
 ]

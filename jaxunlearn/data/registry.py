@@ -9,11 +9,14 @@ a subclass. `digits_captions` and `fashion_mnist_captions` show the images of th
 styles; see `jaxunlearn.data.captions`.
 """
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from jaxunlearn import plugins
 from jaxunlearn.data import captions
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
@@ -29,6 +32,7 @@ _REMEDIES = {
     "--folder (folder=).",
 }
 _WITH_FOLDER = (*_REMEDIES, "fashion_mnist_captions")
+_LOADERS: dict[str, Callable[[], Dataset]] = {}
 _Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of "train" and "test"
 
 
@@ -39,7 +43,55 @@ def available() -> tuple[str, ...]:
         >>> "digits" in available()
         True
     """
-    return tuple(TABLE)
+    return (*TABLE, *_LOADERS)
+
+
+def register(loader: Callable[[], Dataset]) -> Callable[[], Dataset]:
+    """A decorator that adds a custom data set by its name, for `load` and for every command.
+
+    Args:
+        loader: a function without arguments that returns the data set, the same one each time.
+
+    Raises:
+        InputError: the name of another data set, or a function with arguments.
+
+    Example::
+
+        @data.register
+        def few_digits():
+            digits = data.load("digits")
+            return replace(digits, name="few_digits", train=digits.train.take(np.arange(100)))
+    """
+    name, signature = loader.__name__, inspect.signature(loader)
+    if any(parameter.default is parameter.empty for parameter in signature.parameters.values()):
+        raise InputError(f"data set {name} takes {signature}, but must take no arguments.")
+    plugins.claim("data set", name, TABLE)
+    _LOADERS[name] = loader
+    return loader
+
+
+def registered() -> dict[str, tuple[None, str]]:
+    """The first lines of the docstrings of custom data sets, by name, for lists."""
+    docs = {name: inspect.getdoc(loader) or "" for name, loader in _LOADERS.items()}
+    return {name: (None, text.partition("\n")[0]) for name, text in docs.items()}
+
+
+def _registered(name: str) -> Dataset:
+    try:
+        found = _LOADERS[name]()
+    except InputError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"the data set {name} cannot be loaded, because {name}() raises "
+            f"{type(error).__name__}: {text[:200]}."
+        ) from error
+    if not isinstance(found, Dataset):
+        raise InputError(
+            f"{name}() returns {type(found).__name__}, but must return a jaxunlearn.data.Dataset."
+        )
+    return found
 
 
 def load(
@@ -75,6 +127,8 @@ def load(
             f"folder= is for {', '.join(_WITH_FOLDER)} only, but the data set is {name!r}; give "
             "the folder of prepared data with data_dir=."
         )
+    if name in _LOADERS:
+        return _registered(name)
     if name == "digits":
         from jaxunlearn.data.digits import read_digits
 

@@ -13,21 +13,22 @@ second collection, `batch_stats`. No model draws random numbers after `init`.
 `ABOUT` lists the sizes, and `jaxunlearn list models` prints them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
 from jaxunlearn.models.mlp import MLP
-from jaxunlearn.models.presets import Presets, make
+from jaxunlearn.models.presets import About, Presets, add, make
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.swin import Swin
 from jaxunlearn.models.vgg import VGG
 from jaxunlearn.models.vit import ViT
 
-__all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create"]
+__all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create", "register"]
 
 # The number of parameters, and the configuration it is counted for.
-ABOUT: dict[str, tuple[int, str]] = {
+ABOUT: About = {
     "mlp": (855_050, "10 classes, 32x32x3; hidden widths 256, 256"),
     "mlp-tiny": (98_666, "10 classes, 32x32x3; hidden width 32"),
     "resnet-tiny": (5_266, "10 classes; for tests"),
@@ -81,6 +82,30 @@ def available() -> tuple[str, ...]:
         True
     """
     return tuple(sorted(_PRESETS))
+
+
+def register(constructor: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that adds a custom classifier by its name, for `create` and for every command.
+
+    Args:
+        constructor: a class or function, `constructor(num_classes, *, field=default, ...)`, that
+            makes a model such as the ones here.
+
+    Raises:
+        InputError: the name of another model.
+
+    Example::
+
+        @models.register
+        class Linear(nn.Module):
+            num_classes: int
+
+            @nn.compact
+            def __call__(self, images, train=False):
+                return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
+    """
+    add(constructor, _PRESETS, ABOUT)
+    return constructor
 
 
 def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:

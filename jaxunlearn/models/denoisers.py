@@ -14,17 +14,17 @@ published diffusion transformers has twice the channels, the second half for the
 transformers include the fixed embedding of positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.dit import DiT
-from jaxunlearn.models.presets import Presets, make
+from jaxunlearn.models.presets import About, Presets, add, make
 
-__all__ = ["DDPMUNet", "DiT", "available", "create"]
+__all__ = ["DDPMUNet", "DiT", "available", "create", "register"]
 
 # The number of parameters, and the configuration it is counted for.
-ABOUT: dict[str, tuple[int, str]] = {
+ABOUT: About = {
     "ddpm-tiny": (45_321, "10 classes, 8x8x1; for tests"),
     "ddpm-small": (1_334_673, "10 classes, 28x28x1; for two CPU cores"),
     "ddpm-cifar10": (35_751_939, "10 classes, 32x32x3; 35,746,307 without classes"),
@@ -69,6 +69,26 @@ def available() -> tuple[str, ...]:
         True
     """
     return tuple(sorted(_PRESETS))
+
+
+def register(constructor: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that adds a custom denoiser by its name, for `create` and for every command.
+
+    Args:
+        constructor: a class or function, `constructor(image_shape, num_classes, *, field=default,
+            ...)`, that makes a model such as the ones here.
+
+    Raises:
+        InputError: the name of another model.
+
+    Example::
+
+        @denoisers.register
+        def shallow(image_shape, num_classes, *, widths=(8, 16)):
+            return denoisers.create("ddpm-tiny", image_shape, num_classes, widths=widths)
+    """
+    add(constructor, _PRESETS, ABOUT)
+    return constructor
 
 
 def create(

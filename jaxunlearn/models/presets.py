@@ -1,13 +1,27 @@
 """Models made by name: a table of presets, and overrides of their fields."""
 
-import dataclasses
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxunlearn import plugins
 from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
-Presets = Mapping[str, tuple[Any, Mapping[str, Any]]]  # name -> (module, fields)
+Presets = dict[str, tuple[Any, Mapping[str, Any]]]  # name -> (module, fields)
+About = dict[str, tuple[int | None, str]]  # name -> (number of parameters, description)
+
+
+def add(constructor: Callable[..., Any], presets: Presets, about: About) -> None:
+    """Adds a custom model, a class or a function, to a table of presets and its descriptions.
+
+    Raises:
+        InputError: the name of another model.
+    """
+    name = constructor.__name__
+    plugins.claim("model", name, [known for known in presets if about[known][0] is not None])
+    presets[name] = constructor, {}
+    about[name] = None, (inspect.getdoc(constructor) or "").partition("\n")[0]
 
 
 def make(
@@ -19,7 +33,8 @@ def make(
 ) -> Any:
     """Make a model of a table of presets; `kind` names the models in errors.
 
-    The caller sets the fields in `given`. Lists count as tuples, as modules must be hashable.
+    The caller sets the fields in `given`. Lists count as tuples, as modules must be hashable. A
+    custom model receives what it has of `given`.
     """
     if name not in presets:
         raise InputError(
@@ -27,14 +42,15 @@ def make(
             f"{', '.join(sorted(presets))}."
         )
     module, preset = presets[name]
-    reserved = {*given, "parent", "name"}
-    allowed = tuple(f.name for f in dataclasses.fields(module) if f.name not in reserved)
+    reserved, known = {*given, "parent", "name"}, inspect.signature(module).parameters
+    allowed = tuple(field for field in known if field not in reserved)
     for field in overrides:
         if field not in allowed:
             raise InputError(
                 f"{kind} {name!r} has no field {field!r}{closest(field, allowed)}; its fields are "
                 f"{', '.join(allowed)}."
             )
+    given = {field: value for field, value in given.items() if field in known}
     fields = {**preset, **given, **overrides}
     return module(**{field: _tuples(value) for field, value in fields.items()})
 
