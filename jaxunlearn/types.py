@@ -42,6 +42,32 @@ class LossPair(NamedTuple):
     retain: Any
 
 
+class Model(NamedTuple):
+    """A network, as pure functions: `jaxunlearn.models` makes them from modules.
+
+    A classifier has one input, images `[B, ...]`, and its outputs are logits `[B, C]`, or a tuple
+    that begins with them. A denoiser has three: noisy images `[B, ...]`, timesteps `[B]` and labels
+    `[B]`; its outputs are noise `[B, ...]`.
+
+    Attributes:
+        init: `init(key, *inputs) -> (params, model_state)`: initial parameters, and a dictionary of
+            everything else, such as BatchNorm's running statistics, which may be empty.
+        apply: `apply(params, model_state, *inputs, key=None, train=False) -> (outputs,
+            model_state)`; `key` has the randomness of training, such as dropout.
+
+    Example:
+        >>> def init(key, images):
+        ...     return {"w": jax.random.normal(key, (images.shape[1], 10))}, {}
+        >>> def apply(params, model_state, images, key=None, train=False):
+        ...     return images @ params["w"], model_state
+        >>> Model(init, apply).init(jax.random.key(0), jnp.zeros((1, 4)))[0]["w"].shape
+        (4, 10)
+    """
+
+    init: Callable[..., tuple[Params, ModelState]]
+    apply: Callable[..., tuple[Any, ModelState]]
+
+
 class Task(NamedTuple):
     """The problem, as pure functions.
 

@@ -10,6 +10,8 @@ Every model maps normalised images `[B, H, W, C]` to float32 logits `[B, num_cla
 `variables["params"]` is a nested dict of float32 arrays. Only models with `norm="batch"` have a
 second collection, `batch_stats`. No model draws random numbers after `init`.
 
+`from_linen`, `from_nnx` and `from_equinox` make a `jaxunlearn.types.Model` of any other module.
+
 `ABOUT` lists the sizes, and `jaxunlearn list models` prints them.
 """
 
@@ -18,6 +20,14 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxunlearn.models.frameworks import (
+    as_model,
+    from_equinox,
+    from_linen,
+    from_nnx,
+    weights_of,
+    with_weights,
+)
 from jaxunlearn.models.mlp import MLP
 from jaxunlearn.models.presets import About, Presets, add, make
 from jaxunlearn.models.resnet import ResNet
@@ -25,7 +35,22 @@ from jaxunlearn.models.swin import Swin
 from jaxunlearn.models.vgg import VGG
 from jaxunlearn.models.vit import ViT
 
-__all__ = ["MLP", "VGG", "ResNet", "Swin", "ViT", "available", "create", "register"]
+__all__ = [
+    "MLP",
+    "VGG",
+    "ResNet",
+    "Swin",
+    "ViT",
+    "as_model",
+    "available",
+    "create",
+    "from_equinox",
+    "from_linen",
+    "from_nnx",
+    "register",
+    "weights_of",
+    "with_weights",
+]
 
 # The number of parameters, and the configuration it is counted for.
 ABOUT: About = {

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from jaxunlearn.data.pixels import as_floats
 from jaxunlearn.methods.objectives import cross_entropy
-from jaxunlearn.tasks._linen import caller, dropout_rngs
+from jaxunlearn.models.frameworks import as_model
+from jaxunlearn.tasks._dropout import dropout_key
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 
 AUGMENTATIONS = ("none", "crop", "flip_crop")
@@ -22,22 +22,22 @@ _PADDING = 4
 
 
 def classification(
-    model: nn.Module,
+    model: Any,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     num_classes: int,
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
     augmentation: str = "none",
 ) -> Task:
-    """The task of classifying images with a Flax linen model.
+    """The task of classifying images, or vectors of features.
 
     Args:
-        model: `model.apply(variables, images [B, H, W, C], train) -> logits [B, num_classes]`, or a
-            tuple that begins with the logits. Its switch may also be `deterministic`, or missing;
-            dropout draws from the stream "dropout". Collections other than `params` (such as
-            `batch_stats`) become the model state.
-        image_shape: shape `(H, W, C)` of the images.
+        model: a `jaxunlearn.types.Model` from images `[B, H, W, C]` to logits `[B, num_classes]`,
+            or to a tuple that begins with the logits; or a module of Flax linen, Flax NNX or
+            Equinox, of which `jaxunlearn.models` makes one (`from_linen`, `from_nnx`,
+            `from_equinox`).
+        image_shape: shape `(H, W, C)` of the images, or `(F,)` of the vectors.
         num_classes: number of classes.
         mean: mean of the pixels, per channel or one for all; uint8 images are divided by 255 first
             (`jaxunlearn.data.channel_statistics`).
@@ -49,8 +49,8 @@ def classification(
         A `Task`, whose logits and losses are float32 for models of any type.
 
     Raises:
-        InputError: a model of another library or with other arguments, an unknown augmentation, or
-            a mean or std for another number of channels; in its functions, a model with another
+        InputError: a model of another library, an unknown augmentation, or a mean or std for
+            another number of channels; in its functions, a model with other arguments or another
             number of outputs, or integer images other than uint8.
 
     Example:
@@ -73,10 +73,10 @@ def classification(
                 f"{image_shape[-1]} channels of the images."
             )
 
-    call = caller(model, num_inputs=1)
+    model = as_model(model)
 
     def normalised(images: jax.Array) -> jax.Array:
-        shape = (1, 1, 1, -1)
+        shape = (*[1] * len(image_shape), -1)
         centred = as_floats(images) - jnp.reshape(jnp.array(mean), shape)
         return centred / jnp.reshape(jnp.array(std), shape)
 
@@ -92,10 +92,9 @@ def classification(
 
     def init(key: jax.Array) -> tuple[Params, ModelState]:
         images = jnp.zeros((1, *image_shape))
-        output, variables = call(model.init_with_output, key, images, train=False)
-        logits_of(output)
-        variables = dict(variables)
-        return variables.pop("params"), variables
+        weights = model.init(key, images)
+        jax.eval_shape(lambda: logits_of(model.apply(*weights, images)[0]))
+        return weights
 
     def outputs(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
@@ -103,13 +102,9 @@ def classification(
         images = batch["image"]
         if train and augmentation != "none":
             images = augmented(images, example_keys(key, batch), flip=augmentation == "flip_crop")
-        output, new_state = call(
-            model.apply,
-            {"params": params, **model_state},
-            normalised(images),
-            train=train,
-            rngs=dropout_rngs(key, batch, train),
-            mutable=list(model_state),
+        dropout = dropout_key(key, batch, train)
+        output, new_state = model.apply(
+            params, model_state, normalised(images), key=dropout, train=train
         )
         return logits_of(output), new_state
 
@@ -120,8 +115,7 @@ def classification(
         return cross_entropy(logits, batch["label"]), new_state
 
     def predict(params: Params, model_state: ModelState, batch: Batch) -> jax.Array:
-        variables = {"params": params, **model_state}
-        output = call(model.apply, variables, normalised(batch["image"]), train=False)
+        output, _ = model.apply(params, model_state, normalised(batch["image"]))
         return jax.nn.softmax(logits_of(output))
 
     return Task(init, losses, predict, num_classes, outputs, kl_divergence)

@@ -12,9 +12,10 @@ Forget objectives of this task, besides the common ones:
     match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from jaxunlearn.data.pixels import as_floats
 from jaxunlearn.methods.objectives import check_conditional
@@ -29,14 +30,15 @@ from jaxunlearn.models.diffusion_process import (
     variational_term,
 )
 from jaxunlearn.models.dit import DiT
-from jaxunlearn.tasks._linen import caller, dropout_rngs
+from jaxunlearn.models.frameworks import as_model
+from jaxunlearn.tasks._dropout import dropout_key
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 
 REDUCTIONS = ("sum", "mean")
 
 
 def diffusion(
-    model: nn.Module,
+    model: Any,
     process: Process,
     *,
     image_shape: tuple[int, ...],
@@ -45,15 +47,16 @@ def diffusion(
     label_drop: float = 0.1,
     fisher_guidance: float = 0.0,
 ) -> Task:
-    """The task of predicting noise with a Flax linen model.
+    """The task of predicting noise.
 
     Training drops a fraction of the labels, so that the model can be guided; forget objectives drop
     none. In evaluation mode, which Fisher diagonals use, the losses are the errors of the guided
     prediction, `(1 + w) out(c) - w out(null)`.
 
     Args:
-        model: `model.apply(variables, images [B, ...], timesteps [B], labels [B], train)`. Its
-            switch may also be `deterministic`, or missing; dropout draws from the stream "dropout".
+        model: a `jaxunlearn.types.Model` from images `[B, ...]`, timesteps `[B]` and labels `[B]`
+            to noise; or a module of Flax linen, Flax NNX or Equinox, of which `jaxunlearn.models`
+            makes one.
         process: diffusion process.
         image_shape: shape of one image.
         num_classes: number of classes; the label `num_classes` means none. A `DDPMUNet` with
@@ -87,15 +90,15 @@ def diffusion(
     if not 0.0 <= label_drop < 1.0:
         raise InputError(f"label_drop is {label_drop!r}, but must be at least 0 and below 1.")
     conditional = _check_classes(model, num_classes, label_drop, fisher_guidance)
+    null_label = num_classes if conditional and getattr(model, "null_class", True) else None
     pixels = tuple(range(1, len(image_shape) + 1))
-    call = caller(model, num_inputs=3)
+    model = as_model(model)
     reduce = jnp.sum if reduction == "sum" else jnp.mean
 
     def init(key: jax.Array) -> tuple[Params, ModelState]:
         nothing = jnp.zeros((1,), jnp.int32)
         images = jnp.zeros((1, *image_shape))
-        variables = dict(call(model.init, key, images, nothing, nothing, train=False))
-        return variables.pop("params"), variables
+        return model.init(key, images, nothing, nothing)
 
     def predicted(
         params: Params,
@@ -105,8 +108,8 @@ def diffusion(
         key: jax.Array,
         train: bool,
         guidance: float = 0.0,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-        """The output, and the clean images, noise, noisy images and timesteps behind it."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, ModelState]:
+        """The output; the clean images, noise, noisy images and timesteps; the new model state."""
         keys = example_keys(key, batch)
         clean = as_signal(batch["image"])
         timestep_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
@@ -116,16 +119,18 @@ def diffusion(
         )(keys, clean)
         noisy = add_noise(process, clean, noise, timesteps)
 
+        states = [model_state]
+
         def denoiser(x: jax.Array, t: jax.Array, c: jax.Array) -> jax.Array:
-            variables = {"params": params, **model_state}
-            rngs = dropout_rngs(key, batch, train)
-            output = call(model.apply, variables, x, t, c, train=train, rngs=rngs)
+            dropout = dropout_key(key, batch, train)
+            output, new = model.apply(params, model_state, x, t, c, key=dropout, train=train)
+            states.append(new)
             return output.astype(x.dtype)
 
         predict = guided(process, denoiser, guidance, num_classes) if guidance else denoiser
         output = predict(noisy, timesteps, labels)
         _check_channels(process, output.shape[-1], clean.shape[-1])
-        return output, clean, noise, noisy, timesteps
+        return output, clean, noise, noisy, timesteps, states[-1]
 
     def losses_of(
         params: Params,
@@ -135,7 +140,7 @@ def diffusion(
         key: jax.Array,
         train: bool,
     ) -> tuple[jax.Array, ModelState]:
-        output, clean, noise, noisy, t = predicted(
+        output, clean, noise, noisy, t, model_state = predicted(
             params, model_state, batch, labels, key, train, 0.0 if train else fisher_guidance
         )
         prediction, variance = split_variance(process, output)
@@ -165,7 +170,7 @@ def diffusion(
     def outputs(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[jax.Array, ModelState]:
-        output, *_ = predicted(params, model_state, batch, batch["label"], key, train)
+        output, *_, model_state = predicted(params, model_state, batch, batch["label"], key, train)
         return split_variance(process, output)[0], model_state
 
     def divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
@@ -181,13 +186,11 @@ def diffusion(
         forget_losses,
         (("match_anchor", match_anchor), ("match_noise", match_noise)),
         conditional,
-        num_classes if conditional and getattr(model, "null_class", True) else None,
+        null_label,
     )
 
 
-def _check_classes(
-    model: nn.Module, num_classes: int, label_drop: float, fisher_guidance: float
-) -> bool:
+def _check_classes(model: Any, num_classes: int, label_drop: float, fisher_guidance: float) -> bool:
     """Whether the model takes the class as input; raises if the numbers of classes differ."""
     if not isinstance(model, DDPMUNet | DiT):
         return True

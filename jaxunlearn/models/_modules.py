@@ -1,0 +1,99 @@
+"""Parts that the adapters of modules share: their calls, and nested dictionaries of arrays."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.types import InputError
+
+RNGS, STATE, BUFFERS = "rngs", "state", "buffers"  # entries of the model state
+SWITCHES: dict[str, Callable[[bool], bool]] = {
+    "train": lambda train: train,
+    "training": lambda train: train,
+    "deterministic": lambda train: not train,
+    "inference": lambda train: not train,
+}
+
+
+class Call:
+    """The arguments that the call of a module takes."""
+
+    def __init__(self, kind: type) -> None:
+        self.name = kind.__name__
+        parameters = list(inspect.signature(kind.__call__).parameters.values())[1:]
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.named = {p.name: p.default is p.empty for p in named}  # whether it is needed
+        self.has_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+    def switches(self, num_inputs: int, train: bool) -> dict[str, bool]:
+        """The training switches of a call with some inputs."""
+        known = {*SWITCHES, "key", "rngs"}
+        needed = [name for name, is_needed in self.named.items() if is_needed]
+        missing = [name for name in [*self.named][num_inputs:] if name in needed]
+        missing = [name for name in missing if name not in known]
+        if missing:
+            raise InputError(
+                f"{self.name}.__call__ also needs {', '.join(missing)}, but a task passes "
+                f"{num_inputs} inputs and train or deterministic; give the others a default."
+            )
+        names = [name for name in SWITCHES if name in self.named]
+        if not names and self.has_more:
+            names = ["train"]
+        return {name: SWITCHES[name](train) for name in names}
+
+
+def made_by(make: Any, argument: str, value: Any) -> Any:
+    """The result of a class or function whose one argument is usually called `argument`."""
+    if not callable(make):
+        return make
+    parameters = inspect.signature(make).parameters
+    return make(**{argument: value}) if argument in parameters else make(value)
+
+
+def no_module(make: Any, made: Any, wanted: str) -> InputError:
+    name = getattr(make, "__name__", type(make).__name__)
+    return InputError(f"{name} makes a {type(made).__name__}, but must make {wanted}.")
+
+
+def plain(value: Any) -> jax.Array:
+    """An array of a strong type; keys of random numbers as raw data."""
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(value)
+    return jnp.asarray(value).astype(value.dtype)
+
+
+def typed(like: Any, value: jax.Array) -> jax.Array:
+    """The inverse of `plain`."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
+    return value
+
+
+def _name(part: Any) -> str:
+    """A part of a path of NNX or of JAX, as text."""
+    for attribute in ("name", "key", "idx"):
+        if hasattr(part, attribute):
+            return str(getattr(part, attribute))
+    return str(part)
+
+
+def nested(leaves: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    """Nested dictionaries with text as keys, from pairs of a path and a leaf."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves:
+        *parents, last = map(_name, path)
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree
+
+
+def at(tree: Any, path: Any) -> Any:
+    """The leaf of nested dictionaries at a path."""
+    for part in map(_name, path):
+        tree = tree[part]
+    return tree
