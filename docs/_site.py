@@ -21,6 +21,7 @@ API = {
         "jaxunlearn.models",
         "jaxunlearn.models.denoisers",
         "jaxunlearn.models.latent",
+        "jaxunlearn.models.process",
         "jaxunlearn.models.diffusion_process",
     ],
     "pretrained": [

@@ -48,6 +48,11 @@ def test_the_code_of_the_page_on_own_models_runs(capsys):
     assert names["outcome"].state.step == 20
 
 
+def test_the_code_of_the_page_on_models_that_generate_runs(capsys):
+    assert executed("generation.md")["process"].spacing == "trailing"
+    assert capsys.readouterr().out == "cosine [249 499 749 999]\n"
+
+
 def test_the_code_of_the_page_on_sharp_edges_runs():
     assert set(executed("sharp-edges.md")["updates"]) == {"w", "b"}
 

@@ -1,10 +1,10 @@
 """Diffusion from images to noise, and back by a model, as pure functions.
 
-    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e,    abar_t = prod_{s <= t} (1 - beta_s),  0 <= t < T
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e,    0 <= t < T        (`Process`)
 
 A *denoiser* is any function `(x_t [B, ...], t [B], labels [B]) -> output`. The output is the noise
-e, or `v = sqrt(abar_t) e - sqrt(1 - abar_t) x_0`; with a learned variance the last axis is twice as
-long, and its second half interpolates between the bounds of the variance.
+e, the clean x_0, or `v = sqrt(abar_t) e - sqrt(1 - abar_t) x_0`; with a learned variance the last
+axis is twice as long, and its second half interpolates between the bounds of the variance.
 
 Sources: Ho et al., Denoising Diffusion Probabilistic Models (2020); Nichol and Dhariwal, Improved
 DDPM (2021); Song et al., DDIM (2021); Salimans and Ho, Progressive Distillation (2022); Ho and
@@ -12,78 +12,18 @@ Salimans, Classifier-Free Diffusion Guidance (2022).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.models.process import Process as Process
 from jaxunlearn.types import InputError
 
-SCHEDULES = ("linear", "cosine", "scaled_linear")
-PREDICTIONS = ("epsilon", "v")
-VARIANCES = ("small", "large", "learned_range")
-SAMPLERS = ("ddpm", "ddim")
+SAMPLERS = ("ddpm", "ddim", "ddim_diffusers")
 
 # denoiser(x_t [B, ...], t [B], labels [B]) -> output
 Denoiser = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
-@dataclass(frozen=True)
-class Process:
-    """A diffusion process, and the prediction of its denoiser.
-
-    Attributes:
-        num_timesteps: number of timesteps, T.
-        schedule: schedule of beta: "linear" from 1e-4 to 2e-2, "scaled_linear" from 8.5e-4 to
-            1.2e-2 with a linear root (Stable Diffusion v1), both for T = 1000 and scaled for other
-            T so that the last image is noise; or "cosine".
-        prediction: prediction of the denoiser, "epsilon" or "v".
-        variance: variance of a step back: "small" (of the posterior, given x_0), "large" (beta), or
-            "learned_range" (learned by the denoiser, between both).
-
-    Raises:
-        InputError: an unknown choice, or fewer than two timesteps.
-
-    Example:
-        >>> Process(num_timesteps=10).alphas_bar.shape
-        (10,)
-    """
-
-    num_timesteps: int = 1000
-    schedule: str = "linear"
-    prediction: str = "epsilon"
-    variance: str = "small"
-
-    def __post_init__(self) -> None:
-        if self.num_timesteps < 2:
-            raise InputError(f"num_timesteps is {self.num_timesteps}, but must be 2 or more.")
-        for name, allowed in (
-            ("schedule", SCHEDULES),
-            ("prediction", PREDICTIONS),
-            ("variance", VARIANCES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} of the diffusion is {getattr(self, name)!r}, but must be one of "
-                    f"{', '.join(allowed)}."
-                )
-
-    @cached_property
-    def alphas_bar(self) -> np.ndarray:
-        """`abar_t`, float64 `[T]`."""
-        size = self.num_timesteps
-        if self.schedule == "cosine":
-            edges = np.cos((np.arange(size + 1) / size + 0.008) / 1.008 * np.pi / 2) ** 2
-            betas = np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
-        else:
-            if self.schedule == "linear":
-                betas = np.linspace(1e-4, 2e-2, size)
-            else:
-                betas = np.linspace(8.5e-4**0.5, 1.2e-2**0.5, size) ** 2
-            betas = np.minimum(betas * 1000.0 / size, 0.999)
-        return np.cumprod(1.0 - betas)
 
 
 class _Steps:
@@ -101,7 +41,6 @@ class _Steps:
         floor = posterior[1] if len(posterior) > 1 else betas[0]
         self.timesteps = jnp.asarray(timesteps, jnp.int32)
         self.alphas_bar = jnp.asarray(now, jnp.float32)
-        self.alphas_bar_before = jnp.asarray(before, jnp.float32)
         self.mean_of_clean = jnp.asarray(betas * np.sqrt(before) / (1.0 - now), jnp.float32)
         self.mean_of_noisy = jnp.asarray(
             (1.0 - before) * np.sqrt(1.0 - betas) / (1.0 - now), jnp.float32
@@ -135,6 +74,8 @@ def target(process: Process, clean: jax.Array, noise: jax.Array, timesteps: jax.
     """The output that a denoiser learns for `add_noise(process, clean, noise, timesteps)`."""
     if process.prediction == "epsilon":
         return noise
+    if process.prediction == "sample":
+        return clean
     signal, spread = _scales(process, timesteps, clean)
     return signal * noise - spread * clean
 
@@ -147,7 +88,7 @@ def clean_and_noise(
     Args:
         process: diffusion process.
         noisy: noisy images x_t, `[B, ...]`.
-        prediction: prediction of e or v, of the same shape.
+        prediction: prediction of the denoiser, of the same shape.
         timesteps: timesteps t, `[B]`.
 
     Example:
@@ -159,6 +100,8 @@ def clean_and_noise(
     signal, spread = _scales(process, timesteps, noisy)
     if process.prediction == "epsilon":
         return (noisy - spread * prediction) / signal, prediction
+    if process.prediction == "sample":
+        return prediction, (noisy - signal * prediction) / spread
     return signal * noisy - spread * prediction, spread * noisy + signal * prediction
 
 
@@ -218,7 +161,7 @@ def variational_term(
         clean: clean images x_0, `[B, ...]`.
         noisy: noisy images x_t.
         timesteps: timesteps t, `[B]`.
-        prediction: prediction of e or v.
+        prediction: prediction of the denoiser.
         variance: output v for the variance, in `log sigma^2 = (v + 1) / 2 log beta + (1 - v) / 2
             log beta_small`.
 
@@ -328,6 +271,9 @@ def sample(
         sigma = eta sqrt((1 - abar_s) / (1 - abar_t)) sqrt(1 - abar_t / abar_s)
 
     so that eta = 0 draws only the first noise, and eta = 1 is "ddpm" with the small variance.
+    "ddim_diffusers" takes these steps as the DDIMScheduler of diffusers does, which differs in two
+    points: s is t - T // S, even where that is not the next visited timestep, and a clipped x_0
+    leaves the predicted e unchanged.
 
     Args:
         process: diffusion process.
@@ -335,16 +281,17 @@ def sample(
         keys: one key for each image, `[B]`; images are independent.
         labels: label of each image, `[B]`.
         shape: shape of one image.
-        sampler: "ddpm" or "ddim".
-        num_steps: number of timesteps, evenly spaced.
-        eta: share of fresh noise of "ddim".
+        sampler: "ddpm", "ddim" or "ddim_diffusers".
+        num_steps: number of timesteps S, by the spacing of the process.
+        eta: share of fresh noise of DDIM.
         clip: whether to keep the predicted x_0 in [-1, 1], as for images; latents have no bounds.
+            The `clip_sample` of a process has precedence.
 
     Returns:
         Images, float32 `[B, *shape]`.
 
     Raises:
-        InputError: an unknown sampler, or a number of steps outside 1 to T.
+        InputError: an unknown sampler, or a number of steps that the process refuses.
 
     Example:
         >>> keys, labels = jax.random.split(jax.random.key(0), 2), jnp.zeros(2, jnp.int32)
@@ -354,17 +301,11 @@ def sample(
     """
     if sampler not in SAMPLERS:
         raise InputError(f"sampler is {sampler!r}, but must be one of {', '.join(SAMPLERS)}.")
-    if not 1 <= num_steps <= process.num_timesteps:
-        raise InputError(
-            f"num_steps of sampling is {num_steps}, but must be from 1 to the "
-            f"{process.num_timesteps} timesteps of the diffusion."
-        )
-    spread = (
-        np.linspace(0, process.num_timesteps - 1, num_steps)
-        if num_steps > 1
-        else [process.num_timesteps - 1]
-    )
-    steps = _Steps(process, np.round(spread).astype(np.int32))
+    visited = process.timesteps(num_steps)
+    steps, before = _Steps(process, visited), _ends_of_ddim(process, visited, sampler)
+    recomputed = sampler != "ddim_diffusers"
+    if process.clip_sample is not None:
+        clip = process.clip_sample
 
     def draw(i: jax.Array) -> jax.Array:
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), shape))(keys)
@@ -376,23 +317,34 @@ def sample(
         clean, noise = clean_and_noise(process, noisy, prediction, timesteps)
         if clip:
             clean = jnp.clip(clean, -1.0, 1.0)
+        if clip and recomputed:
             noise = (noisy - jnp.sqrt(steps.alphas_bar[i]) * clean) / jnp.sqrt(
                 1.0 - steps.alphas_bar[i]
             )
-        if sampler == "ddim":
-            now, before = steps.alphas_bar[i], steps.alphas_bar_before[i]
-            sigma = eta * jnp.sqrt((1.0 - before) / (1.0 - now) * (1.0 - now / before))
-            direction = jnp.sqrt(jnp.maximum(1.0 - before - sigma**2, 0.0))
-            mean = jnp.sqrt(before) * clean + direction * noise
-        else:
-            mean = steps.mean_of_clean[i] * clean + steps.mean_of_noisy[i] * noisy
-            log_variance = steps.large[i] if process.variance == "large" else steps.small[i]
-            if variance is not None:
-                log_variance = _learned(variance, steps.small[i], steps.betas[i])
-            sigma = jnp.exp(0.5 * log_variance)
+        if sampler != "ddpm":
+            now, end = steps.alphas_bar[i], before[i]
+            sigma = eta * jnp.sqrt((1.0 - end) / (1.0 - now) * (1.0 - now / end))
+            direction = jnp.sqrt(jnp.maximum(1.0 - end - sigma**2, 0.0))
+            return jnp.sqrt(end) * clean + direction * noise + sigma * draw(i), None
+        mean = steps.mean_of_clean[i] * clean + steps.mean_of_noisy[i] * noisy
+        log_variance = steps.large[i] if process.variance == "large" else steps.small[i]
+        if variance is not None:
+            log_variance = _learned(variance, steps.small[i], steps.betas[i])
         fresh = jnp.where(i > 0, draw(i), 0.0)  # the last step draws no noise
-        return mean + sigma * fresh, None
+        return mean + jnp.exp(0.5 * log_variance) * fresh, None
 
     first = draw(jnp.int32(num_steps))
     images, _ = jax.lax.scan(back, first, jnp.arange(num_steps - 1, -1, -1))
     return images
+
+
+def _ends_of_ddim(process: Process, visited: np.ndarray, sampler: str) -> jax.Array:
+    """`abar_s` at the end of each step of DDIM, float32 `[S]`."""
+    bars = process.alphas_bar
+    final = 1.0 if process.set_alpha_to_one else bars[0]
+    if sampler == "ddim_diffusers":
+        ends = visited - process.num_timesteps // len(visited)
+        before = np.where(ends >= 0, bars[ends], final)
+    else:
+        before = np.append(final, bars[visited[:-1]])
+    return jnp.asarray(before, jnp.float32)

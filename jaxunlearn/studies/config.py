@@ -6,7 +6,6 @@ The problem is written to every run folder, so that a run never continues under 
 
 import dataclasses
 import json
-import math
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -17,77 +16,12 @@ from typing import Any, Literal
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.models import denoisers, latent
-from jaxunlearn.models.diffusion_process import SAMPLERS, Process
+from jaxunlearn.studies.diffusion import Diffusion as Diffusion
 from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.types import InputError
 
 PLACES = ("data_dir", "folder")  # the fields of a problem that locate its data
 SEEDS = 2**31  # half of the seeds that JAX distinguishes; retrained models use some of the others
-
-
-@dataclass(frozen=True)
-class Diffusion:
-    """The diffusion of a model that generates images, and its sampling in evaluations.
-
-    Attributes:
-        num_timesteps: number of diffusion steps.
-        schedule: noise schedule.
-        prediction: target of the model: the noise (epsilon) or the velocity (v).
-        variance: variance of a reverse step.
-        reduction: reduction of the squared errors of an image.
-        label_drop: share of labels that training drops.
-        fisher_guidance: guidance of the predictions for Fisher diagonals.
-        sampler: sampler of evaluations.
-        sampling_steps: number of steps of the sampler.
-        eta: share of fresh noise in each step of ddim.
-        guidance: weight w of classifier-free guidance, `(1 + w) out(c) - w out(null)`.
-        samples: number of images of each class in evaluations.
-    """
-
-    num_timesteps: int = 1000
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
-    prediction: Literal["epsilon", "v"] = "epsilon"
-    variance: Literal["small", "large", "learned_range"] = "small"
-    reduction: Literal["mean", "sum"] = "mean"
-    label_drop: float = 0.1
-    fisher_guidance: float = 0.0
-    sampler: Literal["ddpm", "ddim"] = "ddim"
-    sampling_steps: int = 50
-    eta: float = 0.0
-    guidance: float = 2.0
-    samples: int = 100
-
-    def __post_init__(self) -> None:
-        self.process()
-        if self.sampler not in SAMPLERS:
-            raise InputError(
-                f"sampler is {self.sampler!r}, but must be one of {', '.join(SAMPLERS)}."
-            )
-        if not 1 <= self.sampling_steps <= self.num_timesteps:
-            raise InputError(
-                f"sampling_steps is {self.sampling_steps}, but must be from 1 to the "
-                f"{self.num_timesteps} timesteps of the diffusion."
-            )
-        if self.samples < 1:
-            raise InputError(f"samples is {self.samples}, but must be 1 or more.")
-        for name, least, most in (
-            ("eta", 0.0, 1.0),
-            ("guidance", -1.0, math.inf),
-            ("fisher_guidance", -1.0, math.inf),
-        ):
-            value = getattr(self, name)
-            if not (least <= value <= most and math.isfinite(value)):
-                allowed = "at least -1" if most == math.inf else "from 0 to 1"
-                raise InputError(f"{name} is {value!r}, but must be a number {allowed}.")
-        if self.label_drop == 0.0 and (self.guidance, self.fisher_guidance) != (0.0, 0.0):
-            raise InputError(
-                "guidance compares with the prediction for no label, which the model never learns "
-                "with label_drop = 0; drop some labels, or set guidance and fisher_guidance to 0."
-            )
-
-    def process(self) -> Process:
-        """The noise process."""
-        return Process(self.num_timesteps, self.schedule, self.prediction, self.variance)
 
 
 @dataclass(frozen=True)
@@ -149,6 +83,8 @@ class Problem:
     def identity(self) -> dict[str, Any]:
         """The fields that identify the problem, as in JSON, without paths and default settings."""
         plain = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.diffusion is not None:
+            plain["diffusion"] = self.diffusion.identity()
         defaults = dataclasses.replace(self, training={}).training_settings()
         plain["training"] = {
             name: value for name, value in self.training.items() if value != defaults.get(name)

@@ -256,7 +256,7 @@ def test_the_mean_is_not_trained_by_the_variational_term():
     [
         ({"num_timesteps": 1}, "2 or more"),
         ({"schedule": "sine"}, "linear, cosine, scaled_linear"),
-        ({"prediction": "x"}, "epsilon, v"),
+        ({"prediction": "x"}, "epsilon, v, sample"),
         ({"variance": "none"}, "small, large, learned_range"),
     ],
 )
@@ -268,7 +268,7 @@ def test_bad_processes_are_refused(bad, words):
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"sampler": "euler"}, "ddpm, ddim"),
+        ({"sampler": "euler"}, "ddpm, ddim, ddim_diffusers"),
         ({"num_steps": 0}, "1 to the"),
         ({"num_steps": 2000}, "1 to"),
     ],
