@@ -1,7 +1,8 @@
 """Metrics of forgetting: accuracies, two attacks, divergences and gaps to the retrained model.
 
-All are computed from `Predictions`. Generated images are judged by the `Predictions` of a
-classifier and by features of a network, with the Frechet distance, precision and recall.
+All are computed from `Predictions`; custom ones are registered by name. Generated images are judged
+by the `Predictions` of a classifier and by features of a network, with the Frechet distance,
+precision and recall.
 """
 
 from jaxunlearn.evaluation.attacks import (
@@ -12,6 +13,7 @@ from jaxunlearn.evaluation.attacks import (
     svc_non_member_rate,
 )
 from jaxunlearn.evaluation.comparison import PairedDifference, Ranked, holm, paired_difference, rank
+from jaxunlearn.evaluation.custom import register_attack, register_metric
 from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
 from jaxunlearn.evaluation.frechet import Statistics, frechet_distance, halves_distance
 from jaxunlearn.evaluation.frechet import statistics as feature_statistics
@@ -72,6 +74,8 @@ __all__ = [
     "precision_recall",
     "predict",
     "rank",
+    "register_attack",
+    "register_metric",
     "share_of_time",
     "same_number",
     "summarize",

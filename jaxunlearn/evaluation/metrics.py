@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxunlearn.evaluation.attacks import entropy_member_rate, same_number, svc_non_member_rate
+from jaxunlearn.evaluation.custom import measured
 from jaxunlearn.evaluation.divergences import js_divergence, kl_divergence
 from jaxunlearn.evaluation.predictions import Predictions, SplitPredictions, check_predictions
 from jaxunlearn.files import whole
@@ -199,11 +200,11 @@ def evaluate(
         "svc_non_member_rate", "entropy_member_rate". With a retrained model also "kl_to_retrained"
         and "js_to_retrained" (nats, on forget data), "average_gap_svc_non_member_rate",
         "average_gap_entropy_member_rate" and "five_part_gap" (percentage points) and "tow" (0 to
-        1).
+        1). Last the custom metrics and attacks that are registered.
 
     Raises:
-        InputError: malformed predictions, an empty forget, retain or test split, or a retrained
-            model that was evaluated on other examples.
+        InputError: malformed predictions, an empty forget, retain or test split, a retrained model
+            that was evaluated on other examples, or a custom metric that fails.
     """
     metrics = {}
     for name in ("forget", "retain", "validation", "test", "test_forget"):
@@ -222,7 +223,7 @@ def evaluate(
             retrained_metrics = evaluate(retrained)
         metrics.update(divergences(model, retrained))
         metrics.update(distances(metrics, retrained_metrics))
-    return metrics
+    return metrics | measured(model, retrained)
 
 
 def weights_moved(before: Any, after: Any) -> float:

@@ -67,6 +67,9 @@ UNITS: dict[str, Unit] = {
 }
 
 
+OWN_UNITS: dict[str, Unit] = {}  # of the user's metrics
+
+
 def unit_of(name: str) -> Unit:
     """The unit of a number by its name; unknown names have no unit and no bounds."""
-    return UNITS.get(name, Unit())
+    return (UNITS | OWN_UNITS).get(name, Unit())

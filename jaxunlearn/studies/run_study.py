@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.evaluation import custom
 from jaxunlearn.evaluation.features import Features, of_inception
-from jaxunlearn.files import read_record
+from jaxunlearn.files import read_json, read_record
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import run_label, say
@@ -304,7 +305,12 @@ def _finish(cell: StudyCell, name: str, evaluate: Evaluate, placement: Placement
 
 
 def _is_evaluated(run: Path) -> bool:
-    return (run / "results.json").exists()
+    """Whether a run has results; a classifier's also with all custom metrics of now."""
+    path, own = run / "results.json", custom.records()
+    if not path.exists() or not own:
+        return path.exists()
+    found = read_json(path)
+    return "judge" in found or own.items() <= found.get("own_metrics", {}).items()
 
 
 def _announce(run: Path, metrics: dict[str, float], seconds: float | None = None) -> None:

@@ -14,8 +14,6 @@ from jaxunlearn.studies.report.diagnosis import diagnose
 from jaxunlearn.studies.report.ranking import METRIC, Ranking, can_rank, make_ranking
 from jaxunlearn.studies.report.study import Study
 
-_COMPARED = {column.key for column in COLUMNS if column.direction == "near"}
-_COMPARED.add("validation_accuracy")
 _TO_RETRAINED = {column.key for column in COLUMNS if column.group == DISTANCE}
 
 
@@ -71,7 +69,8 @@ class Table:
 def _summaries(study: Study, request: str, name: str) -> dict[str, Cell]:
     runs = study.select(request, name)
     oracle = {run.seed: run.metrics for run in study.select(request, "retrain")}
-    cells = {}
+    compared = {column.key for column in study.columns if column.direction == "near"}
+    units, cells = {column.key: column.unit for column in study.columns}, {}
     for key in dict.fromkeys(key for run in runs for key in run.metrics):
         if key in _TO_RETRAINED and name == "retrain":
             continue
@@ -81,9 +80,9 @@ def _summaries(study: Study, request: str, name: str) -> dict[str, Cell]:
             for run in runs
             if key in run.metrics and key in oracle.get(run.seed, {})
         ]
-        compared = key in _COMPARED and name != "retrain" and pairs
-        _, low, high = unit_of(key)
-        difference = summarize(pairs, (low - high, high - low)) if compared else None
+        shown = key in {*compared, "validation_accuracy"} and name != "retrain" and pairs
+        _, low, high = units.get(key) or unit_of(key)
+        difference = summarize(pairs, (low - high, high - low)) if shown else None
         cells[key] = Cell(summarize(values, (low, high)), difference)
     return cells
 
@@ -113,9 +112,11 @@ def make_table(study: Study, request: str, rank_by: str | None = None) -> Table:
             cells = _summaries(study, request, name)
             rows.append(Row(name, name in REFERENCES, len(runs), cells))
     methods = [row for row in rows if not row.reference]
-    for column in COLUMNS:
+    for column in study.columns:
         _mark_best(methods, column)
-    columns = tuple(column for column in COLUMNS if any(column.key in row.cells for row in rows))
+    columns = tuple(
+        column for column in study.columns if any(column.key in row.cells for row in rows)
+    )
     counts = next((dict(run.counts) for run in study.runs if run.request == request), {})
     ranking = None
     if rank_by is not None or can_rank(study, request):
@@ -148,9 +149,9 @@ def _plain_ranking(ranking: Ranking) -> dict[str, Any]:
     return {"metric": ranking.column.key, "places": places}
 
 
-def shown_columns(tables: list[Table]) -> list[Column]:
+def shown_columns(study: Study, tables: list[Table]) -> list[Column]:
     """The columns that at least one table shows, in their order."""
-    return [column for column in COLUMNS if any(column in table.columns for table in tables)]
+    return [column for column in study.columns if any(column in table.columns for table in tables)]
 
 
 def to_json(study: Study, tables: list[Table]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The columns of the results table: name, meaning in plain words, and direction."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxunlearn.evaluation.units import Unit, unit_of
 from jaxunlearn.studies.report.numerals import significant_decimals
@@ -29,6 +31,7 @@ class Column:
         decimals: number of digits after the point, or the largest number for costs and movements.
         direction: the good values: near the retrained model's, low, high, cheap, or neither.
         meaning: explanation for the legend.
+        own_unit: unit of the user's metric; None for others.
     """
 
     key: str
@@ -38,11 +41,12 @@ class Column:
     decimals: int
     direction: Direction
     meaning: str
+    own_unit: Unit | None = None
 
     @property
     def unit(self) -> Unit:
         """The unit of its numbers."""
-        return unit_of(self.key)
+        return self.own_unit or unit_of(self.key)
 
     def digits(self, value: float) -> int:
         """The number of digits after the point of a value; costs have three significant digits."""
@@ -51,14 +55,16 @@ class Column:
         return self.decimals
 
 
-ACCURACY, ATTACK, GENERATED, LOOKS, DISTANCE, COST = (
+_GROUPS = (
     "Accuracy, %",
     "Attacks on forget data, %",
     "A classifier on generated images",
     "Generated images of the other classes beside real ones",
     "Distance to the retrained model",
+    "Metrics of plug-ins",
     "Cost",
 )
+ACCURACY, ATTACK, GENERATED, LOOKS, DISTANCE, OWN, COST = _GROUPS
 
 COLUMNS: tuple[Column, ...] = (
     Column(
@@ -297,6 +303,31 @@ COLUMNS: tuple[Column, ...] = (
         "Norm of the change of all weights, in percent of the norm of the weights before.",
     ),
 )
+
+
+def with_own(own: Mapping[str, Mapping[str, Any]]) -> tuple[Column, ...]:
+    """All columns, with the metrics and attacks of the user, from `evaluation.custom.records`."""
+    made = (_own(name, record) for name, record in own.items())
+    return tuple(sorted((*COLUMNS, *made), key=lambda column: _GROUPS.index(column.group)))
+
+
+def _own(name: str, record: Mapping[str, Any]) -> Column:
+    attack = record["kind"] == "attack"
+    low, high = record["low"], record["high"]
+    unit = Unit(
+        record["unit"], -math.inf if low is None else low, math.inf if high is None else high
+    )
+    return Column(
+        name,
+        ATTACK if attack else OWN,
+        name if attack or not unit.name else f"{name}, {unit.name}",
+        name.replace("_", "\n"),
+        2 if unit.name == "%" else 3,
+        record["direction"],
+        record["about"] or "No docstring explains it.",
+        unit,
+    )
+
 
 REFERENCES: dict[str, tuple[str, str]] = {
     "original": ("Original", "before unlearning"),

@@ -97,7 +97,7 @@ def render_markdown(study: Study, tables: list[Table], extras: Extras) -> str:
     ]
     lines += [
         f"- **{escape(column.title)}** ({DIRECTIONS[column.direction]}): {escape(column.meaning)}"
-        for column in shown_columns(tables)
+        for column in shown_columns(study, tables)
     ]
     lines += ["", "Bold marks the best distance among the methods; reference rows take no part."]
     return "\n".join(lines) + "\n"

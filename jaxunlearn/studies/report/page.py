@@ -59,7 +59,7 @@ def render_page(
         study=study,
         headline=headline(study),
         sections=[_section(study, table, extras, (samples or {})) for table in tables],
-        columns=shown_columns(list(tables)),
+        columns=shown_columns(study, list(tables)),
     )
 
 

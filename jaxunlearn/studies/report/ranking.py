@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxunlearn.evaluation.comparison import Ranked, rank
-from jaxunlearn.studies.report.columns import COLUMNS, Column
+from jaxunlearn.studies.report.columns import Column
 from jaxunlearn.studies.report.study import Study
 from jaxunlearn.types import InputError
 
@@ -20,7 +20,9 @@ class Ranking:
 
 def make_ranking(study: Study, request: str, metric: str = METRIC) -> Ranking:
     """Ranks the methods of a study."""
-    columns = {column.key: column for column in COLUMNS if column.direction in ("low", "high")}
+    columns = {
+        column.key: column for column in study.columns if column.direction in ("low", "high")
+    }
     if metric not in columns:
         raise InputError(
             f"the metric to rank by is {metric!r}, but must be one of {', '.join(columns)}, which "

@@ -5,6 +5,7 @@ The layout is `STUDY/study.json` and `STUDY/seed-<n>/<request>/<run>/`, where a 
 `predictions.npz` and `metrics.jsonl` are optional.
 """
 
+import functools
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from jaxunlearn import methods
 from jaxunlearn.evaluation import SplitPredictions, distances, divergences, share_of_time
 from jaxunlearn.files import check_digests, read_json
 from jaxunlearn.studies.config import Aim
-from jaxunlearn.studies.report.columns import REFERENCES
+from jaxunlearn.studies.report.columns import REFERENCES, Column, with_own
 from jaxunlearn.studies.runs.folder import DIVERGED
 from jaxunlearn.studies.runs.schema import Results, check_record
 from jaxunlearn.studies.workspace import first_difference
@@ -44,6 +45,7 @@ class Run:
             guarded run; empty otherwise.
         judged: the "judge" and the "features" of generated images; empty otherwise.
         settings: the recorded "method", its "settings", and its "aim" if it has one.
+        own_metrics: records of the user's metrics and attacks, by name.
     """
 
     seed: int
@@ -57,6 +59,7 @@ class Run:
     guard: Mapping[str, float] = field(default_factory=dict)
     judged: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    own_metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def predictions(self) -> SplitPredictions | None:
         """The predictions, or None if they were not kept."""
@@ -107,6 +110,11 @@ class Study:
     methods: tuple[str, ...]
     runs: tuple[Run, ...]
     unfinished: tuple[Unfinished, ...] = field(default=())
+
+    @functools.cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns that the report may show, with the metrics and attacks of the user."""
+        return with_own({name: one for run in self.runs for name, one in run.own_metrics.items()})
 
     def select(self, request: str, name: str) -> list[Run]:
         """All seeds' runs of one method (or reference) on one request, by ascending seed."""
@@ -174,6 +182,7 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
         results.get("guard") or {},
         {key: results[key] for key in ("judge", "features") if key in results},
         _read_settings(folder),
+        results.get("own_metrics", {}),
     )
 
 

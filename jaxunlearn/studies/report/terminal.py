@@ -59,7 +59,7 @@ def render_table(study: Study | str) -> "RichTable":
     tables = [make_table(study, request) for request in study.requests]
     columns = [
         replace(column, decimals=1) if column.decimals == 2 else column
-        for column in shown_columns(tables)
+        for column in shown_columns(study, tables)
         if column.key not in _LEFT_OUT
     ]
     unfinished = [f"{kind}: {'; '.join(runs)}" for kind, runs in unfinished_lists(study).items()]

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxunlearn import evaluation
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.evaluation import SplitPredictions
+from jaxunlearn.evaluation import SplitPredictions, custom
 from jaxunlearn.evaluation.features import of_inception
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
 from jaxunlearn.studies.config import Problem
@@ -91,6 +91,8 @@ def evaluate_classifier(subject: Subject) -> dict[str, float]:
     metrics = evaluation.evaluate(predictions, oracle, oracle_metrics)
     counts = {name: len(examples) for name, examples in splits._asdict().items()}
     found: dict[str, Any] = {"counts": counts, "metrics": metrics}
+    if own := custom.records():
+        found["own_metrics"] = own
     if subject.earlier or subject.original:
         found["drift"] = _drift(subject, metrics)
     with Workspace(subject.run).locked():

@@ -16,9 +16,10 @@ from typing import Any
 
 import jax
 
-from jaxunlearn import methods
+from jaxunlearn import data, methods, models, plugins
 from jaxunlearn.data import Dataset, Splits
 from jaxunlearn.files import read_record, write_record
+from jaxunlearn.models import denoisers
 from jaxunlearn.studies.config import PLACES, Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
@@ -34,13 +35,35 @@ DIVERGED = "diverged.json"
 
 def read_started(run: Path) -> RunConfig:
     """The configuration of a run, finished or not, with the place of its data if that exists."""
+    there = (run / "fingerprints.json").exists()
+    recorded = read_record(run / "fingerprints.json") if there else {}
+    _check_plugins(run, recorded.get("plugins", {}))
     config = from_dict(RunConfig, read_record(run / "config.json"), f"{run / 'config.json'}")
-    if not (run / "fingerprints.json").exists():
-        return config
-    recorded = read_record(run / "fingerprints.json")
     places = {name: recorded.get(name) for name in PLACES}
-    there = {name: place for name, place in places.items() if place and Path(place).is_dir()}
-    return replace(config, problem=replace(config.problem, **there))
+    found = {name: place for name, place in places.items() if place and Path(place).is_dir()}
+    return replace(config, problem=replace(config.problem, **found))
+
+
+def _check_plugins(run: Path, recorded: dict[str, dict[str, str]]) -> None:
+    """Raises unless everything is known that a run needs and a plug-in has registered."""
+    known = {
+        *(f"method {name}" for name in methods.available()),
+        *(f"model {name}" for name in (*models.available(), *denoisers.available())),
+        *(f"data set {name}" for name in data.available()),
+    }
+    for what, entry in recorded.items():
+        if what not in known:
+            raise InputError(
+                f"{run} needs the {what} of the plug-in {entry['plugin']}, which is not loaded; "
+                f"add --plugin {entry['plugin']}."
+            )
+
+
+def _needed_plugins(config: RunConfig) -> dict[str, dict[str, str]]:
+    """The plug-ins that a run needs: see `jaxunlearn.plugins.needed`."""
+    problem = config.problem
+    used = [("method", config.method), ("model", problem.model), ("data set", problem.data)]
+    return plugins.needed(used)
 
 
 def read_config(run: Path, *stages: str) -> RunConfig:
@@ -121,6 +144,8 @@ def check_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits 
     workspace.check_same(present, _plain(config))
     if (run / "fingerprints.json").exists():
         check_data(run, dataset)
+        if not is_finished(run):
+            _check_versions(run, config)
     path = run / "forget_request.json"
     if splits is not None and path.exists():
         if load_request(path, dataset).tolist() != splits.forget.index.tolist():
@@ -137,10 +162,23 @@ def claim_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits 
         write_record(run / "config.json", _plain(config))
     if not (run / "fingerprints.json").exists():
         places = {name: place for name, place in data_places(config.problem).items() if place}
-        write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | places)
+        needed = _needed_plugins(config)
+        of_plugins = {"plugins": needed} if needed else {}
+        write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | places | of_plugins)
     path = run / "forget_request.json"
     if config.request is not None and splits is not None and not path.exists():
         save_request(path, config.request, dataset, splits)
+
+
+def _check_versions(run: Path, config: RunConfig) -> None:
+    """Raises if a run was begun with other versions of its plug-ins."""
+    recorded = read_record(run / "fingerprints.json").get("plugins", {})
+    for what, entry in _needed_plugins(config).items():
+        if recorded.get(what, entry)["digest"] != entry["digest"]:
+            raise InputError(
+                f"{run} was begun with another version of the plug-in {entry['plugin']}, which has "
+                f"the {what}; restore that version, or begin again in another folder."
+            )
 
 
 def check_data(run: Path, dataset: Dataset) -> None:

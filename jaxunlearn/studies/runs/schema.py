@@ -4,7 +4,7 @@ Fields that are not listed are allowed, so that records may grow.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -35,11 +35,23 @@ Interval = Annotated[dict[str, float], with_entries("value", "low", "high")]
 Accuracies = Annotated[dict[str, float], with_entries("forget_accuracy", "validation_accuracy")]
 
 
+class OwnMetric(TypedDict):
+    """A metric or an attack of the user."""
+
+    kind: Literal["metric", "attack"]
+    direction: Literal["near", "low", "high", "neither"]
+    about: str
+    unit: str
+    low: float | None
+    high: float | None
+
+
 class Results(TypedDict):
     """`results.json` of a run."""
 
     metrics: dict[str, float]
     counts: NotRequired[dict[str, int] | None]
+    own_metrics: NotRequired[dict[str, OwnMetric]]
     seconds: NotRequired[float | None]
     weights_moved: NotRequired[float | None]
     finished: NotRequired[str | None]

@@ -83,7 +83,7 @@ def test_references_come_first_and_class_columns_only_with_classes(finished_stud
     ]
     assert "test_forget_accuracy" in [column.key for column in by_class.columns]
     assert "test_forget_accuracy" not in [column.key for column in at_random.columns]
-    assert shown_columns([by_class, at_random]) == list(CLASSIFYING)
+    assert shown_columns(study, [by_class, at_random]) == list(CLASSIFYING)
 
 
 def test_the_json_form_is_strict_and_complete(finished_study):
