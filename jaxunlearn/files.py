@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from jaxunlearn.types import InputError
 
 SEAL = "sha256_of_the_rest"
-_DAMAGE = (  # raised when arrays are read from a file cut short, altered, or of another kind
+DAMAGE = (  # raised when arrays are read from a file cut short, altered, or of another kind
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -151,7 +151,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
             return {name: file[name] for name in names}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(
             f"{path} is damaged or has no {' and '.join(names)} ({error}); restore it, or delete "
             "it and run again."

@@ -29,6 +29,8 @@ _METAVARS = {
     "model": "NAME",
     "data_dir": "FOLDER",
     "folder": "FOLDER",
+    "test_fraction": "SHARE",
+    "label": "COLUMN",
     "trainable": "REGEX",
     "model_settings": "NAME=VALUE ...",
 }

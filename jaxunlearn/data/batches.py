@@ -40,7 +40,7 @@ def in_batches(function: Callable[[Any], Any], arrays: Any, size: int | None = N
 
 
 def _rows(positions: np.ndarray, array: Any) -> Any:
-    return array[positions] if isinstance(array, np.ndarray) else _taken(array, positions)
+    return _taken(array, positions) if isinstance(array, jax.Array) else array[positions]
 
 
 @jax.jit

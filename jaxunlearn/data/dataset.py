@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxunlearn.data.examples import Examples, integers
+from jaxunlearn.data.examples import Examples, integers, kind_of
 from jaxunlearn.data.pixels import pixel_scale
 from jaxunlearn.types import InputError
 
@@ -36,6 +36,8 @@ class Dataset:
         fine: int32 `[N_train]`, the fine class of each training example; None if `label` holds it.
         fine_test: int32 `[N_test]`, the fine class of each test example, or None.
         fine_names: one name for each fine class.
+        names: path of the file of each training example below the folder of the data, or nothing.
+        test_names: path of the file of each test example, likewise.
 
     Raises:
         InputError: an empty split, labels out of range, shapes that disagree, statistics that do
@@ -64,6 +66,8 @@ class Dataset:
     fine: np.ndarray | None = None
     fine_test: np.ndarray | None = None
     fine_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    test_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split, examples in (("training", self.train), ("test", self.test)):
@@ -91,6 +95,17 @@ class Dataset:
                 f"augmentation is {self.augmentation!r}, but must be one of "
                 f"{', '.join(AUGMENTATIONS)}."
             )
+        if self.augmentation != "none" and self.train.image.ndim == 2:
+            raise InputError(
+                f"augmentation of {self.name!r} is {self.augmentation!r}, but must be 'none' for "
+                "features."
+            )
+        for names, examples in ((self.names, self.train), (self.test_names, self.test)):
+            if names and len(names) != len(examples):
+                raise InputError(
+                    f"{self.name!r} has {len(names)} names for {len(examples)} examples, but must "
+                    "have one for each."
+                )
         if (self.fine is None) != (self.fine_test is None):
             missing, given = ("fine", "fine_test") if self.fine is None else ("fine_test", "fine")
             raise InputError(f"{missing} is None, but must be given together with {given}.")
@@ -138,10 +153,17 @@ class Dataset:
         """SHA-256 of name, class names, shapes, types, every pixel and every label.
 
         With equal fingerprints, saved indices identify the same examples. Normalisation and
-        augmentation are settings, not data, and are left out.
+        augmentation are settings, not data, and are left out, as is the place of the user's own
+        data: of `folder:images` only "folder" counts.
         """
         digest = hashlib.sha256()
-        header = [self.name, self.num_classes, self.class_names, self.coarse_names, self.fine_names]
+        header = [
+            self.name.partition(":")[0],
+            self.num_classes,
+            self.class_names,
+            self.coarse_names,
+            self.fine_names,
+        ]
         digest.update(repr(header).encode())
         labels = [self.train.label, self.test.label, self.coarse, self.fine, self.fine_test]
         for array in [self.train.image, self.test.image, *labels]:
@@ -153,11 +175,15 @@ class Dataset:
             digest.update(np.ascontiguousarray(little_endian).data)
         return digest.hexdigest()
 
+    def with_fingerprint(self, known: str) -> "Dataset":
+        """This data set, whose fingerprint was computed when its images were decoded."""
+        vars(self)["fingerprint"] = known  # where a cached property keeps its value
+        return self
+
     def __repr__(self) -> str:
-        shape = "x".join(str(size) for size in self.train.image.shape[1:])
         return (
-            f"Dataset({self.name!r}, {len(self.train)} training and {len(self.test)} test images "
-            f"of {shape}, {self.num_classes} classes)"
+            f"Dataset({self.name!r}, {len(self.train)} training and {len(self.test)} test "
+            f"{kind_of(self.train.image.shape[1:])}, {self.num_classes} classes)"
         )
 
 
@@ -167,7 +193,8 @@ def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[floa
     A constant channel gets standard deviation 1, so that normalising it gives zeros.
 
     Args:
-        image: images `[N, H, W, C]`, uint8 or floating point.
+        image: images `[N, H, W, C]` or features `[N, F]`, uint8 or floating point; each feature
+            counts as a channel.
 
     Returns:
         Mean and standard deviation, one number for each channel.
@@ -179,7 +206,8 @@ def channel_statistics(image: np.ndarray) -> tuple[tuple[float, ...], tuple[floa
         >>> channel_statistics(np.array([0, 255], np.uint8).reshape(1, 2, 1, 1))
         ((0.5,), (0.5,))
     """
-    axes, pixels, scale = (0, 1, 2), image[..., 0].size, pixel_scale(image.dtype)
+    axes, scale = tuple(range(image.ndim - 1)), pixel_scale(image.dtype)
+    pixels = image[..., 0].size
     blocks = [image[i : i + _BLOCK] for i in range(0, len(image), _BLOCK)]
     mean = np.sum([b.sum(axes, dtype=np.float64) for b in blocks], axis=0) / pixels
     with np.errstate(invalid="ignore"):  # infinite pixels, which `Dataset` refuses

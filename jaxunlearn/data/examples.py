@@ -1,11 +1,13 @@
-"""Labelled images held in memory.
+"""Labelled images, or vectors of features, in memory or memory-mapped.
 
 Every example keeps its `index`, its position in the data set's split, which identifies it in forget
 requests, saved runs and batches. Images are kept as stored; the task normalises them inside the
 compiled step, uint8 by `(image / 255 - mean) / std` and floating point by `(image - mean) / std`.
+Images that are memory-mapped are read when they are used.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +16,41 @@ from jaxunlearn.data.pixels import pixel_scale
 from jaxunlearn.types import Arrays, InputError
 
 
+class Rows:
+    """Some rows of an array on the disk, in a given order, which are read when they are used.
+
+    Example:
+        >>> rows = Rows(np.arange(10), np.array([7, 2, 5]))
+        >>> rows[1:].tolist(), np.asarray(rows).tolist(), rows.shape
+        ([2, 5], [7, 2, 5], (3,))
+    """
+
+    def __init__(self, array: np.ndarray, positions: np.ndarray) -> None:
+        self._array, self._positions = array, positions
+        self.dtype, self.ndim = array.dtype, array.ndim
+        self.shape = (len(positions), *array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, chosen: Any) -> np.ndarray:
+        return self._array[self._positions[chosen]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def take(self, chosen: np.ndarray) -> "Rows":
+        """Some of these rows."""
+        return Rows(self._array, self._positions[chosen])
+
+
 @dataclass(frozen=True, eq=False)
 class Examples:
     """Images with their labels and identities. The arrays are read-only.
 
     Attributes:
-        image: uint8 or float32 `[N, H, W, C]`; other floating types become float32.
+        image: uint8 or float32 images `[N, H, W, C]` or features `[N, F]`; other floating types
+            become float32. Choices from memory-mapped images are `Rows`.
         label: int32 `[N]`, the class of each image.
         index: int32 `[N]`, the position of each example in the data set's split.
 
@@ -33,7 +64,7 @@ class Examples:
         [2, 0]
     """
 
-    image: np.ndarray
+    image: Any
     label: np.ndarray
     index: np.ndarray
 
@@ -52,15 +83,21 @@ class Examples:
         return len(self.label)
 
     def __repr__(self) -> str:
-        shape = "x".join(str(size) for size in self.image.shape[1:])
-        return f"Examples({len(self)} {self.image.dtype} images of {shape})"
+        return f"Examples({len(self)} {self.image.dtype} {kind_of(self.image.shape[1:])})"
 
     def take(self, positions: np.ndarray | list[int]) -> "Examples":
         """The examples at these positions (integers `[M]` or a mask `[N]`), in this order."""
         chosen = np.asarray(positions)
         if chosen.size == 0:
             chosen = chosen.astype(np.intp)
-        return Examples(self.image[chosen], self.label[chosen], self.index[chosen])
+        image = self.image
+        if isinstance(image, np.memmap):
+            image = Rows(image, np.arange(len(image))[chosen])
+        elif isinstance(image, Rows):
+            image = image.take(chosen)
+        else:
+            image = image[chosen]
+        return Examples(image, self.label[chosen], self.index[chosen])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by their names in batches: "image", "label" and "index"."""
@@ -69,28 +106,41 @@ class Examples:
 
 def to_device(examples: Examples) -> Arrays:
     """The arrays of examples on the device, as methods take them."""
-    return {name: jnp.asarray(values) for name, values in examples.arrays().items()}
+    return {name: jnp.asarray(np.asarray(values)) for name, values in examples.arrays().items()}
 
 
-def _images(image: np.ndarray) -> np.ndarray:
-    """Read-only uint8 or float32 images; raises `InputError` for others."""
-    image = np.asarray(image)
-    if image.ndim != 4:
+def kind_of(shape: tuple[int, ...]) -> str:
+    """The kind of examples of a shape, in words.
+
+    Example:
+        >>> kind_of((8, 8, 1)), kind_of((64,))
+        ('images of 8x8x1', 'examples with 64 features')
+    """
+    if len(shape) == 1:
+        return f"examples with {shape[0]} features"
+    return f"images of {'x'.join(map(str, shape))}"
+
+
+def _images(image: Any) -> Any:
+    """Read-only uint8 or float32 images or features; raises `InputError` for others."""
+    if isinstance(image, Rows):
+        return image
+    image = np.asanyarray(image)
+    if image.ndim not in (2, 4):
         raise InputError(
-            f"images have the shape {image.shape}, but must have the four axes [N, H, W, C]; add "
-            "the missing axis, such as image[..., None] for one channel."
+            f"images have the shape {image.shape}, but must have the four axes [N, H, W, C], or "
+            "[N, F] for features; add the missing axis, such as image[..., None] for one channel."
         )
     pixel_scale(image.dtype)
     if image.dtype == np.uint8:
         return _frozen(image)
     with np.errstate(over="ignore"):
         image = image.astype(np.float32, copy=False)
-    bad = ~np.isfinite(image)
-    if bad.any():
+    bad = np.flatnonzero(~np.isfinite(image).all(axis=tuple(range(1, image.ndim))))
+    if len(bad):
         raise InputError(
-            f"{int(bad.any(axis=(1, 2, 3)).sum())} of {len(image)} images hold NaN or infinity, "
-            f"the first at position {int(np.argwhere(bad)[0, 0])}, but must be finite; remove or "
-            "repair them."
+            f"{len(bad)} of {len(image)} images hold NaN or infinity, the first at position "
+            f"{bad[0]}, but must be finite; remove or repair them."
         )
     return _frozen(image)
 

@@ -2,7 +2,9 @@
 
 `digits` comes with scikit-learn, `fashion_mnist` and `tiny_imagenet` are read from folders, and
 every other name is a tfds data set: one in the table, or any other image-classification set, whose
-statistics are computed from its training images.
+statistics are computed from its training images. Data of the user's own has a name with a prefix,
+such as `folder:images`, or is returned by a function, `my_package.data:load`; see
+`jaxunlearn.data.own`.
 
 `cifar20` is cifar100 with its 20 coarse classes as labels, so that a fine class can be forgotten as
 a subclass. `digits_captions` and `fashion_mnist_captions` show the images of these sets in four
@@ -20,8 +22,10 @@ from jaxunlearn import plugins
 from jaxunlearn.data import captions
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
+from jaxunlearn.data.own import Reading, call_loader, own_kind, read_own
 from jaxunlearn.data.table import TABLE
 from jaxunlearn.home import expanded, user_cache
+from jaxunlearn.objects import is_object_path
 from jaxunlearn.types import InputError
 
 _CAPTIONS = "_captions"
@@ -37,7 +41,7 @@ _Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # images and labels of "train
 
 
 def available() -> tuple[str, ...]:
-    """Names in the table; `load` also takes the name of any tfds image-classification set.
+    """Names in the table; `load` also takes other names.
 
     Example:
         >>> "digits" in available()
@@ -99,17 +103,23 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
+    reading: Reading = Reading(),
 ) -> Dataset:
-    """Load a data set into memory; a missing tfds data set is prepared first, if possible.
+    """Load a data set; a missing tfds data set is prepared first, if possible.
 
     Args:
-        name: one of `available()`, or the name of any tfds image-classification set.
-        data_dir: folder of prepared tfds data sets; by default $TFDS_DATA_DIR, or else
-            `jaxunlearn/data` in the user's cache.
+        name: one of `available()`; the name of any tfds image-classification set; `folder:DIR`,
+            a folder with a folder of images for each class, in `train` and `test` or without;
+            `npz:FILE` or `csv:FILE`, arrays of images or features; or `module:function`, which
+            returns the `Dataset`.
+        data_dir: folder of prepared tfds data sets and of decoded images; by default
+            $TFDS_DATA_DIR, or else `jaxunlearn/data` in the user's cache.
         folder: folder of the four files of fashion_mnist, captioned or not (by default
             `fashion-mnist` in `data_dir`, or else the folder of Debian's package
             dataset-fashion-mnist), or of the unpacked tiny_imagenet (by default
-            `tiny-imagenet-200` in `data_dir`).
+            `tiny-imagenet-200` in `data_dir`); or the DIR or FILE of the user's own data, if the
+            name is only "folder", "npz" or "csv".
+        reading: options for the user's own data.
 
     Returns:
         The data set, with its images as stored.
@@ -122,6 +132,19 @@ def load(
         >>> load("digits")
         Dataset('digits', 1442 training and 355 test images of 8x8x1, 10 classes)
     """
+    own = own_kind(name) if isinstance(name, str) else None
+    reading.check(own[0] if own else None)
+    if own is not None:
+        kind, path = own
+        if not path and folder is None:
+            raise InputError(
+                f"data is {name!r}, but must have a path as well, such as {kind}:PATH."
+            )
+        return read_own(
+            kind, expanded(path or folder or ""), lambda: data_folder(data_dir), reading
+        )
+    if isinstance(name, str) and is_object_path(name):
+        return call_loader(name)
     if folder is not None and name not in _WITH_FOLDER:
         raise InputError(
             f"folder= is for {', '.join(_WITH_FOLDER)} only, but the data set is {name!r}; give "

@@ -111,13 +111,19 @@ def check_common(module: nn.Module) -> None:
         raise refused(module, "axis_name", "None or the name of a mapped axis, such as 'batch'")
 
 
-def check_images(module: nn.Module, images: jax.Array, channels: int | None = None) -> None:
-    """Images are floating-point `[B, H, W, C]`, with the given number of channels if any."""
+def check_images(
+    module: nn.Module, images: jax.Array, channels: int | None = None, features: bool = False
+) -> None:
+    """Images are floating-point `[B, H, W, C]`, with the given number of channels if any.
+
+    With `features`, the module also takes features `[B, F]`.
+    """
     name = type(module).__name__
-    if images.ndim != 4:
+    if images.ndim != 4 and not (features and images.ndim == 2):
+        remedy = "choose the model mlp for features" if images.ndim == 2 else "add the missing axis"
         raise InputError(
-            f"images for {name} have shape {images.shape}, but must have shape [B, H, W, C]; add "
-            "the missing axis."
+            f"images for {name} have shape {images.shape}, but must have shape [B, H, W, C]; "
+            f"{remedy}."
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(

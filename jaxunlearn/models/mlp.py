@@ -1,4 +1,4 @@
-"""Multilayer perceptron: flattened images through dense layers.
+"""Multilayer perceptron: flattened images, or features, through dense layers.
 
     x_0 = flatten(image),   x_{i+1} = activation(W_i x_i + b_i),   logits = W x_n + b
 
@@ -55,15 +55,15 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Map floating-point images `[B, H, W, C]` to float32 logits `[B, num_classes]`.
+        """Map floating-point images `[B, H, W, C]` or features `[B, F]` to float32 logits.
 
-        `train` has no effect; all models take it.
+        `train` has no effect; all models take it. Logits are `[B, num_classes]`.
 
         Raises:
             InputError: the images have another shape or type.
         """
         del train
-        check_images(self, images)
+        check_images(self, images, features=True)
         activation = _ACTIVATIONS[self.activation]
         x = images.reshape(images.shape[0], -1)
         for i, width in enumerate(self.hidden):

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxunlearn import methods
-from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data import ForgetRequest, Reading
+from jaxunlearn.data.own import own_kind
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.studies.diffusion import Diffusion as Diffusion
 from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.types import InputError
 
 PLACES = ("data_dir", "folder")  # the fields of a problem that locate its data
+# Fields of a problem that old records lack: at their defaults they are no part of its identity.
+LATER = ("image_size", "test_fraction", "label", "broken")
 SEEDS = 2**31  # half of the seeds that JAX distinguishes; retrained models use some of the others
 
 
@@ -31,9 +34,14 @@ class Problem:
     Problems of the same data are equal, wherever the data is.
 
     Attributes:
-        data: name of the data set, such as digits, fashion_mnist or cifar10 (jaxunlearn list data).
-        data_dir: folder of prepared data; a user cache folder by default.
+        data: name of the data set, such as digits, fashion_mnist or cifar10 (jaxunlearn list data),
+            or the user's own data, folder:DIR, npz:FILE, csv:FILE or my_package.data:load.
+        data_dir: folder of prepared data and decoded images; a user cache folder by default.
         folder: folder of the raw files of fashion_mnist or tiny_imagenet.
+        image_size: side of the square that images in a folder are resized to.
+        test_fraction: share of the user's own examples that becomes test data, if there is none.
+        label: column with the labels in a CSV file.
+        broken: whether broken image files are refused or skipped.
         validation_fraction: share of the training split held out before anything else.
         train_size: number of the other training examples to learn from, drawn by the seed; all by
             default.
@@ -50,6 +58,10 @@ class Problem:
     data: str = "digits"
     data_dir: str | None = field(default=None, compare=False)
     folder: str | None = field(default=None, compare=False)
+    image_size: int | None = None
+    test_fraction: float | None = None
+    label: str | None = None
+    broken: Literal["refuse", "skip"] = "refuse"
     validation_fraction: float = 0.1
     train_size: int | None = None
     augmentation: Literal["none", "crop", "flip_crop"] | None = None
@@ -60,6 +72,10 @@ class Problem:
     autoencoder: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        kind, path = own_kind(self.data) or (None, "")
+        if path:  # a place, which is no part of the identity
+            object.__setattr__(self, "data", kind)
+            object.__setattr__(self, "folder", path)
         if self.generates and self.diffusion is None:
             object.__setattr__(self, "diffusion", Diffusion())
         if not self.generates and self.diffusion is not None:
@@ -89,7 +105,13 @@ class Problem:
         plain["training"] = {
             name: value for name, value in self.training.items() if value != defaults.get(name)
         }
-        return {name: value for name, value in plain.items() if name not in PLACES}
+        usual = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        left_out = {*PLACES, *(name for name in LATER if plain[name] == usual[name])}
+        return {name: value for name, value in plain.items() if name not in left_out}
+
+    def reading(self) -> Reading:
+        """The options of reading the user's own data."""
+        return Reading(self.image_size, self.test_fraction, self.label, self.broken)
 
     @property
     def generates(self) -> bool:
@@ -122,7 +144,7 @@ class Problem:
 
     def on_same_data(self, given: dict[str, Any], what: str) -> "Problem":
         """Another problem on the same data, with `given` as its other fields; `what` names it."""
-        data = ("data", *PLACES, "validation_fraction", "train_size")
+        data = ("data", *PLACES, *LATER, "validation_fraction", "train_size")
         for name in data:
             if name in given:
                 raise InputError(
@@ -324,8 +346,16 @@ def read_plan(path: Path) -> dict[str, Any]:
     tables = [(values, "inception"), *((values.get("problem"), name) for name in PLACES)]
     tables += [(each, "file") for each in (requests if isinstance(requests, list) else [])]
     for table, name in tables:
-        if not isinstance(table, dict) or not isinstance(table.get(name), str):
-            continue
-        if table[name][:1] != "~":  # the home folder
-            table[name] = os.path.normpath(folder / table[name])
+        if isinstance(table, dict) and isinstance(table.get(name), str):
+            table[name] = _below(folder, table[name])
+    problem = values.get("problem")
+    if isinstance(problem, dict) and isinstance(problem.get("data"), str):
+        kind, place = own_kind(problem["data"]) or (None, "")
+        if place:
+            problem["data"] = f"{kind}:{_below(folder, place)}"
     return values
+
+
+def _below(folder: Path, path: str) -> str:
+    """A path from a folder, unless it is absolute or begins with ~, the home folder."""
+    return path if path[:1] == "~" else os.path.normpath(folder / path)

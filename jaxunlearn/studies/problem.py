@@ -16,7 +16,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxunlearn import data, models
-from jaxunlearn.data import Dataset, Examples, ForgetRequest, Splits
+from jaxunlearn.data import Dataset, Examples, ForgetRequest, Reading, Splits
+from jaxunlearn.data.own import own_kind
 from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
@@ -29,7 +30,7 @@ from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoen
 from jaxunlearn.types import Batch, InputError, Task, Weights
 
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
-_DataKey = tuple[str, str | None, str | None]
+_DataKey = tuple[str, str | None, str | None, Reading]
 _Stage = tuple[str, str]
 _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
 
@@ -37,7 +38,8 @@ _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
 def find_data_in(data_dir: str | os.PathLike[str] | None) -> None:
     """Sets the folder of the data, in place of the folders on record in problems and runs.
 
-    A run on another machine then finds its data, whose fingerprint is checked. None restores the
+    It is the DIR or FILE of the user's own data, and the folder of prepared data of other sets. A
+    run on another machine then finds its data, whose fingerprint is checked. None restores the
     folders on record.
     """
     _found_in.set(None if data_dir is None else os.fspath(data_dir))
@@ -135,14 +137,16 @@ def load_shapes(problem: Problem) -> Weights:
 def data_places(problem: Problem) -> dict[str, str | None]:
     """The folders of the data of a problem: "data_dir" and "folder", absolute or None."""
     given = _found_in.get()
-    places = (problem.data_dir, problem.folder) if given is None else (given, None)
+    places = (problem.data_dir, problem.folder)
+    if given is not None:
+        places = (problem.data_dir, given) if own_kind(problem.data) else (given, None)
     found = (place and str(expanded(place)) for place in places)
     return dict(zip(PLACES, found, strict=True))
 
 
 def _data_key(problem: Problem) -> _DataKey:
     places = data_places(problem)
-    return problem.data, places["data_dir"], places["folder"]
+    return problem.data, places["data_dir"], places["folder"], problem.reading()
 
 
 def _text(settings: dict[str, Any]) -> str:
@@ -151,8 +155,8 @@ def _text(settings: dict[str, Any]) -> str:
 
 @functools.lru_cache
 def _dataset(key: _DataKey) -> Dataset:
-    name, data_dir, folder = key
-    return data.load(name, data_dir=data_dir, folder=folder)
+    name, data_dir, folder, reading = key
+    return data.load(name, data_dir=data_dir, folder=folder, reading=reading)
 
 
 def _first_stage(problem: Problem) -> _Stage | None:

@@ -35,6 +35,7 @@ FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
         *["--train-size", "--augmentation", "--model-settings", "--seed", *LAYOUT],
+        *["--image-size", "--test-fraction", "--label", "--broken"],
         *[f"--diffusion.{name}" for name in DIFFUSION],
         *[f"--{prefix}training.{name}" for prefix in ("", "autoencoder.") for name in TRAINING],
         *["--autoencoder.model", "--autoencoder.model-settings"],

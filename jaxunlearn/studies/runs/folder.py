@@ -18,6 +18,7 @@ import jax
 
 from jaxunlearn import data, methods, models, plugins
 from jaxunlearn.data import Dataset, Splits
+from jaxunlearn.data.own import own_kind
 from jaxunlearn.files import read_record, write_record
 from jaxunlearn.models import denoisers
 from jaxunlearn.studies.config import PLACES, Problem
@@ -40,7 +41,10 @@ def read_started(run: Path) -> RunConfig:
     _check_plugins(run, recorded.get("plugins", {}))
     config = from_dict(RunConfig, read_record(run / "config.json"), f"{run / 'config.json'}")
     places = {name: recorded.get(name) for name in PLACES}
-    found = {name: place for name, place in places.items() if place and Path(place).is_dir()}
+    own = own_kind(config.problem.data) is not None  # without a place it has no name at all
+    found = {
+        name: place for name, place in places.items() if place and (own or Path(place).exists())
+    }
     return replace(config, problem=replace(config.problem, **found))
 
 

@@ -1,0 +1,173 @@
+"""A folder of the user's own images: one folder for each class.
+
+    FOLDER/train/CLASS/...   training images, at any depth
+    FOLDER/test/CLASS/...    test images; `val` and `validation` work in place of `test`
+
+or FOLDER/CLASS/... without `train`. Classes are numbered in the order of their sorted names, and
+examples in the order of their sorted paths. Without test images, a share of the examples becomes
+test data: those whose paths have the smallest SHA-256, so that the choice needs no seed, and new
+files change it for few of the others.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxunlearn.data.dataset import Dataset, channel_statistics
+from jaxunlearn.data.decoding import SUFFIXES, ImageFile, decode
+from jaxunlearn.data.examples import Examples
+from jaxunlearn.types import InputError
+
+_TEST_NAMES = ("test", "val", "validation")
+
+
+def read_folder(
+    folder: Path,
+    cache: Path,
+    *,
+    image_size: int | None = None,
+    test_fraction: float | None = None,
+    skip_broken: bool = False,
+) -> Dataset:
+    """The data set of a folder of class folders; see `jaxunlearn.data.load` for the arguments."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is not a folder, but must hold a folder for each class; correct the path, "
+            "or give the new place of data that was moved with --data-dir."
+        )
+    train_place = folder / "train" if (folder / "train").is_dir() else folder
+    tests = [folder / name for name in _TEST_NAMES if (folder / name).is_dir()]
+    test_place = tests[0] if tests and train_place != folder else None
+    classes = class_folders(train_place)
+    train = _files(folder, train_place, classes)
+    if test_place is None:
+        names = [file.name for file in train]
+        is_test = drawn_for_test(names, test_fraction, f"{folder} has no folder test")
+        test = [file for file, held in zip(train, is_test, strict=True) if held]
+        train = [file for file, held in zip(train, is_test, strict=True) if not held]
+    else:
+        if test_fraction is not None:
+            raise InputError(
+                f"test_fraction is {test_fraction}, but {test_place} has test images; leave it out."
+            )
+        others = sorted(set(class_folders(test_place)) - set(classes))
+        if others:
+            raise InputError(
+                f"{test_place} has {len(others)} classes that {train_place} lacks (first: "
+                f"{others[0]}), but must have classes of {train_place} only; remove them."
+            )
+        test = _files(folder, test_place, classes)
+    check_classes(np.array([file.label for file in train], int), classes, str(train_place))
+    key = repr((str(folder), image_size, test_fraction, skip_broken))
+    place = cache / "folders" / hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
+    files = [*train, *test]
+    decoded = decode(folder, files, place, image_size, skip_broken)
+    kept = [files[i] for i in decoded.kept]
+    split = int(np.sum(decoded.kept < len(train)))
+    labels = np.array([file.label for file in kept], np.int32)
+    check_classes(labels[:split], classes, str(train_place))
+    image, facts = decoded.image, decoded.record.facts
+    if "mean" not in facts:
+        mean, std = channel_statistics(image[:split])
+        decoded.record.extend(mean=mean, std=std)
+    dataset = Dataset(
+        name=f"folder:{folder.name}",
+        train=Examples.from_arrays(image[:split], labels[:split]),
+        test=Examples.from_arrays(image[split:], labels[split:]),
+        num_classes=len(classes),
+        class_names=classes,
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        augmentation="none",
+        names=tuple(file.name for file in kept[:split]),
+        test_names=tuple(file.name for file in kept[split:]),
+    )
+    if "fingerprint" not in facts:
+        decoded.record.extend(fingerprint=dataset.fingerprint)
+    return dataset.with_fingerprint(facts["fingerprint"])
+
+
+def class_folders(place: Path) -> tuple[str, ...]:
+    """The sorted names of the folders in a folder, at least one; hidden ones do not count."""
+    names = [each.name for each in os.scandir(place) if each.is_dir() and each.name[0] != "."]
+    if not names:
+        raise InputError(f"{place} holds no folder, but must hold a folder for each class.")
+    return tuple(sorted(names))
+
+
+def _files(folder: Path, place: Path, classes: tuple[str, ...]) -> list[ImageFile]:
+    """The images of each class in a folder of class folders, in the order of their paths."""
+    found = []
+    for label, name in enumerate(classes):
+        found += image_files(folder, place / name, label)
+    if not found:
+        raise InputError(
+            f"{place} holds no image in {len(classes)} class folders, but must hold at least one, "
+            f"with a name that ends in {', '.join(sorted(SUFFIXES))}."
+        )
+    return found
+
+
+def image_files(folder: Path, place: Path, label: int) -> list[ImageFile]:
+    """The images below `place`, in the order of their paths below `folder`; hidden ones aside."""
+    found = []
+
+    def unreadable(error: OSError) -> None:
+        if place.is_dir():  # a class may be without test images
+            raise InputError(
+                f"{error.filename} cannot be read ({error.strerror}); give yourself the right to."
+            ) from error
+
+    for root, folders, names in os.walk(place, onerror=unreadable, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "."]
+        below = Path(root).relative_to(folder).as_posix()
+        for name in names:
+            if name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES:
+                try:
+                    stat = os.stat(os.path.join(root, name))
+                    size, time = stat.st_size, stat.st_mtime_ns
+                except OSError:  # a broken link, which is found when the file is decoded
+                    size, time = 0, 0
+                found.append(ImageFile(f"{below}/{name}", size, time, label))
+    return sorted(found)
+
+
+def drawn_for_test(names: Sequence[str], fraction: float | None, lacking: str) -> np.ndarray:
+    """Which examples become test data, bool `[N]`: those whose names have the smallest SHA-256.
+
+    `lacking` tells where test data was not found.
+
+    Example:
+        >>> drawn_for_test(["a", "b", "c", "d"], 0.25, "").tolist()
+        [False, False, False, True]
+    """
+    if fraction is None:
+        raise InputError(
+            f"{lacking}, but needs test data; draw some with --test-fraction 0.2 (test_fraction=)."
+        )
+    if not 0 < fraction < 1:
+        raise InputError(f"test_fraction is {fraction}, but must be between 0 and 1.")
+    keys = [hashlib.sha256(os.fsencode(name)).digest() for name in names]
+    count = max(int(fraction * len(names) + 0.5), 1)
+    drawn = np.zeros(len(names), bool)
+    drawn[sorted(range(len(names)), key=keys.__getitem__)[:count]] = True
+    return drawn
+
+
+def check_classes(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:
+    """Raises unless there are several classes, each with a training example."""
+    if len(classes) < 2:
+        raise InputError(
+            f"{where} holds the single class {classes[0]!r}, but must hold at least two."
+        )
+    counts = np.bincount(labels, minlength=len(classes))
+    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if empty:
+        raise InputError(
+            f"{len(empty)} of the {len(classes)} classes of {where} have no training example "
+            f"(first: {empty[0]!r}), but must have at least one; add some, remove the class, or "
+            "choose another test_fraction."
+        )
