@@ -37,7 +37,7 @@ def read_npz(path: Path, *, test_fraction: float | None = None) -> Dataset:
     drawn = not {"x_test", "y_test"} & found.keys()
     for name in _ENTRIES[: 2 if drawn else 4]:
         if name not in found:
-            hint = closest(name, present)
+            hint = closest(name, set(present) - {*_ENTRIES})
             raise InputError(
                 f"{path} has no {name}{hint}, only {', '.join(present) or 'nothing'}, but must "
                 "have x_train, y_train, x_test and y_test, the last two together or not at all."

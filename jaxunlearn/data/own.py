@@ -10,7 +10,6 @@ from typing import Literal
 from jaxunlearn.data.arrays import read_csv, read_npz
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.folders import read_folder
-from jaxunlearn.objects import load_object
 from jaxunlearn.types import InputError
 
 KINDS = ("folder", "npz", "csv")
@@ -76,19 +75,19 @@ def read_own(kind: str, path: Path, cache: Callable[[], Path], reading: Reading)
     return read_csv(path, label=reading.label, test_fraction=reading.test_fraction)
 
 
-def call_loader(name: str) -> Dataset:
-    """The data set that a function of the user's own returns."""
-    function = load_object(name, "the data")
+def called(loader: Callable[[], Dataset], name: str) -> Dataset:
+    """The data set that a function of the user's own returns; `name` names it in errors."""
     try:
-        dataset = function()
+        found = loader()
     except InputError:
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
-        raise InputError(f"the data {name} raises {type(error).__name__}: {text}.") from error
-    if not isinstance(dataset, Dataset):
         raise InputError(
-            f"the data {name} returns {type(dataset).__name__}, but must return a "
-            "jaxunlearn.data.Dataset."
+            f"the data set cannot be loaded, because {name} raises {type(error).__name__}: {text}."
+        ) from error
+    if not isinstance(found, Dataset):
+        raise InputError(
+            f"{name} returns {type(found).__name__}, but must return a jaxunlearn.data.Dataset."
         )
-    return dataset
+    return found

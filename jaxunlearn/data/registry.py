@@ -22,10 +22,10 @@ from jaxunlearn import plugins
 from jaxunlearn.data import captions
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
-from jaxunlearn.data.own import Reading, call_loader, own_kind, read_own
+from jaxunlearn.data.own import Reading, called, own_kind, read_own
 from jaxunlearn.data.table import TABLE
 from jaxunlearn.home import expanded, user_cache
-from jaxunlearn.objects import is_object_path
+from jaxunlearn.objects import is_object_path, load_object
 from jaxunlearn.types import InputError
 
 _CAPTIONS = "_captions"
@@ -80,24 +80,6 @@ def registered() -> dict[str, tuple[None, str]]:
     return {name: (None, text.partition("\n")[0]) for name, text in docs.items()}
 
 
-def _registered(name: str) -> Dataset:
-    try:
-        found = _LOADERS[name]()
-    except InputError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"the data set {name} cannot be loaded, because {name}() raises "
-            f"{type(error).__name__}: {text[:200]}."
-        ) from error
-    if not isinstance(found, Dataset):
-        raise InputError(
-            f"{name}() returns {type(found).__name__}, but must return a jaxunlearn.data.Dataset."
-        )
-    return found
-
-
 def load(
     name: str,
     *,
@@ -144,14 +126,14 @@ def load(
             kind, expanded(path or folder or ""), lambda: data_folder(data_dir), reading
         )
     if isinstance(name, str) and is_object_path(name):
-        return call_loader(name)
+        return called(load_object(name, "the data"), name)
     if folder is not None and name not in _WITH_FOLDER:
         raise InputError(
             f"folder= is for {', '.join(_WITH_FOLDER)} only, but the data set is {name!r}; give "
             "the folder of prepared data with data_dir=."
         )
     if name in _LOADERS:
-        return _registered(name)
+        return called(_LOADERS[name], f"{name}()")
     if name == "digits":
         from jaxunlearn.data.digits import read_digits
 
