@@ -16,6 +16,7 @@ from typing import Any, Literal
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest, Reading
 from jaxunlearn.data.own import own_kind
+from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.studies.diffusion import Diffusion as Diffusion
 from jaxunlearn.studies.fields import from_dict, read_toml
@@ -194,6 +195,17 @@ class Aim:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """The file of settings that `jaxunlearn tune` has chosen.
+
+    Attributes:
+        overrides: settings by the name of a request, then of a run.
+    """
+
+    overrides: dict[str, dict[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
 class Study:
     """A problem, requests to forget, methods, and pretraining seeds.
 
@@ -206,6 +218,8 @@ class Study:
             in its setting `method`.
         overrides: settings by the name of a request, then of a run, in place of the settings in
             `methods`.
+        tuned: file of settings that `jaxunlearn tune` has chosen, SEARCH/tuned.toml; settings in
+            `methods` and `overrides` win over them.
         classifier: the classifier that judges generated images: its "model", "model_settings" and
             "training" as in a problem.
         inception: safetensors file with the network of the Frechet distance, whose features replace
@@ -218,6 +232,7 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    tuned: str | None = None
     classifier: dict[str, Any] | None = None
     inception: str | None = None
 
@@ -245,6 +260,9 @@ class Study:
         check_seeds(self.seeds)
         names = check_requests(self.requests)
         check_runs(self.methods)
+        if self.tuned is not None:
+            object.__setattr__(self, "overrides", self._with_tuned(expanded(self.tuned), names))
+            object.__setattr__(self, "tuned", None)
         for request, runs in self.overrides.items():
             if request not in names:
                 raise InputError(
@@ -263,6 +281,29 @@ class Study:
             for name in self.methods:
                 self.run_settings(each, name)
                 self.run_aim(each, name)
+
+    def _with_tuned(self, path: Path, requests: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+        """The overrides, with all tuned settings that the study does not give itself."""
+        chosen = from_dict(Tuned, read_toml(path), str(path)).overrides
+        overrides = {request: dict(runs) for request, runs in self.overrides.items()}
+        common = [
+            (request, name)
+            for request in requests
+            for name in self.methods
+            if name in chosen.get(request, {})
+        ]
+        if not common:
+            there = [f"{request} {name}" for request, runs in chosen.items() for name in runs]
+            raise InputError(
+                f"{path} has settings of {', '.join(there) or 'nothing'}, but the study has the "
+                f"requests {', '.join(requests)} and the runs {', '.join(self.methods)}; tune the "
+                "same ones, or leave out tuned."
+            )
+        for request, name in common:
+            found, runs = chosen[request][name], overrides.setdefault(request, {})
+            new = {key: value for key, value in found.items() if key not in self.methods[name]}
+            runs[name] = new | runs.get(name, {})
+        return overrides
 
     def judge(self) -> Problem | None:
         """The problem of the classifier that judges generated images, on the same data."""
@@ -343,7 +384,11 @@ def read_plan(path: Path) -> dict[str, Any]:
     values = read_toml(path)
     folder = path.resolve().parent if path.is_file() else Path.cwd()
     requests = values.get("requests")
-    tables = [(values, "inception"), *((values.get("problem"), name) for name in PLACES)]
+    tables = [
+        (values, "inception"),
+        (values, "tuned"),
+        *((values.get("problem"), name) for name in PLACES),
+    ]
     tables += [(each, "file") for each in (requests if isinstance(requests, list) else [])]
     for table, name in tables:
         if isinstance(table, dict) and isinstance(table.get(name), str):

@@ -144,6 +144,7 @@ def _run(
             for cell in of_seed:
                 _compare_one(folder, cell, evaluate, failed, placement)
     written = write_report(folder)
+    say(f"the report is in {folder}: {', '.join(path.name for path in written.values())}")
     if failed:
         raise Diverged(
             f"these runs diverged or broke their budget: {', '.join(failed)}. All other runs are "

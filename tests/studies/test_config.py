@@ -188,3 +188,36 @@ def test_the_schema_knows_fields_types_choices_and_meanings():
     assert problem["augmentation"]["anyOf"][0]["enum"] == ["none", "crop", "flip_crop"]
     assert settings["tolerance"] == {"type": "number"} and "eupmu" in settings["method"]["enum"]
     assert not schema["additionalProperties"] and "problem" in schema["properties"]
+
+
+TUNED = """
+[overrides."random-0.1".eupmu]
+tolerance = 0.3
+learning_rate = 0.4
+num_steps = 9
+[overrides."class-3".eupmu]
+tolerance = 0.6
+"""
+
+
+def test_a_study_takes_tuned_settings_and_its_own_win(tmp_path):
+    (tmp_path / "tuned.toml").write_text(TUNED)
+    (tmp_path / "study.toml").write_text(
+        'tuned = "tuned.toml"\n[methods.eupmu]\nlearning_rate = 0.1\n[methods.finetune]\n'
+        '[overrides."random-0.1".eupmu]\nnum_steps = 7\n'
+    )
+    study = load_study(tmp_path / "study.toml")
+    settings = study.run_settings(study.requests[0], "eupmu")[1]
+    assert {"tolerance": 0.3, "learning_rate": 0.1, "num_steps": 7}.items() <= settings.items()
+    assert study.tuned is None  # the study holds the settings, not the file
+    assert replace(study, seeds=(1,)).overrides == study.overrides
+    usual = Study(methods={"finetune": {}})
+    run = study.requests[0], "finetune"
+    assert study.run_settings(*run) == usual.run_settings(*run)
+    with pytest.raises(InputError, match="has settings of random-0.1 eupmu, class-3 eupmu, but th"):
+        Study(methods={"finetune": {}}, tuned=str(tmp_path / "tuned.toml"))
+    with pytest.raises(InputError, match="cannot be read .No such file"):
+        Study(methods={"eupmu": {}}, tuned=str(tmp_path / "none.toml"))
+    (tmp_path / "tuned.toml").write_text('title = "a study"\n[methods.eupmu]\n')
+    with pytest.raises(InputError, match=r"tuned.toml has no field 'title', only overrides\."):
+        load_study(tmp_path / "study.toml")
