@@ -31,6 +31,7 @@ _METAVARS = {
     "folder": "FOLDER",
     "test_fraction": "SHARE",
     "label": "COLUMN",
+    "captions": "FILE",
     "trainable": "REGEX",
     "model_settings": "NAME=VALUE ...",
 }

@@ -7,18 +7,24 @@ or FOLDER/CLASS/... without `train`. Classes are numbered in the order of their 
 examples in the order of their sorted paths. Without test images, a share of the examples becomes
 test data: those whose paths have the smallest SHA-256, so that the choice needs no seed, and new
 files change it for few of the others.
+
+Images with captions (`jaxunlearn.data.caption_file`) need no folders of classes: each distinct
+caption is a class. Those below `test/` (`val/`, `validation/`) are test images.
 """
 
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from jaxunlearn.data.caption_file import read_captions, shown
 from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.decoding import SUFFIXES, ImageFile, decode
 from jaxunlearn.data.examples import Examples
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 _TEST_NAMES = ("test", "val", "validation")
@@ -31,13 +37,52 @@ def read_folder(
     image_size: int | None = None,
     test_fraction: float | None = None,
     skip_broken: bool = False,
+    captions: Path | None = None,
 ) -> Dataset:
-    """The data set of a folder of class folders; see `jaxunlearn.data.load` for the arguments."""
+    """The data set of a folder of images; see `jaxunlearn.data.load` for the arguments."""
     if not folder.is_dir():
         raise InputError(
             f"{folder} is not a folder, but must hold a folder for each class; correct the path, "
             "or give the new place of data that was moved with --data-dir."
         )
+    if captions is None:
+        classes, train, test = _by_class(folder, test_fraction)
+    else:
+        classes, train, test = _by_caption(folder, captions, test_fraction)
+    key = repr((str(folder), image_size, test_fraction, skip_broken, captions and classes))
+    place = cache / "folders" / hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
+    files = [*train, *test]
+    decoded = decode(folder, files, place, image_size, skip_broken)
+    kept = [files[i] for i in decoded.kept]
+    split = int(np.sum(decoded.kept < len(train)))
+    labels = np.array([file.label for file in kept], np.int32)
+    if captions is None:
+        check_classes(labels[:split], classes, str(folder))
+    image, facts = decoded.image, decoded.record.facts
+    if "mean" not in facts:
+        mean, std = channel_statistics(image[:split])
+        decoded.record.extend(mean=mean, std=std)
+    dataset = Dataset(
+        name=f"folder:{folder.name}",
+        train=Examples.from_arrays(image[:split], labels[:split]),
+        test=Examples.from_arrays(image[split:], labels[split:]),
+        num_classes=len(classes),
+        class_names=classes,
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        augmentation="none",
+        names=tuple(file.name for file in kept[:split]),
+        test_names=tuple(file.name for file in kept[split:]),
+    )
+    if "fingerprint" not in facts:
+        decoded.record.extend(fingerprint=dataset.fingerprint)
+    return dataset.with_fingerprint(facts["fingerprint"])
+
+
+def _by_class(
+    folder: Path, test_fraction: float | None
+) -> tuple[tuple[str, ...], list[ImageFile], list[ImageFile]]:
+    """The classes, the training and the test images of a folder of class folders."""
     train_place = folder / "train" if (folder / "train").is_dir() else folder
     tests = [folder / name for name in _TEST_NAMES if (folder / name).is_dir()]
     test_place = tests[0] if tests and train_place != folder else None
@@ -61,33 +106,46 @@ def read_folder(
             )
         test = _files(folder, test_place, classes)
     check_classes(np.array([file.label for file in train], int), classes, str(train_place))
-    key = repr((str(folder), image_size, test_fraction, skip_broken))
-    place = cache / "folders" / hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
-    files = [*train, *test]
-    decoded = decode(folder, files, place, image_size, skip_broken)
-    kept = [files[i] for i in decoded.kept]
-    split = int(np.sum(decoded.kept < len(train)))
-    labels = np.array([file.label for file in kept], np.int32)
-    check_classes(labels[:split], classes, str(train_place))
-    image, facts = decoded.image, decoded.record.facts
-    if "mean" not in facts:
-        mean, std = channel_statistics(image[:split])
-        decoded.record.extend(mean=mean, std=std)
-    dataset = Dataset(
-        name=f"folder:{folder.name}",
-        train=Examples.from_arrays(image[:split], labels[:split]),
-        test=Examples.from_arrays(image[split:], labels[split:]),
-        num_classes=len(classes),
-        class_names=classes,
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
-        augmentation="none",
-        names=tuple(file.name for file in kept[:split]),
-        test_names=tuple(file.name for file in kept[split:]),
-    )
-    if "fingerprint" not in facts:
-        decoded.record.extend(fingerprint=dataset.fingerprint)
-    return dataset.with_fingerprint(facts["fingerprint"])
+    return classes, train, test
+
+
+def _by_caption(
+    folder: Path, path: Path, test_fraction: float | None
+) -> tuple[tuple[str, ...], list[ImageFile], list[ImageFile]]:
+    """The distinct captions, the training and the test images of a file of captions."""
+    captions = read_captions(path, folder)
+    there = {file.name.removeprefix("./"): file for file in image_files(folder, folder, 0)}
+    missing = sorted(captions.keys() - there.keys())
+    if missing:
+        raise InputError(
+            f"{path} names {len(missing)} images that are not in {folder} ({shown(missing)}"
+            f"{closest(missing[0], there)}), but must name images there; correct the names."
+        )
+    classes = tuple(sorted(set(captions.values())))
+    if len(classes) < 2:
+        raise InputError(f"{path} holds the single caption {classes[0]!r}, but must hold two.")
+    numbers = {caption: number for number, caption in enumerate(classes)}
+    files = [
+        there[name]._replace(name=name, label=numbers[captions[name]]) for name in sorted(captions)
+    ]
+    is_test = np.array([file.name.partition("/")[0] in _TEST_NAMES for file in files])
+    if not is_test.any():
+        lacking = f"{folder} has no folder test"
+        is_test = drawn_for_test([file.name for file in files], test_fraction, lacking)
+    elif test_fraction is not None:
+        raise InputError(
+            f"test_fraction is {test_fraction}, but {folder} has test images; leave it out."
+        )
+    train = [file for file, held in zip(files, is_test, strict=True) if not held]
+    test = [file for file, held in zip(files, is_test, strict=True) if held]
+    if not train:
+        raise InputError(
+            f"{path} names test images only, but must name images for training as well."
+        )
+    if len(files) < len(there):
+        left = len(there) - len(files)
+        print(f"{left} images without a caption are left out", file=sys.stderr, flush=True)
+    return classes, train, test
 
 
 def class_folders(place: Path) -> tuple[str, ...]:

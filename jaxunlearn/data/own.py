@@ -10,6 +10,7 @@ from typing import Literal
 from jaxunlearn.data.arrays import read_csv, read_npz
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.folders import read_folder
+from jaxunlearn.home import expanded
 from jaxunlearn.types import InputError
 
 KINDS = ("folder", "npz", "csv")
@@ -35,17 +36,19 @@ class Reading:
         test_fraction: share of the examples that becomes test data, if there is none.
         label: name of the column with the labels.
         broken: whether broken image files are refused or skipped.
+        captions: file with the caption of each image, which is its class.
     """
 
     image_size: int | None = None
     test_fraction: float | None = None
     label: str | None = None
     broken: Literal["refuse", "skip"] = "refuse"
+    captions: str | None = None
 
     def check(self, kind: str | None) -> None:
         """Raises if an option is given that a kind of data does not have."""
         taken = {"image_size": ("folder",), "broken": ("folder",), "test_fraction": KINDS}
-        taken["label"] = ("csv",)
+        taken |= {"label": ("csv",), "captions": ("folder",)}
         for field in fields(self):
             value, kinds = getattr(self, field.name), taken[field.name]
             if value != field.default and kind not in kinds:
@@ -69,6 +72,7 @@ def read_own(kind: str, path: Path, cache: Callable[[], Path], reading: Reading)
             image_size=reading.image_size,
             test_fraction=reading.test_fraction,
             skip_broken=reading.broken == "skip",
+            captions=expanded(reading.captions) if reading.captions else None,
         )
     if kind == "npz":
         return read_npz(path, test_fraction=reading.test_fraction)

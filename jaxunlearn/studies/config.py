@@ -22,7 +22,7 @@ from jaxunlearn.studies.diffusion import Diffusion as Diffusion
 from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.types import InputError
 
-PLACES = ("data_dir", "folder")  # the fields of a problem that locate its data
+PLACES = ("data_dir", "folder", "captions")  # the fields of a problem that locate its data
 # Fields of a problem that old records lack: at their defaults they are no part of its identity.
 LATER = ("image_size", "test_fraction", "label", "broken")
 SEEDS = 2**31  # half of the seeds that JAX distinguishes; retrained models use some of the others
@@ -43,6 +43,8 @@ class Problem:
         test_fraction: share of the user's own examples that becomes test data, if there is none.
         label: column with the labels in a CSV file.
         broken: whether broken image files are refused or skipped.
+        captions: file with the caption of each image in a folder, as CSV or JSON lines; each
+            distinct caption is a class, and the prompt of a text-to-image model.
         validation_fraction: share of the training split held out before anything else.
         train_size: number of the other training examples to learn from, drawn by the seed; all by
             default.
@@ -63,6 +65,7 @@ class Problem:
     test_fraction: float | None = None
     label: str | None = None
     broken: Literal["refuse", "skip"] = "refuse"
+    captions: str | None = field(default=None, compare=False)
     validation_fraction: float = 0.1
     train_size: int | None = None
     augmentation: Literal["none", "crop", "flip_crop"] | None = None
@@ -112,7 +115,8 @@ class Problem:
 
     def reading(self) -> Reading:
         """The options of reading the user's own data."""
-        return Reading(self.image_size, self.test_fraction, self.label, self.broken)
+        names = (entry.name for entry in dataclasses.fields(Reading))
+        return Reading(**{name: getattr(self, name) for name in names})
 
     @property
     def generates(self) -> bool:

@@ -8,6 +8,8 @@ import json
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -135,18 +137,22 @@ def load_shapes(problem: Problem) -> Weights:
 
 
 def data_places(problem: Problem) -> dict[str, str | None]:
-    """The folders of the data of a problem: "data_dir" and "folder", absolute or None."""
+    """The places of the data of a problem, absolute or None: see `PLACES`."""
     given = _found_in.get()
-    places = (problem.data_dir, problem.folder)
+    places = {name: getattr(problem, name) for name in PLACES}
     if given is not None:
-        places = (problem.data_dir, given) if own_kind(problem.data) else (given, None)
-    found = (place and str(expanded(place)) for place in places)
-    return dict(zip(PLACES, found, strict=True))
+        moved, before = "folder" if own_kind(problem.data) else "data_dir", problem.folder
+        places = {"data_dir": problem.data_dir, "folder": None, "captions": problem.captions}
+        places[moved] = given
+        if before and problem.captions and Path(problem.captions).is_relative_to(before):
+            places["captions"] = str(given / Path(problem.captions).relative_to(before))
+    return {name: str(expanded(place)) if place else None for name, place in places.items()}
 
 
 def _data_key(problem: Problem) -> _DataKey:
     places = data_places(problem)
-    return problem.data, places["data_dir"], places["folder"], problem.reading()
+    reading = replace(problem.reading(), captions=places["captions"])
+    return problem.data, places["data_dir"], places["folder"], reading
 
 
 def _text(settings: dict[str, Any]) -> str:
