@@ -1,37 +1,43 @@
 """All commands by name; their functions are in `run_commands` and `study_commands`."""
 
 from collections.abc import Callable
+from json import dumps
 from typing import Annotated, Literal
 
 import tyro
 
 from jaxunlearn import methods, studies
-from jaxunlearn.cli import run_commands, study_commands
+from jaxunlearn.cli import flags, run_commands, study_commands
+from jaxunlearn.cli.parsing import CONFIG, parsed
 
 
 def run(words: list[str]) -> None:
     """Runs a command: its name and its arguments, or tyro's options for completion."""
-    config = (tyro.conf.CascadeSubcommandArgs,)
     if words[0] not in COMMANDS:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="jaxunlearn", args=words, config=config)
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="jaxunlearn", args=words, config=CONFIG)
         return
     name, *given = words
     if {"-h", "--help"} & set(given):  # at any place: tyro then explains all arguments
         known = methods.available() if name in ("unlearn", "sweep") else ()
         method = [word for word in given[:2] if word in known][-1:]
         given = [*(["FOLDER"] if method else []), *method, "--help"]
-    tyro.cli(COMMANDS[name], prog=f"jaxunlearn {name}", args=given, config=config)
+    parsed(name, COMMANDS[name], given)()
 
 
-def list_(what: Annotated[str, tyro.conf.Positional] = "methods", /) -> None:
+def list_(
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LIST")] = "methods",
+    /,
+    json: flags.Switch = False,
+) -> None:
     """List the methods, models or data sets, or the settings of one method.
 
     Args:
         what: methods, models, data, or the name of a method.
+        json: whether names, meanings, numbers and defaults are printed as JSON.
     """
     from jaxunlearn.cli import lists
 
-    print(lists.describe(what))
+    print(dumps(lists.entries(what), indent=1) if json else lists.describe(what))
 
 
 def schema(kind: Annotated[Literal["study", "search"], tyro.conf.Positional] = "study", /) -> None:

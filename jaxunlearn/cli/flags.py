@@ -19,6 +19,7 @@ from jaxunlearn import methods
 from jaxunlearn.cli.lists import meanings
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.config import Aim, Diffusion, Problem
+from jaxunlearn.studies.console import Output
 from jaxunlearn.training.layout import Layout
 
 _METAVARS = {
@@ -166,4 +167,6 @@ Forget = Annotated[
 ]
 Aimed = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Aim))]
 Laid = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Layout))]
+Shown = Annotated[Output, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Method = Annotated[Chosen, tyro.conf.arg(name="", constructor_factory=_method)]

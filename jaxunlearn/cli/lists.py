@@ -28,14 +28,8 @@ def describe(what: str) -> str:
     """
     if what == "methods":
         return _columns({name: methods.summary(name) for name in methods.available()})
-    if what == "models":
-        return _sizes(models.ABOUT | denoisers.ABOUT | latent.ABOUT)
-    if what == "data":
-        sets: Mapping[str, tuple[int | None, str]]
-        sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
-        sets |= registered()
-        others = (None, "the name of any image-classification set of tfds")
-        return _sizes(sets | {"any other": others})
+    if what in ("models", "data"):
+        return _sizes(_sized(what))
     if what not in methods.available():
         known = ("methods", "models", "data", *methods.available())
         raise InputError(
@@ -43,6 +37,27 @@ def describe(what: str) -> str:
             f"method, for its settings: {', '.join(methods.available())}."
         )
     return _settings(what)
+
+
+def entries(what: str) -> dict[str, dict[str, Any]]:
+    """The entries of `jaxunlearn list WHAT --json`: "about" by name, and numbers or defaults."""
+    if what in ("models", "data"):
+        number = "parameters" if what == "models" else "classes"
+        return {name: {number: size, "about": text} for name, (size, text) in _sized(what).items()}
+    if what == "methods":
+        return {name: {"about": methods.summary(name)} for name in methods.available()}
+    describe(what)  # raises for an unknown name
+    about, settings = meanings(what), methods.settings(what)
+    return {name: {"default": settings[name], "about": about.get(name, "")} for name in settings}
+
+
+def _sized(what: str) -> Mapping[str, tuple[int | None, str]]:
+    """Models with their numbers of parameters, or data sets with their numbers of classes."""
+    if what == "models":
+        return models.ABOUT | denoisers.ABOUT | latent.ABOUT
+    sets: dict[str, tuple[int | None, str]]
+    sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
+    return sets | registered() | {"any other": (None, "the name of any image-classification set of tfds")}
 
 
 def schema(cls: type) -> str:

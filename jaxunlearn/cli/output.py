@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.studies.console import duration, show
+from jaxunlearn.files import read_json
+from jaxunlearn.studies.console import duration, outcome, say, show
 from jaxunlearn.studies.fields import parse_settings
 from jaxunlearn.studies.problem import find_data_in
 from jaxunlearn.studies.runs.folder import read_done
@@ -27,29 +28,31 @@ def trained(kind: str, run: Path, before: bool) -> None:
     """Prints the outcome of a training command."""
     done = read_done(run)
     if before:
-        print(f"{run} is already finished; nothing to do")
+        say(f"{run} is already finished; nothing to do")
     else:
         read = done.get("programs_read", 0)
-        print(
+        say(
             f"{done['steps']} steps in {duration(done['seconds'])}, after "
             f"{duration(done['compile_seconds'])} of compilation"
             f"{f', {read} of the compiled programs read from the cache' if read else ''}"
         )
     if "guard" in done:
         guard = done["guard"]
-        print(
+        say(
             f"held-out retain loss: {guard['start']:.4g} at the start, {guard['end']:.4g} at the "
             f"end, limit {guard['limit']:.4g}, {guard['rollbacks']} rollbacks"
         )
-    print(f"{kind} model: {run / 'weights'}")
+    say(f"{kind} model: {run / 'weights'}")
+    outcome({"run": run, **done})
 
 
 def show_study(study: Path) -> None:
-    """Prints the table of a study and the path of its report."""
+    """Prints the table of a study and the path of its report; `results.json` is the outcome."""
     from jaxunlearn.studies.report import read_study, render_table
 
     show(render_table(read_study(study)))
-    print(f"report: {study / 'report.html'}")
+    say(f"report: {study / 'report.html'}")
+    outcome(read_json(study / "results.json"))
 
 
 def ready(data_dir: str | None, layout: dict[str, Any] | None = None) -> Layout:

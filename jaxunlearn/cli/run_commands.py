@@ -7,6 +7,7 @@ from jaxunlearn.cli import flags
 from jaxunlearn.cli.output import fields_of, ready, trained
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.config import Aim, Problem
+from jaxunlearn.studies.console import outcome, say
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.runs.folder import is_finished
 
@@ -78,12 +79,13 @@ def select(
     from jaxunlearn.studies.audits import worst_cases
 
     found = worst_cases.select(pretrained, by, fraction, file)
-    print(
+    say(
         f"{len(found.indices)} of {len(found.scores)} training examples chosen; their median {by} "
         f"is {median(found.scores[found.chosen]):.4g}, the median of the others is "
         f"{median(found.scores[~found.chosen]):.4g}"
     )
-    print(f"request: --file {file}")
+    say(f"request: --file {file}")
+    outcome({"file": file, "by": by, "indices": found.indices.tolist()})
 
 
 def unlearn(
@@ -128,8 +130,9 @@ def evaluate(
     """Compute accuracies, attacks and the distances to the retrained model.
 
     Args:
-        run: the folder of a finished `retrain` or `unlearn` run.
-        retrained: the folder of the retrained model, already evaluated.
+        run: the folder of a finished run.
+        retrained: the folder of the retrained model, already evaluated; its request is the one of
+            an original model.
         original: the folder of the original model, to measure the effect of several requests.
         classifier: for generative models: the folder of a classifier pretrained on the same data,
             which judges the generated images.
@@ -143,13 +146,14 @@ def evaluate(
 
     metrics = studies.evaluate(run, retrained, original, classifier, inception)
     oracle = read_results(retrained)["metrics"] if retrained else {}
-    print(one_run.render(metrics, oracle))
+    say(one_run.render(metrics, oracle))
     found = read_results(run)
     if "judge" in found:
-        print(one_run.render_judge(found))
+        say(one_run.render_judge(found))
     if "drift" in found:
-        print(one_run.render_drift(found["drift"]))
-    print(f"results: {run / 'results.json'}")
+        say(one_run.render_drift(found["drift"]))
+    say(f"results: {run / 'results.json'}")
+    outcome(found)
 
 
 def sample(
@@ -173,4 +177,5 @@ def sample(
     """
     ready(data_dir)
     studies.sample(file, run, labels, count, prompts)
-    print(f"picture: {file}")
+    say(f"picture: {file}")
+    outcome({"picture": file})

@@ -6,8 +6,9 @@ from jaxunlearn import studies
 from jaxunlearn.cli import flags
 from jaxunlearn.cli.output import ready, show_study
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import load_study
-from jaxunlearn.studies.console import say, show
+from jaxunlearn.studies.console import outcome, say, show
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 
@@ -68,8 +69,9 @@ def evidence(study: flags.Folder, /, data_dir: flags.Place = None) -> None:
     from jaxunlearn.studies.audits.evidence import gather
 
     gather(study)
-    print((study / "evidence.md").read_text("utf-8"))
-    print(f"results: {study / 'evidence.json'}")
+    say((study / "evidence.md").read_text("utf-8"))
+    say(f"results: {study / 'evidence.json'}")
+    outcome(read_json(study / "evidence.json"))
 
 
 def ulira(
@@ -104,8 +106,9 @@ def ulira(
         false_positive_rates=fpr,
         epsilon=epsilon,
     )
-    print((folder / "ulira.md").read_text("utf-8"))
-    print(f"results: {folder / 'ulira.json'}")
+    say((folder / "ulira.md").read_text("utf-8"))
+    say(f"results: {folder / 'ulira.json'}")
+    outcome(read_json(folder / "ulira.json"))
 
 
 def sweep(
@@ -152,7 +155,8 @@ def sweep(
         seeds,
     )
     paths = sweeps.sweep(folder, plan, retrained=retrained, group_size=group_size, shard=shard)
-    print(f"report: {paths['markdown']}, picture: {paths['picture']}")
+    say(f"report: {paths['markdown']}, picture: {paths['picture']}")
+    outcome(read_json(paths["json"]))
 
 
 def tune(search: flags.Folder, /, config: flags.File, data_dir: flags.Place = None) -> None:
@@ -169,7 +173,8 @@ def tune(search: flags.Folder, /, config: flags.File, data_dir: flags.Place = No
 
     def print_outcome() -> None:
         show(render_tuning(search))
-        print(f"chosen settings: {search / 'tuned.toml'}")
+        say(f"chosen settings: {search / 'tuned.toml'}")
+        outcome(read_json(search / "tuning.json"))
 
     try:
         tuning.tune(search, tuning.load_search(config))
@@ -198,5 +203,9 @@ def verify(folder: flags.Folder, /, data_dir: flags.Place = None) -> None:
     wrong = [finding for finding in findings if finding.verdict == "does not match"]
     for finding in wrong:
         say(f"{finding.what}: {finding.reason}")
+    places = len({finding.run for finding in findings})
+    where = "1 folder" if places == 1 else f"{places:,} folders and files"
+    outcome([finding._asdict() for finding in findings])
     if wrong:
         raise InputError(f"{len(wrong)} of {len(findings)} checks of {folder} do not match.")
+    say(f"all {len(findings):,} checks of {where} match")

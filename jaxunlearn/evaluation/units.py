@@ -28,7 +28,7 @@ _DISTANCE = Unit(low=0.0)
 UNITS: dict[str, Unit] = {
     **dict.fromkeys(
         (
-            *(f"{part}_accuracy" for part in ("forget", "retain", "validation", "test")),
+            *(f"{part}_accuracy" for part in ("forget", "retain", "train", "validation", "test")),
             *("test_forget_accuracy", "generated_forget_accuracy", "generated_retain_accuracy"),
             *("svc_non_member_rate", "entropy_member_rate"),
             *("accuracy", "original_accuracy"),  # in "drift"

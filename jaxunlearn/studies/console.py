@@ -1,9 +1,16 @@
-"""The output during a run: a progress bar on a terminal, elsewhere a line every few seconds."""
+"""The output of a command: lines, tables, the progress of runs, and the outcome as JSON.
 
+Progress is a bar on a terminal, and a line every few seconds elsewhere.
+"""
+
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -12,18 +19,59 @@ from rich.table import Table
 
 from jaxunlearn.training import Progress
 
-console = Console()
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output of a command.
+
+    Attributes:
+        json: whether the outcome is printed as JSON, and everything else on standard error.
+        quiet: whether nothing is printed but errors, and the outcome with --json.
+        verbose: whether runs print their settings and a line for each chunk of steps.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+_PLAIN = Output()
+shown: ContextVar[Output] = ContextVar("shown", default=_PLAIN)
+console, _errors = Console(), Console(stderr=True)
+
+
+def _screen() -> Console:
+    """The console of lines, tables and progress."""
+    return _errors if shown.get().json else console
 
 
 def say(text: str, style: str | None = None) -> None:
     """Prints a line as it is: no markup, no colours of numbers, no line breaks."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    if not shown.get().quiet:
+        _screen().print(
+            text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True
+        )
+
+
+def detail(text: str) -> None:
+    """Prints a line if the output is verbose."""
+    if shown.get().verbose:
+        say(text)
 
 
 def show(table: Table) -> None:
     """Prints a table as wide as the terminal, or 120 columns wide without a terminal."""
-    (console if console.is_terminal else Console(width=120)).print(table)
+    if not shown.get().quiet:
+        screen = _screen()
+        (screen if screen.is_terminal else Console(width=120, stderr=screen.stderr)).print(table)
+
+
+def outcome(value: Any) -> None:
+    """Prints the outcome of a command if it is asked for as JSON; paths are text in it."""
+    if shown.get().json:
+        print(json.dumps(value, indent=1, default=str))
 
 
 def duration(seconds: float) -> str:
@@ -49,7 +97,7 @@ def run_label(run: Path) -> str:
 @contextmanager
 def show_progress(run: Path) -> Iterator["Reporter"]:
     """Shows the progress of one run; use the yielded `Reporter` as `on_progress`."""
-    if not console.is_terminal:
+    if shown.get().quiet or shown.get().verbose or not _screen().is_terminal:
         yield Reporter(run_label(run), None)
         return
     columns = (
@@ -59,7 +107,7 @@ def show_progress(run: Path) -> Iterator["Reporter"]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim"),
     )
-    with Bar(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=_screen(), transient=True) as bar:
         yield Reporter(run_label(run), bar)
 
 
@@ -83,7 +131,8 @@ class Reporter:
                 figures=_figures(progress),
             )
             return
-        is_due = time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES
+        elapsed = time.monotonic() - self.last_line
+        is_due = shown.get().verbose or elapsed > _SECONDS_BETWEEN_LINES
         if is_due and progress.step < progress.num_steps:
             self.last_line = time.monotonic()
             left = progress.seconds / progress.step * (progress.num_steps - progress.step)

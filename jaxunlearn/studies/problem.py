@@ -104,14 +104,23 @@ def load_decoder(problem: Problem, weights: Weights) -> tuple[Decoder, tuple[int
 
 def load_training(problem: Problem, seed: int) -> Examples:
     """All training examples of the original model."""
+    return _halves(problem, seed)[0]
+
+
+def load_validation(problem: Problem, seed: int) -> Examples:
+    """The validation examples, before any request; there may be none."""
+    return _halves(problem, seed)[1]
+
+
+def _halves(problem: Problem, seed: int) -> tuple[Examples, Examples]:
     dataset = load_dataset(problem)
-    learned, _ = data.hold_out(
+    learned, held_out = data.hold_out(
         dataset,
         validation_fraction=problem.validation_fraction,
         train_size=problem.train_size,
         seed=seed,
     )
-    return dataset.train.take(learned)
+    return dataset.train.take(learned), dataset.train.take(held_out)
 
 
 def load_splits(

@@ -64,6 +64,9 @@ FLAGS = {
     "list": [],
     "schema": [],
 }
+for command in FLAGS:
+    FLAGS[command] += [] if command in ("list", "schema") else ["--json", "--quiet", "--verbose"]
+FLAGS["list"] = ["--json"]
 
 
 @pytest.mark.parametrize("command", FLAGS)

@@ -3,8 +3,10 @@
 `predictions.npz` holds the class probabilities on every split, `results.json` all metrics, the cost
 of the run, and the number of examples in each split. After several requests, one after another,
 "drift" compares the model with the original one on the data of each request and on what is kept.
+An original model without a request has accuracies on its training, validation and test data.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,15 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import SplitPredictions, custom
 from jaxunlearn.evaluation.features import of_inception
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
+from jaxunlearn.files import write_record
 from jaxunlearn.studies.config import Problem
-from jaxunlearn.studies.problem import load_dataset, load_splits, load_task
+from jaxunlearn.studies.problem import (
+    load_dataset,
+    load_splits,
+    load_task,
+    load_training,
+    load_validation,
+)
 from jaxunlearn.studies.runs import deletions, folder
 from jaxunlearn.studies.runs.evaluate_images import evaluate_generated, load_judge
 from jaxunlearn.studies.runs.folder import RunConfig, load_weights, read_config, read_done
@@ -31,11 +40,12 @@ def evaluate(
     classifier: Path | None = None,
     inception: Path | None = None,
 ) -> dict[str, float]:
-    """Evaluates a finished run of `retrain` or `unlearn`, and writes the results to its folder.
+    """Evaluates a finished run, and writes the results to its folder.
 
     Args:
         run: the run folder.
-        retrained: the evaluated run folder of the retrained model, for all distances.
+        retrained: the evaluated run folder of the retrained model, for all distances; an original
+            model is evaluated on its request.
         original: the run folder of the original model, for the drift over all requests.
         classifier: the run folder of the classifier that judges generated images; models that
             generate need one.
@@ -49,15 +59,21 @@ def evaluate(
         InputError: a folder holds no finished run of this kind and data; or the retrained model is
             of another problem, seed or request, or is not evaluated.
     """
-    config = read_config(run, "retrain", "unlearn")
+    config = read_config(run, "pretrain", "retrain", "unlearn")
     if classifier is None and not config.problem.classifies:
         raise InputError(
             f"{run} holds {config.problem.model}, which {config.problem.does}; give a classifier "
             "of the same data that judges them (--classifier)."
         )
+    if config.stage == "pretrain":
+        if retrained is None:
+            return _evaluate_accuracies(run, config)
+        config = replace(config, request=read_config(retrained, "retrain").request)
     *earlier, request = deletions.requests(config)
     splits = load_splits(config.problem, config.seed, request, config.earlier)
-    folder.check_folder(run, config, load_dataset(config.problem), splits)
+    folder.check_data(run, load_dataset(config.problem))
+    if config.stage != "pretrain":
+        folder.check_folder(run, config, load_dataset(config.problem), splits)
     if retrained is not None:
         forgotten = splits.forget.index.tolist()
         check_retrained(retrained, run, config.problem, config.seed, forgotten, config.earlier)
@@ -67,7 +83,7 @@ def evaluate(
         config.problem,
         config.seed,
         request,
-        "retrain-again" if config.again else config.method,
+        _name(config),
         read_cost(run),
         retrained,
         tuple(earlier),
@@ -77,6 +93,50 @@ def evaluate(
         return evaluate_classifier(subject)
     features = of_inception(inception) if inception else None
     return evaluate_generated(subject, load_judge(classifier, config.problem, features))
+
+
+def _name(config: RunConfig) -> str:
+    """The name of a model in the results."""
+    if config.stage == "pretrain":
+        return "original"
+    return "retrain-again" if config.again else config.method
+
+
+def _evaluate_accuracies(run: Path, config: RunConfig) -> dict[str, float]:
+    """The accuracies of an original model on all its data, without a request."""
+    problem, seed = config.problem, config.seed
+    if not problem.classifies:
+        raise InputError(
+            f"{run} holds an original model that {problem.does}, so a request determines the "
+            "classes that it is judged by; give the retrained model of one (--retrained)."
+        )
+    dataset, weights = load_dataset(problem), load_weights(run, problem)
+    folder.check_data(run, dataset)
+    parts = {
+        "train": load_training(problem, seed),
+        "validation": load_validation(problem, seed),
+        "test": dataset.test,
+    }
+    metrics = {
+        f"{name}_accuracy": evaluation.accuracy(
+            predict_with(load_task(problem), weights, examples.arrays())
+        )
+        for name, examples in parts.items()
+        if len(examples)
+    }
+    results = {
+        "method": "original",
+        "seed": seed,
+        "dataset": problem.data,
+        "model": problem.model,
+        "counts": {name: len(part) for name, part in parts.items()},
+        "metrics": metrics,
+        **read_cost(run),
+        "weights": read_done(run)["weights"],
+    }
+    with Workspace(run).locked():
+        write_record(run / "results.json", results)
+    return metrics
 
 
 def evaluate_classifier(subject: Subject) -> dict[str, float]:

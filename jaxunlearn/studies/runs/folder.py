@@ -83,7 +83,7 @@ def read_config(run: Path, *stages: str) -> RunConfig:
         raise InputError(f"{run} holds no run; give the folder of a finished {wanted}.")
     config = read_started(run)
     if config.stage not in stages:
-        raise InputError(f"{run} is a run of {config.stage}, but must be one of {wanted}.")
+        raise InputError(f"{run} is a run of {config.stage}, but must be a run of {wanted}.")
     if not is_finished(run):
         if (run / DIVERGED).exists():
             raise InputError(

@@ -7,6 +7,7 @@ A finished run is not repeated, a stopped one continues where it stopped, and a 
 configuration is refused. Every error is found before anything is compiled or written.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from jaxunlearn import evaluation, methods, training
 from jaxunlearn.data import Dataset, Examples, ForgetRequest
 from jaxunlearn.files import file_digest, fingerprint, write_record
 from jaxunlearn.studies.config import Aim, Problem
-from jaxunlearn.studies.console import say, show_progress
+from jaxunlearn.studies.console import detail, run_label, say, show_progress
 from jaxunlearn.studies.problem import (
     load_autoencoder,
     load_dataset,
@@ -233,6 +234,10 @@ def train_run(
         assert pretrained is not None
         start = moving_weights(problem, pretrained, start, part, seed)
     _report_replicated(start.params, placement)
+    detail(
+        f"{run_label(run)}: {config.method} {json.dumps(settings)}, on {placement.mesh.size} of "
+        f"{machine()['devices']} devices ({machine()['device']})"
+    )
     with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
         folder.claim_folder(run, config, load_dataset(problem), splits)
         with _recording_divergence(run):

@@ -273,7 +273,7 @@ def test_folders_of_anything_else_are_refused(here, words, swept, pretrained, re
     assert_refused(call("sweep", "a-file", *words, *vary), "a-file is a file")
     assert_refused(call("sweep", pretrained, *words, *vary), "holds no sweep")
     result = call("sweep", "new", *words, *vary, "--retrained", unlearned)
-    assert_refused(result, "but must be one of retrain")
+    assert_refused(result, "but must be a run of retrain")
     larger = [0.2 if word == 0.1 else word for word in words]
     result = call("sweep", "new", *larger, *vary, "--retrained", retrained)
     assert_refused(result, "of another problem, seed or forget request than new")
