@@ -57,7 +57,8 @@ def _sized(what: str) -> Mapping[str, tuple[int | None, str]]:
         return models.ABOUT | denoisers.ABOUT | latent.ABOUT
     sets: dict[str, tuple[int | None, str]]
     sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
-    return sets | registered() | {"any other": (None, "the name of any image-classification set of tfds")}
+    others = {"any other": (None, "the name of any image-classification set of tfds")}
+    return sets | registered() | others
 
 
 def schema(cls: type) -> str:

@@ -28,7 +28,7 @@ class Output:
 
     Attributes:
         json: whether the outcome is printed as JSON, and everything else on standard error.
-        quiet: whether nothing is printed but errors, and the outcome with --json.
+        quiet: whether nothing is printed but errors and the JSON.
         verbose: whether runs print their settings and a line for each chunk of steps.
     """
 

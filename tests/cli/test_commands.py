@@ -29,7 +29,11 @@ LAYOUT = [
     *["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"],
     *["--parallel", "--chunk-steps", "--checkpoint-every"],
 ]
-DIFFUSION = [field.name.replace("_", "-") for field in dataclasses.fields(Diffusion)]
+DIFFUSION = [
+    prefix + field.name.replace("_", "-")
+    for field in dataclasses.fields(Diffusion)
+    for prefix in (("", "no-") if "bool" in str(field.type) else ("",))
+]
 TRAINING = [name.replace("_", "-") for name in methods.settings("retrain")]
 FLAGS = {
     "pretrain": [
