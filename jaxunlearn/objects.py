@@ -7,7 +7,10 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +56,25 @@ def load_object(path: str, what: str) -> Any:
             )
         found = getattr(found, attribute)
     return found
+
+
+@contextmanager
+def errors_of(path: str, what: str) -> Iterator[None]:
+    """Reports what an object at `module:object` raises as an InputError, with its line."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or not is_object_path(path):
+            raise
+        file = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
+        lines = [
+            str(each.lineno) for each in extract_tb(error.__traceback__) if each.filename == file
+        ]
+        place = f" at line {lines[-1]} of {file}" if lines else ""
+        kind, text = type(error).__name__, " ".join(str(error).split())
+        raise InputError(
+            f"{what} {path!r} raises {kind}{place}: {text[:200].rstrip('.')}."
+        ) from error
 
 
 def load_module(name: str, what: str) -> ModuleType:

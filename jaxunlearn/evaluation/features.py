@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from jaxunlearn.data.batches import in_batches
 from jaxunlearn.files import fingerprint
@@ -18,6 +17,8 @@ from jaxunlearn.tasks.diffusion import as_signal
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _INCEPTION_BATCH, _CLASSIFIER_BATCH = 25, 250
+_EXAMPLES = 8  # to find the last layer by
+_MOST_NUMBERS = 2**26  # in the gradients of a batch
 
 
 class Features(NamedTuple):
@@ -70,25 +71,57 @@ def of_inception(path: Path) -> Features:
 
 
 def last_features(task: Task, weights: Weights, arrays: Arrays) -> np.ndarray:
-    """The inputs of the last dense layer of a Flax linen model, float32 `[N, F]`."""
-    return in_batches(functools.partial(_features, task, weights), arrays, _CLASSIFIER_BATCH)
+    """The inputs of the last dense layer of a classifier, float32 `[N, F]`.
+
+    For logits z = W h + b, the features h are the gradient of z_0 - z_1 in the weights of class 0.
+
+    Raises:
+        InputError: the logits are not such a function of any parameter.
+    """
+    number, axis = _last_layer(task, weights, {k: v[:_EXAMPLES] for k, v in arrays.items()})
+    size = jax.tree.leaves(weights.params)[number].size
+    batch = max(1, min(_CLASSIFIER_BATCH, _MOST_NUMBERS // size))
+    return in_batches(functools.partial(_features, task, number, axis, weights), arrays, batch)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _features(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
-    inputs: list[jax.Array] = []
+def _difference(task: Task, weights: Weights, batch: Arrays, leaves: dict[int, Any]) -> jax.Array:
+    """The sum of z_0 - z_1 over a batch, with other values of some leaves of the parameters."""
+    assert task.outputs is not None
+    found, structure = jax.tree.flatten(weights.params)
+    params = jax.tree.unflatten(structure, [leaves.get(i, leaf) for i, leaf in enumerate(found)])
+    logits, _ = task.outputs(params, weights.model_state, batch, jax.random.key(0), False)
+    return jnp.sum(logits[:, 0] - logits[:, 1])
 
-    def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
-            inputs.append(args[0])
-        return call(*args, **kwargs)
 
-    assert task.predict is not None
-    with nn.intercept_methods(record):
-        task.predict(*weights, batch)
-    if not inputs:
-        raise InputError(
-            "the model has no flax.linen.Dense, but must have one, whose inputs are its features; "
-            "use a model that ends in a dense layer."
-        )
-    return inputs[-1].reshape(len(batch["label"]), -1).astype(jnp.float32)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _features(task: Task, number: int, axis: int, weights: Weights, batch: Arrays) -> jax.Array:
+    kernel = jax.tree.leaves(weights.params)[number]
+
+    def of_one(example: Arrays) -> jax.Array:
+        one = {name: value[None] for name, value in example.items()}
+        gradient = jax.grad(lambda x: _difference(task, weights, one, {number: x}))(kernel)
+        return jnp.take(gradient, 0, axis).ravel().astype(jnp.float32)
+
+    return jax.vmap(of_one)(batch)
+
+
+def _last_layer(task: Task, weights: Weights, batch: Arrays) -> tuple[int, int]:
+    """The number of the leaf with the weights of the last dense layer, and its axis of classes."""
+    classes, leaves = task.num_classes, jax.tree.leaves(weights.params)
+    wide = {
+        i: leaf
+        for i, leaf in enumerate(leaves)
+        if leaf.ndim > 1 and leaf.size > classes and classes in (leaf.shape[0], leaf.shape[-1])
+    }
+    gradients = jax.jit(jax.grad(lambda x: _difference(task, weights, batch, x)))(wide)
+    for number in reversed(wide):
+        for axis in (-1, 0):
+            if leaves[number].shape[axis] != classes:
+                continue
+            by_class = np.moveaxis(np.asarray(gradients[number]), axis, 0)
+            if by_class[0].any() and not by_class[2:].any() and np.all(by_class[0] == -by_class[1]):
+                return number, axis
+    raise InputError(
+        f"the model has no dense layer of {classes} outputs at its end, but must have one, whose "
+        "inputs are its features; use a model whose logits are W h + b."
+    )

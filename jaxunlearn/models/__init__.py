@@ -18,8 +18,6 @@ second collection, `batch_stats`. No model draws random numbers after `init`.
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
-
 from jaxunlearn.models.frameworks import (
     as_model,
     from_equinox,
@@ -133,20 +131,22 @@ def register(constructor: Callable[..., Any]) -> Callable[..., Any]:
     return constructor
 
 
-def create(name: str, num_classes: int, **overrides: Any) -> nn.Module:
+def create(name: str, num_classes: int, **overrides: Any) -> Any:
     """Make a model by name.
 
     Args:
-        name: one of `available()`.
+        name: one of `available()`, or `module:object`: a class or function that makes a module of
+            linen, NNX (from `rngs`) or Equinox (from `key`), or a `jaxunlearn.types.Model`.
         num_classes: number of logits.
         **overrides: fields of the model that differ from the named configuration. Lists count as
             tuples, and `dtype` may be given by name, so values from a JSON file are accepted.
 
     Returns:
-        A flax module; see the module's docstring for how to call it.
+        A flax module, see its docstring for how to call it; a `jaxunlearn.types.Model` of an NNX
+        or Equinox module.
 
     Raises:
-        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+        InputError: the name is unknown, a field is unknown or missing, or a value is not allowed.
 
     Example:
         >>> create("resnet18", num_classes=10, norm="group").norm

@@ -26,10 +26,10 @@ def from_equinox(make: Any, state: Any = None) -> Model:
 
     Args:
         make: a class or function that makes the module from `key`, or the pair of the module and
-            its state, as from `eqx.nn.make_with_state`; or a module, whose own weights are then the
-            initial ones, whatever the key. `module(*inputs) -> outputs` receives one example (an
-            image is `[H, W, C]`), then the state if there is one, and may take `key`, `train` or
-            `inference`; its `inference` attributes are set.
+            its state; or a module, whose own weights are then the initial ones, whatever the key.
+            `module(*inputs) -> outputs` receives one example (an image is `[H, W, C]`), then the
+            state if it has layers with one, such as BatchNorm; it may take `key`, `train` or
+            `inference`, and its `inference` attributes are set.
         state: state of a module, if `make` is one and has one.
 
     Raises:
@@ -52,10 +52,12 @@ def from_equinox(make: Any, state: Any = None) -> Model:
         if isinstance(make, eqx.Module):
             return make, state
         module = made_by(make, "key", key)
-        pair = module if isinstance(module, tuple) and len(module) == 2 else (module, None)
-        if not isinstance(pair[0], eqx.Module):
-            raise no_module(make, pair[0], "an Equinox module")
-        return pair
+        if isinstance(module, tuple) and len(module) == 2:
+            return module
+        if not isinstance(module, eqx.Module):
+            raise no_module(make, module, "an Equinox module")
+        module, initial = eqx.nn.make_with_state(lambda: module)()
+        return module, initial if jax.tree.leaves(initial) else None
 
     def init(key: jax.Array, *inputs: jax.Array) -> tuple[Params, ModelState]:
         del inputs

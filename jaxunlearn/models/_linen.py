@@ -37,8 +37,11 @@ def from_linen(module: nn.Module) -> Model:
     call = Call(getattr(module, "nnx_class", type(module)))
 
     def called(function: Callable[..., Any], *args: Any, inputs: Any, train: bool, **more: Any):
+        switches = call.switches(len(inputs), train)
+        if not switches and call.takes_any:
+            switches = {"train": train}
         try:
-            return function(*args, *inputs, **call.switches(len(inputs), train), **more)
+            return function(*args, *inputs, **switches, **more)
         except InvalidRngError as error:
             when = "training" if train else "evaluation mode"
             raise InputError(

@@ -1,7 +1,8 @@
 """Parts that the adapters of modules share: their calls, and nested dictionaries of arrays."""
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ class Call:
         parameters = list(inspect.signature(kind.__call__).parameters.values())[1:]
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self.named = {p.name: p.default is p.empty for p in named}  # whether it is needed
-        self.has_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def switches(self, num_inputs: int, train: bool) -> dict[str, bool]:
         """The training switches of a call with some inputs."""
@@ -40,17 +41,21 @@ class Call:
                 f"{num_inputs} inputs and train or deterministic; give the others a default."
             )
         names = [name for name in SWITCHES if name in self.named]
-        if not names and self.has_more:
-            names = ["train"]
         return {name: SWITCHES[name](train) for name in names}
 
 
 def made_by(make: Any, argument: str, value: Any) -> Any:
     """The result of a class or function whose one argument is usually called `argument`."""
-    if not callable(make):
-        return make
-    parameters = inspect.signature(make).parameters
-    return make(**{argument: value}) if argument in parameters else make(value)
+    return make(**{argument: value}) if argument in arguments(make) else make(value)
+
+
+def arguments(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a class or function, by name; a metaclass may hide those of a class."""
+    function = make.func if isinstance(make, functools.partial) else make
+    if not inspect.isclass(function):
+        return inspect.signature(function).parameters
+    _, *known = inspect.signature(function.__init__).parameters.items()
+    return dict(known)
 
 
 def no_module(make: Any, made: Any, wanted: str) -> InputError:

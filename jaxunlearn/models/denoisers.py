@@ -98,11 +98,11 @@ def create(
     *,
     conditional: bool = True,
     **overrides: Any,
-) -> DDPMUNet | DiT:
+) -> Any:
     """Make a denoiser by name.
 
     Args:
-        name: one of `available()`.
+        name: one of `available()`, or `module:object`, as in `jaxunlearn.models.create`.
         image_shape: (height, width, channels) of the images or latents.
         num_classes: number of classes, without the null condition.
         conditional: whether the model depends on the labels; False makes a U-Net that ignores them,

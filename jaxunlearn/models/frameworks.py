@@ -13,7 +13,9 @@ Random numbers of training, such as dropout, derive from the key that `apply` re
 of an NNX module are stored, so that weights go back into it, but no step reads or changes them.
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
@@ -21,10 +23,12 @@ from flax import nnx
 
 from jaxunlearn.models._equinox import equinox_weights, filled, from_equinox, is_inexact
 from jaxunlearn.models._linen import from_linen
-from jaxunlearn.models._modules import BUFFERS, RNGS, STATE
+from jaxunlearn.models._modules import BUFFERS, RNGS, STATE, arguments
 from jaxunlearn.models._nnx import from_nnx, nnx_state, nnx_weights
 from jaxunlearn.types import InputError, Model, Weights
 
+# The argument from which the modules of a framework draw their weights.
+RANDOM: dict[str, Callable[..., Model]] = {"rngs": from_nnx, "key": from_equinox}
 __all__ = ["as_model", "from_equinox", "from_linen", "from_nnx", "weights_of", "with_weights"]
 
 
@@ -51,6 +55,40 @@ def as_model(model: Any) -> Model:
         f"the model is a {type(model).__name__}, but must be a module of Flax linen, Flax NNX or "
         "Equinox, or a jaxunlearn.types.Model of two pure functions; make one from init and apply."
     )
+
+
+def construct(name: str, constructor: Callable[..., Any], fields: dict[str, Any]) -> Any:
+    """The model that a class or function makes from its fields; `name` names it in errors.
+
+    Constructors of NNX and Equinox modules have an argument `rngs` or `key`, so that they can draw
+    new weights; they become a `Model`.
+    """
+    known = arguments(constructor)
+    missing = [
+        each.name
+        for each in known.values()
+        if each.default is each.empty
+        and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        and each.name not in (*fields, *RANDOM)
+    ]
+    if missing:
+        advice = (
+            "set the diffusion, if it is a denoiser" if "image_shape" in missing else "add them"
+        )
+        raise InputError(
+            f"the model {name!r} also needs {', '.join(missing)}, but model_settings have only "
+            f"{', '.join(fields) or 'nothing'}; {advice}."
+        )
+    adapter = next((RANDOM[each] for each in RANDOM if each in known), None)
+    if adapter is not None:
+        return adapter(functools.partial(constructor, **fields))
+    model = constructor(**fields)
+    if isinstance(model, nnx.Module) or _is_equinox(model):
+        raise InputError(
+            f"the model {name!r} has weights already, but must draw new ones; name a class, or a "
+            "function with the argument rngs (NNX) or key (Equinox), which makes the module."
+        )
+    return as_model(model) and model
 
 
 def weights_of(module: Any, state: Any = None) -> Weights:

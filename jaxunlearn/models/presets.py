@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxunlearn import plugins
+from jaxunlearn.models.frameworks import RANDOM, arguments, construct
 from jaxunlearn.names import closest
+from jaxunlearn.objects import is_object_path, load_object
 from jaxunlearn.types import InputError
 
 Presets = dict[str, tuple[Any, Mapping[str, Any]]]  # name -> (module, fields)
@@ -34,15 +36,24 @@ def make(
     """Make a model of a table of presets; `kind` names the models in errors.
 
     The caller sets the fields in `given`. Lists count as tuples, as modules must be hashable. A
-    custom model receives what it has of `given`.
+    custom model, registered or at `module:object`, receives what it has of `given`.
     """
+    if is_object_path(name):
+        presets = {name: (load_object(name, "model"), {})}
     if name not in presets:
         raise InputError(
             f"unknown {kind} {name!r}{closest(str(name), presets)}; known {kind}s are "
             f"{', '.join(sorted(presets))}."
         )
     module, preset = presets[name]
-    reserved, known = {*given, "parent", "name"}, inspect.signature(module).parameters
+    if not inspect.isclass(module) and not inspect.isroutine(module):
+        if overrides:
+            raise InputError(
+                f"{kind} {name!r} is made already, so it has no field {next(iter(overrides))!r} to "
+                "set; name its class, or a function that makes it."
+            )
+        return construct(name, lambda: module, {})
+    reserved, known = {*given, *RANDOM, "parent", "name"}, arguments(module)
     allowed = tuple(field for field in known if field not in reserved)
     for field in overrides:
         if field not in allowed:
@@ -52,7 +63,7 @@ def make(
             )
     given = {field: value for field, value in given.items() if field in known}
     fields = {**preset, **given, **overrides}
-    return module(**{field: _tuples(value) for field, value in fields.items()})
+    return construct(name, module, {field: _tuples(value) for field, value in fields.items()})
 
 
 def _tuples(value: Any) -> Any:

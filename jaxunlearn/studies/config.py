@@ -18,6 +18,7 @@ from jaxunlearn.data import ForgetRequest, Reading
 from jaxunlearn.data.own import own_kind
 from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
+from jaxunlearn.objects import is_object_path
 from jaxunlearn.studies.diffusion import Diffusion as Diffusion
 from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.types import InputError
@@ -49,12 +50,14 @@ class Problem:
         train_size: number of the other training examples to learn from, drawn by the seed; all by
             default.
         augmentation: augmentation in training; the augmentation of the data set by default.
-        model: name of the model, such as mlp, resnet18 or vit-ti (jaxunlearn list models).
+        model: name of the model, such as mlp, resnet18 or vit-ti (jaxunlearn list models), or
+            module:object of your own, such as my_package.nets:MyNet.
         model_settings: fields of the model that differ from its preset, such as norm=group; the
             fields of a text-to-image model's parts are under "text_encoder" and "unet".
         autoencoder: the autoencoder of a text-to-image model: its "model", "model_settings" and
             "training" as in a problem; the autoencoder of the same size by default.
         diffusion: diffusion of a model that generates, such as ddpm-small; none for classifiers.
+            A model of your own generates if it has one.
         training: settings of pretraining and retraining: the settings of the method "retrain".
     """
 
@@ -121,6 +124,8 @@ class Problem:
     @property
     def generates(self) -> bool:
         """Whether the model generates images, rather than classifies them."""
+        if is_object_path(self.model):
+            return self.diffusion is not None
         return self.model in (*denoisers.available(), *latent.PIPELINES)
 
     @property

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from jaxunlearn import data, models
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Reading, Splits
@@ -24,12 +23,15 @@ from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.diffusion_process import Denoiser
+from jaxunlearn.models.frameworks import as_model
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.tokenizer import WordTokenizer
+from jaxunlearn.objects import errors_of
 from jaxunlearn.studies.config import PLACES, Diffusion, Problem
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
-from jaxunlearn.types import Batch, InputError, Task, Weights
+from jaxunlearn.tasks.microbatched import statistics_of
+from jaxunlearn.types import Batch, InputError, Model, Task, Weights
 
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None, Reading]
@@ -54,15 +56,16 @@ def load_dataset(problem: Problem) -> Dataset:
 
 def load_task(problem: Problem, axis_name: str | None = None) -> Task:
     """The task of a problem, the same object each time; BatchNorm averages over `axis_name`."""
-    return _task(
-        _data_key(problem),
-        problem.augmentation,
-        problem.model,
-        _text(problem.model_settings),
-        _first_stage(problem),
-        problem.diffusion,
-        axis_name,
-    )
+    with errors_of(problem.model, "the model"):
+        return _task(
+            _data_key(problem),
+            problem.augmentation,
+            problem.model,
+            _text(problem.model_settings),
+            _first_stage(problem),
+            problem.diffusion,
+            axis_name,
+        )
 
 
 def check_classifies(problem: Problem, what: str) -> None:
@@ -76,8 +79,7 @@ def check_classifies(problem: Problem, what: str) -> None:
 
 def load_denoiser(problem: Problem, weights: Weights) -> Denoiser:
     """The denoiser of a problem that generates: see `jaxunlearn.models.diffusion_process`."""
-    variables = {"params": weights.params, **weights.model_state}
-    return jax.tree_util.Partial(_load_module(problem).apply, variables)
+    return jax.tree_util.Partial(_denoiser(as_model(_load_module(problem))), weights)
 
 
 def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None:
@@ -180,18 +182,33 @@ def _first_stage(problem: Problem) -> _Stage | None:
     return (first.model, _text(first.model_settings)) if first else None
 
 
-def _load_module(problem: Problem) -> nn.Module:
+@functools.lru_cache
+def _denoiser(model: Model) -> Callable[..., jax.Array]:
+    def denoise(weights: Weights, *inputs: jax.Array) -> jax.Array:
+        noise: jax.Array = model.apply(*weights, *inputs)[0]
+        return noise
+
+    return denoise
+
+
+def _load_module(problem: Problem) -> Any:
     return _module(
-        _data_key(problem), problem.model, _text(problem.model_settings), _first_stage(problem)
+        _data_key(problem),
+        problem.model,
+        _text(problem.model_settings),
+        _first_stage(problem),
+        problem.generates,
     )
 
 
 @functools.lru_cache
-def _module(key: _DataKey, model: str, settings: str, stage: _Stage | None = None) -> nn.Module:
+def _module(
+    key: _DataKey, model: str, settings: str, stage: _Stage | None = None, generates: bool = False
+) -> Any:
     dataset, fields = _dataset(key), json.loads(settings)
     if stage is not None:
         return _prompted(dataset, model, fields, _autoencoder(key, *stage))
-    if model in denoisers.available():
+    if generates:
         shape = dataset.train.image.shape[1:]
         return denoisers.create(model, shape, dataset.num_classes, **fields)
     if model in latent.AUTOENCODERS:
@@ -276,14 +293,17 @@ def _task(
     generation: Diffusion | None,
     axis_name: str | None,
 ) -> Task:
-    dataset, module = _dataset(key), _module(key, model, settings, stage)
+    dataset = _dataset(key)
+    module = _module(key, model, settings, stage, generation is not None)
     if hasattr(module, "axis_name"):
         module = module.clone(axis_name=axis_name)
     shape = dataset.train.image.shape[1:]
     if isinstance(module, Prompted) and stage is not None and generation is not None:
         return _latent_task(dataset, module, _autoencoder(key, *stage), generation)
     if generation is not None:
-        return _diffusion_task(dataset, module, generation)
+        task = _diffusion_task(dataset, module, generation)
+        _check_statistics(task, module, axis_name)
+        return task
     if isinstance(module, AutoencoderKL):
         task = autoencoding(module, image_shape=shape, num_classes=dataset.num_classes)
         _shapes(task)
@@ -297,10 +317,11 @@ def _task(
         augmentation=dataset.augmentation if augmentation is None else augmentation,
     )
     _shapes(task)  # raises if the model does not fit the images
+    _check_statistics(task, module, axis_name)
     return task
 
 
-def _diffusion_task(dataset: Dataset, module: nn.Module, generation: Diffusion) -> Task:
+def _diffusion_task(dataset: Dataset, module: Any, generation: Diffusion) -> Task:
     task = diffusion(
         module,
         generation.process(),
@@ -333,6 +354,15 @@ def _latent_task(
     _check_images(dataset)
     _check_output(task, _latent_shape(autoencoder, shape))
     return task
+
+
+def _check_statistics(task: Task, module: Any, axis_name: str | None) -> None:
+    """Raises if the parts of a batch on several devices would have statistics of their own."""
+    if axis_name is not None and not hasattr(module, "axis_name") and statistics_of(task):
+        raise InputError(
+            "parallel is 'pmap', but must be 'jit' for a model of your own with statistics of "
+            "whole batches, such as BatchNorm's; leave out --parallel."
+        )
 
 
 def _check_images(dataset: Dataset) -> None:

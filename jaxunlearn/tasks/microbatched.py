@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from optax.microbatching import AccumulationType, microbatch
 
+from jaxunlearn.models.frameworks import BUFFERS, RNGS
 from jaxunlearn.tasks._wrapped import wrapped
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.tasks.trainable_subset import FROZEN
@@ -50,8 +51,7 @@ def microbatched(task: Task, micro_batch: int) -> Task:
             f"micro_batch is {micro_batch}, but must be even for a generative model, which draws "
             f"its examples in pairs; take {micro_batch + 1}."
         )
-    _, model_state = jax.eval_shape(task.init, jax.random.key(0))
-    if model_state.keys() - {FROZEN, FIRST_STAGE}:
+    if statistics_of(task):
         raise InputError(
             f"micro_batch is {micro_batch}, but must be 0 for a model with statistics of whole "
             "batches; set it to 0, or choose a model without BatchNorm, such as norm=group."
@@ -76,6 +76,12 @@ def microbatched(task: Task, micro_batch: int) -> Task:
         return whole
 
     return wrapped(task, in_micro_batches)
+
+
+def statistics_of(task: Task) -> set[str]:
+    """The entries of the model state that a batch writes, such as BatchNorm's statistics."""
+    _, model_state = jax.eval_shape(task.init, jax.random.key(0))
+    return set(model_state) - {FROZEN, FIRST_STAGE, RNGS, BUFFERS}
 
 
 def check_micro_batch(micro_batch: int, **batch_sizes: int) -> None:

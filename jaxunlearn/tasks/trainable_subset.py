@@ -67,13 +67,20 @@ def trainable_subset(task: Task, pattern: str, rank: int = 0) -> TrainableSubset
         >>> list(head), "frozen" in rest
         (['head'], True)
     """
-    shapes = flatten_dict(jax.eval_shape(task.init, jax.random.key(0))[0], sep="/")
+    params, _ = jax.eval_shape(task.init, jax.random.key(0))
+    if not isinstance(params, dict):
+        raise InputError(
+            f"the parameters are a {type(params).__name__}, but must be nested dictionaries, so "
+            "that they have paths; change init of the model, or train all parameters."
+        )
+    shapes = flatten_dict(params, sep="/")
     chosen = _matching(shapes, pattern, rank)
 
     def split(params: Params, model_state: ModelState, key: jax.Array) -> tuple[Params, ModelState]:
         flat = flatten_dict(params, sep="/")
         if rank:
-            subset = {path: _adapter(flat[path], rank, key, i) for i, path in enumerate(chosen)}
+            adapters = enumerate(chosen)
+            subset = {path: _adapter(path, flat[path], rank, key, i) for i, path in adapters}
             return unflatten_dict(subset, sep="/"), {**model_state, FROZEN: params}
         subset = {path: flat[path] for path in chosen}
         rest = {path: value for path, value in flat.items() if path not in subset}
@@ -122,7 +129,7 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
             f"trainable is {pattern!r}, but must be a regular expression ({error}); give one that "
             "matches paths of parameters, such as 'head' or 'attention'."
         ) from error
-    known = [path for path in shapes if not rank or path.endswith("kernel")]
+    known = _kernels(shapes) if rank else [*shapes]
     chosen = [path for path in known if expression.search(path)]
     if not chosen:
         what = "kernel" if rank else "parameter"
@@ -131,7 +138,7 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
             f"{', '.join(known[:6])} or {max(len(known) - 6, 0)} more."
         )
     for path in chosen if rank else ():
-        largest = min(_sides(shapes[path].shape))
+        largest = min(_sides(path, shapes[path].shape))
         if rank > largest:
             raise InputError(
                 f"adapter_rank is {rank}, but must be at most {largest} for {path} of shape "
@@ -140,14 +147,24 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
     return chosen
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
-    """A kernel as a matrix: its last axis is the output."""
-    return math.prod(shape[:-1]), shape[-1]
+def _kernels(shapes: dict[str, Any]) -> list[str]:
+    """The paths of kernels, or of all matrices in a model that has other names for them."""
+    matrices = [path for path, leaf in shapes.items() if leaf.ndim > 1]
+    named = [path for path in matrices if path.rpartition("/")[2] in ("kernel", "weight")]
+    return named or matrices
 
 
-def _adapter(kernel: jax.Array, rank: int, key: jax.Array, number: int) -> dict[str, jax.Array]:
+def _sides(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """A kernel as a matrix: the last axis of "kernel" is the output, the first of "weight"."""
+    cut = 1 if path.endswith("weight") else -1
+    return math.prod(shape[:cut]), math.prod(shape[cut:])
+
+
+def _adapter(
+    path: str, kernel: jax.Array, rank: int, key: jax.Array, number: int
+) -> dict[str, jax.Array]:
     """A random down-projection and a zero up-projection: the model starts unchanged."""
-    rows, columns = _sides(kernel.shape)
+    rows, columns = _sides(path, kernel.shape)
     down = jax.random.normal(jax.random.fold_in(key, number), (rows, rank)) / jnp.sqrt(rows)
     return {"down": down.astype(kernel.dtype), "up": jnp.zeros((rank, columns), kernel.dtype)}
 
