@@ -1,12 +1,16 @@
 """Plug-ins by flag, by environment variable and by entry point; the sentences for bad ones."""
 
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from jaxunlearn import methods, models, plugins
 from jaxunlearn.data import registry
+from jaxunlearn.evaluation import custom, units
+from jaxunlearn.files import read_json
 from jaxunlearn.models import denoisers
 from jaxunlearn.studies.config import Problem
 from tests.shell.commands import assert_refused, call, done
@@ -17,6 +21,8 @@ REGISTRIES = (
     (models, "_PRESETS", "ABOUT"),
     (denoisers, "_PRESETS", "ABOUT"),
     (registry, "_LOADERS"),
+    (custom, "_MEASURES"),
+    (units, "OWN_UNITS"),
 )
 METHOD = """
 from jaxunlearn import methods
@@ -49,13 +55,26 @@ BROKEN = {
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working folder; what is registered from here is forgotten afterwards."""
+def forgotten(monkeypatch):
+    """Everything that is registered is forgotten at the end; call it to forget it at once."""
+
+    def forget():
+        for module, *names in REGISTRIES:
+            for name in names:
+                monkeypatch.setattr(module, name, dict(usual[module, name]))
+
+    usual = {
+        (module, name): getattr(module, name) for module, *names in REGISTRIES for name in names
+    }
+    forget()
+    return forget
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, forgotten):
+    """A working folder with three plug-ins, of a method each."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for module, *names in REGISTRIES:
-        for name in names:
-            monkeypatch.setattr(module, name, dict(getattr(module, name)))
     for name in ("first", "second", "third"):
         (tmp_path / f"{name}.py").write_text(METHOD.format(name=name))
     return tmp_path
@@ -177,3 +196,58 @@ def test_a_data_set_of_a_plug_in_that_cannot_be_loaded(here, code, sentence):
     assert_refused(call("--plugin", "bad_data.py", "pretrain", "run", "--data", "bad"), sentence)
     (here / "one.py").write_text(text.replace("bad()", "bad(one)"))
     assert_refused(call("--plugin", "one.py", "list"), "data set bad takes (one), but must take no")
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text("utf-8")
+
+
+def saved(folder):
+    """The files that the page asks to save, and its commands."""
+    for name, text in re.findall(r"Save this as `([\w.]+)`.*?```\w+\n(.*?)```", PAGE, re.DOTALL):
+        (folder / name).write_text(text)
+    return "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)).splitlines()
+
+
+@pytest.mark.long
+def test_the_journey_of_the_page(tmp_path, monkeypatch, forgotten):
+    """A method, metrics and an attack of a plug-in: listed, tuned, compared and reported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    commands = saved(tmp_path)
+    assert [command.split()[-3] for command in commands] == [
+        "bounded.py",
+        "search",
+        "study",
+        "study",
+    ]
+    listed, tuned, compared, _ = (done(*command.split()[1:]) for command in commands)
+    assert "level = 1.0" in listed and "forget loss at which ascent ends, in nats" in listed
+    assert "chosen settings: search/tuned.toml" in tuned
+    assert "confident" in compared and "the report is in study: report.md, report.html" in compared
+    found = read_json(Path("study/results.json"))["requests"]["random-0.1"]
+    chosen = found["settings"]["bounded_ascent"]["settings"]
+    for name in ("level", "learning_rate"):
+        assert f"{name} = {chosen[name]}\n" in Path("search/tuned.toml").read_text()
+    run = found["runs"]["bounded_ascent"]["metrics"]
+    assert run["confident"]["difference"] and run["forget_entropy"]["difference"]
+    assert run["test_disagreement"]["low"] >= 0 and run["test_disagreement"]["difference"] is None
+    assert found["ranking"]["metric"] == "test_disagreement"
+    trained = Path("study/seed-0/random-0.1/bounded_ascent/done.json").read_text()
+
+    forgotten()  # as in another process, without the plug-in
+    done("report", "study")
+    run = "study/seed-0/random-0.1/bounded_ascent"
+    needed = "needs the method bounded_ascent of the plug-in bounded.py, which is not loaded; add"
+    assert_refused(call("evaluate", run), needed)
+    Path("more.py").write_text(
+        "from jaxunlearn import evaluation\n"
+        "@evaluation.register_metric(direction='high')\n"
+        "def least(model):\n    return model.test.probabilities.min()\n"
+    )
+    sys.modules.pop(next(name for name in sys.modules if name.endswith("/bounded.py")))
+    done("--plugin=more.py", *commands[2].split()[3:])
+    page = Path("study/report.md").read_text()
+    assert "| least |" in page and "| test\\_disagreement, % |" in page
+    assert trained == Path(run, "done.json").read_text()  # evaluated again, not trained
+    done("evaluate", run, "--plugin", "bounded.py", "--plugin", "more.py")
+    assert "least" in read_json(Path(run, "results.json"))["own_metrics"]
