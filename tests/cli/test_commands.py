@@ -39,7 +39,7 @@ FLAGS = {
     "pretrain": [
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
         *["--train-size", "--augmentation", "--model-settings", "--seed", *LAYOUT],
-        *["--image-size", "--test-fraction", "--label", "--broken"],
+        *["--image-size", "--test-fraction", "--label", "--broken", "--captions"],
         *[f"--diffusion.{name}" for name in DIFFUSION],
         *[f"--{prefix}training.{name}" for prefix in ("", "autoencoder.") for name in TRAINING],
         *["--autoencoder.model", "--autoencoder.model-settings"],
