@@ -29,7 +29,7 @@ API = {
         "jaxunlearn.models.pretrained.stable_diffusion",
         "jaxunlearn.models.pretrained.diffusers_unet",
         "jaxunlearn.models.pretrained.diffusers_dit",
-        "jaxunlearn.models.pretrained.torchvision_timm",
+        "jaxunlearn.models.pretrained.classifiers",
     ],
     "data": ["jaxunlearn.data"],
     "training": [

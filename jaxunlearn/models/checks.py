@@ -100,12 +100,12 @@ def check_divides(module: nn.Module, field: str, divisor: str) -> None:
         raise refused(module, field, f"a multiple of the {parts} {divisor}")
 
 
-def check_common(module: nn.Module) -> None:
+def check_common(module: nn.Module, norms: Sequence[str] = ("batch", "group")) -> None:
     """The fields of every classifier: num_classes, dtype and, where present, norm and axis_name."""
     check_whole(module, "num_classes")
     check_dtype(module)
     if hasattr(module, "norm"):
-        check_choice(module, "norm", ("batch", "group"))
+        check_choice(module, "norm", norms)
     axis_name = getattr(module, "axis_name", None)
     if not (axis_name is None or isinstance(axis_name, str)):
         raise refused(module, "axis_name", "None or the name of a mapped axis, such as 'batch'")

@@ -1,7 +1,9 @@
-"""VGG with batch normalisation, in the form used for CIFAR.
+"""VGG with batch normalisation, in the form used for CIFAR, or as published for ImageNet.
 
-Stages of 3x3 convolutions, each followed by a norm and a ReLU; 2x2 max-pooling ends a stage; one
-linear layer replaces the original three (at 32x32 the last feature map is 1x1).
+Stages of 3x3 convolutions, each followed by a norm and a ReLU; 2x2 max-pooling ends a stage. For
+CIFAR one linear layer replaces the original three (at 32x32 the last feature map is 1x1). As
+published (`hidden=(4096, 4096)`, and `norm="none"` in the first version) three linear layers follow
+an average pooling to 7x7, here without the dropout between them.
 
 Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", ICLR 2015, configuration D (VGG-16: 13 convolutions). As in the released PyTorch
@@ -14,10 +16,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxunlearn.models.checks import check_common, check_images, check_same_length, check_wholes
 from jaxunlearn.models.layers import Head, Norm, he_init
 from jaxunlearn.types import InputError
+
+_POOLED = 7  # side of the feature map before the hidden layers
 
 
 class VGG(nn.Module):
@@ -27,10 +32,11 @@ class VGG(nn.Module):
         num_classes: number of logits.
         widths: channels of each stage.
         convs: number of convolutions in each stage.
-        norm: "batch", with running statistics in the collection `batch_stats`, or "group", with
-            no mutable state.
+        norm: "batch", with running statistics in the collection `batch_stats`, or "group" or
+            "none", with no mutable state.
         axis_name: mapped axis over which BatchNorm averages its statistics.
         dtype: type of the computation, float32 or bfloat16.
+        hidden: widths of linear layers before the last one, after an average pooling to 7x7.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -47,9 +53,11 @@ class VGG(nn.Module):
     norm: str = "batch"
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_common(self)
+        check_common(self, ("batch", "group", "none"))
+        check_wholes(self, "hidden", (4096, 4096), empty=True)
         check_wholes(self, "widths", (64, 128, 256, 512, 512))
         check_wholes(self, "convs", (2, 2, 3, 3, 3))
         check_same_length(self, "widths", "convs")
@@ -82,7 +90,24 @@ class VGG(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{i}_conv{j}",
                 )(x)
-                norm = Norm(self.norm, self.axis_name, self.dtype, name=f"stage{i}_norm{j}")
-                x = nn.relu(norm(x, train))
+                if self.norm != "none":
+                    norm = Norm(self.norm, self.axis_name, self.dtype, name=f"stage{i}_norm{j}")
+                    x = norm(x, train)
+                x = nn.relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        if self.hidden:
+            rows, columns = (jnp.asarray(_averages(side), x.dtype) for side in x.shape[1:3])
+            x = jnp.einsum("ah,bw,nhwc->ncab", rows, columns, x, precision="highest").reshape(
+                len(x), -1
+            )
+        for i, width in enumerate(self.hidden, start=1):
+            dense = nn.Dense(width, kernel_init=he_init, dtype=self.dtype, name=f"hidden{i}")
+            x = nn.relu(dense(x))
         return Head(self.num_classes, name="head")(x)
+
+
+def _averages(side: int) -> np.ndarray:
+    """The average pooling from a side of this length to one of 7, as a matrix `[7, side]`."""
+    cell, places = np.arange(_POOLED)[:, None], np.arange(side)
+    inside = (places >= cell * side // _POOLED) & (places < -(-(cell + 1) * side // _POOLED))
+    return inside / inside.sum(axis=1, keepdims=True)

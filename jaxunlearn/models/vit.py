@@ -49,14 +49,15 @@ class Block(nn.Module):
 
     heads: int
     hidden: int
+    epsilon: float = 1e-6
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `[B, tokens, width]` to the same shape."""
-        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
+        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm1")(x)
         x = x + SelfAttention(self.heads, self.dtype, name="attention")(y)
-        y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
+        y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
         return x + FeedForward(self.hidden, self.dtype, name="feed_forward")(y)
 
 
@@ -90,6 +91,7 @@ class ViT(nn.Module):
     heads: int = 12
     mlp_ratio: float = 4.0
     pooling: str = "cls"
+    epsilon: float = 1e-6
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -98,6 +100,7 @@ class ViT(nn.Module):
         check_flags(self, "remat")
         check_whole(self, "patch_size", "width", "depth", "heads")
         check_positive(self, "mlp_ratio")
+        check_positive(self, "epsilon")
         check_choice(self, "pooling", ("cls", "mean"))
         check_divides(self, "width", "heads")
         super().__post_init__()
@@ -136,8 +139,8 @@ class ViT(nn.Module):
         hidden = max(1, round(self.width * self.mlp_ratio))
         block = nn.remat(Block) if self.remat else Block
         for i in range(1, self.depth + 1):
-            x = block(self.heads, hidden, self.dtype, name=f"block{i}")(x)
-        x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+            x = block(self.heads, hidden, self.epsilon, self.dtype, name=f"block{i}")(x)
+        x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x)
         if self.pooling == "cls":
             x = x[:, 0]
         return Head(self.num_classes, kernel_init=transformer_init, name="head")(x)

@@ -59,7 +59,7 @@ def read_options(folder: Path, options: Options) -> dict[str, Any]:
     """
     path = folder / CONFIG
     check_there(folder)
-    return _checked(path, read_json(path), options)
+    return check_options(path, read_json(path), options)
 
 
 def check_there(folder: Path, file: str = CONFIG) -> None:
@@ -118,7 +118,7 @@ def write_config(
     write_json(folder / CONFIG, {**otherwise, **kept, **config})
 
 
-def _checked(path: Path, config: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def check_options(path: Path, config: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """The needed and the optional options, after a check of all options."""
     for name, value in config.items():
         if name in options.fixed and value not in options.fixed[name]:

@@ -5,14 +5,16 @@
 
 Our numbers count from 1. A `#` in a key stands for one of them; in the stored name, in the same
 order, `#` is the number less 1, `@` the number itself, and `~` the number of levels less the
-number. A `*` stands for any path, whose slashes become dots.
+number. A `*` stands for any path, whose slashes become dots. A tuple of names stands for several
+layers whose outputs are joined in ours.
 """
 
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-Naming = Callable[[tuple[str, ...]], str]
+Stored = str | tuple[str, ...]
+Naming = Callable[[tuple[str, ...]], Stored]
 
 _COLLECTIONS = ("params", "batch_stats")
 _LEAVES = {
@@ -25,7 +27,7 @@ _LEAVES = {
 }
 
 
-def naming(table: Mapping[str, str], prefix: str = "", levels: int = 0) -> Naming:
+def naming(table: Mapping[str, Stored], prefix: str = "", levels: int = 0) -> Naming:
     """The function that maps the path of a parameter to the name of its stored tensor.
 
     `prefix` begins all stored names; `levels` is the number of levels for `~`.
@@ -46,11 +48,11 @@ def naming(table: Mapping[str, str], prefix: str = "", levels: int = 0) -> Namin
         "*": lambda path: path.replace("/", "."),
     }
 
-    def filled(stored: str, values: Iterator[str]) -> str:
-        return re.sub("[#@~*]", lambda symbol: fill[symbol[0]](next(values)), stored)
+    def filled(stored: str, values: Iterator[str], ending: str) -> str:
+        return prefix + re.sub("[#@~*]", lambda s: fill[s[0]](next(values)), stored) + ending
 
     @functools.cache
-    def name(path: tuple[str, ...]) -> str:
+    def name(path: tuple[str, ...]) -> Stored:
         *layer, leaf = path[1:] if path[0] in _COLLECTIONS else path
         for place, ending in (
             ("/".join([*layer, leaf]), ""),
@@ -58,7 +60,9 @@ def naming(table: Mapping[str, str], prefix: str = "", levels: int = 0) -> Namin
         ):
             for pattern, stored in rules:
                 if found := pattern.fullmatch(place):
-                    return prefix + filled(stored, iter(found.groups())) + ending
+                    if isinstance(stored, str):
+                        return filled(stored, iter(found.groups()), ending)
+                    return tuple(filled(s, iter(found.groups()), ending) for s in stored)
         raise AssertionError(f"the table has no entry for the parameter {'/'.join(path)}")
 
     return name

@@ -1,7 +1,6 @@
 """The model in a file or folder of another library: `find` reads it, `save` writes it back."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +16,10 @@ from jaxunlearn.files import write_json
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.pretrained.classifiers import load_classifier, save_classifier
 from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there
 from jaxunlearn.models.pretrained.diffusers_dit import load_dit, save_transformer
 from jaxunlearn.models.pretrained.diffusers_unet import load_unet2d, save_unet2d
-from jaxunlearn.models.pretrained.layouts import remedy
 from jaxunlearn.models.pretrained.stable_diffusion import (
     SCHEDULER,
     StableDiffusion,
@@ -29,21 +28,12 @@ from jaxunlearn.models.pretrained.stable_diffusion import (
     save_autoencoder,
     save_stable_diffusion,
 )
-from jaxunlearn.models.pretrained.tensors import stored_shapes
-from jaxunlearn.models.pretrained.timm_config import read_timm_config
-from jaxunlearn.models.pretrained.torchvision_timm import (
-    load_resnet,
-    load_vit,
-    save_resnet,
-    save_torchvision_resnet,
-    save_vit,
-)
 from jaxunlearn.models.published import read_json
-from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.tokenizer import ClipTokenizer
 from jaxunlearn.models.vit import ViT
 from jaxunlearn.types import InputError, Weights
 
+_PIXELS = "preprocessor_config.json"  # of transformers
 _FIRST_STAGE = "first_stage"  # of the model state: a text-to-image model's autoencoder
 _NOT_SETTINGS = ("num_classes", "image_shape", "scaling_factor", "parent", "name")
 _OF_PARTS = ("vocabulary", "length", "channels", "context_width")  # which the parts share
@@ -66,7 +56,10 @@ class Found(NamedTuple):
         image_shape: (height, width, channels) of images or latents, where the model fixes them.
         autoencoder: "model" and "model_settings" of the autoencoder of a text-to-image model.
         process: configuration of the scheduler, where there is one.
+        mean: mean of the pixels in [0, 1] that the model was trained with, by channel, if known.
+        std: standard deviation of these pixels, likewise.
         config: content of the files that no field holds, for `save`.
+        notes: sentences for the user, such as on a new head.
     """
 
     layout: str
@@ -78,14 +71,20 @@ class Found(NamedTuple):
     image_shape: tuple[int, ...] | None = None
     autoencoder: dict[str, Any] | None = None
     process: dict[str, Any] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     config: Mapping[str, Any] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
-def find(path: str | os.PathLike[str], **left_open: Any) -> Found:
+def find(
+    path: str | os.PathLike[str], *, num_classes: int | None = None, **left_open: Any
+) -> Found:
     """Reads a model of another library; the layout is recognised by the files.
 
     Args:
         path: a safetensors file, a folder with one, or the folder of a pipeline.
+        num_classes: number of classes of a new head, for a classifier without one.
         **left_open: facts that some files leave open: `stem_pool` (whether max-pooling follows the
             3x3 stem of a ResNet), `heads` (of a ViT), `null_class` (whether the last row of a class
             embedding means no class). An error names the one that is needed.
@@ -113,7 +112,7 @@ def find(path: str | os.PathLike[str], **left_open: Any) -> Found:
     if kind is None and (path / "text_encoder" / CONFIG).is_file():
         kind = _STABLE_DIFFUSION  # without the file that says so
     if kind is None:
-        return _classifier(path, left_open)
+        return _classifier(path, num_classes, left_open)
     if kind == _STABLE_DIFFUSION:
         _facts(left_open)
         return _text_to_image(path)
@@ -140,40 +139,44 @@ def save(folder: str | os.PathLike[str], found: Found, weights: Weights) -> None
     Raises:
         InputError: the layout does not have such a model, or a file cannot be written.
     """
-    writers = {layout: write for (kind, layout), write in _SAVE.items() if kind == found.kind}
-    if found.layout not in writers:
+    if found.kind != "classifier" and found.layout != "diffusers":
         raise InputError(
-            f"the layout is {found.layout!r}, but must be {' or '.join(map(repr, writers))} for "
-            f"{found.model!r}."
+            f"the layout is {found.layout!r}, but must be 'diffusers' for {found.model!r}."
         )
-    writers[found.layout](Path(folder), found, weights)
+    _SAVE[found.kind](Path(folder), found, weights)
 
 
-def _classifier(path: Path, left_open: dict[str, Any]) -> Found:
-    shapes = stored_shapes(path)
-    module: ResNet | ViT
-    shape: tuple[int, ...] | None = None
-    state: dict[str, Any] = {}
-    if "patch_embed.proj.weight" in shapes:
-        module, params = load_vit(path, **_facts(left_open, "heads"))
-        side = math.isqrt(params["position"].shape[1] - 1) * module.patch_size
-        shape = (side, side, params["patches"]["kernel"].shape[2])
-    elif "conv1.weight" in shapes:
-        module, params, state = load_resnet(path, **_facts(left_open, "stem_pool"))
-    else:
-        raise InputError(f"{path} holds no classifier in a known layout; {remedy(shapes)}")
-    config = read_timm_config(path) if path.is_dir() else {}
-    model, fields = _settings(module, {n: models.create(n, 1) for n in models.available()})
+def _classifier(path: Path, num_classes: int | None, facts: dict[str, Any]) -> Found:
+    given = load_classifier(path, num_classes=num_classes, **facts)
+    presets = {name: models.create(name, 1) for name in models.available()}
+    model, fields = _settings(given.module, presets)
+    side, channels = given.size
+    configs = {CONFIG: dict(given.config)} if given.config else {}
+    if (path / _PIXELS).is_file():
+        configs[_PIXELS] = read_json(path / _PIXELS)
+    notes: tuple[str, ...] = ()
+    if given.new_head:
+        notes = (f"The network had no head; the new one of {num_classes} classes is untrained.",)
     return Found(
-        layout="timm" if config or shape else "torchvision",
+        layout=given.library,
         kind="classifier",
         model=model,
         fields=fields,
-        weights=Weights(params, state),
-        num_classes=module.num_classes,
-        image_shape=shape,
-        config={CONFIG: config},
+        weights=given.weights,
+        num_classes=given.module.num_classes,
+        image_shape=(side, side, channels) if isinstance(given.module, ViT) else None,
+        mean=_pixels(configs, "mean"),
+        std=_pixels(configs, "std"),
+        config=configs,
+        notes=notes,
     )
+
+
+def _pixels(configs: dict[str, Any], name: str) -> tuple[float, ...] | None:
+    """The mean or deviation of pixels in [0, 1], of each channel, where a file has it."""
+    of_timm = configs.get(CONFIG, {}).get("pretrained_cfg") or {}
+    found = configs.get(_PIXELS, {}).get(f"image_{name}", of_timm.get(name))
+    return tuple(map(float, found)) if isinstance(found, list) else None
 
 
 def _denoiser(path: Path, index: dict[str, Any], left_open: dict[str, Any]) -> Found:
@@ -254,28 +257,11 @@ def _stage(first: Found) -> dict[str, Any]:
     return {"params": first.weights.params, "scaling_factor": jnp.float32(factor)}
 
 
-def _save_timm(folder: Path, found: Found, weights: Weights) -> None:
-    module, like = _module(found), found.config.get(CONFIG) or {}
-    if isinstance(module, ResNet):
-        save_resnet(folder, module, *weights, like=like)
-    elif isinstance(module, ViT):
-        save_vit(folder, module, weights.params, like=like)
-    else:
-        raise _not_in_layout(found)
-
-
-def _save_torchvision(folder: Path, found: Found, weights: Weights) -> None:
-    module = _module(found)
-    if not isinstance(module, ResNet):
-        raise _not_in_layout(found)
-    save_torchvision_resnet(folder, module, *weights)
-
-
-def _not_in_layout(found: Found) -> InputError:
-    return InputError(
-        f"the model is {found.model!r}, but must be one that {found.layout} has; choose another "
-        "layout."
-    )
+def _save_classifier(folder: Path, found: Found, weights: Weights) -> None:
+    like = found.config.get(CONFIG)
+    save_classifier(folder, found.layout, _module(found), weights, like=like)
+    if found.layout == "transformers" and _PIXELS in found.config:
+        write_json(folder / _PIXELS, found.config[_PIXELS])
 
 
 def _save_denoiser(folder: Path, found: Found, weights: Weights) -> None:
@@ -343,12 +329,11 @@ def _save_text_to_image(folder: Path, found: Found, weights: Weights) -> None:
     save_stable_diffusion(folder, parts)
 
 
-_SAVE: dict[tuple[str, str], Callable[[Path, Found, Weights], None]] = {
-    ("classifier", "timm"): _save_timm,
-    ("classifier", "torchvision"): _save_torchvision,
-    ("denoiser", "diffusers"): _save_denoiser,
-    ("autoencoder", "diffusers"): _save_autoencoder,
-    ("text_to_image", "diffusers"): _save_text_to_image,
+_SAVE: dict[str, Callable[[Path, Found, Weights], None]] = {
+    "classifier": _save_classifier,
+    "denoiser": _save_denoiser,
+    "autoencoder": _save_autoencoder,
+    "text_to_image": _save_text_to_image,
 }
 
 

@@ -8,10 +8,11 @@ A *naming* maps a path in our tree of parameters to the name of the stored tenso
 | kernel of a dense layer | `[O, I]`       | `[I, O]`       |
 | kernel of a convolution | `[O, I, h, w]` | `[h, w, I, O]` |
 
-Every parameter must have a stored tensor of the right shape, and every stored tensor must have a
-parameter or be ignored by name; so the file of another model is refused. Half-precision and
-bfloat16 tensors become float32, which holds them exactly. The prefixes of PyTorch's wrappers
-(`module.`, `_orig_mod.`) are dropped.
+Layers that are stored apart and joined in ours are joined along the outputs, `O`; a dense layer may
+be stored as a convolution of 1x1. Every parameter must have a stored tensor of the right shape, and
+every stored tensor must have a parameter or be ignored by name; so the file of another model is
+refused. Half-precision and bfloat16 tensors become float32, which holds them exactly. Prefixes that
+PyTorch's wrappers add to all names (`module.`, `_orig_mod.`, `model.`) are dropped.
 """
 
 import contextlib
@@ -35,7 +36,8 @@ from jaxunlearn.types import InputError
 
 _KERNEL_AXES = {2: (1, 0), 4: (3, 2, 0, 1)}  # our axes in stored order, by rank
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_WRAPPERS = ("module.", "_orig_mod.")  # of data parallelism and compilation in PyTorch
+# Of data parallelism, compilation and trainers, but not the names of CompVis.
+_WRAPPER = re.compile(r"(module|_orig_mod|model(?!\.diffusion_model))\.")
 _STEMS = {  # names of other files of the same weights, by the written one
     "diffusion_pytorch_model": "diffusion_(pytorch|flax)_model",
     "model": "(pytorch_|flax_|tf_)?model",
@@ -52,7 +54,7 @@ def read(
         path: a safetensors file; an index of several (`*.safetensors.index.json`); or a folder that
             holds one of either.
         shapes: nested dictionaries of leaves with a shape, from `jax.eval_shape`.
-        naming: name of the stored tensor of each path in `shapes`, all different.
+        naming: name of the stored tensor, or tensors, of each path in `shapes`, all different.
         ignore: regular expressions for whole names of stored tensors that may be unused.
 
     Raises:
@@ -71,7 +73,7 @@ def read(
     """
     path = Path(path)
     wanted = _by_name(flatten_dict(shapes), naming)
-    leaves = {}
+    leaves: dict[tuple[str, ...], list[np.ndarray]] = {}
     with contextlib.ExitStack() as stack:
         found = _open(path, stack)
         missing = [name for name in wanted if name not in found]
@@ -90,9 +92,10 @@ def read(
                 f"{found[unknown[0]].path} holds the tensor {unknown[0]!r}{_others(unknown)}, "
                 f"which this model does not have; {remedy(unknown)}"
             )
-        for name, (place, leaf) in wanted.items():
-            leaves[place] = _read_one(found[name], place, leaf.shape)
-    return unflatten_dict(leaves)
+        for name, (place, leaf, parts) in wanted.items():
+            part = _read_one(found[name], place, leaf.shape, parts)
+            leaves.setdefault(place, []).append(part)
+    return unflatten_dict({place: _joined(place, parts) for place, parts in leaves.items()})
 
 
 def write(
@@ -100,21 +103,28 @@ def write(
     tree: Any,
     naming: Naming,
     metadata: Mapping[str, str] | None = None,
+    pointwise: str = "",
 ) -> None:
     """Writes a tree of parameters as one safetensors file in float32, whole or not at all.
 
     `read` with the same naming returns the same bits; `metadata` are texts by name, for
-    `stored_metadata`. The folder is created. Other files of the same weights in it (shards and
+    `stored_metadata`; stored names that match `pointwise` are convolutions of 1x1. The folder is
+    created. Other files of the same weights in it (shards and
     their index, half-precision copies, pickles) hold the earlier model, and some libraries prefer
     them: they are deleted.
     """
     path = Path(path)
     if not is_first():
         return
-    stored = {}
-    for name, (place, leaf) in _by_name(flatten_dict(tree), naming).items():
+    stored: dict[str, np.ndarray] = {}
+    for path_in_tree, leaf in flatten_dict(tree).items():
         ours = np.asarray(leaf, np.float32)
-        stored[name] = np.ascontiguousarray(ours.transpose(_stored_axes(place, ours.ndim)))
+        whole = ours.transpose(_stored_axes(path_in_tree, ours.ndim))
+        names = _names(naming, path_in_tree)
+        for name, part in zip(names, np.split(whole, len(names)), strict=True):
+            assert name not in stored, f"two parameters are both named {name!r}"
+            one_by_one = pointwise and re.fullmatch(pointwise, name)
+            stored[name] = np.ascontiguousarray(part[..., None, None] if one_by_one else part)
     # Other libraries refuse a file without the order of its axes.
     header = {"format": "pt", **(metadata or {})}
     with replacing(path) as file:
@@ -180,13 +190,21 @@ class _Stored(NamedTuple):
         return self.handle.get_slice(self.key)
 
 
-def _by_name(leaves: Mapping[tuple[str, ...], Any], naming: Naming) -> dict[str, Any]:
-    """`(path, leaf)` of each leaf, by the name of its stored tensor."""
+def _names(naming: Naming, path: tuple[str, ...]) -> tuple[str, ...]:
+    stored = naming(path)
+    return (stored,) if isinstance(stored, str) else stored
+
+
+def _by_name(
+    leaves: Mapping[tuple[str, ...], Any], naming: Naming
+) -> dict[str, tuple[tuple[str, ...], Any, int]]:
+    """The path, the leaf, and the number of tensors that make it, by the name of each of these."""
     by_name: dict[str, Any] = {}
     for path, leaf in leaves.items():
-        name = naming(path)
-        assert name not in by_name, f"{path} and {by_name[name][0]} are both named {name!r}"
-        by_name[name] = (path, leaf)
+        names = _names(naming, path)
+        for name in names:
+            assert name not in by_name, f"{path} and {by_name[name][0]} are both named {name!r}"
+            by_name[name] = (path, leaf, len(names))
     return by_name
 
 
@@ -195,12 +213,16 @@ def _stored_axes(place: tuple[str, ...], rank: int) -> tuple[int, ...]:
     return _KERNEL_AXES[rank] if place[-1] == "kernel" else tuple(range(rank))
 
 
-def _read_one(stored: _Stored, place: tuple[str, ...], shape: tuple[int, ...]) -> Any:
+def _read_one(
+    stored: _Stored, place: tuple[str, ...], shape: tuple[int, ...], parts: int
+) -> np.ndarray:
+    """One of the tensors that make a leaf, float32 with the stored axes."""
     path, handle, name = stored
-    stored_axes = _stored_axes(place, len(shape))
-    wanted = [shape[axis] for axis in stored_axes]
+    wanted = [shape[axis] for axis in _stored_axes(place, len(shape))]
+    wanted[:1] = [size // parts for size in wanted[:1]]
     entry = stored.entry()
-    if entry.get_shape() != wanted:
+    as_conv = [*wanted, 1, 1] if place[-1] == "kernel" and len(wanted) == 2 else None
+    if entry.get_shape() not in (wanted, as_conv):
         raise InputError(
             f"the tensor {name!r} in {path} has shape {entry.get_shape()}, but must have {wanted} "
             "for this model; give the file of a model of the same size."
@@ -210,8 +232,13 @@ def _read_one(stored: _Stored, place: tuple[str, ...], shape: tuple[int, ...]) -
             f"the tensor {name!r} in {path} is of type {entry.get_dtype()}, but must be one "
             f"of {', '.join(_DTYPES)}; convert it to float32 first."
         )
-    array = handle.get_tensor(name).astype(np.float32)
-    return jnp.asarray(array.transpose(np.argsort(stored_axes)))
+    array: np.ndarray = handle.get_tensor(name).astype(np.float32).reshape(wanted)
+    return array
+
+
+def _joined(place: tuple[str, ...], parts: list[np.ndarray]) -> Any:
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return jnp.asarray(whole.transpose(np.argsort(_stored_axes(place, whole.ndim))))
 
 
 def _others(names: Sequence[str]) -> str:
@@ -240,16 +267,12 @@ def _other_weights(path: Path) -> list[Path]:
 
 
 def _wrapper(names: Collection[str]) -> str:
-    """The prefix of `_WRAPPERS` that all names have."""
+    """The prefix of PyTorch's wrappers that all names have."""
     prefix = ""
-    while names and (
-        longer := [
-            prefix + wrapper
-            for wrapper in _WRAPPERS
-            if all(name.startswith(prefix + wrapper) for name in names)
-        ]
-    ):
-        prefix = longer[0]
+    while names and (more := _WRAPPER.match(next(iter(names)), len(prefix))):
+        if not all(name.startswith(more[0], len(prefix)) for name in names):
+            break
+        prefix += more[0]
     return prefix
 
 

@@ -11,7 +11,6 @@ not used, but is written back.
 Source of the layout: the files that timm itself writes (`timm.models.save_for_hf`).
 """
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,35 +18,12 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxunlearn.files import write_json
-from jaxunlearn.models.published import read_json
 from jaxunlearn.types import InputError
 
 NAME = "config.json"
 _OUTER = ("num_classes", "num_features", "global_pool")
 _DATA, _LABELS = "pretrained_cfg", ("label_names", "label_descriptions")
 _OF_DATA = (_DATA, *_LABELS)
-
-
-def read_timm_config(folder: Path) -> dict[str, Any]:
-    """The configuration in a folder; empty where there is none.
-
-    `{"architecture": ..., "model_args": {...}, ...}`
-    """
-    if not (folder / NAME).is_file():
-        return {}
-    config = read_json(folder / NAME)
-    if "model_type" in config:
-        raise InputError(
-            f"{folder / NAME} is transformers' (model type {config['model_type']!r}), but must be "
-            "timm's; give timm's folder of this network, as its tensors have other names."
-        )
-    named = isinstance(config.get("architecture"), str)
-    if not named or not isinstance(config.setdefault("model_args", {}), dict):
-        raise InputError(
-            f"{folder / NAME} is not timm's, but must have an 'architecture' and its options in "
-            "'model_args'; give the safetensors file alone if another library wrote the file."
-        )
-    return config
 
 
 def check_timm_config(
@@ -62,21 +38,27 @@ def check_timm_config(
         >>> config = {"architecture": "resnet18", "model_args": {"layers": [2, 2, 2, 2]}}
         >>> check_timm_config(Path("folder"), config, "resnet.*", options)
     """
-    if not config:
-        return
+    named = isinstance(config.get("architecture"), str)
+    inner = config.get("model_args", {})
+    if not named or not isinstance(inner, dict):
+        raise InputError(
+            f"{folder / NAME} is not timm's, but must have an 'architecture' and its options in "
+            "'model_args'; give the safetensors file alone if another library wrote the file."
+        )
     if not re.fullmatch(architectures, config["architecture"]):
         raise InputError(
             f"the architecture in {folder / NAME} is {config['architecture']!r}, but must be "
             f"{architectures}."
         )
     outer = {k: v for k, v in config.items() if k not in ("architecture", "model_args", *_OF_DATA)}
-    for name, value in [*outer.items(), *config["model_args"].items()]:
+    for name, value in [*outer.items(), *inner.items()]:
         if name not in options:
             raise InputError(
                 f"{folder / NAME} has the option {name!r} ({value!r}), which is not supported; "
                 f"supported options are {', '.join(options)}."
             )
-        if value != options[name]:
+        without_head = (name, value) == ("num_classes", 0)
+        if value != options[name] and not without_head:
             raise InputError(
                 f"{name!r} in {folder / NAME} is {value!r}, but must be {options[name]!r} with "
                 "these tensors; download both files again."
@@ -85,7 +67,7 @@ def check_timm_config(
 
 def write_timm_config(
     folder: Path,
-    like: str | os.PathLike[str] | Mapping[str, Any] | None,
+    like: Mapping[str, Any],
     architectures: str,
     otherwise: str,
     options: Mapping[str, Any],
@@ -95,25 +77,14 @@ def write_timm_config(
 
     Args:
         folder: folder to write to; it is created.
-        like: configuration that the network was read with, or its folder; None means the one in
-            `folder`, if it is timm's.
+        like: configuration that the network was read with, whose architecture and description of
+            the data are kept.
         architectures: regular expression of the supported names.
         otherwise: default name of the architecture; the options hold all differences.
         options: values of the tensors and the module, as in `check_timm_config`.
         data: properties of the data that the network fixes, for `pretrained_cfg`.
     """
-    try:
-        kept = (
-            dict(like)
-            if isinstance(like, Mapping)
-            else read_timm_config(folder if like is None else Path(like))
-        )
-    except InputError:
-        if like is not None:
-            raise
-        kept = {}
-    if not (kept or like is None or isinstance(like, Mapping)):
-        raise InputError(f"{like} has no {NAME}; give the folder that the network was read from.")
+    kept = dict(like)
     architecture = kept.get("architecture", otherwise)
     if not re.fullmatch(architectures, architecture):
         architecture = otherwise

@@ -10,22 +10,22 @@ from safetensors.numpy import load_file
 
 from jaxunlearn import models
 from jaxunlearn.models import denoisers, pretrained
+from jaxunlearn.models.pretrained.classifiers import load_classifier
 from jaxunlearn.models.pretrained.diffusers_unet import load_unet2d
-from jaxunlearn.models.pretrained.torchvision_timm import load_resnet
 from jaxunlearn.types import InputError
 
 DATA = Path(__file__).parent / "data"
 
 
 def tensors(folder):
-    """All stored tensors but the counts of batches, which no prediction depends on."""
+    """All stored tensors but counts of batches and positions that follow from the sizes."""
     return {
         (file.relative_to(folder).as_posix(), name.removeprefix("text_model.")): value.astype(
             np.float32
         ).tolist()
         for file in sorted(folder.rglob("*.safetensors"))
         for name, value in load_file(file).items()
-        if not name.endswith("num_batches_tracked")
+        if not name.endswith(("num_batches_tracked", "relative_position_index"))
     }
 
 
@@ -49,6 +49,12 @@ def configs(folder):
         ("resnet_basic", "timm", "classifier", {}),
         ("resnet_bottleneck", "timm", "classifier", {}),
         ("vit", "timm", "classifier", {}),
+        ("vit_torchvision", "torchvision", "classifier", {"heads": 2}),
+        ("vit_transformers", "transformers", "classifier", {}),
+        ("resnet_transformers", "transformers", "classifier", {}),
+        ("swin_timm", "timm", "classifier", {}),
+        ("swin_torchvision", "torchvision", "classifier", {}),
+        ("vgg_torchvision", "torchvision", "classifier", {}),
         ("unet2d/classes", "diffusers", "denoiser", {"null_class": True}),
         ("unet2d/unconditional", "diffusers", "denoiser", {}),
         ("dit/transformer", "diffusers", "denoiser", {}),
@@ -75,9 +81,9 @@ def test_written_as_it_came(folder, layout, kind, facts, tmp_path):
 @pytest.mark.parametrize(
     ("folder", "facts", "match"),
     [
-        ("resnet_basic", {"heads": 2}, "heads is given, but the files of this model do not leave"),
+        ("resnet_basic", {"heads": 2}, "heads is given, but .* does not leave it open"),
         ("unet2d/classes", {}, "embedding of 4 rows, .*give null_class=True"),
-        ("inception", {}, "holds no classifier in a known layout"),
+        ("inception", {}, "holds no ResNet, ViT, Swin or VGG in a known"),
         (".", {}, "holds no safetensors file, but must hold one"),
         ("missing", {}, "does not exist; check the path"),
     ],
@@ -96,8 +102,8 @@ def test_another_class_of_diffusers(tmp_path):
 def test_layouts_without_such_a_model(tmp_path):
     found = pretrained.find(DATA / "vit")
     for layout, match in (
-        ("diffusers", "layout is 'diffusers', but must be 'timm' or 'torchvision' for 'vit-tiny"),
-        ("torchvision", "model is 'vit-tiny-test', but must be one that torchvision has"),
+        ("diffusers", "'diffusers', but must be one of transformers, torchvision, timm for a ViT"),
+        ("pytorch-cifar", "the layout is 'pytorch-cifar', but must be one of"),
     ):
         with pytest.raises(InputError, match=match):
             pretrained.save(tmp_path / "out", found._replace(layout=layout), found.weights)
@@ -107,7 +113,7 @@ def test_layouts_without_such_a_model(tmp_path):
 def test_the_settings_make_the_model():
     found = pretrained.find(DATA / "resnet_bottleneck")
     module = models.create(found.model, found.num_classes, **found.fields)
-    assert module == load_resnet(DATA / "resnet_bottleneck")[0]
+    assert module == load_classifier(DATA / "resnet_bottleneck").module
     found = pretrained.find(DATA / "unet2d" / "unconditional")
     module = denoisers.create(found.model, found.image_shape, 10, **found.fields)
     assert module == load_unet2d(DATA / "unet2d" / "unconditional")[0]

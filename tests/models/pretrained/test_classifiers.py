@@ -10,17 +10,29 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxunlearn.models.pretrained.torchvision_timm import (
-    load_resnet,
-    load_vit,
-    save_resnet,
-    save_vit,
-)
+from jaxunlearn.models.pretrained.classifiers import load_classifier, save_classifier
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.models.vit import ViT
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 
 DATA = Path(__file__).parent / "data"
+
+
+def load_resnet(path, **facts):
+    found = load_classifier(path, **facts)
+    return found.module, *found.weights
+
+
+def load_vit(path, **facts):
+    found = load_classifier(path, **facts)
+    assert not found.weights.model_state
+    return found.module, found.weights.params
+
+
+def save(folder, module, params, model_state=(), *, library="timm", like=None):
+    like = like and json.loads((like / "config.json").read_text())
+    state = {"batch_stats": model_state["batch_stats"]} if model_state else {}
+    save_classifier(folder, library, module, Weights(params, state), like=like)
 
 
 def logits_agree(folder, module, variables):
@@ -55,7 +67,7 @@ def test_resnet(folder, tmp_path):
         fields |= {"widths": (4, 4, 4, 8), "block": "bottleneck"}
     assert module == ResNet(num_classes=5, **fields)
     logits_agree(folder, module, {"params": params, **model_state})
-    save_resnet(tmp_path, module, params, model_state)
+    save(tmp_path, module, params, model_state)
     same_files(DATA / folder, tmp_path)
     alone, *_ = load_resnet(DATA / folder / "model.safetensors")
     assert alone == module
@@ -65,11 +77,30 @@ def test_vit(tmp_path):
     module, params = load_vit(DATA / "vit")
     assert module == ViT(5, patch_size=4, width=16, depth=2, heads=2, mlp_ratio=3.0)
     logits_agree("vit", module, {"params": params})
-    save_vit(tmp_path, module, params)
+    save(tmp_path, module, params)
     same_files(DATA / "vit", tmp_path)
     with pytest.raises(InputError, match="have 16 channels.*64 wide.*give heads=.*'num_heads'"):
         load_vit(DATA / "vit" / "model.safetensors")
     assert load_vit(DATA / "vit" / "model.safetensors", heads=2)[0] == module
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("folder", "facts"),
+    [
+        ("vit_torchvision", {"heads": 2}),
+        ("vit_transformers", {}),
+        ("resnet_transformers", {}),
+        ("swin_timm", {}),
+        ("swin_torchvision", {}),
+        ("vgg_torchvision", {}),
+    ],
+)
+def test_other_families_and_libraries(folder, facts):
+    found = load_classifier(DATA / folder, **facts)
+    logits_agree(
+        folder, found.module, {"params": found.weights.params, **found.weights.model_state}
+    )
 
 
 def zeros(module, side, channels):
@@ -80,14 +111,14 @@ def zeros(module, side, channels):
 
 def test_heads_of_64_channels_where_nothing_is_said(tmp_path):
     module = ViT(3, patch_size=2, width=128, depth=1, heads=2, mlp_ratio=0.125)
-    save_vit(tmp_path, module, zeros(module, 4, 1)["params"])
+    save(tmp_path, module, zeros(module, 4, 1)["params"])
     assert load_vit(tmp_path / "model.safetensors")[0] == module
 
 
 def test_wider_vits_have_heads_of_other_widths(tmp_path):
     """ViT-H has heads of 80 channels, which 64 divides too."""
     module = ViT(3, patch_size=2, width=1280, depth=1, heads=16, mlp_ratio=1 / 1280)
-    save_vit(tmp_path, module, zeros(module, 2, 1)["params"])
+    save(tmp_path, module, zeros(module, 2, 1)["params"])
     assert load_vit(tmp_path)[0] == module
     with pytest.raises(
         InputError, match="have 1280 channels, which leave the number of heads open"
@@ -102,8 +133,9 @@ def test_resnet_for_cifar(stem_pool, tmp_path):
         3, stem_width=2, widths=(2, 4), blocks=(1, 1), strides=(1, 2), stem_pool=stem_pool
     )
     variables = jax.tree.map(lambda leaf: leaf + 0.5, zeros(module, 32, 3))
-    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')  # of what was there
-    save_resnet(tmp_path, module, variables["params"], variables)
+    with pytest.raises(InputError, match="stem_size is 3, but must be 7 in the published layout"):
+        save(tmp_path, module, variables["params"], variables)
+    save(tmp_path, module, variables["params"], variables, library="torchvision")
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
     assert load_resnet(tmp_path)[0] == module
     file = tmp_path / "model.safetensors"
@@ -117,7 +149,7 @@ def test_resnet_for_cifar(stem_pool, tmp_path):
 def test_resnet_for_cifar_with_a_layer_called_linear(tmp_path):
     module = ResNet(3, stem_width=2, widths=(2, 4), blocks=(1, 1), strides=(1, 2))
     variables = jax.tree.map(lambda leaf: leaf + 0.5, zeros(module, 32, 3))
-    save_resnet(tmp_path, module, variables["params"], variables)
+    save(tmp_path, module, variables["params"], variables, library="torchvision")
     stored = load_file(tmp_path / "model.safetensors")
     other = {"fc.": "linear.", "downsample.": "shortcut."}
     for ours, theirs in other.items():
@@ -161,27 +193,20 @@ OF_DATA = ("architecture", "pretrained_cfg", "label_names", "label_descriptions"
 )
 def test_what_timm_tells_of_data_is_kept(folder, architecture, tmp_path):
     source = described(tmp_path, folder, architecture=architecture)
-    load, save = (load_vit, save_vit) if folder == "vit" else (load_resnet, save_resnet)
-    loaded = load(source)
-    save(tmp_path / "like", *loaded, like=source)
-    save(source, *loaded)  # over it
+    save(tmp_path / "like", *load_resnet(source), like=source)
     before = json.loads((source / "config.json").read_text())
-    for written in (tmp_path / "like", source):
-        config = json.loads((written / "config.json").read_text())
-        assert {key: config[key] for key in OF_DATA} == {key: before[key] for key in OF_DATA}
-        assert config["architecture"] == architecture
-        assert config["label_names"] == list("abcde")
-        assert config["pretrained_cfg"]["crop_pct"] == 0.9
-    with pytest.raises(InputError, match="has no config.json; give the folder that"):
-        save(tmp_path / "other", *loaded, like=tmp_path)
-    assert not (tmp_path / "other").exists()
+    config = json.loads((tmp_path / "like" / "config.json").read_text())
+    assert {key: config[key] for key in OF_DATA} == {key: before[key] for key in OF_DATA}
+    assert config["architecture"] == architecture
+    assert config["label_names"] == list("abcde")
+    assert config["pretrained_cfg"]["crop_pct"] == 0.9
 
 
 def test_names_of_other_classes_are_not_kept(tmp_path):
     source = described(tmp_path, "vit")
     module, params = load_vit(source)
     head = {"linear": {"kernel": np.zeros((16, 2)), "bias": np.zeros(2)}}
-    save_vit(tmp_path / "two", module.clone(num_classes=2), params | {"head": head}, like=source)
+    save(tmp_path / "two", module.clone(num_classes=2), params | {"head": head}, like=source)
     config = json.loads((tmp_path / "two" / "config.json").read_text())
     assert not {"label_names", "label_descriptions"} & config.keys()
     assert config["pretrained_cfg"]["num_classes"] == config["num_classes"] == 2
@@ -191,14 +216,14 @@ def test_names_of_other_classes_are_not_kept(tmp_path):
 @pytest.mark.parametrize("said", [None, 3, ["a"]])
 def test_what_is_told_of_data_in_another_form_is_dropped(said, tmp_path):
     source = described(tmp_path, "vit", pretrained_cfg=said)
-    save_vit(tmp_path / "out", *load_vit(source), like=source)
+    save(tmp_path / "out", *load_vit(source), like=source)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["pretrained_cfg"] == {"input_size": [3, 16, 16]}
 
 
 def test_a_vit_of_our_own_tells_the_size_of_its_images(tmp_path):
     module = ViT(3, patch_size=4, width=8, depth=1, heads=2)
-    save_vit(tmp_path, module, zeros(module, 8, 1)["params"])
+    save(tmp_path, module, zeros(module, 8, 1)["params"])
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["pretrained_cfg"] == {"input_size": [1, 8, 8]}
 
@@ -209,21 +234,33 @@ def test_larger_members_of_the_families(tmp_path):
     load_vit(changed(tmp_path, "vit", {"architecture": "vit_large_patch16_224"}))
 
 
-@pytest.mark.parametrize(
-    ("load", "folder", "head"), [(load_resnet, "resnet_basic", "fc"), (load_vit, "vit", "head")]
-)
-def test_networks_without_a_head(load, folder, head, tmp_path):
+@pytest.mark.parametrize(("folder", "head"), [("resnet_basic", "fc"), ("vit", "head")])
+def test_networks_without_a_head(folder, head, tmp_path):
     taken = {f"{head}__weight": None, f"{head}__bias": None}
-    with pytest.raises(InputError, match=f"has no head, but must have one layer '{head}'"):
-        load(changed(tmp_path, folder, **taken))
+    inner = json.loads((DATA / folder / "config.json").read_text())["model_args"]
+    none = {"num_classes": 0, "model_args": inner | {"num_classes": 0}}  # as timm writes them
+    backbone = changed(tmp_path, folder, none, **taken)
+    with pytest.raises(InputError, match=f"has no head '{head}'; give num_classes, for a new one"):
+        load_classifier(backbone)
+    found = load_classifier(backbone, num_classes=3)
+    whole = load_classifier(DATA / folder)
+    assert (found.new_head, whole.new_head) == (True, False)
+    assert found.module == whole.module.clone(num_classes=3)
+    drawn = found.weights.params.pop("head")["linear"]
+    assert drawn["kernel"].shape[1] == 3 and 0.005 < drawn["kernel"].std() < 0.05
+    del whole.weights.params["head"]
+    jax.tree.map(np.testing.assert_array_equal, found.weights, whole.weights)
     two = {f"{head}__0__weight": np.ones((3, 3), np.float32)}
     with pytest.raises(InputError, match=rf"a head of several layers \('{head}.0.weight' ...\)"):
-        load(changed(tmp_path, folder, **taken, **two))
+        load_classifier(changed(tmp_path, folder, none, **taken, **two), num_classes=3)
+    with pytest.raises(InputError, match="num_classes is 3, but .* has a head of 5; leave it out"):
+        load_classifier(DATA / folder, num_classes=3)
 
 
 def test_a_configuration_of_transformers(tmp_path):
     folder = changed(tmp_path, "vit", {"model_type": "vit"})
-    with pytest.raises(InputError, match=r"is transformers' \(model type 'vit'\), but must"):
+    (folder / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(InputError, match="is from transformers, but the tensors beside it are fr"):
         load_vit(folder)
 
 
@@ -247,7 +284,7 @@ def test_resnets_that_the_layout_cannot_say(fields, match, tmp_path):
         **{"num_classes": 3, "widths": (2, 4), "blocks": (1, 1), "strides": (1, 2)} | fields
     )
     with pytest.raises(InputError, match=match):
-        save_resnet(tmp_path, module, {}, {})
+        save(tmp_path, module, {}, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -255,7 +292,7 @@ def test_resnets_that_the_layout_cannot_say(fields, match, tmp_path):
 def test_vits_that_the_layout_cannot_say(pooling, tokens, tmp_path):
     module = ViT(3, patch_size=4, width=8, depth=1, heads=2, pooling=pooling)
     with pytest.raises(InputError, match=f"pooling '{pooling}' and {tokens} positions, but must"):
-        save_vit(tmp_path, module, {"position": np.zeros((1, tokens, 8))})
+        save(tmp_path, module, {"position": np.zeros((1, tokens, 8))})
 
 
 def changed(tmp_path, folder, options=None, **tensors):
@@ -276,7 +313,7 @@ def changed(tmp_path, folder, options=None, **tensors):
         ({"conv1__weight": None}, "'conv1.weight' in .* is missing, but must have 4 axes"),
         ({"conv1__weight": np.ones(3)}, r"'conv1.weight' in .* of shape \[3\], but must have 4"),
         ({"conv1__weight": np.ones((8, 3, 5, 5))}, "the stem of the ResNet in .* is 5x5"),
-        ({"layer1__0__conv1__weight": None}, "'layer1.0.conv1.weight' in .* is missing"),
+        ({"layer1__0__conv1__weight": None}, "holds no ResNet, ViT, Swin or VGG in a known"),
         ({"fc__weight": None}, "has no head"),
         ({"fc__weight": np.ones((0, 3))}, r"'fc.weight' in .* is of shape \[0, 3\]"),
         ({"layer2__1__bn2__weight": None}, "lacks the tensor 'layer2.1.bn2.weight'"),
@@ -326,7 +363,7 @@ def test_a_configuration_of_another_resnet(options, match, tmp_path):
         ),
         ({}, {"pos_embed": np.ones((1, 1, 16))}, "the positions in .* are 1, but"),
         ({}, {"head__weight": None}, "has no head"),
-        ({}, {"blocks__0__norm1__weight": None}, "ViT.depth is 0"),
+        ({}, {"blocks__0__norm1__weight": None}, "holds no ResNet, ViT"),
         ({}, {"blocks__1__ls1__gamma": np.ones(16)}, "holds the tensor 'blocks.1.ls1.gamma'"),
         ({"architecture": "vit_base_patch16_clip_224"}, {}, "but must be .vit.deit"),
         (
