@@ -47,7 +47,9 @@ class Source(NamedTuple):
         """The number of heads of a transformer: given, in the configuration, or as published."""
         options = self.config.get("model_args", self.config)
         kept = stored_metadata(self.weights).get("heads")
-        heads = self.facts.pop("heads", options.get(key, int(kept) if kept and kept.isdigit() else None))
+        heads = self.facts.pop(
+            "heads", options.get(key, int(kept) if kept and kept.isdigit() else None)
+        )
         if heads is None and (width % HEAD_WIDTH or width > WIDEST):
             raise InputError(
                 f"the tokens of the ViT in {self.path} have {width} channels, which leave the "

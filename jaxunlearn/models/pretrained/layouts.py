@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 
 _ONE_FILE = (
-    "Stable Diffusion in one file (CompVis): convert it by diffusers' "
-    "`StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)`."
+    "Stable Diffusion in one file (CompVis): read it by `jaxunlearn.models.pretrained.find(FILE, "
+    "tokenizer=FOLDER)`."
 )
 _KNOWN = (  # a regular expression for one of the names, and the layout that has it
     (

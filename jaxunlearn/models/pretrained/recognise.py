@@ -20,6 +20,7 @@ from jaxunlearn.models.pretrained.classifiers import load_classifier, save_class
 from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there
 from jaxunlearn.models.pretrained.diffusers_dit import load_dit, save_transformer
 from jaxunlearn.models.pretrained.diffusers_unet import load_unet2d, save_unet2d
+from jaxunlearn.models.pretrained.sd_single_file import UNET, load_single_file, save_single_file
 from jaxunlearn.models.pretrained.stable_diffusion import (
     SCHEDULER,
     StableDiffusion,
@@ -28,6 +29,7 @@ from jaxunlearn.models.pretrained.stable_diffusion import (
     save_autoencoder,
     save_stable_diffusion,
 )
+from jaxunlearn.models.pretrained.tensors import stored_shapes
 from jaxunlearn.models.published import read_json
 from jaxunlearn.models.tokenizer import ClipTokenizer
 from jaxunlearn.models.vit import ViT
@@ -87,7 +89,9 @@ def find(
         num_classes: number of classes of a new head, for a classifier without one.
         **left_open: facts that some files leave open: `stem_pool` (whether max-pooling follows the
             3x3 stem of a ResNet), `heads` (of a ViT), `null_class` (whether the last row of a class
-            embedding means no class). An error names the one that is needed.
+            embedding means no class), `tokenizer` (the folder of CLIP's, for a Stable Diffusion in
+            one file; `ema=True` reads the means of its parameters). An error names the one that is
+            needed.
 
     Raises:
         InputError: no layout is recognised, a fact is left open, or a file is missing, damaged or a
@@ -111,14 +115,16 @@ def find(
     kind = index.get("_class_name", config.get("_class_name"))
     if kind is None and (path / "text_encoder" / CONFIG).is_file():
         kind = _STABLE_DIFFUSION  # without the file that says so
+    if kind is None and any(name.startswith(UNET) for name in stored_shapes(path)):
+        return _single_file(path, left_open)
     if kind is None:
         return _classifier(path, num_classes, left_open)
     if kind == _STABLE_DIFFUSION:
         _facts(left_open)
-        return _text_to_image(path)
+        return _text_to_image(load_stable_diffusion(path), "diffusers")
     if kind == _AUTOENCODER:
         _facts(left_open)
-        return _autoencoder(path)
+        return _autoencoder(*load_autoencoder(path), config)
     if kind in (*_PIPELINES, *_PARTS):
         return _denoiser(path, index, left_open)
     known = (*_PIPELINES, _STABLE_DIFFUSION, *_PARTS, _AUTOENCODER)
@@ -139,16 +145,18 @@ def save(folder: str | os.PathLike[str], found: Found, weights: Weights) -> None
     Raises:
         InputError: the layout does not have such a model, or a file cannot be written.
     """
-    if found.kind != "classifier" and found.layout != "diffusers":
+    layouts = ("diffusers", "compvis") if found.kind == "text_to_image" else ("diffusers",)
+    if found.kind != "classifier" and found.layout not in layouts:
         raise InputError(
-            f"the layout is {found.layout!r}, but must be 'diffusers' for {found.model!r}."
+            f"the layout is {found.layout!r}, but must be {' or '.join(layouts)} for "
+            f"{found.model!r}."
         )
     _SAVE[found.kind](Path(folder), found, weights)
 
 
 def _classifier(path: Path, num_classes: int | None, facts: dict[str, Any]) -> Found:
     given = load_classifier(path, num_classes=num_classes, **facts)
-    presets = {name: models.create(name, 1) for name in models.available()}
+    presets = {name: models.create(name, 1) for name in _built_in(models)}
     model, fields = _settings(given.module, presets)
     side, channels = given.size
     configs = {CONFIG: dict(given.config)} if given.config else {}
@@ -190,13 +198,14 @@ def _denoiser(path: Path, index: dict[str, Any], left_open: dict[str, Any]) -> F
     else:
         _facts(left_open)
         module, params = load_dit(part)
-    presets = {n: denoisers.create(n, (32, 32, 4), 1) for n in denoisers.available()}
+    presets = {name: denoisers.create(name, (32, 32, 4), 1) for name in _built_in(denoisers)}
     model, fields = _settings(module, presets)
     configs, scheduler = {CONFIG: config, INDEX: index}, path / SCHEDULER
     state, autoencoder = {}, None
     if index and (path / "vae").is_dir():
-        first = _autoencoder(path / "vae")
-        autoencoder, configs["vae"] = _described(first), first.config[CONFIG]
+        configs["vae"] = read_json(path / "vae" / CONFIG)
+        first = _autoencoder(*load_autoencoder(path / "vae"), configs["vae"])
+        autoencoder = _described(first)
         state = {_FIRST_STAGE: _stage(first)}
     return Found(
         layout="diffusers",
@@ -212,29 +221,24 @@ def _denoiser(path: Path, index: dict[str, Any], left_open: dict[str, Any]) -> F
     )
 
 
-def _autoencoder(path: Path) -> Found:
-    module, params = load_autoencoder(path)
+def _autoencoder(module: AutoencoderKL, params: Any, config: dict[str, Any]) -> Found:
     presets = {n: latent.create_autoencoder(n, module.channels) for n in latent.available()}
     model, fields = _settings(module, presets)
-    return Found(
-        layout="diffusers",
-        kind="autoencoder",
-        model=f"autoencoder-{model}",
-        fields=fields,
-        weights=Weights(params, {}),
-        config={CONFIG: read_json(path / CONFIG)},
-    )
+    config = {"scaling_factor": module.scaling_factor, **config}
+    weights = Weights(params, {})
+    model = f"autoencoder-{model}"
+    return Found("diffusers", "autoencoder", model, fields, weights, config={CONFIG: config})
 
 
-def _text_to_image(path: Path) -> Found:
-    parts, first = load_stable_diffusion(path), _autoencoder(path / "vae")
+def _text_to_image(parts: StableDiffusion, layout: str) -> Found:
+    configs: dict[str, Any] = dict(parts.configs)
+    first = _autoencoder(parts.autoencoder, parts.autoencoder_params, configs.get("vae", {}))
     presets = {n: latent.create_text_unet(n) for n in latent.available()}
     size, unet = _settings(parts.unet, presets)
     _, text = _settings(parts.text_encoder, {size: latent.create_text_encoder(size)})
     fields = {"text_encoder": text, "unet": unet}
-    configs: dict[str, Any] = dict(parts.configs)
     return Found(
-        layout="diffusers",
+        layout=layout,
         kind="text_to_image",
         model=f"latent-{size}",
         fields={p: {n: v for n, v in f.items() if n not in _OF_PARTS} for p, f in fields.items()},
@@ -248,13 +252,24 @@ def _text_to_image(path: Path) -> Found:
     )
 
 
+def _single_file(path: Path, facts: dict[str, Any]) -> Found:
+    tokenizer = facts.pop("tokenizer", None)
+    if tokenizer is None:
+        raise InputError(
+            f"{path} is a Stable Diffusion in one file, which holds no vocabulary; give "
+            "tokenizer=, the folder of CLIP's tokenizer."
+        )
+    parts = load_single_file(path, tokenizer, **_facts(facts, "ema"))
+    return _text_to_image(parts, "compvis")
+
+
 def _described(first: Found) -> dict[str, Any]:
     return {"model": first.model, "model_settings": first.fields}
 
 
 def _stage(first: Found) -> dict[str, Any]:
-    factor = first.config[CONFIG].get("scaling_factor", 0.18215)
-    return {"params": first.weights.params, "scaling_factor": jnp.float32(factor)}
+    factor = jnp.float32(first.config[CONFIG]["scaling_factor"])
+    return {"params": first.weights.params, "scaling_factor": factor}
 
 
 def _save_classifier(folder: Path, found: Found, weights: Weights) -> None:
@@ -326,7 +341,10 @@ def _save_text_to_image(folder: Path, found: Found, weights: Weights) -> None:
         ClipTokenizer(**tokenizer | {"merges": tuple(map(tuple, tokenizer["merges"]))}),
         config,
     )
-    save_stable_diffusion(folder, parts)
+    if found.layout == "compvis":
+        save_single_file(folder / "model.safetensors", parts)
+    else:
+        save_stable_diffusion(folder, parts)
 
 
 _SAVE: dict[str, Callable[[Path, Found, Weights], None]] = {
@@ -344,6 +362,10 @@ def _facts(left_open: dict[str, Any], *known: str) -> dict[str, Any]:
             f"{name} is given, but the files of this model do not leave it open; leave it out."
         )
     return left_open
+
+
+def _built_in(room: Any) -> list[str]:
+    return [name for name in room.available() if room.ABOUT[name][0] is not None]
 
 
 def _settings(module: nn.Module, presets: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -86,7 +86,7 @@ _BLOCK = {
     "down": "ff.net.2",
     **nested({"self_attention": "attn1", "cross_attention": "attn2"}, _MATRICES),
 }
-_TRANSFORMER = {
+TRANSFORMER = {
     "norm": "norm",
     "in": "proj_in",
     "out": "proj_out",
@@ -99,7 +99,7 @@ _OUTER = {
     "norm": "conv_norm_out",
     "out": "conv_out",
 }
-NAMES = unet_names(_OUTER, _TRANSFORMER)
+NAMES = unet_names(_OUTER, TRANSFORMER)
 
 
 def load_text_unet(folder: str | os.PathLike[str]) -> tuple[TextUNet, Any]:

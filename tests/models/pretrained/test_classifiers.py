@@ -120,6 +120,8 @@ def test_wider_vits_have_heads_of_other_widths(tmp_path):
     module = ViT(3, patch_size=2, width=1280, depth=1, heads=16, mlp_ratio=1 / 1280)
     save(tmp_path, module, zeros(module, 2, 1)["params"])
     assert load_vit(tmp_path)[0] == module
+    assert load_vit(tmp_path / "model.safetensors")[0] == module  # the number is kept in the file
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
     with pytest.raises(
         InputError, match="have 1280 channels, which leave the number of heads open"
     ):

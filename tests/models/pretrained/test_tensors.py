@@ -225,7 +225,7 @@ def test_what_wrappers_put_before_all_names(prefix, tmp_path):
         ("unet.mid_block.attn1.to_q.lora.down.weight", "a LoRA"),
         ("lora_unet_mid_block_attn1_to_q.alpha", "a LoRA"),
         ("base_model.model.to_q.lora_B.weight", "a LoRA"),
-        ("model.diffusion_model.input_blocks.0.0.weight", "in one file .*`.*from_single_file"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "in one file .*`.*find"),
         ("input_blocks.0.0.weight", "Stable Diffusion in one file"),
         ("vision_model.embeddings.class_embedding", "a whole CLIP: .*CLIPTextModel"),
         ("what.weight", "give the file of a model of the same kind and size"),
