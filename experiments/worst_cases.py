@@ -41,7 +41,7 @@ def requests(original: Path) -> dict[str, ForgetRequest]:
         file = original.parent / f"{measure}.json"
         if not file.exists():
             worst_cases.select(original, measure, FRACTION, file)
-        found[measure] = ForgetRequest(file=str(file))
+        found[measure] = ForgetRequest(indices=str(file))
     return found
 
 

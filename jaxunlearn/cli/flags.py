@@ -4,6 +4,7 @@ Each type here is a dictionary of the flags that were given.
 """
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -25,7 +26,10 @@ from jaxunlearn.training.layout import Layout
 _METAVARS = {
     "fraction": "SHARE",
     "words": "WORD ...",
-    "file": "FILE",
+    "classes": "CLASS ...",
+    "indices": "INT ... | FILE",
+    "names": "FILE",
+    "validation_names": "FILE",
     "data": "NAME",
     "model": "NAME",
     "data_dir": "FOLDER",
@@ -149,6 +153,7 @@ Learned = Annotated[
             Problem,
             {
                 "model_settings": _Pairs,
+                "validation_names": str,
                 "diffusion": _of(Diffusion),
                 "training": _training(),
                 "autoencoder": _autoencoder,
@@ -156,15 +161,37 @@ Learned = Annotated[
         ),
     ),
 ]
-Forget = Annotated[
-    dict,
-    tyro.conf.arg(
-        name="",
-        constructor=_of(
-            ForgetRequest, {}, tyro.conf.create_mutex_group(required=True, title="forget request")
-        ),
-    ),
-]
+
+
+def _request() -> Any:
+    """The fields of a request, of which one is given, and --drop-held-out beside them."""
+    group = tyro.conf.create_mutex_group(required=True, title="forget request")
+    kinds = {"classes": _Pairs, "indices": _Pairs, "names": str, "drop_held_out": bool}
+    flags = _of(ForgetRequest, kinds, group).__annotations__
+    one = _of(ForgetRequest, kinds).__annotations__
+    others = {name: flag for name, flag in flags.items() if name != "file"}
+    return _typed("ForgetRequest", others | {"drop_held_out": one["drop_held_out"]})
+
+
+def request(given: Mapping[str, Any]) -> ForgetRequest:
+    """The request of the flags: whole numbers are numbers, and other indices are a file.
+
+    Example:
+        >>> request({"classes": ("3", "cat")}).classes, request({"indices": ("a.txt",)}).indices
+        ((3, 'cat'), 'a.txt')
+    """
+    values = dict(given)
+    for name in values.keys() & {"classes", "indices"}:
+        values[name] = tuple(
+            int(word) if re.fullmatch("[+-]?[0-9]+", word) else word for word in values[name]
+        )
+    listed = values.get("indices", ())
+    if len(listed) == 1 and isinstance(listed[0], str):
+        values["indices"] = listed[0]
+    return ForgetRequest(**values)
+
+
+Forget = Annotated[dict, tyro.conf.arg(name="", constructor=_request())]
 Aimed = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Aim))]
 Laid = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Layout))]
 Shown = Annotated[Output, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]

@@ -5,7 +5,6 @@ from typing import Literal
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
 from jaxunlearn.cli.output import fields_of, ready, trained
-from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import outcome, say
 from jaxunlearn.studies.fields import from_dict
@@ -50,7 +49,7 @@ def retrain(
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     laid = ready(data_dir, layout)
-    request, before = ForgetRequest(**forget), is_finished(run)
+    request, before = flags.request(forget), is_finished(run)
     studies.retrain(run, pretrained, request, layout=laid)
     trained("retrained", run, before)
 
@@ -84,7 +83,7 @@ def select(
         f"is {median(found.scores[found.chosen]):.4g}, the median of the others is "
         f"{median(found.scores[~found.chosen]):.4g}"
     )
-    say(f"request: --file {file}")
+    say(f"request: --indices {file}")
     outcome({"file": file, "by": by, "indices": found.indices.tolist()})
 
 
@@ -111,7 +110,7 @@ def unlearn(
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     laid = ready(data_dir, layout)
-    request, before = ForgetRequest(**forget), is_finished(run)
+    request, before = flags.request(forget), is_finished(run)
     studies.unlearn(
         run, pretrained, request, *method, laid, from_dict(Aim, aim, "unlearn") if aim else None
     )

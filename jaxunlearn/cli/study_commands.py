@@ -5,7 +5,6 @@ from dataclasses import replace
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
 from jaxunlearn.cli.output import ready, show_study
-from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.console import outcome, say, show
@@ -147,7 +146,7 @@ def sweep(
     name, settings = method
     plan = sweeps.Sweep(
         pretrained,
-        ForgetRequest(**forget),
+        flags.request(forget),
         name,
         parse_space(vary, "--vary"),
         settings,

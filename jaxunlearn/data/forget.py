@@ -1,4 +1,4 @@
-"""Forget requests: a fraction, classes (by number or by word), a subclass, or listed examples.
+"""Forget requests: a fraction, classes (by number, name or word), a subclass, or listed examples.
 
 A request selects examples of a data set's training split by their positions. A random choice gives
 every position a 64-bit key and takes the positions with the smallest keys, so a larger fraction
@@ -11,18 +11,26 @@ import functools
 import hashlib
 import json
 import numbers
+import os
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from jaxunlearn.data.dataset import Dataset
-from jaxunlearn.home import expanded
+from jaxunlearn.data.file_names import (
+    SHOWN,
+    named_positions,
+    read_list,
+    read_names,
+    shortened,
+    sorted_names,
+)
+from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
 VALIDATION_STREAM, FORGET_STREAM = 0, 1
@@ -48,14 +56,18 @@ class ForgetRequest:
 
     Attributes:
         fraction: share of the training examples, validation examples aside, to forget at random.
-        classes: numbers of the classes to forget; words takes the names.
+        classes: numbers or names of the classes to forget.
         words: words; every class with one of them in its name is forgotten. Case and the Unicode
             form of a letter do not matter.
         subclass: number of a fine class to forget, in a data set that also has coarse classes; in
             cifar20, whose models learn the coarse classes, it is forgotten inside its coarse class.
-        indices: positions to forget in the data set's training split.
-        file: path of a file of such positions, a JSON list or one number a line; it is read at the
-            first use.
+        indices: positions to forget in the data set's training split, or the path of a file of
+            them, a JSON list or one number a line; it is read at the first use.
+        names: file names of the examples to forget, or the path of a file of them, a JSON list or
+            one name a line. The end of a name is enough if only one name ends like this.
+        drop_held_out: whether listed examples that are held out as validation or test data are left
+            out of the request, instead of being refused.
+        file: former name of a path in indices, which takes its place.
 
     Raises:
         InputError: no field or several fields are given, or a field fits no data set.
@@ -66,19 +78,27 @@ class ForgetRequest:
     """
 
     fraction: float | None = None
-    classes: tuple[int, ...] = ()
+    classes: tuple[int | str, ...] = ()
     words: tuple[str, ...] | None = None
     subclass: int | None = None
-    indices: tuple[int, ...] = ()
+    indices: tuple[int, ...] | str = ()
+    names: tuple[str, ...] | str | None = None
+    drop_held_out: bool | None = None
     file: str | None = None
 
     def __post_init__(self) -> None:
+        if self.file is not None and not self.indices:
+            object.__setattr__(self, "indices", str(self.file))
+            object.__setattr__(self, "file", None)
         for name in ("fraction", "subclass"):
             object.__setattr__(self, name, plain(getattr(self, name)))
-        for name in ("classes", "indices"):
-            object.__setattr__(self, name, tuple(sorted(_checked(getattr(self, name), name))))
+        object.__setattr__(self, "classes", _checked_classes(self.classes))
+        object.__setattr__(self, "indices", _listed(self.indices, "indices", _sorted_indices))
+        object.__setattr__(self, "names", _listed(self.names or (), "names", sorted_names) or None)
         object.__setattr__(self, "words", _checked_words(self.words or ()) or None)
+        object.__setattr__(self, "drop_held_out", self.drop_held_out or None)
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values.pop("drop_held_out")
         given = [
             name
             for name, value in values.items()
@@ -87,7 +107,12 @@ class ForgetRequest:
         if len(given) != 1:
             raise InputError(
                 f"a forget request has {' and '.join(given) or 'none'}, but must have exactly one "
-                "of fraction, classes, words, subclass, indices and file, not empty."
+                "of fraction, classes, words, subclass, indices and names, not empty."
+            )
+        if self.drop_held_out and not (self.indices or self.names):
+            raise InputError(
+                f"drop_held_out is given with {given[0]}, but must be given with indices or names; "
+                "other requests select no held-out examples."
             )
         if self.fraction is not None:
             if not is_real(self.fraction) or not 0 < self.fraction < 1:
@@ -99,15 +124,13 @@ class ForgetRequest:
         if self.subclass is not None:
             _checked((self.subclass,), "subclass")
             object.__setattr__(self, "subclass", int(self.subclass))
-        if self.file is not None:
-            object.__setattr__(self, "file", str(self.file))
 
     @functools.cached_property
     def name(self) -> str:
         """A name for folders, equal for requests of the same examples with the same seed.
 
         "random-0.1", "class-3", "classes-1-2", "word-sneaker", "words-bag-coat", "subclass-7", or
-        "indices-2-" and the first eight digits of a hash of the indices, given or in a file. Words
+        "indices-2-" or "names-2-" and the first eight digits of a hash of the list. Words
         with characters other than letters and digits, and names that would be too long, end with
         "_" and a hash.
         """
@@ -119,17 +142,19 @@ class ForgetRequest:
             return _joined("word", "words", self.words)
         if self.subclass is not None:
             return f"subclass-{self.subclass}"
-        indices = self._explicit
-        digest = hashlib.sha256(",".join(str(index) for index in indices).encode()).hexdigest()
-        return f"indices-{len(indices)}-{digest[:8]}"
+        kind, listed = ("names", self._named) if self.names else ("indices", self._explicit)
+        digest = hashlib.sha256(",".join(map(str, listed)).encode(errors="surrogateescape"))
+        return f"{kind}-{len(listed)}-{digest.hexdigest()[:8]}"
 
     def resolved(self) -> "ForgetRequest":
-        """The same request, with the positions in a file in place of its path.
+        """The same request, with the content of a file in place of its path.
 
         Raises:
             InputError: the file cannot be read.
         """
-        return self if self.file is None else ForgetRequest(indices=self._explicit)
+        if isinstance(self.indices, str):
+            return replace(self, indices=self._explicit)
+        return replace(self, names=self._named) if isinstance(self.names, str) else self
 
     def select(
         self, dataset: Dataset, eligible: np.ndarray, seed: int, gone: np.ndarray | None = None
@@ -146,9 +171,9 @@ class ForgetRequest:
             int64 `[F]`, sorted; at least one position, and fewer than all that are left.
 
         Raises:
-            InputError: a class, subclass or index outside the data set, an index of validation
-                data or of an earlier request, a file that cannot be read, or a forget set that is
-                empty or everything.
+            InputError: a class, subclass, index or name outside the data set, an example of
+                held-out data or of an earlier request, a file that cannot be read, or a forget set
+                that is empty or everything.
         """
         gone = np.zeros(0, np.int64) if gone is None else gone
         eligible = np.setdiff1d(np.asarray(eligible, np.int64), gone)
@@ -158,7 +183,7 @@ class ForgetRequest:
         elif self.names_classes or self.subclass is not None:
             chosen = eligible[self.forgotten(dataset)[0][eligible]]
         else:
-            chosen = self._listed(dataset, eligible, gone)
+            chosen = self._chosen(dataset, eligible, gone)
         if len(chosen) == 0:
             raise InputError(
                 f"{self.name} selects none of the {len(eligible)} training examples of "
@@ -210,13 +235,7 @@ class ForgetRequest:
         Raises:
             InputError: the data set has no such class, or no class name has such a word.
         """
-        count = dataset.num_classes
-        for label in self.classes:
-            if not 0 <= label < count:
-                raise InputError(
-                    f"class {label} does not exist in {dataset.name!r}, which has the classes 0 to "
-                    f"{count - 1}."
-                )
+        numbers = [_class_number(each, dataset) for each in self.classes]
         names = [_folded(name).split() for name in dataset.class_names]
         known = dict.fromkeys(word for name in names for word in name)
         for word in self.words or ():
@@ -226,36 +245,51 @@ class ForgetRequest:
                     f"are {', '.join(known)}."
                 )
         found = [i for i, name in enumerate(names) if set(name) & set(self.words or ())]
-        return tuple(sorted([*self.classes, *found]))
+        return tuple(sorted({*numbers, *found}))
 
-    def _listed(self, dataset: Dataset, eligible: np.ndarray, gone: np.ndarray) -> np.ndarray:
-        total = len(dataset.train)
-        indices = self._explicit
-        outside = [index for index in indices if not 0 <= index < total]
-        if outside:
-            raise InputError(
-                f"index {reprlib.repr(outside[0])} is outside the training split of "
-                f"{dataset.name!r}, which has the positions 0 to {total - 1}."
-            )
-        chosen = np.array(indices, np.int64)
+    def _chosen(self, dataset: Dataset, eligible: np.ndarray, gone: np.ndarray) -> np.ndarray:
+        """The positions of listed examples, checked."""
+        total, in_test = len(dataset.train), np.zeros(0, np.int64)
+        if self.names:
+            found = named_positions(self._named, dataset)
+            chosen, in_test = np.sort(found[found < total]), found[found >= total]
+        else:
+            outside = [index for index in self._explicit if not 0 <= index < total]
+            if outside:
+                raise InputError(
+                    f"index {reprlib.repr(outside[0])} is outside the training split of "
+                    f"{dataset.name!r}, which has the positions 0 to {total - 1}."
+                )
+            chosen = np.array(self._explicit, np.int64)
+        kind, count = "names" if self.names else "indices", len(chosen) + len(in_test)
         again = chosen[np.isin(chosen, gone)]
         if len(again):
             raise InputError(
-                f"{len(again)} of the {len(chosen)} indices were forgotten by an earlier request "
+                f"{len(again)} of the {count} {kind} were forgotten by an earlier request "
                 f"(first: {again[0]}); leave them out."
             )
-        held_out = chosen[~np.isin(chosen, eligible)]
-        if len(held_out):
+        held_out = np.concatenate([chosen[~np.isin(chosen, eligible)], in_test])
+        if len(held_out) and not self.drop_held_out:
+            all_names = (*dataset.names, *dataset.test_names)
+            shown = [all_names[i] if self.names else str(i) for i in held_out[:SHOWN]]
+            held = "validation or test data" if self.names else "validation data"
             raise InputError(
-                f"{len(held_out)} of the {len(chosen)} indices are validation data, which no model "
-                f"has seen (first: {held_out[0]}); leave them out, or choose another seed or a "
-                "smaller validation_fraction."
+                f"{len(held_out)} of the {count} {kind} are {held}, which no model has seen "
+                f"(first: {', '.join(shown)}); leave them out, by --drop-held-out "
+                "(drop_held_out=True) if you like, or choose another seed or a smaller "
+                "validation_fraction."
             )
-        return chosen
+        return chosen[np.isin(chosen, eligible)]
 
     @functools.cached_property
     def _explicit(self) -> tuple[int, ...]:
-        return self.indices if self.file is None else tuple(sorted(read_indices(self.file)))
+        if isinstance(self.indices, str):
+            return tuple(sorted(read_indices(self.indices)))
+        return self.indices
+
+    @functools.cached_property
+    def _named(self) -> tuple[str, ...]:
+        return read_names(self.names) if isinstance(self.names, str) else self.names or ()
 
 
 def _joined(one: str, several: str, parts: Iterable[str]) -> str:
@@ -278,38 +312,19 @@ def _random(fraction: float, eligible: np.ndarray, keys: np.ndarray) -> np.ndarr
     return np.sort(eligible[np.argsort(keys[eligible], kind="stable")[:count]])
 
 
-def read_indices(path: str | Path) -> tuple[int, ...]:
+def read_indices(path: str) -> tuple[int, ...]:
     """Positions from a file that holds a JSON list, or one number a line; in the file's order."""
-    what = f"forget file {str(path)!r}"
-    try:
-        text = expanded(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{what} cannot be read ({error}); give a JSON list or one number a line, in UTF-8."
-        ) from error
-    if text.lstrip()[:1] in ("[", "{"):
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{what} is not valid JSON ({error}); give a list of numbers."
-            ) from error
-        if not isinstance(values, list):
-            raise InputError(
-                f"{what} holds a {type(values).__name__}, but must hold a JSON list of numbers."
-            )
-    else:
-        values = []
-        for line_number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                try:
-                    values.append(int(line))
-                except ValueError as error:
-                    raise InputError(
-                        f"line {line_number} of {what} is {line[:40]!r}, but must be one number."
-                    ) from error
-    if not values:
-        raise InputError(f"{what} is empty, but must hold at least one position.")
+    what, values = f"forget file {path!r}", []
+    for line_number, entry in read_list(path, "one number a line"):
+        if isinstance(entry, str) and line_number:
+            try:
+                entry = int(entry)
+            except ValueError as error:
+                raise InputError(
+                    f"line {line_number} of {what} is {entry[:40]!r}, but must be one number; give "
+                    "names with --names (names=)."
+                ) from error
+        values.append(entry)
     return _checked(values, what)
 
 
@@ -329,6 +344,54 @@ def is_real(value: object) -> bool:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _checked_classes(values: Iterable[int | str]) -> tuple[int | str, ...]:
+    """Class numbers, sorted, and then class names, sorted."""
+    if isinstance(values, str):
+        raise InputError(f"classes are {values!r}, but must be a list of numbers or names.")
+    values = np.asarray(values).tolist() if hasattr(values, "__array__") else values
+    if not isinstance(values, Iterable):
+        raise InputError(f"classes are {values!r}, but must be a list of numbers or names.")
+    values = tuple(values)
+    names = sorted_names([each for each in values if isinstance(each, str)], "classes")
+    numbers = _checked([each for each in values if not isinstance(each, str)], "classes")
+    return *sorted(numbers), *names
+
+
+def _class_number(given: int | str, dataset: Dataset) -> int:
+    """The number of a class, given as it is or by name."""
+    names, count = dataset.class_names, dataset.num_classes
+    if isinstance(given, str):
+        if given in names:
+            return names.index(given)
+        raise InputError(
+            f"class {given!r} does not exist in {dataset.name!r}{closest(given, names)}, which has "
+            f"the classes {shortened(names)}."
+        )
+    if not 0 <= given < count:
+        raise InputError(
+            f"class {given} does not exist in {dataset.name!r}, which has the classes 0 to "
+            f"{count - 1}."
+        )
+    if str(given) in names and names.index(str(given)) != given:
+        raise InputError(
+            f"class {given} is the number of {names[given]!r} and the name of the class with the "
+            f"number {names.index(str(given))}, but must be one class; give the word "
+            f"{str(given)!r} (words) for the name, or rename the class."
+        )
+    return given
+
+
+def _listed(values: Any, what: str, checked: Callable[[Any, str], Any]) -> Any:
+    """The path of a file as text, or the checked values."""
+    if isinstance(values, str | os.PathLike):
+        return os.fspath(values)
+    return checked(values, what)
+
+
+def _sorted_indices(values: Iterable[int], what: str) -> tuple[int, ...]:
+    return tuple(sorted(_checked(values, what)))
 
 
 def _checked_words(words: Iterable[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
+from jaxunlearn.data.file_names import named_positions
 from jaxunlearn.data.forget import VALIDATION_STREAM, ForgetRequest, is_real, plain, random_keys
 from jaxunlearn.types import InputError
 
@@ -41,6 +42,7 @@ def hold_out(
     validation_fraction: float = 0.1,
     train_size: int | None = None,
     seed: int = 0,
+    validation_names: tuple[str, ...] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the training split into examples to learn from and validation data.
 
@@ -49,6 +51,7 @@ def hold_out(
         validation_fraction: share held out, at least one example unless it is 0.
         train_size: number of the other examples to learn from; all of them by default.
         seed: seed of the choice, which depends on nothing else.
+        validation_names: file names of the examples held out, in place of a random share.
 
     Returns:
         Sorted positions in `dataset.train`, int64: the examples to learn from, and those held out.
@@ -63,14 +66,22 @@ def hold_out(
             f"validation_fraction is {validation_fraction!r}, but must be at least 0 and below 1."
         )
     total = len(dataset.train)
-    count = int(validation_fraction * total + 0.5)
-    count = max(count, 1) if validation_fraction > 0 else 0
+    order = np.argsort(random_keys(seed, VALIDATION_STREAM, total), kind="stable")
+    if validation_names is not None:
+        held_out = _named_validation(dataset, validation_names)
+        order = np.concatenate([held_out, order[~np.isin(order, held_out)]])
+        count = len(held_out)
+    else:
+        count = int(validation_fraction * total + 0.5)
+        count = max(count, 1) if validation_fraction > 0 else 0
     if count >= total:
         raise InputError(
             f"validation_fraction is {validation_fraction}, which holds out all {total} training "
             f"examples of {dataset.name!r}; choose a smaller one."
+            if validation_names is None
+            else f"validation_names name all {total} training examples of {dataset.name!r}, but "
+            "must leave some to learn from; remove some."
         )
-    order = np.argsort(random_keys(seed, VALIDATION_STREAM, total), kind="stable")
     left = total - count
     if train_size is not None and not 1 <= train_size <= left:
         examples = f"{left} training example{'s' * (left > 1)} besides the validation data"
@@ -82,6 +93,19 @@ def hold_out(
     return np.sort(learned), np.sort(order[:count])
 
 
+def _named_validation(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
+    """The positions of the user's own validation data in the training split."""
+    positions = named_positions(names, dataset)
+    outside = positions[positions >= len(dataset.train)]
+    if len(outside):
+        first = dataset.test_names[outside[0] - len(dataset.train)]
+        raise InputError(
+            f"{len(outside)} of the {len(names)} validation_names are test data (first: {first}), "
+            "but must be training data of the folder; remove them."
+        )
+    return positions
+
+
 def split(
     dataset: Dataset,
     request: ForgetRequest,
@@ -90,6 +114,7 @@ def split(
     train_size: int | None = None,
     seed: int = 0,
     earlier: tuple[ForgetRequest, ...] = (),
+    validation_names: tuple[str, ...] | None = None,
 ) -> Splits:
     """Split a data set for one forget request.
 
@@ -102,6 +127,7 @@ def split(
             the result is the same on every platform.
         earlier: earlier requests, in order; their examples are in no set, and their classes count
             as forgotten in test and validation data.
+        validation_names: file names of the validation data, in place of a random share.
 
     Returns:
         The five sets of examples.
@@ -119,7 +145,11 @@ def split(
         [9, 9, 2, 20, 0]
     """
     eligible, validation = hold_out(
-        dataset, validation_fraction=validation_fraction, train_size=train_size, seed=seed
+        dataset,
+        validation_fraction=validation_fraction,
+        train_size=train_size,
+        seed=seed,
+        validation_names=validation_names,
     )
     gone = np.zeros(0, np.int64)
     for each in earlier:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest, Reading
+from jaxunlearn.data.file_names import read_names
 from jaxunlearn.data.own import own_kind
 from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
@@ -25,7 +26,7 @@ from jaxunlearn.types import InputError
 
 PLACES = ("data_dir", "folder", "captions")  # the fields of a problem that locate its data
 # Fields of a problem that old records lack: at their defaults they are no part of its identity.
-LATER = ("image_size", "test_fraction", "label", "broken")
+LATER = ("image_size", "test_fraction", "label", "broken", "validation_names")
 SEEDS = 2**31  # half of the seeds that JAX distinguishes; retrained models use some of the others
 
 
@@ -47,6 +48,8 @@ class Problem:
         captions: file with the caption of each image in a folder, as CSV or JSON lines; each
             distinct caption is a class, and the prompt of a text-to-image model.
         validation_fraction: share of the training split held out before anything else.
+        validation_names: file with the names of the user's own validation images, one a line, in
+            place of a random share.
         train_size: number of the other training examples to learn from, drawn by the seed; all by
             default.
         augmentation: augmentation in training; the augmentation of the data set by default.
@@ -70,6 +73,7 @@ class Problem:
     broken: Literal["refuse", "skip"] = "refuse"
     captions: str | None = field(default=None, compare=False)
     validation_fraction: float = 0.1
+    validation_names: tuple[str, ...] | str | None = None
     train_size: int | None = None
     augmentation: Literal["none", "crop", "flip_crop"] | None = None
     model: str = "mlp"
@@ -83,6 +87,8 @@ class Problem:
         if path:  # a place, which is no part of the identity
             object.__setattr__(self, "data", kind)
             object.__setattr__(self, "folder", path)
+        if isinstance(self.validation_names, str):  # the names themselves are kept in records
+            object.__setattr__(self, "validation_names", read_names(self.validation_names))
         if self.generates and self.diffusion is None:
             object.__setattr__(self, "diffusion", Diffusion())
         if not self.generates and self.diffusion is not None:
@@ -393,12 +399,10 @@ def read_plan(path: Path) -> dict[str, Any]:
     values = read_toml(path)
     folder = path.resolve().parent if path.is_file() else Path.cwd()
     requests = values.get("requests")
-    tables = [
-        (values, "inception"),
-        (values, "tuned"),
-        *((values.get("problem"), name) for name in PLACES),
-    ]
-    tables += [(each, "file") for each in (requests if isinstance(requests, list) else [])]
+    tables: list[tuple[Any, str]] = [(values, "inception"), (values, "tuned")]
+    tables += [(values.get("problem"), name) for name in (*PLACES, "validation_names")]
+    requests = requests if isinstance(requests, list) else []
+    tables += [(each, name) for each in requests for name in ("indices", "names", "file")]
     for table, name in tables:
         if isinstance(table, dict) and isinstance(table.get(name), str):
             table[name] = _below(folder, table[name])

@@ -121,8 +121,15 @@ def _halves(problem: Problem, seed: int) -> tuple[Examples, Examples]:
         validation_fraction=problem.validation_fraction,
         train_size=problem.train_size,
         seed=seed,
+        validation_names=_names(problem),
     )
     return dataset.train.take(learned), dataset.train.take(held_out)
+
+
+def _names(problem: Problem) -> tuple[str, ...] | None:
+    """The names of the user's own validation data, which a problem has read from their file."""
+    assert not isinstance(problem.validation_names, str)
+    return problem.validation_names
 
 
 def load_splits(
@@ -135,6 +142,7 @@ def load_splits(
     return _splits(
         _data_key(problem),
         problem.validation_fraction,
+        _names(problem),
         problem.train_size,
         seed,
         request.resolved(),
@@ -401,6 +409,7 @@ def _shapes(task: Task) -> Weights:
 def _splits(
     key: _DataKey,
     validation_fraction: float,
+    validation_names: tuple[str, ...] | None,
     train_size: int | None,
     seed: int,
     request: ForgetRequest,
@@ -410,6 +419,7 @@ def _splits(
         _dataset(key),
         request,
         validation_fraction=validation_fraction,
+        validation_names=validation_names,
         train_size=train_size,
         seed=seed,
         earlier=earlier,

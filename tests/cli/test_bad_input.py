@@ -86,12 +86,6 @@ def test_a_choice_that_does_not_exist(here, words, choices):
     assert all(choice in result.err for choice in choices)
 
 
-def test_a_class_by_its_name_is_sent_to_the_flag_for_words(here, pretrained):
-    result = call("retrain", "run", "--pretrained", pretrained, "--classes", "three")
-    assert result.status == 2
-    assert "--classes" in result.err and "words takes the names" in result.err
-
-
 REQUESTS = {
     "fraction 0": (
         "--fraction 0",
@@ -105,6 +99,7 @@ REQUESTS = {
     "fraction all": ("--fraction 0.9999", "would forget all 1298", "leave some to retain"),
     "fraction nothing": ("--fraction 0.0001", "less than one example", "ask for more"),
     "class": ("--classes 10", "class 10 does not exist", "classes 0 to 9"),
+    "class name": ("--classes three", "class 'three' does not exist", "classes 0, 1, 2"),
     "class negative": ("--classes -1", "is -1, but must be at least 0"),
     "class twice": ("--classes 3 3", "number 3 is in", "more than once"),
     "classes all": ("--classes 0 1 2 3 4 5 6 7 8 9", "would forget all 1298"),
@@ -115,12 +110,12 @@ REQUESTS = {
     "index negative": ("--indices -1", "is -1, but must be at least 0"),
     "index twice": ("--indices 5 5", "number 5 is in", "more than once"),
     "indices empty": ("--indices", "has none"),
-    "file absent": ("--file none.txt", "'none.txt' cannot be read", "one number a line"),
-    "file empty": ("--file empty.txt", "'empty.txt' is empty", "at least one position"),
-    "file twice": ("--file twice.json", "number 3 is in", "more than once"),
-    "file of words": ("--file words.txt", "line 2 of", "is 'four'"),
-    "file far": ("--file far.txt", "index 1442 is outside"),
-    "file folder": ("--file full", "'full' cannot be read"),
+    "file absent": ("--indices none.txt", "'none.txt' cannot be read", "one number a line"),
+    "file empty": ("--indices empty.txt", "'empty.txt' is empty", "at least one entry"),
+    "file twice": ("--indices twice.json", "number 3 is in", "more than once"),
+    "file of words": ("--indices words.txt", "line 2 of", "is 'four'"),
+    "file far": ("--indices far.txt", "index 1442 is outside"),
+    "file folder": ("--indices full", "'full' cannot be read"),
 }
 
 
@@ -177,7 +172,7 @@ UNKNOWN = {  # answered by tyro, in a box of several lines
     "not whole": ("sfron --num-steps=2.5", "--num-steps", "2.5"),
     "in words": ("sfron --learning-rate=high", "--learning-rate", "high"),
     "switch": ("eupmu --log-loss=1", "Unrecognized options: 1"),
-    "no request": ("eupmu", "--fraction", "--classes", "--words", "--indices", "--file"),
+    "no request": ("eupmu", "--fraction", "--classes", "--words", "--indices", "--names"),
     "two requests": ("eupmu --fraction 0.1 --classes 3", "--fraction and --classes"),
 }
 

@@ -24,7 +24,10 @@ from tests.shell.commands import QUICK, assert_refused, call, copy, done, proble
 
 pytest_plugins = ["tests.shell.fixtures"]
 
-FORGET = ["--fraction", "--classes", "--words", "--subclass", "--indices", "--file"]
+FORGET = [
+    *["--fraction", "--classes", "--words", "--subclass", "--indices", "--names"],
+    *["--drop-held-out", "--no-drop-held-out"],
+]
 LAYOUT = [
     *["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"],
     *["--parallel", "--chunk-steps", "--checkpoint-every"],
@@ -40,6 +43,7 @@ FLAGS = {
         *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
         *["--train-size", "--augmentation", "--model-settings", "--seed", *LAYOUT],
         *["--image-size", "--test-fraction", "--label", "--broken", "--captions"],
+        "--validation-names",
         *[f"--diffusion.{name}" for name in DIFFUSION],
         *[f"--{prefix}training.{name}" for prefix in ("", "autoencoder.") for name in TRAINING],
         *["--autoencoder.model", "--autoencoder.model-settings"],
@@ -260,7 +264,7 @@ def test_a_forget_file_is_not_needed_again(pretrained, data_dir, tmp_path):
     file.write_text("\n".join(map(str, indices.tolist())))
     run = tmp_path / "run"
     words = ["unlearn", run, "--pretrained", pretrained, "finetune"]
-    done(*words, "--file", file, *QUICK)
+    done(*words, "--indices", file, *QUICK)
     file.unlink()
     done("evaluate", run)
     results = json.loads((run / "results.json").read_text())

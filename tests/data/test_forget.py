@@ -101,7 +101,7 @@ def test_indices_and_files(tmp_path):
     (tmp_path / "a.json").write_text("[9, 2,\n 5]\n")
     (tmp_path / "a.txt").write_text("9\r\n2\n\n 5 \n")
     for name in ("a.json", "a.txt"):
-        assert chosen(ForgetRequest(file=tmp_path / name)) == [2, 5, 9]
+        assert chosen(ForgetRequest(indices=tmp_path / name)) == [2, 5, 9]
 
 
 def test_names(tmp_path):
@@ -115,7 +115,7 @@ def test_names(tmp_path):
     name = ForgetRequest(indices=(9, 2, 5)).name
     assert name == "indices-3-f5e1d39f"
     (tmp_path / "a").write_text("5\n9\n2\n")
-    assert ForgetRequest(file=str(tmp_path / "a")).name == name
+    assert ForgetRequest(indices=str(tmp_path / "a")).name == name
     assert ForgetRequest(indices=(9, 2, 6)).name != name
     assert ForgetRequest(indices=(92, 5, 0)).name != ForgetRequest(indices=(9, 25, 0)).name
 
@@ -178,7 +178,7 @@ def test_arrays_of_both_libraries_are_taken(array):
 
 def test_a_file_is_read_once(tmp_path):
     (tmp_path / "a").write_text("5\n9\n2\n")
-    request = ForgetRequest(file=str(tmp_path / "a"))
+    request = ForgetRequest(indices=str(tmp_path / "a"))
     name = request.name
     (tmp_path / "a").unlink()
     assert request.name == name == request.resolved().name
@@ -224,9 +224,8 @@ def test_fractions_outside_zero_to_one(fraction):
         ((1, -2), "in KIND is -2, but must be at least 0"),
         ((1.0,), "in KIND is 1.0, but must be an integer"),
         ((True,), "in KIND is True, but must be an integer"),
-        ("12", "in KIND is '1', but must be an integer"),
-        (3, "KIND are 3, but must be a list of integers"),
-        (None, "KIND are None, but must be a list of integers"),
+        (3, "KIND are 3, but must be a list of "),
+        (None, "KIND are None, but must be a list of "),
     ],
 )
 def test_lists_that_cannot_be_right(kind, values, message):
@@ -282,7 +281,9 @@ def test_everything_that_is_eligible_is_everything():
 
 
 def test_indices_in_validation_data():
-    with pytest.raises(InputError, match=r"2 of the 3 indices are validation data.*\(first: 7\)"):
+    with pytest.raises(
+        InputError, match=r"2 of the 3 indices are validation data.*\(first: 7, 8\)"
+    ):
         chosen(ForgetRequest(indices=(8, 7, 2)), eligible=np.array([0, 1, 2, 3]))
 
 
@@ -293,7 +294,7 @@ def test_indices_in_validation_data():
         ("\n \n", "is empty"),
         ("[]", "is empty"),
         ("[1, 2", "is not valid JSON"),
-        ('{"indices": [1]}', "holds a dict, but must hold a JSON list of numbers"),
+        ('{"indices": [1]}', "holds a dict, but must hold a JSON list"),
         ("[1, 2.5]", "is 2.5, but must be an integer"),
         ("[1, NaN]", "is nan, but must be an integer"),
         ('[1, "2"]', "is '2', but must be an integer"),
@@ -309,23 +310,23 @@ def test_malformed_files(tmp_path, text, message):
     path = tmp_path / "indices"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        chosen(ForgetRequest(file=str(path)))
+        chosen(ForgetRequest(indices=str(path)))
 
 
 @pytest.mark.parametrize("text", ["[4, 2]", "4\r\n2\r\n"])
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path, text):
     (tmp_path / "file").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert read_indices(tmp_path / "file") == (4, 2)
+    assert read_indices(str(tmp_path / "file")) == (4, 2)
 
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name in ("missing", "binary", "."):
         with pytest.raises(InputError, match=r"forget file .* cannot be read"):
-            read_indices(tmp_path / name)
+            read_indices(str(tmp_path / name))
 
 
 def test_a_file_out_of_range(tmp_path):
     (tmp_path / "a").write_text(json.dumps([1, 60]))
     with pytest.raises(InputError, match="index 60 is outside"):
-        chosen(ForgetRequest(file=str(tmp_path / "a")))
+        chosen(ForgetRequest(indices=str(tmp_path / "a")))

@@ -141,7 +141,7 @@ def test_validation_that_takes_everything():
 def test_indices_that_are_validation_data():
     _, held_out = hold_out(TOY, seed=5)
     request = ForgetRequest(indices=tuple(held_out[:2]))
-    with pytest.raises(InputError, match=rf"are validation data.*\(first: {held_out[0]}\)"):
+    with pytest.raises(InputError, match=rf"are validation data.*\(first: {held_out[0]}, "):
         split(TOY, request, seed=5)
     assert len(split(TOY, request, seed=5, validation_fraction=0.0).forget) == 2
 

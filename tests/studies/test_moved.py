@@ -141,11 +141,15 @@ def test_a_file_is_the_examples_it_holds(pretrained, tmp_path, monkeypatch):
     (tmp_path / "b.txt").write_text("\n".join(map(str, reversed(indices))))
     words = ["unlearn", tmp_path / "run", "--pretrained", pretrained, "finetune"]
     words += [*QUICK]
-    done(*words, "--file", "a.json")
-    for same in (["--file", tmp_path / "b.txt"], ["--file", "./b.txt"], ["--indices", *indices]):
+    done(*words, "--indices", "a.json")
+    for same in (
+        ["--indices", tmp_path / "b.txt"],
+        ["--indices", "./b.txt"],
+        ["--indices", *indices],
+    ):
         assert "nothing to do" in done(*words, *same)
     (tmp_path / "a.json").write_text(json.dumps(indices[1:]))
-    assert_refused(call(*words, "--file", "a.json"), "holds another run: request.indices is")
+    assert_refused(call(*words, "--indices", "a.json"), "holds another run: request.indices is")
 
 
 def test_a_copied_study_goes_on_where_it_is(finished, elsewhere, tmp_path, monkeypatch):

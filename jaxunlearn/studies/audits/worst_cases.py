@@ -33,13 +33,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxunlearn import data
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.files import write_text
 from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.names import closest
 from jaxunlearn.studies.audits.memorisation import memorisation
-from jaxunlearn.studies.problem import check_classifies, load_dataset, load_task, load_training
+from jaxunlearn.studies.problem import (
+    check_classifies,
+    load_task,
+    load_training,
+    load_validation,
+)
 from jaxunlearn.studies.runs import folder
 from jaxunlearn.types import Arrays, InputError, Task, Weights, unvisited
 
@@ -62,7 +66,7 @@ class Selection(NamedTuple):
 
 
 def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
-    """Chooses the hardest examples, and writes their positions for `ForgetRequest(file=...)`.
+    """Chooses the hardest examples, and writes their positions for `ForgetRequest(indices=...)`.
 
     Args:
         pretrained: the run folder of the original model.
@@ -84,15 +88,15 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
     config = folder.read_pretrained(pretrained)
     check_classifies(config.problem, "select")
     problem, seed = config.problem, config.seed
-    dataset, examples = load_dataset(problem), load_training(problem, seed)
+    examples = load_training(problem, seed)
     count = round(fraction * len(examples))
     if count < 1:
         raise InputError(
             f"fraction {fraction} of {len(examples)} training examples is less than one example; "
             "choose a larger one."
         )
-    _, held_out = data.hold_out(dataset, validation_fraction=problem.validation_fraction, seed=seed)
-    if by == "influence" and len(held_out) == 0:
+    unseen = load_validation(problem, seed)
+    if by == "influence" and len(unseen) == 0:
         raise InputError(
             "influence is measured on validation data, but the model was pretrained with "
             "validation_fraction 0; choose another score, or pretrain with some held out."
@@ -105,7 +109,7 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
     elif by == "gradient_norm":
         scores = gradient_norms(task, weights, arrays)
     elif by == "influence":
-        scores = influences(task, weights, arrays, to_device(dataset.train.take(held_out)))
+        scores = influences(task, weights, arrays, to_device(unseen))
     else:
         scores, neighbours = nearest_cosines(task, weights, arrays)
     if neighbours is None:

@@ -117,7 +117,7 @@ def test_the_command_writes_a_file_that_requests_read(by, pretrained, tmp_path, 
     printed = done("select", file, "--pretrained", pretrained, "--by", by, "--fraction", 0.05)
     chosen = json.loads(file.read_text())
     config = folder.read_pretrained(pretrained)
-    splits = load_splits(config.problem, config.seed, ForgetRequest(file=str(file)))
+    splits = load_splits(config.problem, config.seed, ForgetRequest(indices=str(file)))
     assert splits.forget.index.tolist() == chosen
     learned = load_training(config.problem, config.seed)
     assert len(chosen) == round(0.05 * len(learned))

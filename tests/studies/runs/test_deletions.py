@@ -210,7 +210,7 @@ def test_a_file_of_a_request_may_go(pretrained, tmp_path):
     chosen = load_training(config.problem, config.seed).index[:3].tolist()
     first.write_text(json.dumps(chosen))
     run = tmp_path / "run"
-    done("unlearn", run, "--pretrained", pretrained, "--file", first, *FINETUNE)
+    done("unlearn", run, "--pretrained", pretrained, "--indices", first, *FINETUNE)
     first.unlink()
     _, requests = deletions.read_start(run)
     assert requests[0].indices == tuple(chosen)
