@@ -245,7 +245,7 @@ def test_the_journey_of_the_page(tmp_path, monkeypatch, forgotten):
         "def least(model):\n    return model.test.probabilities.min()\n"
     )
     sys.modules.pop(next(name for name in sys.modules if name.endswith("/bounded.py")))
-    done("--plugin=more.py", *commands[2].split()[3:])
+    done("--plugin=more.py", *commands[2].split()[1:])
     page = Path("study/report.md").read_text()
     assert "| least |" in page and "| test\\_disagreement, % |" in page
     assert trained == Path(run, "done.json").read_text()  # evaluated again, not trained
