@@ -55,7 +55,9 @@ def schema(kind: Annotated[Literal["study", "search"], tyro.conf.Positional] = "
 COMMANDS: dict[str, Callable[..., None]] = {
     **{
         name: getattr(run_commands, name)
-        for name in (*("pretrain", "retrain", "select", "unlearn", "evaluate", "sample"),)
+        for name in (
+            *("pretrain", "adopt", "retrain", "select", "unlearn", "evaluate", "sample", "export"),
+        )
     },
     **{
         name: getattr(study_commands, name)

@@ -7,7 +7,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union
@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from jaxunlearn import methods
 from jaxunlearn.cli.lists import meanings
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.config import Aim, Diffusion, Problem
+from jaxunlearn.studies.config import SOURCE, Aim, Diffusion, Problem, for_checkpoint
 from jaxunlearn.studies.console import Output
 from jaxunlearn.training.layout import Layout
 
@@ -39,11 +39,14 @@ _METAVARS = {
     "captions": "FILE",
     "trainable": "REGEX",
     "model_settings": "NAME=VALUE ...",
+    "checkpoint": "PATH",
+    "params_key": "NAME",
 }
 _TAKEN = [field.name for cls in (ForgetRequest, Aim, Layout) for field in fields(cls)]
 _TAKEN += ["pretrained", "data_dir", "retrained", "vary", "trials", "seeds", "group_size", "shard"]
 
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+Dest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
 NewFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Needed = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
@@ -51,6 +54,7 @@ Weights = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hin
 Shard = Annotated[str, tyro.conf.arg(metavar="I/N")]
 Oracle = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 Place = Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+Written = Annotated[str | None, tyro.conf.arg(metavar="LAYOUT", help_behavior_hint="")]
 Metric = Annotated[str | None, tyro.conf.arg(metavar="METRIC", help_behavior_hint="")]
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
@@ -86,16 +90,24 @@ def _typed(name: str, flags: Mapping[str, Any]) -> Any:
     return TypedDict(name, dict(flags), total=False)  # type: ignore[operator]
 
 
-def _of(cls: type, kinds: Mapping[str, Any] = types.MappingProxyType({}), *marks: Any) -> Any:
-    """The fields of a dataclass as flags; `kinds` overrides their types."""
+def _of(
+    cls: type,
+    kinds: Mapping[str, Any] = types.MappingProxyType({}),
+    *marks: Any,
+    without: Collection[str] = (),
+    defaults: Mapping[str, Any] = types.MappingProxyType({}),
+) -> Any:
+    """The fields of a dataclass as flags; `kinds` and `defaults` override their own."""
     texts = parse(cls.__doc__ or "").params
     about = {each.arg_name: " ".join((each.description or "").split()) for each in texts}
     flags, hints = {}, typing.get_type_hints(cls)
     for entry in fields(cls):
+        if entry.name in without:
+            continue
         kind = kinds.get(entry.name, hints[entry.name])
         if type(None) in typing.get_args(kind):
             kind = next(each for each in typing.get_args(kind) if each is not type(None))
-        default = None if entry.default is MISSING else entry.default
+        default = defaults.get(entry.name, None if entry.default is MISSING else entry.default)
         flags[entry.name] = _flag(entry.name, kind, about.get(entry.name, ""), default, *marks)
     return _typed(cls.__name__, flags)
 
@@ -145,20 +157,20 @@ _autoencoder = _typed(
         "training": _training(),
     },
 )
+_of_problem = {
+    "model_settings": _Pairs,
+    "validation_names": str,
+    "diffusion": _of(Diffusion),
+    "training": _training(),
+    "autoencoder": _autoencoder,
+}
 Learned = Annotated[
+    dict, tyro.conf.arg(name="", constructor=_of(Problem, _of_problem, without=SOURCE))
+]
+Adopted = Annotated[
     dict,
     tyro.conf.arg(
-        name="",
-        constructor=_of(
-            Problem,
-            {
-                "model_settings": _Pairs,
-                "validation_names": str,
-                "diffusion": _of(Diffusion),
-                "training": _training(),
-                "autoencoder": _autoencoder,
-            },
-        ),
+        name="", constructor=_of(Problem, _of_problem, defaults=for_checkpoint({"checkpoint": "."}))
     ),
 ]
 

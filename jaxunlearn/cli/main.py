@@ -18,11 +18,13 @@ HELP = """\
 Make a trained model forget, and measure how well it did.
 
   jaxunlearn pretrain RUN --data digits --model mlp                 the original model
+  jaxunlearn adopt RUN --checkpoint PATH --model mlp                the same, of given weights
   jaxunlearn retrain RUN --pretrained RUN --fraction 0.1            the oracle
   jaxunlearn select FILE --pretrained RUN --by influence            a worst-case request
   jaxunlearn unlearn RUN METHOD --pretrained RUN --fraction 0.1     a model that forgets
   jaxunlearn evaluate RUN --retrained RUN                           accuracies, attacks, gaps
   jaxunlearn sample FILE --run RUN                                  images of a generative model
+  jaxunlearn export RUN DEST                                        weights for other programs
   jaxunlearn compare STUDY --config FILE                            all of this, and a report
   jaxunlearn report STUDY                                           the report again
   jaxunlearn evidence STUDY                                         relearning, probes, damage

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.files import read_json
+from jaxunlearn.files import read_json, read_record
 from jaxunlearn.studies.console import duration, outcome, say, show
 from jaxunlearn.studies.fields import parse_settings
 from jaxunlearn.studies.problem import find_data_in
+from jaxunlearn.studies.runs import adopt, folder
 from jaxunlearn.studies.runs.folder import read_done
 from jaxunlearn.training import hosts
 from jaxunlearn.training.layout import Layout
@@ -44,6 +45,26 @@ def trained(kind: str, run: Path, before: bool) -> None:
         )
     say(f"{kind} model: {run / 'weights'}")
     outcome({"run": run, **done})
+
+
+def adopted(run: Path, before: bool) -> None:
+    """Prints the source of an adopted model, and its accuracies if it classifies."""
+    if before:
+        say(f"{run} is already finished; nothing to do")
+    record = read_record(run / adopt.FILE)
+    step = "" if record["step"] is None else f", step {record['step']}"
+    place = f" at {record['params']}" if record["params"] else ""
+    source = f"{record['checkpoint']} ({record['layout']}{step})"
+    say(f"{len(record['keys'])} arrays{place} in {source}")
+    if record["other_params"]:
+        say(f"the same parameters are at {', '.join(record['other_params'])} (--params-key)")
+    accuracies = {}
+    if folder.read_started(run).problem.classifies:
+        accuracies = adopt.accuracies(run)
+        said = (f"{value:.2f} % on {name} data" for name, value in accuracies.items())
+        say(f"accuracy: {', '.join(said)}")
+    say(f"original model: {run / 'weights'}")
+    outcome({"run": run, **record, "accuracies": accuracies})
 
 
 def show_study(study: Path) -> None:

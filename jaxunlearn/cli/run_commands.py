@@ -4,7 +4,7 @@ from typing import Literal
 
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
-from jaxunlearn.cli.output import fields_of, ready, trained
+from jaxunlearn.cli.output import adopted, fields_of, ready, trained
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import outcome, say
 from jaxunlearn.studies.fields import from_dict
@@ -28,6 +28,44 @@ def pretrain(
     learned, before = from_dict(Problem, fields_of(problem), "pretrain"), is_finished(run)
     studies.pretrain(run, learned, seed, laid)
     trained("original", run, before)
+
+
+def adopt(run: flags.Folder, /, problem: flags.Adopted, seed: int = 0) -> None:
+    """Make the original model of weights that someone trained.
+
+    The flags are the fields of [problem] in the TOML file of a study.
+
+    Args:
+        run: a new folder for this run.
+        problem: the problem, and the checkpoint.
+        seed: seed of the held-out data, if there are any.
+    """
+    ready(None)
+    learned, before = studies.adopting(fields_of(problem)), is_finished(run)
+    studies.pretrain(run, learned, seed)
+    adopted(run, before)
+
+
+def export(
+    run: flags.Folder,
+    dest: flags.Dest,
+    /,
+    layout: flags.Written = None,
+    data_dir: flags.Place = None,
+) -> None:
+    """Write the weights of a run for other programs.
+
+    Args:
+        run: the folder of a finished `pretrain`, `adopt`, `retrain` or `unlearn` run.
+        dest: the folder to write, or the file, such as net.npz, for a layout of one file.
+        layout: the layout: orbax, msgpack, npz or safetensors (default: the layout of the adopted
+            checkpoint, else orbax).
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    ready(data_dir)
+    written = studies.export(run, dest, layout)
+    say(f"weights: {dest} ({written})")
+    outcome({"weights": dest, "layout": written})
 
 
 def retrain(

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from jaxunlearn.studies.config import Study as Study
     from jaxunlearn.studies.report import write_report as write_report
     from jaxunlearn.studies.run_study import compare as compare
+    from jaxunlearn.studies.runs.adopt import adopting as adopting
     from jaxunlearn.studies.runs.evaluate import evaluate as evaluate
+    from jaxunlearn.studies.runs.export import export as export
     from jaxunlearn.studies.runs.train import pretrain as pretrain
     from jaxunlearn.studies.runs.train import retrain as retrain
     from jaxunlearn.studies.runs.train import unlearn as unlearn
@@ -48,8 +50,10 @@ if TYPE_CHECKING:
 _MODULES = {
     "Problem": "config",
     "Study": "config",
+    "adopting": "runs.adopt",
     "compare": "run_study",
     "evaluate": "runs.evaluate",
+    "export": "runs.export",
     "pretrain": "runs.train",
     "retrain": "runs.train",
     "sample": "sampling",

@@ -6,6 +6,7 @@ The problem is written to every run folder, so that a run never continues under 
 
 import dataclasses
 import json
+import math
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -25,8 +26,10 @@ from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.types import InputError
 
 PLACES = ("data_dir", "folder", "captions")  # the fields of a problem that locate its data
+SOURCE = ("checkpoint", "step", "params_key")  # the fields that locate the weights to adopt
 # Fields of a problem that old records lack: at their defaults they are no part of its identity.
 LATER = ("image_size", "test_fraction", "label", "broken", "validation_names")
+_PIXELS = ("mean", "std")  # likewise
 SEEDS = 2**31  # half of the seeds that JAX distinguishes; retrained models use some of the others
 
 
@@ -62,6 +65,14 @@ class Problem:
         diffusion: diffusion of a model that generates, such as ddpm-small; none for classifiers.
             A model of your own generates if it has one.
         training: settings of pretraining and retraining: the settings of the method "retrain".
+        mean: mean of the pixels that the weights were trained with, for each channel or one for
+            all; bytes are divided by 255 first. The mean of the training data by default.
+        std: standard deviation of the pixels, likewise.
+        checkpoint: file or folder with the weights of the original model, which are adopted
+            instead of training it.
+        step: step of the checkpoint, if it has several; the newest by default.
+        params_key: path of the parameters in the checkpoint, such as ema_params; found by their
+            names by default.
     """
 
     data: str = "digits"
@@ -81,6 +92,11 @@ class Problem:
     diffusion: Diffusion | None = None
     training: dict[str, Any] = field(default_factory=dict)
     autoencoder: dict[str, Any] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    checkpoint: str | None = field(default=None, compare=False)
+    step: int | None = field(default=None, compare=False)
+    params_key: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         kind, path = own_kind(self.data) or (None, "")
@@ -89,6 +105,12 @@ class Problem:
             object.__setattr__(self, "folder", path)
         if isinstance(self.validation_names, str):  # the names themselves are kept in records
             object.__setattr__(self, "validation_names", read_names(self.validation_names))
+        self._check_pixels()
+        if self.checkpoint is None and (self.step is not None or self.params_key is not None):
+            raise InputError(
+                "step and params_key are places in a checkpoint, but there is none; give the "
+                "checkpoint, or leave them out."
+            )
         if self.generates and self.diffusion is None:
             object.__setattr__(self, "diffusion", Diffusion())
         if not self.generates and self.diffusion is not None:
@@ -119,13 +141,32 @@ class Problem:
             name: value for name, value in self.training.items() if value != defaults.get(name)
         }
         usual = {entry.name: entry.default for entry in dataclasses.fields(self)}
-        left_out = {*PLACES, *(name for name in LATER if plain[name] == usual[name])}
+        left_out = {
+            *PLACES,
+            *SOURCE,
+            *(name for name in (*LATER, *_PIXELS) if plain[name] == usual[name]),
+        }
         return {name: value for name, value in plain.items() if name not in left_out}
 
     def reading(self) -> Reading:
         """The options of reading the user's own data."""
         names = (entry.name for entry in dataclasses.fields(Reading))
         return Reading(**{name: getattr(self, name) for name in names})
+
+    def _check_pixels(self) -> None:
+        """Raises if the mean or the deviation of the pixels is impossible or has no effect."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is None:
+                continue
+            if not self.classifies:
+                raise InputError(
+                    f"the model {self.model!r} {self.does}, and takes pixels from -1 to 1; leave "
+                    f"out {name}."
+                )
+            if not values or not all(math.isfinite(value) for value in values):
+                raise InputError(f"{name} is {list(values)}, but must be finite numbers.")
+            if name == "std" and min(values) <= 0.0:
+                raise InputError(f"std is {list(values)}, but must be numbers above 0.")
 
     @property
     def generates(self) -> bool:
@@ -399,8 +440,11 @@ def read_plan(path: Path) -> dict[str, Any]:
     values = read_toml(path)
     folder = path.resolve().parent if path.is_file() else Path.cwd()
     requests = values.get("requests")
+    if isinstance(values.get("problem"), dict):
+        values["problem"] = for_checkpoint(values["problem"])
     tables: list[tuple[Any, str]] = [(values, "inception"), (values, "tuned")]
-    tables += [(values.get("problem"), name) for name in (*PLACES, "validation_names")]
+    located = (*PLACES, "validation_names", "checkpoint")
+    tables += [(values.get("problem"), name) for name in located]
     requests = requests if isinstance(requests, list) else []
     tables += [(each, name) for each in requests for name in ("indices", "names", "file")]
     for table, name in tables:
@@ -417,3 +461,11 @@ def read_plan(path: Path) -> dict[str, Any]:
 def _below(folder: Path, path: str) -> str:
     """A path from a folder, unless it is absolute or begins with ~, the home folder."""
     return path if path[:1] == "~" else os.path.normpath(folder / path)
+
+
+def for_checkpoint(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a problem, with the defaults that follow from its checkpoint.
+
+    The weights may have been trained on all training data, so none of these count as unseen.
+    """
+    return {"validation_fraction": 0.0} | fields if fields.get("checkpoint") else fields

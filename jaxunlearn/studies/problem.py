@@ -36,6 +36,7 @@ from jaxunlearn.types import Batch, InputError, Model, Task, Weights
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None, Reading]
 _Stage = tuple[str, str]
+_Pixels = tuple[tuple[float, ...] | None, tuple[float, ...] | None]  # their mean and deviation
 _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
 
 
@@ -65,6 +66,7 @@ def load_task(problem: Problem, axis_name: str | None = None) -> Task:
             _first_stage(problem),
             problem.diffusion,
             axis_name,
+            (problem.mean, problem.std),
         )
 
 
@@ -300,6 +302,7 @@ def _task(
     stage: _Stage | None,
     generation: Diffusion | None,
     axis_name: str | None,
+    pixels: _Pixels,
 ) -> Task:
     dataset = _dataset(key)
     module = _module(key, model, settings, stage, generation is not None)
@@ -320,8 +323,8 @@ def _task(
         module,
         image_shape=shape,
         num_classes=dataset.num_classes,
-        mean=dataset.mean,
-        std=dataset.std,
+        mean=dataset.mean if pixels[0] is None else pixels[0],
+        std=dataset.std if pixels[1] is None else pixels[1],
         augmentation=dataset.augmentation if augmentation is None else augmentation,
     )
     _shapes(task)  # raises if the model does not fit the images

@@ -38,16 +38,19 @@ DIFFUSION = [
     for prefix in (("", "no-") if "bool" in str(field.type) else ("",))
 ]
 TRAINING = [name.replace("_", "-") for name in methods.settings("retrain")]
+PROBLEM = [
+    *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
+    *["--train-size", "--augmentation", "--model-settings", "--mean", "--std"],
+    *["--image-size", "--test-fraction", "--label", "--broken", "--captions"],
+    "--validation-names",
+    *[f"--diffusion.{name}" for name in DIFFUSION],
+    *[f"--{prefix}training.{name}" for prefix in ("", "autoencoder.") for name in TRAINING],
+    *["--autoencoder.model", "--autoencoder.model-settings"],
+]
 FLAGS = {
-    "pretrain": [
-        *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
-        *["--train-size", "--augmentation", "--model-settings", "--seed", *LAYOUT],
-        *["--image-size", "--test-fraction", "--label", "--broken", "--captions"],
-        "--validation-names",
-        *[f"--diffusion.{name}" for name in DIFFUSION],
-        *[f"--{prefix}training.{name}" for prefix in ("", "autoencoder.") for name in TRAINING],
-        *["--autoencoder.model", "--autoencoder.model-settings"],
-    ],
+    "pretrain": [*PROBLEM, "--seed", *LAYOUT],
+    "adopt": [*PROBLEM, "--seed", "--checkpoint", "--step", "--params-key"],
+    "export": ["--layout", "--data-dir"],
     "retrain": ["--pretrained", *FORGET, "--data-dir", *LAYOUT],
     "unlearn": [
         *["--pretrained", *FORGET, *LAYOUT],

@@ -1,13 +1,16 @@
 """The configuration of a run: the content of `config.json`."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.models import checkpoints
 from jaxunlearn.studies.config import Aim, Problem, check_seeds
 from jaxunlearn.types import InputError
 
+ADOPT = "adopt"  # the method of an original model that was not trained here
 _RETRAIN_SEEDS, _RETRAIN_AGAIN_SEEDS = 1_000_000, 2_000_000
 
 
@@ -49,7 +52,17 @@ class RunConfig:
 
 
 def pretraining(problem: Problem, seed: int) -> RunConfig:
-    """The configuration of a pretraining run."""
+    """The configuration of a pretraining run, or of the adoption of a checkpoint."""
+    if problem.checkpoint is not None:
+        path = Path(problem.checkpoint)
+        if (path / "fingerprints.json").is_file():
+            raise InputError(
+                f"the checkpoint {path} is a run of jaxunlearn already; give it to --pretrained, "
+                "or export its weights first."
+            )
+        digest = checkpoints.digest(path, problem.step)
+        source = {"checkpoint": digest, "params_key": problem.params_key}
+        return RunConfig("pretrain", problem, seed, ADOPT, source)
     return RunConfig("pretrain", problem, seed, "retrain", problem.training_settings())
 
 

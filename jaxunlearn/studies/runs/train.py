@@ -29,7 +29,7 @@ from jaxunlearn.studies.problem import (
     load_task,
     load_training,
 )
-from jaxunlearn.studies.runs import deletions, folder
+from jaxunlearn.studies.runs import adopt, deletions, folder
 from jaxunlearn.studies.runs.cache import cached_latents
 from jaxunlearn.studies.runs.prepare import (
     forgotten_classes,
@@ -39,6 +39,7 @@ from jaxunlearn.studies.runs.prepare import (
     trainable_part,
 )
 from jaxunlearn.studies.runs.run_config import (
+    ADOPT,
     RunConfig,
     own_seed,
     pretraining,
@@ -61,6 +62,8 @@ AUTOENCODER = "autoencoder"  # where a pretraining keeps the run of its autoenco
 
 def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) -> Weights:
     """Trains the original model on all training data, validation data aside.
+
+    The model of a problem with a checkpoint is adopted instead.
 
     Args:
         run: the run folder.
@@ -157,6 +160,8 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
         check_run(run / AUTOENCODER, pretraining(first, config.seed), placement)
     dataset = load_dataset(problem)
     load_training(problem, config.seed)
+    if config.method == ADOPT:
+        return adopt.check(run, config)
     if config.method == "ssd" and config.aim and config.aim.adapter_rank:
         raise InputError(
             "the method ssd shrinks weights, but adapters begin at zero and cannot shrink; "
@@ -216,6 +221,8 @@ def train_run(
     problem, settings, splits = config.problem, config.settings, run_splits(config)
     if folder.is_finished(run):
         return folder.load_weights(run, problem)
+    if config.method == ADOPT:
+        return adopt.adopt_run(run, config)
     seed, task, earlier = own_seed(config), load_task(problem), []
     if config.stage == "unlearn":
         if pretrained is None:
@@ -240,6 +247,7 @@ def train_run(
     )
     with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
         folder.claim_folder(run, config, load_dataset(problem), splits)
+        adopt.inherit(pretrained, run)
         with _recording_divergence(run):
             outcome = training.run(
                 programs.of_method(task, config.method, settings, placement),

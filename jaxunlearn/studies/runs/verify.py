@@ -3,6 +3,7 @@
 configuration    the digest of config.json
 data             the fingerprint of the data set when the run began
 forget request   the examples that it chooses, and its digest
+adoption         the digest of adopted.json
 weights          the fingerprint of the weights when training ended, the digests of their files
 masks            the fingerprint of the saliency masks when training ended
 checkpoints      the digests of their files
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from jaxunlearn.files import check_digests, fingerprint, read_record
 from jaxunlearn.studies.problem import load_dataset, load_splits
-from jaxunlearn.studies.runs import deletions
+from jaxunlearn.studies.runs import adopt, deletions
 from jaxunlearn.studies.runs.folder import read_done, read_started
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.training.checkpoints import Checkpointer, masks_of
@@ -60,6 +61,7 @@ def _verify_run(run: Path) -> Iterator[Finding]:
         ("configuration", run / "config.json", lambda: read_started(run)),
         ("data", run / "fingerprints.json", lambda: _check_data(run)),
         ("forget request", run / "forget_request.json", lambda: _check_request(run)),
+        ("adoption", run / adopt.FILE, lambda: read_record(run / adopt.FILE)),
         ("weights", done, lambda: _check_weights(run)),
         ("masks", done, lambda: _check_masks(run)),
         ("checkpoints", run / "checkpoints", lambda: _check_checkpoints(run)),

@@ -1,0 +1,282 @@
+"""Checkpoints of other programs: trees of arrays, read by name and written back.
+
+| layout | file or folder |
+| --- | --- |
+| `orbax` | folder of a StandardCheckpointer, a PyTreeCheckpointer or a CheckpointManager |
+| `msgpack` | file of `flax.serialization` |
+| `npz` | file of `numpy.savez`, with paths such as `params/dense/kernel` for names |
+| `safetensors` | file with paths such as `params.dense.kernel` for names |
+
+The path of an array is the tuple of its keys, as text. Nothing is unpickled.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from flax import serialization
+from flax.traverse_util import unflatten_dict
+
+from jaxunlearn.files import file_digest, replacing, unwritable
+from jaxunlearn.models.published import PICKLES, conversion
+from jaxunlearn.types import InputError
+
+Key = tuple[str, ...]
+_STEP = re.compile(r"(?:.*[_.-])?(\d+)")
+SUFFIXES = {"msgpack": ".msgpack", "npz": ".npz", "safetensors": ".safetensors"}  # of files
+_SEPARATORS = {"npz": "/", "safetensors": "."}
+
+
+class Stored(NamedTuple):
+    """The arrays of a checkpoint.
+
+    Attributes:
+        layout: name of the layout.
+        arrays: arrays by path.
+        step: step of the checkpoint, if there are several.
+        separator: separator of the keys in names, if the layout has names.
+    """
+
+    layout: str
+    arrays: dict[Key, np.ndarray]
+    step: int | None = None
+    separator: str | None = None
+
+
+def read(path: Path, step: int | None = None) -> Stored:
+    """Reads a checkpoint in any of the layouts.
+
+    Args:
+        path: the file or folder; or a folder of steps.
+        step: the step to read, if there are several; the newest by default.
+
+    Raises:
+        InputError: there is no checkpoint or no such step; or it is damaged, or a pickle.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(Path(folder) / "net.npz", **{"dense/kernel": np.ones((2, 3))})
+        ...     stored = read(Path(folder) / "net.npz")
+        >>> stored.layout, {key: array.shape for key, array in stored.arrays.items()}
+        ('npz', {('dense', 'kernel'): (2, 3)})
+    """
+    place, found = locate(path, step)
+    if place.is_dir():
+        items = _items(place)
+        trees = {name: _reading(item, _read_orbax) for name, item in items.items()}
+        tree: Any = trees if len(trees) > 1 else next(iter(trees.values()))
+        return Stored("orbax", _flat(tree), found)
+    layout = place.suffix[1:] if place.suffix[1:] in _SEPARATORS else "msgpack"
+    if layout == "msgpack":
+        return Stored(layout, _flat(_reading(place, _read_msgpack)), found)
+    named = _reading(place, _read_npz if layout == "npz" else _read_safetensors)
+    separator = "/" if any("/" in name for name in named) else "."
+    arrays = {tuple(name.split(separator)): array for name, array in named.items()}
+    return Stored(layout, arrays, found, separator)
+
+
+def write(
+    path: Path, layout: str, arrays: Mapping[Key, np.ndarray], separator: str | None = None
+) -> None:
+    """Writes arrays by path in a layout, whole or not at all.
+
+    Args:
+        path: the file, or the folder for orbax, which must not exist.
+        layout: name of the layout.
+        arrays: arrays by path.
+        separator: separator of the keys in names; that of the layout by default.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    if layout == "orbax":
+        try:
+            with _quiet(), ocp.StandardCheckpointer() as writer:
+                writer.save(path.absolute(), unflatten_dict(dict(arrays)))
+        except OSError as error:
+            raise unwritable(path, error) from error
+        return
+    joined = separator or _SEPARATORS.get(layout, "")
+    named = {joined.join(key): np.ascontiguousarray(array) for key, array in arrays.items()}
+    with replacing(path) as place:
+        if layout == "msgpack":
+            place.write_bytes(serialization.msgpack_serialize(unflatten_dict(dict(arrays))))
+        elif layout == "npz":
+            with place.open("wb") as file:
+                np.savez(file, allow_pickle=False, **named)
+        else:
+            from safetensors.numpy import save_file
+
+            save_file(named, place)
+
+
+def digest(path: Path, step: int | None = None) -> str:
+    """The SHA-256 of a checkpoint: of its file, or of all files of its folder."""
+    place, _ = locate(path, step)
+    if place.is_file():
+        return file_digest(place)
+    found = hashlib.sha256()
+    for file in sorted(file for file in place.rglob("*") if file.is_file()):
+        found.update(f"{file.relative_to(place).as_posix()} {file_digest(file)}\n".encode())
+    return found.hexdigest()
+
+
+def locate(path: Path, step: int | None = None) -> tuple[Path, int | None]:
+    """The file or folder of one checkpoint, and its step, if there are several.
+
+    Raises:
+        InputError: there is none, no such step, or only a pickle.
+    """
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"the checkpoint {path} does not exist; check the path.")
+    steps = {} if path.is_file() or _items(path) else _steps(path)
+    if steps:
+        if step is not None and step not in steps:
+            raise InputError(
+                f"step is {step}, but {path} has the steps {', '.join(map(str, sorted(steps)))}; "
+                "choose one of them."
+            )
+        found = max(steps) if step is None else step
+        return steps[found], found
+    if step is not None:
+        raise InputError(f"step is {step}, but {path} is a checkpoint without steps; leave it out.")
+    if path.is_file():
+        _check_suffix(path)
+        return path, None
+    if _items(path):
+        return path, None
+    files = [file for file in sorted(path.iterdir()) if file.is_file()]
+    known = [file for file in files if file.suffix in SUFFIXES.values()]
+    if len(known) == 1:
+        return known[0], None
+    for file in files:
+        if not known and file.suffix in PICKLES:
+            _check_suffix(file)
+    names = ", ".join(file.name for file in known[:3])
+    raise InputError(
+        f"{path} holds {f'several files of weights ({names})' if known else 'no checkpoint'}, but "
+        "must hold one of orbax, flax.serialization, numpy.savez or safetensors; give its path."
+    )
+
+
+def _check_suffix(path: Path) -> None:
+    """Raises if a file is a pickle, or of an unknown kind."""
+    if path.suffix in PICKLES or _begins(path, b"\x80"):
+        raise InputError(
+            f"{path} is a pickle, which may run any code when it is read; convert it where you "
+            f"trust it, such as by {conversion(path)}."
+        )
+    kinds = SUFFIXES.values()
+    if path.suffix not in kinds and not _STEP.fullmatch(path.name):
+        raise InputError(
+            f"the checkpoint {path} is a file of the kind {path.suffix!r}, but must be a folder of "
+            f"orbax or one of {', '.join(kinds)}; save the weights in one of these."
+        )
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start and path.suffix not in (".msgpack", ".safetensors")
+
+
+def _is_tree(folder: Path) -> bool:
+    """Whether orbax wrote a tree of arrays into a folder."""
+    names = ("_METADATA", "manifest.ocdbt", "checkpoint")
+    return folder.is_dir() and any((folder / name).is_file() for name in names)
+
+
+def _items(folder: Path) -> dict[str, Path]:
+    """The trees of one checkpoint by name: the folder itself, or the items of a step."""
+    if _is_tree(folder):
+        return {"": folder}
+    if _steps(folder):
+        return {}
+    return {item.name: item for item in sorted(folder.iterdir()) if _is_tree(item)}
+
+
+def _is_step(entry: Path) -> bool:
+    if entry.is_file():
+        return entry.suffix == "" and entry.name.startswith("checkpoint")
+    return _is_tree(entry) or any(map(_is_tree, entry.iterdir()))
+
+
+def _steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by step, as of a CheckpointManager."""
+    found = ((_STEP.fullmatch(entry.name), entry) for entry in sorted(folder.iterdir()))
+    return {int(match[1]): entry for match, entry in found if match and _is_step(entry)}
+
+
+def _reading(path: Path, function: Callable[[Path], Any]) -> Any:
+    """The content of a file or folder; its library raises errors of any kind if it is damaged."""
+    try:
+        return function(path)
+    except ImportError as error:
+        raise InputError(
+            f"{path} needs the package {error.name}; install jaxunlearn[import]."
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise InputError(
+            f"the checkpoint {path} is damaged or holds more than arrays ({reason}); save it again."
+        ) from error
+
+
+def _read_orbax(folder: Path) -> Any:
+    with _quiet(), ocp.PyTreeCheckpointer() as reader:
+        described = reader.metadata(folder).item_metadata
+        if described is None:
+            return reader.restore(folder)
+        kinds = {"StringMetadata": str}
+        arguments = jax.tree.map(
+            lambda leaf: ocp.RestoreArgs(kinds.get(type(leaf).__name__, np.ndarray)),
+            described.tree,
+        )
+        return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+def _read_msgpack(file: Path) -> Any:
+    return serialization.msgpack_restore(file.read_bytes())
+
+
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
+
+
+def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(file)
+
+
+def _flat(tree: Any, key: Key = ()) -> dict[Key, np.ndarray]:
+    """The arrays of nested dictionaries and lists; texts and missing values are left out."""
+    if isinstance(tree, Mapping):
+        children = ((str(name), child) for name, child in tree.items())
+    elif isinstance(tree, list | tuple):
+        children = ((str(number), child) for number, child in enumerate(tree))
+    elif hasattr(tree, "dtype") and hasattr(tree, "shape"):
+        return {key: np.asarray(tree)}
+    else:
+        return {}
+    return {k: leaf for name, child in children for k, leaf in _flat(child, (*key, name)).items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax from logging what an `InputError` says."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,61 @@
+"""Export: the weights of a run in the layout of the checkpoint that it was adopted from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from jaxunlearn.files import read_record
+from jaxunlearn.models import checkpoints
+from jaxunlearn.studies.runs import adopt, folder
+from jaxunlearn.types import InputError, Weights
+
+LAYOUTS = ("orbax", *checkpoints.SUFFIXES)
+
+
+def export(run: Path, dest: Path, layout: str | None = None) -> str:
+    """Writes the weights of a finished run for other programs.
+
+    Args:
+        run: the run folder.
+        dest: the folder to write, or the file for a layout of one file; it must not exist, or be an
+            empty folder.
+        layout: the layout; that of the checkpoint that was adopted by default, else "orbax".
+
+    Returns:
+        The layout.
+
+    Raises:
+        InputError: the folder holds no finished run, the place is not free, or the layout does not
+            have such a model.
+    """
+    config = folder.read_config(run, "pretrain", "retrain", "unlearn")
+    record = read_record(run / adopt.FILE) if (run / adopt.FILE).exists() else {}
+    layout = layout or record.get("layout", "orbax")
+    if layout not in LAYOUTS:
+        raise InputError(f"layout is {layout!r}, but must be one of {', '.join(LAYOUTS)}.")
+    suffix = checkpoints.SUFFIXES.get(layout)
+    if suffix is not None and dest.suffix != suffix:
+        raise InputError(
+            f"the file to write is {dest}, but must end in {suffix} in the layout {layout}."
+        )
+    if dest.is_file() or (dest.is_dir() and any(dest.iterdir())):
+        raise InputError(f"{dest} exists and is not empty, but must be free; give another name.")
+    weights = folder.load_weights(run, config.problem)
+    separator = record.get("separator") if layout == record.get("layout") else None
+    checkpoints.write(dest, layout, _arrays(weights, record), separator)
+    return layout
+
+
+def _arrays(weights: Weights, record: dict[str, Any]) -> dict[checkpoints.Key, np.ndarray]:
+    """The arrays of the weights by their paths in the checkpoint that was adopted.
+
+    Without one they are "params" and the collections of the model state, as in Flax.
+    """
+    leaves = {("params", *key): leaf for key, leaf in flatten_dict(weights.params).items()}
+    state = flatten_dict(weights.model_state)
+    if "keys" not in record:
+        return {key: np.asarray(leaf) for key, leaf in (leaves | state).items()}
+    leaves |= {("state", *key): leaf for key, leaf in state.items()}
+    return {tuple(theirs): np.asarray(leaves[tuple(ours)]) for ours, theirs in record["keys"]}
