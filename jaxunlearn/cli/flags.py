@@ -19,8 +19,9 @@ from typing_extensions import TypedDict
 from jaxunlearn import methods
 from jaxunlearn.cli.lists import meanings
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.config import SOURCE, Aim, Diffusion, Problem, for_checkpoint
+from jaxunlearn.studies.config import Aim, Diffusion, Problem
 from jaxunlearn.studies.console import Output
+from jaxunlearn.studies.plans import SOURCE, UNSEEN
 from jaxunlearn.training.layout import Layout
 
 _METAVARS = {
@@ -169,9 +170,7 @@ Learned = Annotated[
 ]
 Adopted = Annotated[
     dict,
-    tyro.conf.arg(
-        name="", constructor=_of(Problem, _of_problem, defaults=for_checkpoint({"checkpoint": "."}))
-    ),
+    tyro.conf.arg(name="", constructor=_of(Problem, _of_problem, defaults=UNSEEN)),
 ]
 
 

@@ -7,7 +7,6 @@ The problem is written to every run folder, so that a run never continues under 
 import dataclasses
 import json
 import math
-import os
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,13 +22,9 @@ from jaxunlearn.models import denoisers, latent
 from jaxunlearn.objects import is_object_path
 from jaxunlearn.studies.diffusion import Diffusion as Diffusion
 from jaxunlearn.studies.fields import from_dict, read_toml
+from jaxunlearn.studies.plans import LATER, PIXELS, PLACES, SOURCE, read_plan
 from jaxunlearn.types import InputError
 
-PLACES = ("data_dir", "folder", "captions")  # the fields of a problem that locate its data
-SOURCE = ("checkpoint", "step", "params_key")  # the fields that locate the weights to adopt
-# Fields of a problem that old records lack: at their defaults they are no part of its identity.
-LATER = ("image_size", "test_fraction", "label", "broken", "validation_names")
-_PIXELS = ("mean", "std")  # likewise
 SEEDS = 2**31  # half of the seeds that JAX distinguishes; retrained models use some of the others
 
 
@@ -144,7 +139,7 @@ class Problem:
         left_out = {
             *PLACES,
             *SOURCE,
-            *(name for name in (*LATER, *_PIXELS) if plain[name] == usual[name]),
+            *(name for name in (*LATER, *PIXELS) if plain[name] == usual[name]),
         }
         return {name: value for name, value in plain.items() if name not in left_out}
 
@@ -433,39 +428,3 @@ def check_runs(names: Iterable[str]) -> None:
 def load_study(path: Path) -> Study:
     """Reads a study from a TOML file."""
     return from_dict(Study, read_plan(path), "the study")
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; its relative paths are resolved from its own folder."""
-    values = read_toml(path)
-    folder = path.resolve().parent if path.is_file() else Path.cwd()
-    requests = values.get("requests")
-    if isinstance(values.get("problem"), dict):
-        values["problem"] = for_checkpoint(values["problem"])
-    tables: list[tuple[Any, str]] = [(values, "inception"), (values, "tuned")]
-    located = (*PLACES, "validation_names", "checkpoint")
-    tables += [(values.get("problem"), name) for name in located]
-    requests = requests if isinstance(requests, list) else []
-    tables += [(each, name) for each in requests for name in ("indices", "names", "file")]
-    for table, name in tables:
-        if isinstance(table, dict) and isinstance(table.get(name), str):
-            table[name] = _below(folder, table[name])
-    problem = values.get("problem")
-    if isinstance(problem, dict) and isinstance(problem.get("data"), str):
-        kind, place = own_kind(problem["data"]) or (None, "")
-        if place:
-            problem["data"] = f"{kind}:{_below(folder, place)}"
-    return values
-
-
-def _below(folder: Path, path: str) -> str:
-    """A path from a folder, unless it is absolute or begins with ~, the home folder."""
-    return path if path[:1] == "~" else os.path.normpath(folder / path)
-
-
-def for_checkpoint(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a problem, with the defaults that follow from its checkpoint.
-
-    The weights may have been trained on all training data, so none of these count as unseen.
-    """
-    return {"validation_fraction": 0.0} | fields if fields.get("checkpoint") else fields

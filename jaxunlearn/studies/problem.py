@@ -27,7 +27,8 @@ from jaxunlearn.models.frameworks import as_model
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.objects import errors_of
-from jaxunlearn.studies.config import PLACES, Diffusion, Problem
+from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.plans import PLACES
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
 from jaxunlearn.tasks.microbatched import statistics_of

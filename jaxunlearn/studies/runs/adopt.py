@@ -16,8 +16,9 @@ from jaxunlearn import evaluation
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import read_record, write_record
 from jaxunlearn.models import checkpoints, matching
-from jaxunlearn.studies.config import Problem, for_checkpoint
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.plans import for_checkpoint
 from jaxunlearn.studies.problem import load_dataset, load_shapes, load_task, load_training
 from jaxunlearn.studies.runs import folder
 from jaxunlearn.studies.runs.run_config import RunConfig

@@ -21,8 +21,9 @@ from jaxunlearn.data import Dataset, Splits
 from jaxunlearn.data.own import own_kind
 from jaxunlearn.files import read_record, write_record
 from jaxunlearn.models import denoisers
-from jaxunlearn.studies.config import PLACES, Problem
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.plans import PLACES
 from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
 from jaxunlearn.studies.runs.request_file import load_request, save_request
 from jaxunlearn.studies.runs.run_config import RunConfig

@@ -32,9 +32,10 @@ from jaxunlearn import methods, training
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import write_record, write_text
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
-from jaxunlearn.studies.config import Problem, check_requests, check_runs, check_seeds, read_plan
+from jaxunlearn.studies.config import Problem, check_requests, check_runs, check_seeds
 from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.plans import read_plan
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
 from jaxunlearn.studies.runs import run_config, train
