@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxunlearn import methods, studies
-from jaxunlearn.cli import flags, run_commands, study_commands
+from jaxunlearn.cli import flags
+from jaxunlearn.cli import run_commands as runs
+from jaxunlearn.cli import study_commands as of_studies
 from jaxunlearn.cli.parsing import CONFIG, parsed
 
 
@@ -53,16 +55,11 @@ def schema(kind: Annotated[Literal["study", "search"], tyro.conf.Positional] = "
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    **{
-        name: getattr(run_commands, name)
-        for name in (
-            *("pretrain", "adopt", "retrain", "select", "unlearn", "evaluate", "sample", "export"),
-        )
-    },
-    **{
-        name: getattr(study_commands, name)
-        for name in (*("compare", "report", "evidence", "ulira", "sweep", "tune", "verify"),)
-    },
-    "list": list_,
-    "schema": schema,
+    function.__name__.strip("_"): function
+    for function in (
+        *(runs.pretrain, runs.adopt, runs.retrain, runs.select, runs.unlearn, runs.evaluate),
+        *(runs.sample, runs.export),
+        *(of_studies.compare, of_studies.report, of_studies.evidence, of_studies.ulira),
+        *(of_studies.sweep, of_studies.tune, of_studies.verify, of_studies.status, list_, schema),
+    )
 }

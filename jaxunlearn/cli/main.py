@@ -32,6 +32,7 @@ Make a trained model forget, and measure how well it did.
   jaxunlearn sweep SWEEP METHOD --pretrained RUN --fraction 0.1 --vary tolerance=0.01,0.1
   jaxunlearn tune SEARCH --config FILE                              settings from a blind search
   jaxunlearn verify FOLDER                                          a check of all fingerprints
+  jaxunlearn status FOLDER                                          done, running, failed and why
   jaxunlearn list [methods|models|data|METHOD]                      names and settings
   jaxunlearn schema [study|search]                                  the fields of TOML files
 

@@ -1,6 +1,8 @@
 """The commands on studies, searches, sweeps and sets of shadow models, one function each."""
 
+from collections import Counter
 from dataclasses import replace
+from json import dumps
 
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
@@ -208,3 +210,27 @@ def verify(folder: flags.Folder, /, data_dir: flags.Place = None) -> None:
     if wrong:
         raise InputError(f"{len(wrong)} of {len(findings)} checks of {folder} do not match.")
     say(f"all {len(findings):,} checks of {where} match")
+
+
+def status(folder: flags.Folder, /, json: flags.Switch = False) -> None:
+    """Tell which runs of a study are done, running, stopped, diverged or failed, and why.
+
+    Args:
+        folder: the folder of a study or a run.
+        json: whether the states are printed as JSON.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from jaxunlearn.studies.runs import status as states
+
+    found = states.status(folder)
+    if json:
+        print(dumps([each._asdict() for each in found], indent=1))
+        return
+    counts = Counter(each.state for each in found)
+    total = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    table = Table("run", "state", "", title=Text(f"{folder}: {total}"), title_justify="left")
+    for each in found:
+        table.add_row(*map(Text, each))
+    show(table)

@@ -26,7 +26,7 @@ from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
 from jaxunlearn.studies.runs import evaluate_images, run_config, train
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
-from jaxunlearn.studies.runs.folder import load_weights, read_done
+from jaxunlearn.studies.runs.folder import load_weights, note_failure, read_done
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
@@ -259,6 +259,8 @@ def _noting(failed: list[str], run: Path) -> Iterator[None]:
     try:
         yield
     except (Diverged, BrokenBudget) as error:
+        if isinstance(error, BrokenBudget):
+            note_failure(run, error)
         failed.append(run_label(run))
         say(f"{run_label(run)}: {error}", style="red")
 

@@ -7,18 +7,21 @@
         with workspace.in_turn("report"):
             ...
 
-The operating system holds a lock on an empty hidden file, and releases it when the process ends, in
-whatever way. The shards of a job array hold the locks of different parts of one folder at once.
+The operating system holds a lock on a hidden file, and releases it when the process ends, in
+whatever way. While it is held, the file names the process. The shards of a job array hold the locks
+of different parts of one folder at once.
 """
 
 import contextlib
 import errno
 import os
+import platform
 import re
 import reprlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,6 +154,33 @@ class Workspace:
                 f"files in {self.folder} cannot be locked, so a second process may write there.",
                 stacklevel=2,
             )
+            return
+        if not shared:
+            held.callback(file.truncate, 0)
+            file.truncate(0)
+            began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            file.write(f"process {os.getpid()} on {platform.node()} since {began}")
+            file.flush()
+
+    def held_by(self) -> str | None:
+        """The process that works in the folder, such as "process 7 on host since ..."; or None."""
+        for path in sorted(self.folder.glob(f"{_LOCK}*")):
+            owner = path.read_text("utf-8")
+            if owner and _is_held(path):
+                return owner
+        return None
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file."""
+    try:
+        import fcntl
+
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return True
+    return False
 
 
 def _check_path(folder: Path) -> None:

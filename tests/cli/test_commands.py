@@ -71,13 +71,15 @@ FLAGS = {
     ],
     "tune": ["--config", "--data-dir"],
     "verify": ["--data-dir"],
+    "status": [],
     "report": ["--rank-by"],
     "list": [],
     "schema": [],
 }
 for command in FLAGS:
-    FLAGS[command] += [] if command in ("list", "schema") else ["--json", "--quiet", "--verbose"]
-FLAGS["list"] = ["--json"]
+    FLAGS[command] += ["--json"] * (command != "schema")
+    if command not in ("list", "schema", "status"):
+        FLAGS[command] += ["--quiet", "--verbose"]
 
 
 @pytest.mark.parametrize("command", FLAGS)

@@ -33,6 +33,7 @@ from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import InputError, Weights
 
 DIVERGED = "diverged.json"
+FAILED = ".failed.json"  # hidden, so that a folder without a run stays free
 
 
 def read_started(run: Path) -> RunConfig:
@@ -108,6 +109,13 @@ def read_done(run: Path) -> dict[str, Any]:
     done = read_record(run / "done.json")
     check_record(run / "done.json", done, Done)
     return done
+
+
+def note_failure(run: Path, error: Exception) -> None:
+    """Records the error that ended a run, for `jaxunlearn status`."""
+    text = str(error).partition("\n")[0]
+    reason = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    write_record(run / FAILED, {"reason": reason})
 
 
 def read_pretrained(run: Path) -> RunConfig:

@@ -248,7 +248,7 @@ def train_run(
     with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
         folder.claim_folder(run, config, load_dataset(problem), splits)
         adopt.inherit(pretrained, run)
-        with _recording_divergence(run):
+        with _recording_the_end(run):
             outcome = training.run(
                 programs.of_method(task, config.method, settings, placement),
                 programs.arguments(settings, splits and splits.validation.arrays()),
@@ -294,13 +294,19 @@ def train_run(
 
 
 @contextmanager
-def _recording_divergence(run: Path) -> Iterator[None]:
-    """Leaves a record in the folder of a run that diverges."""
+def _recording_the_end(run: Path) -> Iterator[None]:
+    """Leaves a record in the folder of a run that diverges, or that an unforeseen error ends."""
     try:
         yield
     except training.Diverged as error:
         write_record(run / folder.DIVERGED, {"reason": str(error)})
         raise
+    except (InputError, training.Interrupted):
+        raise
+    except Exception as error:
+        folder.note_failure(run, error)
+        raise
+    (run / folder.FAILED).unlink(missing_ok=True)
 
 
 def _report_replicated(params: Params, placement: Placement) -> None:
