@@ -230,7 +230,8 @@ def status(folder: flags.Folder, /, json: flags.Switch = False) -> None:
         return
     counts = Counter(each.state for each in found)
     total = ", ".join(f"{count:,} {state}" for state, count in counts.items())
-    table = Table("run", "state", "", title=Text(f"{folder}: {total}"), title_justify="left")
+    say(f"{folder}: {total}")
+    table = Table("run", "state", "")
     for each in found:
         table.add_row(*map(Text, each))
     show(table)

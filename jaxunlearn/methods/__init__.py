@@ -18,6 +18,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxunlearn import plugins
@@ -320,20 +323,10 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     Raises:
         InputError: an unknown method, or an unknown choice of a setting.
     """
-    constructor = _constructor(name)
-    parameters = inspect.signature(constructor).parameters
-    own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
     # Built twice, because the method determines the length of the schedule.
-    plan = constructor(task, optax.identity(), **own)
-    if not isinstance(plan, Method):
-        raise InputError(
-            f"method {name} returns {type(plan).__name__}, but must return "
-            "jaxunlearn.types.Method(init, step)."
-        )
-    calls = chosen["num_steps"] * plan.optimizer_steps
-    rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], calls)
+    make, rate, _ = _planned(task, name, chosen)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
-    method = constructor(task, made, **own)
+    method = make(made)
     if "guard_budget" not in chosen:
         return method
     return guarded(
@@ -344,6 +337,38 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
         budget=chosen["guard_budget"],
         every=chosen["guard_every"],
     )
+
+
+def learning_rates(task: Task, name: str, chosen: Mapping[str, Any]) -> np.ndarray:
+    """The learning rate at the first optimizer call of each step of a run, float32 `[num_steps]`.
+
+    The arguments are those of `build`.
+    """
+    _, rate, calls = _planned(task, name, chosen)
+    counts = jnp.arange(chosen["num_steps"]) * calls
+    return np.asarray(jax.vmap(lambda count: jnp.asarray(rate(count), jnp.float32))(counts))
+
+
+def _planned(
+    task: Task, name: str, chosen: Mapping[str, Any]
+) -> tuple[Callable[[optax.GradientTransformation], Method], optax.Schedule, int]:
+    """A method as a function of its optimizer, the schedule, and its optimizer calls in a step."""
+    constructor = _constructor(name)
+    parameters = inspect.signature(constructor).parameters
+    own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
+
+    def make(optimizer: optax.GradientTransformation) -> Method:
+        return constructor(task, optimizer, **own)
+
+    plan = make(optax.identity())
+    if not isinstance(plan, Method):
+        raise InputError(
+            f"method {name} returns {type(plan).__name__}, but must return "
+            "jaxunlearn.types.Method(init, step)."
+        )
+    calls = chosen["num_steps"] * plan.optimizer_steps
+    rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], calls)
+    return make, rate, plan.optimizer_steps
 
 
 def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxunlearn.files import path_name, whole
 from jaxunlearn.training.layout import Layout
+from jaxunlearn.training.loggers import check_loggers
 from jaxunlearn.types import InputError
 
 AXES = ("data", "fsdp")
@@ -75,6 +76,8 @@ class Placement(NamedTuple):
         micro_batch: see `Layout`.
         chunk_steps: see `Layout`.
         checkpoint_every: see `Layout`.
+        log: see `Layout`.
+        validate_every: see `Layout`.
     """
 
     mesh: Mesh
@@ -82,6 +85,8 @@ class Placement(NamedTuple):
     micro_batch: int
     chunk_steps: int
     checkpoint_every: int
+    log: tuple[str, ...] = ()
+    validate_every: int = 0
 
 
 def placement_of(layout: Layout = Layout()) -> Placement:
@@ -103,9 +108,16 @@ def placement_of(layout: Layout = Layout()) -> Placement:
             "must be 'jit' for --parameters sharded or --distributed; leave these out, or choose "
             "jit."
         )
-    for name, least in (("chunk_steps", 1), ("checkpoint_every", 1), ("micro_batch", 0)):
+    for name, least in (
+        *(("chunk_steps", 1), ("checkpoint_every", 1), ("micro_batch", 0), ("validate_every", 0)),
+    ):
         if getattr(layout, name) < least:
             raise InputError(f"{name} is {getattr(layout, name)}, but must be {least} or more.")
+    check_loggers(layout.log)
+    if layout.validate_every and layout.distributed:
+        raise InputError(
+            "validate_every is given with --distributed, but one host measures; leave one out."
+        )
     mesh = make_mesh(layout.devices, layout.parameters)
     if layout.micro_batch:
         check_divides(mesh, micro_batch=layout.micro_batch)
@@ -115,6 +127,8 @@ def placement_of(layout: Layout = Layout()) -> Placement:
         layout.micro_batch,
         layout.chunk_steps,
         layout.checkpoint_every,
+        layout.log,
+        layout.validate_every,
     )
 
 

@@ -1,4 +1,4 @@
-"""The layout of a run on the machine, which is not part of its configuration."""
+"""The layout of a run on the machine, and its logs: no part of its configuration."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Layout:
-    """Devices and memory of a run. Results do not depend on them, up to rounding.
+    """Devices, memory and logs of a run. Results do not depend on them, up to rounding.
 
     Attributes:
         devices: number of devices that share each batch.
@@ -21,6 +21,10 @@ class Layout:
             between two checks for Ctrl-C.
         checkpoint_every: smallest number of steps between two checkpoints, which are saved at the
             end of chunks.
+        log: loggers of all metrics besides the JSON lines, in logs/ in the folder of the run: csv,
+            tensorboard, wandb.
+        validate_every: number of steps between two measurements on validation data, which are
+            logged; 0 measures nothing.
     """
 
     devices: int = 1
@@ -30,3 +34,5 @@ class Layout:
     parallel: Literal["jit", "pmap"] = "jit"
     chunk_steps: int = 100
     checkpoint_every: int = 1000
+    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    validate_every: int = 0

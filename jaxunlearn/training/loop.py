@@ -24,6 +24,7 @@ from jaxunlearn.training import hosts
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.compilation import executable_for
 from jaxunlearn.training.devices import replicate, shardings
+from jaxunlearn.training.loggers import Write
 from jaxunlearn.training.metrics_file import MetricsFile
 from jaxunlearn.training.programs import Numbers, Program, split
 from jaxunlearn.training.streaming import Stream, supplied
@@ -112,15 +113,18 @@ def stretches(
         yield Stretch(state, history, finite, seconds, compile_seconds)
 
 
-def stops_of(first_step: int, num_steps: int, chunk_steps: int) -> Iterator[int]:
-    """The stops of a run; the last one is its end.
+def stops_of(first_step: int, num_steps: int, chunk_steps: int, every: int = 0) -> Iterator[int]:
+    """The stops of a run: the ends of chunks, the multiples of `every`, and its end.
 
     Example:
-        >>> list(stops_of(2, 9, 3)), list(stops_of(9, 9, 3))
-        ([5, 8, 9], [])
+        >>> list(stops_of(2, 9, 3)), list(stops_of(9, 9, 3)), list(stops_of(0, 9, 6, every=4))
+        ([5, 8, 9], [], [4, 8, 9])
     """
-    for step in range(first_step, num_steps, chunk_steps):
-        yield min(step + chunk_steps, num_steps)
+    step = first_step
+    while step < num_steps:
+        due = (step // every + 1) * every if every else num_steps
+        step = min(step + chunk_steps, due, num_steps)
+        yield step
 
 
 def run(
@@ -137,6 +141,9 @@ def run(
     metrics_file: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     remedy: str = "Lower the learning rate",
+    log: Write | None = None,
+    validate: Callable[[TrainState], dict[str, float]] | None = None,
+    validate_every: int = 0,
 ) -> Outcome:
     """Runs a program to its end, from its newest checkpoint if there is one.
 
@@ -153,6 +160,10 @@ def run(
         metrics_file: JSON-lines file that receives the metrics of each step.
         on_progress: function called after each chunk.
         remedy: advice for a run that diverges.
+        log: function that receives the number and the metrics of each step, those of earlier steps
+            included when a run is resumed.
+        validate: function from the state to more metrics.
+        validate_every: number of steps between two calls of `validate`; 0 makes none.
 
     Raises:
         Diverged: a loss or a weight became NaN or infinite.
@@ -164,7 +175,7 @@ def run(
     """
     if num_steps > _MOST_STEPS:
         raise InputError(f"num_steps is {num_steps}, but must be {_MOST_STEPS} or less.")
-    mesh, metrics = program.mesh, MetricsFile(metrics_file)
+    mesh, metrics = program.mesh, MetricsFile(metrics_file, log)
     sets = [x if isinstance(x, Stream) else replicate(x, mesh) for x in (forget, retain)]
     present = [{} if isinstance(x, Stream) else x for x in sets]
     inputs = inputs_of(program, numbers, start, present[0], present[1], seed)
@@ -187,13 +198,15 @@ def run(
     compile_seconds += more_seconds
 
     supply = supplied(sets, visited, program.chunk_steps, num_steps, mesh)
-    stops = stops_of(step, num_steps, program.chunk_steps)
+    stops = stops_of(step, num_steps, program.chunk_steps, validate_every)
     with supply as data_at, _stop_signals() as stop_requested:
         for stretch in stretches(program, numbers, state, data_at, stops):
             state, done = stretch.state, int(stretch.state.step) - step
             seconds += stretch.seconds
             compile_seconds += stretch.compile_seconds
-            metrics.append(stretch.history, step, done)
+            at_stop = validate_every and (step + done) % validate_every == 0
+            measured = validate(state) if validate and at_stop and stretch.finite else {}
+            metrics.append(stretch.history, step, done, measured)
             step += done
             if not stretch.finite:
                 kept = f"the last good checkpoint is of step {saved}"
@@ -204,7 +217,7 @@ def run(
                 )
                 raise Diverged(message, step, seconds)
             last = {name: float(values[done - 1]) for name, values in stretch.history.items()}
-            on_progress(Progress(step, num_steps, seconds, last))
+            on_progress(Progress(step, num_steps, seconds, last | measured))
             stop = hosts.any_process(stop_requested.is_set())
             due = step - saved >= checkpoint_every or step == num_steps
             if checkpointer and (due or stop):

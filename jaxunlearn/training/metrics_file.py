@@ -6,26 +6,45 @@ later steps and writes them again. No run resumes from a checkpoint whose lines 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxunlearn.files import file_digest, is_first, sync, unwritable, write_text
+from jaxunlearn.training.loggers import Write
 
 
 class MetricsFile(NamedTuple):
-    """The file, which only the first host writes; `path` None keeps no metrics."""
+    """The file, which only the first host writes; `path` None keeps no metrics.
+
+    Loggers receive each line that is kept or appended, by `log(step, values)`.
+    """
 
     path: Path | None
+    log: Write | None = None
 
-    def append(self, history: dict[str, np.ndarray], first_step: int, count: int) -> None:
-        """Appends the lines of `count` steps after `first_step`, from metrics `[count or more]`."""
+    def append(
+        self,
+        history: dict[str, np.ndarray],
+        first_step: int,
+        count: int,
+        more: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Appends the lines of `count` steps after `first_step`, from metrics `[count or more]`.
+
+        The last line has `more` values.
+        """
         if self.path is None or not is_first():
             return
         lines = []
         for i in range(count):
             values = {name: float(values[i]) for name, values in history.items()}
+            values |= more if i == count - 1 else {}
+            if self.log is not None:
+                self.log(first_step + i + 1, values)
             line = {"step": first_step + i + 1} | {
                 name: value if np.isfinite(value) else str(value) for name, value in values.items()
             }
@@ -39,7 +58,11 @@ class MetricsFile(NamedTuple):
     def truncate(self, step: int) -> None:
         """Drops the lines of steps after `step`, which a resumed run writes again."""
         if self.path is not None and self.path.exists():
-            write_text(self.path, b"".join(self._lines()[:step]).decode("utf-8", "replace"))
+            kept = b"".join(self._lines()[:step]).decode("utf-8", "replace")
+            write_text(self.path, kept)
+            if self.log is not None:
+                for line in map(json.loads, kept.splitlines()):
+                    self.log(line.pop("step"), {name: float(x) for name, x in line.items()})
 
     def record(self, step: int, seconds: float) -> dict[str, Any]:
         """The record of a checkpoint: the seconds and the digest of the lines so far.

@@ -145,7 +145,10 @@ def supplied(
             for first in (step, step + chunk_steps):
                 if first < num_steps and first not in coming:
                     coming[first] = reader.submit(read, first, visited(first))
-            return coming.pop(step).result()
+            found = coming.pop(step).result()
+            for passed in [first for first in coming if first < step]:
+                del coming[passed]
+            return found
 
         yield data_at
 

@@ -31,6 +31,7 @@ from jaxunlearn.studies.problem import (
 )
 from jaxunlearn.studies.runs import adopt, deletions, folder
 from jaxunlearn.studies.runs.cache import cached_latents
+from jaxunlearn.studies.runs.logs import check_validation, logged
 from jaxunlearn.studies.runs.prepare import (
     forgotten_classes,
     moving_weights,
@@ -180,6 +181,8 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
     if splits is not None:
         check_unseen(config.settings, splits)
     programs.arguments(config.settings, splits and splits.validation.arrays())
+    if placement.validate_every:
+        check_validation(config)
     folder.check_folder(run, config, dataset, splits)
 
 
@@ -248,7 +251,10 @@ def train_run(
     with Workspace(run).locked(), show_progress(run) as on_progress, programs_read() as read:
         folder.claim_folder(run, config, load_dataset(problem), splits)
         adopt.inherit(pretrained, run)
-        with _recording_the_end(run):
+        with (
+            _recording_the_end(run),
+            logged(run, config, placement) as (log, validate),
+        ):
             outcome = training.run(
                 programs.of_method(task, config.method, settings, placement),
                 programs.arguments(settings, splits and splits.validation.arrays()),
@@ -262,6 +268,9 @@ def train_run(
                 metrics_file=run / "metrics.jsonl",
                 on_progress=on_progress,
                 remedy=methods.remedy(config.method),
+                log=log,
+                validate=validate,
+                validate_every=placement.validate_every,
             )
         weights = Weights(outcome.state.params, outcome.state.model_state)
         if part is not None:
