@@ -37,11 +37,26 @@ def check_loggers(names: Sequence[str]) -> None:
                     f"the logger {name} needs the package {error.name}, which is not installed; "
                     f"install jaxunlearn[{name}], or use --log csv."
                 ) from error
-            if name == "wandb" and not _is_offline() and not package.api.api_key:
-                raise InputError(
-                    "W&B is online but knows no API key; run `wandb login`, or set WANDB_MODE to "
-                    "offline."
-                )
+            if name == "wandb" and not _is_offline():
+                _check_login(package)
+
+
+def _check_login(wandb: Any) -> None:
+    try:
+        has_key = wandb.login(prompt=False)
+    except wandb.Error as error:
+        raise _unreachable(error) from error
+    if not has_key:
+        raise InputError(
+            "W&B is online but has no API key; run `wandb login`, or set WANDB_MODE to offline."
+        )
+
+
+def _unreachable(error: Exception) -> InputError:
+    return InputError(
+        f"W&B cannot be reached ({str(error).splitlines()[0].rstrip('.')}); set WANDB_MODE to "
+        "offline, or leave --log wandb out."
+    )
 
 
 @contextmanager
@@ -125,10 +140,7 @@ def _wandb(place: Path, config: Mapping[str, Any], columns: Sequence[str]) -> It
             settings=wandb.Settings(console="off", silent=True, init_timeout=_SECONDS_TO_ANSWER),
         )
     except wandb.Error as error:
-        raise InputError(
-            f"W&B cannot be reached ({str(error).splitlines()[0]}); set WANDB_MODE to offline, or "
-            "leave --log wandb out."
-        ) from error
+        raise _unreachable(error) from error
     first = board.step  # of an online run that is resumed
 
     def write(step: int, values: Mapping[str, float]) -> None:

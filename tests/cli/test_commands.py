@@ -30,7 +30,7 @@ FORGET = [
 ]
 LAYOUT = [
     *["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"],
-    *["--parallel", "--chunk-steps", "--checkpoint-every"],
+    *["--parallel", "--chunk-steps", "--checkpoint-every", "--log", "--validate-every"],
 ]
 DIFFUSION = [
     prefix + field.name.replace("_", "-")
