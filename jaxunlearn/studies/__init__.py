@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxunlearn.studies.config import Problem as Problem
     from jaxunlearn.studies.config import Study as Study
+    from jaxunlearn.studies.one_call import unlearn_model as unlearn_model
     from jaxunlearn.studies.report import write_report as write_report
     from jaxunlearn.studies.run_study import compare as compare
     from jaxunlearn.studies.runs.adopt import adopting as adopting
@@ -58,6 +59,7 @@ _MODULES = {
     "retrain": "runs.train",
     "sample": "sampling",
     "unlearn": "runs.train",
+    "unlearn_model": "one_call",
     "write_report": "report",
 }
 __all__ = list(_MODULES)
