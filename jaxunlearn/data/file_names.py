@@ -21,7 +21,8 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
     """The position of each name among the training and then the test examples, int64 `[M]`.
 
     A name is a path below the folder of the data, such as `train/cat/0001.jpg`, the end of one, or
-    an absolute path. A text that several paths end with is refused.
+    an absolute path. The end of several training paths is refused; test examples are looked for
+    after training examples.
 
     Raises:
         InputError: data without file names, or names that are unknown, repeated or not unique.
@@ -32,13 +33,11 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
             f"examples are given by name, but {dataset.name!r} has no file names; give their "
             "positions in the training split (indices)."
         )
-    whole = {name: position for position, name in enumerate(known)}
-    ends: dict[str, int] = {}  # -1 for the end of several names
-    for position, name in enumerate(known):
-        while "/" in name:
-            name = name.partition("/")[2]
-            ends[name] = -1 if name in ends else position
-    found: dict[str, int | None] = {name: _position(name, whole, ends) for name in names}
+    train, test = _Names(dataset.names, 0), _Names(dataset.test_names, len(dataset.train))
+    found: dict[str, int | None] = {}
+    for name in names:  # the end of a name may be that of a test example as well
+        position = train.position(name)
+        found[name] = test.position(name) if position is None else position
     unknown = [name for name, position in found.items() if position is None]
     if unknown:
         base = posixpath.basename(unknown[0])
@@ -66,17 +65,28 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
     return positions
 
 
-def _position(name: str, whole: dict[str, int], ends: dict[str, int]) -> int | None:
-    """The position of a name; -1 for the end of several names, None for an unknown one."""
-    name = posixpath.normpath(name)
-    if name in whole or name in ends:
-        return whole.get(name, ends.get(name))
-    while name.startswith("/"):  # an absolute path
-        name = name[1:].partition("/")[2]
-        if name in whole:
-            return whole[name]
-        name = f"/{name}" if name else ""
-    return None
+class _Names:
+    """The names of a split, whose examples are numbered from `first` on."""
+
+    def __init__(self, names: Sequence[str], first: int) -> None:
+        self._whole = {name: first + i for i, name in enumerate(names)}
+        self._ends: dict[str, int] = {}  # -1 for the end of several names
+        for name, position in self._whole.items():
+            while "/" in name:
+                name = name.partition("/")[2]
+                self._ends[name] = -1 if name in self._ends else position
+
+    def position(self, name: str) -> int | None:
+        """The position of a name; -1 for the end of several names, None for an unknown one."""
+        name = posixpath.normpath(name)
+        if name in self._whole or name in self._ends:
+            return self._whole.get(name, self._ends.get(name))
+        while name.startswith("/"):  # an absolute path
+            name = name[1:].partition("/")[2]
+            if name in self._whole:
+                return self._whole[name]
+            name = f"/{name}" if name else ""
+        return None
 
 
 def read_list(path: str, content: str) -> Iterator[tuple[int, Any]]:

@@ -74,8 +74,8 @@ def read_folder(
         names=tuple(file.name for file in kept[:split]),
         test_names=tuple(file.name for file in kept[split:]),
     )
-    if "fingerprint" not in facts:
-        decoded.record.extend(fingerprint=dataset.fingerprint)
+    if facts.get("classes") != list(classes):  # captions may change while the images stay
+        decoded.record.extend(classes=classes, fingerprint=dataset.fingerprint)
     return dataset.with_fingerprint(facts["fingerprint"])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.data.batches import in_batches
+from jaxunlearn.data.examples import Rows
 from jaxunlearn.data.splits import Splits
 from jaxunlearn.files import read_arrays, write_arrays
 from jaxunlearn.models.convolutions import fast_in_loops
@@ -141,7 +142,10 @@ def predict(
         raise InputError(
             f"the arrays to predict have the lengths {lengths}, but must all have the same length."
         )
-    split = {name: jnp.asarray(array) for name, array in arrays.items()}
+    split = {
+        name: array if isinstance(array, Rows) else jnp.asarray(array)
+        for name, array in arrays.items()
+    }
     function = predict_fn if isinstance(predict_fn, Partial) else Partial(predict_fn)
     specification = {
         name: jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype)

@@ -78,6 +78,7 @@ class Placement(NamedTuple):
         checkpoint_every: see `Layout`.
         log: see `Layout`.
         validate_every: see `Layout`.
+        stream: see `Layout`.
     """
 
     mesh: Mesh
@@ -87,6 +88,7 @@ class Placement(NamedTuple):
     checkpoint_every: int
     log: tuple[str, ...] = ()
     validate_every: int = 0
+    stream: bool = False
 
 
 def placement_of(layout: Layout = Layout()) -> Placement:
@@ -129,6 +131,7 @@ def placement_of(layout: Layout = Layout()) -> Placement:
         layout.checkpoint_every,
         layout.log,
         layout.validate_every,
+        layout.stream,
     )
 
 

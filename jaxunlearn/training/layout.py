@@ -25,6 +25,8 @@ class Layout:
             tensorboard, wandb.
         validate_every: number of steps between two measurements on validation data, which are
             logged; 0 measures nothing.
+        stream: whether training examples are read from the disk when they are visited, for data
+            larger than memory; the forget data of a request are kept in memory.
     """
 
     devices: int = 1
@@ -36,3 +38,4 @@ class Layout:
     checkpoint_every: int = 1000
     log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
     validate_every: int = 0
+    stream: bool = False

@@ -31,6 +31,7 @@ FORGET = [
 LAYOUT = [
     *["--devices", "--parameters", "--distributed", "--no-distributed", "--micro-batch"],
     *["--parallel", "--chunk-steps", "--checkpoint-every", "--log", "--validate-every"],
+    *["--stream", "--no-stream"],
 ]
 DIFFUSION = [
     prefix + field.name.replace("_", "-")

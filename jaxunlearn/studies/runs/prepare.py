@@ -17,6 +17,7 @@ from jaxunlearn.methods.objectives import needs_unseen
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.problem import (
     load_dataset,
+    load_shapes,
     load_splits,
     load_text_encoder,
     load_training,
@@ -26,7 +27,9 @@ from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES
 from jaxunlearn.tasks.trainable_subset import TrainableSubset, trainable_subset
+from jaxunlearn.training import programs
 from jaxunlearn.training.compilation import compilation_seconds
+from jaxunlearn.training.streaming import Columns, Stream
 from jaxunlearn.types import Arrays, Task, Weights
 
 
@@ -71,27 +74,66 @@ def run_splits(config: RunConfig) -> Splits | None:
     return load_splits(config.problem, config.seed, config.request, config.earlier)
 
 
-def _examples(config: RunConfig, latents: Examples | None) -> tuple[Arrays, Arrays]:
-    """Forget and retain data on the device; in pretraining, all training data for both."""
-    splits = run_splits(config)
+Data = Arrays | Stream
+
+
+def _examples(config: RunConfig, latents: Examples | None, stream: bool) -> tuple[Data, Data]:
+    """Forget and retain data on the device; in pretraining, all training data for both.
+
+    Retain data, and all data in pretraining, may be streamed; latents are in memory already.
+    """
+    splits, stream = run_splits(config), stream and latents is None
     if splits is None:
-        everything = to_device(latents or load_training(config.problem, config.seed))
+        learned = latents or load_training(config.problem, config.seed)
+        everything = _streamed(config.problem, learned) if stream else to_device(learned)
         return everything, everything
     forget, retain = splits.forget, splits.retain
     if latents is not None:
         forget, retain = (
             latents.take(np.isin(latents.index, part.index)) for part in (forget, retain)
         )
-    return to_device(forget), to_device(retain)
+    return to_device(forget), _streamed(config.problem, retain) if stream else to_device(retain)
+
+
+def _streamed(problem: Problem, examples: Examples) -> Stream:
+    """Examples of the training split as a stream."""
+    train = load_dataset(problem).train
+    return Stream(Columns(train.image, train.label), examples.index)
+
+
+def check_streamed(
+    config: RunConfig, program: programs.Program, part: TrainableSubset | None
+) -> None:
+    """Raises if the method of a streamed run needs all retain data before its first step."""
+    splits = run_splits(config)
+    if splits is None or needs_unseen(config.settings):  # forget data get unseen examples later
+        return
+    key, weights = jax.random.key(0), load_shapes(config.problem)
+    if part is not None:
+        weights = Weights(*jax.eval_shape(part.split, *weights, key))
+    forget = splits.forget.take([0]).arrays()
+    shapes = {
+        k: jax.ShapeDtypeStruct((len(splits.forget), *v.shape[1:]), v.dtype)
+        for k, v in forget.items()
+    }
+    numbers = programs.arguments(config.settings, splits.validation.arrays())
+    jax.eval_shape(program.init, numbers, key, *weights, shapes, {})
 
 
 def prepared_data(
-    config: RunConfig, task: Task, start: Weights, latents: Examples | None
-) -> tuple[Arrays, Arrays, float, float]:
+    config: RunConfig,
+    task: Task,
+    start: Weights,
+    latents: Examples | None,
+    stream: bool = False,
+) -> tuple[Data, Data, float, float]:
     """Forget and retain data as the method needs them; seconds of preparation and compilation."""
-    forget, retain = _examples(config, latents)
+    forget, retain = _examples(config, latents, stream)
     splits, unlearned = run_splits(config), config.request if config.stage == "unlearn" else None
-    check_original(task, config.method, start, retain, config.settings)
+    if isinstance(forget, Stream):
+        return forget, retain, 0.0, 0.0
+    if not isinstance(retain, Stream):
+        check_original(task, config.method, start, retain, config.settings)
     if config.aim and config.aim.anchor is not None:
         forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
     elif unlearned and config.problem.generates and unlearned.names_classes:

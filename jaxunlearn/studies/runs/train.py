@@ -33,6 +33,7 @@ from jaxunlearn.studies.runs import adopt, deletions, folder
 from jaxunlearn.studies.runs.cache import cached_latents
 from jaxunlearn.studies.runs.logs import check_validation, logged
 from jaxunlearn.studies.runs.prepare import (
+    check_streamed,
     forgotten_classes,
     moving_weights,
     prepared_data,
@@ -168,8 +169,8 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
             "the method ssd shrinks weights, but adapters begin at zero and cannot shrink; "
             "leave out --adapter-rank, or choose another method."
         )
-    task, _ = trainable_part(load_task(problem, placement.axis_name), config.aim)
-    programs.of_method(task, config.method, config.settings, placement)
+    task, part = trainable_part(load_task(problem, placement.axis_name), config.aim)
+    program = programs.of_method(task, config.method, config.settings, placement)
     _check_anchor(config, dataset)
     if config.method == "esd" and problem.diffusion and problem.diffusion.label_drop == 0.0:
         raise InputError(
@@ -180,6 +181,8 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
     splits = run_splits(config)
     if splits is not None:
         check_unseen(config.settings, splits)
+    if placement.stream:
+        check_streamed(config, program, part)
     programs.arguments(config.settings, splits and splits.validation.arrays())
     if placement.validate_every:
         check_validation(config)
@@ -238,7 +241,9 @@ def train_run(
     else:
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     start, latents = _first_stage(run, config, start, placement, pretrained)
-    forget, retain, preparation, compiling = prepared_data(config, task, start, latents)
+    forget, retain, preparation, compiling = prepared_data(
+        config, task, start, latents, placement.stream
+    )
     task, part = trainable_part(load_task(problem, placement.axis_name), config.aim)
     if part is not None:
         assert pretrained is not None
