@@ -10,6 +10,7 @@ All use `jaxunlearn.models.pretrained.tensors`. `find` recognises the layout of 
 network.
 """
 
-from jaxunlearn.models.pretrained.recognise import Found, find, save
+from jaxunlearn.models.pretrained.recognise import Found, find
+from jaxunlearn.models.pretrained.saving import save, save_adapters
 
-__all__ = ["Found", "find", "save"]
+__all__ = ["Found", "find", "save", "save_adapters"]

@@ -95,7 +95,7 @@ _OUTER = {
     "norm": "conv_norm_out",
     "out": "conv_out",
 }
-_NAMES = unet_names(_OUTER, ATTENTION)
+NAMES = unet_names(_OUTER, ATTENTION)
 _OLD_NAMES = unet_names(_OUTER, OLD_ATTENTION)
 
 
@@ -128,7 +128,7 @@ def load_unet2d(
     shapes = jax.eval_shape(module.init, jax.random.key(0), images, one, one)["params"]
     weights = weights_of(folder, _WEIGHTS, sharded_first=True)
     old = "mid_block.attentions.0.proj_attn.weight" in stored_shapes(weights)
-    names = naming(_OLD_NAMES if old else _NAMES, levels=len(module.widths))
+    names = naming(_OLD_NAMES if old else NAMES, levels=len(module.widths))
     return module, read(weights, shapes, names)
 
 
@@ -162,7 +162,7 @@ def save_unet2d(
         config[_NULL_CLASS] = module.null_class
     config |= {name: getattr(module, field) for name, field in _FIELDS.items()}
     write_config(folder, like, _OPTIONS, config | _derived(module))
-    write(folder / _WEIGHTS, params, naming(_NAMES, levels=len(module.widths)))
+    write(folder / _WEIGHTS, params, naming(NAMES, levels=len(module.widths)))
 
 
 def _module(folder: Path, options: Mapping[str, Any], null_class: bool | None) -> DDPMUNet:

@@ -1,48 +1,43 @@
-"""The model in a file or folder of another library: `find` reads it, `save` writes it back."""
+"""The model in a file or folder of another library, recognised by its files."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
 from jaxunlearn import models
-from jaxunlearn.files import write_json
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
-from jaxunlearn.models.ddpm_unet import DDPMUNet
-from jaxunlearn.models.pretrained.classifiers import load_classifier, save_classifier
+from jaxunlearn.models.pretrained.adapters import Part, add_adapters, parts_of
+from jaxunlearn.models.pretrained.classifiers import load_classifier
 from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there
-from jaxunlearn.models.pretrained.diffusers_dit import load_dit, save_transformer
-from jaxunlearn.models.pretrained.diffusers_unet import load_unet2d, save_unet2d
-from jaxunlearn.models.pretrained.sd_single_file import UNET, load_single_file, save_single_file
+from jaxunlearn.models.pretrained.diffusers_dit import load_dit
+from jaxunlearn.models.pretrained.diffusers_unet import load_unet2d
+from jaxunlearn.models.pretrained.sd_single_file import UNET, load_single_file
 from jaxunlearn.models.pretrained.stable_diffusion import (
     SCHEDULER,
     StableDiffusion,
     load_autoencoder,
     load_stable_diffusion,
-    save_autoencoder,
-    save_stable_diffusion,
 )
 from jaxunlearn.models.pretrained.tensors import stored_shapes
 from jaxunlearn.models.published import read_json
-from jaxunlearn.models.tokenizer import ClipTokenizer
 from jaxunlearn.models.vit import ViT
 from jaxunlearn.types import InputError, Weights
 
-_PIXELS = "preprocessor_config.json"  # of transformers
-_FIRST_STAGE = "first_stage"  # of the model state: a text-to-image model's autoencoder
+PIXELS = "preprocessor_config.json"  # of transformers
+FIRST_STAGE = "first_stage"  # of the model state: a text-to-image model's autoencoder
 _NOT_SETTINGS = ("num_classes", "image_shape", "scaling_factor", "parent", "name")
 _OF_PARTS = ("vocabulary", "length", "channels", "context_width")  # which the parts share
-_DIT = "DiTTransformer2DModel"
-_PARTS = {"UNet2DModel": "unet", _DIT: "transformer", "Transformer2DModel": "transformer"}
+DIT = "DiTTransformer2DModel"
+_PARTS = {"UNet2DModel": "unet", DIT: "transformer", "Transformer2DModel": "transformer"}
 _PIPELINES = {"DDPMPipeline": "unet", "DDIMPipeline": "unet", "DiTPipeline": "transformer"}
-_AUTOENCODER, _STABLE_DIFFUSION = "AutoencoderKL", "StableDiffusionPipeline"
+AUTOENCODER, _STABLE_DIFFUSION = "AutoencoderKL", "StableDiffusionPipeline"
 
 
 class Found(NamedTuple):
@@ -80,13 +75,19 @@ class Found(NamedTuple):
 
 
 def find(
-    path: str | os.PathLike[str], *, num_classes: int | None = None, **left_open: Any
+    path: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    adapters: str | os.PathLike[str] | None = None,
+    **left_open: Any,
 ) -> Found:
     """Reads a model of another library; the layout is recognised by the files.
 
     Args:
         path: a safetensors file, a folder with one, or the folder of a pipeline.
         num_classes: number of classes of a new head, for a classifier without one.
+        adapters: file of low-rank adapters (PEFT, diffusers or kohya) that are added to the weights
+            of a U-Net and its text encoder.
         **left_open: facts that some files leave open: `stem_pool` (whether max-pooling follows the
             3x3 stem of a ResNet), `heads` (of a ViT), `null_class` (whether the last row of a class
             embedding means no class), `tokenizer` (the folder of CLIP's, for a Stable Diffusion in
@@ -96,20 +97,26 @@ def find(
     Raises:
         InputError: no layout is recognised, a fact is left open, or a file is missing, damaged or a
             pickle.
-
-    Example:
-        >>> import jax, tempfile
-        >>> model = models.create("vit-tiny-test", 3)
-        >>> params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-        >>> weights = Weights(params, {})
-        >>> found = Found("timm", "classifier", "vit-tiny-test", {}, weights, num_classes=3)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(folder, found, weights)
-        ...     again = find(folder, heads=2)
-        >>> again.layout, again.model, again.fields, again.num_classes
-        ('timm', 'vit-tiny-test', {}, 3)
     """
-    path = Path(path)
+    found = _find(Path(path), num_classes, left_open)
+    if adapters is None:
+        return found
+    new = add_adapters(adapters, adaptable(found, found.weights.params))
+    params = new if found.kind == "text_to_image" else new["unet"]
+    return found._replace(weights=found.weights._replace(params=params))
+
+
+def adaptable(found: Found, params: Any) -> dict[str, Part]:
+    """The networks of a model that adapters can change."""
+    if found.kind not in ("denoiser", "text_to_image") or found.model.startswith("dit"):
+        raise InputError(
+            f"the model is {found.model!r}, but must be a U-Net, or have one, for adapters; leave "
+            "them out."
+        )
+    return parts_of(params, text_to_image=found.kind == "text_to_image")
+
+
+def _find(path: Path, num_classes: int | None, left_open: dict[str, Any]) -> Found:
     index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
     config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
     kind = index.get("_class_name", config.get("_class_name"))
@@ -122,36 +129,16 @@ def find(
     if kind == _STABLE_DIFFUSION:
         _facts(left_open)
         return _text_to_image(load_stable_diffusion(path), "diffusers")
-    if kind == _AUTOENCODER:
+    if kind == AUTOENCODER:
         _facts(left_open)
         return _autoencoder(*load_autoencoder(path), config)
     if kind in (*_PIPELINES, *_PARTS):
         return _denoiser(path, index, left_open)
-    known = (*_PIPELINES, _STABLE_DIFFUSION, *_PARTS, _AUTOENCODER)
+    known = (*_PIPELINES, _STABLE_DIFFUSION, *_PARTS, AUTOENCODER)
     raise InputError(
         f"{path} is a {kind!r} of diffusers, but must be one of {', '.join(known)}; give the "
         "folder of such a model."
     )
-
-
-def save(folder: str | os.PathLike[str], found: Found, weights: Weights) -> None:
-    """Writes weights of a model in its layout, with its configuration.
-
-    Args:
-        folder: folder to write to; it is created.
-        found: the model, whose own weights are not used.
-        weights: parameters and model state.
-
-    Raises:
-        InputError: the layout does not have such a model, or a file cannot be written.
-    """
-    layouts = ("diffusers", "compvis") if found.kind == "text_to_image" else ("diffusers",)
-    if found.kind != "classifier" and found.layout not in layouts:
-        raise InputError(
-            f"the layout is {found.layout!r}, but must be {' or '.join(layouts)} for "
-            f"{found.model!r}."
-        )
-    _SAVE[found.kind](Path(folder), found, weights)
 
 
 def _classifier(path: Path, num_classes: int | None, facts: dict[str, Any]) -> Found:
@@ -160,8 +147,8 @@ def _classifier(path: Path, num_classes: int | None, facts: dict[str, Any]) -> F
     model, fields = _settings(given.module, presets)
     side, channels = given.size
     configs = {CONFIG: dict(given.config)} if given.config else {}
-    if (path / _PIXELS).is_file():
-        configs[_PIXELS] = read_json(path / _PIXELS)
+    if (path / PIXELS).is_file():
+        configs[PIXELS] = read_json(path / PIXELS)
     notes: tuple[str, ...] = ()
     if given.new_head:
         notes = (f"The network had no head; the new one of {num_classes} classes is untrained.",)
@@ -183,7 +170,7 @@ def _classifier(path: Path, num_classes: int | None, facts: dict[str, Any]) -> F
 def _pixels(configs: dict[str, Any], name: str) -> tuple[float, ...] | None:
     """The mean or deviation of pixels in [0, 1], of each channel, where a file has it."""
     of_timm = configs.get(CONFIG, {}).get("pretrained_cfg") or {}
-    found = configs.get(_PIXELS, {}).get(f"image_{name}", of_timm.get(name))
+    found = configs.get(PIXELS, {}).get(f"image_{name}", of_timm.get(name))
     return tuple(map(float, found)) if isinstance(found, list) else None
 
 
@@ -206,7 +193,7 @@ def _denoiser(path: Path, index: dict[str, Any], left_open: dict[str, Any]) -> F
         configs["vae"] = read_json(path / "vae" / CONFIG)
         first = _autoencoder(*load_autoencoder(path / "vae"), configs["vae"])
         autoencoder = _described(first)
-        state = {_FIRST_STAGE: _stage(first)}
+        state = {FIRST_STAGE: _stage(first)}
     return Found(
         layout="diffusers",
         kind="denoiser",
@@ -244,7 +231,7 @@ def _text_to_image(parts: StableDiffusion, layout: str) -> Found:
         fields={p: {n: v for n, v in f.items() if n not in _OF_PARTS} for p, f in fields.items()},
         weights=Weights(
             {"text_encoder": parts.text_encoder_params, "unet": parts.unet_params},
-            {_FIRST_STAGE: _stage(first)},
+            {FIRST_STAGE: _stage(first)},
         ),
         autoencoder=_described(first),
         process=configs.pop("scheduler", None),
@@ -270,89 +257,6 @@ def _described(first: Found) -> dict[str, Any]:
 def _stage(first: Found) -> dict[str, Any]:
     factor = jnp.float32(first.config[CONFIG]["scaling_factor"])
     return {"params": first.weights.params, "scaling_factor": factor}
-
-
-def _save_classifier(folder: Path, found: Found, weights: Weights) -> None:
-    like = found.config.get(CONFIG)
-    save_classifier(folder, found.layout, _module(found), weights, like=like)
-    if found.layout == "transformers" and _PIXELS in found.config:
-        write_json(folder / _PIXELS, found.config[_PIXELS])
-
-
-def _save_denoiser(folder: Path, found: Found, weights: Weights) -> None:
-    """A pipeline, or the model alone if there is no scheduler."""
-    module = _module(found)
-    like = found.config.get(CONFIG, {})
-    name = "unet" if isinstance(module, DDPMUNet) else "transformer"
-    part = folder / name if found.process else folder
-    if isinstance(module, DDPMUNet):
-        save_unet2d(part, module, weights.params, like=like)
-    else:
-        save_transformer(part, module, weights.params, like)
-    if not found.process:
-        return
-    kinds = {"unet": ("DDPMPipeline", "UNet2DModel"), "transformer": ("DiTPipeline", _DIT)}
-    pipeline, kind = kinds[name]
-    index = {"_class_name": pipeline, name: ["diffusers", kind]} | found.config.get(INDEX, {})
-    index |= {"scheduler": ["diffusers", found.process["_class_name"]]}
-    if found.autoencoder is not None:
-        _save_first_stage(folder / "vae", found, weights)
-        index |= {"vae": ["diffusers", _AUTOENCODER]}
-    write_json(folder / SCHEDULER, found.process)
-    write_json(folder / INDEX, index)
-
-
-def _save_autoencoder(folder: Path, found: Found, weights: Weights) -> None:
-    like = found.config.get(CONFIG, {})
-    module = _make_autoencoder(found.model, found.fields, weights.params)
-    scaled = module.clone(scaling_factor=like.get("scaling_factor", module.scaling_factor))
-    save_autoencoder(folder, scaled, weights.params, like=like)
-
-
-def _save_first_stage(folder: Path, found: Found, weights: Weights) -> None:
-    save_autoencoder(folder, *_first_stage(found, weights), like=found.config.get("vae", {}))
-
-
-def _save_text_to_image(folder: Path, found: Found, weights: Weights) -> None:
-    size, params = found.model.partition("-")[2], weights.params
-    vocabulary, width = params["text_encoder"]["tokens"]["embedding"].shape
-    text_encoder = latent.create_text_encoder(
-        size,
-        vocabulary=vocabulary,
-        length=len(params["text_encoder"]["position"]),
-        **found.fields.get("text_encoder", {}),
-    )
-    unet = latent.create_text_unet(
-        size,
-        channels=params["unet"]["in"]["kernel"].shape[2],
-        context_width=width,
-        **found.fields.get("unet", {}),
-    )
-    config = dict(found.config)
-    tokenizer = config.pop("tokenizer")
-    if found.process is not None:
-        config["scheduler"] = found.process
-    parts = StableDiffusion(
-        *_first_stage(found, weights),
-        text_encoder,
-        params["text_encoder"],
-        unet,
-        params["unet"],
-        ClipTokenizer(**tokenizer | {"merges": tuple(map(tuple, tokenizer["merges"]))}),
-        config,
-    )
-    if found.layout == "compvis":
-        save_single_file(folder / "model.safetensors", parts)
-    else:
-        save_stable_diffusion(folder, parts)
-
-
-_SAVE: dict[str, Callable[[Path, Found, Weights], None]] = {
-    "classifier": _save_classifier,
-    "denoiser": _save_denoiser,
-    "autoencoder": _save_autoencoder,
-    "text_to_image": _save_text_to_image,
-}
 
 
 def _facts(left_open: dict[str, Any], *known: str) -> dict[str, Any]:
@@ -383,28 +287,3 @@ def _settings(module: nn.Module, presets: Mapping[str, Any]) -> tuple[str, dict[
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _module(found: Found) -> Any:
-    """The module of a classifier or denoiser."""
-    if found.kind == "classifier":
-        assert found.num_classes is not None
-        return models.create(found.model, found.num_classes, **found.fields)
-    assert found.image_shape is not None
-    return denoisers.create(found.model, found.image_shape, found.num_classes, **found.fields)
-
-
-def _make_autoencoder(model: str, fields: dict[str, Any], params: Any) -> AutoencoderKL:
-    channels = params["encoder"]["in"]["kernel"].shape[2]
-    return latent.create_autoencoder(model.partition("-")[2], channels, **fields)
-
-
-def _first_stage(found: Found, weights: Weights) -> tuple[AutoencoderKL, Any]:
-    """The autoencoder in the model state."""
-    assert found.autoencoder is not None
-    stage = weights.model_state[_FIRST_STAGE]
-    model, fields = found.autoencoder["model"], found.autoencoder.get("model_settings", {})
-    # The factor in float32, without digits that it does not have.
-    factor = float(str(np.float32(stage["scaling_factor"])))
-    module = _make_autoencoder(model, fields, stage["params"])
-    return module.clone(scaling_factor=factor), stage["params"]

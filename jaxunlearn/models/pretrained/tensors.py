@@ -114,17 +114,24 @@ def write(
     them: they are deleted.
     """
     path = Path(path)
-    if not is_first():
-        return
     stored: dict[str, np.ndarray] = {}
     for path_in_tree, leaf in flatten_dict(tree).items():
-        ours = np.asarray(leaf, np.float32)
-        whole = ours.transpose(_stored_axes(path_in_tree, ours.ndim))
+        whole = to_stored(path_in_tree, leaf)
         names = _names(naming, path_in_tree)
         for name, part in zip(names, np.split(whole, len(names)), strict=True):
             assert name not in stored, f"two parameters are both named {name!r}"
             one_by_one = pointwise and re.fullmatch(pointwise, name)
-            stored[name] = np.ascontiguousarray(part[..., None, None] if one_by_one else part)
+            stored[name] = part[..., None, None] if one_by_one else part
+    write_all(path, stored, metadata)
+
+
+def write_all(
+    path: Path, stored: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors by name, like `write`."""
+    if not is_first():
+        return
+    stored = {name: np.asarray(array, order="C") for name, array in stored.items()}
     # Other libraries refuse a file without the order of its axes.
     header = {"format": "pt", **(metadata or {})}
     with replacing(path) as file:
@@ -137,6 +144,24 @@ def write(
             other.unlink()
         except OSError as error:
             raise unwritable(other, error) from error
+
+
+def read_all(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a file or folder by name, float32."""
+    with contextlib.ExitStack() as stack:
+        found = _open(path, stack)
+        return {name: f.handle.get_tensor(f.key).astype(np.float32) for name, f in found.items()}
+
+
+def to_stored(place: tuple[str, ...], leaf: Any) -> np.ndarray:
+    """A leaf of our tree with the stored axes, float32."""
+    ours = np.asarray(leaf, np.float32)
+    return ours.transpose(_stored_axes(place, ours.ndim))
+
+
+def from_stored(place: tuple[str, ...], stored: np.ndarray) -> Any:
+    """The inverse of `to_stored`."""
+    return jnp.asarray(stored.transpose(np.argsort(_stored_axes(place, stored.ndim))))
 
 
 def stored_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
@@ -237,8 +262,7 @@ def _read_one(
 
 
 def _joined(place: tuple[str, ...], parts: list[np.ndarray]) -> Any:
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return jnp.asarray(whole.transpose(np.argsort(_stored_axes(place, whole.ndim))))
+    return from_stored(place, parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def _others(names: Sequence[str]) -> str:
