@@ -1,16 +1,21 @@
-"""The three models of text-to-image latent diffusion, made by name.
+"""The models of latent diffusion, made by name.
 
-Models of one name fit each other: the U-Net denoises the latents of the autoencoder, and its
-context has the width of the text encoder.
+Text to image: the three models of one name fit each other. The U-Net denoises the latents of the
+autoencoder, and its context has the width of the text encoder. Classes to image: a diffusion
+transformer (`DENOISERS`) denoises the latents of the autoencoder at its name.
 
 `ABOUT` lists sizes by the names in a problem (of autoencoders for 3 channels); the functions below
-take the part of a name after the hyphen.
+take the part of a name after the first hyphen.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from jaxunlearn.models import denoisers
 from jaxunlearn.models.autoencoder import AutoencoderKL
-from jaxunlearn.models.presets import Presets, make
+from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.dit import DiT
+from jaxunlearn.models.presets import About, Presets, make
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
 
@@ -57,16 +62,27 @@ _TEXT_UNETS: Presets = {
 }
 
 AUTOENCODERS = tuple(f"autoencoder-{name}" for name in sorted(_AUTOENCODERS))
-PIPELINES = tuple(f"latent-{name}" for name in sorted(_AUTOENCODERS))
+# The class-conditional models of latents, and the autoencoder of each by default.
+DENOISERS = {
+    "latent-dit-tiny-test": "autoencoder-tiny",
+    "latent-dit-small": "autoencoder-small",
+    **{f"latent-dit-{size}/2": "autoencoder-sd-v1" for size in ("s", "b", "l", "xl")},
+}
+_TEXT_TO_IMAGE = {f"latent-{name}": f"autoencoder-{name}" for name in sorted(_AUTOENCODERS)}
+# All models of latents, and the autoencoder of each by default.
+PIPELINES = _TEXT_TO_IMAGE | DENOISERS
 
 # The number of parameters, and the configuration it is counted for.
-ABOUT: dict[str, tuple[int, str]] = {
+ABOUT: About = {
     "autoencoder-tiny": (43_711, "sides halved; tests"),
     "autoencoder-small": (681_911, "sides quartered; 28x28 or 32x32 images, on a CPU"),
     "autoencoder-sd-v1": (83_653_863, "an eighth of the sides; Stable Diffusion v1"),
     "latent-tiny": (54_900, "text encoder 2,896, U-Net 52,004; tests"),
     "latent-small": (1_182_788, "text encoder 105,216, U-Net 1,077,572; small images, a CPU"),
     "latent-sd-v1": (982_581_444, "text encoder 123,060,480, U-Net 859,520,964"),
+    "latent-dit-tiny-test": (15_344, "10 classes, 4x4x4, patches of 2x2; for tests"),
+    "latent-dit-small": (1_865_988, "10 classes, 7x7x4, patches of 1x1; 28x28 images"),
+    **{name: denoisers.ABOUT[name.removeprefix("latent-")] for name in list(DENOISERS)[2:]},
 }
 
 
@@ -137,3 +153,27 @@ def create_text_unet(name: str, **overrides: Any) -> TextUNet:
     """
     model: TextUNet = make("U-Net", _TEXT_UNETS, name, {}, overrides)
     return model
+
+
+def create_denoiser(
+    name: str, latent_shape: Sequence[int], num_classes: int, **overrides: Any
+) -> DDPMUNet | DiT:
+    """Make a class-conditional denoiser of latents by name.
+
+    Args:
+        name: name in `DENOISERS` without "latent-", such as "dit-small".
+        latent_shape: (height, width, channels) of the latents.
+        num_classes: number of classes.
+        **overrides: fields of `DiT`, as for `create_autoencoder`.
+
+    Raises:
+        InputError: the name is unknown, a field is unknown, or a value is not allowed.
+
+    Example:
+        >>> create_denoiser("dit-small", (7, 7, 4), num_classes=10).patch_size
+        1
+    """
+    fields: dict[str, Any] = (
+        {"patch_size": 1} if name == "dit-small" else {}
+    )  # latents have fewer pixels
+    return denoisers.create(name, latent_shape, num_classes, **fields | overrides)

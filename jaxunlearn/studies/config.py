@@ -55,7 +55,7 @@ class Problem:
             module:object of your own, such as my_package.nets:MyNet.
         model_settings: fields of the model that differ from its preset, such as norm=group; the
             fields of a text-to-image model's parts are under "text_encoder" and "unet".
-        autoencoder: the autoencoder of a text-to-image model: its "model", "model_settings" and
+        autoencoder: the autoencoder of a model of latents: its "model", "model_settings" and
             "training" as in a problem; the autoencoder of the same size by default.
         diffusion: diffusion of a model that generates, such as ddpm-small; none for classifiers.
             A model of your own generates if it has one.
@@ -119,6 +119,11 @@ class Problem:
                 f"leave it out, or choose one of {', '.join(latent.PIPELINES)}."
             )
         self.first_stage()
+        if self.diffusion and self.diffusion.latents != "mean" and not self.first_stage():
+            raise InputError(
+                f"latents is {self.diffusion.latents!r}, but must be left out, since the model "
+                f"{self.model!r} works on pixels."
+            )
         for name in ("name", "num_classes", "axis_name", "scaling_factor"):
             if name in self.model_settings:
                 raise InputError(
@@ -182,10 +187,10 @@ class Problem:
         return next((words for does, words in kinds if does), "encodes images")
 
     def first_stage(self) -> "Problem | None":
-        """The problem of a text-to-image model's autoencoder, on the same data."""
+        """The problem of the autoencoder of a model of latents, on the same data."""
         if self.model not in latent.PIPELINES:
             return None
-        same_size = {"model": latent.AUTOENCODERS[latent.PIPELINES.index(self.model)]}
+        same_size = {"model": latent.PIPELINES[self.model]}
         found = self.on_same_data(same_size | (self.autoencoder or {}), "the autoencoder")
         if found.model not in latent.AUTOENCODERS:
             raise InputError(

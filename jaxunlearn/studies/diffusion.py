@@ -11,7 +11,7 @@ from jaxunlearn.types import InputError
 # Fields that the records of older versions lack.
 _LATER = (
     *("beta_start", "beta_end", "zero_terminal_snr", "spacing", "steps_offset"),
-    *("set_alpha_to_one", "clip_sample"),
+    *("set_alpha_to_one", "clip_sample", "latents", "flip"),
 )
 
 
@@ -43,6 +43,9 @@ class Diffusion:
             first timestep.
         clip_sample: whether the sampler clips clean images to [-1, 1]; by default pixels are
             clipped and latents are not.
+        latents: latents of a model of latents: the means of the autoencoder, or sampled, which
+            draws from its Gaussians at every visit.
+        flip: whether training mirrors half of the images.
     """
 
     num_timesteps: int = 1000
@@ -64,6 +67,8 @@ class Diffusion:
     steps_offset: int = 0
     set_alpha_to_one: bool = True
     clip_sample: bool | None = None
+    latents: Literal["mean", "sampled"] = "mean"
+    flip: bool = False
 
     def __post_init__(self) -> None:
         process = self.process()

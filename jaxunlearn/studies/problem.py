@@ -92,7 +92,7 @@ def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None
 
 
 def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
-    """The autoencoder of a text-to-image model, with unscaled latents; None for other models."""
+    """The autoencoder of a model of latents, which it does not scale; None for other models."""
     stage = _first_stage(problem)
     return _autoencoder(_data_key(problem), *stage) if stage else None
 
@@ -218,7 +218,7 @@ def _module(
 ) -> Any:
     dataset, fields = _dataset(key), json.loads(settings)
     if stage is not None:
-        return _prompted(dataset, model, fields, _autoencoder(key, *stage))
+        return _of_latents(dataset, model, fields, _autoencoder(key, *stage))
     if generates:
         shape = dataset.train.image.shape[1:]
         return denoisers.create(model, shape, dataset.num_classes, **fields)
@@ -233,6 +233,17 @@ def _autoencoder(key: _DataKey, model: str, settings: str) -> AutoencoderKL:
     size, channels = model.partition("-")[2], _dataset(key).train.image.shape[-1]
     fields = {"scaling_factor": 1.0, **json.loads(settings)}
     return latent.create_autoencoder(size, channels, **fields)
+
+
+def _of_latents(
+    dataset: Dataset, model: str, fields: dict[str, Any], autoencoder: AutoencoderKL
+) -> Any:
+    """A model of the latents of an autoencoder."""
+    if model not in latent.DENOISERS:
+        return _prompted(dataset, model, fields, autoencoder)
+    shape = _latent_shape(autoencoder, dataset.train.image.shape[1:])
+    name = model.removeprefix("latent-")
+    return latent.create_denoiser(name, shape, dataset.num_classes, **fields)
 
 
 def _prompted(
@@ -310,7 +321,7 @@ def _task(
     if hasattr(module, "axis_name"):
         module = module.clone(axis_name=axis_name)
     shape = dataset.train.image.shape[1:]
-    if isinstance(module, Prompted) and stage is not None and generation is not None:
+    if stage is not None and generation is not None:
         return _latent_task(dataset, module, _autoencoder(key, *stage), generation)
     if generation is not None:
         task = _diffusion_task(dataset, module, generation)
@@ -334,38 +345,45 @@ def _task(
 
 
 def _diffusion_task(dataset: Dataset, module: Any, generation: Diffusion) -> Task:
+    shape = dataset.train.image.shape[1:]
     task = diffusion(
         module,
-        generation.process(),
-        image_shape=dataset.train.image.shape[1:],
+        image_shape=shape,
         num_classes=dataset.num_classes,
-        reduction=generation.reduction,
-        label_drop=generation.label_drop,
-        fisher_guidance=generation.fisher_guidance,
+        **_options(generation),
     )
     _check_images(dataset)
-    _check_output(task, dataset.train.image.shape[1:])
+    _check_output(task, shape)
     return task
 
 
 def _latent_task(
-    dataset: Dataset, module: Prompted, autoencoder: AutoencoderKL, generation: Diffusion
+    dataset: Dataset, module: Any, autoencoder: AutoencoderKL, generation: Diffusion
 ) -> Task:
-    shape = dataset.train.image.shape[1:]
-    task = latent_diffusion(
-        module.text_encoder,
-        module.unet,
-        generation.process(),
-        ids=np.array(module.ids),
-        latent_shape=_latent_shape(autoencoder, shape),
-        reduction=generation.reduction,
-        label_drop=generation.label_drop,
-        fisher_guidance=generation.fisher_guidance,
-    )
+    shape, options = dataset.train.image.shape[1:], _options(generation)
+    options |= {"sampled": generation.latents == "sampled"}
+    latent_shape = _latent_shape(autoencoder, shape)
+    if isinstance(module, Prompted):
+        task = latent_diffusion(
+            module.text_encoder,
+            module.unet,
+            ids=np.array(module.ids),
+            latent_shape=latent_shape,
+            **options,
+        )
+    else:
+        classes = dataset.num_classes
+        task = diffusion(module, image_shape=latent_shape, num_classes=classes, **options)
     task = with_autoencoder(task, autoencoder, shape)
     _check_images(dataset)
-    _check_output(task, _latent_shape(autoencoder, shape))
+    _check_output(task, latent_shape)
     return task
+
+
+def _options(generation: Diffusion) -> dict[str, Any]:
+    """The options of a diffusion task."""
+    names = ("reduction", "label_drop", "fisher_guidance", "flip")
+    return {"process": generation.process()} | {name: getattr(generation, name) for name in names}
 
 
 def _check_statistics(task: Task, module: Any, axis_name: str | None) -> None:

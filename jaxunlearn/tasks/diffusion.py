@@ -2,7 +2,8 @@
 
 Images arrive raw: uint8 is scaled to [-1, 1], floating point (such as latents) is not scaled, and
 other integers are refused. Timesteps, noise and dropped labels are drawn from one key per example
-and visit. The label `num_classes` means no condition, if the model has a row for it.
+and visit, and so are mirror images (`flip`) and latents (`sampled`). The label `num_classes` means
+no condition, if the model has a row for it.
 
     L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
 
@@ -12,6 +13,7 @@ Forget objectives of this task, besides the common ones:
     match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -46,6 +48,8 @@ def diffusion(
     reduction: str = "mean",
     label_drop: float = 0.1,
     fisher_guidance: float = 0.0,
+    flip: bool = False,
+    sampled: bool = False,
 ) -> Task:
     """The task of predicting noise.
 
@@ -65,6 +69,11 @@ def diffusion(
             in SFR-on's paper, whose gradients are larger by the number of pixels.
         label_drop: fraction of labels that training drops; 0 if the model has no null class.
         fisher_guidance: guidance w of the predictions in Fisher diagonals.
+        flip: whether training mirrors half of the images. `batch["image"]` may hold the mirrored
+            images too, after the others on the last axis, as an encoder sees both: the latents of
+            a mirrored image are not the mirrored latents.
+        sampled: whether `batch["image"]` holds the means and standard deviations of latents, on the
+            last axis, from which training draws at every visit; otherwise the means are taken.
 
     Returns:
         A `Task` that predicts no classes.
@@ -100,6 +109,24 @@ def diffusion(
         images = jnp.zeros((1, *image_shape))
         return model.init(key, images, nothing, nothing)
 
+    def visited(images: jax.Array, keys: jax.Array, train: bool) -> jax.Array:
+        """The images of this visit."""
+        channels = image_shape[-1]
+        if flip:
+            upright, mirrored = images, images[..., ::-1, :]
+            if images.shape[-1] == 2 * channels * (1 + sampled):
+                upright, mirrored = jnp.split(images, 2, axis=-1)
+            draws = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 5)))(keys)
+            turned = jnp.reshape(train & (draws < 0.5), (-1, *(1,) * len(image_shape)))
+            images = jnp.where(turned, mirrored, upright)
+        if not sampled or images.shape[-1] == channels:
+            return images
+        mean, deviation = jnp.split(images, 2, axis=-1)
+        if not train:
+            return mean
+        noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 6), image_shape))(keys)
+        return mean + deviation * noise
+
     def predicted(
         params: Params,
         model_state: ModelState,
@@ -111,7 +138,7 @@ def diffusion(
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, ModelState]:
         """The output; the clean images, noise, noisy images and timesteps; the new model state."""
         keys = example_keys(key, batch)
-        clean = as_signal(batch["image"])
+        clean = visited(as_signal(batch["image"]), keys, train)
         timestep_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
         timesteps = antithetic_timesteps(timestep_keys, process.num_timesteps)
         noise = jax.vmap(
@@ -184,7 +211,10 @@ def diffusion(
         outputs,
         divergence,
         forget_losses,
-        (("match_anchor", match_anchor), ("match_noise", match_noise)),
+        (
+            ("match_anchor", match_anchor),
+            ("match_noise", functools.partial(match_noise, image_shape=image_shape)),
+        ),
         conditional,
         null_label,
     )
@@ -255,9 +285,16 @@ def match_anchor(
 
 
 def match_noise(
-    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+    task: Task,
+    params: Params,
+    model_state: ModelState,
+    batch: Batch,
+    key: jax.Array,
+    image_shape: tuple[int, ...] | None = None,
 ) -> jax.Array:
     """The forgotten class becomes uniform noise: the loss of the class on images of noise.
+
+    The noise has the shape of the images of the batch, or `image_shape`.
 
     Reference: Heng and Soh, Selective Amnesia, NeurIPS 2023.
     """
@@ -268,7 +305,7 @@ def match_noise(
             "(num_classes is None), whose images would all become noise; choose 'ascent', or a "
             "model with classes."
         )
-    shape = batch["image"].shape[1:]
+    shape = image_shape or batch["image"].shape[1:]
     images = jax.vmap(
         lambda k: jax.random.uniform(jax.random.fold_in(k, 4), shape, minval=-1.0, maxval=1.0)
     )(example_keys(key, batch))

@@ -69,6 +69,8 @@ def latent_diffusion(
     reduction: str = "mean",
     label_drop: float = 0.1,
     fisher_guidance: float = 0.0,
+    flip: bool = False,
+    sampled: bool = False,
 ) -> Task:
     """The task of predicting the noise in latents, given a prompt.
 
@@ -81,6 +83,8 @@ def latent_diffusion(
         reduction: reduction of the squared errors of one example, "sum" or "mean".
         label_drop: fraction of prompts that training replaces by the empty prompt.
         fisher_guidance: guidance of the predictions in Fisher diagonals.
+        flip: whether training mirrors half of the images, as in `tasks.diffusion`.
+        sampled: whether training draws latents from their Gaussians, as in `tasks.diffusion`.
 
     Returns:
         A `Task` of P prompts, which predicts no classes. `batch["image"]` holds latents.
@@ -117,6 +121,8 @@ def latent_diffusion(
         reduction=reduction,
         label_drop=label_drop,
         fisher_guidance=fisher_guidance,
+        flip=flip,
+        sampled=sampled,
     )
 
 

@@ -13,13 +13,17 @@ from jaxunlearn.tasks.diffusion import as_signal
 from jaxunlearn.types import InputError
 
 
-def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
+def encode(
+    model: AutoencoderKL, params: Any, images: np.ndarray, *, deviations: bool = False
+) -> np.ndarray:
     """The latents of images: their means times the model's scaling factor, float32 `[N, h, w, c]`.
 
     Args:
         model: the autoencoder.
         params: parameters of the autoencoder.
         images: `[N, H, W, C]`, uint8, or floating-point in [-1, 1].
+        deviations: whether the standard deviations follow the means on the last axis, `[N, h, w,
+            2 c]`, so that latents can be drawn (`tasks.diffusion`, `sampled`).
 
     Raises:
         InputError: images outside this range.
@@ -40,8 +44,12 @@ def encode(model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
         )
 
     def one_batch(batch: jax.Array) -> jax.Array:
-        mean: jax.Array = model.apply({"params": params}, as_signal(batch), method="encode")[0]
-        return model.scaling_factor * mean
+        moments: Any = model.apply({"params": params}, as_signal(batch), method="encode")
+        mean, log_variance = moments
+        if deviations:
+            mean = jnp.concatenate([mean, jnp.exp(0.5 * log_variance)], axis=-1)
+        latents: jax.Array = model.scaling_factor * mean
+        return latents
 
     return in_batches(jax.jit(one_batch), images)
 

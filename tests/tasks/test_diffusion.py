@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from jaxunlearn import methods
 from jaxunlearn.methods import objectives
@@ -164,9 +165,64 @@ def test_matching_noise_is_the_loss_on_other_images_within_bounds():
     chex.assert_trees_all_close(one, other)  # the images themselves do not matter
 
 
+def images_of(task, batch, train=True):
+    """The norms of the clean images of a visit, seen by a denoiser that answers 0 for x_0."""
+    params, state = task.init(KEY)
+    blank = jax.tree.map(jnp.zeros_like, params)
+    return jnp.sqrt(task.losses(blank, state, batch, KEY, train)[0])
+
+
+SEES = {"process": Process(50, prediction="sample"), "label_drop": 0.0}
+
+
+def test_latents_are_drawn_from_their_gaussians_at_every_visit():
+    task, plain = toy(sampled=True, **SEES), toy(**SEES)
+    batch = batch_of(6)
+    mean, none = batch["image"], jnp.zeros_like(batch["image"])
+    fixed = batch | {"image": jnp.concatenate([mean, none], axis=-1)}
+    chex.assert_trees_all_equal(images_of(task, fixed), images_of(plain, batch))
+    moments = batch | {"image": jnp.concatenate([none, none + 2.0], axis=-1)}
+    chex.assert_trees_all_equal(images_of(task, moments, train=False), jnp.zeros(6))
+    visits = jnp.stack([images_of(task, moments | {"epoch": jnp.full(6, i)}) for i in range(40)])
+    assert len(set(visits.ravel().tolist())) == 240
+    spread = jnp.sqrt(jnp.mean(visits**2) / 16)  # of 16 pixels each
+    assert abs(float(spread) - 2.0) < 0.1
+    chex.assert_trees_all_equal(  # noise in place of images has no deviations
+        match_noise(plain, *plain.init(KEY), batch, KEY),
+        methods.objectives.named("match_noise", task=task)(task, *task.init(KEY), moments, KEY),
+    )
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_half_of_the_images_are_mirrored(stacked):
+    """An image is told from its mirror image by the denoiser's answer, which is the image."""
+    image = jax.random.uniform(KEY, SHAPE, minval=-1.0)
+    mirrored = jnp.full(SHAPE, 0.5) if stacked else image[:, ::-1]
+
+    class Answers(Toy):
+        @nn.compact
+        def __call__(self, images, timesteps, labels, train=False):
+            return jnp.broadcast_to(image, images.shape) + self.param(
+                "w", nn.initializers.zeros, ()
+            )
+
+    task = toy(Answers(), flip=True, **SEES)
+    leaf = jnp.concatenate([image, mirrored], axis=-1) if stacked else image
+    size = 400
+    batch = {"image": jnp.broadcast_to(leaf, (size, *leaf.shape)), "label": jnp.zeros(size, int)}
+    batch |= {"index": jnp.arange(size), "epoch": jnp.zeros(size, int)}
+    seen = images_of(task, batch)
+    turned = float(jnp.sqrt(jnp.sum((image - mirrored) ** 2)))
+    assert float(jnp.min(seen)) == 0.0
+    assert 0.4 < float(jnp.mean(seen > 0.1)) < 0.6
+    chex.assert_trees_all_close(seen[seen > 0.1], jnp.full((seen > 0.1).sum(), turned), rtol=1e-4)
+    chex.assert_trees_all_equal(images_of(task, batch, train=False), jnp.zeros(size))
+
+
 @pytest.mark.parametrize("name", ["match_anchor", "match_noise"])
 def test_objectives_of_the_task_are_known_by_name(name):
-    assert objectives.named(name, task=toy()) in (match_anchor, match_noise)
+    found = objectives.named(name, task=toy())
+    assert getattr(found, "func", found) in (match_anchor, match_noise)
     with pytest.raises(InputError, match=f"objective is '{name}'"):
         objectives.named(name)
 

@@ -45,12 +45,21 @@ def real_images(folder: Path, features: Features, images: np.ndarray) -> RealIma
     return RealImages(kept["features"], fitted, kept["radii"], float(kept["floor"]))
 
 
-def cached_latents(path: Path, model: AutoencoderKL, params: Any, images: np.ndarray) -> np.ndarray:
+def cached_latents(
+    path: Path,
+    model: AutoencoderKL,
+    params: Any,
+    images: np.ndarray,
+    *,
+    deviations: bool = False,
+) -> np.ndarray:
     """The result of `tasks.latents.encode`, cached."""
     stamp = fingerprint({"params": params, "values": images}) + repr(model)
-    return _cached(
-        path, stamp, ("latents",), lambda: {"latents": latents.encode(model, params, images)}
-    )["latents"]
+
+    def compute() -> Content:
+        return {"latents": latents.encode(model, params, images, deviations=deviations)}
+
+    return _cached(path, stamp, ("latents",), compute)["latents"]
 
 
 def cached_prompt_states(

@@ -335,6 +335,30 @@ def _report_replicated(params: Params, placement: Placement) -> None:
         )
 
 
+def _encoded(
+    folder: Path, problem: Problem, params: Params, images: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Images as latents, as their task takes them, and the standard deviation of the latents."""
+    autoencoder, generation = load_autoencoder(problem), problem.diffusion
+    assert autoencoder is not None and generation is not None
+    sampled = generation.latents == "sampled"
+    shown = {"": images} | ({"-mirrored": images[:, :, ::-1]} if generation.flip else {})
+    parts = [
+        cached_latents(
+            folder / f"latents{'-sampled' * sampled}{name}.npz",
+            autoencoder,
+            params,
+            some,
+            deviations=sampled,
+        )
+        for name, some in shown.items()
+    ]
+    if not sampled:
+        return np.concatenate(parts, axis=-1), parts[0].std()
+    mean, deviation = np.split(parts[0], 2, axis=-1)
+    return np.concatenate(parts, axis=-1), np.sqrt(mean.var() + np.square(deviation).mean())
+
+
 def _first_stage(
     run: Path, config: RunConfig, start: Weights, placement: Placement, pretrained: Path | None
 ) -> tuple[Weights, Examples | None]:
@@ -359,12 +383,8 @@ def _first_stage(
         }
     elif config.stage == "retrain":
         stage = folder.load_weights(place, problem).model_state[FIRST_STAGE]
-    autoencoder = load_autoencoder(problem)
-    assert autoencoder is not None
-    latents = cached_latents(
-        place / AUTOENCODER / "latents.npz", autoencoder, stage["params"], examples.image
-    )
-    stage = {"scaling_factor": jnp.float32(1.0 / latents.std()), **stage}
+    latents, deviation = _encoded(place / AUTOENCODER, problem, stage["params"], examples.image)
+    stage = {"scaling_factor": jnp.float32(1.0 / deviation), **stage}
     scaled = np.asarray(stage["scaling_factor"]) * latents
     start = start._replace(model_state={**start.model_state, FIRST_STAGE: stage})
     return start, Examples(scaled, examples.label, examples.index)

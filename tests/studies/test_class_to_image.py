@@ -1,0 +1,112 @@
+"""Class-conditional diffusion of latents from the command line: pixels, latents, DiT, decoder."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn.files import fingerprint, read_arrays
+from jaxunlearn.models import denoisers, latent
+from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.problem import load_autoencoder, load_task, load_training
+from jaxunlearn.studies.runs.folder import load_weights, read_done
+from jaxunlearn.tasks import latents
+from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
+from jaxunlearn.types import InputError
+from tests.shell.commands import done
+
+pytest_plugins = ["tests.shell.fixtures"]
+
+SAMPLED = Diffusion(latents="sampled", flip=True)
+
+
+@pytest.mark.parametrize("name", latent.DENOISERS)
+def test_documented_counts_are_the_counts(name):
+    count, about = latent.ABOUT[name]
+    classes, *shape = map(int, re.match(r"(\d+) classes, (\d+)x(\d+)x(\d+)", about).groups())
+    model = latent.create_denoiser(name.removeprefix("latent-"), shape, classes)
+    one = jax.ShapeDtypeStruct((1,), np.int32)
+    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    found = jax.eval_shape(model.init, jax.random.key(0), images, one, one)
+    assert sum(leaf.size for leaf in jax.tree.leaves(found)) == count
+    assert latent.PIPELINES[name] in latent.AUTOENCODERS
+    assert name.removeprefix("latent-") in denoisers.available()
+
+
+def test_the_transformer_sees_latents_and_carries_its_autoencoder():
+    problem = Problem(model="latent-dit-tiny-test", diffusion=SAMPLED)
+    assert problem.generates and problem.first_stage().model == "autoencoder-tiny"
+    params, model_state = jax.eval_shape(load_task(problem).init, jax.random.key(0))
+    assert params["patches"]["kernel"].shape == (2, 2, 4, 16)  # of 4x4x4 latents of 8x8 images
+    assert set(model_state[FIRST_STAGE]) == {"params", "scaling_factor"}
+    assert load_task(problem).num_classes == load_task(problem).null_label == 10
+
+
+def test_models_of_pixels_have_no_latents_to_draw():
+    with pytest.raises(InputError, match="latents is 'sampled', but must be left out, since the"):
+        Problem(model="dit-tiny-test", diffusion=SAMPLED)
+    Problem(model="dit-tiny-test", diffusion=Diffusion(flip=True))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    """A transformer, its autoencoder, a judge, and the model that forgot a class."""
+    folder = tmp_path_factory.mktemp("class-to-image")
+    place = ["--data", "digits", "--data-dir", data_dir]
+    steps = ["--training.num-steps", 3, "--training.retain-batch-size", 8]
+    done(
+        *("pretrain", folder / "dit", *place, *steps, "--model", "latent-dit-tiny-test"),
+        *("--train-size", 300, "--autoencoder.model-settings", "widths=[4]"),
+        *("--autoencoder.training.num-steps", 20),
+        *("--diffusion.latents", "sampled", "--diffusion.flip", "--diffusion.num-timesteps", 20),
+        *("--diffusion.sampling-steps", 2, "--diffusion.samples", 4),
+    )
+    done("pretrain", folder / "judge", *place, "--train-size", 300, "--model", "mlp-tiny", *steps)
+    words = ["--pretrained", folder / "dit", "--classes", 3]
+    done("retrain", folder / "oracle", *words)
+    done("unlearn", folder / "forgot", "sfron", *words, "--num-steps", 2, "--num-fast-steps", 1)
+    return folder
+
+
+@pytest.mark.long
+def test_a_class_is_forgotten_in_the_space_of_latents(finished):
+    for name in ("oracle", "forgot"):
+        done("evaluate", finished / name, "--classifier", finished / "judge")
+    results = json.loads((finished / "forgot" / "results.json").read_text())
+    assert results["forgotten"] == [3] and results["counts"]["generated_retain"] == 36
+    samples = read_arrays(finished / "forgot" / "samples.npz", "image", "label")
+    assert samples["image"].shape == (40, 8, 8, 1) and samples["image"].dtype == np.uint8
+    done("sample", finished / "picture.png", "--run", finished / "forgot", "--labels", 3)
+    done("verify", finished / "forgot")
+
+
+@pytest.mark.long
+def test_latents_of_images_and_mirror_images_are_cached_with_their_deviations(finished):
+    problem = Problem(**json.loads((finished / "dit" / "config.json").read_text())["problem"])
+    settings = problem.autoencoder
+    problem = Problem(
+        model=problem.model,
+        train_size=300,
+        autoencoder=settings,
+        diffusion=Diffusion(**problem.diffusion),
+    )
+    folder = finished / "dit" / "autoencoder"
+    learned = load_weights(folder, problem.first_stage()).params
+    images = load_training(problem, 0).image
+    for name, shown in (("", images), ("-mirrored", images[:, :, ::-1])):
+        kept = read_arrays(folder / f"latents-sampled{name}.npz", "latents")["latents"]
+        expected = latents.encode(load_autoencoder(problem), learned, shown, deviations=True)
+        np.testing.assert_array_equal(kept, expected)
+        assert kept.shape == (300, 8, 8, 8) and np.all(kept[..., 4:] > 0)
+        if not name:
+            scale = 1.0 / np.sqrt(kept[..., :4].var() + np.square(kept[..., 4:]).mean())
+    stages = [
+        load_weights(finished / name, problem).model_state[FIRST_STAGE]
+        for name in ("dit", "oracle", "forgot")
+    ]
+    for stage in stages:
+        assert fingerprint(stage["params"]) == fingerprint(learned)
+        np.testing.assert_allclose(stage["scaling_factor"], scale, rtol=1e-5)
+    assert len({read_done(finished / name)["weights"] for name in ("dit", "oracle", "forgot")}) == 3
