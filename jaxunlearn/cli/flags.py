@@ -116,14 +116,16 @@ def _of(
 def _settings(method: str, defaults: Mapping[str, Any]) -> Any:
     """The settings of a method as flags, with their choices or limits."""
     about, limits, flags = meanings(method), methods.limits(method), {}
-    for name, default in defaults.items():
+    optional = methods.optional_settings(method)
+    for name, default in {**defaults, **optional}.items():
         kind: Any = type(default)
         limit, text = limits.get(name), about.get(name, "")
         if isinstance(limit, methods.Choices) and not limit.others:
             kind = Literal[limit.names]
         elif limit is not None:
             text = f"{text.removesuffix('.')} ({limit})."
-        flags[name] = _flag(name, kind, text, default, method=method)
+        absent = name in optional and name != "guard_every"
+        flags[name] = _flag(name, kind, text, None if absent else default, method=method)
     return _typed(method, flags)
 
 
@@ -138,7 +140,7 @@ def _method() -> Any:
 
 
 def _subcommand(name: str) -> Any:
-    kind = _settings(name, methods.settings(name) | methods.GUARD_SETTINGS)
+    kind = _settings(name, methods.settings(name))
 
     def choose(settings: Annotated[kind, tyro.conf.arg(name="")]) -> Chosen:  # type: ignore[valid-type]
         return Chosen(name, settings)

@@ -71,7 +71,7 @@ def schema(cls: type) -> str:
         known: dict[str, Any] = {}
         for method in methods.available():
             known = methods.settings(method) | known
-        known |= methods.GUARD_SETTINGS | dataclasses.asdict(Aim(anchor=0))
+        known |= methods.optional_settings("finetune") | dataclasses.asdict(Aim(anchor=0))
         types = {bool: "boolean", int: "integer", float: "number", str: "string"}
         values: dict[str, Any]
         values = {name: {"type": types[type(value)]} for name, value in sorted(known.items())}
@@ -96,11 +96,9 @@ def _settings(method: str) -> str:
         f"{name} = {json.dumps(value)}": explained.get(name, "")
         for name, value in methods.settings(method).items()
     }
-    if method != "retrain":
-        rows |= {
-            "guard_budget = none": explained["guard_budget"],
-            f"guard_every = {methods.GUARD_SETTINGS['guard_every']}": explained["guard_every"],
-        }
+    for name, value in methods.optional_settings(method).items():
+        shown = json.dumps(value) if name == "guard_every" else "none"
+        rows[f"{name} = {shown}"] = explained.get(name, "")
     text = f"{about.rstrip()}\n\n{_columns(rows)}"
     usual, generating = methods.settings(method), methods.settings(method, generates=True)
     others = [f"{k} = {json.dumps(v)}" for k, v in generating.items() if v != usual[k]]
@@ -112,7 +110,8 @@ def _settings(method: str) -> str:
 def meanings(method: str) -> dict[str, str]:
     """The meaning of every setting, from the docstrings of the method and the settings classes."""
     found: dict[str, str] = {}
-    for source in (methods.CommonSettings, methods.GuardSettings, _constructor(method)):
+    shared = (methods.CommonSettings, methods.GuardSettings, methods.OptionalSettings)
+    for source in (*shared, _constructor(method)):
         text = inspect.getdoc(source) or ""
         match = re.search(r"\n(?:Args|Attributes):\n(.*?)(?:\n\S|\Z)", text, re.DOTALL)
         entries = re.split(r"^    (?=\w+: )", match[1] if match else "", flags=re.MULTILINE)[1:]

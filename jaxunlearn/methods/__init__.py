@@ -28,6 +28,7 @@ from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._limits import (
     Choices,
     Count,
+    Decay,
     Limits,
     NotNegative,
     Positive,
@@ -37,6 +38,7 @@ from jaxunlearn.methods._limits import (
     limits_of,
 )
 from jaxunlearn.methods.aggregators import cagrad, famo, gdr_gma, mgda, nash, pcgrad
+from jaxunlearn.methods.averaging import averaged, weights_of
 from jaxunlearn.methods.bad_teacher import bad_teacher
 from jaxunlearn.methods.boundary import boundary_expanding, boundary_shrinking
 from jaxunlearn.methods.concept_ablation import concept_ablation
@@ -150,8 +152,24 @@ class GuardSettings:
     guard_every: Count = 10
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptionalSettings:
+    """Settings of the training itself, which a run has only if they are given.
+
+    Attributes:
+        clip_norm: largest global norm of the gradients, for any optimizer; without it, only
+            clipped_adamw clips. Methods with a `clip_norm` of their own keep its meaning.
+        ema: decay of an average of the weights, such as 0.999, for pretraining and retraining; the
+            average then takes the place of the last weights.
+    """
+
+    clip_norm: Positive = 1.0
+    ema: Decay = 0.999
+
+
 COMMON_SETTINGS: dict[str, Any] = defaults_of(CommonSettings)
 GUARD_SETTINGS: dict[str, Any] = defaults_of(GuardSettings)
+_OPTIONAL_SETTINGS: dict[str, Any] = defaults_of(OptionalSettings)
 
 # Defaults for generative models: their loss is so sharp that a step of a classifier's size destroys
 # the performance on retain data at once.
@@ -179,10 +197,12 @@ __all__ = [
     "GuardSettings",
     "Limits",
     "NotNegative",
+    "OptionalSettings",
     "Positive",
     "Share",
     "advance",
     "available",
+    "averaged",
     "begin",
     "build",
     "completed",
@@ -190,10 +210,12 @@ __all__ = [
     "guard_records",
     "guarded",
     "limits",
+    "optional_settings",
     "register",
     "remedy",
     "settings",
     "summary",
+    "weights_of",
     *_METHODS,
 ]
 
@@ -225,8 +247,8 @@ def settings(
 
     Args:
         name: name of the method.
-        given: settings by name; an integer is accepted for a floating-point setting. The settings
-            of the guard are included if any of them is given.
+        given: settings by name; an integer is accepted for a floating-point setting. Optional
+            settings are included if they are given; those of the guard, if any of them is given.
         generates: whether the model generates images, for which some defaults differ.
 
     Raises:
@@ -245,6 +267,8 @@ def settings(
     if GUARD_SETTINGS.keys() & given.keys():
         _check_guard(name, given)
         defaults |= GUARD_SETTINGS
+    optional = optional_settings(name)
+    defaults |= {key: optional[key] for key in given if key in optional and key not in defaults}
     allowed = limits(name) if given else {}
     for key, value in given.items():
         if key not in defaults:
@@ -256,6 +280,21 @@ def settings(
     return defaults
 
 
+def optional_settings(name: str) -> dict[str, Any]:
+    """The settings of a method that a run has only if they are given, with typical values.
+
+    Example:
+        >>> sorted(optional_settings("retrain"))
+        ['clip_norm', 'ema']
+    """
+    own = defaults_of(_constructor(name))
+    more = {key: value for key, value in _OPTIONAL_SETTINGS.items() if key not in own}
+    if name == "retrain":
+        return more
+    more.pop("ema", None)
+    return GUARD_SETTINGS | more
+
+
 def limits(name: str) -> dict[str, Limits | Choices]:
     """The limits of a method's settings, by name; settings without limits are left out.
 
@@ -263,7 +302,10 @@ def limits(name: str) -> dict[str, Limits | Choices]:
         >>> str(limits("eupmu_budget")["budget"])
         'above 0 and at most 100'
     """
-    return limits_of(CommonSettings) | limits_of(GuardSettings) | limits_of(_constructor(name))
+    found = limits_of(CommonSettings) | limits_of(GuardSettings) | limits_of(OptionalSettings)
+    known = COMMON_SETTINGS | optional_settings(name)
+    found = {key: limit for key, limit in found.items() if key in known}
+    return found | limits_of(_constructor(name))
 
 
 def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
@@ -326,7 +368,12 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     # Built twice, because the method determines the length of the schedule.
     make, rate, _ = _planned(task, name, chosen)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
+    optional = chosen.keys() & optional_settings(name).keys()
+    if "clip_norm" in optional:
+        made = optax.chain(optax.clip_by_global_norm(chosen["clip_norm"]), made)
     method = make(made)
+    if "ema" in optional:
+        method = averaged(method, chosen["ema"])
     if "guard_budget" not in chosen:
         return method
     return guarded(

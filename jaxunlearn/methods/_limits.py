@@ -77,6 +77,7 @@ Count = Annotated[int, Limits(0, above=True)]
 CountOrZero = Annotated[int, Limits(0)]
 NotNegative = Annotated[float | jax.Array, Limits(0.0)]
 Positive = Annotated[float | jax.Array, Limits(0.0, above=True)]
+Decay = Annotated[float | jax.Array, Limits(0.0, 0.999999)]
 Share = Annotated[float | jax.Array, Limits(0.0, 1.0)]
 Percent = Annotated[float | jax.Array, Limits(0.0, 100.0)]
 

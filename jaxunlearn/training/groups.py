@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxunlearn.methods import guard_records
+from jaxunlearn.methods import guard_records, weights_of
 from jaxunlearn.training.compilation import executable_for
 from jaxunlearn.training.devices import replicate
 from jaxunlearn.training.loop import Diverged, Progress, run, run_key, stops_of, stretches
@@ -143,7 +143,7 @@ def _alone(
         )
     except Diverged as error:
         return Finished(None, None, error.step, error.seconds, 1)
-    weights = Weights(outcome.state.params, outcome.state.model_state)
+    weights = weights_of(outcome.state)
     guard = guard_records(outcome.state)[0] if "held_out" in numbers else None
     return Finished(weights, guard, None, outcome.seconds, 1)
 
@@ -178,7 +178,7 @@ def _together(
             last = (step - 1) % program.chunk_steps
             means = {k: float(h[alive, last].mean()) for k, h in stretch.history.items()}
             on_progress(Progress(step, num_steps, seconds, means))
-    ends = jax.device_get((state.params, state.model_state))
+    ends = jax.device_get(weights_of(state))
     guards = guard_records(state) if "held_out" in members[0].numbers else [None] * size
     return [
         Finished(

@@ -77,7 +77,7 @@ def pairs(draw: Any) -> tuple[str, list[str]]:
     method = draw(st.one_of(st.sampled_from([*methods.available(), "retrain"]), WORDS))
     known = ["num_steps"]
     if method in methods.available():
-        known = [*methods.settings(method), *methods.GUARD_SETTINGS]
+        known = [*methods.settings(method), *methods.optional_settings(method)]
     names = st.one_of(st.sampled_from(known), st.sampled_from(known), WORDS)
     words = [f"{draw(names)}={draw(_VALUES)}" for _ in range(draw(st.integers(1, 3)))]
     return method, [*words, *draw(st.lists(WORDS, max_size=1))]

@@ -11,11 +11,11 @@ from jaxunlearn.files import fingerprint, read_arrays
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.studies.config import Diffusion, Problem
 from jaxunlearn.studies.problem import load_autoencoder, load_task, load_training
-from jaxunlearn.studies.runs.folder import load_weights, read_done
+from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.tasks import latents
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.types import InputError
-from tests.shell.commands import done
+from tests.shell.commands import QUICK, done
 
 pytest_plugins = ["tests.shell.fixtures"]
 
@@ -66,14 +66,13 @@ def finished(tmp_path_factory, data_dir):
     done("pretrain", folder / "judge", *place, "--train-size", 300, "--model", "mlp-tiny", *steps)
     words = ["--pretrained", folder / "dit", "--classes", 3]
     done("retrain", folder / "oracle", *words)
-    done("unlearn", folder / "forgot", "sfron", *words, "--num-steps", 2, "--num-fast-steps", 1)
+    done("unlearn", folder / "forgot", "finetune", *words, *QUICK)
     return folder
 
 
 @pytest.mark.long
 def test_a_class_is_forgotten_in_the_space_of_latents(finished):
-    for name in ("oracle", "forgot"):
-        done("evaluate", finished / name, "--classifier", finished / "judge")
+    done("evaluate", finished / "forgot", "--classifier", finished / "judge")
     results = json.loads((finished / "forgot" / "results.json").read_text())
     assert results["forgotten"] == [3] and results["counts"]["generated_retain"] == 36
     samples = read_arrays(finished / "forgot" / "samples.npz", "image", "label")
@@ -84,14 +83,7 @@ def test_a_class_is_forgotten_in_the_space_of_latents(finished):
 
 @pytest.mark.long
 def test_latents_of_images_and_mirror_images_are_cached_with_their_deviations(finished):
-    problem = Problem(**json.loads((finished / "dit" / "config.json").read_text())["problem"])
-    settings = problem.autoencoder
-    problem = Problem(
-        model=problem.model,
-        train_size=300,
-        autoencoder=settings,
-        diffusion=Diffusion(**problem.diffusion),
-    )
+    problem = read_config(finished / "dit", "pretrain").problem
     folder = finished / "dit" / "autoencoder"
     learned = load_weights(folder, problem.first_stage()).params
     images = load_training(problem, 0).image

@@ -277,7 +277,7 @@ def train_run(
                 validate=validate,
                 validate_every=placement.validate_every,
             )
-        weights = Weights(outcome.state.params, outcome.state.model_state)
+        weights = methods.weights_of(outcome.state)
         if part is not None:
             weights = Weights(*part.merge(*weights))
             weights.model_state.pop(PROMPT_STATES, None)

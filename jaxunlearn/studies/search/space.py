@@ -44,7 +44,7 @@ def traceable(method: str) -> tuple[str, ...]:
 
 def check_space(method: str, space: Space) -> None:
     """Raises unless a method can be run with every value of a space."""
-    known = methods.settings(method) | methods.GUARD_SETTINGS
+    known = methods.settings(method) | methods.optional_settings(method)
     for name, values in space.items():
         if name not in known:
             methods.settings(method, {name: None})  # raises, with a hint

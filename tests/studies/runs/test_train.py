@@ -263,3 +263,20 @@ def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_pat
     guarded = run_config.unlearning(without, 0, TENTH, "finetune", {"guard_budget": 0.1})
     with pytest.raises(InputError, match="guard_budget needs validation data"):
         train.check_run(tmp_path / "other", guarded)
+
+
+def test_the_result_of_a_run_is_the_average_of_its_weights_if_it_has_one(problem, tmp_path):
+    def result(name, **training):
+        training = TRAINING | {"learning_rate_schedule": "constant", **training}
+        return train.pretrain(tmp_path / name, replace(problem, training=training), 0).params
+
+    first, second = result("one", num_steps=1), result("two", num_steps=2)
+    average = result("average", num_steps=2, ema=0.5)
+    for a, b, found in zip(*map(jax.tree.leaves, (first, second, average)), strict=True):
+        np.testing.assert_allclose(found, (0.5 * a + b) / 1.5, rtol=1e-5, atol=1e-7)
+    kept = Checkpointer(tmp_path / "average" / "checkpoints").stored()["params"]
+    for last, b in zip(*map(jax.tree.leaves, (kept, second)), strict=True):
+        np.testing.assert_array_equal(last, b)  # the last weights are kept too
+    assert (tmp_path / "average" / "metrics.jsonl").read_text() == (
+        tmp_path / "two" / "metrics.jsonl"
+    ).read_text()
