@@ -13,7 +13,6 @@ The settings of a method are keywords, whose annotations hold the limits. For co
 custom method.
 """
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,7 +27,6 @@ from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._limits import (
     Choices,
     Count,
-    Decay,
     Limits,
     NotNegative,
     Positive,
@@ -37,6 +35,7 @@ from jaxunlearn.methods._limits import (
     defaults_of,
     limits_of,
 )
+from jaxunlearn.methods._settings import CommonSettings, GuardSettings, OptionalSettings
 from jaxunlearn.methods.aggregators import cagrad, famo, gdr_gma, mgda, nash, pcgrad
 from jaxunlearn.methods.averaging import averaged, weights_of
 from jaxunlearn.methods.bad_teacher import bad_teacher
@@ -51,7 +50,7 @@ from jaxunlearn.methods.guard import guard_records, guarded
 from jaxunlearn.methods.influence import influence
 from jaxunlearn.methods.l1_sparse import l1_sparse
 from jaxunlearn.methods.last_layers import cf_k, eu_k
-from jaxunlearn.methods.optimizers import OptimizerName, ScheduleName, optimizer, schedule
+from jaxunlearn.methods.optimizers import optimizer, schedule
 from jaxunlearn.methods.orthograd import orthograd
 from jaxunlearn.methods.retrain import finetune, retrain
 from jaxunlearn.methods.salun import salun, salun_soft
@@ -112,59 +111,6 @@ _METHODS: dict[str, Callable[..., Method]] = {
 
 
 _BUILT_IN = tuple(_METHODS)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CommonSettings:
-    """The settings that all methods share.
-
-    Attributes:
-        num_steps: number of steps.
-        forget_batch_size: number of forget examples in a step.
-        retain_batch_size: number of examples in each retain batch of a step.
-        optimizer: optimizer of the method.
-        learning_rate: peak learning rate of the optimizer.
-        learning_rate_schedule: schedule of the learning rate over the run.
-        momentum: momentum of SGD; for AdamW, the decay of the first moment.
-        weight_decay: weight decay, coupled for SGD and decoupled for AdamW.
-    """
-
-    num_steps: Count = 100
-    forget_batch_size: Count = 64
-    retain_batch_size: Count = 128
-    optimizer: OptimizerName = "sgd"
-    learning_rate: NotNegative = 0.01
-    learning_rate_schedule: ScheduleName = "cosine"
-    momentum: Share = 0.9
-    weight_decay: NotNegative = 5e-4
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GuardSettings:
-    """The settings of the guard, for any method but `retrain`.
-
-    Attributes:
-        guard_budget: largest rise of the held-out retain loss; without it, there is no guard.
-        guard_every: number of steps between two audits of the guard.
-    """
-
-    guard_budget: NotNegative = 0.0
-    guard_every: Count = 10
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptionalSettings:
-    """Settings of the training itself, which a run has only if they are given.
-
-    Attributes:
-        clip_norm: largest global norm of the gradients, for any optimizer; without it, only
-            clipped_adamw clips. Methods with a `clip_norm` of their own keep its meaning.
-        ema: decay of an average of the weights, such as 0.999, for pretraining and retraining; the
-            average then takes the place of the last weights.
-    """
-
-    clip_norm: Positive = 1.0
-    ema: Decay = 0.999
 
 
 COMMON_SETTINGS: dict[str, Any] = defaults_of(CommonSettings)

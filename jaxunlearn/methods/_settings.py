@@ -1,0 +1,59 @@
+"""The settings that methods share, by their meanings and limits."""
+
+import dataclasses
+
+from jaxunlearn.methods._limits import Count, Decay, NotNegative, Positive, Share
+from jaxunlearn.methods.optimizers import OptimizerName, ScheduleName
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """The settings that all methods share.
+
+    Attributes:
+        num_steps: number of steps.
+        forget_batch_size: number of forget examples in a step.
+        retain_batch_size: number of examples in each retain batch of a step.
+        optimizer: optimizer of the method.
+        learning_rate: peak learning rate of the optimizer.
+        learning_rate_schedule: schedule of the learning rate over the run.
+        momentum: momentum of SGD; for AdamW, the decay of the first moment.
+        weight_decay: weight decay, coupled for SGD and decoupled for AdamW.
+    """
+
+    num_steps: Count = 100
+    forget_batch_size: Count = 64
+    retain_batch_size: Count = 128
+    optimizer: OptimizerName = "sgd"
+    learning_rate: NotNegative = 0.01
+    learning_rate_schedule: ScheduleName = "cosine"
+    momentum: Share = 0.9
+    weight_decay: NotNegative = 5e-4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuardSettings:
+    """The settings of the guard, for any method but `retrain`.
+
+    Attributes:
+        guard_budget: largest rise of the held-out retain loss; without it, there is no guard.
+        guard_every: number of steps between two audits of the guard.
+    """
+
+    guard_budget: NotNegative = 0.0
+    guard_every: Count = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptionalSettings:
+    """Settings of the training itself, which a run has only if they are given.
+
+    Attributes:
+        clip_norm: largest global norm of the gradients, for any optimizer; without it, only
+            clipped_adamw clips. Methods with a `clip_norm` of their own keep its meaning.
+        ema: decay of an average of the weights, such as 0.999, for pretraining and retraining; the
+            average then takes the place of the last weights.
+    """
+
+    clip_norm: Positive = 1.0
+    ema: Decay = 0.999
