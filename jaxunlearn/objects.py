@@ -59,14 +59,14 @@ def load_object(path: str, what: str) -> Any:
 
 
 @contextmanager
-def errors_of(path: str, what: str) -> Iterator[None]:
-    """Reports what an object at `module:object` raises as an InputError, with its line."""
+def errors_of(path: str, what: str, file: str | None = None) -> Iterator[None]:
+    """Reports what an object at `module:object`, or of a file, raises as an InputError."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, InputError) or not is_object_path(path):
+        if isinstance(error, InputError) or not (file or is_object_path(path)):
             raise
-        file = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
+        file = file or getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
         lines = [
             str(each.lineno) for each in extract_tb(error.__traceback__) if each.filename == file
         ]

@@ -176,11 +176,31 @@ def test_models_and_data_sets_of_a_plug_in(here):
     assert "Linear" in done(*plug_in, "list", "models") and "small_unet" in done("list", "models")
     assert "few_digits   " in done(*plug_in, "list", "data")
     words = ["--data", "few_digits", "--training.num-steps=3", "--training.retain-batch-size=16"]
-    done(*plug_in, "pretrain", "run", *words, "--model", "Linear", "--model-settings", "scale=2.0")
+    words += ["--model", "Linear", "--model-settings", "scale=2.0"]
+    done(*plug_in, "pretrain", "run", *words)
     assert Problem(model="small_unet").generates
     assert denoisers.create("small_unet", (8, 8, 1), 10, widths=(4, 12)).widths == (4, 12)
+    assert read_json(Path("run/fingerprints.json"))["plugins"].keys() == {
+        "data set few_digits",
+        "model Linear",
+    }
+    assert "plug-ins" in done(*plug_in, "verify", "run")
+    Path("own_models.py").write_text(MODELS + "# another version")
+    changed = call(*plug_in, "verify", "run")
+    assert (
+        changed.status == 2 and "with another version of the plug-in own_models.py" in changed.out
+    )
+    Path("run/done.json").unlink()  # as if it was stopped
+    assert_refused(call(*plug_in, "pretrain", "run", *words), "with another version of")
     wrong = call(*plug_in, "pretrain", "new", "--model", "Linear", "--model-settings", "scael=2.0")
     assert_refused(wrong, "model 'Linear' has no field 'scael' (did you mean 'scale'?)")
+    wrong = call(*plug_in, "pretrain", "new", "--model", "Linear", "--model-settings", "scale=a")
+    assert_refused(wrong, "the model 'Linear' raises TypeError at line 22 of ", "own_models.py: ")
+    text = (
+        "from jaxunlearn.models import denoisers\n@denoisers.register\ndef vgg16(image_shape): ..."
+    )
+    (here / "taken.py").write_text(text)
+    assert_refused(call("--plugin=taken.py", "list"), "the model vgg16 already exists; choose anot")
 
 
 @pytest.mark.parametrize(

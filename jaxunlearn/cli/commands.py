@@ -31,10 +31,10 @@ def list_(
     /,
     json: flags.Switch = False,
 ) -> None:
-    """List the methods, models or data sets, or the settings of one method.
+    """List the methods, models, data sets or metrics, or the settings of one method.
 
     Args:
-        what: methods, models, data, or the name of a method.
+        what: methods, models, data, metrics, or the name of a method.
         json: whether names, meanings, numbers and defaults are printed as JSON.
     """
     from jaxunlearn.cli import lists

@@ -12,11 +12,13 @@ from typing import Any
 from jaxunlearn import methods, models
 from jaxunlearn.data.registry import registered
 from jaxunlearn.data.table import TABLE
+from jaxunlearn.evaluation.custom import records
 from jaxunlearn.methods import _constructor
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.names import closest
 from jaxunlearn.studies.config import Aim, Study
 from jaxunlearn.studies.fields import json_schema
+from jaxunlearn.studies.report.columns import DIRECTIONS, with_own
 from jaxunlearn.types import InputError
 
 
@@ -24,17 +26,22 @@ def describe(what: str) -> str:
     """The text that `jaxunlearn list WHAT` prints.
 
     Raises:
-        InputError: `what` is neither "methods", "models" or "data" nor the name of a method.
+        InputError: `what` is neither "methods", "models", "data" or "metrics" nor the name of a
+            method.
     """
     if what == "methods":
         return _columns({name: methods.summary(name) for name in methods.available()})
     if what in ("models", "data"):
         return _sizes(_sized(what))
+    if what == "metrics":
+        return _columns(
+            {name: f"{entry['direction']}: {entry['about']}" for name, entry in _metrics().items()}
+        )
     if what not in methods.available():
-        known = ("methods", "models", "data", *methods.available())
+        known = ("methods", "models", "data", "metrics", *methods.available())
         raise InputError(
-            f"the list is {what!r}{closest(what, known)}, but must be methods, models, data, or a "
-            f"method, for its settings: {', '.join(methods.available())}."
+            f"the list is {what!r}{closest(what, known)}, but must be methods, models, data, "
+            f"metrics, or a method, for its settings: {', '.join(methods.available())}."
         )
     return _settings(what)
 
@@ -46,9 +53,23 @@ def entries(what: str) -> dict[str, dict[str, Any]]:
         return {name: {number: size, "about": text} for name, (size, text) in _sized(what).items()}
     if what == "methods":
         return {name: {"about": methods.summary(name)} for name in methods.available()}
+    if what == "metrics":
+        return _metrics()
     describe(what)  # raises for an unknown name
     about, settings = meanings(what), methods.settings(what)
     return {name: {"default": settings[name], "about": about.get(name, "")} for name in settings}
+
+
+def _metrics() -> dict[str, dict[str, Any]]:
+    """The metrics that reports show, with those of plug-ins: direction, unit and meaning."""
+    return {
+        column.key: {
+            "direction": DIRECTIONS[column.direction],
+            "unit": column.unit.name,
+            "about": column.meaning,
+        }
+        for column in with_own(records())
+    }
 
 
 def _sized(what: str) -> Mapping[str, tuple[int | None, str]]:

@@ -11,6 +11,7 @@ from jaxunlearn.objects import is_object_path, load_object
 from jaxunlearn.types import InputError
 
 Presets = dict[str, tuple[Any, Mapping[str, Any]]]  # name -> (module, fields)
+_FILES: dict[str, str | None] = {}
 About = dict[str, tuple[int | None, str]]  # name -> (number of parameters, description)
 
 
@@ -20,10 +21,21 @@ def add(constructor: Callable[..., Any], presets: Presets, about: About) -> None
     Raises:
         InputError: the name of another model.
     """
-    name = constructor.__name__
-    plugins.claim("model", name, [known for known in presets if about[known][0] is not None])
+    from jaxunlearn import models  # which import this module
+    from jaxunlearn.models import denoisers, latent
+
+    name, tables = constructor.__name__, (models.ABOUT, denoisers.ABOUT, latent.ABOUT)
+    taken = {known for table in tables for known in table if table is not about}
+    taken |= {known for known, (parameters, _) in about.items() if parameters is not None}
+    plugins.claim("model", name, taken)
     presets[name] = constructor, {}
     about[name] = None, (inspect.getdoc(constructor) or "").partition("\n")[0]
+    _FILES[name] = inspect.getsourcefile(constructor)
+
+
+def file_of(name: str) -> str | None:
+    """The Python file of a registered model; None for other models."""
+    return _FILES.get(name)
 
 
 def make(

@@ -24,6 +24,7 @@ from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.diffusion_process import Denoiser
 from jaxunlearn.models.frameworks import as_model
+from jaxunlearn.models.presets import file_of
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.objects import errors_of
@@ -58,7 +59,7 @@ def load_dataset(problem: Problem) -> Dataset:
 
 def load_task(problem: Problem, axis_name: str | None = None) -> Task:
     """The task of a problem, the same object each time; BatchNorm averages over `axis_name`."""
-    with errors_of(problem.model, "the model"):
+    with errors_of(problem.model, "the model", file_of(problem.model)):
         return _task(
             _data_key(problem),
             problem.augmentation,

@@ -9,6 +9,7 @@ import pytest
 
 from jaxunlearn import data, methods, models
 from jaxunlearn.cli import lists
+from jaxunlearn.studies.report.columns import COLUMNS
 from jaxunlearn.types import InputError
 from tests.shell.commands import done
 
@@ -18,6 +19,7 @@ def test_lists():
         ("methods", methods.available()),
         ("models", models.available()),
         ("data", data.available()),
+        ("metrics", [column.key for column in COLUMNS]),
     ):
         lines = done("list", what).splitlines()
         assert {line.split()[0] for line in lines if line[0] != " "} >= set(names)

@@ -158,7 +158,7 @@ def check_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits 
     if (run / "fingerprints.json").exists():
         check_data(run, dataset)
         if not is_finished(run):
-            _check_versions(run, config)
+            check_versions(run)
     path = run / "forget_request.json"
     if splits is not None and path.exists():
         if load_request(path, dataset).tolist() != splits.forget.index.tolist():
@@ -183,11 +183,18 @@ def claim_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits 
         save_request(path, config.request, dataset, splits)
 
 
-def _check_versions(run: Path, config: RunConfig) -> None:
-    """Raises if a run was begun with other versions of its plug-ins."""
-    recorded = read_record(run / "fingerprints.json").get("plugins", {})
-    for what, entry in _needed_plugins(config).items():
-        if recorded.get(what, entry)["digest"] != entry["digest"]:
+def read_plugins(run: Path) -> dict[str, dict[str, str]]:
+    """The plug-ins on record: "plugin" and "digest" of what the run needs of them."""
+    found: dict[str, dict[str, str]] = read_record(run / "fingerprints.json").get("plugins", {})
+    return found
+
+
+def check_versions(run: Path) -> None:
+    """Raises unless a run was begun with the loaded versions of its plug-ins."""
+    recorded = read_plugins(run)
+    used = [what.rpartition(" ")[::2] for what in recorded]
+    for what, entry in plugins.needed(used).items():
+        if recorded[what]["digest"] != entry["digest"]:
             raise InputError(
                 f"{run} was begun with another version of the plug-in {entry['plugin']}, which has "
                 f"the {what}; restore that version, or begin again in another folder."

@@ -2,6 +2,7 @@
 
 configuration    the digest of config.json
 data             the fingerprint of the data set when the run began
+plug-ins         the digests of the plug-ins when the run began
 forget request   the examples that it chooses, and its digest
 adoption         the digest of adopted.json
 weights          the fingerprint of the weights when training ended, the digests of their files
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from jaxunlearn.files import check_digests, fingerprint, read_record
 from jaxunlearn.studies.problem import load_dataset, load_splits
-from jaxunlearn.studies.runs import adopt, deletions
+from jaxunlearn.studies.runs import adopt, deletions, folder
 from jaxunlearn.studies.runs.folder import read_done, read_started
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.training.checkpoints import Checkpointer, masks_of
@@ -60,6 +61,7 @@ def _verify_run(run: Path) -> Iterator[Finding]:
     checks: list[tuple[str, Path, Callable[[], object]]] = [
         ("configuration", run / "config.json", lambda: read_started(run)),
         ("data", run / "fingerprints.json", lambda: _check_data(run)),
+        ("plug-ins", run / "fingerprints.json", lambda: folder.check_versions(run)),
         ("forget request", run / "forget_request.json", lambda: _check_request(run)),
         ("adoption", run / adopt.FILE, lambda: read_record(run / adopt.FILE)),
         ("weights", done, lambda: _check_weights(run)),
@@ -70,17 +72,26 @@ def _verify_run(run: Path) -> Iterator[Finding]:
         ("results", run / "results.json", lambda: _check_results(run)),
     ]
     for what, path, check in checks:
-        if path.exists() and not (what == "masks" and not _has_masks(run)):
+        is_absent = {"masks": _has_no_masks, "plug-ins": _has_no_plugins}.get(what)
+        if path.exists() and not (is_absent and is_absent(run)):
             yield _finding(run, what, check)
 
 
-def _has_masks(run: Path) -> bool:
-    """Whether the method of a run has masks; a damaged run may have had them."""
+def _has_no_masks(run: Path) -> bool:
+    """Whether the method of a run has no masks; a damaged run may have had them."""
     try:
         recorded = "masks" in read_done(run)
-        return recorded or bool(masks_of(Checkpointer(run / "checkpoints").stored()))
+        return not (recorded or masks_of(Checkpointer(run / "checkpoints").stored()))
     except InputError:
-        return False
+        return True
+
+
+def _has_no_plugins(run: Path) -> bool:
+    """Whether a run needs no plug-ins; a damaged run may have needed them."""
+    try:
+        return not folder.read_plugins(run)
+    except InputError:
+        return True
 
 
 def _finding(place: Path, what: str, check: Callable[[], object]) -> Finding:
