@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +76,84 @@ def reference(page: str) -> str:
     return "\n".join(parts)
 
 
+_STUDY_FILES = """\
+# Study files
+
+The fields of the TOML files of `jaxunlearn compare` and `jaxunlearn tune`, made from their types by
+`python -m docs._site`. `jaxunlearn schema study` and `jaxunlearn schema search` print the same for
+editors, and `experiments/configs` has examples. Relative paths begin at the folder of the file.
+"""
+_TABLES = {  # the heading of each table, by its type
+    "Study": "The file of compare",
+    "Search": "The file of tune",
+    "Problem": "[problem]",
+    "Diffusion": "[problem.diffusion]",
+    "ForgetRequest": "[[requests]]",
+    "Aim": "[methods.RUN], besides the settings of the method",
+}
+_KINDS = {
+    **{"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"},
+    **{"object": "table"},
+}
+
+
+def study_files() -> str:
+    """The Markdown of the page on the fields of study and search files."""
+    from jaxunlearn.studies.config import Aim, Study
+    from jaxunlearn.studies.fields import json_schema
+    from jaxunlearn.studies.search.tuning import Search
+
+    tables: dict[str, Any] = {}
+    for kind in (Study, Search, Aim):
+        schema = json_schema(kind)
+        tables = {kind.__name__: schema} | schema["$defs"] | tables
+    parts = [_STUDY_FILES]
+    for name, heading in _TABLES.items():
+        table = tables.pop(name)
+        code = re.sub(r"^\[.*\]", r"`\g<0>`", heading)
+        parts += [f"## {code}\n", f"{table['description']}\n"]
+        parts += ["| field | value | default | meaning |", "| --- | --- | --- | --- |"]
+        for field, entry in table["properties"].items():
+            value = _default(entry.get("default"))
+            text = entry["description"].replace("|", "\\|")
+            parts.append(
+                f"| `{field}` | {_kind(entry)} | {value} | {text} |".replace("|  |", "| |")
+            )
+        parts.append("")
+    assert not tables, f"a heading is missing for {', '.join(tables)}"
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _default(value: Any) -> str:
+    """A default as code, in the spelling of JSON; empty where nothing or a table is the default."""
+    if isinstance(value, list):  # requests, without the fields that they leave out
+        value = [
+            {k: x for k, x in each.items() if x} if isinstance(each, dict) else each
+            for each in value
+        ]
+    empty = value in (None, [], "") or isinstance(value, dict)
+    return "" if empty else f"`{json.dumps(value)}`"
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    """The kind of a value in words, from its JSON schema."""
+    if "$ref" in entry:
+        name = entry["$ref"].rpartition("/")[2]
+        return f"table `{_TABLES[name]}`" if name in _TABLES else "table"
+    if "enum" in entry or "const" in entry:
+        return " or ".join(f"`{json.dumps(x)}`" for x in entry.get("enum", [entry.get("const")]))
+    if "anyOf" in entry:
+        kinds = [_kind(each) for each in entry["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if entry.get("type") == "array":
+        items = entry.get("items") or (entry.get("prefixItems") or [{}])[0]
+        kind = _kind(items)
+        if kind.startswith("table"):
+            return f"list of {kind.replace('table', 'tables', 1)}"
+        return f"list of {kind}" if kind == "text" or "`" in kind else f"list of {kind}s"
+    return _KINDS.get(entry.get("type", ""), "any value")
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Adds the pages from outside docs/, their pictures, and the API reference."""
     from mkdocs.structure.files import File
@@ -122,3 +201,7 @@ def on_page_markdown(markdown: str, **unused: Any) -> str:
         markdown,
     )
     return markdown.replace("](../experiments/", "](experiments/")
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "study-files.md").write_text(study_files(), "utf-8")

@@ -228,6 +228,13 @@ def test_the_picture_of_the_rooms_is_their_contract():
         assert drawn == contract["layers"]
 
 
+def test_the_page_on_study_files_is_made_from_their_types():
+    site = importlib.import_module("docs._site")
+    page = (ROOT / "docs" / "study-files.md").read_text("utf-8")
+    assert page == site.study_files(), "run python -m docs._site"
+    assert "study-files.md" in (ROOT / "mkdocs.yml").read_text()
+
+
 def test_every_public_name_is_in_the_api_reference():
     """The exports of each room; every page of the reference is in the navigation."""
     site = importlib.import_module("docs._site")

@@ -17,6 +17,7 @@ from docstring_parser import parse
 from typing_extensions import TypedDict
 
 from jaxunlearn import methods
+from jaxunlearn.cli.begin import Begin
 from jaxunlearn.cli.lists import meanings
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.config import Aim, Diffusion, Problem
@@ -207,6 +208,7 @@ def request(given: Mapping[str, Any]) -> ForgetRequest:
 Forget = Annotated[dict, tyro.conf.arg(name="", constructor=_request())]
 Aimed = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Aim))]
 Laid = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Layout))]
+Begun = Annotated[Begin, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
 Shown = Annotated[Output, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 Method = Annotated[Chosen, tyro.conf.arg(name="", constructor_factory=_method)]

@@ -4,15 +4,22 @@ from typing import Literal
 
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
-from jaxunlearn.cli.output import adopted, fields_of, ready, trained
+from jaxunlearn.cli.begin import train_one
+from jaxunlearn.cli.output import adopted, fields_of, ready
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import outcome, say
 from jaxunlearn.studies.fields import from_dict
+from jaxunlearn.studies.runs import run_config, train
 from jaxunlearn.studies.runs.folder import is_finished
 
 
 def pretrain(
-    run: flags.Folder, /, problem: flags.Learned, layout: flags.Laid, seed: int = 0
+    run: flags.Folder,
+    /,
+    problem: flags.Learned,
+    layout: flags.Laid,
+    begin: flags.Begun,
+    seed: int = 0,
 ) -> None:
     """Train the original model on all training data.
 
@@ -22,12 +29,12 @@ def pretrain(
         run: a new folder for this run; the same command continues it.
         problem: the problem.
         layout: the layout on the machine.
+        begin: the beginning of the command.
         seed: seed of the held-out data, the initial weights and the order of the data.
     """
     laid = ready(None, layout)
-    learned, before = from_dict(Problem, fields_of(problem), "pretrain"), is_finished(run)
-    studies.pretrain(run, learned, seed, laid)
-    trained("original", run, before)
+    learned = from_dict(Problem, fields_of(problem), "pretrain")
+    train_one("original", run, run_config.pretraining(learned, seed), laid, begin)
 
 
 def adopt(run: flags.Folder, /, problem: flags.Adopted, seed: int = 0) -> None:
@@ -74,6 +81,7 @@ def retrain(
     pretrained: flags.Needed,
     forget: flags.Forget,
     layout: flags.Laid,
+    begin: flags.Begun,
     data_dir: flags.Place = None,
 ) -> None:
     """Train the oracle: a new model that never sees the forget data.
@@ -84,12 +92,12 @@ def retrain(
             left out as well.
         forget: the request.
         layout: the layout on the machine.
+        begin: the beginning of the command.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     laid = ready(data_dir, layout)
-    request, before = flags.request(forget), is_finished(run)
-    studies.retrain(run, pretrained, request, layout=laid)
-    trained("retrained", run, before)
+    config = train.planned_retraining(pretrained, flags.request(forget))
+    train_one("retrained", run, config, laid, begin, pretrained)
 
 
 def select(
@@ -133,6 +141,7 @@ def unlearn(
     forget: flags.Forget,
     aim: flags.Aimed,
     layout: flags.Laid,
+    begin: flags.Begun,
     data_dir: flags.Place = None,
 ) -> None:
     """Make the original model forget: jaxunlearn unlearn RUN METHOD --pretrained RUN ...
@@ -145,14 +154,13 @@ def unlearn(
         forget: the request.
         aim: the parameters that may change.
         layout: the layout on the machine.
+        begin: the beginning of the command.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     laid = ready(data_dir, layout)
-    request, before = flags.request(forget), is_finished(run)
-    studies.unlearn(
-        run, pretrained, request, *method, laid, from_dict(Aim, aim, "unlearn") if aim else None
-    )
-    trained("unlearned", run, before)
+    aimed = from_dict(Aim, aim, "unlearn") if aim else None
+    config = train.planned_unlearning(pretrained, flags.request(forget), *method, aimed)
+    train_one("unlearned", run, config, laid, begin, pretrained)
 
 
 def evaluate(

@@ -3,14 +3,20 @@
 from collections import Counter
 from dataclasses import replace
 from json import dumps
+from pathlib import Path
 
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
+from jaxunlearn.cli.begin import dry_run, start_over
 from jaxunlearn.cli.output import ready, show_study
 from jaxunlearn.files import read_json
+from jaxunlearn.studies import run_study
 from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.console import outcome, say, show
+from jaxunlearn.studies.runs.run_config import RunConfig
+from jaxunlearn.studies.workspace import Workspace, parse_shard
 from jaxunlearn.training import Diverged
+from jaxunlearn.training.devices import placement_of
 from jaxunlearn.types import InputError
 
 
@@ -19,6 +25,7 @@ def compare(
     /,
     config: flags.File,
     layout: flags.Laid,
+    begin: flags.Begun,
     seeds: flags.Numbers = (),
     shard: flags.Shard = "1/1",
     data_dir: flags.Place = None,
@@ -29,6 +36,7 @@ def compare(
         study: the folder of the study; the same command continues it.
         config: the TOML file of the study; experiments/configs has examples.
         layout: the layout on the machine.
+        begin: the beginning of the command.
         seeds: pretraining seeds, which replace the seeds in the file.
         shard: i/n runs the i-th of n shares of the methods, for job arrays.
         data_dir: the folder of prepared data (default: the folder named in the file).
@@ -39,8 +47,18 @@ def compare(
             "unlearn on several hosts, and evaluate each run on one."
         )
     laid, planned = ready(data_dir, layout), load_study(config)
+    planned = replace(planned, seeds=seeds or planned.seeds)
+    placement, share = placement_of(laid), parse_shard(shard)
+
+    def runs(folder: Path) -> dict[Path, RunConfig]:
+        return run_study.planned_runs(folder, planned, placement, share)
+
+    start_over(Workspace(study, "study", "study.json"), begin, runs, config)
+    if begin.dry_run:
+        dry_run(runs(study), placement, lambda run: run.parent.parent / "pretrain")
+        return
     try:
-        studies.compare(study, replace(planned, seeds=seeds or planned.seeds), laid, shard)
+        studies.compare(study, planned, laid, shard)
     except Diverged:
         show_study(study)
         raise

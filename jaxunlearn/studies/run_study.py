@@ -26,7 +26,7 @@ from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
 from jaxunlearn.studies.runs import evaluate_images, run_config, train
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
-from jaxunlearn.studies.runs.folder import load_weights, note_failure, read_done
+from jaxunlearn.studies.runs.folder import is_finished, load_weights, note_failure, read_done
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
@@ -80,6 +80,22 @@ def compare(
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
     share, placement = parse_shard(shard), placement_of(layout)
+    cells, inception = check_study(folder, study, placement, share)
+    workspace, whole = _workspace(folder), placement._replace(micro_batch=0)
+    with workspace.locked(share.part):
+        with workspace.in_turn("plan"):
+            workspace.write(_planned(folder, study))
+        evaluation = functools.partial(_evaluation, folder, study, inception, whole)
+        return _run(folder, study, _turned(cells, share), placement, evaluation)
+
+
+def check_study(
+    folder: Path, study: Study, placement: Placement, share: Shard = Shard()
+) -> tuple[dict[int, list[StudyCell]], Features | None]:
+    """The runs of a share of a study by seed, and the network of the Frechet distance.
+
+    Everything is validated, the folder included, and nothing is written.
+    """
     mine = [name for number, name in enumerate(sorted(study.methods)) if share.has(number)]
     cells = {
         seed: [_plan(folder, study, seed, request, mine) for request in study.requests]
@@ -107,11 +123,25 @@ def compare(
             evaluate_images.check_request(cell.request)
             if inception is not None:
                 evaluate_images.check_images(inception, study.problem, cell.seed, cell.request)
-    with workspace.locked(share.part):
-        with workspace.in_turn("plan"):
-            workspace.write(_planned(folder, study))
-        evaluation = functools.partial(_evaluation, folder, study, inception, whole)
-        return _run(folder, study, _turned(cells, share), placement, evaluation)
+    return cells, inception
+
+
+def planned_runs(
+    folder: Path, study: Study, placement: Placement, share: Shard = Shard()
+) -> dict[Path, RunConfig]:
+    """The configurations of all runs of a share of a study that are not finished, by folder."""
+    cells, _ = check_study(folder, study, placement, share)
+    judge = study.judge()
+    runs = (
+        {}
+        if judge is None
+        else {folder / _CLASSIFIER: run_config.pretraining(judge, _CLASSIFIER_SEED)}
+    )
+    for seed, of_seed in cells.items():
+        runs[_pretrained(folder, seed)] = run_config.pretraining(study.problem, seed)
+        for cell in of_seed:
+            runs |= {cell.folder / name: config for name, config in cell.runs.items()}
+    return {run: config for run, config in runs.items() if not is_finished(run)}
 
 
 def _turned(cells: dict[int, list[StudyCell]], share: Shard) -> dict[int, list[StudyCell]]:

@@ -194,7 +194,7 @@ def run(
     del inputs  # the state has its own copy of the weights
     step = saved = int(state.step)
     metrics.truncate(step)
-    visited, more_seconds = _visited(program, numbers, state, sets)
+    visited, more_seconds = visiting(program, numbers, state, sets)
     compile_seconds += more_seconds
 
     supply = supplied(sets, visited, program.chunk_steps, num_steps, mesh)
@@ -255,7 +255,7 @@ def run_key(seed: int | jax.Array) -> jax.Array:
     return jax.random.key(seed)
 
 
-def _visited(
+def visiting(
     program: Program, numbers: Numbers, state: TrainState, sets: Sequence[Arrays | Stream]
 ) -> tuple[Callable[[int], Any], float]:
     """A function from the first step of a chunk to its batches, and the seconds of compilation."""

@@ -79,6 +79,8 @@ FLAGS = {
 }
 for command in FLAGS:
     FLAGS[command] += ["--json"] * (command != "schema")
+    if command in ("pretrain", "retrain", "unlearn", "compare"):
+        FLAGS[command] += ["--overwrite", "--dry-run"]
     if command not in ("list", "schema", "status"):
         FLAGS[command] += ["--quiet", "--verbose"]
 

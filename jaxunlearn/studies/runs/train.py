@@ -109,9 +109,14 @@ def retrain(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    start, earlier = deletions.read_start(pretrained)
-    config = retraining(start.problem, start.seed, request, again, earlier)
+    config = planned_retraining(pretrained, request, again)
     return train_run(run, config, placement_of(layout), pretrained)
+
+
+def planned_retraining(pretrained: Path, request: ForgetRequest, again: bool = False) -> RunConfig:
+    """The configuration of `retrain`."""
+    start, earlier = deletions.read_start(pretrained)
+    return retraining(start.problem, start.seed, request, again, earlier)
 
 
 def unlearn(
@@ -143,10 +148,21 @@ def unlearn(
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
+    config = planned_unlearning(pretrained, request, method, settings, aim)
+    return train_run(run, config, placement_of(layout), pretrained)
+
+
+def planned_unlearning(
+    pretrained: Path,
+    request: ForgetRequest,
+    method: str,
+    settings: dict[str, Any],
+    aim: Aim | None = None,
+) -> RunConfig:
+    """The configuration of `unlearn`."""
     before, earlier = deletions.read_start(pretrained)
     start = folder.read_done(pretrained)["weights"]
-    config = unlearning(before.problem, before.seed, request, method, settings, start, aim, earlier)
-    return train_run(run, config, placement_of(layout), pretrained)
+    return unlearning(before.problem, before.seed, request, method, settings, start, aim, earlier)
 
 
 def check_run(run: Path, config: RunConfig, placement: Placement | None = None) -> None:
