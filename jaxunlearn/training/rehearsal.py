@@ -10,6 +10,7 @@ from jaxunlearn.training.compilation import executable_for
 from jaxunlearn.training.devices import replicate
 from jaxunlearn.training.loop import inputs_of, stretches, visiting
 from jaxunlearn.training.programs import Numbers, Program
+from jaxunlearn.training.streaming import Stream, supplied
 from jaxunlearn.types import Arrays, Weights
 
 _SECONDS = 2.0  # of steps that are timed
@@ -30,27 +31,36 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(
-    program: Program, numbers: Numbers, start: Weights, forget: Arrays, retain: Arrays, steps: int
+    program: Program,
+    numbers: Numbers,
+    start: Weights,
+    forget: Arrays | Stream,
+    retain: Arrays | Stream,
+    steps: int,
 ) -> Rehearsal:
     """Takes the first steps of a run of `steps`, and extrapolates; nothing is written."""
-    inputs = inputs_of(program, numbers, start, forget, retain, 0)
+    sets = [x if isinstance(x, Stream) else replicate(x, program.mesh) for x in (forget, retain)]
+    present = [{} if isinstance(x, Stream) else x for x in sets]
+    inputs = inputs_of(program, numbers, start, present[0], present[1], 0)
     init, compiling = executable_for(program.init, *inputs)
     clock = time.perf_counter()
     state = jax.block_until_ready(init(*inputs))
     beginning = time.perf_counter() - clock
-    sets = [replicate(x, program.mesh) for x in (forget, retain)]
     visited, more = visiting(program, inputs[0], state, sets)
     compiling += more
-    [first] = stretches(program, inputs[0], state, visited, [1])
-    few = min(max(int(_SECONDS / first.seconds), 3), program.chunk_steps, steps - 1)
-    state, each = first.state, first.seconds
-    if few:
-        [more_steps] = stretches(program, inputs[0], state, visited, [1 + few])
-        state, each = more_steps.state, more_steps.seconds / few
-    limit = replicate(jnp.int32(0), program.mesh)
-    chunk, _ = executable_for(program.chunk, inputs[0], state, *visited(0), limit)
+    with supplied(sets, visited, program.chunk_steps, steps, program.mesh) as data_at:
+        [first] = stretches(program, inputs[0], state, data_at, [1])
+        few = max(int(_SECONDS / first.seconds), 3)
+        if any(isinstance(x, Stream) for x in sets):
+            few = program.chunk_steps  # whose examples are read together
+        few = min(few, program.chunk_steps, steps - 1)
+        state, each = first.state, first.seconds
+        if few:
+            [more_steps] = stretches(program, inputs[0], state, data_at, [1 + few])
+            state, each = more_steps.state, more_steps.seconds / few
+        limit = replicate(jnp.int32(0), program.mesh)
+        chunk, _ = executable_for(program.chunk, inputs[0], state, *data_at(0), limit)
     found = chunk.memory_analysis()
     memory = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    memory += sum(leaf.nbytes for leaf in jax.tree.leaves(sets)) - found.alias_size_in_bytes
-    seconds = beginning + first.seconds + (steps - 1) * each
-    return Rehearsal(seconds, compiling + first.compile_seconds, int(memory))
+    memory += sum(leaf.nbytes for leaf in jax.tree.leaves(present)) - found.alias_size_in_bytes
+    return Rehearsal(beginning + steps * each, compiling + first.compile_seconds, int(memory))

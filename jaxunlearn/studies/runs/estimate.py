@@ -33,7 +33,9 @@ def estimate(
     else:
         start = Weights(*jax.jit(load_task(problem).init)(jax.random.key(0)))
     try:
-        forget, retain, seconds, compiling = prepared_data(config, load_task(problem), start, None)
+        forget, retain, seconds, compiling = prepared_data(
+            config, load_task(problem), start, None, placement.stream
+        )
     except BrokenBudget:
         return None
     task, part = trainable_part(task, config.aim)

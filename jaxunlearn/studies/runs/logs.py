@@ -17,7 +17,7 @@ from jaxunlearn.studies.runs.prepare import run_splits, trainable_part
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.training.devices import Placement
 from jaxunlearn.training.loggers import Write, opened
-from jaxunlearn.types import InputError, Task, TrainState, Weights, unvisited
+from jaxunlearn.types import InputError, Task, TrainState, unvisited
 
 Validate = Callable[[TrainState], dict[str, float]]
 _MOST_IMAGES = 256  # of the validation loss of a model that generates
@@ -73,8 +73,7 @@ def validation(task: Task, examples: Examples) -> Validate:
     if task.predict is not None:
 
         def accuracy(state: TrainState) -> dict[str, float]:
-            weights = Weights(state.params, state.model_state)
-            found = predict_with(task, weights, examples.arrays())
+            found = predict_with(task, methods.weights_of(state), examples.arrays())
             return {"validation_accuracy": evaluation.accuracy(found)}
 
         return accuracy
@@ -84,6 +83,6 @@ def validation(task: Task, examples: Examples) -> Validate:
     @jax.jit
     def loss(state: TrainState) -> jax.Array:
         key = jax.random.key(0)  # the same noise every time
-        return jnp.mean(task.losses(state.params, state.model_state, batch, key, False)[0])
+        return jnp.mean(task.losses(*methods.weights_of(state), batch, key, False)[0])
 
     return lambda state: {"validation_loss": float(loss(state))}
