@@ -78,7 +78,13 @@ def _sized(what: str) -> Mapping[str, tuple[int | None, str]]:
         return models.ABOUT | denoisers.ABOUT | latent.ABOUT
     sets: dict[str, tuple[int | None, str]]
     sets = {name: (entry.num_classes, entry.about) for name, entry in TABLE.items()}
-    others = {"any other": (None, "the name of any image-classification set of tfds")}
+    own = {
+        "folder:DIR": "images of one's own, a folder for each class",
+        "npz:FILE, csv:FILE": "arrays or a table of one's own",
+        "my_package.data:load": "the Dataset that a function of one's own returns",
+        "any other": "the name of any image-classification set of tfds",
+    }
+    others: dict[str, tuple[int | None, str]] = {name: (None, about) for name, about in own.items()}
     return sets | registered() | others
 
 

@@ -191,7 +191,7 @@ def _keys(name: str, builder: Any) -> tuple[str, str]:
 def _splits(name: str, builder: Any) -> tuple[str, str]:
     """Training and test split of a data set that is not in the table."""
     known = tuple(builder.info.splits) or ("train", "test")
-    test = "test" if "test" in known else "validation"
+    test = next((name for name in ("test", "val") if name in known), "validation")
     for split in ("train", test):
         if split not in known:
             raise InputError(

@@ -148,6 +148,13 @@ class Problem:
         }
         return {name: value for name, value in plain.items() if name not in left_out}
 
+    @property
+    def data_name(self) -> str:
+        """The name of the data in reports: folder:DIR without the folders above it."""
+        if self.folder is None or own_kind(self.data) is None:
+            return self.data
+        return f"{self.data}:{Path(self.folder).name}"
+
     def reading(self) -> Reading:
         """The options of reading the user's own data."""
         names = (entry.name for entry in dataclasses.fields(Reading))

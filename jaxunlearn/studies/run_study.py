@@ -260,7 +260,7 @@ def _planned(folder: Path, study: Study) -> dict[str, Any]:
     }
     return {
         "title": study.title,
-        "dataset": study.problem.data,
+        "dataset": study.problem.data_name,
         "model": study.problem.model,
         "requests": list(requests),
         "seeds": now["seeds"],

@@ -66,6 +66,11 @@ def classification(
         raise InputError(
             f"augmentation is {augmentation!r}, but must be one of {', '.join(AUGMENTATIONS)}."
         )
+    if augmentation != "none" and len(image_shape) != 3:
+        raise InputError(
+            f"augmentation is {augmentation!r}, but must be none for examples of the shape "
+            f"{tuple(image_shape)}, which are no images."
+        )
     for name, value in (("mean", mean), ("std", std)):
         if len(value) not in (1, image_shape[-1]):
             raise InputError(

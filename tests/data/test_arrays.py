@@ -78,6 +78,8 @@ def test_features():
     with pytest.raises(InputError, match="choose the model mlp for features"):
         classification(models.create("resnet-tiny", 4), **settings).init(np.array([0, 0], "u4"))
     assert task.num_classes == 4
+    with pytest.raises(InputError, match="augmentation is 'crop', but must be none for examples"):
+        classification(models.create("mlp-tiny", 4), augmentation="crop", **settings)
     with pytest.raises(InputError, match="augmentation of 'toy' is 'crop', but must be 'none'"):
         toy(data.train, data.test, 4, mean=data.mean, std=data.std, augmentation="crop")
 

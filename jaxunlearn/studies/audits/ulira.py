@@ -115,7 +115,7 @@ def ulira(
         results = _attack_all(plan, found, variance, false_positive_rates, epsilon)
         report = {
             "title": study.title,
-            "dataset": problem.data,
+            "dataset": problem.data_name,
             "model": problem.model,
             "shadows": num_shadows,
             "targets": len(plan.targets),

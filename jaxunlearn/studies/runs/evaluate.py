@@ -127,7 +127,7 @@ def _evaluate_accuracies(run: Path, config: RunConfig) -> dict[str, float]:
     results = {
         "method": "original",
         "seed": seed,
-        "dataset": problem.data,
+        "dataset": problem.data_name,
         "model": problem.model,
         "counts": {name: len(part) for name, part in parts.items()},
         "metrics": metrics,

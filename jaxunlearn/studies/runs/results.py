@@ -41,7 +41,7 @@ def write_results(subject: Subject, found: dict[str, Any], *files: str) -> None:
         "method": subject.method,
         "request": subject.request.name,
         "seed": subject.seed,
-        "dataset": subject.problem.data,
+        "dataset": subject.problem.data_name,
         "model": subject.problem.model,
         **found,
         **subject.cost,
