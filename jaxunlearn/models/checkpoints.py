@@ -221,7 +221,7 @@ def _reading(path: Path, function: Callable[[Path], Any]) -> Any:
         return function(path)
     except ImportError as error:
         raise InputError(
-            f"{path} needs the package {error.name}; install jaxunlearn[import]."
+            f"{path} needs the package {error.name}; install jaxunlearn[pipeline]."
         ) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")

@@ -52,9 +52,8 @@ def conversion(path: Path) -> str:
         `safetensors.torch.save_file(torch.load("net.pth", map_location="cpu"), "net.safetensors")`
     """
     load = f'torch.load("{path.name}", map_location="cpu")'
-    line = f'`safetensors.torch.save_file({load}, "{path.stem}.safetensors")`'
-    whole = " (Stable Diffusion in one file: diffusers' `from_single_file`, `save_pretrained`)"
-    return line + whole * (path.suffix == ".ckpt")
+    load += '["state_dict"]' * (path.suffix == ".ckpt")
+    return f'`safetensors.torch.save_file({load}, "{path.stem}.safetensors")`'
 
 
 def _fault(path: Path, error: Exception) -> str:

@@ -26,6 +26,9 @@ INDEX = "model_index.json"  # of a whole pipeline
 _LORAS = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 _KINDS = ("_class_name", "architectures", "model_type")  # of models
 _TYPES = ("dtype", "torch_dtype")  # of the stored weights; float32 is written
+_OF_MEANS = (  # of diffusers' means of parameters over training, `unet_ema`
+    "decay min_decay optimization_step update_after_step use_ema_warmup inv_gamma power"
+).split()
 Like = str | os.PathLike[str] | Mapping[str, Any] | None
 
 
@@ -125,11 +128,11 @@ def check_options(path: Path, config: Mapping[str, Any], options: Options) -> di
             supported = " or ".join(map(repr, options.fixed[name]))
             remedy = "give such a model." if name in _KINDS else "give a model without it."
             raise InputError(f"{name!r} in {path} is {value!r}, but must be {supported}; {remedy}")
-        known = {*options.needed, *options.optional, *options.fixed, *options.free}
+        known = {*options.needed, *options.optional, *options.fixed, *options.free, *_OF_MEANS}
         if name not in known and not name.startswith("_"):
             raise InputError(
                 f"{path} has the option {name!r} ({value!r}), which is not supported; "
-                f"supported options are {', '.join(sorted(known))}."
+                f"supported options are {', '.join(sorted(known - set(_OF_MEANS)))}."
             )
     missing = [name for name in options.needed if name not in config]
     if missing:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.denoisers import create
 from jaxunlearn.models.diffusion_process import Process
-from jaxunlearn.models.pretrained.diffusers_unet import _NAMES, load_unet2d, save_unet2d
+from jaxunlearn.models.pretrained.diffusers_unet import NAMES, load_unet2d, save_unet2d
 from jaxunlearn.models.pretrained.names import naming
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.types import InputError
@@ -68,6 +68,14 @@ def folder(tmp_path):
         return copy
 
     return change
+
+
+def test_the_folder_of_means_over_training(folder, tmp_path):
+    """diffusers puts the state of the means into the configuration of `unet_ema`."""
+    state = {"decay": 0.9999, "optimization_step": 10, "power": 0.75, "inv_gamma": 1.0}
+    copy = folder("unconditional", **state)
+    save_unet2d(tmp_path / "out", *load_unet2d(copy), like=copy)
+    assert state.items() <= json.loads((tmp_path / "out" / "config.json").read_text()).items()
 
 
 def test_noise_agrees(loaded):
@@ -125,7 +133,7 @@ def test_published_tensors():
     batch = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *batch)["params"]
     published = json.loads((DATA / "published.json").read_text())
-    assert layout_of(shapes, naming(_NAMES, levels=4)) == published
+    assert layout_of(shapes, naming(NAMES, levels=4)) == published
 
 
 def test_options_left_out_are_the_layouts_defaults(folder):

@@ -167,7 +167,7 @@ def test_files_that_are_wrong(tmp_path):
     [
         ("m.pth", b"PK\x03\x04\x00\x00\x08\x08" + b"x" * 80, "is a pickle of PyTorch, but must be"),
         ("m.bin", b"\x80\x02}q\x00.", r"convert it by .*load\(.m.bin., .*, .m.safetensors.\)"),
-        ("m.ckpt", b"PK\x03\x04\x00\x00\x08\x08", "in one file: diffusers' `from_single_file`"),
+        ("m.ckpt", b"PK\x03\x04\x00\x00\x08\x08", r'\["state_dict"\]'),
         ("m.safetensors", b"\x80\x04\x95\x1f\x00" + b"x" * 80, "is a pickle of PyTorch"),
         ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
         ("m.safetensors", b"<!DOCTYPE html><html></html>", "is a web page"),
