@@ -159,6 +159,9 @@ _autoencoder = _typed(
             "model_settings", _Pairs, "fields of the autoencoder that differ from its preset.", None
         ),
         "training": _training(),
+        "checkpoint": _flag(
+            "checkpoint", str, "file or folder of weights, in place of training.", None
+        ),
     },
 )
 _of_problem = {

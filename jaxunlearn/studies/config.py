@@ -56,7 +56,7 @@ class Problem:
         model_settings: fields of the model that differ from its preset, such as norm=group; the
             fields of a text-to-image model's parts are under "text_encoder" and "unet".
         autoencoder: the autoencoder of a model of latents: its "model", "model_settings" and
-            "training" as in a problem; the autoencoder of the same size by default.
+            "training" or "checkpoint" as in a problem; the autoencoder of the same size by default.
         diffusion: diffusion of a model that generates, such as ddpm-small; none for classifiers.
             A model of your own generates if it has one.
         training: settings of pretraining and retraining: the settings of the method "retrain".
@@ -140,6 +140,9 @@ class Problem:
         plain["training"] = {
             name: value for name, value in self.training.items() if value != defaults.get(name)
         }
+        if self.autoencoder is not None:
+            parts = plain["autoencoder"].items()
+            plain["autoencoder"] = {name: value for name, value in parts if name not in SOURCE}
         usual = {entry.name: entry.default for entry in dataclasses.fields(self)}
         left_out = {
             *PLACES,

@@ -23,6 +23,8 @@ def read_plan(path: Path) -> dict[str, Any]:
     tables: list[tuple[Any, str]] = [(values, "inception"), (values, "tuned")]
     located = (*PLACES, "validation_names", "checkpoint")
     tables += [(values.get("problem"), name) for name in located]
+    if isinstance(values.get("problem"), dict):
+        tables.append((values["problem"].get("autoencoder"), "checkpoint"))
     requests = requests if isinstance(requests, list) else []
     tables += [(each, name) for each in requests for name in ("indices", "names", "file")]
     for table, name in tables:

@@ -10,6 +10,7 @@ import pytest
 from jaxunlearn.files import fingerprint, read_arrays
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.plans import read_plan
 from jaxunlearn.studies.problem import load_autoencoder, load_task, load_training
 from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.tasks import latents
@@ -50,6 +51,16 @@ def test_models_of_pixels_have_no_latents_to_draw():
     Problem(model="dit-tiny-test", diffusion=Diffusion(flip=True))
 
 
+def test_the_place_of_an_adopted_autoencoder_is_no_part_of_the_problem(tmp_path):
+    table = {"model": "latent-dit-tiny-test", "autoencoder": {"checkpoint": "weights.npz"}}
+    text = 'title = "a"\n[problem]\nmodel = "latent-dit-tiny-test"\n'
+    (tmp_path / "study.toml").write_text(text + '[problem.autoencoder]\ncheckpoint = "a.npz"\n')
+    read = read_plan(tmp_path / "study.toml")["problem"]
+    assert Problem(**read).first_stage().checkpoint == str(tmp_path / "a.npz")
+    assert Problem(**read).identity() == Problem(**table).identity()
+    assert "a.npz" not in str(Problem(**read).identity())
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data_dir):
     """A transformer, its autoencoder, a judge, and the model that forgot a class."""
@@ -66,7 +77,7 @@ def finished(tmp_path_factory, data_dir):
     done("pretrain", folder / "judge", *place, "--train-size", 300, "--model", "mlp-tiny", *steps)
     words = ["--pretrained", folder / "dit", "--classes", 3]
     done("retrain", folder / "oracle", *words)
-    done("unlearn", folder / "forgot", "finetune", *words, *QUICK)
+    done("unlearn", folder / "forgot", "finetune", *words, *QUICK, "--guard-budget", 9)
     return folder
 
 
@@ -79,6 +90,8 @@ def test_a_class_is_forgotten_in_the_space_of_latents(finished):
     assert samples["image"].shape == (40, 8, 8, 1) and samples["image"].dtype == np.uint8
     done("sample", finished / "picture.png", "--run", finished / "forgot", "--labels", 3)
     done("verify", finished / "forgot")
+    guard = read_done(finished / "forgot")["guard"]  # of latents of the validation data
+    assert 0.0 < guard["start"] < guard["limit"] == pytest.approx(guard["start"] + 9.0)
 
 
 @pytest.mark.long

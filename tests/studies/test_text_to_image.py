@@ -143,7 +143,7 @@ def test_latents_are_read_again_and_those_of_another_autoencoder_are_not(
 ):
     pretrained = copy(finished / "seed-0" / "pretrain", tmp_path / "pretrain")
     calls, encode = [], latents.encode
-    monkeypatch.setattr(latents, "encode", lambda *a: calls.append(1) or encode(*a))
+    monkeypatch.setattr(latents, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
     words = ["--pretrained", pretrained, "concept_ablation", "--words", "inverted"]
     words += ["--trainable", "^unet/", "--adapter-rank", 2, *QUICK]
     done("unlearn", tmp_path / "a", *words)

@@ -257,6 +257,11 @@ def train_run(
     else:
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     start, latents = _first_stage(run, config, start, placement, pretrained)
+    held_out = splits.validation if splits and programs.is_guarded(settings) else None
+    if held_out is not None and latents is not None:
+        assert pretrained is not None
+        place, stage = pretrained / AUTOENCODER, start.model_state[FIRST_STAGE]
+        held_out, _ = _encoded(place, problem, stage, held_out, "validation-")
     forget, retain, preparation, compiling = prepared_data(
         config, task, start, latents, placement.stream
     )
@@ -278,7 +283,7 @@ def train_run(
         ):
             outcome = training.run(
                 programs.of_method(task, config.method, settings, placement),
-                programs.arguments(settings, splits and splits.validation.arrays()),
+                programs.arguments(settings, None if held_out is None else held_out.arrays()),
                 start,
                 forget,
                 retain,
@@ -352,27 +357,33 @@ def _report_replicated(params: Params, placement: Placement) -> None:
 
 
 def _encoded(
-    folder: Path, problem: Problem, params: Params, images: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Images as latents, as their task takes them, and the standard deviation of the latents."""
+    folder: Path, problem: Problem, stage: dict[str, Any], examples: Examples, split: str = ""
+) -> tuple[Examples, dict[str, Any]]:
+    """Examples as latents, as their task takes them; the autoencoder with the scale of latents.
+
+    The inverse of their standard deviation becomes the scale, if it is not known yet. The names of
+    the cached files begin with the split, which is empty for training data.
+    """
     autoencoder, generation = load_autoencoder(problem), problem.diffusion
     assert autoencoder is not None and generation is not None
-    sampled = generation.latents == "sampled"
+    sampled, images = generation.latents == "sampled", examples.image
     shown = {"": images} | ({"-mirrored": images[:, :, ::-1]} if generation.flip else {})
+    kind = f"{split}latents{'-sampled' * sampled}"
     parts = [
         cached_latents(
-            folder / f"latents{'-sampled' * sampled}{name}.npz",
-            autoencoder,
-            params,
-            some,
+            *(folder / f"{kind}{name}.npz", autoencoder, stage["params"], some),
             deviations=sampled,
         )
         for name, some in shown.items()
     ]
-    if not sampled:
-        return np.concatenate(parts, axis=-1), parts[0].std()
-    mean, deviation = np.split(parts[0], 2, axis=-1)
-    return np.concatenate(parts, axis=-1), np.sqrt(mean.var() + np.square(deviation).mean())
+    if "scaling_factor" not in stage:
+        deviation = parts[0].std()
+        if sampled:
+            mean, spread = np.split(parts[0], 2, axis=-1)
+            deviation = np.sqrt(mean.var() + np.square(spread).mean())
+        stage = {"scaling_factor": jnp.float32(1.0 / deviation), **stage}
+    scaled = np.asarray(stage["scaling_factor"]) * np.concatenate(parts, axis=-1)
+    return Examples(scaled, examples.label, examples.index), stage
 
 
 def _first_stage(
@@ -399,8 +410,5 @@ def _first_stage(
         }
     elif config.stage == "retrain":
         stage = folder.load_weights(place, problem).model_state[FIRST_STAGE]
-    latents, deviation = _encoded(place / AUTOENCODER, problem, stage["params"], examples.image)
-    stage = {"scaling_factor": jnp.float32(1.0 / deviation), **stage}
-    scaled = np.asarray(stage["scaling_factor"]) * latents
-    start = start._replace(model_state={**start.model_state, FIRST_STAGE: stage})
-    return start, Examples(scaled, examples.label, examples.index)
+    latents, stage = _encoded(place / AUTOENCODER, problem, stage, examples)
+    return start._replace(model_state={**start.model_state, FIRST_STAGE: stage}), latents
