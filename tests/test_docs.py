@@ -49,6 +49,11 @@ def test_the_code_of_the_page_on_own_models_runs(capsys):
     assert names["outcome"].state.step == 20
 
 
+def test_the_code_of_the_page_on_own_weights_runs():
+    names = executed("your-own-weights.md")
+    assert names["same"] and names["layout"] == "npz"
+
+
 def test_the_code_of_the_page_on_models_that_generate_runs(capsys):
     assert executed("generation.md")["process"].spacing == "trailing"
     assert capsys.readouterr().out == "cosine [249 499 749 999]\n"

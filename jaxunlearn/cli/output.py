@@ -55,9 +55,11 @@ def adopted(run: Path, before: bool) -> None:
     step = "" if record["step"] is None else f", step {record['step']}"
     place = f" at {record['params']}" if record["params"] else ""
     source = f"{record['checkpoint']} ({record['layout']}{step})"
-    say(f"{len(record['keys'])} arrays{place} in {source}")
+    say(f"{record['arrays']} arrays{place} in {source}")
     if record["other_params"]:
         say(f"the same parameters are at {', '.join(record['other_params'])} (--params-key)")
+    for note in record.get("notes", ()):
+        say(note)
     accuracies = {}
     if folder.read_started(run).problem.classifies:
         accuracies = adopt.accuracies(run)

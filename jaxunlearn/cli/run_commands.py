@@ -65,8 +65,8 @@ def export(
     Args:
         run: the folder of a finished `pretrain`, `adopt`, `retrain` or `unlearn` run.
         dest: the folder to write, or the file, such as net.npz, for a layout of one file.
-        layout: the layout: orbax, msgpack, npz or safetensors (default: the layout of the adopted
-            checkpoint, else orbax).
+        layout: the layout: orbax, msgpack, npz, safetensors, torchvision, timm, transformers or
+            diffusers (default: the layout of the adopted checkpoint, else orbax).
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     ready(data_dir)

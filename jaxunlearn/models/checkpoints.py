@@ -120,7 +120,9 @@ def write(
 
 def digest(path: Path, step: int | None = None) -> str:
     """The SHA-256 of a checkpoint: of its file, or of all files of its folder."""
-    place, _ = locate(path, step)
+    place = path.expanduser()
+    if not (place.is_dir() and any(place.rglob("*.safetensors"))):  # else of another library
+        place, _ = locate(path, step)
     if place.is_file():
         return file_digest(place)
     found = hashlib.sha256()

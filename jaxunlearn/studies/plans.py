@@ -1,17 +1,24 @@
 """Plans in TOML files, and the fields of a problem that follow from its checkpoint."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.data.own import own_kind
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.fields import read_toml
+from jaxunlearn.types import InputError
+
+if TYPE_CHECKING:
+    from jaxunlearn.models.pretrained import Found
 
 PLACES = ("data_dir", "folder", "captions")  # the fields of a problem that locate its data
 SOURCE = ("checkpoint", "step", "params_key")  # the fields that locate the weights to adopt
 # Fields of a problem that old records lack: at their defaults they are no part of its identity.
 LATER = ("image_size", "test_fraction", "label", "broken", "validation_names")
 PIXELS = ("mean", "std")  # likewise
+FACTS = ("stem_pool", "heads", "null_class")  # fields that files of other libraries leave open
 UNSEEN = {"validation_fraction": 0.0}  # adopted weights may have seen all training data
 
 
@@ -48,6 +55,72 @@ def _below(folder: Path, path: str) -> str:
 def for_checkpoint(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a problem, with the defaults that follow from its checkpoint.
 
-    No training data count as unseen.
+    No training data count as unseen. A checkpoint of another library gives the model, its settings,
+    the mean and deviation of the pixels, and the diffusion.
+
+    Raises:
+        InputError: another model is given than the checkpoint holds, or it cannot be read.
     """
-    return UNSEEN | fields if fields.get("checkpoint") else fields
+    path = fields.get("checkpoint")
+    if not isinstance(path, str) or not path:
+        return fields
+    found = published(path, fields.get("model"), fields.get("model_settings"))
+    if found is None:
+        return UNSEEN | fields
+    given = dict(fields.get("model_settings") or {})
+    more: dict[str, Any] = {"model": found.model, "model_settings": {**found.fields, **given}}
+    if found.kind == "classifier":
+        pixels = {"mean": found.mean, "std": found.std}
+        more |= {
+            name: list(value) for name, value in pixels.items() if value and name not in fields
+        }
+    elif found.kind == "denoiser":
+        more["diffusion"] = _diffusion(found, fields.get("diffusion") or {})
+    return UNSEEN | fields | more
+
+
+def published(path: str, model: str | None, settings: Any, num_classes: int = 2) -> "Found | None":
+    """The model in a checkpoint of another library; None for a tree of arrays by our own names.
+
+    `num_classes` is for a new head, if the model has none.
+    """
+    place = Path(path).expanduser()
+    configured = any((place / name).is_file() for name in ("config.json", "model_index.json"))
+    if place.is_dir() and (place / "fingerprints.json").is_file():
+        return None  # a run, which is refused later
+    safe = place.suffix == ".safetensors" or (place.is_dir() and any(place.glob("*.safetensors*")))
+    if not (configured or safe):
+        return None
+    from jaxunlearn.models import pretrained  # needs safetensors
+
+    facts = {name: value for name, value in (settings or {}).items() if name in FACTS}
+    head = {"num_classes": num_classes}
+    found, faults = None, []
+    for options in (facts, {}, head, facts | head):  # one that is not open is refused
+        try:
+            found = pretrained.find(place, **options)
+            break
+        except InputError as error:
+            faults.append(error)
+    if found is None:
+        if configured or model is None:
+            raise faults[0]
+        return None
+    if model not in (None, found.model):
+        raise InputError(
+            f"the model is {model!r}, but the checkpoint {path} holds {found.model!r} of "
+            f"{found.layout}; leave out the model."
+        )
+    return found
+
+
+def _diffusion(found: "Found", given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the diffusion of a denoiser: its scheduler's, unless they are given."""
+    fields: dict[str, Any] = {}
+    if found.fields.get("learn_variance"):
+        fields["variance"] = "learned_range"
+    if not found.fields.get("conditional", True) or not found.fields.get("null_class", True):
+        fields |= {"label_drop": 0.0, "guidance": 0.0}  # there is no prediction for no label
+    if found.process is None:
+        return fields | given
+    return asdict(Diffusion.from_scheduler(found.process, **(fields | given)))

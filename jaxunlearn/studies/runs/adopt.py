@@ -18,7 +18,7 @@ from jaxunlearn.files import read_record, write_record
 from jaxunlearn.models import checkpoints, matching
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
-from jaxunlearn.studies.plans import for_checkpoint
+from jaxunlearn.studies.plans import for_checkpoint, published
 from jaxunlearn.studies.problem import load_dataset, load_shapes, load_task, load_training
 from jaxunlearn.studies.runs import folder
 from jaxunlearn.studies.runs.run_config import RunConfig
@@ -52,7 +52,10 @@ def adopting(fields: dict[str, Any]) -> Problem:
 def read(problem: Problem) -> tuple[Weights, dict[str, Any]]:
     """The weights in the checkpoint of a problem, and the record of their place in it."""
     assert problem.checkpoint is not None
-    path = Path(problem.checkpoint).expanduser().absolute()
+    path, dataset = Path(problem.checkpoint).expanduser().absolute(), load_dataset(problem)
+    found = published(str(path), problem.model, problem.model_settings, dataset.num_classes)
+    if found is not None:
+        return _published(path, problem, found)
     stored = checkpoints.read(path, problem.step)
     fitted = matching.fit(stored, load_shapes(problem), problem.params_key, str(path))
     weights, given = fitted.weights, flatten_dict(fitted.weights.model_state)
@@ -64,10 +67,40 @@ def read(problem: Problem) -> tuple[Weights, dict[str, Any]]:
         "checkpoint": str(path),
         "step": stored.step,
         "layout": stored.layout,
+        "arrays": len(fitted.keys),
         "separator": stored.separator,
         "params": ".".join(fitted.place),
         "other_params": [".".join(place) for place in fitted.others],
         "keys": [[list(ours), list(theirs)] for ours, theirs in fitted.keys.items()],
+    }
+
+
+def _published(path: Path, problem: Problem, found: Any) -> tuple[Weights, dict[str, Any]]:
+    """The weights of a model of another library, and all else that `export` writes back."""
+    shapes, leaves = (
+        flatten_dict(tree._asdict()) for tree in (load_shapes(problem), found.weights)
+    )
+    for key, shape in shapes.items():
+        there = leaves[key].shape if key in leaves else None
+        if there != shape.shape:
+            name, classes = "/".join(key), load_dataset(problem).num_classes
+            raise InputError(
+                f"{name} of the {found.model!r} in {path} is {there and list(there)}, but must be "
+                f"{list(shape.shape)} for these data, which have {classes} classes; give a model "
+                "for such data."
+            )
+    record = found._replace(weights=None)._asdict()
+    return found.weights, {
+        "checkpoint": str(path),
+        "step": None,
+        "layout": found.layout,
+        "arrays": len(leaves),
+        "params": "",
+        "other_params": [],
+        "notes": list(found.notes),
+        "found": {
+            name: value for name, value in record.items() if name not in ("weights", "notes")
+        },
     }
 
 

@@ -8,10 +8,13 @@ from flax.traverse_util import flatten_dict
 
 from jaxunlearn.files import read_record
 from jaxunlearn.models import checkpoints
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.problem import load_dataset
 from jaxunlearn.studies.runs import adopt, folder
 from jaxunlearn.types import InputError, Weights
 
-LAYOUTS = ("orbax", *checkpoints.SUFFIXES)
+OWN = ("orbax", *checkpoints.SUFFIXES)
+LAYOUTS = (*OWN, "torchvision", "timm", "transformers", "diffusers")
 
 
 def export(run: Path, dest: Path, layout: str | None = None) -> str:
@@ -33,7 +36,7 @@ def export(run: Path, dest: Path, layout: str | None = None) -> str:
     config = folder.read_config(run, "pretrain", "retrain", "unlearn")
     record = read_record(run / adopt.FILE) if (run / adopt.FILE).exists() else {}
     layout = layout or record.get("layout", "orbax")
-    if layout not in LAYOUTS:
+    if layout not in (*LAYOUTS, record.get("layout")):
         raise InputError(f"layout is {layout!r}, but must be one of {', '.join(LAYOUTS)}.")
     suffix = checkpoints.SUFFIXES.get(layout)
     if suffix is not None and dest.suffix != suffix:
@@ -43,9 +46,33 @@ def export(run: Path, dest: Path, layout: str | None = None) -> str:
     if dest.is_file() or (dest.is_dir() and any(dest.iterdir())):
         raise InputError(f"{dest} exists and is not empty, but must be free; give another name.")
     weights = folder.load_weights(run, config.problem)
+    if layout not in OWN:
+        _export_published(dest, layout, config.problem, record.get("found"), weights)
+        return layout
     separator = record.get("separator") if layout == record.get("layout") else None
     checkpoints.write(dest, layout, _arrays(weights, record), separator)
     return layout
+
+
+def _export_published(
+    dest: Path, layout: str, problem: Problem, record: dict[str, Any] | None, weights: Weights
+) -> None:
+    """Writes a model in the layout of another library, with the configuration it came with."""
+    from jaxunlearn.models import pretrained  # needs safetensors
+
+    dataset = load_dataset(problem)
+    kind = "classifier" if problem.classifies else "denoiser"
+    found = pretrained.Found(
+        layout, kind, problem.model, problem.model_settings, weights, dataset.num_classes
+    )
+    if record is not None:
+        kept = {**record, "layout": layout}
+        found = found._replace(**{k: v for k, v in kept.items() if k in found._fields})
+    elif problem.diffusion is not None:
+        found = found._replace(process=problem.diffusion.process().to_scheduler())
+    if found.image_shape is None:
+        found = found._replace(image_shape=tuple(dataset.train.image.shape[1:]))
+    pretrained.save(dest, found, weights)
 
 
 def _arrays(weights: Weights, record: dict[str, Any]) -> dict[checkpoints.Key, np.ndarray]:
