@@ -43,24 +43,29 @@ def configs(folder):
     }
 
 
+QUICK = [
+    ("resnet_basic", "timm", "classifier", {}),
+    ("vit_torchvision", "torchvision", "classifier", {"heads": 2}),
+    ("vit_transformers", "transformers", "classifier", {}),
+    ("unet2d/classes", "diffusers", "denoiser", {"null_class": True}),
+    ("dit/transformer", "diffusers", "denoiser", {}),
+]
+LONG = [
+    ("resnet_bottleneck", "timm", "classifier", {}),
+    ("vit", "timm", "classifier", {}),
+    ("resnet_transformers", "transformers", "classifier", {}),
+    ("swin_timm", "timm", "classifier", {}),
+    ("swin_torchvision", "torchvision", "classifier", {}),
+    ("vgg_torchvision", "torchvision", "classifier", {}),
+    ("unet2d/unconditional", "diffusers", "denoiser", {}),
+    ("stable_diffusion/vae", "diffusers", "autoencoder", {}),
+    ("stable_diffusion", "diffusers", "text_to_image", {}),
+]
+
+
 @pytest.mark.parametrize(
     ("folder", "layout", "kind", "facts"),
-    [
-        ("resnet_basic", "timm", "classifier", {}),
-        ("resnet_bottleneck", "timm", "classifier", {}),
-        ("vit", "timm", "classifier", {}),
-        ("vit_torchvision", "torchvision", "classifier", {"heads": 2}),
-        ("vit_transformers", "transformers", "classifier", {}),
-        ("resnet_transformers", "transformers", "classifier", {}),
-        ("swin_timm", "timm", "classifier", {}),
-        ("swin_torchvision", "torchvision", "classifier", {}),
-        ("vgg_torchvision", "torchvision", "classifier", {}),
-        ("unet2d/classes", "diffusers", "denoiser", {"null_class": True}),
-        ("unet2d/unconditional", "diffusers", "denoiser", {}),
-        ("dit/transformer", "diffusers", "denoiser", {}),
-        ("stable_diffusion/vae", "diffusers", "autoencoder", {}),
-        pytest.param("stable_diffusion", "diffusers", "text_to_image", {}, marks=pytest.mark.long),
-    ],
+    [*QUICK, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)],
 )
 def test_written_as_it_came(folder, layout, kind, facts, tmp_path):
     found = pretrained.find(DATA / folder, **facts)
