@@ -62,6 +62,7 @@ _TEXT_UNETS: Presets = {
 }
 
 AUTOENCODERS = tuple(f"autoencoder-{name}" for name in sorted(_AUTOENCODERS))
+LATENT = "latent-"  # before the name of a denoiser, where it works on latents
 # The class-conditional models of latents, and the autoencoder of each by default.
 DENOISERS = {
     "latent-dit-tiny-test": "autoencoder-tiny",
@@ -82,7 +83,7 @@ ABOUT: About = {
     "latent-sd-v1": (982_581_444, "text encoder 123,060,480, U-Net 859,520,964"),
     "latent-dit-tiny-test": (15_344, "10 classes, 4x4x4, patches of 2x2; for tests"),
     "latent-dit-small": (1_865_988, "10 classes, 7x7x4, patches of 1x1; 28x28 images"),
-    **{name: denoisers.ABOUT[name.removeprefix("latent-")] for name in list(DENOISERS)[2:]},
+    **{name: denoisers.ABOUT[name.removeprefix(LATENT)] for name in list(DENOISERS)[2:]},
 }
 
 

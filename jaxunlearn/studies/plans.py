@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.data.own import own_kind
+from jaxunlearn.models import denoisers
+from jaxunlearn.models.latent import DENOISERS, LATENT
 from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.fields import read_toml
 from jaxunlearn.types import InputError
@@ -75,7 +77,18 @@ def for_checkpoint(fields: dict[str, Any]) -> dict[str, Any]:
             name: list(value) for name, value in pixels.items() if value and name not in fields
         }
     elif found.kind == "denoiser":
-        more["diffusion"] = _diffusion(found, fields.get("diffusion") or {})
+        module = denoisers.create(
+            found.model, found.image_shape or (), found.num_classes, **found.fields
+        )
+        learned = getattr(module, "learn_variance", False)
+        more["diffusion"] = _diffusion(found, learned, fields.get("diffusion") or {})
+        if found.autoencoder is not None and LATENT + found.model in DENOISERS:
+            patch = {"patch_size": module.patch_size}
+            more |= {
+                "model": LATENT + found.model,
+                "model_settings": patch | more["model_settings"],
+                "autoencoder": found.autoencoder,
+            }
     return UNSEEN | fields | more
 
 
@@ -106,7 +119,7 @@ def published(path: str, model: str | None, settings: Any, num_classes: int = 2)
         if configured or model is None:
             raise faults[0]
         return None
-    if model not in (None, found.model):
+    if model not in (None, found.model, LATENT + found.model):
         raise InputError(
             f"the model is {model!r}, but the checkpoint {path} holds {found.model!r} of "
             f"{found.layout}; leave out the model."
@@ -114,10 +127,10 @@ def published(path: str, model: str | None, settings: Any, num_classes: int = 2)
     return found
 
 
-def _diffusion(found: "Found", given: dict[str, Any]) -> dict[str, Any]:
+def _diffusion(found: "Found", learned: bool, given: dict[str, Any]) -> dict[str, Any]:
     """The fields of the diffusion of a denoiser: its scheduler's, unless they are given."""
     fields: dict[str, Any] = {}
-    if found.fields.get("learn_variance"):
+    if learned:
         fields["variance"] = "learned_range"
     if not found.fields.get("conditional", True) or not found.fields.get("null_class", True):
         fields |= {"label_drop": 0.0, "guidance": 0.0}  # there is no prediction for no label

@@ -243,7 +243,7 @@ def _of_latents(
     if model not in latent.DENOISERS:
         return _prompted(dataset, model, fields, autoencoder)
     shape = _latent_shape(autoencoder, dataset.train.image.shape[1:])
-    name = model.removeprefix("latent-")
+    name = model.removeprefix(latent.LATENT)
     return latent.create_denoiser(name, shape, dataset.num_classes, **fields)
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from jaxunlearn.files import fingerprint, read_arrays
-from jaxunlearn.models import denoisers, latent
+from jaxunlearn.models import denoisers, latent, pretrained
 from jaxunlearn.studies.config import Diffusion, Problem
 from jaxunlearn.studies.plans import read_plan
 from jaxunlearn.studies.problem import load_autoencoder, load_task, load_training
 from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.tasks import latents
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 from tests.shell.commands import QUICK, done
 
 pytest_plugins = ["tests.shell.fixtures"]
@@ -59,6 +59,53 @@ def test_the_place_of_an_adopted_autoencoder_is_no_part_of_the_problem(tmp_path)
     assert Problem(**read).first_stage().checkpoint == str(tmp_path / "a.npz")
     assert Problem(**read).identity() == Problem(**table).identity()
     assert "a.npz" not in str(Problem(**read).identity())
+
+
+def pipeline(folder):
+    """A `DiTPipeline` of diffusers, with random weights."""
+    transformer = latent.create_denoiser(
+        "dit-tiny-test", (4, 4, 4), 10, learn_variance=True, frequency_shift=1
+    )
+    autoencoder = latent.create_autoencoder("tiny", 1)
+    one = jax.ShapeDtypeStruct((1,), np.int32)
+    inputs = jax.ShapeDtypeStruct((1, 4, 4, 4), np.float32), one, one
+    images = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
+    rng = np.random.default_rng(0)
+
+    def random(module, *inputs):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+        return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+    stage = {"params": random(autoencoder, images), "scaling_factor": np.float32(0.75)}
+    weights = Weights(random(transformer, *inputs), {FIRST_STAGE: stage})
+    found = pretrained.Found(
+        *("diffusers", "denoiser", "dit-tiny-test"),
+        {"learn_variance": True, "frequency_shift": 1},
+        *(weights, 10, (4, 4, 4), {"model": "autoencoder-tiny", "model_settings": {}}),
+        {"_class_name": "DDIMScheduler", "clip_sample": False, "steps_offset": 1},
+    )
+    pretrained.save(folder, found, weights)
+    return weights
+
+
+@pytest.mark.long
+def test_a_pipeline_of_diffusers_is_adopted_and_goes_back_bit_for_bit(tmp_path, data_dir):
+    weights = pipeline(tmp_path / "pipeline")
+    run, place = tmp_path / "run", ["--data", "digits", "--data-dir", data_dir]
+    done("adopt", run, "--checkpoint", tmp_path / "pipeline", *place)
+    problem = read_config(run, "pretrain").problem
+    assert problem.model == "latent-dit-tiny-test"
+    assert problem.first_stage().model == "autoencoder-tiny"
+    generation = problem.diffusion
+    assert (generation.variance, generation.sampler) == ("learned_range", "ddim_diffusers")
+    assert (generation.spacing, generation.steps_offset) == ("leading", 1)
+    assert fingerprint(load_weights(run, problem)) == fingerprint(weights)
+    done("export", run, tmp_path / "back")
+    files = [path for path in (tmp_path / "pipeline").rglob("*") if path.is_file()]
+    assert len(files) == 6
+    for path in files:
+        back = tmp_path / "back" / path.relative_to(tmp_path / "pipeline")
+        assert back.read_bytes() == path.read_bytes(), back
 
 
 @pytest.fixture(scope="module")
