@@ -63,6 +63,9 @@ def _sentence(name: str, given: Sequence[str], box: str, bound: Callable[..., An
     rows = list(dropwhile(_is_rule, lines))
     end = next((i for i, row in enumerate(rows) if _is_rule(row)), len(rows))
     text, more = " ".join(rows[:end]), f"; see jaxunlearn {name} --help."
+    for old, new in _CHANGED.items():
+        if old in {word.split("=")[0] for word in given}:
+            return InputError(f"{old} is now {new}{more}")
     if found := re.match(r"Unrecognized options: (.*)", text):
         return InputError(_unknown(name, given, found[1].split(", "), bound) + more)
     if text.startswith("Missing from"):
@@ -104,8 +107,6 @@ def _unknown(
 ) -> str:
     """The beginning of a sentence on unknown words."""
     flag = next((token.split("=")[0] for token in tokens if token.startswith("-")), None)
-    if flag in _CHANGED:
-        return f"{flag} is now {_CHANGED[flag]}"
     if flag is not None:
         return f"{flag} is no flag of jaxunlearn {name}{closest(flag, _flags(bound, given))}"
     known = methods.available()

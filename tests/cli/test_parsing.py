@@ -39,6 +39,10 @@ REFUSED = {
         ["unlearn", "r", "eupmu", *REQUEST, "--classes", "3"],
         "--fraction and --classes are given, but only one may be; drop one.",
     ),
+    "a flag of an earlier version": (
+        ["unlearn", "r", "eupmu", "--pretrained", "p", "--file", "f"],
+        "--file is now --indices; see jaxunlearn unlearn --help.",
+    ),
     "one word too many": (["verify", "r", "more"], "'more' is one word too many"),
 }
 
@@ -49,8 +53,3 @@ def test_words_that_make_no_command(case, tmp_path, monkeypatch):
     words, sentence = REFUSED[case]
     assert_refused(call(*words), sentence)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_flag_of_an_earlier_version_is_named_with_its_successor(monkeypatch):
-    monkeypatch.setattr("jaxunlearn.cli.parsing._CHANGED", {"--sed": "--seed"})
-    assert_refused(call("pretrain", "r", "--sed", "1"), "--sed is now --seed; see jaxunlearn")
