@@ -98,7 +98,8 @@ def published(path: str, model: str | None, settings: Any, num_classes: int = 2)
     `num_classes` is for a new head, if the model has none.
     """
     place = Path(path).expanduser()
-    configured = any((place / name).is_file() for name in ("config.json", "model_index.json"))
+    configs = ("config.json", "model_index.json", "text_encoder/config.json")
+    configured = any((place / name).is_file() for name in configs)
     if place.is_dir() and (place / "fingerprints.json").is_file():
         return None  # a run, which is refused later
     safe = place.suffix == ".safetensors" or (place.is_dir() and any(place.glob("*.safetensors*")))
