@@ -91,7 +91,7 @@ def test_the_fields_that_a_checkpoint_gives(tmp_path):
     assert for_checkpoint({"model": "mlp"}) == {"model": "mlp"}
     with pytest.raises(InputError, match=r"'mlp', but the checkpoint .* holds 'vit-tiny-test'"):
         for_checkpoint({"checkpoint": path, "model": "mlp"})
-    with pytest.raises(InputError, match="'latent-tiny', which works on latents, but must be"):
+    with pytest.raises(InputError, match="'latent-tiny', but must hold a classifier"):
         for_checkpoint({"checkpoint": str(PUBLISHED / "stable_diffusion")})
     (tmp_path / "pytorch_model.bin").touch()
     (tmp_path / "config.json").write_text("{}")
