@@ -39,6 +39,7 @@ DIFFUSION = [
     for prefix in (("", "no-") if "bool" in str(field.type) else ("",))
 ]
 TRAINING = [name.replace("_", "-") for name in methods.settings("retrain")]
+TRAINING += ["ema", "clip-norm"]  # settings without a default
 PROBLEM = [
     *["--data", "--model", "--data-dir", "--folder", "--validation-fraction"],
     *["--train-size", "--augmentation", "--model-settings", "--mean", "--std"],
@@ -46,7 +47,7 @@ PROBLEM = [
     "--validation-names",
     *[f"--diffusion.{name}" for name in DIFFUSION],
     *[f"--{prefix}training.{name}" for prefix in ("", "autoencoder.") for name in TRAINING],
-    *["--autoencoder.model", "--autoencoder.model-settings"],
+    *["--autoencoder.model", "--autoencoder.model-settings", "--autoencoder.checkpoint"],
 ]
 FLAGS = {
     "pretrain": [*PROBLEM, "--seed", *LAYOUT],
