@@ -120,7 +120,7 @@ def published(path: str, model: str | None, settings: Any, num_classes: int = 2)
         if configured or model is None:
             raise faults[0]
         return None
-    if found.kind not in ("classifier", "denoiser"):
+    if found.kind == "text_to_image":
         raise InputError(
             f"the checkpoint {path} holds {found.model!r}, but must hold a classifier or a "
             "denoiser; scripts read other models by jaxunlearn.models.pretrained."
