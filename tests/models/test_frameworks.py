@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 from flax import nnx
 
 from jaxunlearn import methods, models, tasks
@@ -16,97 +15,16 @@ from jaxunlearn.models.frameworks import BUFFERS, RNGS, STATE
 from jaxunlearn.tasks.microbatched import microbatched
 from jaxunlearn.tasks.trainable_subset import trainable_subset
 from jaxunlearn.types import InputError, Model, Weights
+from tests.own_nets import WIDTH, EquinoxNet, LinenNet, Net
 
 KEY = jax.random.key(0)
-SHAPE, CLASSES, WIDTH = (6, 6, 1), 3, 4
+SHAPE, CLASSES = (6, 6, 1), 3
 ARRAYS = {
     "image": jax.random.normal(KEY, (6, *SHAPE)),
     "label": jnp.arange(6) % CLASSES,
     "index": jnp.arange(6),
 }
 BATCH = ARRAYS | {"epoch": jnp.zeros(6, jnp.int32)}
-MOMENTUM = 0.9
-
-
-class LinenBlock(nn.Module):
-    rate: float
-
-    @nn.compact
-    def __call__(self, x, train):
-        h = nn.Conv(WIDTH, (3, 3), name="conv")(x)
-        h = nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, name="norm")(h)
-        return x + nn.Dropout(self.rate, deterministic=not train)(nn.relu(h))
-
-
-class LinenNet(nn.Module):
-    rate: float = 0.0
-
-    @nn.compact
-    def __call__(self, x, train):
-        x = nn.Conv(WIDTH, (3, 3), name="stem")(x)
-        for i in range(2):
-            x = LinenBlock(self.rate, name=f"block{i}")(x, train)
-        return nn.Dense(CLASSES, name="head")(x.mean((1, 2)))
-
-
-class Block(nnx.Module):
-    def __init__(self, rate, rngs):
-        self.conv = nnx.Conv(WIDTH, WIDTH, (3, 3), rngs=rngs)
-        self.norm = nnx.BatchNorm(WIDTH, momentum=MOMENTUM, rngs=rngs)
-        self.drop = nnx.Dropout(rate, rngs=rngs)
-        self.calls = nnx.Variable(jnp.zeros((), jnp.uint32))
-
-    def __call__(self, x):
-        self.calls[...] += jnp.uint32(1)
-        return x + self.drop(nnx.relu(self.norm(self.conv(x))))
-
-
-class Net(nnx.Module):
-    def __init__(self, rate=0.0, *, rngs):
-        self.stem = nnx.Conv(1, WIDTH, (3, 3), rngs=rngs)
-        self.blocks = nnx.List([Block(rate, rngs) for _ in range(2)])
-        self.head = nnx.Linear(WIDTH, CLASSES, rngs=rngs)
-
-    def __call__(self, x):
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.mean((1, 2)))
-
-
-class EquinoxBlock(eqx.Module):
-    conv: eqx.nn.Conv2d
-    norm: eqx.nn.BatchNorm
-    drop: eqx.nn.Dropout
-
-    def __init__(self, rate, key):
-        self.conv = eqx.nn.Conv2d(WIDTH, WIDTH, 3, padding=1, key=key)
-        self.norm = eqx.nn.BatchNorm(WIDTH, "batch", momentum=MOMENTUM, mode="batch")
-        self.drop = eqx.nn.Dropout(rate)
-
-    def __call__(self, x, state, key):
-        h, state = self.norm(self.conv(x), state)
-        return x + self.drop(jax.nn.relu(h), key=key), state
-
-
-class EquinoxNet(eqx.Module):
-    stem: eqx.nn.Conv2d
-    blocks: list[EquinoxBlock]
-    head: eqx.nn.Linear
-    offset: jax.Array
-
-    def __init__(self, rate=0.0, *, key):
-        keys = jax.random.split(key, 4)
-        self.stem = eqx.nn.Conv2d(1, WIDTH, 3, padding=1, key=keys[0])
-        self.blocks = [EquinoxBlock(rate, key) for key in keys[1:3]]
-        self.head = eqx.nn.Linear(WIDTH, CLASSES, key=keys[3])
-        self.offset = jnp.zeros((), jnp.int32)
-
-    def __call__(self, x, state, *, key=None):
-        x = self.stem(jnp.moveaxis(x, -1, 0))
-        for i, block in enumerate(self.blocks):
-            x, state = block(x, state, None if key is None else jax.random.fold_in(key, i))
-        return self.head(x.mean((1, 2))) + self.offset, state
 
 
 def of(model):
@@ -114,9 +32,9 @@ def of(model):
 
 
 MODELS = {
-    "linen": lambda rate: models.from_linen(LinenNet(rate)),
-    "nnx": lambda rate: models.from_nnx(lambda rngs: Net(rate, rngs=rngs)),
-    "equinox": lambda rate: models.from_equinox(lambda key: EquinoxNet(rate, key=key)),
+    "linen": lambda rate: models.from_linen(LinenNet(rate=rate)),
+    "nnx": lambda rate: models.from_nnx(lambda rngs: Net(rate=rate, rngs=rngs)),
+    "equinox": lambda rate: models.from_equinox(lambda key: EquinoxNet(rate=rate, key=key)),
 }
 
 

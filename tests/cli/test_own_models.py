@@ -1,0 +1,119 @@
+"""Models of one's own on the command line, by the path of their class or function."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn.studies.problem import load_task
+from jaxunlearn.studies.runs.folder import load_weights, read_config
+from tests.shell.commands import assert_refused, call, done
+
+pytest_plugins = ["tests.shell.fixtures"]
+TRAINING = {"num_steps": 4, "retain_batch_size": 32}
+QUICK = ["--num-steps=2", "--forget-batch-size=16", "--retain-batch-size=16"]
+
+
+def pretrain(run, data_dir, model, *more):
+    words = [f"--training.{name}={value}" for name, value in TRAINING.items()]
+    return call(
+        "pretrain", run, "--data-dir", data_dir, "--model", f"tests.own_nets:{model}", *words, *more
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "said"),
+    [
+        ("Nte", [], "has no 'Nte' (did you mean 'Net'?)"),
+        ("Net", ["--model-settings", "rat=0.1"], "no field 'rat' (did you mean 'rate'?)"),
+        ("made", [], "has weights already, but must draw new ones; name a class"),
+        ("WIDTH", [], "the model is a int, but must be a module of Flax linen"),
+        ("Wrong", [], "'tests.own_nets:Wrong' raises TypeError at line"),
+        ("Denoiser", [], "also needs image_shape"),
+    ],
+)
+def test_models_that_cannot_be_made_are_refused(model, more, said, data_dir, tmp_path):
+    assert_refused(pretrain(tmp_path / "run", data_dir, model, *more), said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_two_functions_are_a_model(data_dir, tmp_path):
+    """Their settings reach the function, and patterns find the paths of their parameters."""
+    run = tmp_path / "run"
+    assert pretrain(run, data_dir, "pair", "--model-settings", "scale=0.5").status == 0
+    words = ["--pretrained", run, "--fraction", 0.1, *QUICK]
+    done("unlearn", tmp_path / "forgot", "eupmu_sfron", *words, "--trainable", "head")
+    problem = read_config(run, "pretrain").problem
+    assert problem.model_settings == {"scale": 0.5} and problem.classifies
+    weights = [
+        load_weights(each, problem).params["head"]["kernel"] for each in (run, tmp_path / "forgot")
+    ]
+    assert weights[0].shape == (64, 10) and np.any(weights[0] != weights[1])
+
+
+@pytest.mark.long
+def test_a_denoiser_has_a_diffusion(data_dir, tmp_path):
+    run, words = tmp_path / "run", ["--diffusion.num-timesteps=10", "--diffusion.sampling-steps=2"]
+    assert pretrain(run, data_dir, "Denoiser", *words).status == 0
+    done("sample", tmp_path / "some.png", "--run", run, "--labels", 1, "--count", 1)
+    assert (tmp_path / "some.png").stat().st_size > 0
+
+
+PROBLEM = """
+requests = [{{fraction = 0.1}}]
+seeds = [0]
+[problem]
+data_dir = "{data_dir}"
+model = "tests.own_nets:{model}"
+training = {{num_steps = 4, retain_batch_size = 32}}
+"""
+STEPS = "num_steps = 2\nforget_batch_size = 16\nretain_batch_size = 16\n"
+STUDY = PROBLEM + "".join(f"[methods.{name}]\n{STEPS}" for name in ("eupmu_sfron", "cf_k"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["Net", "EquinoxNet"])
+def test_all_commands_take_models_of_all_frameworks(model, data_dir, tmp_path):
+    """Training, evaluation, reports, probes, shadow models, sweeps and the tuner."""
+    config, study = tmp_path / "study.toml", tmp_path / "study"
+    config.write_text(STUDY.format(data_dir=data_dir, model=model))
+    done("compare", study, "--config", config)
+    assert "cf_k" in (study / "report.md").read_text().replace("\\", "")
+    original = study / "seed-0" / "pretrain"
+    problem = read_config(original, "pretrain").problem
+    shapes = jax.eval_shape(load_task(problem).init, jax.random.key(0))
+    trained = load_weights(original, problem)
+    assert jax.tree.map(np.shape, tuple(trained)) == jax.tree.map(np.shape, shapes)
+    if model != "Net":
+        return
+    done("evidence", study)
+    assert "probe" in (study / "evidence.json").read_text()
+    done("verify", study)
+    done(
+        "ulira",
+        tmp_path / "ulira",
+        "--config",
+        config,
+        "--shadows",
+        6,
+        "--false-positive-rates",
+        0.01,
+    )
+    words = [
+        "--pretrained",
+        original,
+        "--fraction",
+        0.1,
+        *QUICK,
+        "--vary",
+        "learning_rate=0.01,0.1",
+    ]
+    done("sweep", tmp_path / "sweep", "eupmu", *words)
+    search = PROBLEM.replace("seeds", "trials = 2\nseeds") + "[search.eupmu]\n" + STEPS
+    config.write_text(
+        search.format(data_dir=data_dir, model=model) + "learning_rate = [0.01, 0.1]\n"
+    )
+    done("tune", tmp_path / "tuned", "--config", config)
+    shutil.rmtree(study)
