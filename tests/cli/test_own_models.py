@@ -1,7 +1,5 @@
 """Models of one's own on the command line, by the path of their class or function."""
 
-import shutil
-
 import jax
 import numpy as np
 import pytest
@@ -75,8 +73,8 @@ STUDY = PROBLEM + "".join(f"[methods.{name}]\n{STEPS}" for name in ("eupmu_sfron
 
 @pytest.mark.long
 @pytest.mark.parametrize("model", ["Net", "EquinoxNet"])
-def test_all_commands_take_models_of_all_frameworks(model, data_dir, tmp_path):
-    """Training, evaluation, reports, probes, shadow models, sweeps and the tuner."""
+def test_a_study_takes_models_of_all_frameworks(model, data_dir, tmp_path):
+    """Training, unlearning, evaluation, reports, probes and fingerprints."""
     config, study = tmp_path / "study.toml", tmp_path / "study"
     config.write_text(STUDY.format(data_dir=data_dir, model=model))
     done("compare", study, "--config", config)
@@ -91,29 +89,3 @@ def test_all_commands_take_models_of_all_frameworks(model, data_dir, tmp_path):
     done("evidence", study)
     assert "probe" in (study / "evidence.json").read_text()
     done("verify", study)
-    done(
-        "ulira",
-        tmp_path / "ulira",
-        "--config",
-        config,
-        "--shadows",
-        6,
-        "--false-positive-rates",
-        0.01,
-    )
-    words = [
-        "--pretrained",
-        original,
-        "--fraction",
-        0.1,
-        *QUICK,
-        "--vary",
-        "learning_rate=0.01,0.1",
-    ]
-    done("sweep", tmp_path / "sweep", "eupmu", *words)
-    search = PROBLEM.replace("seeds", "trials = 2\nseeds") + "[search.eupmu]\n" + STEPS
-    config.write_text(
-        search.format(data_dir=data_dir, model=model) + "learning_rate = [0.01, 0.1]\n"
-    )
-    done("tune", tmp_path / "tuned", "--config", config)
-    shutil.rmtree(study)
