@@ -216,7 +216,8 @@ def sample(
         file: the picture to write, ending in .png.
         run: the folder of a finished run of a generative model.
         labels: the classes to generate (default: all).
-        prompts: the classes to generate, by prompt, such as "a photo of a three".
+        prompts: the classes to generate, by prompt, such as "a photo of a three"; any text for an
+            adopted text-to-image model.
         count: number of images per class.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """

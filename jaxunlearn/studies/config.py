@@ -68,6 +68,8 @@ class Problem:
         step: step of the checkpoint, if it has several; the newest by default.
         params_key: path of the parameters in the checkpoint, such as ema_params; found by their
             names by default.
+        tokenizer: folder of the tokenizer of an adopted text-to-image model; the words of the class
+            names are the tokens of others.
     """
 
     data: str = "digits"
@@ -92,6 +94,7 @@ class Problem:
     checkpoint: str | None = field(default=None, compare=False)
     step: int | None = field(default=None, compare=False)
     params_key: str | None = field(default=None, compare=False)
+    tokenizer: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         kind, path = own_kind(self.data) or (None, "")

@@ -6,7 +6,7 @@ Runs of one problem share them, and so share the compiled programs too.
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from jaxunlearn.models.diffusion_process import Denoiser
 from jaxunlearn.models.frameworks import as_model
 from jaxunlearn.models.presets import file_of
 from jaxunlearn.models.text_encoder import TextEncoder
-from jaxunlearn.models.tokenizer import WordTokenizer
+from jaxunlearn.models.tokenizer import ClipTokenizer, WordTokenizer
 from jaxunlearn.objects import errors_of
 from jaxunlearn.studies.config import Diffusion, Problem
 from jaxunlearn.studies.plans import PLACES
@@ -37,6 +37,7 @@ from jaxunlearn.types import Batch, InputError, Model, Task, Weights
 
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None, Reading]
+Tokenizer = WordTokenizer | ClipTokenizer
 _Stage = tuple[str, str]
 _Pixels = tuple[tuple[float, ...] | None, tuple[float, ...] | None]  # their mean and deviation
 _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
@@ -64,7 +65,7 @@ def load_task(problem: Problem, axis_name: str | None = None) -> Task:
             _data_key(problem),
             problem.augmentation,
             problem.model,
-            _text(problem.model_settings),
+            _model_settings(problem),
             _first_stage(problem),
             problem.diffusion,
             axis_name,
@@ -81,15 +82,30 @@ def check_classifies(problem: Problem, what: str) -> None:
         )
 
 
-def load_denoiser(problem: Problem, weights: Weights) -> Denoiser:
-    """The denoiser of a problem that generates: see `jaxunlearn.models.diffusion_process`."""
-    return jax.tree_util.Partial(_denoiser(as_model(_load_module(problem))), weights)
+def load_denoiser(
+    problem: Problem, weights: Weights, prompts: tuple[str, ...] | None = None
+) -> Denoiser:
+    """The denoiser of a problem that generates: see `jaxunlearn.models.diffusion_process`.
+
+    Its conditions are the classes, or these prompts of a text-to-image model; one more is none.
+    """
+    module = _load_module(problem)
+    if prompts is not None:
+        module = module.clone(ids=_ids(load_tokenizer(problem), prompts))
+    return jax.tree_util.Partial(_denoiser(as_model(module)), weights)
 
 
 def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None:
     """The encoder of a text-to-image model, and the token ids of its prompts; None for others."""
     module = _load_module(problem)
     return (module.text_encoder, np.array(module.ids)) if isinstance(module, Prompted) else None
+
+
+def load_tokenizer(problem: Problem) -> Tokenizer:
+    """The tokenizer of a text-to-image model."""
+    if problem.tokenizer is None:
+        return _word_tokenizer(load_dataset(problem))
+    return _clip_tokenizer(problem.tokenizer)
 
 
 def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
@@ -178,6 +194,12 @@ def _data_key(problem: Problem) -> _DataKey:
     return problem.data, places["data_dir"], places["folder"], reading
 
 
+def _model_settings(problem: Problem) -> str:
+    """The settings of the model, and the place of its tokenizer, as JSON."""
+    tokenizer = {"tokenizer": problem.tokenizer} if problem.tokenizer else {}
+    return _text(problem.model_settings | tokenizer)
+
+
 def _text(settings: dict[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
@@ -207,7 +229,7 @@ def _load_module(problem: Problem) -> Any:
     return _module(
         _data_key(problem),
         problem.model,
-        _text(problem.model_settings),
+        _model_settings(problem),
         _first_stage(problem),
         problem.generates,
     )
@@ -251,9 +273,10 @@ def _prompted(
     dataset: Dataset, model: str, parts: dict[str, Any], autoencoder: AutoencoderKL
 ) -> Prompted:
     """A text-to-image model with the names of the classes and the empty text as prompts."""
-    size, tokenizer = model.partition("-")[2], load_tokenizer(dataset)
-    encoder = _part(parts, "text_encoder", vocabulary=tokenizer.size, length=tokenizer.length)
-    text_encoder = latent.create_text_encoder(size, **encoder)
+    size, place = model.partition("-")[2], parts.pop("tokenizer", None)
+    tokenizer = _word_tokenizer(dataset) if place is None else _clip_tokenizer(place)
+    fixed = {"vocabulary": tokenizer.size, "length": tokenizer.length} if place is None else {}
+    text_encoder = latent.create_text_encoder(size, **_part(parts, "text_encoder", **fixed))
     channels, width = autoencoder.latent_channels, text_encoder.width
     unet = _part(parts, "unet", channels=channels, context_width=width)
     if parts:
@@ -261,12 +284,13 @@ def _prompted(
             f"model_settings contain {', '.join(parts)}, but must contain fields of the parts of "
             f"{model}, text_encoder and unet, such as unet = {{widths = [32, 64]}}."
         )
-    ids = tokenizer.encode([*dataset.class_names, ""])
-    return Prompted(
-        text_encoder,
-        latent.create_text_unet(size, **unet),
-        tuple(tuple(int(i) for i in row) for row in ids),
-    )
+    ids = _ids(tokenizer, dataset.class_names)
+    return Prompted(text_encoder, latent.create_text_unet(size, **unet), ids)
+
+
+def _ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The token ids of prompts and of the empty one."""
+    return tuple(tuple(int(i) for i in row) for row in tokenizer.encode([*prompts, ""]))
 
 
 def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:
@@ -280,11 +304,14 @@ def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:
     return decided | fields
 
 
-def load_tokenizer(dataset: Dataset) -> WordTokenizer:
+def _word_tokenizer(dataset: Dataset) -> WordTokenizer:
     """The tokenizer of all words in the names of a data set's classes."""
     names = [name.lower().split() for name in dataset.class_names]
     words = dict.fromkeys(word for name in names for word in name)
     return WordTokenizer(tuple(words), length=2 + max(map(len, names)))
+
+
+_clip_tokenizer = functools.lru_cache(ClipTokenizer.load)
 
 
 def _latent_shape(autoencoder: AutoencoderKL, shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxunlearn.data import Dataset
 from jaxunlearn.names import closest
-from jaxunlearn.studies.problem import load_dataset, load_tokenizer
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.problem import load_dataset, load_task, load_tokenizer
 from jaxunlearn.studies.report.grids import check_picture, sample_grid
 from jaxunlearn.studies.runs.folder import load_weights, read_config
 from jaxunlearn.studies.runs.generate import generate
@@ -27,7 +28,7 @@ def sample(
         run: the run folder.
         labels: the classes to generate; all classes if neither labels nor prompts are given.
         count: the number of images of each class.
-        prompts: names of classes to generate.
+        prompts: names of classes to generate; any text for an adopted text-to-image model.
 
     Raises:
         InputError: the folder holds no finished run of a model that generates, the data has no such
@@ -42,26 +43,53 @@ def sample(
     if count < 1:
         raise InputError(f"count is {count}, but must be 1 or more.")
     check_picture(file)
-    dataset = load_dataset(config.problem)
-    labels = (*labels, *(_prompted(dataset, prompt) for prompt in prompts))
-    asked = np.array(labels or range(dataset.num_classes), np.int32)
-    weights = load_weights(run, config.problem)
+    problem = config.problem
+    names, asked, free = _asked(problem, labels, prompts)
+    weights = load_weights(run, problem)
     every, numbers = np.repeat(asked, count), np.tile(np.arange(count), len(asked))
-    images = generate(config.problem, weights, every, numbers)
+    images = generate(problem, weights, every, numbers, names if free else None)
     rows = images.reshape(len(asked), count, *images.shape[1:])
     picture = {str(number): rows[:, number] for number in range(count)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    columns = [dataset.class_names[label] for label in asked]
-    sample_grid(file, picture, columns, f"{config.problem.model}, {dataset.name}")
+    sample_grid(file, picture, names, f"{problem.model}, {load_dataset(problem).name}")
 
 
-def _prompted(dataset: Dataset, prompt: str) -> int:
-    """The class that a prompt names; case does not matter."""
-    names = [name.lower() for name in dataset.class_names]
-    if prompt.lower() not in names:
-        load_tokenizer(dataset).encode([prompt])  # an unknown word raises here
-        raise InputError(
-            f"the prompt is {prompt!r}, but must be the name of a class of {dataset.name!r}, such "
-            f"as {dataset.class_names[0]!r}{closest(prompt.lower(), names)}."
-        )
-    return names.index(prompt.lower())
+def _asked(
+    problem: Problem, labels: tuple[int, ...], prompts: tuple[str, ...]
+) -> tuple[tuple[str, ...], np.ndarray, bool]:
+    """The names of the columns, their labels, and whether these number the names.
+
+    The tokenizer of an adopted text-to-image model reads any prompt.
+    """
+    dataset = load_dataset(problem)
+    if not load_task(problem).conditional:
+        if labels or prompts:
+            raise InputError(
+                f"the model {problem.model!r} has no classes, but labels or prompts are given; "
+                "leave them out."
+            )
+        return ("no class",), np.zeros(1, np.int32), False
+    for label in labels:
+        if not 0 <= label < dataset.num_classes:
+            raise InputError(
+                f"the class is {label}, but must be a class of {dataset.name!r}, from 0 to "
+                f"{dataset.num_classes - 1}; choose another."
+            )
+    known = {name.lower(): label for label, name in enumerate(dataset.class_names)}
+    new = [prompt for prompt in prompts if prompt.lower() not in known]
+    if new and problem.tokenizer is None:
+        raise _unknown(problem, new[0], dataset)
+    if new:
+        names = (*(dataset.class_names[label] for label in labels), *prompts)
+        return names, np.arange(len(names), dtype=np.int32), True
+    chosen = (*labels, *(known[prompt.lower()] for prompt in prompts))
+    asked = np.array(chosen or range(dataset.num_classes), np.int32)
+    return tuple(dataset.class_names[label] for label in asked), asked, False
+
+
+def _unknown(problem: Problem, prompt: str, dataset: Dataset) -> InputError:
+    load_tokenizer(problem).encode([prompt])  # an unknown word raises here
+    return InputError(
+        f"the prompt is {prompt!r}, but must be the name of a class of {dataset.name!r}, such "
+        f"as {dataset.class_names[0]!r}{closest(prompt.lower(), dataset.class_names)}."
+    )

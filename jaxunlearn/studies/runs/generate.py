@@ -12,31 +12,30 @@ from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.models.diffusion_process import Denoiser, guided, sample
 from jaxunlearn.studies.config import Diffusion, Problem
 from jaxunlearn.studies.problem import Decoder, load_dataset, load_decoder, load_denoiser
-from jaxunlearn.types import InputError, Weights
+from jaxunlearn.types import Weights
 
 
 def generate(
-    problem: Problem, weights: Weights, labels: np.ndarray, numbers: np.ndarray
+    problem: Problem,
+    weights: Weights,
+    labels: np.ndarray,
+    numbers: np.ndarray,
+    prompts: tuple[str, ...] | None = None,
 ) -> np.ndarray:
-    """Generates images of classes, uint8 `[N, H, W, C]`.
+    """Generates images of classes, or of these prompts in place of them, uint8 `[N, H, W, C]`.
 
     The label and the number of an image within its class alone determine its initial noise.
     """
     dataset, generation = load_dataset(problem), problem.diffusion
     assert generation is not None
-    for label in labels:
-        if not 0 <= label < dataset.num_classes:
-            raise InputError(
-                f"the class is {label}, but must be a class of {dataset.name!r}, from 0 to "
-                f"{dataset.num_classes - 1}; choose another."
-            )
+    null_label = dataset.num_classes if prompts is None else len(prompts)
     decoder, shape = load_decoder(problem, weights)
     guidance = jnp.float32(generation.guidance) if generation.guidance else None
-    denoiser, clip = load_denoiser(problem, weights), problem.first_stage() is None
+    denoiser, clip = load_denoiser(problem, weights, prompts), problem.first_stage() is None
     generation = replace(generation, guidance=0.0)  # one program for any strength
 
     def some(asked: tuple[np.ndarray, np.ndarray]) -> jax.Array:
-        rest = guidance, generation, shape, dataset.num_classes
+        rest = guidance, generation, shape, null_label
         return sample_images(denoiser, decoder, *asked, *rest, clip=clip)
 
     asked = np.asarray(labels, np.int32), np.asarray(numbers, np.int32)
