@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxunlearn.models.pretrained import Found
 
 PLACES = ("data_dir", "folder", "captions")  # the fields of a problem that locate its data
-SOURCE = ("checkpoint", "step", "params_key", "tokenizer")  # the fields that locate the weights to adopt
+SOURCE = ("checkpoint", "step", "params_key", "tokenizer")  # of the weights that are adopted
 # Fields of a problem that old records lack: at their defaults they are no part of its identity.
 LATER = ("image_size", "test_fraction", "label", "broken", "validation_names")
 PIXELS = ("mean", "std")  # likewise
