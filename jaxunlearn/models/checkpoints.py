@@ -31,6 +31,7 @@ from jaxunlearn.types import InputError
 Key = tuple[str, ...]
 _STEP = re.compile(r"(?:.*[_.-])?(\d+)")
 SUFFIXES = {"msgpack": ".msgpack", "npz": ".npz", "safetensors": ".safetensors"}  # of files
+SMALL = (".json", ".txt")  # suffixes of configurations and vocabularies
 _SEPARATORS = {"npz": "/", "safetensors": "."}
 
 
@@ -119,16 +120,28 @@ def write(
 
 
 def digest(path: Path, step: int | None = None) -> str:
-    """The SHA-256 of a checkpoint: of its file, or of all files of its folder."""
+    """The SHA-256 of a checkpoint: of its file, or of all files of its folder.
+
+    Of a pipeline of diffusers the files in the folders of its parts count.
+    """
     place = path.expanduser()
-    if not (place.is_dir() and any(place.rglob("*.safetensors"))):  # else of another library
-        place, _ = locate(path, step)
-    if place.is_file():
-        return file_digest(place)
+    if is_pipeline(place):
+        files = [file for file in place.glob("*/*") if file.suffix in (*SMALL, ".safetensors")]
+    else:
+        if not (place.is_dir() and any(place.rglob("*.safetensors"))):  # else of another library
+            place, _ = locate(path, step)
+        if place.is_file():
+            return file_digest(place)
+        files = [file for file in place.rglob("*") if file.is_file()]
     found = hashlib.sha256()
-    for file in sorted(file for file in place.rglob("*") if file.is_file()):
+    for file in sorted(files):
         found.update(f"{file.relative_to(place).as_posix()} {file_digest(file)}\n".encode())
     return found.hexdigest()
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether a folder is a pipeline of diffusers, with a folder for each part."""
+    return (path / "model_index.json").is_file() or (path / "text_encoder").is_dir()
 
 
 def locate(path: Path, step: int | None = None) -> tuple[Path, int | None]:

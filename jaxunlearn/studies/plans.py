@@ -1,15 +1,14 @@
 """Plans in TOML files, and the fields of a problem that follow from its checkpoint."""
 
 import os
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.data.own import own_kind
-from jaxunlearn.models import denoisers
-from jaxunlearn.models.latent import DENOISERS, LATENT
-from jaxunlearn.studies.diffusion import Diffusion
+from jaxunlearn.models.latent import LATENT
 from jaxunlearn.studies.fields import read_toml
+from jaxunlearn.studies.pipeline import described
 from jaxunlearn.types import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     folder = path.resolve().parent if path.is_file() else Path.cwd()
     requests = values.get("requests")
     tables: list[tuple[Any, str]] = [(values, "inception"), (values, "tuned")]
-    located = (*PLACES, "validation_names", "checkpoint")
+    located = (*PLACES, "validation_names", "checkpoint", "tokenizer")
     tables += [(values.get("problem"), name) for name in located]
     if isinstance(values.get("problem"), dict):
         tables.append((values["problem"].get("autoencoder"), "checkpoint"))
@@ -66,7 +65,7 @@ def for_checkpoint(fields: dict[str, Any]) -> dict[str, Any]:
     path = fields.get("checkpoint")
     if not isinstance(path, str) or not path:
         return fields
-    found = published(path, fields.get("model"), fields.get("model_settings"))
+    found = published(path, fields)
     if found is None:
         return UNSEEN | fields
     given = dict(fields.get("model_settings") or {})
@@ -76,26 +75,16 @@ def for_checkpoint(fields: dict[str, Any]) -> dict[str, Any]:
         more |= {
             name: list(value) for name, value in pixels.items() if value and name not in fields
         }
-    elif found.kind == "denoiser":
-        module = denoisers.create(
-            found.model, found.image_shape or (), found.num_classes, **found.fields
-        )
-        learned = getattr(module, "learn_variance", False)
-        more["diffusion"] = _diffusion(found, learned, fields.get("diffusion") or {})
-        if found.autoencoder is not None and LATENT + found.model in DENOISERS:
-            patch = {"patch_size": module.patch_size}
-            more |= {
-                "model": LATENT + found.model,
-                "model_settings": patch | more["model_settings"],
-                "autoencoder": found.autoencoder,
-            }
+    elif found.kind != "autoencoder":
+        more = described(found, Path(path).expanduser().absolute(), fields)
     return UNSEEN | fields | more
 
 
-def published(path: str, model: str | None, settings: Any, num_classes: int = 2) -> "Found | None":
+def published(path: str, fields: Mapping[str, Any], num_classes: int = 2) -> "Found | None":
     """The model in a checkpoint of another library; None for a tree of arrays by our own names.
 
-    `num_classes` is for a new head, if the model has none.
+    `fields` are the given fields of the problem; `num_classes` is for a new head, if the model has
+    none.
     """
     place = Path(path).expanduser()
     configs = ("config.json", "model_index.json", "text_encoder/config.json")
@@ -107,7 +96,10 @@ def published(path: str, model: str | None, settings: Any, num_classes: int = 2)
         return None
     from jaxunlearn.models import pretrained  # needs safetensors
 
-    facts = {name: value for name, value in (settings or {}).items() if name in FACTS}
+    settings, model = fields.get("model_settings") or {}, fields.get("model")
+    facts = {name: value for name, value in settings.items() if name in FACTS}
+    if fields.get("tokenizer"):
+        facts["tokenizer"] = fields["tokenizer"]
     head = {"num_classes": num_classes}
     found, faults = None, []
     for options in (facts, {}, head, facts | head):  # one that is not open is refused
@@ -131,15 +123,3 @@ def published(path: str, model: str | None, settings: Any, num_classes: int = 2)
             f"{found.layout}; leave out the model."
         )
     return found
-
-
-def _diffusion(found: "Found", learned: bool, given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the diffusion of a denoiser: its scheduler's, unless they are given."""
-    fields: dict[str, Any] = {}
-    if learned:
-        fields["variance"] = "learned_range"
-    if not found.fields.get("conditional", True) or not found.fields.get("null_class", True):
-        fields |= {"label_drop": 0.0, "guidance": 0.0}  # there is no prediction for no label
-    if found.process is None:
-        return fields | given
-    return asdict(Diffusion.from_scheduler(found.process, **(fields | given)))

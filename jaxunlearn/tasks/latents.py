@@ -36,8 +36,8 @@ def encode(
         >>> encode(model, variables["params"], images).shape
         (3, 4, 4, 4)
     """
-    low, high = images.min(), images.max()
-    if images.dtype != np.uint8 and not (low >= -1.0 and high <= 1.0):
+    low, high = (0, 0) if images.dtype == np.uint8 else (images.min(), images.max())
+    if not (low >= -1.0 and high <= 1.0):
         raise InputError(
             f"the images are {images.dtype} with values from {low} to {high}, but must be uint8, "
             "or floating-point from -1 to 1; scale them, for example by x / 127.5 - 1."

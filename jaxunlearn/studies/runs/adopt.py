@@ -20,7 +20,7 @@ from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.plans import for_checkpoint, published
 from jaxunlearn.studies.problem import load_dataset, load_shapes, load_task, load_training
-from jaxunlearn.studies.runs import folder
+from jaxunlearn.studies.runs import folder, source
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import hosts
@@ -53,7 +53,7 @@ def read(problem: Problem) -> tuple[Weights, dict[str, Any]]:
     """The weights in the checkpoint of a problem, and the record of their place in it."""
     assert problem.checkpoint is not None
     path, dataset = Path(problem.checkpoint).expanduser().absolute(), load_dataset(problem)
-    found = published(str(path), problem.model, problem.model_settings, dataset.num_classes)
+    found = published(str(path), vars(problem), dataset.num_classes)
     if found is not None:
         return _published(path, problem, found)
     stored = checkpoints.read(path, problem.step)
@@ -90,6 +90,7 @@ def _published(path: Path, problem: Problem, found: Any) -> tuple[Weights, dict[
                 "for such data."
             )
     record = found._replace(weights=None)._asdict()
+    record["config"] = {n: v for n, v in found.config.items() if n != "tokenizer"}  # a file
     return found.weights, {
         "checkpoint": str(path),
         "step": None,
@@ -116,7 +117,7 @@ def adopt_run(run: Path, config: RunConfig) -> Weights:
     weights, record = read(config.problem)
     with Workspace(run).locked():
         folder.claim_folder(run, config, load_dataset(config.problem), None)
-        write_record(run / FILE, record)
+        write_record(run / FILE, record | {"digests": source.copy(run, config.problem)})
         done = {
             "steps": 0,
             "seconds": 0.0,
@@ -134,6 +135,7 @@ def inherit(pretrained: Path | None, run: Path) -> None:
     """Copies the record of an adoption to a run that starts from it, or that retrains its model."""
     if pretrained is not None and (pretrained / FILE).exists():
         write_record(run / FILE, read_record(pretrained / FILE))
+        source.inherit(pretrained, run)
 
 
 def accuracies(run: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Export: the weights of a run in the layout of the checkpoint that it was adopted from."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from flax.traverse_util import flatten_dict
 from jaxunlearn.files import read_record
 from jaxunlearn.models import checkpoints
 from jaxunlearn.studies.config import Problem
-from jaxunlearn.studies.problem import load_dataset
-from jaxunlearn.studies.runs import adopt, folder
+from jaxunlearn.studies.problem import load_dataset, load_tokenizer
+from jaxunlearn.studies.runs import adopt, folder, source
 from jaxunlearn.types import InputError, Weights
 
 OWN = ("orbax", *checkpoints.SUFFIXES)
@@ -47,7 +48,7 @@ def export(run: Path, dest: Path, layout: str | None = None) -> str:
         raise InputError(f"{dest} exists and is not empty, but must be free; give another name.")
     weights = folder.load_weights(run, config.problem)
     if layout not in OWN:
-        _export_published(dest, layout, config.problem, record.get("found"), weights)
+        _export_published(run, dest, layout, config.problem, record.get("found"), weights)
         return layout
     separator = record.get("separator") if layout == record.get("layout") else None
     checkpoints.write(dest, layout, _arrays(weights, record), separator)
@@ -55,7 +56,12 @@ def export(run: Path, dest: Path, layout: str | None = None) -> str:
 
 
 def _export_published(
-    dest: Path, layout: str, problem: Problem, record: dict[str, Any] | None, weights: Weights
+    run: Path,
+    dest: Path,
+    layout: str,
+    problem: Problem,
+    record: dict[str, Any] | None,
+    weights: Weights,
 ) -> None:
     """Writes a model in the layout of another library, with the configuration it came with."""
     from jaxunlearn.models import pretrained  # needs safetensors
@@ -68,11 +74,16 @@ def _export_published(
     if record is not None:
         kept = {**record, "layout": layout}
         found = found._replace(**{k: v for k, v in kept.items() if k in found._fields})
+        if found.kind == "text_to_image":
+            tokenizer = dataclasses.asdict(load_tokenizer(problem))
+            found = found._replace(config={**found.config, "tokenizer": tokenizer})
     elif problem.diffusion is not None:
         found = found._replace(process=problem.diffusion.process().to_scheduler())
     if found.image_shape is None:
         found = found._replace(image_shape=tuple(dataset.train.image.shape[1:]))
     pretrained.save(dest, found, weights)
+    if record is not None and layout == record["layout"]:
+        source.restore(run, dest)
 
 
 def _arrays(weights: Weights, record: dict[str, Any]) -> dict[checkpoints.Key, np.ndarray]:

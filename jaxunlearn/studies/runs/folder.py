@@ -28,6 +28,7 @@ from jaxunlearn.studies.problem import data_places, load_dataset, load_shapes
 from jaxunlearn.studies.runs.request_file import load_request, save_request
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.runs.schema import Done, check_record
+from jaxunlearn.studies.runs.source import TOKENIZER
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.types import InputError, Weights
@@ -47,6 +48,8 @@ def read_started(run: Path) -> RunConfig:
     found = {
         name: place for name, place in places.items() if place and (own or Path(place).exists())
     }
+    if (run / TOKENIZER).is_dir():
+        found["tokenizer"] = str((run / TOKENIZER).absolute())
     return replace(config, problem=replace(config.problem, **found))
 
 

@@ -4,7 +4,7 @@ configuration    the digest of config.json
 data             the fingerprint of the data set when the run began
 plug-ins         the digests of the plug-ins when the run began
 forget request   the examples that it chooses, and its digest
-adoption         the digest of adopted.json
+adoption         the digests of adopted.json and of the files of the source
 weights          the fingerprint of the weights when training ended, the digests of their files
 masks            the fingerprint of the saliency masks when training ended
 checkpoints      the digests of their files
@@ -63,7 +63,7 @@ def _verify_run(run: Path) -> Iterator[Finding]:
         ("data", run / "fingerprints.json", lambda: _check_data(run)),
         ("plug-ins", run / "fingerprints.json", lambda: folder.check_versions(run)),
         ("forget request", run / "forget_request.json", lambda: _check_request(run)),
-        ("adoption", run / adopt.FILE, lambda: read_record(run / adopt.FILE)),
+        ("adoption", run / adopt.FILE, lambda: _check_adoption(run)),
         ("weights", done, lambda: _check_weights(run)),
         ("masks", done, lambda: _check_masks(run)),
         ("checkpoints", run / "checkpoints", lambda: _check_checkpoints(run)),
@@ -100,6 +100,10 @@ def _finding(place: Path, what: str, check: Callable[[], object]) -> Finding:
     except InputError as error:
         return Finding(place, what, "does not match", str(error))
     return Finding(place, what, "matches")
+
+
+def _check_adoption(run: Path) -> None:
+    check_digests(run, read_record(run / adopt.FILE))
 
 
 def _check_data(run: Path) -> None:
