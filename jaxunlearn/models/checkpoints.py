@@ -25,7 +25,7 @@ from flax import serialization
 from flax.traverse_util import unflatten_dict
 
 from jaxunlearn.files import file_digest, replacing, unwritable
-from jaxunlearn.models.published import PICKLES, conversion
+from jaxunlearn.models.published import PICKLES, conversion, is_pipeline
 from jaxunlearn.types import InputError
 
 Key = tuple[str, ...]
@@ -137,11 +137,6 @@ def digest(path: Path, step: int | None = None) -> str:
     for file in sorted(files):
         found.update(f"{file.relative_to(place).as_posix()} {file_digest(file)}\n".encode())
     return found.hexdigest()
-
-
-def is_pipeline(path: Path) -> bool:
-    """Whether a folder is a pipeline of diffusers, with a folder for each part."""
-    return (path / "model_index.json").is_file() or (path / "text_encoder").is_dir()
 
 
 def locate(path: Path, step: int | None = None) -> tuple[Path, int | None]:

@@ -44,6 +44,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def is_pipeline(path: Path) -> bool:
+    """Whether a folder is a pipeline of diffusers, with a folder for each part."""
+    return (path / "model_index.json").is_file() or (path / "text_encoder").is_dir()
+
+
 def conversion(path: Path) -> str:
     """The code that converts a pickle of PyTorch to a safetensors file.
 

@@ -45,7 +45,9 @@ def described(found: "Found", path: Path, given: Mapping[str, Any]) -> dict[str,
     if found.autoencoder is not None:
         fields["autoencoder"] = found.autoencoder | (given.get("autoencoder") or {})
         if found.kind == "denoiser":
-            fields["model"] = f"latent-{found.model}"
+            fields["model"] = f"{latent.LATENT}{found.model}"
+            # Latents have fewer pixels than images, and other patches by default.
+            fields["model_settings"] = {"patch_size": _module(found).patch_size} | own | settings
     if found.kind == "text_to_image":
         fields["tokenizer"] = given.get("tokenizer") or str(path / "tokenizer")
     side = _image_size(found)
@@ -60,10 +62,7 @@ def _diffusion(found: "Found", given: Mapping[str, Any]) -> dict[str, Any]:
     if found.autoencoder is not None:
         chosen["guidance"] = 6.5 if found.kind == "text_to_image" else 3.0
     if found.kind == "denoiser":
-        assert found.image_shape is not None
-        model: Any = denoisers.create(
-            found.model, found.image_shape, found.num_classes, **found.fields
-        )
+        model = _module(found)
         if model.learn_variance:
             chosen["variance"] = "learned_range"
         if model.num_classes is None or not getattr(model, "null_class", True):
@@ -75,6 +74,12 @@ def _diffusion(found: "Found", given: Mapping[str, Any]) -> dict[str, Any]:
     steps = found.process.get("num_train_timesteps", Diffusion.num_timesteps)
     chosen["sampling_steps"] = min(Diffusion.sampling_steps, steps)
     return Diffusion.from_scheduler(found.process, **(chosen | dict(given))).identity()
+
+
+def _module(found: "Found") -> Any:
+    """The module of a denoiser."""
+    shape = found.image_shape or ()
+    return denoisers.create(found.model, shape, found.num_classes, **found.fields)
 
 
 def _image_size(found: "Found") -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.data.own import own_kind
 from jaxunlearn.models.latent import LATENT
+from jaxunlearn.models.published import is_pipeline
 from jaxunlearn.studies.fields import read_toml
 from jaxunlearn.studies.pipeline import described
 from jaxunlearn.types import InputError
@@ -87,8 +88,7 @@ def published(path: str, fields: Mapping[str, Any], num_classes: int = 2) -> "Fo
     none.
     """
     place = Path(path).expanduser()
-    configs = ("config.json", "model_index.json", "text_encoder/config.json")
-    configured = any((place / name).is_file() for name in configs)
+    configured = is_pipeline(place) or (place / "config.json").is_file()
     if place.is_dir() and (place / "fingerprints.json").is_file():
         return None  # a run, which is refused later
     safe = place.suffix == ".safetensors" or (place.is_dir() and any(place.glob("*.safetensors*")))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.files import file_digest, write_json
-from jaxunlearn.models import checkpoints
-from jaxunlearn.models.published import read_json
+from jaxunlearn.models.checkpoints import SMALL
+from jaxunlearn.models.published import is_pipeline, read_json
 from jaxunlearn.studies.config import Problem
 
 FOLDER = "source"
@@ -24,7 +24,7 @@ def copy(run: Path, problem: Problem) -> dict[str, str]:
     assert problem.checkpoint is not None
     place, here = Path(problem.checkpoint).expanduser(), run / FOLDER
     found = {}
-    if checkpoints.is_pipeline(place):
+    if is_pipeline(place):
         files = [*place.glob("*"), *place.glob("*/*")]
         found = {file.relative_to(place): file for file in files if _is_small(file)}
     if problem.tokenizer is not None:
@@ -81,4 +81,4 @@ def _write_index(source: Path, dest: Path) -> None:
 
 
 def _is_small(file: Path) -> bool:
-    return file.suffix in checkpoints.SMALL and not file.name.endswith(".index.json")
+    return file.suffix in SMALL and not file.name.endswith(".index.json")
