@@ -43,6 +43,7 @@ _METAVARS = {
     "model_settings": "NAME=VALUE ...",
     "checkpoint": "PATH",
     "params_key": "NAME",
+    "tokenizer": "FOLDER",
 }
 _TAKEN = [field.name for cls in (ForgetRequest, Aim, Layout) for field in fields(cls)]
 _TAKEN += ["pretrained", "data_dir", "retrained", "vary", "trials", "seeds", "group_size", "shard"]

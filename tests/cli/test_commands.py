@@ -51,7 +51,7 @@ PROBLEM = [
 ]
 FLAGS = {
     "pretrain": [*PROBLEM, "--seed", *LAYOUT],
-    "adopt": [*PROBLEM, "--seed", "--checkpoint", "--step", "--params-key"],
+    "adopt": [*PROBLEM, "--seed", "--checkpoint", "--step", "--params-key", "--tokenizer"],
     "export": ["--layout", "--data-dir"],
     "retrain": ["--pretrained", *FORGET, "--data-dir", *LAYOUT],
     "unlearn": [
