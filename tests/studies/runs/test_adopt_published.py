@@ -91,11 +91,7 @@ def test_the_fields_that_a_checkpoint_gives(tmp_path):
     assert for_checkpoint({"model": "mlp"}) == {"model": "mlp"}
     with pytest.raises(InputError, match=r"'mlp', but the checkpoint .* holds 'vit-tiny-test'"):
         for_checkpoint({"checkpoint": path, "model": "mlp"})
-<<<<<<< Updated upstream
-    with pytest.raises(InputError, match="'latent-tiny', but must hold a classifier"):
-=======
     with pytest.raises(InputError, match="a model that generates, but the data are not given"):
->>>>>>> Stashed changes
         for_checkpoint({"checkpoint": str(PUBLISHED / "stable_diffusion")})
     (tmp_path / "pytorch_model.bin").touch()
     (tmp_path / "config.json").write_text("{}")
