@@ -12,7 +12,7 @@ The path of an array is the tuple of its keys, as text. Nothing is unpickled.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,12 +43,30 @@ class Stored(NamedTuple):
         arrays: arrays by path.
         step: step of the checkpoint, if there are several.
         separator: separator of the keys in names, if the layout has names.
+        place: folder of an orbax checkpoint in the folder that was read, such as "700".
+        items: names of its trees, unless it is one tree without a name; if there are several, the
+            first key of a path is a name.
+        lists: paths of lists and tuples; the keys in them are numbers.
     """
 
     layout: str
     arrays: dict[Key, np.ndarray]
     step: int | None = None
     separator: str | None = None
+    place: str = "."
+    items: tuple[str, ...] = ()
+    lists: tuple[Key, ...] = ()
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """All but the arrays and the step, as JSON, for `write`."""
+        return {
+            "layout": self.layout,
+            "separator": self.separator,
+            "place": self.place,
+            "items": list(self.items),
+            "lists": [list(key) for key in self.lists],
+        }
 
 
 def read(path: Path, step: int | None = None) -> Stored:
@@ -74,7 +92,9 @@ def read(path: Path, step: int | None = None) -> Stored:
         items = _items(place)
         trees = {name: _reading(item, _read_orbax) for name, item in items.items()}
         tree: Any = trees if len(trees) > 1 else next(iter(trees.values()))
-        return Stored("orbax", _flat(tree), found)
+        inside = place.relative_to(path.expanduser().absolute()).as_posix()
+        names = tuple(name for name in items if name)
+        return Stored("orbax", _flat(tree), found, None, inside, names, tuple(_lists(tree)))
     layout = place.suffix[1:] if place.suffix[1:] in _SEPARATORS else "msgpack"
     if layout == "msgpack":
         return Stored(layout, _flat(_reading(place, _read_msgpack)), found)
@@ -84,28 +104,34 @@ def read(path: Path, step: int | None = None) -> Stored:
     return Stored(layout, arrays, found, separator)
 
 
-def write(
-    path: Path, layout: str, arrays: Mapping[Key, np.ndarray], separator: str | None = None
-) -> None:
-    """Writes arrays by path in a layout, whole or not at all.
+def write(path: Path, arrays: Mapping[Key, np.ndarray], form: Mapping[str, Any]) -> None:
+    """Writes arrays by path in a layout.
 
     Args:
-        path: the file, or the folder for orbax, which must not exist.
-        layout: name of the layout.
+        path: the file; or the folder for orbax, which must not exist or be empty.
         arrays: arrays by path.
-        separator: separator of the keys in names; that of the layout by default.
+        form: the `form` of a checkpoint that was read; or "layout" alone.
 
     Raises:
         InputError: the place cannot be written.
     """
+    layout = form["layout"]
     if layout == "orbax":
+        folder, items = path.absolute() / form.get("place", "."), form.get("items", ())
+        tree = _nested(arrays, form.get("lists", ()))
+        args: Any = ocp.args.StandardSave(tree)
+        if items:
+            trees = {items[0]: tree} if len(items) == 1 else tree
+            args = {name: ocp.args.StandardSave(each) for name, each in trees.items()}
+            args = ocp.args.Composite(**args)
+        handler = ocp.CompositeCheckpointHandler if items else ocp.StandardCheckpointHandler
         try:
-            with _quiet(), ocp.StandardCheckpointer() as writer:
-                writer.save(path.absolute(), unflatten_dict(dict(arrays)))
+            with _quiet(), ocp.Checkpointer(handler()) as writer:
+                writer.save(folder, args=args)
         except OSError as error:
             raise unwritable(path, error) from error
         return
-    joined = separator or _SEPARATORS.get(layout, "")
+    joined = form.get("separator") or _SEPARATORS.get(layout, "")
     named = {joined.join(key): np.ascontiguousarray(array) for key, array in arrays.items()}
     with replacing(path) as place:
         if layout == "msgpack":
@@ -279,6 +305,29 @@ def _flat(tree: Any, key: Key = ()) -> dict[Key, np.ndarray]:
     else:
         return {}
     return {k: leaf for name, child in children for k, leaf in _flat(child, (*key, name)).items()}
+
+
+def _lists(tree: Any, key: Key = ()) -> Iterator[Key]:
+    """The paths of the lists and tuples in a tree."""
+    if isinstance(tree, list | tuple):
+        yield key
+        tree = dict(enumerate(tree))
+    for name, child in tree.items() if isinstance(tree, Mapping) else ():
+        yield from _lists(child, (*key, str(name)))
+
+
+def _nested(arrays: Mapping[Key, np.ndarray], lists: Iterable[Iterable[str]]) -> Any:
+    """The tree of arrays by path, with None for the elements of lists that have no arrays."""
+    tree: Any = unflatten_dict({("", *key): array for key, array in arrays.items()})
+    for path in sorted(map(tuple, lists), key=len, reverse=True):  # the innermost first
+        *above, name = ("", *path)
+        node = tree
+        for key in above:
+            node = node.get(key, {})
+        if name in node:
+            child = node[name]
+            node[name] = [child.get(str(number)) for number in range(1 + max(map(int, child)))]
+    return tree[""]
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Checkpoints as other programs write them, each by its own library."""
 
+import json
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +12,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx, serialization
+from flax.training.train_state import TrainState
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxunlearn.models import checkpoints
@@ -57,7 +60,7 @@ def assert_equal(found: dict, wanted: dict) -> None:
 @pytest.mark.parametrize("layout", ["orbax", "msgpack", "npz", "safetensors"])
 def test_arrays_come_back_as_they_were(tmp_path, layout):
     path = tmp_path / f"net{checkpoints.SUFFIXES.get(layout, '')}"
-    checkpoints.write(path, layout, ARRAYS)
+    checkpoints.write(path, ARRAYS, {"layout": layout})
     stored = checkpoints.read(path)
     assert stored.layout == layout
     assert_equal(stored.arrays, ARRAYS)
@@ -137,12 +140,58 @@ def test_the_state_of_an_nnx_module(tmp_path):
     stored = checkpoints.read(boxed)
     fitted = fit(stored, wanted, None, "boxed")
     again = {there: stored.arrays[there] for there in fitted.keys.values()}
-    checkpoints.write(tmp_path / "again", "orbax", again)
+    checkpoints.write(tmp_path / "again", again, stored.form)
     shapes = nnx.state(nnx.eval_shape(lambda: Net(nnx.Rngs(0))))
     with ocp.StandardCheckpointer() as reader:
         restored = reader.restore(tmp_path / "again", shapes)
     assert nnx.to_flat_state(restored).paths == nnx.to_flat_state(nnx.state(net)).paths
     np.testing.assert_array_equal(restored.layers[1].kernel[...], net.layers[1].kernel[...])
+
+
+@pytest.mark.parametrize("kind", ["standard", "tree", "manager", "items", "state"])
+def test_orbax_restores_what_was_written_into_the_tree_that_came(tmp_path, kind):
+    """Lists, tuples, numbers as keys, boxes, steps and items; without the optimizer's arrays."""
+    net = Net(nnx.Rngs(0))
+    came, back = tmp_path / "came", tmp_path / "back"
+    params, statistics = nnx.state(net, nnx.Param, nnx.BatchStat)
+    tree: Any = (params, statistics)
+    if kind == "tree":
+        tree = {
+            "numbers": {7: TREE["params"]},
+            "layers": [(np.ones(2), np.zeros(3)), {"x": np.ones(1)}],
+        }
+    if kind == "state":
+        tx = optax.adam(1e-3)
+        tree = TrainState.create(apply_fn=None, params=[TREE["params"]], tx=tx)
+    args = ocp.args.StandardSave
+    if kind in ("manager", "items"):
+        saved = ocp.args.Composite(net=args(params), rest=args([statistics]), none=args(TREE))
+        with ocp.CheckpointManager(came) as manager:
+            manager.save(700, args=args(tree) if kind == "manager" else saved)
+    elif kind == "tree":
+        ocp.PyTreeCheckpointer().save(came, tree)
+    else:
+        save(came, tree)
+    stored = checkpoints.read(came)
+    unused = ("none", "opt_state", "step")
+    arrays = {key: 2 * leaf for key, leaf in stored.arrays.items() if key[0] not in unused}
+    checkpoints.write(back, arrays, json.loads(json.dumps(stored.form)))
+    if kind == "manager":
+        with ocp.CheckpointManager(back) as manager:
+            found = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(tree))
+    elif kind == "items":
+        tree = {"net": params, "rest": [statistics]}
+        wanted = {name: ocp.args.StandardRestore(each) for name, each in tree.items()}
+        with ocp.CheckpointManager(back) as manager:
+            found = dict(manager.restore(700, args=ocp.args.Composite(**wanted)))
+    elif kind == "tree":
+        found = ocp.PyTreeCheckpointer().restore(back, item=tree)
+    else:
+        tree = {"params": tree.params} if kind == "state" else tree
+        found = ocp.StandardCheckpointer().restore(back, tree)
+    assert jax.tree.structure(found) == jax.tree.structure(tree)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(tree), strict=True):
+        np.testing.assert_array_equal(one, 2 * np.asarray(other))
 
 
 def test_a_linen_module_with_boxed_parameters(tmp_path):

@@ -66,9 +66,8 @@ def read(problem: Problem) -> tuple[Weights, dict[str, Any]]:
     return weights, {
         "checkpoint": str(path),
         "step": stored.step,
-        "layout": stored.layout,
+        **stored.form,
         "arrays": len(fitted.keys),
-        "separator": stored.separator,
         "params": ".".join(fitted.place),
         "other_params": [".".join(place) for place in fitted.others],
         "keys": [[list(ours), list(theirs)] for ours, theirs in fitted.keys.items()],

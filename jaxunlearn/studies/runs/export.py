@@ -50,8 +50,8 @@ def export(run: Path, dest: Path, layout: str | None = None) -> str:
     if layout not in OWN:
         _export_published(run, dest, layout, config.problem, record.get("found"), weights)
         return layout
-    separator = record.get("separator") if layout == record.get("layout") else None
-    checkpoints.write(dest, layout, _arrays(weights, record), separator)
+    form = record if layout == record.get("layout") else {"layout": layout}
+    checkpoints.write(dest, _arrays(weights, record), form)
     return layout
 
 

@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory, pretrained):
         other = jax.tree.map(np.zeros_like, params)
         tree = {"params": params, "ema_params": other, "step": np.int32(7)}
         arrays = {tuple(map(str, k)): v for k, v in checkpoints._flat({"state": tree}).items()}
-        checkpoints.write(folder / "net.msgpack", "msgpack", arrays)
+        checkpoints.write(folder / "net.msgpack", arrays, {"layout": "msgpack"})
 
     return made_once(tmp_path_factory, "checkpoint", make) / "net.msgpack"
 
@@ -123,9 +123,8 @@ def test_another_checkpoint_in_the_same_folder_is_refused(adopted, checkpoint, t
     run = copy(adopted, tmp_path / "run")
     other = tmp_path / "net.msgpack"
     stored = checkpoints.read(checkpoint)
-    checkpoints.write(
-        other, "msgpack", {k: v + (v.dtype.kind == "f") for k, v in stored.arrays.items()}
-    )
+    moved = {key: leaf + (leaf.dtype.kind == "f") for key, leaf in stored.arrays.items()}
+    checkpoints.write(other, moved, stored.form)
     assert_refused(call("adopt", run, "--checkpoint", other, *WORDS), "settings.checkpoint")
     # The same content elsewhere is the same checkpoint.
     other.write_bytes(checkpoint.read_bytes())
