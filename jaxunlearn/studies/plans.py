@@ -112,11 +112,6 @@ def published(path: str, fields: Mapping[str, Any], num_classes: int = 2) -> "Fo
         if configured or model is None:
             raise faults[0]
         return None
-    if found.kind == "text_to_image":
-        raise InputError(
-            f"the checkpoint {path} holds {found.model!r}, but must hold a classifier or a "
-            "denoiser; scripts read other models by jaxunlearn.models.pretrained."
-        )
     if model not in (None, found.model, LATENT + found.model):
         raise InputError(
             f"the model is {model!r}, but the checkpoint {path} holds {found.model!r} of "

@@ -6,7 +6,7 @@ Runs of one problem share them, and so share the compiled programs too.
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +26,10 @@ from jaxunlearn.models.diffusion_process import Denoiser
 from jaxunlearn.models.frameworks import as_model
 from jaxunlearn.models.presets import file_of
 from jaxunlearn.models.text_encoder import TextEncoder
-from jaxunlearn.models.tokenizer import ClipTokenizer, WordTokenizer
 from jaxunlearn.objects import errors_of
 from jaxunlearn.studies.config import Diffusion, Problem
 from jaxunlearn.studies.plans import PLACES
+from jaxunlearn.studies.prompts import Tokenizer, find_tokenizer, prompted, token_ids
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE, Prompted, with_autoencoder
 from jaxunlearn.tasks.microbatched import statistics_of
@@ -37,7 +37,6 @@ from jaxunlearn.types import Batch, InputError, Model, Task, Weights
 
 Decoder = Callable[[jax.Array], jax.Array]  # samples [B, h, w, c] to images [B, H, W, C]
 _DataKey = tuple[str, str | None, str | None, Reading]
-Tokenizer = WordTokenizer | ClipTokenizer
 _Stage = tuple[str, str]
 _Pixels = tuple[tuple[float, ...] | None, tuple[float, ...] | None]  # their mean and deviation
 _found_in: ContextVar[str | None] = ContextVar("found_in", default=None)
@@ -91,7 +90,7 @@ def load_denoiser(
     """
     module = _load_module(problem)
     if prompts is not None:
-        module = module.clone(ids=_ids(load_tokenizer(problem), prompts))
+        module = module.clone(ids=token_ids(load_tokenizer(problem), prompts))
     return jax.tree_util.Partial(_denoiser(as_model(module)), weights)
 
 
@@ -103,9 +102,7 @@ def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None
 
 def load_tokenizer(problem: Problem) -> Tokenizer:
     """The tokenizer of a text-to-image model."""
-    if problem.tokenizer is None:
-        return _word_tokenizer(load_dataset(problem))
-    return _clip_tokenizer(problem.tokenizer)
+    return find_tokenizer(load_dataset(problem), problem.tokenizer)
 
 
 def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
@@ -263,55 +260,10 @@ def _of_latents(
 ) -> Any:
     """A model of the latents of an autoencoder."""
     if model not in latent.DENOISERS:
-        return _prompted(dataset, model, fields, autoencoder)
+        return prompted(dataset, model, fields, autoencoder)
     shape = _latent_shape(autoencoder, dataset.train.image.shape[1:])
     name = model.removeprefix(latent.LATENT)
     return latent.create_denoiser(name, shape, dataset.num_classes, **fields)
-
-
-def _prompted(
-    dataset: Dataset, model: str, parts: dict[str, Any], autoencoder: AutoencoderKL
-) -> Prompted:
-    """A text-to-image model with the names of the classes and the empty text as prompts."""
-    size, place = model.partition("-")[2], parts.pop("tokenizer", None)
-    tokenizer = _word_tokenizer(dataset) if place is None else _clip_tokenizer(place)
-    fixed = {"vocabulary": tokenizer.size, "length": tokenizer.length} if place is None else {}
-    text_encoder = latent.create_text_encoder(size, **_part(parts, "text_encoder", **fixed))
-    channels, width = autoencoder.latent_channels, text_encoder.width
-    unet = _part(parts, "unet", channels=channels, context_width=width)
-    if parts:
-        raise InputError(
-            f"model_settings contain {', '.join(parts)}, but must contain fields of the parts of "
-            f"{model}, text_encoder and unet, such as unet = {{widths = [32, 64]}}."
-        )
-    ids = _ids(tokenizer, dataset.class_names)
-    return Prompted(text_encoder, latent.create_text_unet(size, **unet), ids)
-
-
-def _ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """The token ids of prompts and of the empty one."""
-    return tuple(tuple(int(i) for i in row) for row in tokenizer.encode([*prompts, ""]))
-
-
-def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:
-    """The fields of one part, removed from the fields of all parts."""
-    fields = parts.pop(name, {})
-    for field in decided.keys() & fields:
-        raise InputError(
-            f"model_settings contain {name}.{field}, which the prompts and the other parts "
-            "determine; leave it out."
-        )
-    return decided | fields
-
-
-def _word_tokenizer(dataset: Dataset) -> WordTokenizer:
-    """The tokenizer of all words in the names of a data set's classes."""
-    names = [name.lower().split() for name in dataset.class_names]
-    words = dict.fromkeys(word for name in names for word in name)
-    return WordTokenizer(tuple(words), length=2 + max(map(len, names)))
-
-
-_clip_tokenizer = functools.lru_cache(ClipTokenizer.load)
 
 
 def _latent_shape(autoencoder: AutoencoderKL, shape: tuple[int, ...]) -> tuple[int, int, int]:
