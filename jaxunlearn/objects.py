@@ -14,7 +14,7 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-from jaxunlearn.names import closest
+from jaxunlearn.names import closest, reason
 from jaxunlearn.types import InputError
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -71,10 +71,8 @@ def errors_of(path: str, what: str, file: str | None = None) -> Iterator[None]:
             str(each.lineno) for each in extract_tb(error.__traceback__) if each.filename == file
         ]
         place = f" at line {lines[-1]} of {file}" if lines else ""
-        kind, text = type(error).__name__, " ".join(str(error).split())
-        raise InputError(
-            f"{what} {path!r} raises {kind}{place}: {text[:200].rstrip('.')}."
-        ) from error
+        kind = type(error).__name__
+        raise InputError(f"{what} {path!r} raises {kind}{place}: {reason(error)}.") from error
 
 
 def load_module(name: str, what: str) -> ModuleType:
@@ -105,9 +103,9 @@ def load_module(name: str, what: str) -> ModuleType:
                     f"{what} is in the module {name!r}, which is not installed and not in the "
                     "working folder; install it, or change to its folder."
                 ) from error
-        kind, text = type(error).__name__, " ".join(str(error).split())
+        kind = type(error).__name__
         raise InputError(
-            f"{what} cannot be loaded, because {name} raises {kind}: {text[:200].rstrip('.')}."
+            f"{what} cannot be loaded, because {name} raises {kind}: {reason(error)}."
         ) from error
 
 

@@ -8,6 +8,8 @@ for each. Nothing is unpickled.
 """
 
 import csv
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.folders import check_classes, drawn_for_test
 from jaxunlearn.files import DAMAGE
-from jaxunlearn.names import closest
+from jaxunlearn.names import closest, first_of, reason
 from jaxunlearn.types import InputError
 
 _ENTRIES = ("x_train", "y_train", "x_test", "y_test")
@@ -31,7 +33,7 @@ def read_npz(path: Path, *, test_fraction: float | None = None) -> Dataset:
             present = file.files
     except (*DAMAGE, AttributeError) as error:
         raise InputError(
-            f"{path} cannot be read ({_short(error)}); give an .npz file of plain arrays, as "
+            f"{path} cannot be read ({reason(error)}); give an .npz file of plain arrays, as "
             "np.savez writes it."
         ) from error
     drawn = not {"x_test", "y_test"} & found.keys()
@@ -58,9 +60,9 @@ def read_csv(path: Path, *, label: str | None, test_fraction: float | None = Non
             header, *rows = [row for row in csv.reader(file) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"{path} cannot be read ({_short(error)}); give a table in UTF-8."
+            f"{path} cannot be read ({reason(error)}); give a table in UTF-8."
         ) from error
-    if label not in header or header.count(label) > 1:
+    if label not in header:
         given = "not given" if label is None else f"{label!r}{closest(label, header)}"
         raise InputError(
             f"the label of {path} is {given}, but must be one of its columns, "
@@ -74,24 +76,26 @@ def read_csv(path: Path, *, label: str | None, test_fraction: float | None = Non
             else "no example"
         )
         raise InputError(f"{path} has {problem}, but must have {len(header)} values a line.")
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{path} has several columns called {first_of(map(repr, twice))}, but must have columns of "
+            "different names; rename or remove them."
+        )
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
     labels = np.array([each.strip() for each in columns.pop(label)])
     features = {name: _numbers(values) for name, values in columns.items()}
     texts = [name for name, values in features.items() if values is None]
     if texts:
         raise InputError(
-            f"{len(texts)} of the {len(features)} feature columns of {path} hold values that are "
-            f"no numbers, such as {', '.join(map(repr, texts[:3]))}, but must hold finite numbers; "
-            "encode or remove them."
+            f"{len(texts)} of the {len(features)} feature columns of {path} hold other values than "
+            f"finite numbers ({first_of(map(repr, texts))}), but must hold such numbers; encode or "
+            "remove them."
         )
     if not features:
         raise InputError(f"{path} has no column besides {label}, but must have a feature.")
     x = np.stack([values for values in features.values() if values is not None], axis=1)
     return _dataset(f"csv:{path.name}", [x], [labels], test_fraction, str(path))
-
-
-def _short(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
 def _numbers(values: tuple[str, ...]) -> np.ndarray | None:
@@ -139,7 +143,7 @@ def _dataset(
             )
     known, numbers = np.unique(np.concatenate(y), return_inverse=True)
     order = np.arange(len(known))
-    if known.dtype.kind == "U" and all(each.lstrip("+-").isdecimal() for each in known):
+    if known.dtype.kind == "U" and all(re.fullmatch(r"[+-]?\d+", each) for each in known):
         order = np.argsort([int(each) for each in known], kind="stable")
     labels = np.argsort(order)[numbers].astype(np.int32)
     classes = tuple(str(known[i]) for i in order)

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxunlearn.home import expanded
-from jaxunlearn.names import closest
+from jaxunlearn.names import closest, first_of
 from jaxunlearn.types import InputError
 
 _FILES = ("file_name", "file", "image", "name")
@@ -63,21 +63,10 @@ def read_captions(path: Path, folder: Path) -> dict[str, str]:
         captions[name] = " ".join(text.split())
     if repeated:
         raise InputError(
-            f"{path} names {len(repeated)} images more than once ({shown(repeated)}), but must "
+            f"{path} names {len(repeated)} images more than once ({first_of(repeated)}), but must "
             "give each image one caption."
         )
     return captions
-
-
-def shown(names: Iterable[str]) -> str:
-    """The first three names.
-
-    Example:
-        >>> shown(["a", "b", "c", "d"])
-        'a, b, c, ...'
-    """
-    names = list(names)
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -105,7 +94,7 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
             row = json.loads(line)
         except ValueError as error:
             raise InputError(
-                f"line {number} of {path} is no JSON ({error}); give one object a line."
+                f"line {number} of {path} is not JSON ({error}); give one object a line."
             ) from error
         if not isinstance(row, dict):
             raise InputError(f"line {number} of {path} is {line[:40]!r}, but must be an object.")

@@ -10,10 +10,9 @@ import numpy as np
 
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.home import expanded
-from jaxunlearn.names import closest
+from jaxunlearn.names import closest, first_of
 from jaxunlearn.types import InputError
 
-SHOWN = 3  # names in an error
 _MOST_COMPARED = 20_000  # names among which a similar one is looked for
 
 
@@ -45,7 +44,7 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
         hint = closest(unknown[0], similar or known[:_MOST_COMPARED])
         raise InputError(
             f"{len(unknown)} of the {len(names)} names are unknown in {dataset.name!r}: "
-            f"{_first(unknown)}{hint}; correct or remove them."
+            f"{first_of(map(repr, unknown))}{hint}; correct or remove them."
         )
     unclear = [name for name, position in found.items() if position == -1]
     if unclear:
@@ -53,14 +52,14 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
         both = [name for name in known if name.endswith(end)][:2]
         raise InputError(
             f"{len(unclear)} of the {len(names)} names are the end of several in {dataset.name!r}: "
-            f"{_first(unclear)}; give more of the path, such as {' or '.join(map(repr, both))}."
+            f"{first_of(map(repr, unclear))}; give more of the path, such as {' or '.join(map(repr, both))}."
         )
     positions = np.array(list(found.values()), np.int64)
     again = [known[position] for position, count in Counter(positions).items() if count > 1]
     if again:
         raise InputError(
             f"{len(again)} of the {len(names)} names are given more than once, in several "
-            f"spellings: {_first(again)}; keep one of each."
+            f"spellings: {first_of(map(repr, again))}; keep one of each."
         )
     return positions
 
@@ -133,17 +132,6 @@ def sorted_names(values: Iterable[str], what: str) -> tuple[str, ...]:
     again = [name for name, count in Counter(values).items() if count > 1]
     if again:
         raise InputError(
-            f"{len(again)} names are in {what} more than once: {_first(again)}; keep one of each."
+            f"{len(again)} names are in {what} more than once: {first_of(map(repr, again))}; keep one of each."
         )
     return tuple(sorted(values))
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Some names for an error: all of them, if they are not many."""
-    some = 10
-    return ", ".join(names[:some]) + (" and others" if len(names) > some else "")
-
-
-def _first(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:SHOWN]))
-    return shown + (" and others" if len(names) > SHOWN else "")

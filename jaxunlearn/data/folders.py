@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxunlearn.data.caption_file import read_captions, shown
+from jaxunlearn.data.caption_file import read_captions
 from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.decoding import SUFFIXES, ImageFile, decode
 from jaxunlearn.data.examples import Examples
-from jaxunlearn.names import closest
+from jaxunlearn.names import closest, first_of
 from jaxunlearn.types import InputError
 
 _TEST_NAMES = ("test", "val", "validation")
@@ -89,20 +89,15 @@ def _by_class(
     classes = class_folders(train_place)
     train = _files(folder, train_place, classes)
     if test_place is None:
-        names = [file.name for file in train]
-        is_test = drawn_for_test(names, test_fraction, f"{folder} has no folder test")
-        test = [file for file, held in zip(train, is_test, strict=True) if held]
-        train = [file for file, held in zip(train, is_test, strict=True) if not held]
+        train, test = _drawn(folder, train, test_fraction)
     else:
         if test_fraction is not None:
-            raise InputError(
-                f"test_fraction is {test_fraction}, but {test_place} has test images; leave it out."
-            )
+            raise _has_test(test_place, test_fraction)
         others = sorted(set(class_folders(test_place)) - set(classes))
         if others:
             raise InputError(
-                f"{test_place} has {len(others)} classes that {train_place} lacks (first: "
-                f"{others[0]}), but must have classes of {train_place} only; remove them."
+                f"{test_place} has {len(others)} classes that {train_place} lacks "
+                f"(first: {first_of(others)}), but must have classes of {train_place} only; remove them."
             )
         test = _files(folder, test_place, classes)
     check_classes(np.array([file.label for file in train], int), classes, str(train_place))
@@ -118,7 +113,7 @@ def _by_caption(
     missing = sorted(captions.keys() - there.keys())
     if missing:
         raise InputError(
-            f"{path} names {len(missing)} images that are not in {folder} ({shown(missing)}"
+            f"{path} names {len(missing)} images that are not in {folder} ({first_of(missing)}"
             f"{closest(missing[0], there)}), but must name images there; correct the names."
         )
     classes = tuple(sorted(set(captions.values())))
@@ -128,16 +123,12 @@ def _by_caption(
     files = [
         there[name]._replace(name=name, label=numbers[captions[name]]) for name in sorted(captions)
     ]
-    is_test = np.array([file.name.partition("/")[0] in _TEST_NAMES for file in files])
-    if not is_test.any():
-        lacking = f"{folder} has no folder test"
-        is_test = drawn_for_test([file.name for file in files], test_fraction, lacking)
+    train = [file for file in files if file.name.partition("/")[0] not in _TEST_NAMES]
+    test = [file for file in files if file.name.partition("/")[0] in _TEST_NAMES]
+    if not test:
+        train, test = _drawn(folder, train, test_fraction)
     elif test_fraction is not None:
-        raise InputError(
-            f"test_fraction is {test_fraction}, but {folder} has test images; leave it out."
-        )
-    train = [file for file, held in zip(files, is_test, strict=True) if not held]
-    test = [file for file, held in zip(files, is_test, strict=True) if held]
+        raise _has_test(folder, test_fraction)
     if not train:
         raise InputError(
             f"{path} names test images only, but must name images for training as well."
@@ -148,8 +139,24 @@ def _by_caption(
     return classes, train, test
 
 
+def _drawn(
+    folder: Path, files: list[ImageFile], test_fraction: float | None
+) -> tuple[list[ImageFile], list[ImageFile]]:
+    """Training images and the test images that are drawn from them."""
+    names = [file.name for file in files]
+    is_test = drawn_for_test(names, test_fraction, f"{folder} has no folder test")
+    pairs = list(zip(files, is_test, strict=True))
+    return [file for file, held in pairs if not held], [file for file, held in pairs if held]
+
+
+def _has_test(place: Path, test_fraction: float) -> InputError:
+    return InputError(
+        f"test_fraction is {test_fraction}, but {place} has test images; leave it out."
+    )
+
+
 def class_folders(place: Path) -> tuple[str, ...]:
-    """The sorted names of the folders in a folder, at least one; hidden ones do not count."""
+    """The sorted names of the folders in a folder, at least one; hidden ones are ignored."""
     names = [each.name for each in os.scandir(place) if each.is_dir() and each.name[0] != "."]
     if not names:
         raise InputError(f"{place} holds no folder, but must hold a folder for each class.")
@@ -170,13 +177,13 @@ def _files(folder: Path, place: Path, classes: tuple[str, ...]) -> list[ImageFil
 
 
 def image_files(folder: Path, place: Path, label: int) -> list[ImageFile]:
-    """The images below `place`, in the order of their paths below `folder`; hidden ones aside."""
+    """The images below `place`, in the order of their paths below `folder`, without hidden ones."""
     found = []
 
     def unreadable(error: OSError) -> None:
         if place.is_dir():  # a class may be without test images
             raise InputError(
-                f"{error.filename} cannot be read ({error.strerror}); give yourself the right to."
+                f"{error.filename} cannot be read ({error.strerror}); allow yourself to read it."
             ) from error
 
     for root, folders, names in os.walk(place, onerror=unreadable, followlinks=True):
@@ -226,6 +233,6 @@ def check_classes(labels: np.ndarray, classes: tuple[str, ...], where: str) -> N
     if empty:
         raise InputError(
             f"{len(empty)} of the {len(classes)} classes of {where} have no training example "
-            f"(first: {empty[0]!r}), but must have at least one; add some, remove the class, or "
+            f"(first: {first_of(map(repr, empty))}), but must have at least one; add some, remove the class, or "
             "choose another test_fraction."
         )

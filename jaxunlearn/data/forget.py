@@ -23,14 +23,12 @@ import numpy as np
 
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.file_names import (
-    SHOWN,
     named_positions,
     read_list,
     read_names,
-    shortened,
     sorted_names,
 )
-from jaxunlearn.names import closest
+from jaxunlearn.names import closest, first_of
 from jaxunlearn.types import InputError
 
 VALIDATION_STREAM, FORGET_STREAM = 0, 1
@@ -262,20 +260,23 @@ class ForgetRequest:
                 )
             chosen = np.array(self._explicit, np.int64)
         kind, count = "names" if self.names else "indices", len(chosen) + len(in_test)
+        all_names = (*dataset.names, *dataset.test_names)
+
+        def shown(positions: np.ndarray) -> str:
+            return first_of(all_names[i] if self.names else i for i in positions)
+
         again = chosen[np.isin(chosen, gone)]
         if len(again):
             raise InputError(
                 f"{len(again)} of the {count} {kind} were forgotten by an earlier request "
-                f"(first: {again[0]}); leave them out."
+                f"(first: {shown(again)}); leave them out."
             )
         held_out = np.concatenate([chosen[~np.isin(chosen, eligible)], in_test])
         if len(held_out) and not self.drop_held_out:
-            all_names = (*dataset.names, *dataset.test_names)
-            shown = [all_names[i] if self.names else str(i) for i in held_out[:SHOWN]]
             held = "validation or test data" if self.names else "validation data"
             raise InputError(
                 f"{len(held_out)} of the {count} {kind} are {held}, which no model has seen "
-                f"(first: {', '.join(shown)}); leave them out, by --drop-held-out "
+                f"(first: {shown(held_out)}); leave them out, by --drop-held-out "
                 "(drop_held_out=True) if you like, or choose another seed or a smaller "
                 "validation_fraction."
             )
@@ -367,7 +368,7 @@ def _class_number(given: int | str, dataset: Dataset) -> int:
             return names.index(given)
         raise InputError(
             f"class {given!r} does not exist in {dataset.name!r}{closest(given, names)}, which has "
-            f"the classes {shortened(names)}."
+            f"the classes {first_of(names, 10)}."
         )
     if not 0 <= given < count:
         raise InputError(

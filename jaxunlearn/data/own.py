@@ -1,6 +1,4 @@
-"""Data of the user's own, by the prefix of its name: `folder:DIR`, `npz:FILE`, `csv:FILE`; or by a
-function of the user's own, `my_package.data:load`, which returns a `Dataset`.
-"""
+"""The user's own data: `folder:DIR`, `npz:FILE` and `csv:FILE`, or a function, `my_package:load`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -11,6 +9,7 @@ from jaxunlearn.data.arrays import read_csv, read_npz
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.folders import read_folder
 from jaxunlearn.home import expanded
+from jaxunlearn.names import reason
 from jaxunlearn.types import InputError
 
 KINDS = ("folder", "npz", "csv")
@@ -86,9 +85,9 @@ def called(loader: Callable[[], Dataset], name: str) -> Dataset:
     except InputError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(
-            f"the data set cannot be loaded, because {name} raises {type(error).__name__}: {text}."
+            f"the data set cannot be loaded, because {name} raises {type(error).__name__}: "
+            f"{reason(error)}."
         ) from error
     if not isinstance(found, Dataset):
         raise InputError(

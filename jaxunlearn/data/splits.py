@@ -13,6 +13,7 @@ from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.file_names import named_positions
 from jaxunlearn.data.forget import VALIDATION_STREAM, ForgetRequest, is_real, plain, random_keys
+from jaxunlearn.names import first_of
 from jaxunlearn.types import InputError
 
 
@@ -98,9 +99,9 @@ def _named_validation(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
     positions = named_positions(names, dataset)
     outside = positions[positions >= len(dataset.train)]
     if len(outside):
-        first = dataset.test_names[outside[0] - len(dataset.train)]
+        found = first_of(dataset.test_names[i - len(dataset.train)] for i in outside)
         raise InputError(
-            f"{len(outside)} of the {len(names)} validation_names are test data (first: {first}), "
+            f"{len(outside)} of the {len(names)} validation_names are test data (first: {found}), "
             "but must be training data of the folder; remove them."
         )
     return positions

@@ -18,6 +18,7 @@ from jaxunlearn import plugins
 from jaxunlearn.evaluation import units
 from jaxunlearn.evaluation.predictions import SplitPredictions
 from jaxunlearn.evaluation.units import UNITS, Unit
+from jaxunlearn.names import reason
 from jaxunlearn.types import InputError
 
 DIRECTIONS = ("near", "low", "high", "neither")
@@ -173,10 +174,9 @@ def _value(name: str, measure: Measure, given: tuple[Any, ...]) -> float | None:
         found = measure.function(*given)
         value = None if found is None else float(found)
     except Exception as error:
-        text = " ".join(str(error).split()).rstrip(".")
         raise InputError(
             f"the metric {name} cannot be computed, because it raises {type(error).__name__}: "
-            f"{text[:200]}."
+            f"{reason(error)}."
         ) from error
     if value is None:
         return None

@@ -26,6 +26,7 @@ from flax.traverse_util import unflatten_dict
 
 from jaxunlearn.files import file_digest, replacing, unwritable
 from jaxunlearn.models.published import PICKLES, conversion, is_pipeline
+from jaxunlearn.names import reason
 from jaxunlearn.types import InputError
 
 Key = tuple[str, ...]
@@ -260,9 +261,9 @@ def _reading(path: Path, function: Callable[[Path], Any]) -> Any:
             f"{path} needs the package {error.name}; install jaxunlearn[pipeline]."
         ) from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(
-            f"the checkpoint {path} is damaged or holds more than arrays ({reason}); save it again."
+            f"the checkpoint {path} is damaged or holds more than arrays ({reason(error)}); "
+            "save it again."
         ) from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxunlearn.models.checkpoints import Key, Stored
-from jaxunlearn.names import closest
+from jaxunlearn.names import closest, first_of
 from jaxunlearn.types import InputError, Weights
 
 _BOX = "value"  # the last key of the variables of NNX and of other boxed arrays
@@ -109,7 +109,7 @@ def _place_of_params(
             tops = [".".join(top) for top in dict.fromkeys(key[: len(place)] for key in stored)]
             raise InputError(
                 f"params_key is {given!r}{closest(given, tops)}, but {name} has only "
-                f"{_some(tops)}; choose the place of the parameters, or leave it out."
+                f"{first_of(tops)}; choose the place of the parameters, or leave it out."
             )
         return place, ()
     counts = _places(stored, wanted)
@@ -119,7 +119,7 @@ def _place_of_params(
         return (), ()
     if len(found) > 1 and _order(found[0]) == _order(found[1]):
         raise InputError(
-            f"{name} holds these parameters at {_some(['.'.join(key) for key in found])}; choose "
+            f"{name} holds these parameters at {first_of(['.'.join(key) for key in found])}; choose "
             "one by params_key (--params-key)."
         )
     return found[0], tuple(key for key in found[1:] if key[-1:] not in [(m,) for m in _MOMENTS])
@@ -169,9 +169,9 @@ def _check(
     hints = [f"{each}{closest(each, extra or text.values())}" for each in missing[:2]]
     hints += missing[2:]
     faults = [
-        f"lacks {len(missing)} of the {len(keys)} arrays of the model ({_some(hints)})",
-        f"holds {len(shapes)} of another shape ({_some(shapes)})",
-        f"holds {len(extra)} that the model does not have ({_some(extra)})",
+        f"lacks {len(missing)} of the {len(keys)} arrays of the model ({first_of(hints)})",
+        f"holds {len(shapes)} of another shape ({first_of(shapes)})",
+        f"holds {len(extra)} that the model does not have ({first_of(extra)})",
     ]
     found = [fault for fault, some in zip(faults, (missing, shapes, extra), strict=True) if some]
     if found:
@@ -192,7 +192,3 @@ def _check(
                 f"{'.'.join(keys[key])} in {name} has values that are not finite; give weights of "
                 "a training that did not diverge."
             )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn.names import reason
 from jaxunlearn.types import InputError
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")  # usual suffixes of PyTorch's pickles
@@ -73,5 +74,4 @@ def _fault(path: Path, error: Exception) -> str:
             "is a pickle of PyTorch, but must be a safetensors file; convert it by "
             f"{conversion(path)}."
         )
-    reason = " ".join(str(error).split())
-    return f"is damaged or unreadable ({reason}); download it again."
+    return f"is damaged or unreadable ({reason(error)}); download it again."

@@ -19,6 +19,7 @@ from absl import logging
 from etils import epath
 
 from jaxunlearn.files import file_digest, fingerprint, path_name, read_json, unwritable, write_json
+from jaxunlearn.names import reason
 from jaxunlearn.types import InputError
 
 _CONTENTS = "contents.json"
@@ -161,9 +162,8 @@ class Checkpointer:
                 items = ocp.args.Composite(tree=ocp.args.StandardRestore(target))
                 return manager.restore(step, args=items)["tree"]
         except Exception as error:  # orbax and its storage layer raise any kind
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"the checkpoint of step {step} in {self.folder} is damaged ({reason})."
+                f"the checkpoint of step {step} in {self.folder} is damaged ({reason(error)})."
             ) from error
 
     def _read(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
