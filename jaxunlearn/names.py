@@ -30,7 +30,7 @@ def reason(error: BaseException) -> str:
     """The text of an error in one line of at most 200 characters, without a period.
 
     Example:
-        >>> reason(OSError("no space\\nleft."))
+        >>> reason(OSError("no space left."))
         'no space left'
     """
     text = getattr(error, "strerror", None) or str(error)

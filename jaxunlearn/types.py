@@ -53,7 +53,7 @@ class Model(NamedTuple):
         init: `init(key, *inputs) -> (params, model_state)`: initial parameters, and a dictionary of
             everything else, such as BatchNorm's running statistics, which may be empty.
         apply: `apply(params, model_state, *inputs, key=None, train=False) -> (outputs,
-            model_state)`; `key` has the randomness of training, such as dropout.
+            model_state)`; `key` is the source of the randomness of training, such as dropout.
 
     Example:
         >>> def init(key, images):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks import diffusion
 
 KEY = jax.random.key(0)

@@ -51,7 +51,8 @@ from torch_unlearning import Job, leaves
 from jaxunlearn import methods, models
 from jaxunlearn.data.order import visits
 from jaxunlearn.models import denoisers
-from jaxunlearn.models.diffusion_process import Process, antithetic_timesteps
+from jaxunlearn.models.diffusion_process import antithetic_timesteps
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks import classification, diffusion
 from jaxunlearn.training import executable_for, programs
 from jaxunlearn.training.hosts import machine

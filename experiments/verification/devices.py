@@ -36,7 +36,7 @@ from flax import linen as nn
 from jaxunlearn import methods, multiplier, tasks, training
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_json, write_text
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits
 from jaxunlearn.studies.report.markdown_text import markdown_table

@@ -24,7 +24,7 @@ import numpy as np
 from jaxunlearn import methods
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.models import denoisers, latent
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.tasks.latent_diffusion import latent_diffusion

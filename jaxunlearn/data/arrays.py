@@ -1,4 +1,4 @@
-"""Arrays of the user's own: an `.npz` file, or a table of numbers in a `.csv` file.
+"""The user's own arrays: an `.npz` file, or a table of numbers in a `.csv` file.
 
     FILE.npz   x_train, y_train and, unless test data is drawn from them, x_test, y_test
     FILE.csv   a header, and one example a line; one column is the label, all others are features
@@ -79,8 +79,8 @@ def read_csv(path: Path, *, label: str | None, test_fraction: float | None = Non
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise InputError(
-            f"{path} has several columns called {first_of(map(repr, twice))}, but must have columns of "
-            "different names; rename or remove them."
+            f"{path} has several columns called {first_of(map(repr, twice))}, but must have "
+            "columns of different names; rename or remove them."
         )
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
     labels = np.array([each.strip() for each in columns.pop(label)])

@@ -73,12 +73,17 @@ class _Colour(Exception):
     """A colour image among images that began grey."""
 
 
+def cache_place(cache: Path, *key: Any) -> Path:
+    """The folder for the images of one data set and reading, in the folder of all caches."""
+    return cache / "folders" / hashlib.sha256(os.fsencode(repr(key))).hexdigest()[:16]
+
+
 def decode(
     folder: Path, files: Sequence[ImageFile], cache: Path, size: int | None, skip_broken: bool
 ) -> Decoded:
     """All images of a list of files: from the cache, or decoded into it.
 
-    Images are turned as their EXIF orientation says. They have one channel if all files are grey,
+    Images are turned by their EXIF orientation. They have one channel if all files are grey,
     and three otherwise; transparency is dropped, and 16-bit images are scaled to 8 bits.
 
     Args:

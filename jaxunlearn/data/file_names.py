@@ -52,7 +52,8 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
         both = [name for name in known if name.endswith(end)][:2]
         raise InputError(
             f"{len(unclear)} of the {len(names)} names are the end of several in {dataset.name!r}: "
-            f"{first_of(map(repr, unclear))}; give more of the path, such as {' or '.join(map(repr, both))}."
+            f"{first_of(map(repr, unclear))}; give more of the path, such as "
+            f"{' or '.join(map(repr, both))}."
         )
     positions = np.array(list(found.values()), np.int64)
     again = [known[position] for position, count in Counter(positions).items() if count > 1]
@@ -91,7 +92,7 @@ class _Names:
 def read_list(path: str, content: str) -> Iterator[tuple[int, Any]]:
     """The entries of a file that holds a JSON list, with 0, or of its lines, with their numbers.
 
-    `content` tells in errors what the lines hold.
+    `content` names the content of the lines in errors.
     """
     what = f"forget file {path!r}"
     try:
@@ -132,6 +133,7 @@ def sorted_names(values: Iterable[str], what: str) -> tuple[str, ...]:
     again = [name for name, count in Counter(values).items() if count > 1]
     if again:
         raise InputError(
-            f"{len(again)} names are in {what} more than once: {first_of(map(repr, again))}; keep one of each."
+            f"{len(again)} names are in {what} more than once: {first_of(map(repr, again))}; "
+            "keep one of each."
         )
     return tuple(sorted(values))

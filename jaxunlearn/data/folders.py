@@ -1,11 +1,11 @@
-"""A folder of the user's own images: one folder for each class.
+"""The user's own images: one folder for each class.
 
     FOLDER/train/CLASS/...   training images, at any depth
     FOLDER/test/CLASS/...    test images; `val` and `validation` work in place of `test`
 
 or FOLDER/CLASS/... without `train`. Classes are numbered in the order of their sorted names, and
 examples in the order of their sorted paths. Without test images, a share of the examples becomes
-test data: those whose paths have the smallest SHA-256, so that the choice needs no seed, and new
+test data: the images with the smallest SHA-256 of their paths. The choice needs no seed, and new
 files change it for few of the others.
 
 Images with captions (`jaxunlearn.data.caption_file`) need no folders of classes: each distinct
@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxunlearn.data.caption_file import read_captions
 from jaxunlearn.data.dataset import Dataset, channel_statistics
-from jaxunlearn.data.decoding import SUFFIXES, ImageFile, decode
+from jaxunlearn.data.decoding import SUFFIXES, ImageFile, cache_place, decode
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.names import closest, first_of
 from jaxunlearn.types import InputError
@@ -49,8 +49,8 @@ def read_folder(
         classes, train, test = _by_class(folder, test_fraction)
     else:
         classes, train, test = _by_caption(folder, captions, test_fraction)
-    key = repr((str(folder), image_size, test_fraction, skip_broken, captions and classes))
-    place = cache / "folders" / hashlib.sha256(os.fsencode(key)).hexdigest()[:16]
+    key = (str(folder), image_size, test_fraction, skip_broken, captions and classes)
+    place = cache_place(cache, *key)
     files = [*train, *test]
     decoded = decode(folder, files, place, image_size, skip_broken)
     kept = [files[i] for i in decoded.kept]
@@ -97,7 +97,8 @@ def _by_class(
         if others:
             raise InputError(
                 f"{test_place} has {len(others)} classes that {train_place} lacks "
-                f"(first: {first_of(others)}), but must have classes of {train_place} only; remove them."
+                f"(first: {first_of(others)}), but must have classes of {train_place} only; "
+                "remove them."
             )
         test = _files(folder, test_place, classes)
     check_classes(np.array([file.label for file in train], int), classes, str(train_place))
@@ -201,9 +202,9 @@ def image_files(folder: Path, place: Path, label: int) -> list[ImageFile]:
 
 
 def drawn_for_test(names: Sequence[str], fraction: float | None, lacking: str) -> np.ndarray:
-    """Which examples become test data, bool `[N]`: those whose names have the smallest SHA-256.
+    """A mask of the test data, bool `[N]`: the examples with the smallest SHA-256 of their names.
 
-    `lacking` tells where test data was not found.
+    `lacking` begins the error if there is no fraction.
 
     Example:
         >>> drawn_for_test(["a", "b", "c", "d"], 0.25, "").tolist()
@@ -233,6 +234,6 @@ def check_classes(labels: np.ndarray, classes: tuple[str, ...], where: str) -> N
     if empty:
         raise InputError(
             f"{len(empty)} of the {len(classes)} classes of {where} have no training example "
-            f"(first: {first_of(map(repr, empty))}), but must have at least one; add some, remove the class, or "
-            "choose another test_fraction."
+            f"(first: {first_of(map(repr, empty))}), but must have at least one; add some, remove "
+            "the class, or choose another test_fraction."
         )

@@ -1,4 +1,4 @@
-"""The user's own data: `folder:DIR`, `npz:FILE` and `csv:FILE`, or a function, `my_package:load`."""
+"""The user's own data: `folder:DIR`, `npz:FILE`, `csv:FILE`, or a function `my_package:load`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -28,7 +28,7 @@ def own_kind(name: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Reading:
-    """Options of reading data of the user's own.
+    """Options of reading the user's own data.
 
     Attributes:
         image_size: side of the square that images are resized to; None keeps their size.
@@ -79,7 +79,7 @@ def read_own(kind: str, path: Path, cache: Callable[[], Path], reading: Reading)
 
 
 def called(loader: Callable[[], Dataset], name: str) -> Dataset:
-    """The data set that a function of the user's own returns; `name` names it in errors."""
+    """The data set that a function of the user returns; `name` names the function in errors."""
     try:
         found = loader()
     except InputError:

@@ -2,7 +2,7 @@
 
 `digits` comes with scikit-learn, `fashion_mnist` and `tiny_imagenet` are read from folders, and
 every other name is a tfds data set: one in the table, or any other image-classification set, whose
-statistics are computed from its training images. Data of the user's own has a name with a prefix,
+statistics are computed from its training images. The user's own data has a name with a prefix,
 such as `folder:images`, or is returned by a function, `my_package.data:load`; see
 `jaxunlearn.data.own`.
 
@@ -139,7 +139,7 @@ def load(
 
         return _from_table(name, read_digits(), tuple("0123456789"))
     if name in _REMEDIES:
-        return _from_table(name, *_read(name, _place(name, data_dir, folder)))
+        return _from_table(name, *_read(name, _place(name, data_dir, folder), data_dir))
     if name in TABLE and name.endswith(_CAPTIONS):
         plain = load(name.removesuffix(_CAPTIONS), data_dir=data_dir, folder=folder)
         subjects = captions.SUBJECTS[plain.name]
@@ -189,16 +189,20 @@ def _place(
     return place if place.is_dir() else fashion_mnist.DEBIAN_FOLDER
 
 
-def _read(name: str, place: Path) -> tuple[_Pairs, tuple[str, ...]]:
+def _read(
+    name: str, place: Path, data_dir: str | os.PathLike[str] | None
+) -> tuple[_Pairs, tuple[str, ...]]:
     """The splits of a data set that is read from files, and the names of its classes."""
     from jaxunlearn.data import fashion_mnist, image_folder
 
     try:
         if name == "tiny_imagenet":
-            return image_folder.read_image_folder(place)
+            return image_folder.read_tiny_imagenet(place, data_folder(data_dir))
         return fashion_mnist.read_fashion_mnist(place), fashion_mnist.CLASS_NAMES
     except InputError as error:
-        raise InputError(f"{str(error).rstrip('.')}; {_REMEDIES[name]}") from error
+        raise InputError(
+            f"{str(error).partition(';')[0].rstrip('.')}; {_REMEDIES[name]}"
+        ) from error
 
 
 def _from_table(name: str, splits: _Pairs, class_names: tuple[str, ...]) -> Dataset:

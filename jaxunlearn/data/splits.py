@@ -95,7 +95,7 @@ def hold_out(
 
 
 def _named_validation(dataset: Dataset, names: tuple[str, ...]) -> np.ndarray:
-    """The positions of the user's own validation data in the training split."""
+    """The positions of the named validation data in the training split."""
     positions = named_positions(names, dataset)
     outside = positions[positions >= len(dataset.train)]
     if len(outside):

@@ -32,9 +32,8 @@ class Call:
     def switches(self, num_inputs: int, train: bool) -> dict[str, bool]:
         """The training switches of a call with some inputs."""
         known = {*SWITCHES, "key", "rngs"}
-        needed = [name for name, is_needed in self.named.items() if is_needed]
-        missing = [name for name in [*self.named][num_inputs:] if name in needed]
-        missing = [name for name in missing if name not in known]
+        others = [*self.named][num_inputs:]
+        missing = [name for name in others if self.named[name] and name not in known]
         if missing:
             raise InputError(
                 f"{self.name}.__call__ also needs {', '.join(missing)}, but a task passes "

@@ -333,7 +333,7 @@ def _nested(arrays: Mapping[Key, np.ndarray], lists: Iterable[Iterable[str]]) ->
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps orbax from logging what an `InputError` says."""
+    """Silences orbax, whose errors become an `InputError`."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.models.process import Process as Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.types import InputError
 
 SAMPLERS = ("ddpm", "ddim", "ddim_diffusers")

@@ -174,7 +174,6 @@ def create_denoiser(
         >>> create_denoiser("dit-small", (7, 7, 4), num_classes=10).patch_size
         1
     """
-    fields: dict[str, Any] = (
-        {"patch_size": 1} if name == "dit-small" else {}
-    )  # latents have fewer pixels
+    # Latents have fewer pixels than images.
+    fields: dict[str, Any] = {"patch_size": 1} if name == "dit-small" else {}
     return denoisers.create(name, latent_shape, num_classes, **fields | overrides)

@@ -24,8 +24,8 @@ class Fitted(NamedTuple):
     """The weights of a model, out of a checkpoint.
 
     Attributes:
-        weights: the weights; entries of the model state that are no floating-point numbers, such as
-            random keys, may be missing.
+        weights: the weights; entries of the model state other than floating-point numbers, such
+            as random keys, may be missing.
         keys: path of each array in the checkpoint, by its path in the weights.
         place: path of the parameters in the checkpoint.
         others: paths of other trees of the same parameters.
@@ -48,8 +48,8 @@ def fit(stored: Stored, shapes: Weights, params_key: str | None, name: str) -> F
         name: name of the checkpoint in errors.
 
     Raises:
-        InputError: arrays are missing, have another shape, are no numbers, or are not of this
-            model; or several places hold the parameters.
+        InputError: arrays are missing, have another shape or type, or are not of this model;
+            or several places hold the parameters.
 
     Example:
         >>> arrays = {("state", "params", "kernel"): np.ones((2, 3))}
@@ -119,7 +119,7 @@ def _place_of_params(
         return (), ()
     if len(found) > 1 and _order(found[0]) == _order(found[1]):
         raise InputError(
-            f"{name} holds these parameters at {first_of(['.'.join(key) for key in found])}; choose "
+            f"{name} holds these parameters at {first_of('.'.join(key) for key in found)}; choose "
             "one by params_key (--params-key)."
         )
     return found[0], tuple(key for key in found[1:] if key[-1:] not in [(m,) for m in _MOMENTS])

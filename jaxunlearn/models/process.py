@@ -153,7 +153,7 @@ class Process:
         if self.zero_terminal_snr and self.prediction == "epsilon":
             raise InputError(
                 "zero_terminal_snr is true, but must be false if the denoiser predicts the noise, "
-                "which tells nothing about the last image; choose the prediction v or sample."
+                "which determines nothing about the last image; choose the prediction v or sample."
             )
 
     def _check_betas(self) -> None:

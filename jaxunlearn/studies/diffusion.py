@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from jaxunlearn.models.diffusion_process import SAMPLERS, Process
+from jaxunlearn.models.diffusion_process import SAMPLERS
+from jaxunlearn.models.process import Process
 from jaxunlearn.types import InputError
 
 # Fields that the records of older versions lack.

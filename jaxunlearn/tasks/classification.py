@@ -69,7 +69,7 @@ def classification(
     if augmentation != "none" and len(image_shape) != 3:
         raise InputError(
             f"augmentation is {augmentation!r}, but must be none for examples of the shape "
-            f"{tuple(image_shape)}, which are no images."
+            f"{tuple(image_shape)}, which are not images."
         )
     for name, value in (("mean", mean), ("std", std)):
         if len(value) not in (1, image_shape[-1]):

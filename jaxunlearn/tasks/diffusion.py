@@ -23,7 +23,6 @@ from jaxunlearn.data.pixels import as_floats
 from jaxunlearn.methods.objectives import check_conditional
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.diffusion_process import (
-    Process,
     add_noise,
     antithetic_timesteps,
     guided,
@@ -33,6 +32,7 @@ from jaxunlearn.models.diffusion_process import (
 )
 from jaxunlearn.models.dit import DiT
 from jaxunlearn.models.frameworks import as_model
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks._dropout import dropout_key
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 

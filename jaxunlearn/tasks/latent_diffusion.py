@@ -18,7 +18,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxunlearn.models.autoencoder import AutoencoderKL
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
 from jaxunlearn.tasks.diffusion import diffusion

@@ -47,6 +47,7 @@ def test_images_of_four_arrays():
         (np.array([b"owl", b"cat", b"owl", b"bee"]), ("bee", "cat", "owl")),
         (np.array([30, 4, 30, -2]), ("-2", "4", "30")),
         (np.array(["10", "9", "10", "1"]), ("1", "9", "10")),
+        (np.array(["+2", "--1", "+2", "0"]), ("+2", "--1", "0")),
         (np.array([True, False, True, True]), ("False", "True")),
     ],
 )
@@ -153,12 +154,13 @@ def test_a_table():
     [
         (TABLE, None, "the label of .* is not given, but must be one of its columns, kind, width"),
         (TABLE, "knd", r"is 'knd' \(did you mean 'kind'\?\)"),
-        (TABLE, "width", "1 of the 2 feature columns of .* no numbers, such as 'kind'"),
-        (TABLE.replace("3,1.5", "3,"), "kind", "1 of the 2 .* such as ' height'"),
-        (TABLE.replace("3,1.5", "3,nan"), "kind", "1 of the 2 .* such as ' height'"),
+        (TABLE, "width", "1 of the 2 feature columns of .* finite numbers .'kind'."),
+        (TABLE.replace("3,1.5", "3,"), "kind", "1 of the 2 .* finite numbers .' height'"),
+        (TABLE.replace("3,1.5", "3,nan"), "kind", "1 of the 2 .* finite numbers .' height'"),
         (TABLE.replace("3,1.5", "3"), "kind", "1 lines with another number of values .*example 4"),
         ("kind,width\n", "kind", "has no example"),
         ("kind\nowl\ncat\n", "kind", "has no column besides kind"),
+        (TABLE.replace(" height", "width"), "kind", "has several columns called 'width', but"),
         ("", "kind", "its columns, none"),
     ],
 )

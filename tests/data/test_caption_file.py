@@ -86,7 +86,7 @@ def test_captions_of_a_subfolder_begin_there(images, tmp_path):
         ("name,text\n0.png,a\n1.png,a\n", "the single caption 'a'"),
         ("name,text\n0.png,a\n9.png,b\n8.pn,c\n", r"2 images that are not in .*\(8.pn, 9.png"),
         ("name,text\ntest/4.png,a\n./test/4.png,b\n", "more than once"),
-        ('{"name": "0.png", "text": "a"}\n{"name": \n', "line 2 .* is no JSON"),
+        ('{"name": "0.png", "text": "a"}\n{"name": \n', "line 2 .* is not JSON"),
         ('{"name": "0.png", "text": 3}\n', "entry 1 .* has the text 3"),
         ("\xff", "cannot be read"),
     ],

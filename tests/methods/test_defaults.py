@@ -12,7 +12,7 @@ import pytest
 from jaxunlearn import methods, models, tasks
 from jaxunlearn.methods._passes import mean_over, plain_losses
 from jaxunlearn.models import denoisers, latent
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
 

@@ -10,7 +10,7 @@ from jax.extend.core import jaxprs_in_params
 
 from jaxunlearn import methods, models
 from jaxunlearn.models import denoisers
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks import classification, diffusion
 from tests.methods.cases import GENERATING
 

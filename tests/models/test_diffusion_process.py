@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from jaxunlearn.models.diffusion_process import (
-    Process,
     add_noise,
     antithetic_timesteps,
     clean_and_noise,
@@ -16,6 +15,7 @@ from jaxunlearn.models.diffusion_process import (
     target,
     variational_term,
 )
+from jaxunlearn.models.process import Process
 from jaxunlearn.types import InputError
 
 KEY = jax.random.key(0)

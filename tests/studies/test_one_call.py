@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxunlearn import tasks
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.studies import unlearn_model
 from jaxunlearn.types import InputError, Model
 

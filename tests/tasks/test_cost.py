@@ -13,7 +13,7 @@ import pytest
 from jaxunlearn import methods
 from jaxunlearn.methods import objectives
 from jaxunlearn.models import denoisers
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks import diffusion
 
 SHAPE, SIZE = (8, 8, 1), 4

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxunlearn import methods, tasks
 from jaxunlearn.models import latent
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.types import InputError
 
 KEY = jax.random.key(0)

@@ -9,7 +9,8 @@ from flax import linen as nn
 from jaxunlearn import methods
 from jaxunlearn.methods import objectives
 from jaxunlearn.models import denoisers
-from jaxunlearn.models.diffusion_process import Process, add_noise, antithetic_timesteps
+from jaxunlearn.models.diffusion_process import add_noise, antithetic_timesteps
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks.diffusion import as_signal, diffusion, match_anchor, match_noise
 from jaxunlearn.types import InputError, example_keys
 from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy

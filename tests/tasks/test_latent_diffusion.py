@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from jaxunlearn import methods
 from jaxunlearn.methods import objectives
 from jaxunlearn.models import latent
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.tasks import autoencoding, latent_diffusion, latents
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES, Prompted

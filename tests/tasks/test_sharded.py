@@ -9,7 +9,7 @@ import pytest
 
 from experiments.verification.published_sizes import DEVICES, HALF, held, lowered
 from jaxunlearn.models import denoisers, latent
-from jaxunlearn.models.diffusion_process import Process
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks import diffusion, latent_diffusion
 from jaxunlearn.training.devices import PARAMETERS, make_mesh, shardings
 

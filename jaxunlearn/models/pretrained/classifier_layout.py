@@ -1,4 +1,4 @@
-"""What the layouts of image classifiers have in common, and what a layout says."""
+"""The description of a layout of image classifiers, and parts that layouts share."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ class Source(NamedTuple):
         weights: safetensors file, or index of several.
         shapes: shape of each stored tensor.
         config: content of `config.json`; empty where there is none.
-        facts: facts that the user gave; those that are used are removed.
+        facts: facts that the user gave; each is removed when it is used.
     """
 
     path: Path

@@ -1,8 +1,8 @@
 """Image classifiers of torchvision, timm, transformers and pytorch-cifar.
 
 A file of safetensors, or a folder with one and the `config.json` of timm or transformers. The
-tensors determine the sizes of a model, so options are accepted only if they agree; facts that
-neither tells are arguments.
+tensors determine the sizes of a model, so options are accepted only if they agree. Facts that both
+leave open are arguments.
 """
 
 import os
@@ -22,7 +22,6 @@ from jaxunlearn.models.pretrained.config_json import CONFIG
 from jaxunlearn.models.pretrained.layouts import remedy
 from jaxunlearn.models.pretrained.names import naming
 from jaxunlearn.models.pretrained.tensors import read, stored_shapes, weights_of, write
-from jaxunlearn.models.pretrained.timm_config import NAME
 from jaxunlearn.models.published import read_json
 from jaxunlearn.types import InputError, Weights
 
@@ -136,7 +135,7 @@ def _layout(source: Source) -> Layout:
     )
     if config and not library:
         raise InputError(
-            f"{source.path / NAME} is of no known library, but must be timm's or transformers'; "
+            f"{source.path / CONFIG} is of no known library, but must be timm's or transformers'; "
             "give the safetensors file alone if another one wrote it."
         )
     found = [each for each in LAYOUTS if has(each.sign) and not has(each.unlike)]
@@ -148,7 +147,7 @@ def _layout(source: Source) -> Layout:
     of_library = [each for each in found if each.library == library]
     if library and not of_library:
         raise InputError(
-            f"{source.path / NAME} is from {library}, but the tensors beside it are from "
+            f"{source.path / CONFIG} is from {library}, but the tensors beside it are from "
             f"{found[0].library}; give the safetensors file alone."
         )
     return (of_library or found)[0]

@@ -107,7 +107,7 @@ def load_unet2d(
     Args:
         folder: folder of `config.json` and the weights, the `unet` folder of a pipeline.
         null_class: whether the last row of the class embedding means no class, as in a model that
-            was trained with dropped labels; needed if the file does not tell.
+            was trained with dropped labels; needed if the file leaves it open.
 
     Returns:
         `(module, params)`, float32; `module.clone(dtype="bfloat16", remat=True)` computes in

@@ -121,7 +121,7 @@ def _find(path: Path, num_classes: int | None, left_open: dict[str, Any]) -> Fou
     config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
     kind = index.get("_class_name", config.get("_class_name"))
     if kind is None and (path / "text_encoder" / CONFIG).is_file():
-        kind = _STABLE_DIFFUSION  # without the file that says so
+        kind = _STABLE_DIFFUSION  # without its model_index.json
     if kind is None and any(name.startswith(UNET) for name in stored_shapes(path)):
         return _single_file(path, left_open)
     if kind is None:

@@ -9,18 +9,20 @@ and `resnet50`, timm's models of the same names, transformers' `ResNetForImageCl
 ResNets for CIFAR with a last layer `linear` and shortcuts `shortcut`.
 """
 
-from pathlib import Path
 from typing import Any
 
-from jaxunlearn.models.pretrained.classifier_layout import Config, Layout, Size, Source, allowed
+from jaxunlearn.models.pretrained.classifier_layout import Layout, Size, Source, allowed
 from jaxunlearn.models.pretrained.names import naming
 from jaxunlearn.models.pretrained.tensors import stored_metadata
-from jaxunlearn.models.pretrained.timm_config import check_timm_config, write_timm_config
+from jaxunlearn.models.pretrained.timm_config import timm_config
 from jaxunlearn.models.pretrained.transformers_config import transformers_config
 from jaxunlearn.models.resnet import ResNet
 from jaxunlearn.types import InputError
 
-_ARCHITECTURES = {"basic": r"resnet(18|34)", "bottleneck": r"resnet(26|50|101|152|200)"}
+_ARCHITECTURES = {
+    "basic": (r"resnet(18|34)", "resnet18"),
+    "bottleneck": (r"resnet(26|50|101|152|200)", "resnet50"),
+}
 _STEMS = [(7, 2, True), (3, 1, False), (3, 1, True)]  # (size, stride, pool)
 _STEM_POOL = "stem_pool"  # stored beside the tensors
 
@@ -131,16 +133,6 @@ def _timm_options(module: ResNet, size: Size) -> dict[str, Any]:
     }
 
 
-def _check_timm(folder: Path, config: dict[str, Any], module: ResNet, size: Size) -> None:
-    check_timm_config(folder, config, _ARCHITECTURES[module.block], _timm_options(module, size))
-
-
-def _write_timm(folder: Path, like: Any, module: ResNet, size: Size) -> None:
-    options, known = _timm_options(module, size), _ARCHITECTURES[module.block]
-    otherwise = "resnet18" if module.block == "basic" else "resnet50"
-    write_timm_config(folder, like or {}, known, otherwise, options)
-
-
 def _transformers_options(module: ResNet, size: Size) -> dict[str, Any]:
     wider = 4 if module.block == "bottleneck" else 1
     return {
@@ -188,7 +180,9 @@ _HUGGING = _layout(
 LAYOUTS = (
     _TORCHVISION,
     _TORCHVISION._replace(
-        library="timm", check=_check_large_stem, config=Config(_check_timm, _write_timm)
+        library="timm",
+        check=_check_large_stem,
+        config=timm_config(lambda module: _ARCHITECTURES[module.block], _timm_options),
     ),
     _layout("pytorch-cifar", _TORCHVISION.sign, _CIFAR, "linear")._replace(
         unlike=r"fc\.weight|.*\.downsample\..*", check=_check_cifar

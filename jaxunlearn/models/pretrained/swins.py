@@ -9,16 +9,17 @@ torchvision's `swin_t`.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
-from jaxunlearn.models.pretrained.classifier_layout import Config, Layout, Size, Source
+from jaxunlearn.models.pretrained.classifier_layout import Layout, Size, Source
 from jaxunlearn.models.pretrained.names import naming, nested
-from jaxunlearn.models.pretrained.timm_config import check_timm_config, write_timm_config
+from jaxunlearn.models.pretrained.timm_config import timm_config
 from jaxunlearn.models.swin import Swin
 
-_OTHERWISE = "swin_tiny_patch4_window7_224"
-_ARCHITECTURES = r"swin_(tiny|small|base|large)_patch\d+_window\d+_\d+"
+_ARCHITECTURES = (
+    r"swin_(tiny|small|base|large)_patch\d+_window\d+_\d+",
+    "swin_tiny_patch4_window7_224",
+)
 _BLOCK = {
     "norm1": "norm1",
     "attention/relative_bias": "attn.relative_position_bias_table",
@@ -107,16 +108,6 @@ def _timm_options(module: Swin, size: Size) -> dict[str, Any]:
     }
 
 
-def _check_timm(folder: Path, config: dict[str, Any], module: Swin, size: Size) -> None:
-    check_timm_config(folder, config, _ARCHITECTURES, _timm_options(module, size))
-
-
-def _write_timm(folder: Path, like: Any, module: Swin, size: Size) -> None:
-    options = _timm_options(module, size)
-    data = {"input_size": [size.channels, size.side, size.side]}
-    write_timm_config(folder, like or {}, _ARCHITECTURES, _OTHERWISE, options, data)
-
-
 def _layout(library: str, sign: str, table: dict[str, str], unlike: str = r"(?!)") -> Layout:
     return Layout(
         library,
@@ -131,12 +122,11 @@ def _layout(library: str, sign: str, table: dict[str, str], unlike: str = r"(?!)
     )
 
 
+_CONFIG = timm_config(lambda module: _ARCHITECTURES, _timm_options)
 _TABLE = r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table"
 _MERGED_AFTER = r"layers\.0\.downsample\.reduction\.weight"
 LAYOUTS = (
-    _layout("timm", _TABLE, _TIMM, unlike=_MERGED_AFTER)._replace(
-        config=Config(_check_timm, _write_timm)
-    ),
-    _layout("timm", _MERGED_AFTER, _OLD_TIMM)._replace(config=Config(_check_timm, _write_timm)),
+    _layout("timm", _TABLE, _TIMM, unlike=_MERGED_AFTER)._replace(config=_CONFIG),
+    _layout("timm", _MERGED_AFTER, _OLD_TIMM)._replace(config=_CONFIG),
     _layout("torchvision", r"features\.1\.0\.attn\.relative_position_bias_table", _TORCHVISION),
 )

@@ -49,7 +49,7 @@ def transformers_config(
 
     def write(folder: Path, like: Any, module: Any, size: Size) -> None:
         values = derived(module, size)
-        kept = dict(like or {})
+        kept = dict(like)
         if len(kept.get("id2label", ())) != module.num_classes:  # names of other classes
             labels = [f"LABEL_{i}" for i in range(module.num_classes)]
             kept["id2label"] = {str(i): label for i, label in enumerate(labels)}

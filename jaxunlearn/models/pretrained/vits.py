@@ -9,17 +9,16 @@ Source of the layouts: the public tensor names and shapes of timm's `vit_*_patch
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
-from jaxunlearn.models.pretrained.classifier_layout import Config, Layout, Size, Source, allowed
+from jaxunlearn.models.pretrained.classifier_layout import Layout, Size, Source, allowed
 from jaxunlearn.models.pretrained.names import Stored, naming
-from jaxunlearn.models.pretrained.timm_config import check_timm_config, write_timm_config
+from jaxunlearn.models.pretrained.timm_config import timm_config
 from jaxunlearn.models.pretrained.transformers_config import transformers_config
 from jaxunlearn.models.vit import ViT
 from jaxunlearn.types import InputError
 
-_ARCHITECTURES = r"(vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+"
+_ARCHITECTURES = r"(vit|deit)_(tiny|small|base|large|huge)_patch\d+_\d+", "vit_base_patch16_224"
 _Table = dict[str, Stored]
 _TIMM: _Table = {
     "patches": "patch_embed.proj",
@@ -116,17 +115,6 @@ def _timm_options(module: ViT, size: Size) -> dict[str, Any]:
     }
 
 
-def _check_timm(folder: Path, config: dict[str, Any], module: ViT, size: Size) -> None:
-    check_timm_config(folder, config, _ARCHITECTURES, _timm_options(module, size))
-
-
-def _write_timm(folder: Path, like: Any, module: ViT, size: Size) -> None:
-    # Any published name serves: the options hold all differences.
-    data = {"input_size": [size.channels, size.side, size.side]}
-    options = _timm_options(module, size)
-    write_timm_config(folder, like or {}, _ARCHITECTURES, "vit_base_patch16_224", options, data)
-
-
 def _transformers_options(module: ViT, size: Size) -> dict[str, Any]:
     return {
         "hidden_size": module.width,
@@ -181,7 +169,7 @@ _HUGGING = _layout(
 )
 LAYOUTS = (
     _layout("timm", r"blocks\.0\.norm1\.weight", _TIMM, "head", "num_heads", 1e-6)._replace(
-        config=Config(_check_timm, _write_timm)
+        config=timm_config(lambda module: _ARCHITECTURES, _timm_options)
     ),
     _layout("torchvision", r"conv_proj\.weight", _TORCHVISION, "heads.head", "num_heads", 1e-6),
     _HUGGING,

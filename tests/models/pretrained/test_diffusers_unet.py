@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.denoisers import create
-from jaxunlearn.models.diffusion_process import Process
 from jaxunlearn.models.pretrained.diffusers_unet import NAMES, load_unet2d, save_unet2d
 from jaxunlearn.models.pretrained.names import naming
+from jaxunlearn.models.process import Process
 from jaxunlearn.tasks import diffusion
 from jaxunlearn.types import InputError
 from tests.published import layout_of
