@@ -155,9 +155,9 @@ def check_derived(
 
 
 @contextmanager
-def described_by(folder: Path) -> Iterator[None]:
-    """Errors within are about the folder's `config.json`."""
+def described_by(folder: Path, file: str = CONFIG) -> Iterator[None]:
+    """Names the file in the errors within."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"in {folder / CONFIG}, {error}") from error
+        raise InputError(f"in {folder / file}, {error}") from error

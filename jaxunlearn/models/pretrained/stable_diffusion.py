@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 from jaxunlearn.files import write_json
 from jaxunlearn.models.autoencoder import AutoencoderKL
-from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there
+from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX, check_there, described_by
 from jaxunlearn.models.pretrained.sd_autoencoder import load_autoencoder, save_autoencoder
 from jaxunlearn.models.pretrained.sd_text_encoder import load_text_encoder, save_text_encoder
 from jaxunlearn.models.pretrained.sd_text_unet import load_text_unet, save_text_unet
+from jaxunlearn.models.process import Process
 from jaxunlearn.models.published import read_json
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
@@ -58,29 +59,20 @@ _INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
-_NOISE = {
+SCHEDULER = "scheduler/scheduler_config.json"
+_PUBLISHED = {  # scheduler of version 1
+    "_class_name": "PNDMScheduler",
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "trained_betas": None,
     "prediction_type": "epsilon",
-}
-_PLAIN = _NOISE | {"rescale_betas_zero_snr": False, "use_flow_sigmas": False}
-_NEEDED = ("beta_start", "beta_end", "beta_schedule")  # diffusers has other defaults for these
-SCHEDULER = "scheduler/scheduler_config.json"
-_SCHEDULERS = tuple(  # samplers of diffusers for the noise above
-    f"{name}Scheduler"
-    for name in "DDIM DDPM DEISMultistep DPMSolverMultistep DPMSolverSDE DPMSolverSinglestep "
-    "EulerAncestralDiscrete EulerDiscrete HeunDiscrete KDPM2AncestralDiscrete KDPM2Discrete "
-    "LMSDiscrete PNDM UniPCMultistep".split()
-)
-_SAMPLER = {  # as published
-    "_class_name": "PNDMScheduler",
     "set_alpha_to_one": False,
     "skip_prk_steps": True,
     "steps_offset": 1,
 }
+_NOISE = "num_timesteps schedule beta_start beta_end prediction zero_terminal_snr".split()
 
 
 class StableDiffusion(NamedTuple):
@@ -122,7 +114,7 @@ def load_stable_diffusion(folder: str | os.PathLike[str]) -> StableDiffusion:
     configs = {part: read_json(folder / part / CONFIG) for part in _PARTS}
     if (folder / SCHEDULER).exists():
         configs["scheduler"] = read_json(folder / SCHEDULER)
-        _check_noise(folder / SCHEDULER, configs["scheduler"])
+        _check_noise(folder, configs["scheduler"])
     text_encoder, text_encoder_params = load_text_encoder(folder / "text_encoder")
     pipeline = StableDiffusion(
         *load_autoencoder(folder / "vae"),
@@ -158,7 +150,7 @@ def save_stable_diffusion(folder: str | os.PathLike[str], pipeline: StableDiffus
     )
     save_text_unet(folder / "unet", pipeline.unet, pipeline.unet_params, like=unet)
     pipeline.tokenizer.save(folder / "tokenizer")
-    scheduler = pipeline.configs.get("scheduler", _SAMPLER | _NOISE)
+    scheduler = pipeline.configs.get("scheduler", _PUBLISHED)
     write_json(folder / SCHEDULER, dict(scheduler))
     write_json(folder / INDEX, _INDEX | {"scheduler": ["diffusers", scheduler["_class_name"]]})
 
@@ -171,24 +163,16 @@ def _check_index(path: Path) -> None:
         )
 
 
-def _check_noise(path: Path, config: Mapping[str, Any]) -> None:
-    kind = config.get("_class_name")
-    if kind not in _SCHEDULERS:
-        raise InputError(
-            f"the scheduler in {path} is {kind!r}, but must be one with the noise of Stable "
-            "Diffusion v1, such as PNDMScheduler or DDIMScheduler; give a folder of version 1."
-        )
-    for name, only in _PLAIN.items():
-        if name not in config and name in _NEEDED:
-            raise InputError(
-                f"{path} lacks the option {name!r}, whose default is not the {only!r} of Stable "
-                "Diffusion v1; download it again."
-            )
-        if config.get(name, only) != only:
-            raise InputError(
-                f"{name!r} in {path} is {config[name]!r}, but must be {only!r}, as in Stable "
-                "Diffusion v1; give a folder of version 1."
-            )
+def _check_noise(folder: Path, config: Mapping[str, Any]) -> None:
+    with described_by(folder, SCHEDULER):
+        found, wanted = map(Process.from_scheduler, (config, _PUBLISHED))
+        for name in _NOISE:
+            value, only = getattr(found, name), getattr(wanted, name)
+            if value != only:
+                raise InputError(
+                    f"{name} is {value!r}, but must be {only!r}, as in Stable Diffusion v1; give a "
+                    "folder of version 1."
+                )
 
 
 def _check_fit(pipeline: StableDiffusion) -> None:
