@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 
 from jaxunlearn.types import InputError
@@ -38,6 +39,17 @@ DAMAGE = (  # raised when arrays are read from a file cut short, altered, or of 
     MemoryError,
     SyntaxError,
 )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the logs of orbax and tfds, whose errors become an `InputError`."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager

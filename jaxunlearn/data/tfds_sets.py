@@ -17,6 +17,7 @@ import numpy as np
 from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.examples import Examples
 from jaxunlearn.data.table import TABLE, Entry
+from jaxunlearn.files import quiet
 from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
@@ -204,19 +205,17 @@ def _splits(name: str, builder: Any) -> tuple[str, str]:
 @contextlib.contextmanager
 def _quiet(bars: bool = False) -> Iterator[None]:
     """Silences the logs, the banners and (unless `bars`) the progress bars of tfds."""
-    from absl import logging
     from tensorflow_datasets.core.utils import tqdm_utils
 
-    before, verbosity = tqdm_utils._active, logging.get_verbosity()
+    before = tqdm_utils._active
     tqdm_utils.display_progress_bar(bars)
-    logging.set_verbosity(logging.ERROR)
     try:
         stderr = sys.stderr if bars else io.StringIO()
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr):
+        out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr)
+        with quiet(), out, err:
             yield
     finally:
         tqdm_utils.display_progress_bar(before)
-        logging.set_verbosity(verbosity)
 
 
 def _read(builder: Any, split: str, names: tuple[str, ...]) -> list[np.ndarray]:

@@ -13,18 +13,16 @@ The path of an array is the tuple of its keys, as text. Nothing is unpickled.
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from flax import serialization
 from flax.traverse_util import unflatten_dict
 
-from jaxunlearn.files import file_digest, replacing, unwritable
+from jaxunlearn.files import file_digest, quiet, replacing, unwritable
 from jaxunlearn.models.published import PICKLES, conversion, is_pipeline
 from jaxunlearn.names import reason
 from jaxunlearn.types import InputError
@@ -127,7 +125,7 @@ def write(path: Path, arrays: Mapping[Key, np.ndarray], form: Mapping[str, Any])
             args = ocp.args.Composite(**args)
         handler = ocp.CompositeCheckpointHandler if items else ocp.StandardCheckpointHandler
         try:
-            with _quiet(), ocp.Checkpointer(handler()) as writer:
+            with quiet(), ocp.Checkpointer(handler()) as writer:
                 writer.save(folder, args=args)
         except OSError as error:
             raise unwritable(path, error) from error
@@ -268,7 +266,7 @@ def _reading(path: Path, function: Callable[[Path], Any]) -> Any:
 
 
 def _read_orbax(folder: Path) -> Any:
-    with _quiet(), ocp.PyTreeCheckpointer() as reader:
+    with quiet(), ocp.PyTreeCheckpointer() as reader:
         described = reader.metadata(folder).item_metadata
         if described is None:
             return reader.restore(folder)
@@ -329,14 +327,3 @@ def _nested(arrays: Mapping[Key, np.ndarray], lists: Iterable[Iterable[str]]) ->
             child = node[name]
             node[name] = [child.get(str(number)) for number in range(1 + max(map(int, child)))]
     return tree[""]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences orbax, whose errors become an `InputError`."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)

@@ -15,10 +15,17 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 
-from jaxunlearn.files import file_digest, fingerprint, path_name, read_json, unwritable, write_json
+from jaxunlearn.files import (
+    file_digest,
+    fingerprint,
+    path_name,
+    quiet,
+    read_json,
+    unwritable,
+    write_json,
+)
 from jaxunlearn.names import reason
 from jaxunlearn.types import InputError
 
@@ -188,22 +195,19 @@ class Checkpointer:
     def _manager(self, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
         """Orbax's manager of the folder, without warnings that repeat an `InputError`."""
         handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)
-        try:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=None if read_only else 2,
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                enable_async_checkpointing=False,
-            )
-            with ocp.CheckpointManager(
-                epath.Path(self.folder), options=options, item_handlers=handlers
-            ) as manager:
-                yield manager
-        finally:
-            logging.set_verbosity(verbosity)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else 2,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            enable_async_checkpointing=False,
+        )
+        place = epath.Path(self.folder)
+        with (
+            quiet(),
+            ocp.CheckpointManager(place, options=options, item_handlers=handlers) as manager,
+        ):
+            yield manager
 
     def _check_files(self, step: int) -> None:
         """Compares the files with their digests, unless a kill prevented their writing."""
