@@ -91,7 +91,17 @@ def load_denoiser(
     module = _load_module(problem)
     if prompts is not None:
         module = module.clone(ids=token_ids(load_tokenizer(problem), prompts))
+    return denoiser_of(module, weights)
+
+
+def denoiser_of(module: Any, weights: Weights) -> Denoiser:
+    """The denoiser that a module and its weights make."""
     return jax.tree_util.Partial(_denoiser(as_model(module)), weights)
+
+
+def decoder_of(autoencoder: AutoencoderKL, weights: Weights) -> Decoder:
+    """The decoder of the autoencoder in the model state of a model of latents."""
+    return jax.tree_util.Partial(_decoder(autoencoder), weights.model_state[FIRST_STAGE])
 
 
 def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None:
@@ -102,7 +112,7 @@ def load_text_encoder(problem: Problem) -> tuple[TextEncoder, np.ndarray] | None
 
 def load_tokenizer(problem: Problem) -> Tokenizer:
     """The tokenizer of a text-to-image model."""
-    return find_tokenizer(load_dataset(problem), problem.tokenizer)
+    return find_tokenizer(load_dataset(problem).class_names, problem.tokenizer)
 
 
 def load_autoencoder(problem: Problem) -> AutoencoderKL | None:
@@ -116,9 +126,7 @@ def load_decoder(problem: Problem, weights: Weights) -> tuple[Decoder, tuple[int
     autoencoder, shape = load_autoencoder(problem), load_dataset(problem).train.image.shape[1:]
     if autoencoder is None:
         return jax.tree_util.Partial(_identity), shape
-    stage = weights.model_state[FIRST_STAGE]
-    decoder = jax.tree_util.Partial(_decoder(autoencoder), stage)
-    return decoder, _latent_shape(autoencoder, shape)
+    return decoder_of(autoencoder, weights), latent_shape(autoencoder, shape)
 
 
 def load_training(problem: Problem, seed: int) -> Examples:
@@ -260,13 +268,14 @@ def _of_latents(
 ) -> Any:
     """A model of the latents of an autoencoder."""
     if model not in latent.DENOISERS:
-        return prompted(dataset, model, fields, autoencoder)
-    shape = _latent_shape(autoencoder, dataset.train.image.shape[1:])
+        return prompted(dataset.class_names, model, fields, autoencoder)
+    shape = latent_shape(autoencoder, dataset.train.image.shape[1:])
     name = model.removeprefix(latent.LATENT)
     return latent.create_denoiser(name, shape, dataset.num_classes, **fields)
 
 
-def _latent_shape(autoencoder: AutoencoderKL, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def latent_shape(autoencoder: AutoencoderKL, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape of the latents of an image of a shape."""
     height, width = (side // autoencoder.factor for side in shape[:2])
     return height, width, autoencoder.latent_channels
 
@@ -342,21 +351,21 @@ def _latent_task(
 ) -> Task:
     shape, options = dataset.train.image.shape[1:], _options(generation)
     options |= {"sampled": generation.latents == "sampled"}
-    latent_shape = _latent_shape(autoencoder, shape)
+    of_latents = latent_shape(autoencoder, shape)
     if isinstance(module, Prompted):
         task = latent_diffusion(
             module.text_encoder,
             module.unet,
             ids=np.array(module.ids),
-            latent_shape=latent_shape,
+            latent_shape=of_latents,
             **options,
         )
     else:
         classes = dataset.num_classes
-        task = diffusion(module, image_shape=latent_shape, num_classes=classes, **options)
+        task = diffusion(module, image_shape=of_latents, num_classes=classes, **options)
     task = with_autoencoder(task, autoencoder, shape)
     _check_images(dataset)
-    _check_output(task, latent_shape)
+    _check_output(task, of_latents)
     return task
 
 

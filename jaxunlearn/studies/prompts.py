@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from jaxunlearn.data import Dataset
 from jaxunlearn.models import latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
 from jaxunlearn.models.tokenizer import ClipTokenizer, WordTokenizer
@@ -16,11 +15,11 @@ _clip_tokenizer = functools.lru_cache(ClipTokenizer.load)
 
 
 def prompted(
-    dataset: Dataset, model: str, parts: dict[str, Any], autoencoder: AutoencoderKL
+    names: Sequence[str], model: str, parts: dict[str, Any], autoencoder: AutoencoderKL
 ) -> Prompted:
-    """A text-to-image model with the names of the classes and the empty text as prompts."""
+    """A text-to-image model with names of classes and the empty text as prompts."""
     size, place = model.partition("-")[2], parts.pop("tokenizer", None)
-    tokenizer = find_tokenizer(dataset, place)
+    tokenizer = find_tokenizer(names, place)
     fixed = {"vocabulary": tokenizer.size, "length": tokenizer.length} if place is None else {}
     text_encoder = latent.create_text_encoder(size, **_part(parts, "text_encoder", **fixed))
     channels, width = autoencoder.latent_channels, text_encoder.width
@@ -30,7 +29,7 @@ def prompted(
             f"model_settings contain {', '.join(parts)}, but must contain fields of the parts of "
             f"{model}, text_encoder and unet, such as unet = {{widths = [32, 64]}}."
         )
-    ids = token_ids(tokenizer, dataset.class_names)
+    ids = token_ids(tokenizer, names)
     return Prompted(text_encoder, latent.create_text_unet(size, **unet), ids)
 
 
@@ -39,13 +38,13 @@ def token_ids(tokenizer: Tokenizer, prompts: Sequence[str]) -> tuple[tuple[int, 
     return tuple(tuple(int(i) for i in row) for row in tokenizer.encode([*prompts, ""]))
 
 
-def find_tokenizer(dataset: Dataset, place: str | None) -> Tokenizer:
+def find_tokenizer(names: Sequence[str], place: str | None) -> Tokenizer:
     """CLIP's tokenizer in a folder; without one, all words in the names of the classes."""
     if place is not None:
         return _clip_tokenizer(place)
-    names = [name.lower().split() for name in dataset.class_names]
-    words = dict.fromkeys(word for name in names for word in name)
-    return WordTokenizer(tuple(words), length=2 + max(map(len, names)))
+    split = [name.lower().split() for name in names]
+    words = dict.fromkeys(word for name in split for word in name)
+    return WordTokenizer(tuple(words), length=2 + max(map(len, split)))
 
 
 def _part(parts: dict[str, Any], name: str, **decided: int) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from jaxunlearn.studies.problem import load_dataset
+from jaxunlearn.studies.runs import drawn
 from jaxunlearn.studies.runs.folder import read_config
-from tests.shell.commands import call, done, weights
+from tests.shell.commands import assert_refused, call, done, weights
 from tests.studies import pipelines
 
 QUICK = ["--num-steps=1", "--forget-batch-size=2", "--retain-batch-size=2"]
@@ -81,3 +83,34 @@ def test_stable_diffusion_forgets_a_word_and_goes_back(tmp_path, images):
         np.testing.assert_array_equal(one, two)
     (forgot / "source" / "tokenizer" / "merges.txt").write_text("")
     assert "adoption" in call("verify", forgot).out.split("does not match")[1]
+
+
+def test_a_model_draws_its_own_data(tmp_path, monkeypatch):
+    """The drawing itself is replaced; `sample` draws in the same way."""
+    calls = []
+
+    def draw(denoiser, decoder, labels, numbers, strength, generation, shape, null_label, clip):
+        calls.append((float(strength), shape, null_label, clip))
+        return np.broadcast_to(np.uint8(labels)[:, None, None, None], (len(labels), 8, 8, 3))
+
+    monkeypatch.setattr(drawn, "sample_images", draw)
+    sd = pipelines.stable_diffusion(tmp_path / "sd")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of a  coat\n\na photo of a sandal\na photo of a coat\n")
+    words = ["--checkpoint", sd, "--data", f"generate:{prompts}", "--data-dir", tmp_path / "cache"]
+    samples = ["--diffusion.samples", 5]
+    out = done("adopt", tmp_path / "run", *words, *samples)
+    assert "drawing 5 images of 2 prompts" in out
+    assert calls == [(6.5, (4, 4, 4), 2, False)]
+    data = load_dataset(read_config(tmp_path / "run", "pretrain").problem)
+    assert data.class_names == ("a photo of a coat", "a photo of a sandal")
+    assert (len(data.train), len(data.test)) == (8, 2)
+    np.testing.assert_array_equal(data.train.image[:, 0, 0, 0], data.train.label)
+    done("adopt", tmp_path / "again", *words, *samples)
+    assert len(calls) == 1  # drawn once
+    prompts.write_text("a coat\n")
+    assert_refused(call("adopt", tmp_path / "one", *words), "holds 1 prompts, but must hold at")
+    vit = ["--checkpoint", pipelines.DATA / "vit", "--data", f"generate:{prompts}"]
+    prompts.write_text("a coat\na sandal\n")
+    assert_refused(call("adopt", tmp_path / "vit", *vit), "is no text-to-image model")
+    assert not (tmp_path / "vit").exists()

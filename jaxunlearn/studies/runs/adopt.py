@@ -20,7 +20,7 @@ from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.plans import for_checkpoint, published
 from jaxunlearn.studies.problem import load_dataset, load_shapes, load_task, load_training
-from jaxunlearn.studies.runs import folder, source
+from jaxunlearn.studies.runs import drawn, folder, source
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import hosts
@@ -46,6 +46,8 @@ def adopting(fields: dict[str, Any]) -> Problem:
             "the checkpoint is not given, but must be the file or folder of the weights; give it "
             "(--checkpoint)."
         )
+    if str(fields.get("data")).startswith(drawn.PREFIX):
+        fields = drawn.drawn(fields)
     return from_dict(Problem, for_checkpoint(fields), "adopt")
 
 
