@@ -49,24 +49,14 @@ class Decoded(NamedTuple):
     Attributes:
         image: images.  # shape=(M, H, W, C), dtype=uint8
         kept: position of the file of each image; broken files are left out.  # shape=(M,)
-        record: a record beside the array, which the owner of the data may extend.
+        facts: content of the record of these images, which the owner of the data may extend.
+        record: path of the record.
     """
 
     image: np.ndarray
     kept: np.ndarray
-    record: "CacheRecord"
-
-
-class CacheRecord:
-    """Facts about the cached images that take long to compute, kept beside them."""
-
-    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
-        self._path, self.facts = path, facts
-
-    def extend(self, **facts: Any) -> None:
-        """Adds facts and writes the record."""
-        self.facts |= facts
-        write_record(self._path, self.facts)
+    facts: dict[str, Any]
+    record: Path
 
 
 class _Colour(Exception):
@@ -118,7 +108,7 @@ def decode(
 
 def _opened(array: Path, facts: dict[str, Any], path: Path) -> Decoded:
     kept = np.setdiff1d(np.arange(facts["files"]), facts["broken"])
-    return Decoded(np.load(array, mmap_mode="r")[: len(kept)], kept, CacheRecord(path, facts))
+    return Decoded(np.load(array, mmap_mode="r")[: len(kept)], kept, facts, path)
 
 
 def _decode_all(

@@ -24,6 +24,7 @@ from jaxunlearn.data.caption_file import read_captions
 from jaxunlearn.data.dataset import Dataset, channel_statistics
 from jaxunlearn.data.decoding import SUFFIXES, ImageFile, cache_place, decode
 from jaxunlearn.data.examples import Examples
+from jaxunlearn.files import write_record
 from jaxunlearn.names import closest, first_of
 from jaxunlearn.types import InputError
 
@@ -58,10 +59,11 @@ def read_folder(
     labels = np.array([file.label for file in kept], np.int32)
     if captions is None:
         check_classes(labels[:split], classes, str(folder))
-    image, facts = decoded.image, decoded.record.facts
-    if "mean" not in facts:
+    image, facts = decoded.image, decoded.facts
+    known = "fingerprint" in facts
+    if not known:
         mean, std = channel_statistics(image[:split])
-        decoded.record.extend(mean=mean, std=std)
+        facts |= {"mean": mean, "std": std}
     dataset = Dataset(
         name=f"folder:{folder.name}",
         train=Examples.from_arrays(image[:split], labels[:split]),
@@ -74,8 +76,9 @@ def read_folder(
         names=tuple(file.name for file in kept[:split]),
         test_names=tuple(file.name for file in kept[split:]),
     )
-    if facts.get("classes") != list(classes):  # captions may change while the images stay
-        decoded.record.extend(classes=classes, fingerprint=dataset.fingerprint)
+    if not known:
+        facts["fingerprint"] = dataset.fingerprint
+        write_record(decoded.record, facts)
     return dataset.with_fingerprint(facts["fingerprint"])
 
 
