@@ -37,7 +37,6 @@ from jaxunlearn.models.pretrained.names import naming, nested
 from jaxunlearn.models.pretrained.tensors import read, weights_of, write
 from jaxunlearn.types import InputError
 
-_PART = "transformer"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SHIFT = 1  # frequency_shift of the layout
 _POSITIONS = r"pos_embed\.pos_embed"  # fixed, and stored only by some versions
@@ -105,7 +104,7 @@ def load_dit(folder: str | os.PathLike[str]) -> tuple[DiT, Any]:
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
-        folder = folder / _PART
+        folder = folder / "transformer"
     module = _module(folder, read_options(folder, _OPTIONS))
     images = jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32)
     one = jax.ShapeDtypeStruct((1,), jnp.int32)  # a timestep, and a label
@@ -121,22 +120,16 @@ def save_dit(
     """Writes the transformer of a pipeline, for `load_dit`.
 
     Args:
-        folder: folder of the pipeline; it is created, and its other parts are not changed.
+        folder: folder of the transformer; it is created.
         module: transformer; `dtype` and `remat` are not stored.
         params: parameters of the transformer.
-        like: folder of the pipeline that the model was read from, whose options without effect are
-            kept; by default `folder`.
+        like: folder that the transformer was read from, whose options without effect are kept; by
+            default `folder`.
 
     Raises:
         InputError: the layout does not support the module, or a file cannot be written.
     """
-    if not (like is None or isinstance(like, Mapping)):
-        like = Path(like) / _PART
-    save_transformer(Path(folder) / _PART, module, params, like)
-
-
-def save_transformer(folder: Path, module: DiT, params: Any, like: Like) -> None:
-    """Writes the folder of the transformer itself, as `save_dit` does in a pipeline."""
+    folder = Path(folder)
     height, width, channels = module.image_shape
     if module.frequency_shift != _SHIFT:
         raise InputError(

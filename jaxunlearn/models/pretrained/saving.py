@@ -15,7 +15,7 @@ from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.pretrained.adapters import write_adapters
 from jaxunlearn.models.pretrained.classifiers import save_classifier
 from jaxunlearn.models.pretrained.config_json import CONFIG, INDEX
-from jaxunlearn.models.pretrained.diffusers_dit import save_transformer
+from jaxunlearn.models.pretrained.diffusers_dit import save_dit
 from jaxunlearn.models.pretrained.diffusers_unet import save_unet2d
 from jaxunlearn.models.pretrained.recognise import (
     AUTOENCODER,
@@ -106,16 +106,14 @@ def _save_denoiser(folder: Path, found: Found, weights: Weights) -> None:
     """A pipeline, or the model alone if there is no scheduler."""
     module = _module(found)
     like = found.config.get(CONFIG, {})
-    name = "unet" if isinstance(module, DDPMUNet) else "transformer"
-    part = folder / name if found.process else folder
-    if isinstance(module, DDPMUNet):
-        save_unet2d(part, module, weights.params, like=like)
-    else:
-        save_transformer(part, module, weights.params, like)
+    name, pipeline, kind, write = (
+        ("unet", "DDPMPipeline", "UNet2DModel", save_unet2d)
+        if isinstance(module, DDPMUNet)
+        else ("transformer", "DiTPipeline", DIT, save_dit)
+    )
+    write(folder / name if found.process else folder, module, weights.params, like=like)
     if not found.process:
         return
-    kinds = {"unet": ("DDPMPipeline", "UNet2DModel"), "transformer": ("DiTPipeline", DIT)}
-    pipeline, kind = kinds[name]
     index = {"_class_name": pipeline, name: ["diffusers", kind]} | found.config.get(INDEX, {})
     index |= {"scheduler": ["diffusers", found.process["_class_name"]]}
     if found.autoencoder is not None:

@@ -55,7 +55,7 @@ def test_noise_agrees(loaded):
 
 def test_files_are_written_as_they_were(loaded, tmp_path):
     module, params = loaded
-    save_dit(tmp_path, module, params)
+    save_dit(tmp_path / "transformer", module, params)
     first, second = load_file(DATA / WEIGHTS), load_file(tmp_path / WEIGHTS)
     assert first.keys() == second.keys()
     for tensor, value in first.items():
@@ -94,7 +94,7 @@ def test_older_configurations(folder, loaded):
 def test_without_learned_variance(loaded, tmp_path):
     params = {**loaded[1], "out": {"kernel": np.ones((16, 12)), "bias": np.zeros(12)}}
     module = MODULE.clone(learn_variance=False)
-    save_dit(tmp_path, module, params)
+    save_dit(tmp_path / "transformer", module, params)
     assert json.loads((tmp_path / CONFIG).read_text())["out_channels"] == 3
     assert load_dit(tmp_path)[0] == module
 
@@ -146,8 +146,8 @@ def test_a_pipeline_that_was_read_is_written_over_a_copy_or_like_it(folder, load
     shard.touch()
     (source / "transformer" / "diffusion_pytorch_model.safetensors.index.json").touch()
     (source / "scheduler").mkdir()
-    save_dit(tmp_path / "like", *loaded, like=source)
-    save_dit(source, *loaded)  # its other parts stay, its older weights do not
+    save_dit(tmp_path / "like" / "transformer", *loaded, like=source / "transformer")
+    save_dit(source / "transformer", *loaded)  # its other parts stay, its older weights do not
     for written in (tmp_path / "like", source):
         assert json.loads((written / CONFIG).read_text())["norm_num_groups"] == 8
         files = {file.name for file in (written / "transformer").iterdir()}
