@@ -1,21 +1,24 @@
-"""The beginning of a command that trains: a dry run, or a folder that is overwritten."""
+"""The beginning of a command: the machine, a folder that is overwritten, or a dry run."""
 
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from jaxunlearn.cli.output import trained
 from jaxunlearn.studies.console import duration, outcome, say, show
+from jaxunlearn.studies.problem import find_data_in
 from jaxunlearn.studies.runs import train
 from jaxunlearn.studies.runs.estimate import estimate
 from jaxunlearn.studies.runs.folder import is_finished
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Workspace
+from jaxunlearn.training import hosts
 from jaxunlearn.training.devices import Placement, placement_of
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.training.rehearsal import Rehearsal
@@ -35,6 +38,16 @@ class Begin:
 
     overwrite: bool = False
     dry_run: bool = False
+
+
+def ready(data_dir: str | None, layout: dict[str, Any] | None = None) -> Layout:
+    """Finds the other hosts, if any, the devices and the data, before any computation."""
+    laid = Layout(**(layout or {}))
+    if laid.distributed:
+        hosts.join()
+    hosts.check_devices()
+    find_data_in(data_dir)
+    return laid
 
 
 def train_one(

@@ -20,8 +20,10 @@ from jaxunlearn import methods
 from jaxunlearn.cli.begin import Begin
 from jaxunlearn.cli.lists import meanings
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.config import Aim, Diffusion, Problem
+from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import Output
+from jaxunlearn.studies.diffusion import Diffusion
+from jaxunlearn.studies.fields import parse_settings
 from jaxunlearn.studies.plans import SOURCE, UNSEEN
 from jaxunlearn.training.layout import Layout
 
@@ -179,6 +181,18 @@ Adopted = Annotated[
     dict,
     tyro.conf.arg(name="", constructor=_of(Problem, _of_problem, defaults=UNSEEN)),
 ]
+
+
+def fields_of(given: dict[str, Any], flag: str = "--") -> dict[str, Any]:
+    """The fields that flags set, without empty tables and with the settings of models parsed."""
+    given = {
+        name: fields_of(value, f"{flag}{name}.") if isinstance(value, dict) else value
+        for name, value in given.items()
+    }
+    if "model_settings" in given:
+        pairs = given["model_settings"]
+        given["model_settings"] = parse_settings(pairs, f"{flag}model-settings")
+    return {name: value for name, value in given.items() if value != {}}
 
 
 def _request() -> Any:

@@ -1,28 +1,11 @@
-"""The beginning and the end of a command: the machine, the fields that flags set, the outcome."""
+"""The outcome of commands, as lines and as JSON."""
 
 from pathlib import Path
-from typing import Any
 
 from jaxunlearn.files import read_json, read_record
 from jaxunlearn.studies.console import duration, outcome, say, show
-from jaxunlearn.studies.fields import parse_settings
-from jaxunlearn.studies.problem import find_data_in
 from jaxunlearn.studies.runs import adopt, folder
 from jaxunlearn.studies.runs.folder import read_done
-from jaxunlearn.training import hosts
-from jaxunlearn.training.layout import Layout
-
-
-def fields_of(given: dict[str, Any], flag: str = "--") -> dict[str, Any]:
-    """The fields that flags set, without empty tables and with the settings of models parsed."""
-    given = {
-        name: fields_of(value, f"{flag}{name}.") if isinstance(value, dict) else value
-        for name, value in given.items()
-    }
-    if "model_settings" in given:
-        pairs = given["model_settings"]
-        given["model_settings"] = parse_settings(pairs, f"{flag}model-settings")
-    return {name: value for name, value in given.items() if value != {}}
 
 
 def trained(kind: str, run: Path, before: bool) -> None:
@@ -76,13 +59,3 @@ def show_study(study: Path) -> None:
     show(render_table(read_study(study)))
     say(f"report: {study / 'report.html'}")
     outcome(read_json(study / "results.json"))
-
-
-def ready(data_dir: str | None, layout: dict[str, Any] | None = None) -> Layout:
-    """Finds the other hosts, if any, the devices and the data, before any computation."""
-    laid = Layout(**(layout or {}))
-    if laid.distributed:
-        hosts.join()
-    hosts.check_devices()
-    find_data_in(data_dir)
-    return laid

@@ -4,8 +4,8 @@ from typing import Literal
 
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
-from jaxunlearn.cli.begin import train_one
-from jaxunlearn.cli.output import adopted, fields_of, ready
+from jaxunlearn.cli.begin import ready, train_one
+from jaxunlearn.cli.output import adopted
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import outcome, say
 from jaxunlearn.studies.fields import from_dict
@@ -33,7 +33,7 @@ def pretrain(
         seed: seed of the held-out data, the initial weights and the order of the data.
     """
     laid = ready(None, layout)
-    learned = from_dict(Problem, fields_of(problem), "pretrain")
+    learned = from_dict(Problem, flags.fields_of(problem), "pretrain")
     train_one("original", run, run_config.pretraining(learned, seed), laid, begin)
 
 
@@ -48,7 +48,7 @@ def adopt(run: flags.Folder, /, problem: flags.Adopted, seed: int = 0) -> None:
         seed: seed of the held-out data, if there are any.
     """
     ready(None)
-    learned, before = studies.adopting(fields_of(problem)), is_finished(run)
+    learned, before = studies.adopting(flags.fields_of(problem)), is_finished(run)
     studies.pretrain(run, learned, seed)
     adopted(run, before)
 

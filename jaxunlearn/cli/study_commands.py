@@ -2,13 +2,12 @@
 
 from collections import Counter
 from dataclasses import replace
-from json import dumps
 from pathlib import Path
 
 from jaxunlearn import studies
 from jaxunlearn.cli import flags
-from jaxunlearn.cli.begin import dry_run, start_over
-from jaxunlearn.cli.output import ready, show_study
+from jaxunlearn.cli.begin import dry_run, ready, start_over
+from jaxunlearn.cli.output import show_study
 from jaxunlearn.files import read_json
 from jaxunlearn.studies import run_study
 from jaxunlearn.studies.config import load_study
@@ -230,12 +229,11 @@ def verify(folder: flags.Folder, /, data_dir: flags.Place = None) -> None:
     say(f"all {len(findings):,} checks of {where} match")
 
 
-def status(folder: flags.Folder, /, json: flags.Switch = False) -> None:
+def status(folder: flags.Folder, /) -> None:
     """Tell which runs of a study are done, running, stopped, diverged or failed, and why.
 
     Args:
         folder: the folder of a study or a run.
-        json: whether the states are printed as JSON.
     """
     from rich.table import Table
     from rich.text import Text
@@ -243,9 +241,6 @@ def status(folder: flags.Folder, /, json: flags.Switch = False) -> None:
     from jaxunlearn.studies.runs import status as states
 
     found = states.status(folder)
-    if json:
-        print(dumps([each._asdict() for each in found], indent=1))
-        return
     counts = Counter(each.state for each in found)
     total = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     say(f"{folder}: {total}")
@@ -253,3 +248,4 @@ def status(folder: flags.Folder, /, json: flags.Switch = False) -> None:
     for each in found:
         table.add_row(*map(Text, each))
     show(table)
+    outcome([each._asdict() for each in found])

@@ -20,7 +20,7 @@ from jaxunlearn.data.own import own_kind
 from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.objects import is_object_path
-from jaxunlearn.studies.diffusion import Diffusion as Diffusion
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.studies.plans import LATER, PIXELS, PLACES, SOURCE, read_plan
 from jaxunlearn.types import InputError

@@ -28,23 +28,22 @@ def read_plan(path: Path) -> dict[str, Any]:
     """The content of a TOML file; its relative paths are resolved from its own folder."""
     values = read_toml(path)
     folder = path.resolve().parent if path.is_file() else Path.cwd()
-    requests = values.get("requests")
-    tables: list[tuple[Any, str]] = [(values, "inception"), (values, "tuned")]
-    located = (*PLACES, "validation_names", "checkpoint", "tokenizer")
-    tables += [(values.get("problem"), name) for name in located]
-    if isinstance(values.get("problem"), dict):
-        tables.append((values["problem"].get("autoencoder"), "checkpoint"))
-    requests = requests if isinstance(requests, list) else []
-    tables += [(each, name) for each in requests for name in ("indices", "names", "file")]
-    for table, name in tables:
-        if isinstance(table, dict) and isinstance(table.get(name), str):
-            table[name] = _below(folder, table[name])
-    problem = values.get("problem")
-    if isinstance(problem, dict) and isinstance(problem.get("data"), str):
-        kind, place = own_kind(problem["data"]) or (None, "")
+    problem, requests = values.get("problem"), values.get("requests")
+
+    def locate(table: Any, *names: str) -> None:
+        for name in names if isinstance(table, dict) else ():
+            if isinstance(table.get(name), str):
+                table[name] = _below(folder, table[name])
+
+    locate(values, "inception", "tuned")
+    for each in requests if isinstance(requests, list) else ():
+        locate(each, "indices", "names", "file")
+    if isinstance(problem, dict):
+        locate(problem, *PLACES, "validation_names", "checkpoint", "tokenizer")
+        locate(problem.get("autoencoder"), "checkpoint")
+        kind, place = own_kind(str(problem.get("data"))) or (None, "")
         if place:
             problem["data"] = f"{kind}:{_below(folder, place)}"
-    if isinstance(problem, dict):
         values["problem"] = for_checkpoint(problem)
     return values
 

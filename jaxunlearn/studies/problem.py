@@ -27,7 +27,8 @@ from jaxunlearn.models.frameworks import as_model
 from jaxunlearn.models.presets import file_of
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.objects import errors_of
-from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.plans import PLACES
 from jaxunlearn.studies.prompts import Tokenizer, find_tokenizer, prompted, token_ids
 from jaxunlearn.tasks import autoencoding, classification, diffusion, latent_diffusion

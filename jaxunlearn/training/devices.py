@@ -73,12 +73,8 @@ class Placement(NamedTuple):
     Attributes:
         mesh: the devices, from `make_mesh`.
         axis_name: name of the axis that `pmap` maps; None under jit.
-        micro_batch: see `Layout`.
-        chunk_steps: see `Layout`.
-        checkpoint_every: see `Layout`.
-        log: see `Layout`.
-        validate_every: see `Layout`.
-        stream: see `Layout`.
+
+    The other fields are those of the `Layout`.
     """
 
     mesh: Mesh
@@ -86,9 +82,9 @@ class Placement(NamedTuple):
     micro_batch: int
     chunk_steps: int
     checkpoint_every: int
-    log: tuple[str, ...] = ()
-    validate_every: int = 0
-    stream: bool = False
+    log: tuple[str, ...]
+    validate_every: int
+    stream: bool
 
 
 def placement_of(layout: Layout = Layout()) -> Placement:
@@ -110,9 +106,8 @@ def placement_of(layout: Layout = Layout()) -> Placement:
             "must be 'jit' for --parameters sharded or --distributed; leave these out, or choose "
             "jit."
         )
-    for name, least in (
-        *(("chunk_steps", 1), ("checkpoint_every", 1), ("micro_batch", 0), ("validate_every", 0)),
-    ):
+    least_of = {"chunk_steps": 1, "checkpoint_every": 1, "micro_batch": 0, "validate_every": 0}
+    for name, least in least_of.items():
         if getattr(layout, name) < least:
             raise InputError(f"{name} is {getattr(layout, name)}, but must be {least} or more.")
     check_loggers(layout.log)
@@ -123,16 +118,8 @@ def placement_of(layout: Layout = Layout()) -> Placement:
     mesh = make_mesh(layout.devices, layout.parameters)
     if layout.micro_batch:
         check_divides(mesh, micro_batch=layout.micro_batch)
-    return Placement(
-        mesh,
-        "devices" if by_pmap else None,
-        layout.micro_batch,
-        layout.chunk_steps,
-        layout.checkpoint_every,
-        layout.log,
-        layout.validate_every,
-        layout.stream,
-    )
+    kept = {name: getattr(layout, name) for name in Placement._fields[2:]}
+    return Placement(mesh, "devices" if by_pmap else None, **kept)
 
 
 def mapped(function: Callable[..., Any], mesh: Mesh, axis_name: str) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from jaxunlearn import data, methods, transforms
 from jaxunlearn.cli import commands
 from jaxunlearn.cli.main import COMMANDS, one_sentence
 from jaxunlearn.evaluation import SplitPredictions
-from jaxunlearn.studies.config import Diffusion
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.report.study import read_lines
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, problem_words, start, wait
 
@@ -82,7 +82,7 @@ for command in FLAGS:
     FLAGS[command] += ["--json"] * (command != "schema")
     if command in ("pretrain", "retrain", "unlearn", "compare"):
         FLAGS[command] += ["--overwrite", "--dry-run"]
-    if command not in ("list", "schema", "status"):
+    if command not in ("list", "schema"):
         FLAGS[command] += ["--quiet", "--verbose"]
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from jaxunlearn.files import fingerprint, read_arrays
 from jaxunlearn.models import denoisers, latent, pretrained
-from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.plans import read_plan
 from jaxunlearn.studies.problem import load_autoencoder, load_task, load_training
 from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done

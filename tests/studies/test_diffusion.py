@@ -3,7 +3,8 @@
 import pytest
 
 from jaxunlearn.models.process import Process
-from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.types import InputError
 

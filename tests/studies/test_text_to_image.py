@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.files import fingerprint, read_arrays
-from jaxunlearn.studies.config import Diffusion, Problem, load_study
+from jaxunlearn.studies.config import Problem, load_study
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.problem import load_autoencoder, load_training
 from jaxunlearn.studies.runs import evaluate_images, generate
 from jaxunlearn.studies.runs.folder import load_weights, read_done

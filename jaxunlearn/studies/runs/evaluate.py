@@ -26,9 +26,10 @@ from jaxunlearn.studies.problem import (
 )
 from jaxunlearn.studies.runs import deletions, folder
 from jaxunlearn.studies.runs.evaluate_images import evaluate_generated, load_judge
-from jaxunlearn.studies.runs.folder import RunConfig, load_weights, read_config, read_done
+from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.runs.results import Subject, read_cost, read_results, write_results
+from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.types import InputError, Weights
 

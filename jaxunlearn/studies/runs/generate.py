@@ -10,7 +10,8 @@ import numpy as np
 from jaxunlearn.data.batches import in_batches
 from jaxunlearn.models.convolutions import fast_in_loops
 from jaxunlearn.models.diffusion_process import Denoiser, guided, sample
-from jaxunlearn.studies.config import Diffusion, Problem
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.problem import Decoder, load_dataset, load_decoder, load_denoiser
 from jaxunlearn.types import Weights
 

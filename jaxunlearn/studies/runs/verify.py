@@ -107,13 +107,7 @@ def _check_adoption(run: Path) -> None:
 
 
 def _check_data(run: Path) -> None:
-    saved = read_record(run / "fingerprints.json").get("data")
-    dataset = load_dataset(read_started(run).problem)
-    if saved != dataset.fingerprint:
-        raise InputError(
-            f"{dataset.name} had the fingerprint {str(saved)[:12]} when {run} began, but now has "
-            f"{dataset.fingerprint[:12]}; restore the data."
-        )
+    folder.check_data(run, load_dataset(read_started(run).problem))
 
 
 def _check_request(run: Path) -> None:
