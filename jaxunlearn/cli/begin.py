@@ -134,10 +134,11 @@ def dry_run(
                 "memory": found and found.memory,
             }
         )
+    runs_of_all = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
     compiling = sum(found.compile_seconds for found in known.values() if found)
     show(table)
     say(
-        f"{len(rows)} runs would train for {duration(total)}, after {duration(compiling)} of "
+        f"{runs_of_all} would train for {duration(total)}, after {duration(compiling)} of "
         "compilation, evaluations not included; nothing was written"
     )
     outcome({"runs": rows, "seconds": total, "compile_seconds": compiling})

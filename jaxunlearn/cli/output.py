@@ -40,7 +40,7 @@ def adopted(run: Path, before: bool) -> None:
     source = f"{record['checkpoint']} ({record['layout']}{step})"
     say(f"{record['arrays']} arrays{place} in {source}")
     if record["other_params"]:
-        say(f"the same parameters are at {', '.join(record['other_params'])} (--params-key)")
+        say(f"parameters of the same shapes are at {', '.join(record['other_params'])}")
     for note in record.get("notes", ()):
         say(note)
     accuracies = {}

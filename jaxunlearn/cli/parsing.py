@@ -70,11 +70,11 @@ def _sentence(name: str, given: Sequence[str], box: str, bound: Callable[..., An
         return InputError(_unknown(name, given, found[1].split(", "), bound) + more)
     if text.startswith("Missing from"):
         missing = [row for row in rows[1:end] if re.fullmatch(r"(--\S+ )?[A-Z{][^a-z ].*", row)]
-        flags = " and ".join(row.split()[0] for row in missing)
-        return InputError(f"{flags} {'are' if len(missing) > 1 else 'is'} not given{more}")
+        names = " and ".join(row.split()[0] for row in missing)
+        return InputError(f"{names} {'are' if len(missing) > 1 else 'is'} not given{more}")
     if text.startswith("Missing required argument group"):
-        flags = text.partition("•")[2].strip()
-        return InputError(f"no forget request is given; give one of {flags}.")
+        group = text.partition("•")[2].strip()
+        return InputError(f"no forget request is given; give one of {group}.")
     if found := re.match(r"Missing value for argument '(.*?)'", text):
         return InputError(f"{found[1]} has no value, but needs one{more}")
     if found := re.match(

@@ -23,14 +23,12 @@ from jaxunlearn.files import fingerprint, path_name
 from jaxunlearn.methods import objectives
 from jaxunlearn.models import as_model, weights_of
 from jaxunlearn.studies.runs.prepare import check_original
-from jaxunlearn.studies.runs.unseen import with_unseen
+from jaxunlearn.studies.runs.unseen import losses, with_unseen
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
 from jaxunlearn.training.checkpoints import Checkpointer
-from jaxunlearn.types import Arrays, InputError, Task, Weights, unvisited
-
-_LOSSES_OF = 256
+from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 
 class Unlearned(NamedTuple):
@@ -121,18 +119,20 @@ def unlearn_model(
     if test is not None:
         examples |= _parted(examples)
     oracle = None if retrained is None else _weights(model, retrained, "retrained")
-    for what, each in (("weights", start), ("retrained", oracle)):
-        if each is not None:
-            _check_weights(_initial(model, examples), each, what)
+    initial = _initial(model, examples)
+    _check_weights(initial, start, "weights")
+    if oracle is not None:
+        _check_weights(initial, oracle, "retrained")
     task = model if isinstance(model, Task) else _task(model, start, examples, mean, std)
     chosen = methods.settings(method, dict(settings or {}), generates=task.predict is None)
-    numbers = programs.arguments(chosen, examples["validation"].arrays() if validation else None)
+    unseen = examples.get("validation")
+    numbers = programs.arguments(chosen, None if unseen is None else unseen.arrays())
     program = programs.of_method(task, method, chosen)
     arrays = {name: to_device(each) for name, each in examples.items()}
     check_original(task, method, start, arrays["retain"], chosen)
     data = dict(arrays)
     if objectives.needs_unseen(chosen):
-        if validation is None:
+        if unseen is None:
             raise InputError(
                 f"the objective {chosen['objective']!r} compares forget data with unseen data, but "
                 "validation is None; give validation examples, or choose another objective."
@@ -287,10 +287,5 @@ def _metrics(
 
 
 def _losses(task: Task, weights: Weights, arrays: Mapping[str, Arrays]) -> dict[str, float]:
-    """The mean losses in evaluation mode of at most 256 examples of each set."""
-
-    def mean(part: Arrays) -> float:
-        batch = unvisited(part, jnp.arange(min(_LOSSES_OF, len(part["index"]))))
-        return float(jnp.mean(task.losses(*weights, batch, jax.random.key(0), False)[0]))
-
-    return {f"{name}_loss": mean(part) for name, part in arrays.items()}
+    """The mean loss in evaluation mode of each set."""
+    return {f"{name}_loss": float(losses(task, weights, x).mean()) for name, x in arrays.items()}

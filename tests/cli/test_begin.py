@@ -23,7 +23,7 @@ def test_a_dry_run_lists_the_runs_of_a_study_and_writes_nothing(finished, tmp_pa
 def test_a_dry_run_of_one_run_starts_from_its_weights(pretrained, tmp_path):
     words = ["unlearn", tmp_path / "run", "eupmu", "--pretrained", pretrained, "--fraction", 0.1]
     printed = done(*words, *QUICK, "--dry-run")
-    assert "1 runs would train for " in printed and "nothing was written" in printed
+    assert "1 run would train for " in printed and "nothing was written" in printed
     assert_refused(
         call(*words, "--step-size=0", "--dry-run"), "setting step_size of method eupmu is 0.0"
     )

@@ -3,9 +3,10 @@
 A run folder holds `config.json` (the configuration), `fingerprints.json` (of the data, and its
 place), `forget_request.json` (the examples), `metrics.jsonl`, `checkpoints/` (to resume),
 `weights/` (the result), `deletions.jsonl` (of unlearning: every request that the weights have
-honoured), `done.json` (the cost) or `diverged.json` (the reason why there is no result), and after
-evaluation `results.json` and `predictions.npz`. A folder belongs to one configuration and one data
-set for good, wherever both are moved.
+honoured), `adopted.json` and `source/` (of adopted weights), `done.json` (the cost) or
+`diverged.json` (the reason why there is no result), and after evaluation `results.json` and
+`predictions.npz`. A folder belongs to one configuration and one data set for good, wherever both
+are moved.
 """
 
 import dataclasses

@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
 from jaxunlearn import evaluation, methods
 from jaxunlearn.data import Examples
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.studies.problem import load_task, load_validation
 from jaxunlearn.studies.runs.prepare import run_splits, trainable_part
 from jaxunlearn.studies.runs.run_config import RunConfig
+from jaxunlearn.studies.runs.unseen import losses
 from jaxunlearn.training.devices import Placement
 from jaxunlearn.training.loggers import Write, opened
-from jaxunlearn.types import InputError, Task, TrainState, unvisited
+from jaxunlearn.types import InputError, Task, TrainState
 
 Validate = Callable[[TrainState], dict[str, float]]
 _MOST_IMAGES = 256  # of the validation loss of a model that generates
@@ -77,12 +75,10 @@ def validation(task: Task, examples: Examples) -> Validate:
             return {"validation_accuracy": evaluation.accuracy(found)}
 
         return accuracy
-    arrays = {name: jnp.asarray(x[:_MOST_IMAGES]) for name, x in examples.arrays().items()}
-    batch = unvisited(arrays, jnp.arange(len(arrays["label"])))
+    some = {name: values[:_MOST_IMAGES] for name, values in examples.arrays().items()}
 
-    @jax.jit
-    def loss(state: TrainState) -> jax.Array:
-        key = jax.random.key(0)  # the same noise every time
-        return jnp.mean(task.losses(*methods.weights_of(state), batch, key, False)[0])
+    def loss(state: TrainState) -> dict[str, float]:
+        found = losses(task, methods.weights_of(state), some)
+        return {"validation_loss": float(found.mean())}
 
-    return lambda state: {"validation_loss": float(loss(state))}
+    return loss

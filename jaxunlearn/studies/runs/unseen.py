@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxunlearn.data import Splits
 from jaxunlearn.data.batches import in_batches
@@ -43,14 +44,17 @@ def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
 
 def with_unseen(task: Task, original: Weights, unseen: Arrays, forget: Arrays) -> Arrays:
     """Forget data with one unseen example for each, paired by the order of their losses."""
-    losses = [
-        in_batches(functools.partial(_losses, task, original), x, _BATCH) for x in (forget, unseen)
-    ]
-    return objectives.with_unseen(forget, jnp.asarray(losses[0]), unseen, jnp.asarray(losses[1]))
+    ours, theirs = (jnp.asarray(losses(task, original, part)) for part in (forget, unseen))
+    return objectives.with_unseen(forget, ours, unseen, theirs)
+
+
+def losses(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> np.ndarray:
+    """The loss of each example in evaluation mode, `[N]`, with the same noise every time."""
+    found: np.ndarray = in_batches(functools.partial(_losses, task, weights), arrays, _BATCH)
+    return found
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _losses(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
-    """The loss of each example in evaluation mode, `[B]`."""
     visited = batch | {"epoch": jnp.zeros_like(batch["index"])}
     return task.losses(*weights, visited, jax.random.key(0), False)[0]
