@@ -55,7 +55,9 @@ def test_what_pmap_does_not_do_is_refused() -> None:
 def test_a_layout_is_resolved_at_the_door() -> None:
     layout = Layout(devices=2, parameters="sharded", micro_batch=4, chunk_steps=3)
     assert (
-        placement_of(layout) == placement_of(layout) == (make_mesh(2, "sharded"), None, 4, 3, 1000)
+        placement_of(layout)
+        == placement_of(layout)
+        == (make_mesh(2, "sharded"), None, 4, 3, 1000, (), 0, False)
     )
     assert hash(placement_of(layout)) == hash(placement_of(layout))
     for name, value in (("chunk_steps", 0), ("checkpoint_every", -1), ("micro_batch", -2)):
