@@ -195,19 +195,17 @@ class Checkpointer:
     def _manager(self, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
         """Orbax's manager of the folder, without warnings that repeat an `InputError`."""
         handlers = {"tree": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else 2,
-            create=not read_only,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
-            enable_async_checkpointing=False,
-        )
-        place = epath.Path(self.folder)
-        with (
-            quiet(),
-            ocp.CheckpointManager(place, options=options, item_handlers=handlers) as manager,
-        ):
-            yield manager
+        with quiet():
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=None if read_only else 2,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                enable_async_checkpointing=False,
+            )
+            place = epath.Path(self.folder)
+            with ocp.CheckpointManager(place, options=options, item_handlers=handlers) as manager:
+                yield manager
 
     def _check_files(self, step: int) -> None:
         """Compares the files with their digests, unless a kill prevented their writing."""

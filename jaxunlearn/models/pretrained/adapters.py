@@ -114,20 +114,25 @@ def add_adapters(path: str | os.PathLike[str], parts: Mapping[str, Part]) -> dic
     params = {name: flatten_dict(part.params) for name, part in parts.items()}
     for (name, place), factors in _modules(file, parts).items():
         down, up = factors["down"], factors["up"]
-        rank = len(down)
         kernel = params[name][place]
         stored = to_stored(place, kernel)
-        if (down.size // rank, up.size // rank) != (stored[0].size, len(stored)):
+        rank, inputs, outputs = _rank(down, up), stored[0].size, len(stored)
+        if not rank or (down.size, up.size) != (rank * inputs, outputs * rank):
             raise InputError(
-                f"the adapter of {'/'.join(place)} in {file} is for a layer of "
-                f"{down.size // rank} inputs and {up.size // rank} outputs, but must be for "
-                f"{stored[0].size} and {len(stored)}; give adapters of this model."
+                f"the adapter of {'/'.join(place)} in {file} has factors of the shapes "
+                f"{list(down.shape)} and {list(up.shape)}, but must fit a layer of {inputs} inputs "
+                f"and {outputs} outputs; give adapters of this model."
             )
         alpha = factors.get("alpha", texts.get(f"{name}.lora_alpha", rank))
         scale = of_peft(rank) if of_peft else float(np.asarray(alpha).item()) / rank
         change = scale * (up.reshape(-1, rank) @ down.reshape(rank, -1))
         params[name][place] = from_stored(place, stored + change.reshape(stored.shape))
     return {name: unflatten_dict(flat) for name, flat in params.items()}
+
+
+def _rank(down: np.ndarray, up: np.ndarray) -> int:
+    """The number of rows of A, which must be that of the columns of B; otherwise 0."""
+    return len(down) if min(down.ndim, up.ndim) > 1 and len(down) == up.shape[1] else 0
 
 
 def write_adapters(

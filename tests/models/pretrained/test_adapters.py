@@ -13,6 +13,7 @@ from jaxunlearn.types import InputError
 
 DATA = Path(__file__).parent / "data"
 UNET = DATA / "unet2d" / "unconditional"
+NAME = "lora_unet_mid_block_attentions_0_to_q"
 DENSE, CONV = "mid_block.attentions.0.to_q", "conv_in"  # 4 to 4, and 3 to 4 channels of 3x3
 RNG = np.random.default_rng(0)
 DOWN, UP = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, 4), (4, 2)))
@@ -115,10 +116,9 @@ def test_adapters_of_another_model(tmp_path):
         save_file({name: array}, file)
         with pytest.raises(InputError, match=match):
             pretrained.find(UNET, adapters=file)
-    save_file(
-        {"lora_unet_conv_in.lora_up.weight": UP, "lora_unet_conv_in.lora_down.weight": UP}, file
-    )
-    with pytest.raises(
-        InputError, match="of stem/kernel in .* is for a layer of 2 inputs and 2 out"
-    ):
-        pretrained.find(UNET, adapters=file)
+    for up, down in ((UP, UP), (UP, DOWN[:0]), (DOWN[:0], DOWN), (UP[:, :1], DOWN)):
+        save_file({f"{NAME}.lora_up.weight": up, f"{NAME}.lora_down.weight": down}, file)
+        with pytest.raises(
+            InputError, match=r"kernel in .* has factors .* but must fit a layer of"
+        ):
+            pretrained.find(UNET, adapters=file)
