@@ -185,7 +185,8 @@ def data_places(problem: Problem) -> dict[str, str | None]:
     """The places of the data of a problem, absolute or None: see `PLACES`."""
     given = _found_in.get()
     places = {name: getattr(problem, name) for name in PLACES}
-    if given is not None and expanded(given) != expanded(problem.data_dir or ""):
+    kept = problem.data_dir and expanded(problem.data_dir)
+    if given is not None and expanded(given) != kept:
         moved, before = "folder" if own_kind(problem.data) else "data_dir", problem.folder
         places = {"data_dir": problem.data_dir, "folder": None, "captions": problem.captions}
         places[moved] = given

@@ -50,7 +50,8 @@ def test_the_page(photos, capsys):
 
 def test_records_do_not_depend_on_the_place(photos, tmp_path):
     words = ["--model", "mlp-tiny", *TRAINING]
-    done("pretrain", "run", "--data", "folder:photos", *words)
+    done("pretrain", "run", "--data", "folder:photos", "--data-dir", "cache", *words)
+    assert "matches" in done("verify", "run", "--data-dir", "cache")  # has not moved
     problem = read_json(Path("run/config.json"))["problem"]
     assert problem["data"] == "folder" and str(tmp_path) not in str(problem)
     photos.rename(tmp_path / "moved")
