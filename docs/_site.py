@@ -99,9 +99,10 @@ _KINDS = {
 
 def study_files() -> str:
     """The Markdown of the page on the fields of study and search files."""
-    from jaxunlearn.studies.config import Aim, Study
+    from jaxunlearn.studies.config import Aim
     from jaxunlearn.studies.fields import json_schema
     from jaxunlearn.studies.search.tuning import Search
+    from jaxunlearn.studies.study import Study
 
     tables: dict[str, Any] = {}
     for kind in (Study, Search, Aim):

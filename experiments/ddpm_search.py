@@ -23,10 +23,10 @@ from typing import Any
 
 from jaxunlearn.cli.main import one_sentence
 from jaxunlearn.files import read_json, write_json
-from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.console import say
 from jaxunlearn.studies.runs import evaluate_images, train
 from jaxunlearn.studies.runs.results import Subject, read_cost, read_results
+from jaxunlearn.studies.study import Study, load_study
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.hosts import machine

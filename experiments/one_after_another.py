@@ -18,11 +18,11 @@ from jaxunlearn import studies
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
-from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.report import numerals
 from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.report.plots import BLUE, DASHES, INK, MUTED, ORANGE, panels, picture
 from jaxunlearn.studies.runs import deletions, train
+from jaxunlearn.studies.study import Study, load_study
 from jaxunlearn.training.hosts import machine
 
 HERE = Path(__file__).parent

@@ -19,10 +19,10 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import summarize
 from jaxunlearn.files import read_json, write_json, write_text
 from jaxunlearn.studies.audits import worst_cases
-from jaxunlearn.studies.config import Study, load_study
 from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.report.numerals import number, spread
 from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.study import Study, load_study
 from jaxunlearn.training.hosts import machine
 
 HERE = Path(__file__).parent

@@ -18,10 +18,11 @@ from memory import memory, save
 
 from jaxunlearn import methods
 from jaxunlearn.files import read_json
-from jaxunlearn.studies.config import Problem, Study, load_study
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_decoder, load_denoiser, load_task
 from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.runs import generate
+from jaxunlearn.studies.study import Study, load_study
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Task, Weights
 

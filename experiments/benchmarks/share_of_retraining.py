@@ -22,12 +22,12 @@ from jaxunlearn import training
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.files import write_json
 from jaxunlearn.methods import objectives
-from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs import folder as runs
 from jaxunlearn.studies.runs import run_config
 from jaxunlearn.studies.runs.folder import RunConfig
 from jaxunlearn.studies.runs.unseen import with_unseen
+from jaxunlearn.studies.study import load_study
 from jaxunlearn.training import programs
 from jaxunlearn.training.hosts import machine
 from jaxunlearn.types import Weights

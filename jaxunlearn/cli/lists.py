@@ -16,9 +16,10 @@ from jaxunlearn.evaluation.custom import records
 from jaxunlearn.methods import _constructor
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.names import closest
-from jaxunlearn.studies.config import Aim, Study
+from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.fields import json_schema
 from jaxunlearn.studies.report.columns import DIRECTIONS, with_own
+from jaxunlearn.studies.study import Study
 from jaxunlearn.types import InputError
 
 

@@ -10,9 +10,9 @@ from jaxunlearn.cli.begin import dry_run, ready, start_over
 from jaxunlearn.cli.output import show_study
 from jaxunlearn.files import read_json
 from jaxunlearn.studies import run_study
-from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.console import outcome, say, show
 from jaxunlearn.studies.runs.run_config import RunConfig
+from jaxunlearn.studies.study import load_study
 from jaxunlearn.studies.workspace import Workspace, parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.devices import placement_of

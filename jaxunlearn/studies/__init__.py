@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxunlearn.studies.config import Problem as Problem
-    from jaxunlearn.studies.config import Study as Study
     from jaxunlearn.studies.one_call import unlearn_model as unlearn_model
     from jaxunlearn.studies.report import write_report as write_report
     from jaxunlearn.studies.run_study import compare as compare
@@ -47,10 +46,11 @@ if TYPE_CHECKING:
     from jaxunlearn.studies.runs.train import retrain as retrain
     from jaxunlearn.studies.runs.train import unlearn as unlearn
     from jaxunlearn.studies.sampling import sample as sample
+    from jaxunlearn.studies.study import Study as Study
 
 _MODULES = {
     "Problem": "config",
-    "Study": "config",
+    "Study": "study",
     "adopting": "runs.adopt",
     "compare": "run_study",
     "evaluate": "runs.evaluate",

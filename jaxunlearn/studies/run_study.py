@@ -21,7 +21,6 @@ from jaxunlearn.evaluation import custom
 from jaxunlearn.evaluation.features import Features, of_inception
 from jaxunlearn.files import read_json, read_record
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
-from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
 from jaxunlearn.studies.runs import evaluate_images, run_config, train
@@ -29,6 +28,7 @@ from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.folder import is_finished, load_weights, note_failure, read_done
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.run_config import RunConfig
+from jaxunlearn.studies.study import Study
 from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.devices import Placement, placement_of

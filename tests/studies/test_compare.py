@@ -8,9 +8,9 @@ import pytest
 from jaxunlearn import training
 from jaxunlearn.files import write_record
 from jaxunlearn.studies import run_study
-from jaxunlearn.studies.config import load_study
 from jaxunlearn.studies.report.study import read_lines
 from jaxunlearn.studies.runs.verify import verify
+from jaxunlearn.studies.study import load_study
 from jaxunlearn.studies.workspace import Workspace
 from tests.shell.commands import assert_refused, call, copy, done, snapshot, weights
 

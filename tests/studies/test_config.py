@@ -9,9 +9,10 @@ import pytest
 
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.config import Problem, Study, load_study
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.runs import run_config
 from jaxunlearn.studies.search.tuning import load_search
+from jaxunlearn.studies.study import Study, load_study
 from jaxunlearn.types import InputError
 from tests.shell.commands import done
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn.files import read_json
-from jaxunlearn.studies.config import Problem, load_study
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import _dataset, load_dataset, load_splits
 from jaxunlearn.studies.runs.folder import read_config
+from jaxunlearn.studies.study import load_study
 from tests.data.pictures import write_pictures
 from tests.shell.commands import assert_refused, assert_same_run, call, done
 from tests.test_docs import blocks

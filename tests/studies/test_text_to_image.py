@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from jaxunlearn.files import fingerprint, read_arrays
-from jaxunlearn.studies.config import Problem, load_study
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.problem import load_autoencoder, load_training
 from jaxunlearn.studies.runs import evaluate_images, generate
 from jaxunlearn.studies.runs.folder import load_weights, read_done
+from jaxunlearn.studies.study import load_study
 from jaxunlearn.tasks import latents
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.types import InputError

@@ -29,7 +29,6 @@ from jaxunlearn.studies.audits.shadow_folders import (
     identity,
 )
 from jaxunlearn.studies.audits.shadow_models import Plan, plan_shadows
-from jaxunlearn.studies.config import Study
 from jaxunlearn.studies.console import say
 from jaxunlearn.studies.problem import (
     check_classifies,
@@ -41,6 +40,7 @@ from jaxunlearn.studies.problem import (
 from jaxunlearn.studies.report.ulira import write_ulira_report
 from jaxunlearn.studies.runs.schema import UliraRecord, check_record
 from jaxunlearn.studies.runs.unseen import check_unseen
+from jaxunlearn.studies.study import Study
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged, programs
 from jaxunlearn.training.hosts import machine

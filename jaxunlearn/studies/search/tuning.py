@@ -32,7 +32,7 @@ from jaxunlearn import methods, training
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import write_record, write_text
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
-from jaxunlearn.studies.config import Problem, check_requests, check_runs, check_seeds
+from jaxunlearn.studies.config import Problem, check_seeds
 from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.plans import read_plan
@@ -45,6 +45,7 @@ from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case, member
+from jaxunlearn.studies.study import check_requests, check_runs
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import programs
 from jaxunlearn.training.groups import at_once, run_many

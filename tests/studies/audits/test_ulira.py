@@ -11,7 +11,8 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.audits import ulira
 from jaxunlearn.studies.audits.shadow_folders import ShadowGroup, ShadowSetup
-from jaxunlearn.studies.config import Problem, Study
+from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.study import Study
 from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy

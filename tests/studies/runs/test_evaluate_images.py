@@ -14,10 +14,11 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.evaluation import features
 from jaxunlearn.files import read_arrays
 from jaxunlearn.studies import sample, sampling
-from jaxunlearn.studies.config import Aim, load_study
+from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.problem import _check_images, load_dataset, load_task
 from jaxunlearn.studies.runs import evaluate, evaluate_images, generate, prepare, run_config, train
 from jaxunlearn.studies.runs.folder import load_weights
+from jaxunlearn.studies.study import load_study
 from jaxunlearn.tasks import classification
 from jaxunlearn.types import InputError, Weights
 from tests.helpers import assert_trees_equal

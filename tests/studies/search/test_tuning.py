@@ -10,12 +10,13 @@ import pytest
 
 from jaxunlearn import training
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.studies.config import Problem, load_study
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import load_task
 from jaxunlearn.studies.report.tuning import chosen_toml, regret
 from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.search import cases, tuning
+from jaxunlearn.studies.study import load_study
 from jaxunlearn.studies.workspace import Workspace
 from tests.once import made_once
 from tests.shell.commands import (
