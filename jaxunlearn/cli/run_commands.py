@@ -58,6 +58,7 @@ def export(
     dest: flags.Dest,
     /,
     layout: flags.Written = None,
+    pretrained: flags.Oracle = None,
     data_dir: flags.Place = None,
 ) -> None:
     """Write the weights of a run for other programs.
@@ -66,11 +67,13 @@ def export(
         run: the folder of a finished `pretrain`, `adopt`, `retrain` or `unlearn` run.
         dest: the folder to write, or the file, such as net.npz, for a layout of one file.
         layout: the layout: orbax, msgpack, npz, safetensors, torchvision, timm, transformers or
-            diffusers (default: the layout of the adopted checkpoint, else orbax).
+            diffusers (default: the layout of the adopted checkpoint, else orbax); or peft or kohya,
+            for the adapters of an unlearning run alone.
+        pretrained: for adapters: the folder of the run that the unlearning started from.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     ready(data_dir)
-    written = studies.export(run, dest, layout)
+    written = studies.export(run, dest, layout, pretrained)
     say(f"weights: {dest} ({written})")
     outcome({"weights": dest, "layout": written})
 

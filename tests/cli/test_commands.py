@@ -52,7 +52,7 @@ PROBLEM = [
 FLAGS = {
     "pretrain": [*PROBLEM, "--seed", *LAYOUT],
     "adopt": [*PROBLEM, "--seed", "--checkpoint", "--step", "--params-key", "--tokenizer"],
-    "export": ["--layout", "--data-dir"],
+    "export": ["--layout", "--pretrained", "--data-dir"],
     "retrain": ["--pretrained", *FORGET, "--data-dir", *LAYOUT],
     "unlearn": [
         *["--pretrained", *FORGET, *LAYOUT],

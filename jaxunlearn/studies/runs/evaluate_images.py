@@ -150,6 +150,11 @@ def check_images(
     """Raises unless there are enough images of the remaining classes for a Frechet distance."""
     for each in (*earlier, request):
         check_request(each)
+    if not load_task(problem).conditional:
+        raise InputError(
+            f"the model {problem.model!r} has no classes, so nothing can be asked of it that a "
+            "classifier could recognise; look at its images (jaxunlearn sample)."
+        )
     assert problem.diffusion is not None
     dataset = load_dataset(problem)
     splits = load_splits(problem, seed, request, earlier)
