@@ -72,13 +72,15 @@ def denoiser(folder: Path, part: str, scheduler: dict[str, object] | None = None
     return folder
 
 
-def images(folder: Path, captions: list[str], each: int = 3, side: int = 12) -> Path:
+def images(
+    folder: Path, captions: list[str], each: int = 3, sides: tuple[int, int] = (12, 12)
+) -> Path:
     """`each` random pictures of every caption, with `metadata.jsonl`."""
     folder.mkdir()
     random, lines = np.random.default_rng(0), []
     for number, caption in enumerate(captions * each):
         name = f"{number:04d}.png"
-        pixels = random.integers(0, 256, (side, side, 3)).astype(np.uint8)
+        pixels = random.integers(0, 256, (*sides, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / name)
         lines.append(json.dumps({"file_name": name, "text": caption}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")

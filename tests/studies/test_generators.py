@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from jaxunlearn.studies.problem import load_dataset
 from jaxunlearn.studies.runs import drawn
 from jaxunlearn.studies.runs.folder import read_config
+from jaxunlearn.studies.runs.verify import verify
 from tests.shell.commands import assert_refused, call, done, weights
 from tests.studies import pipelines
 
@@ -66,6 +67,11 @@ def test_stable_diffusion_forgets_a_word_and_goes_back(tmp_path, images):
     assert picture.exists()
     done("export", run, tmp_path / "same")
     done("export", forgot, other)
+    adapters = ["--layout", "peft", "--pretrained", run]
+    done("export", forgot, tmp_path / "adapters", *adapters)
+    shapes = {array.shape for array in tensors(tmp_path / "adapters" / "unet").values()}
+    assert shapes and all(min(shape) == 2 for shape in shapes)
+    assert_refused(call("export", run, tmp_path / "none", *adapters), "the run has no adapters")
 
     files, stored = small_files(tmp_path / "same"), tensors(tmp_path / "same")
     assert files.keys() == before[0].keys()
@@ -82,7 +88,8 @@ def test_stable_diffusion_forgets_a_word_and_goes_back(tmp_path, images):
     for one, two in zip(weights(tmp_path / "again"), weights(forgot), strict=True):
         np.testing.assert_array_equal(one, two)
     (forgot / "source" / "tokenizer" / "merges.txt").write_text("")
-    assert "adoption" in call("verify", forgot).out.split("does not match")[1]
+    wrong = [found.what for found in verify(forgot) if found.verdict == "does not match"]
+    assert wrong == ["adoption"]
 
 
 def test_a_model_draws_its_own_data(tmp_path, monkeypatch):
@@ -114,3 +121,27 @@ def test_a_model_draws_its_own_data(tmp_path, monkeypatch):
     prompts.write_text("a coat\na sandal\n")
     assert_refused(call("adopt", tmp_path / "vit", *vit), "is no text-to-image model")
     assert not (tmp_path / "vit").exists()
+
+
+def test_denoisers_of_pixels(tmp_path, images):
+    """What the files leave open is asked for; a model without classes is not asked for one."""
+    data = ["--data", f"folder:{images}", "--captions", images / "metadata.jsonl"]
+    data += ["--test-fraction", 0.2, "--data-dir", tmp_path / "cache"]
+    classes = pipelines.denoiser(tmp_path / "classes", "unet2d/classes")
+    refused = call("adopt", tmp_path / "run", "--checkpoint", classes, *data)
+    assert_refused(refused, "null_class")
+    words = ["--model-settings", "null_class=true"]
+    refused = call("adopt", tmp_path / "run", "--checkpoint", classes, *data, *words)
+    assert refused.status == 2 and "which have 5 classes" in refused.err
+    assert not (tmp_path / "run").exists()
+    model = pipelines.denoiser(tmp_path / "model", "unet2d/unconditional")
+    plain = pipelines.images(tmp_path / "plain", pipelines.CAPTIONS, sides=(8, 4))
+    data[1], data[3] = f"folder:{plain}", plain / "metadata.jsonl"
+    done("adopt", tmp_path / "run", "--checkpoint", model, *data)
+    problem = read_config(tmp_path / "run", "pretrain").problem
+    assert (problem.diffusion.label_drop, problem.diffusion.guidance) == (0.0, 0.0)
+    assert (problem.diffusion.num_timesteps, problem.diffusion.sampler) == (20, "ddpm")
+    sampled = ["sample", tmp_path / "a.png", "--run", tmp_path / "run"]
+    assert_refused(call(*sampled, "--labels", 0), "has no classes, but labels or prompts are given")
+    done("export", tmp_path / "run", tmp_path / "same")
+    assert small_files(tmp_path / "same").items() >= small_files(model).items()
