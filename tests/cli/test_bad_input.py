@@ -171,7 +171,7 @@ UNKNOWN = {  # answered by tyro, in a box of several lines
     "redraw": ("random_labels --redraw=never", "never", "every_epoch", "once"),
     "not whole": ("sfron --num-steps=2.5", "--num-steps", "2.5"),
     "in words": ("sfron --learning-rate=high", "--learning-rate", "high"),
-    "switch": ("eupmu --log-loss=1", "Unrecognized options: 1"),
+    "switch": ("eupmu --log-loss=1", "'1' is one word too many"),
     "no request": ("eupmu", "--fraction", "--classes", "--words", "--indices", "--names"),
     "two requests": ("eupmu --fraction 0.1 --classes 3", "--fraction and --classes"),
 }
