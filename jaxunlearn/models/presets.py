@@ -11,8 +11,8 @@ from jaxunlearn.objects import is_object_path, load_object
 from jaxunlearn.types import InputError
 
 Presets = dict[str, tuple[Any, Mapping[str, Any]]]  # name -> (module, fields)
-_FILES: dict[str, str | None] = {}
 About = dict[str, tuple[int | None, str]]  # name -> (number of parameters, description)
+_FILES: dict[str, str | None] = {}  # Python file of registered models
 
 
 def add(constructor: Callable[..., Any], presets: Presets, about: About) -> None:
@@ -48,7 +48,7 @@ def make(
     """Make a model of a table of presets; `kind` names the models in errors.
 
     The caller sets the fields in `given`. Lists count as tuples, as modules must be hashable. A
-    custom model, registered or at `module:object`, receives what it has of `given`.
+    custom model, registered or at `module:object`, receives the fields in `given` that it has.
     """
     if is_object_path(name):
         presets = {name: (load_object(name, "model"), {})}
