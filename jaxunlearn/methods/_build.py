@@ -136,6 +136,7 @@ def descend(
             state.params, now, forget, first(retain)
         )
         updates, opt_state = optimizer.update(grads, opt_state, state.params)
+        metrics = metrics | {"gradient_norm": optax.tree.norm(grads)}
         return advance(state, updates, (opt_state, memory), model_state), metrics
 
     return Method(init, step)

@@ -85,6 +85,7 @@ def surgery_step(
 
     value_and_grad = surgery_value_and_grad(losses_fn, transform, has_aux=True)
     (_, (model_state, losses)), grads = value_and_grad(state.params, state=surgery_state)
+    norm = optax.tree.norm(grads)
     updates, bent, model_state = bend(grads, model_state)
     updates, surgery_state = transform.update(
         optax.tree.scale(scale, updates),
@@ -94,7 +95,7 @@ def surgery_step(
         retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
     )
     after = advance(state, updates, (bent, surgery_state), model_state)
-    return after, surgery_metrics(losses, surgery_state)
+    return after, surgery_metrics(losses, surgery_state) | {"gradient_norm": norm}
 
 
 def surgery_metrics(losses: LossPair, opt_state: Any) -> Metrics:

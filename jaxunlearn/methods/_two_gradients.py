@@ -69,7 +69,12 @@ def two_gradients(
             forget_value=losses.forget,
             retain_value=losses.retain,
         )
-        metrics = {"forget_loss": losses.forget, "retain_loss": losses.retain}
+        metrics = {
+            "forget_loss": losses.forget,
+            "retain_loss": losses.retain,
+            "forget_gradient_norm": optax.tree.norm(found.forget),
+            "retain_gradient_norm": optax.tree.norm(found.retain),
+        }
         return advance(state, updates, opt_state, found.model_state), metrics
 
     return Method(init, step)

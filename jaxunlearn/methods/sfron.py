@@ -131,7 +131,11 @@ def sfron(
         updates, remain_state, model_state, retain_value = remain.update(
             updates, remain_state, state.params, state.model_state, retain, key
         )
-        metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
+        metrics = {
+            "forget_loss": forget_loss,
+            "retain_loss": retain_value,
+            "forget_gradient_norm": optax.tree.norm(grads),
+        }
         return advance(state, updates, (forget_state, remain_state), model_state), metrics
 
     return Method(init, step, num_fast_steps, num_fast_steps + share_optimizer)

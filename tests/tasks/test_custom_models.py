@@ -112,7 +112,7 @@ def test_models_of_any_signature_are_unlearned(model):
     task = of(model())
     method = methods.eupmu_sfron(task, optax.sgd(0.1), num_steps=3, num_fast_steps=1)
     after, metrics = jax.eval_shape(lambda: stepped(task, method))
-    assert set(metrics) == {"forget_loss", "retain_loss", "multiplier"}
+    assert {"forget_loss", "retain_loss", "multiplier"} < set(metrics)
     assert jax.tree.structure(after.params) == jax.tree.structure(jax.eval_shape(task.init, KEY)[0])
 
 

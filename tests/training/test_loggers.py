@@ -32,7 +32,8 @@ def logged(pretrained, tmp_path_factory) -> Path:
 def test_a_csv_file_has_metrics_rates_and_validation_accuracy(logged, unlearned):
     found = rows(logged)
     assert [row["step"] for row in found] == ["1", "2", "3", "4"]
-    assert set(found[0]) == {"step", "retain_loss", "learning_rate", "validation_accuracy"}
+    columns = {"step", "retain_loss", "gradient_norm", "learning_rate", "validation_accuracy"}
+    assert set(found[0]) == columns
     rates = [0.01 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
     assert [float(row["learning_rate"]) for row in found] == pytest.approx(rates)
     assert [bool(row["validation_accuracy"]) for row in found] == [False, False, True, False]

@@ -114,7 +114,7 @@ def test_a_run_is_the_steps_of_the_method(undisturbed: Finished, runner: toy.Run
         state, metrics = runner.step(numbers, state, batch, stacked)
         line = json.loads(lines[n])
         assert line.pop("step") == n + 1
-        assert line.keys() == {"forget_loss", "retain_loss", "multiplier"}
+        assert line.keys() == {"forget_loss", "retain_loss", "multiplier", "gradient_norm"}
         for name, value in line.items():
             assert np.isclose(value, metrics[name], rtol=1e-5)
     assert len(lines) == STEPS and int(undisturbed.state.step) == STEPS
