@@ -144,4 +144,6 @@ def test_denoisers_of_pixels(tmp_path, images):
     sampled = ["sample", tmp_path / "a.png", "--run", tmp_path / "run"]
     assert_refused(call(*sampled, "--labels", 0), "has no classes, but labels or prompts are given")
     done("export", tmp_path / "run", tmp_path / "same")
-    assert small_files(tmp_path / "same").items() >= small_files(model).items()
+    before, after = small_files(model), small_files(tmp_path / "same")
+    changed = {name for name, content in before.items() if after[name] != content}
+    assert changed == {"unet/config.json"}  # a size that was left open is written out
