@@ -125,6 +125,8 @@ def write(path: Path, arrays: Mapping[Key, np.ndarray], form: Mapping[str, Any])
             args = ocp.args.Composite(**args)
         handler = ocp.CompositeCheckpointHandler if items else ocp.StandardCheckpointHandler
         try:
+            if folder.is_dir():
+                folder.rmdir()  # empty; orbax makes it
             with quiet(), ocp.Checkpointer(handler()) as writer:
                 writer.save(folder, args=args)
         except OSError as error:
