@@ -19,8 +19,8 @@ from jaxunlearn.data.registry import data_folder
 from jaxunlearn.files import write_text
 from jaxunlearn.home import expanded
 from jaxunlearn.models import checkpoints, latent
-from jaxunlearn.studies.config import Diffusion
 from jaxunlearn.studies.console import say
+from jaxunlearn.studies.diffusion import Diffusion
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.pipeline import described
 from jaxunlearn.studies.plans import published
@@ -68,14 +68,8 @@ def drawn(fields: dict[str, Any]) -> dict[str, Any]:
         module = prompted(prompts, more["model"], parts, autoencoder)
         say(f"drawing {generation.samples} images of {len(prompts)} prompts into {folder}")
         _draw(folder, prompts, generation, module, autoencoder, found.weights, side)
-    return (
-        {"test_fraction": _TEST_FRACTION}
-        | fields
-        | {
-            "data": f"folder:{folder}",
-            "captions": str(folder / _CAPTIONS),
-        }
-    )
+    own = {"data": f"folder:{folder}", "captions": str(folder / _CAPTIONS)}
+    return {"test_fraction": _TEST_FRACTION} | fields | own
 
 
 def _draw(
