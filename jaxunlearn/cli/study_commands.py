@@ -219,8 +219,9 @@ def verify(folder: flags.Folder, /, data_dir: flags.Place = None) -> None:
     findings = check.verify(folder)
     show(render_findings(folder, findings))
     wrong = [finding for finding in findings if finding.verdict == "does not match"]
-    for finding in wrong:
-        say(f"{finding.what}: {finding.reason}")
+    for reason in dict.fromkeys(finding.reason for finding in wrong):
+        checks = dict.fromkeys(finding.what for finding in wrong if finding.reason == reason)
+        say(f"{', '.join(checks)}: {reason}")
     places = len({finding.run for finding in findings})
     where = "1 folder" if places == 1 else f"{places:,} folders and files"
     outcome([finding._asdict() for finding in findings])

@@ -215,12 +215,12 @@ def settings(
         defaults |= GUARD_SETTINGS
     optional = optional_settings(name)
     defaults |= {key: optional[key] for key in given if key in optional and key not in defaults}
-    allowed = limits(name) if given else {}
+    allowed, known = limits(name) if given else {}, defaults | optional
     for key, value in given.items():
         if key not in defaults:
             raise InputError(
-                f"method {name} has no setting {key!r}{closest(key, defaults)}; its settings are "
-                f"{', '.join(defaults)}."
+                f"method {name} has no setting {key!r}{closest(key, known)}; its settings are "
+                f"{', '.join(known)}."
             )
         defaults[key] = checked(name, key, value, defaults[key], allowed.get(key))
     return defaults

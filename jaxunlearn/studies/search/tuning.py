@@ -251,7 +251,8 @@ def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> 
     if not search.oracle:
         return None
     run = _retrained(folder, seed, request)
-    weights = train.retrain(run, _pretrained(folder, seed), request)
+    config = run_config.retraining(search.problem, seed, request)
+    weights = train.train_run(run, config, pretrained=_pretrained(folder, seed))
     if not (run / "results.json").exists():
         cost = read_cost(run)
         evaluate_classifier(Subject(run, weights, search.problem, seed, request, "retrain", cost))
