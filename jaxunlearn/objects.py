@@ -63,7 +63,7 @@ def errors_of(path: str, what: str, file: str | None = None) -> Iterator[None]:
     """Reports what an object at `module:object`, or of a file, raises as an InputError."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, InputError) or not (file or is_object_path(path)):
             raise
         file = file or getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)

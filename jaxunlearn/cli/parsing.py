@@ -92,6 +92,8 @@ def _sentence(name: str, given: Sequence[str], box: str, bound: Callable[..., An
         value = re.search(r"'.*'", found[2])
         if kind and value:
             return InputError(f"{found[1]} is {value[0]}, but must be {kind}.")
+        if value and "Could not find valid parse" in found[2]:
+            return InputError(f"{found[1]} is {value[0]}, which does not fit it{more}")
         return InputError(f"{found[1]} is not valid ({found[2].rstrip('.')}){more}")
     if text.startswith("Expected one of {"):
         return InputError("no method is given; see jaxunlearn list.")

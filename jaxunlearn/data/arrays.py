@@ -32,16 +32,19 @@ def read_npz(path: Path, *, test_fraction: float | None = None) -> Dataset:
             found = {name: file[name] for name in _ENTRIES if name in file.files}
             present = file.files
     except (*DAMAGE, AttributeError) as error:
+        why = "a single array" if isinstance(error, AttributeError) else reason(error)
+        if "pickle" in why:
+            why = "Python objects, which would be unpickled"
         raise InputError(
-            f"{path} cannot be read ({reason(error)}); give an .npz file of plain arrays, as "
-            "np.savez writes it."
+            f"{path} cannot be read ({why}); give an .npz file of plain arrays, as np.savez "
+            "writes it."
         ) from error
     drawn = not {"x_test", "y_test"} & found.keys()
     for name in _ENTRIES[: 2 if drawn else 4]:
         if name not in found:
             hint = closest(name, set(present) - {*_ENTRIES})
             raise InputError(
-                f"{path} has no {name}{hint}, only {', '.join(present) or 'nothing'}, but must "
+                f"{path} has no {name}{hint}, only {', '.join(present) or 'no arrays'}, but must "
                 "have x_train, y_train, x_test and y_test, the last two together or not at all."
             )
     if not drawn and test_fraction is not None:
@@ -62,6 +65,11 @@ def read_csv(path: Path, *, label: str | None, test_fraction: float | None = Non
         raise InputError(
             f"{path} cannot be read ({reason(error)}); give a table in UTF-8."
         ) from error
+    again = sorted({name for name in header if header.count(name) > 1})
+    if again:
+        raise InputError(
+            f"{path} has several columns named {again[0]!r}, but must have one; rename them."
+        )
     if label not in header:
         given = "not given" if label is None else f"{label!r}{closest(label, header)}"
         raise InputError(
@@ -117,7 +125,8 @@ def _inputs(x: np.ndarray, name: str, path: Path) -> np.ndarray:
         return x if x.ndim == 4 else x[..., None]
     if x.dtype.kind not in "biuf":
         raise InputError(f"{name} of {path} holds {x.dtype}, but must hold numbers.")
-    return x.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite numbers, which `Examples` refuses
+        return x.astype(np.float32)
 
 
 def _labels(y: np.ndarray, name: str, path: Path) -> np.ndarray:
@@ -128,7 +137,13 @@ def _labels(y: np.ndarray, name: str, path: Path) -> np.ndarray:
             f"y{name[1:]} of {path} has the shape {y.shape} and the type {y.dtype}, but must hold "
             "one integer or one name for each example."
         )
-    return np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+    try:
+        return np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"y{name[1:]} of {path} holds names that are not in UTF-8, but must be; store them as "
+            "str."
+        ) from error
 
 
 def _dataset(

@@ -78,6 +78,12 @@ class Dataset:
                 f"{self.train.image.shape[1:]} and {self.test.image.shape[1:]}, but must have the "
                 "same shape."
             )
+        if self.train.image.dtype != self.test.image.dtype:
+            raise InputError(
+                f"training and test images of {self.name!r} are {self.train.image.dtype} and "
+                f"{self.test.image.dtype}, but must have the same type, because pixels of uint8 "
+                "are divided by 255."
+            )
         if len(self.class_names) != self.num_classes:
             raise InputError(
                 f"class_names of {self.name!r} holds {len(self.class_names)} names, but must hold "

@@ -8,8 +8,11 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
+import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,16 +118,22 @@ def _decode_all(
     folder: Path, files: Sequence[ImageFile], place: Path, size: int | None, skip_broken: bool
 ) -> list[int]:
     """Writes the array of all images that are not broken; returns the positions of the others."""
+    from PIL import Image
+
+    if size is not None:
+        _check_room(place, (len(files), size, size))
     print(f"reading {len(files):,} images of {folder}", file=sys.stderr, flush=True)
-    try:
-        images, broken = _attempt(folder, files, place, size, grey=True)
-    except _Colour:
-        images, broken = _attempt(folder, files, place, size, grey=False)
+    with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="ignore"):
+        try:
+            images, broken = _attempt(folder, files, place, size, grey=True)
+        except _Colour:
+            images, broken = _attempt(folder, files, place, size, grey=False)
     if broken and (not skip_broken or images is None):
         shown = ", ".join(f"{files[i].name} ({reason})" for i, reason in list(broken.items())[:3])
+        skip = "" if skip_broken else ", or leave them out with --broken skip (broken='skip')"
         raise InputError(
             f"{len(broken)} of the {len(files):,} images of {folder} cannot be read, such as "
-            f"{shown}; repair or remove them, or leave them out with --broken skip (broken='skip')."
+            f"{shown}; repair or remove them{skip}."
         )
     if broken:
         print(f"{len(broken)} broken images are left out", file=sys.stderr, flush=True)
@@ -153,6 +162,7 @@ def _attempt(
             if images is None:
                 first = files[position].name
                 shape = (len(files), *image.shape)
+                _check_room(place, shape)
                 images = open_memmap(place, mode="w+", dtype=np.uint8, shape=shape)
             if image.shape != images.shape[1:]:
                 raise InputError(
@@ -166,6 +176,17 @@ def _attempt(
     if images is not None:
         images.flush()  # type: ignore[attr-defined]
     return images, broken
+
+
+def _check_room(place: Path, shape: tuple[int, ...]) -> None:
+    """Raises unless the disk has room for the array; a full disk would end the process later."""
+    needed, free = math.prod(shape), shutil.disk_usage(place.parent).free
+    if needed > free:
+        raise InputError(
+            f"the decoded images take {needed / 1e9:,.1f} GB, but {place.parent} has "
+            f"{free / 1e9:,.1f} GB free; choose a smaller image_size, or another folder with "
+            "--data-dir (data_dir=)."
+        )
 
 
 def _usual(*sides: int) -> int:

@@ -138,8 +138,9 @@ def _images(image: Any) -> Any:
         image = image.astype(np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(image).all(axis=tuple(range(1, image.ndim))))
     if len(bad):
+        kind = "examples" if image.ndim == 2 else "images"
         raise InputError(
-            f"{len(bad)} of {len(image)} images hold NaN or infinity, the first at position "
+            f"{len(bad)} of {len(image)} {kind} hold NaN or infinity, the first at position "
             f"{bad[0]}, but must be finite; remove or repair them."
         )
     return _frozen(image)

@@ -2,6 +2,7 @@
 
 import json
 import posixpath
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
         hint = closest(unknown[0], similar or known[:_MOST_COMPARED])
         raise InputError(
             f"{len(unknown)} of the {len(names)} names are unknown in {dataset.name!r}: "
-            f"{first_of(map(repr, unknown))}{hint}; correct or remove them."
+            f"{first_of(map(reprlib.repr, unknown))}{hint}; correct or remove them."
         )
     unclear = [name for name, position in found.items() if position == -1]
     if unclear:
@@ -52,15 +53,15 @@ def named_positions(names: Sequence[str], dataset: Dataset) -> np.ndarray:
         both = [name for name in known if name.endswith(end)][:2]
         raise InputError(
             f"{len(unclear)} of the {len(names)} names are the end of several in {dataset.name!r}: "
-            f"{first_of(map(repr, unclear))}; give more of the path, such as "
-            f"{' or '.join(map(repr, both))}."
+            f"{first_of(map(reprlib.repr, unclear))}; give more of the path, such as "
+            f"{' or '.join(map(reprlib.repr, both))}."
         )
     positions = np.array(list(found.values()), np.int64)
     again = [known[position] for position, count in Counter(positions).items() if count > 1]
     if again:
         raise InputError(
             f"{len(again)} of the {len(names)} names are given more than once, in several "
-            f"spellings: {first_of(map(repr, again))}; keep one of each."
+            f"spellings: {first_of(map(reprlib.repr, again))}; keep one of each."
         )
     return positions
 
@@ -89,17 +90,17 @@ class _Names:
         return None
 
 
-def read_list(path: str, content: str) -> Iterator[tuple[int, Any]]:
+def read_list(path: str, what: str, content: str) -> Iterator[tuple[int, Any]]:
     """The entries of a file that holds a JSON list, with 0, or of its lines, with their numbers.
 
-    `content` names the content of the lines in errors.
+    `what` and `content` name the file and its lines in errors.
     """
-    what = f"forget file {path!r}"
+    what = f"{what} {path!r}"
     try:
         text = expanded(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{what} cannot be read ({error}); give a JSON list or {content}, in UTF-8."
+            f"{what} cannot be read ({reason(error)}); give a JSON list or {content}, in UTF-8."
         ) from error
     if text.lstrip()[:1] in ("[", "{"):
         try:
@@ -117,9 +118,10 @@ def read_list(path: str, content: str) -> Iterator[tuple[int, Any]]:
     yield from entries
 
 
-def read_names(path: str) -> tuple[str, ...]:
+def read_names(path: str, what: str = "forget file") -> tuple[str, ...]:
     """Names from a file that holds a JSON list, or one name a line; sorted."""
-    return sorted_names([entry for _, entry in read_list(path, "one name a line")], repr(path))
+    entries = read_list(path, what, "one name a line")
+    return sorted_names([entry for _, entry in entries], repr(path))
 
 
 def sorted_names(values: Iterable[str], what: str) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ def sorted_names(values: Iterable[str], what: str) -> tuple[str, ...]:
     again = [name for name, count in Counter(values).items() if count > 1]
     if again:
         raise InputError(
-            f"{len(again)} names are in {what} more than once: {first_of(map(repr, again))}; "
-            "keep one of each."
+            f"{what} has {len(again)} of its names more than once: "
+            f"{first_of(map(reprlib.repr, again))}; keep one of each."
         )
     return tuple(sorted(values))

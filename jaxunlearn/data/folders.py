@@ -99,9 +99,8 @@ def _by_class(
         others = sorted(set(class_folders(test_place)) - set(classes))
         if others:
             raise InputError(
-                f"{test_place} has {len(others)} classes that {train_place} lacks "
-                f"(first: {first_of(others)}), but must have classes of {train_place} only; "
-                "remove them."
+                f"{test_place} has {len(others)} folders that are no classes of {train_place} "
+                f"(first: {first_of(others)}), but must have no others; remove them."
             )
         test = _files(folder, test_place, classes)
     check_classes(np.array([file.label for file in train], int), classes, str(train_place))
@@ -191,7 +190,9 @@ def image_files(folder: Path, place: Path, label: int) -> list[ImageFile]:
             ) from error
 
     for root, folders, names in os.walk(place, onerror=unreadable, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "."]
+        folders[:] = [
+            name for name in folders if name[0] != "." and not _leads_up(os.path.join(root, name))
+        ]
         below = Path(root).relative_to(folder).as_posix()
         for name in names:
             if name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES:
@@ -202,6 +203,11 @@ def image_files(folder: Path, place: Path, label: int) -> list[ImageFile]:
                     size, time = 0, 0
                 found.append(ImageFile(f"{below}/{name}", size, time, label))
     return sorted(found)
+
+
+def _leads_up(path: str) -> bool:
+    """Whether a folder is a link to one that it is in, whose images would be found many times."""
+    return os.path.islink(path) and Path(path).parent.resolve().is_relative_to(Path(path).resolve())
 
 
 def drawn_for_test(names: Sequence[str], fraction: float | None, lacking: str) -> np.ndarray:

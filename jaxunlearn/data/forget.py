@@ -234,13 +234,18 @@ class ForgetRequest:
             InputError: the data set has no such class, or no class name has such a word.
         """
         numbers = [_class_number(each, dataset) for each in self.classes]
+        if len(set(numbers)) < len(numbers):
+            raise InputError(
+                f"classes are {', '.join(map(str, self.classes))}, but must differ in "
+                f"{dataset.name!r}; give each class by its number or by its name."
+            )
         names = [_folded(name).split() for name in dataset.class_names]
         known = dict.fromkeys(word for name in names for word in name)
         for word in self.words or ():
             if word not in known:
                 raise InputError(
-                    f"no class of {dataset.name!r} has the word {word!r} in its name; the words "
-                    f"are {', '.join(known)}."
+                    f"no class of {dataset.name!r} has the word {word!r} in its name"
+                    f"{closest(word, known)}; the words are {shortened(list(known))}."
                 )
         found = [i for i, name in enumerate(names) if set(name) & set(self.words or ())]
         return tuple(sorted({*numbers, *found}))
@@ -316,7 +321,7 @@ def _random(fraction: float, eligible: np.ndarray, keys: np.ndarray) -> np.ndarr
 def read_indices(path: str) -> tuple[int, ...]:
     """Positions from a file that holds a JSON list, or one number a line; in the file's order."""
     what, values = f"forget file {path!r}", []
-    for line_number, entry in read_list(path, "one number a line"):
+    for line_number, entry in read_list(path, "forget file", "one number a line"):
         if isinstance(entry, str) and line_number:
             try:
                 entry = int(entry)

@@ -84,7 +84,7 @@ def called(loader: Callable[[], Dataset], name: str) -> Dataset:
         found = loader()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"the data set cannot be loaded, because {name} raises {type(error).__name__}: "
             f"{reason(error)}."

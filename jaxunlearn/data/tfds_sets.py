@@ -138,7 +138,10 @@ def _unknown(name: object, error: Exception) -> InputError:
     import tensorflow_datasets as tfds
 
     known = (*TABLE, *tfds.list_builders(with_community_datasets=False))
-    sets = f"known data sets are {', '.join(TABLE)} and all image-classification sets of tfds"
+    sets = (
+        f"known data sets are {', '.join(TABLE)}, all image-classification sets of tfds, and your "
+        "own as folder:DIR, npz:FILE, csv:FILE or module:function"
+    )
     base = str(name).split("/")[0].split(":")[0]
     if base in known:
         return InputError(f"tfds cannot open the data set {name!r} ({_sentence(error)}); {sets}.")

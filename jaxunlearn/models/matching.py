@@ -187,7 +187,9 @@ def _check(
                 f"{'.'.join(keys[key])} in {name} is of type {array.dtype}, but must be of type "
                 f"{wanted[key].dtype}; save the weights as such numbers."
             )
-        if _is_learned(array) and not np.isfinite(array.astype(np.float32)).all():
+        with np.errstate(over="ignore"):
+            finite = not _is_learned(array) or np.isfinite(array.astype(np.float32)).all()
+        if not finite:
             raise InputError(
                 f"{'.'.join(keys[key])} in {name} has values that are not finite; give weights of "
                 "a training that did not diverge."

@@ -51,7 +51,7 @@ def make(
     custom model, registered or at `module:object`, receives the fields in `given` that it has.
     """
     if is_object_path(name):
-        presets = {name: (load_object(name, "model"), {})}
+        presets = {name: (load_object(name, f"the {kind}"), {})}
     if name not in presets:
         raise InputError(
             f"unknown {kind} {name!r}{closest(str(name), presets)}; known {kind}s are "
@@ -70,8 +70,8 @@ def make(
     for field in overrides:
         if field not in allowed:
             raise InputError(
-                f"{kind} {name!r} has no field {field!r}{closest(field, allowed)}; its fields are "
-                f"{', '.join(allowed)}."
+                f"{kind} {name!r} has no field {field!r}{closest(field, allowed)}; it has "
+                f"{', '.join(allowed) or 'none'}."
             )
     given = {field: value for field, value in given.items() if field in known}
     fields = {**preset, **given, **overrides}

@@ -101,7 +101,8 @@ class Problem:
             object.__setattr__(self, "data", kind)
             object.__setattr__(self, "folder", path)
         if isinstance(self.validation_names, str):  # the names themselves are kept in records
-            object.__setattr__(self, "validation_names", read_names(self.validation_names))
+            names = read_names(self.validation_names, "validation file")
+            object.__setattr__(self, "validation_names", names)
         self._check_pixels()
         if self.checkpoint is None and (self.step is not None or self.params_key is not None):
             raise InputError(

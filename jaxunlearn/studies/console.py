@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from jaxunlearn.training import Progress
+from jaxunlearn.types import InputError
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -35,6 +36,10 @@ class Output:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise InputError("--quiet and --verbose are given, but only one may be; drop one.")
 
 
 _PLAIN = Output()

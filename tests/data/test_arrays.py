@@ -1,5 +1,8 @@
 """Data of the user's own in arrays and tables, and from functions of the user's own."""
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -112,13 +115,19 @@ def test_normalised_features():
         ({"x_train": X, "y_train": np.eye(4)[Y]}, "has the shape .20, 4. and the type float64"),
         ({"x_train": X, "y_train": Y[:7]}, "20 examples with 7 labels"),
         ({"x_train": X, "y_train": 0 * Y}, "holds the single class '0'"),
-        ({"x_train": np.array([object()] * 20), "y_train": Y}, "allow_pickle|Object arrays"),
+        ({"x_train": np.array([object()] * 20), "y_train": Y}, "Python objects, which would be un"),
+        ({"x_train": X, "y_train": np.array([b"\xff"] * 20)}, "y_train of .* not in UTF-8"),
+        ({"x_train": X[..., 0, 0] * 1e300, "y_train": Y}, "of 10 examples hold NaN or infinity"),
+        (
+            {"x_train": X, "y_train": Y, "x_test": X / 255, "y_test": Y},
+            "images of 'npz:mine.npz' are uint8 and float32, but must have the same type",
+        ),
         ({"x_train": X.astype(int), "y_train": Y}, "images are int64, but must be uint8"),
     ],
 )
 def test_arrays_that_are_no_data(arrays, message):
     with pytest.raises(InputError, match=message):
-        load(saved(**arrays), reading=Reading(test_fraction=0.5))
+        load(saved(**arrays), reading=Reading(test_fraction=None if "x_test" in arrays else 0.5))
 
 
 def test_files_that_are_no_arrays(tmp_path):
@@ -126,7 +135,9 @@ def test_files_that_are_no_arrays(tmp_path):
     (tmp_path / "text.npz").write_text("no arrays")
     refused("text.npz cannot be read .*give an .npz file of plain arrays", "npz:text.npz")
     np.save("one.npy", X)
-    refused("one.npy cannot be read", "npz:one.npy")
+    refused("one.npy cannot be read .a single array.", "npz:one.npy")
+    Path("pickle.npz").write_bytes(pickle.dumps({"x_train": X}))
+    refused("pickle.npz cannot be read .Python objects, which would", "npz:pickle.npz")
 
 
 TABLE = "kind,width, height\n" + "".join(
@@ -158,6 +169,7 @@ def test_a_table():
         (TABLE.replace("3,1.5", "3,"), "kind", "1 of the 2 .* finite numbers .' height'"),
         (TABLE.replace("3,1.5", "3,nan"), "kind", "1 of the 2 .* finite numbers .' height'"),
         (TABLE.replace("3,1.5", "3"), "kind", "1 lines with another number of values .*example 4"),
+        ("kind,width,width\nowl,1,2", "kind", "has several columns named 'width'"),
         ("kind,width\n", "kind", "has no example"),
         ("kind\nowl\ncat\n", "kind", "has no column besides kind"),
         (TABLE.replace(" height", "width"), "kind", "has several columns called 'width', but"),
@@ -173,6 +185,7 @@ from tests.data.toys import toy
 def load(): return toy()
 def broken(): raise RuntimeError("no disk.")
 def other(): return 3
+def ends(): raise SystemExit(3)
 """
 
 
@@ -181,6 +194,7 @@ def test_functions_of_the_user(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load("my_data:load").name == "toy"
     refused("because my_data:broken raises RuntimeError: no disk.$", "my_data:broken")
+    refused("because my_data:ends raises SystemExit: 3.$", "my_data:ends")
     refused("my_data:other returns int, but must return a jaxunlearn.data.Dataset", "my_data:other")
     refused("my_data has no 'laod' .did you mean 'load'", "my_data:laod")
     refused("image_size is 8, but is for data of the form folder", "my_data:load", image_size=8)

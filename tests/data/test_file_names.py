@@ -46,7 +46,7 @@ def test_names_in_a_file(tmp_path, as_json):
             "^4 of the 5 names are unknown in 'toy': 'a', 'b', 'c' and others; correct or remove",
         ),
         (["train/cot/002.png"], r"unknown in 'toy': .* .did you mean 'train/cat/002.png'\?"),
-        ([NAMES[1], NAMES[1], NAMES[2]], "^1 names are in names more than once: 'train/ночь"),
+        ([NAMES[1], NAMES[1], NAMES[2]], "^names has 1 of its names more than once: 'train/ночь"),
         ([NAMES[1], "001.png"], "^1 of the 2 names are given more than once, in several spell"),
         ([""], "is '', but must be a text that is not empty"),
     ],

@@ -184,7 +184,24 @@ def test_broken_files(tmp_path, capsys):
     for path in folder.rglob("*.png"):
         path.unlink()
         path.write_bytes(b"no image")
-    refused("^25 of the 25 images", folder, broken="skip")
+    assert "--broken" not in refused("^25 of the 25 images", folder, broken="skip")
+
+
+def test_images_that_the_disk_has_no_room_for(tmp_path):
+    folder = write_pictures(tmp_path / "images")
+    refused("images take .* GB, but .* has .* GB free; choose a smaller", folder, image_size=10**7)
+    assert not list(tmp_path.rglob("images.npy"))
+
+
+def test_links(tmp_path):
+    """A linked class counts; a link to a folder that it is in does not."""
+    folder = write_pictures(tmp_path / "images")
+    (folder / "train" / "cat" / "up").symlink_to("..")
+    write_pictures(tmp_path / "other", classes=("owl",))
+    (folder / "train" / "owl").symlink_to(tmp_path / "other" / "train" / "owl")
+    data = load_folder(folder)
+    assert data.class_names == ("cat", "dog", "owl") and not any("up" in n for n in data.names)
+    assert np.bincount(data.train.label)[2] == np.bincount(data.train.label)[0]
 
 
 def test_folders_that_are_no_data(tmp_path):
@@ -202,7 +219,7 @@ def test_folders_that_are_no_data(tmp_path):
     refused("of the 3 classes of .* no training example .first: 'dog'.", single, test_fraction=0.9)
     more = write_pictures(tmp_path / "more")
     write_pictures(more, splits=("test",), classes=("owl",))
-    refused("test has 1 classes that .*train lacks .first: owl.", more)
+    refused("test has 1 folders that are no classes of .*train .first: owl.", more)
 
 
 def test_unreadable_folders(tmp_path, monkeypatch):

@@ -87,6 +87,8 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
         raise InputError(f"fraction is {fraction}, but must be between 0 and 1, such as 0.1.")
     config = folder.read_pretrained(pretrained)
     check_classifies(config.problem, "select")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder, but must be a new file; give another name.")
     problem, seed = config.problem, config.seed
     examples = load_training(problem, seed)
     count = round(fraction * len(examples))

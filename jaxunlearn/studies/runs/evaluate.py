@@ -66,6 +66,11 @@ def evaluate(
             f"{run} holds {config.problem.model}, which {config.problem.does}; give a classifier "
             "of the same data that judges them (--classifier)."
         )
+    if classifier is not None and config.problem.classifies:
+        raise InputError(
+            f"{run} holds {config.problem.model}, which classifies, but a classifier judges models "
+            "that generate; leave --classifier out."
+        )
     if config.stage == "pretrain":
         if retrained is None:
             return _evaluate_accuracies(run, config)

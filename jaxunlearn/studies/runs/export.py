@@ -43,7 +43,7 @@ def export(run: Path, dest: Path, layout: str | None = None, pretrained: Path | 
     """
     config = folder.read_config(run, "pretrain", "retrain", "unlearn")
     record = read_record(run / adopt.FILE) if (run / adopt.FILE).exists() else {}
-    layout = layout or record.get("layout", "orbax")
+    layout = record.get("layout", "orbax") if layout is None else layout
     if layout not in (*LAYOUTS, record.get("layout")):
         raise InputError(f"layout is {layout!r}, but must be one of {', '.join(LAYOUTS)}.")
     suffix = checkpoints.SUFFIXES.get(layout)
