@@ -32,7 +32,7 @@ def read_npz(path: Path, *, test_fraction: float | None = None) -> Dataset:
             found = {name: file[name] for name in _ENTRIES if name in file.files}
             present = file.files
     except (*DAMAGE, AttributeError) as error:
-        why = "a single array" if isinstance(error, AttributeError) else reason(error)
+        why = "a single array" if "context manager" in str(error) else reason(error)
         if "pickle" in why:
             why = "Python objects, which would be unpickled"
         raise InputError(
@@ -65,11 +65,6 @@ def read_csv(path: Path, *, label: str | None, test_fraction: float | None = Non
         raise InputError(
             f"{path} cannot be read ({reason(error)}); give a table in UTF-8."
         ) from error
-    again = sorted({name for name in header if header.count(name) > 1})
-    if again:
-        raise InputError(
-            f"{path} has several columns named {again[0]!r}, but must have one; rename them."
-        )
     if label not in header:
         given = "not given" if label is None else f"{label!r}{closest(label, header)}"
         raise InputError(

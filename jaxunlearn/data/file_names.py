@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxunlearn.data.dataset import Dataset
 from jaxunlearn.home import expanded
-from jaxunlearn.names import closest, first_of
+from jaxunlearn.names import closest, first_of, reason
 from jaxunlearn.types import InputError
 
 _MOST_COMPARED = 20_000  # names among which a similar one is looked for

@@ -234,11 +234,6 @@ class ForgetRequest:
             InputError: the data set has no such class, or no class name has such a word.
         """
         numbers = [_class_number(each, dataset) for each in self.classes]
-        if len(set(numbers)) < len(numbers):
-            raise InputError(
-                f"classes are {', '.join(map(str, self.classes))}, but must differ in "
-                f"{dataset.name!r}; give each class by its number or by its name."
-            )
         names = [_folded(name).split() for name in dataset.class_names]
         known = dict.fromkeys(word for name in names for word in name)
         for word in self.words or ():

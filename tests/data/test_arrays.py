@@ -169,7 +169,6 @@ def test_a_table():
         (TABLE.replace("3,1.5", "3,"), "kind", "1 of the 2 .* finite numbers .' height'"),
         (TABLE.replace("3,1.5", "3,nan"), "kind", "1 of the 2 .* finite numbers .' height'"),
         (TABLE.replace("3,1.5", "3"), "kind", "1 lines with another number of values .*example 4"),
-        ("kind,width,width\nowl,1,2", "kind", "has several columns named 'width'"),
         ("kind,width\n", "kind", "has no example"),
         ("kind\nowl\ncat\n", "kind", "has no column besides kind"),
         (TABLE.replace(" height", "width"), "kind", "has several columns called 'width', but"),

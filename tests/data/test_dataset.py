@@ -126,7 +126,7 @@ def test_fingerprint_is_the_same_for_the_same_data_only():
     reordered = Examples.from_arrays(data.train.image[::-1], data.train.label[::-1])
     prints.append(toy(train=reordered).fingerprint)
     as_float = Examples.from_arrays(data.train.image.astype(np.float32), data.train.label)
-    prints.append(toy(train=as_float).fingerprint)
+    prints.append(toy(train=as_float, test=as_float).fingerprint)
     prints.append(toy(name="other").fingerprint)
     prints.append(toy(class_names=tuple("abcde")).fingerprint)
     prints.append(toy(coarse=np.zeros(60, int), coarse_names=("a",)).fingerprint)
