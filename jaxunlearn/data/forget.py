@@ -240,7 +240,7 @@ class ForgetRequest:
             if word not in known:
                 raise InputError(
                     f"no class of {dataset.name!r} has the word {word!r} in its name"
-                    f"{closest(word, known)}; the words are {shortened(list(known))}."
+                    f"{closest(word, known)}; the words are {first_of(known, 10)}."
                 )
         found = [i for i, name in enumerate(names) if set(name) & set(self.words or ())]
         return tuple(sorted({*numbers, *found}))
