@@ -25,7 +25,7 @@ PROMPTS = ["a coat", "a shoe", "a inverted coat", ""]
 IDS = WORDS.encode(PROMPTS)
 SHAPE = (4, 4, 4)
 ENCODER = latent.create_text_encoder("tiny", vocabulary=WORDS.size, length=6)
-UNET = latent.create_text_unet("tiny", widths=(8,), attention_levels=(1,))
+UNET = latent.create_text_unet("tiny", widths=(8,), attention_levels=())
 TASK = latent_diffusion(ENCODER, UNET, Process(20), ids=IDS, latent_shape=SHAPE, label_drop=0.0)
 BATCH = {
     "image": jax.random.normal(KEY, (4, *SHAPE)),
@@ -38,11 +38,13 @@ BATCH = {
 @pytest.fixture(scope="module")
 def params():
     """Random ones: published ones begin with outputs of zero."""
-    shapes = jax.eval_shape(TASK.init, KEY)[0]
-    leaves, structure = jax.tree.flatten(shapes)
-    keys = jax.random.split(KEY, len(leaves))
-    drawn = [0.5 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
+    shapes, rng = jax.eval_shape(TASK.init, KEY)[0], np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype), shapes)
+
+
+def applied(module, params, *args, **options):
+    """The result of a model, compiled as a whole."""
+    return jax.jit(lambda p, *a: module.apply({"params": p}, *a, **options))(params, *args)
 
 
 @jax.jit
@@ -54,10 +56,10 @@ def test_a_label_is_a_prompt(params):
     assert TASK.num_classes == 3 and TASK.predict is None
     assert set(params) == {"text_encoder", "unet"}
     x, t, labels = BATCH["image"], jnp.arange(4), jnp.array([2, 0, 1, 3])
-    states = ENCODER.apply({"params": params["text_encoder"]}, IDS[np.asarray(labels)])
-    expected = UNET.apply({"params": params["unet"]}, x, t, states)
+    states = applied(ENCODER, params["text_encoder"], IDS[np.asarray(labels)])
+    expected = applied(UNET, params["unet"], x, t, states)
     ids = tuple(tuple(int(i) for i in row) for row in IDS)
-    found = Prompted(ENCODER, UNET, ids).apply({"params": params}, x, t, labels)
+    found = applied(Prompted(ENCODER, UNET, ids), params, x, t, labels)
     chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 
@@ -67,12 +69,12 @@ def test_prompts_are_encoded_with_the_batch_or_before(params, labels):
     model = Prompted(ENCODER, UNET, tuple(tuple(int(i) for i in row) for row in IDS))
     x = jax.random.normal(KEY, (len(labels), *SHAPE))
     args = x, jnp.arange(len(labels)), jnp.array(labels)
-    states = ENCODER.apply({"params": params["text_encoder"]}, IDS[np.array(labels)])
-    expected = UNET.apply({"params": params["unet"]}, *args[:2], states)
-    chex.assert_trees_all_close(model.apply({"params": params}, *args), expected, atol=1e-5)
+    states = applied(ENCODER, params["text_encoder"], IDS[np.array(labels)])
+    expected = applied(UNET, params["unet"], *args[:2], states)
+    chex.assert_trees_all_close(applied(model, params, *args), expected, atol=1e-5)
     kept = latents.encode_prompts(ENCODER, params["text_encoder"], IDS)
     resting = {"params": {"unet": params["unet"]}, PROMPT_STATES: {"states": kept}}
-    chex.assert_trees_all_close(model.apply(resting, *args), expected, atol=1e-5)
+    chex.assert_trees_all_close(jax.jit(model.apply)(resting, *args), expected, atol=1e-5)
 
 
 def test_only_the_prompts_of_a_small_batch_are_encoded(params):
