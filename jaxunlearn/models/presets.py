@@ -70,7 +70,7 @@ def make(
     for field in overrides:
         if field not in allowed:
             raise InputError(
-                f"{kind} {name!r} has no field {field!r}{closest(field, allowed)}; it has "
+                f"{kind} {name!r} has no field {field!r}{closest(field, allowed)}; its fields are "
                 f"{', '.join(allowed) or 'none'}."
             )
     given = {field: value for field, value in given.items() if field in known}

@@ -112,8 +112,8 @@ def save_classifier(
     layouts = {layout.library: layout for layout in reversed(of_family)}
     if library not in layouts:
         kind = type(module).__name__
-        known = f"be {' or '.join(layouts)}" if layouts else "be orbax, msgpack, npz or safetensors"
-        raise InputError(f"the layout is {library!r}, which has no {kind}, but must {known}.")
+        known = ", ".join(layouts or ("orbax", "msgpack", "npz", "safetensors"))
+        raise InputError(f"the layout is {library!r}, but must be one of {known} for a {kind}.")
     layout = layouts[library]
     layout.check(module)
     folder, size = Path(folder), layout.size(module, weights.params)
