@@ -225,7 +225,18 @@ def request(given: Mapping[str, Any]) -> ForgetRequest:
 
 Forget = Annotated[dict, tyro.conf.arg(name="", constructor=_request())]
 Aimed = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Aim))]
-Laid = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Layout))]
+
+
+def _layout(*names: str) -> Any:
+    """The fields of a layout that mean something to a command, by default all of them."""
+    without = {entry.name for entry in fields(Layout)} - set(names) if names else ()
+    return Annotated[dict, tyro.conf.arg(name="", constructor=_of(Layout, without=without))]
+
+
+Laid = _layout()
+LaidInSearch = _layout("devices", "micro_batch", "chunk_steps", "checkpoint_every", "log")
+LaidInGroups = _layout("devices", "micro_batch", "chunk_steps")
+LaidInBatches = _layout("micro_batch")
 Begun = Annotated[Begin, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
 Shown = Annotated[Output, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]

@@ -108,6 +108,7 @@ def select(
     /,
     pretrained: flags.Needed,
     by: Literal["memorisation", "gradient_norm", "influence", "nearest"],
+    layout: flags.LaidInGroups,
     fraction: float = 0.1,
     data_dir: flags.Place = None,
 ) -> None:
@@ -119,14 +120,15 @@ def select(
         by: the score: memorisation (trains 16 models on halves of the data), gradient_norm,
             influence (on validation data), or nearest (to the retain data).
         fraction: fraction of the training examples to choose.
+        layout: the layout on the machine.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
-    ready(data_dir)
+    laid = ready(data_dir, layout)
     from statistics import median
 
     from jaxunlearn.studies.audits import worst_cases
 
-    found = worst_cases.select(pretrained, by, fraction, file)
+    found = worst_cases.select(pretrained, by, fraction, file, laid)
     say(
         f"{len(found.indices)} of {len(found.scores)} training examples chosen; their median {by} "
         f"is {median(found.scores[found.chosen]):.4g}, the median of the others is "
@@ -169,6 +171,7 @@ def unlearn(
 def evaluate(
     run: flags.Folder,
     /,
+    layout: flags.LaidInBatches,
     retrained: flags.Oracle = None,
     original: flags.Oracle = None,
     classifier: flags.Oracle = None,
@@ -186,13 +189,14 @@ def evaluate(
             which judges the generated images.
         inception: with a classifier: a safetensors file with an Inception network, whose features
             replace the classifier's in the Frechet distance.
+        layout: the layout on the machine.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
-    ready(data_dir)
+    laid = ready(data_dir, layout)
     from jaxunlearn.studies.report import one_run
     from jaxunlearn.studies.runs.results import read_results
 
-    metrics = studies.evaluate(run, retrained, original, classifier, inception)
+    metrics = studies.evaluate(run, retrained, original, classifier, inception, laid)
     oracle = read_results(retrained)["metrics"] if retrained else {}
     say(one_run.render(metrics, oracle))
     found = read_results(run)
@@ -208,6 +212,7 @@ def sample(
     file: flags.NewFile,
     /,
     run: flags.Needed,
+    layout: flags.LaidInBatches,
     labels: flags.Numbers = (),
     prompts: flags.Texts = (),
     count: int = 8,
@@ -222,9 +227,10 @@ def sample(
         prompts: the classes to generate, by prompt, such as "a photo of a three"; any text for an
             adopted text-to-image model.
         count: number of images per class.
+        layout: the layout on the machine.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
-    ready(data_dir)
-    studies.sample(file, run, labels, count, prompts)
+    laid = ready(data_dir, layout)
+    studies.sample(file, run, labels, count, prompts, laid)
     say(f"picture: {file}")
     outcome({"picture": file})

@@ -96,6 +96,7 @@ def ulira(
     folder: flags.Folder,
     /,
     config: flags.File,
+    layout: flags.LaidInGroups,
     shadows: int = 16,
     group_size: int = 16,
     fpr: flags.Shares = (0.01, 0.001),
@@ -111,9 +112,10 @@ def ulira(
         group_size: number of shadow models that an accelerator trains at once.
         fpr: false-positive rates at which true-positive rates are reported.
         epsilon: also compute a lower bound of epsilon; needs jaxunlearn[audit].
+        layout: the layout on the machine.
         data_dir: the folder of prepared data (default: the folder named in the file).
     """
-    ready(data_dir)
+    laid = ready(data_dir, layout)
     from jaxunlearn.studies.audits import ulira as attack
 
     attack.ulira(
@@ -123,6 +125,7 @@ def ulira(
         group_size=group_size,
         false_positive_rates=fpr,
         epsilon=epsilon,
+        layout=laid,
     )
     say((folder / "ulira.md").read_text("utf-8"))
     say(f"results: {folder / 'ulira.json'}")
@@ -136,6 +139,7 @@ def sweep(
     pretrained: flags.Needed,
     vary: flags.Varied,
     forget: flags.Forget,
+    layout: flags.LaidInGroups,
     trials: flags.Number = None,
     seeds: flags.Numbers = (),
     retrained: flags.Oracle = None,
@@ -156,9 +160,10 @@ def sweep(
         retrained: the folder of the retrained model, already evaluated, for the distances.
         group_size: largest number of runs at once on an accelerator; CPUs run one at a time.
         shard: i/n runs the i-th of n shares, for job arrays.
+        layout: the layout on the machine.
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
-    ready(data_dir)
+    laid = ready(data_dir, layout)
     from jaxunlearn.studies.search import sweep as sweeps
     from jaxunlearn.studies.search.space import parse_space
 
@@ -172,20 +177,29 @@ def sweep(
         trials,
         seeds,
     )
-    paths = sweeps.sweep(folder, plan, retrained=retrained, group_size=group_size, shard=shard)
+    paths = sweeps.sweep(
+        folder, plan, retrained=retrained, group_size=group_size, shard=shard, layout=laid
+    )
     say(f"report: {paths['markdown']}, picture: {paths['picture']}")
     outcome(read_json(paths["json"]))
 
 
-def tune(search: flags.Folder, /, config: flags.File, data_dir: flags.Place = None) -> None:
+def tune(
+    search: flags.Folder,
+    /,
+    config: flags.File,
+    layout: flags.LaidInSearch,
+    data_dir: flags.Place = None,
+) -> None:
     """Choose settings by random search, on training and validation data alone.
 
     Args:
         search: a new folder for this search; the same command continues it.
         config: the TOML file of the search, such as experiments/configs/digits_demo_search.toml.
+        layout: the layout on the machine.
         data_dir: the folder of prepared data (default: the folder named in the file).
     """
-    ready(data_dir)
+    laid = ready(data_dir, layout)
     from jaxunlearn.studies.report.tuning import render_tuning
     from jaxunlearn.studies.search import tuning
 
@@ -195,7 +209,7 @@ def tune(search: flags.Folder, /, config: flags.File, data_dir: flags.Place = No
         outcome(read_json(search / "tuning.json"))
 
     try:
-        tuning.tune(search, tuning.load_search(config))
+        tuning.tune(search, tuning.load_search(config), laid)
     except Diverged:
         if (search / "tuned.toml").exists():  # trials diverged, not an original model
             print_outcome()

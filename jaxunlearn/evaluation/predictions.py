@@ -206,12 +206,17 @@ class SplitPredictions(NamedTuple):
         return cls(*(Predictions(*pair) for pair in zip(found, found, strict=True)))
 
 
-def predict_with(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> Predictions:
-    """The predictions of a model on any number of examples."""
+def predict_with(
+    task: Task, weights: Weights, arrays: Mapping[str, Any], at_once: int = 0
+) -> Predictions:
+    """The predictions of a model on any number of examples, `at_once` of them in a batch."""
     # A Partial over the weights: models of one task share the compiled program.
-    return predict(Partial(task.predict, *weights), arrays, _BATCH)
+    return predict(Partial(task.predict, *weights), arrays, at_once or _BATCH)
 
 
-def predict_splits(task: Task, weights: Weights, splits: Splits) -> SplitPredictions:
+def predict_splits(
+    task: Task, weights: Weights, splits: Splits, at_once: int = 0
+) -> SplitPredictions:
     """The predictions of a model on every split."""
-    return SplitPredictions(*(predict_with(task, weights, part.arrays()) for part in splits))
+    found = (predict_with(task, weights, part.arrays(), at_once) for part in splits)
+    return SplitPredictions(*found)

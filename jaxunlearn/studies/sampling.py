@@ -11,6 +11,8 @@ from jaxunlearn.studies.problem import load_dataset, load_task, load_tokenizer
 from jaxunlearn.studies.report.grids import check_picture, sample_grid
 from jaxunlearn.studies.runs.folder import load_weights, read_config
 from jaxunlearn.studies.runs.generate import generate
+from jaxunlearn.training.devices import placement_of
+from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 
 
@@ -20,6 +22,7 @@ def sample(
     labels: tuple[int, ...] = (),
     count: int = 8,
     prompts: tuple[str, ...] = (),
+    layout: Layout = Layout(),
 ) -> None:
     """Generates images with the model of a run, and draws them side by side.
 
@@ -29,11 +32,13 @@ def sample(
         labels: the classes to generate; all classes if neither labels nor prompts are given.
         count: the number of images of each class.
         prompts: names of classes to generate; any text for an adopted text-to-image model.
+        layout: the number of images that are drawn at once, `micro_batch`.
 
     Raises:
         InputError: the folder holds no finished run of a model that generates, the data has no such
             class, the count is below 1, or the file cannot be written.
     """
+    at_once = placement_of(layout).micro_batch
     config = read_config(run, "pretrain", "retrain", "unlearn")
     if not config.problem.generates:
         raise InputError(
@@ -47,7 +52,7 @@ def sample(
     names, asked, free = _asked(problem, labels, prompts)
     weights = load_weights(run, problem)
     every, numbers = np.repeat(asked, count), np.tile(np.arange(count), len(asked))
-    images = generate(problem, weights, every, numbers, names if free else None)
+    images = generate(problem, weights, every, numbers, names if free else None, at_once)
     rows = images.reshape(len(asked), count, *images.shape[1:])
     picture = {str(number): rows[:, number] for number in range(count)}
     file.parent.mkdir(parents=True, exist_ok=True)

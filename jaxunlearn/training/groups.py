@@ -144,6 +144,8 @@ def _alone(
     except Diverged as error:
         return Finished(None, None, error.step, error.seconds, 1)
     weights = weights_of(outcome.state)
+    if program.mesh.size > 1:
+        weights = jax.device_get(weights)
     guard = guard_records(outcome.state)[0] if "held_out" in numbers else None
     return Finished(weights, guard, None, outcome.seconds, 1)
 

@@ -18,11 +18,17 @@ import numpy as np
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.training import Diverged
+from jaxunlearn.training.devices import Placement
 from jaxunlearn.types import Arrays, Task
 
 
 def memorisation(
-    task: Task, settings: dict[str, Any], examples: Arrays, num_models: int = 16, seed: int = 0
+    task: Task,
+    settings: dict[str, Any],
+    examples: Arrays,
+    num_models: int = 16,
+    seed: int = 0,
+    placement: Placement | None = None,
 ) -> np.ndarray:
     """Estimates the memorisation of N examples, float64 `[N]`, from an even number of new models.
 
@@ -36,7 +42,8 @@ def memorisation(
     root = jax.random.key(seed)
     keys = jax.vmap(lambda model: jax.random.fold_in(root, model))(jnp.arange(num_models))
     starts = (shadows.new_weights(task, key) for key in keys)
-    ends = shadows.train(task, "retrain", settings, keys, starts, examples, halves, halves)
+    rest = halves, halves, None, placement
+    ends = shadows.train(task, "retrain", settings, keys, starts, examples, *rest)
     learned, right = np.zeros((num_models, size), bool), np.zeros((num_models, size))
     for model, (half, weights) in enumerate(zip(halves, ends, strict=True)):
         if weights is None:

@@ -29,6 +29,7 @@ from jaxunlearn.studies.console import say
 from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.checkpoints import Checkpointer
+from jaxunlearn.training.devices import Placement
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _ORIGINAL, _RETRAINED, _UNLEARNED = range(3)  # children of a shadow model's key
@@ -51,6 +52,7 @@ class ShadowSetup(NamedTuple):
     test: Arrays
     plan: Plan
     seed: int
+    placement: Placement | None = None
 
 
 def identity(
@@ -133,8 +135,8 @@ class ShadowGroup:
         retain: Sequence[np.ndarray],
     ) -> list[Weights | None]:
         task, pool, forget = self.setup.task, self.setup.pool, self._forget()
-        unseen = self.setup.unseen
-        return shadows.train(task, method, settings, keys, starts, pool, forget, retain, unseen)
+        rest = self.setup.unseen, self.setup.placement
+        return shadows.train(task, method, settings, keys, starts, pool, forget, retain, *rest)
 
     def _forget(self) -> list[np.ndarray]:
         return list(self.setup.plan.forget(self.members))

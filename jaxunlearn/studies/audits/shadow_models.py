@@ -21,6 +21,7 @@ import numpy as np
 from jaxunlearn.methods.objectives import needs_unseen
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.training import programs
+from jaxunlearn.training.devices import Placement
 from jaxunlearn.training.groups import Member, at_once, run_many
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
@@ -102,6 +103,7 @@ def train(
     forget: Sequence[np.ndarray],
     retain: Sequence[np.ndarray],
     unseen: Arrays | None = None,
+    placement: Placement | None = None,
 ) -> list[Weights | None]:
     """Runs a method on G shadow models, as many at once as suits the machine.
 
@@ -121,7 +123,7 @@ def train(
             yield Member(numbers, key, start, examples, kept)
 
     finished = run_many(
-        programs.of_method(task, method, settings),
+        programs.of_method(task, method, settings, placement),
         members(),
         num_steps=settings["num_steps"],
         most=at_once(len(keys)),

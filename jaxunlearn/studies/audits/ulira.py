@@ -43,7 +43,9 @@ from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.study import Study
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import Diverged, programs
+from jaxunlearn.training.devices import placement_of
 from jaxunlearn.training.hosts import machine
+from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 
 _PAIRS_FOR_OWN_VARIANCES = 32
@@ -58,6 +60,7 @@ def ulira(
     group_size: int = 16,
     false_positive_rates: Sequence[float] = (0.01, 0.001),
     epsilon: bool = False,
+    layout: Layout = Layout(),
 ) -> dict[str, Any]:
     """Attacks every method of a study on its first random request, and writes the results.
 
@@ -68,6 +71,7 @@ def ulira(
         group_size: the number of models that are trained at once.
         false_positive_rates: the rates at which true-positive rates are reported.
         epsilon: whether to bound epsilon from below as well, by jax-privacy.
+        layout: the devices, and the share of a batch that is computed at once.
 
     Returns:
         The content of `ulira.json`.
@@ -87,8 +91,9 @@ def ulira(
     chosen = {name: study.run_settings(request, name) for name in study.methods}
     check_classifies(problem, "ulira")
     task, splits = load_task(problem), load_splits(problem, seed, request)
-    for method, settings in chosen.values():
-        programs.of_method(task, method, settings)
+    placement = placement_of(layout)
+    for method, settings in (("retrain", problem.training_settings()), *chosen.values()):
+        programs.of_method(task, method, settings, placement)
         programs.arguments(settings, splits.validation.arrays())
         check_unseen(settings, splits)
     if epsilon:
@@ -104,6 +109,7 @@ def ulira(
         {name: jnp.asarray(values) for name, values in dataset.test.arrays().items()},
         plan,
         seed,
+        placement,
     )
     wanted = identity(setup, dataset.fingerprint, request.fraction, group_size)
     workspace = Workspace(folder, "set of shadow models")

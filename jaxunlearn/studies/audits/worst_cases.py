@@ -45,6 +45,8 @@ from jaxunlearn.studies.problem import (
     load_validation,
 )
 from jaxunlearn.studies.runs import folder
+from jaxunlearn.training.devices import placement_of
+from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Arrays, InputError, Task, Weights, unvisited
 
 SCORES = ("memorisation", "gradient_norm", "influence", "nearest")
@@ -65,7 +67,9 @@ class Selection(NamedTuple):
     chosen: np.ndarray
 
 
-def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
+def select(
+    pretrained: Path, by: str, fraction: float, file: Path, layout: Layout = Layout()
+) -> Selection:
     """Chooses the hardest examples, and writes their positions for `ForgetRequest(indices=...)`.
 
     Args:
@@ -73,6 +77,7 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
         by: one of `SCORES`.
         fraction: the share of the training examples to take.
         file: the JSON list to write; an existing file must hold the same.
+        layout: the devices and the memory of memorisation, which trains models.
 
     Raises:
         InputError: the score is unknown, the fraction is out of range, influence has no validation
@@ -83,8 +88,14 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
         raise InputError(
             f"by is {by!r}{closest(by, SCORES)}, but must be one of {', '.join(SCORES)}."
         )
+    if by != "memorisation" and layout != Layout():
+        raise InputError(
+            f"a layout of training is given, but by is {by!r}, which trains nothing; leave out "
+            "devices, micro_batch and chunk_steps, or choose memorisation."
+        )
     if not 0 < fraction < 1:
         raise InputError(f"fraction is {fraction}, but must be between 0 and 1, such as 0.1.")
+    placement = placement_of(layout)
     config = folder.read_pretrained(pretrained)
     check_classifies(config.problem, "select")
     if file.is_dir():
@@ -107,7 +118,9 @@ def select(pretrained: Path, by: str, fraction: float, file: Path) -> Selection:
     arrays = to_device(examples)
     neighbours = None
     if by == "memorisation":
-        scores = memorisation(task, problem.training_settings(), arrays, seed=seed)
+        scores = memorisation(
+            task, problem.training_settings(), arrays, seed=seed, placement=placement
+        )
     elif by == "gradient_norm":
         scores = gradient_norms(task, weights, arrays)
     elif by == "influence":

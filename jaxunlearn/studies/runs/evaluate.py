@@ -31,6 +31,8 @@ from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.runs.results import Subject, read_cost, read_results, write_results
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Workspace
+from jaxunlearn.training.devices import placement_of
+from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError, Weights
 
 
@@ -40,6 +42,7 @@ def evaluate(
     original: Path | None = None,
     classifier: Path | None = None,
     inception: Path | None = None,
+    layout: Layout = Layout(),
 ) -> dict[str, float]:
     """Evaluates a finished run, and writes the results to its folder.
 
@@ -52,6 +55,7 @@ def evaluate(
             generate need one.
         inception: a file with the network of the Frechet distance, whose features take the place
             of the classifier's.
+        layout: the number of examples that are computed at once, `micro_batch`.
 
     Returns:
         The metrics: see `jaxunlearn.evaluation`.
@@ -61,6 +65,7 @@ def evaluate(
             of another problem, seed or request, or is not evaluated.
     """
     config = read_config(run, "pretrain", "retrain", "unlearn")
+    at_once = placement_of(layout).micro_batch
     if classifier is None and not config.problem.classifies:
         raise InputError(
             f"{run} holds {config.problem.model}, which {config.problem.does}; give a classifier "
@@ -73,7 +78,7 @@ def evaluate(
         )
     if config.stage == "pretrain":
         if retrained is None:
-            return _evaluate_accuracies(run, config)
+            return _evaluate_accuracies(run, config, at_once)
         config = replace(config, request=read_config(retrained, "retrain").request)
     *earlier, request = deletions.requests(config)
     splits = load_splits(config.problem, config.seed, request, config.earlier)
@@ -94,6 +99,7 @@ def evaluate(
         retrained,
         tuple(earlier),
         _load_original(original, run, config) if original else None,
+        at_once,
     )
     if classifier is None:
         return evaluate_classifier(subject)
@@ -108,7 +114,7 @@ def _name(config: RunConfig) -> str:
     return "retrain-again" if config.again else config.method
 
 
-def _evaluate_accuracies(run: Path, config: RunConfig) -> dict[str, float]:
+def _evaluate_accuracies(run: Path, config: RunConfig, at_once: int) -> dict[str, float]:
     """The accuracies of an original model on all its data, without a request."""
     problem, seed = config.problem, config.seed
     if not problem.classifies:
@@ -125,7 +131,7 @@ def _evaluate_accuracies(run: Path, config: RunConfig) -> dict[str, float]:
     }
     metrics = {
         f"{name}_accuracy": evaluation.accuracy(
-            predict_with(load_task(problem), weights, examples.arrays())
+            predict_with(load_task(problem), weights, examples.arrays(), at_once)
         )
         for name, examples in parts.items()
         if len(examples)
@@ -153,7 +159,7 @@ def evaluate_classifier(subject: Subject) -> dict[str, float]:
     if subject.retrained is not None:
         oracle_metrics = read_results(subject.retrained).get("metrics")
         oracle = SplitPredictions.load(subject.retrained / "predictions.npz")
-    predictions = predict_splits(load_task(problem), weights, splits)
+    predictions = predict_splits(load_task(problem), weights, splits, subject.at_once)
     metrics = evaluation.evaluate(predictions, oracle, oracle_metrics)
     counts = {name: len(examples) for name, examples in splits._asdict().items()}
     found: dict[str, Any] = {"counts": counts, "metrics": metrics}

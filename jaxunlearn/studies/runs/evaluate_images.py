@@ -103,7 +103,7 @@ def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
         found = classify_generated(seen(images, asked[request]), seen(images, kept))
         return found | compare_generated(real, judge.features.describe(images[kept]))
 
-    images = generate(problem, weights, labels, numbers)
+    images = generate(problem, weights, labels, numbers, at_once=subject.at_once)
     metrics = judged(images)
     found: dict[str, Any] = {
         "counts": {
@@ -121,7 +121,9 @@ def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
     if earlier or original:
         drawn, by_model = {"accuracy": images}, {"model": metrics}
         if original:
-            drawn["original_accuracy"] = generate(problem, original, labels, numbers)
+            drawn["original_accuracy"] = generate(
+                problem, original, labels, numbers, at_once=subject.at_once
+            )
             by_model["original"] = judged(drawn["original_accuracy"])
         found["drift"] = {
             "requests": [

@@ -22,10 +22,12 @@ def generate(
     labels: np.ndarray,
     numbers: np.ndarray,
     prompts: tuple[str, ...] | None = None,
+    at_once: int = 0,
 ) -> np.ndarray:
     """Generates images of classes, or of these prompts in place of them, uint8 `[N, H, W, C]`.
 
-    The label and the number of an image within its class alone determine its initial noise.
+    The label and the number of an image within its class alone determine its initial noise; the
+    number of images drawn `at_once` has no influence.
     """
     dataset, generation = load_dataset(problem), problem.diffusion
     assert generation is not None
@@ -40,7 +42,7 @@ def generate(
         return sample_images(denoiser, decoder, *asked, *rest, clip=clip)
 
     asked = np.asarray(labels, np.int32), np.asarray(numbers, np.int32)
-    images: np.ndarray = in_batches(some, asked)
+    images: np.ndarray = in_batches(some, asked, at_once or None)
     return images
 
 

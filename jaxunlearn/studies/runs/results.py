@@ -21,6 +21,7 @@ class Subject(NamedTuple):
         retrained: the evaluated run folder of the retrained model, for all distances.
         earlier: the requests that were honoured before, the oldest first.
         original: the weights before all requests, for a comparison with them.
+        at_once: the number of examples that are computed at once; 0 chooses it.
     """
 
     run: Path
@@ -33,6 +34,7 @@ class Subject(NamedTuple):
     retrained: Path | None = None
     earlier: tuple[ForgetRequest, ...] = ()
     original: Weights | None = None
+    at_once: int = 0
 
 
 def write_results(subject: Subject, found: dict[str, Any], *files: str) -> None:

@@ -33,8 +33,10 @@ from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, lo
 from jaxunlearn.studies.search.space import Space
 from jaxunlearn.studies.workspace import Workspace, parse_shard
 from jaxunlearn.training import Diverged, programs
+from jaxunlearn.training.devices import placement_of
 from jaxunlearn.training.groups import Finished, at_once, run_many
 from jaxunlearn.training.hosts import machine
+from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 
 _FORMAT = 2  # format of the folder; in format 1, cells were numbered
@@ -106,6 +108,7 @@ def sweep(
     retrained: Path | None = None,
     group_size: int = 16,
     shard: str = "1/1",
+    layout: Layout = Layout(),
 ) -> dict[str, Path]:
     """Runs the unfinished cells of a sweep, and writes its report.
 
@@ -115,6 +118,7 @@ def sweep(
         retrained: the evaluated run folder of the retrained model, for distances to it.
         group_size: largest number of cells that run at once on an accelerator.
         shard: "i/n" runs the i-th of n shares of the cells.
+        layout: the devices, and the share of a batch that is computed at once.
 
     Returns:
         The files of the report by kind: "markdown", "json" and "picture".
@@ -131,7 +135,7 @@ def sweep(
     problem, seed = original.problem, original.seed
     settings = methods.settings(plan.method, plan.settings | plan.points()[0])
     check_classifies(problem, "sweep")
-    program = programs.of_method(load_task(problem), plan.method, settings)
+    program = programs.of_method(load_task(problem), plan.method, settings, placement_of(layout))
     splits = load_splits(problem, seed, plan.request)
     if len(splits.validation) == 0:
         raise InputError(

@@ -48,8 +48,10 @@ from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, lo
 from jaxunlearn.studies.study import check_requests, check_runs
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import programs
+from jaxunlearn.training.devices import Placement, placement_of
 from jaxunlearn.training.groups import at_once, run_many
 from jaxunlearn.training.hosts import machine
+from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError, Weights
 
 _WORST_TARGET, _WORST_GAP = 300.0, 100.0
@@ -143,35 +145,42 @@ def blind_target(after: dict[str, float], before: dict[str, float], unseen: floa
     return kept + abs(after["forget_accuracy"] - unseen)
 
 
-def tune(folder: Path, search: Search) -> dict[str, Any]:
+def tune(folder: Path, search: Search, layout: Layout = Layout()) -> dict[str, Any]:
     """Runs a search, or the rest of it, and returns the content of `tuning.json`.
 
     Raises Diverged if an original or a retrained model diverged, or the best trial of a run; in the
     last case all other runs are finished, and their settings are chosen.
     """
     _open(folder, search)
-    _check(folder, search)
+    placement = placement_of(layout)
+    _check(folder, search, placement)
     with _workspace(folder).locked():
-        return _tune(folder, search)
+        return _tune(folder, search, placement)
 
 
-def _tune(folder: Path, search: Search) -> dict[str, Any]:
+def _tune(folder: Path, search: Search, placement: Placement) -> dict[str, Any]:
     record = _open(folder, search)
     write_record(folder / FILE, record)
     originals = {
-        seed: train.pretrain(_pretrained(folder, seed), search.problem, seed)
+        seed: train.train_run(
+            _pretrained(folder, seed), run_config.pretraining(search.problem, seed), placement
+        )
         for seed in search.seeds
     }
     for request in search.requests:
         cases = [
             load_case(
-                search.problem, seed, request, original, _oracle(folder, search, seed, request)
+                search.problem,
+                seed,
+                request,
+                original,
+                _oracle(folder, search, seed, request, placement),
             )
             for seed, original in originals.items()
         ]
         before = [blind_metrics(case, case.original) for case in cases]
         for name in search.search:
-            _tune_one(folder, search, request, name, cases, before, record)
+            _tune_one(folder, search, request, name, cases, before, record, placement)
     write_text(folder / "tuned.toml", chosen_toml(record))
     lost = without_choice(record)
     if lost:
@@ -219,7 +228,7 @@ def _open(folder: Path, search: Search) -> dict[str, Any]:
     return record | {"protocol": protocol | {"trials": search.trials, "oracle": search.oracle}}
 
 
-def _check(folder: Path, search: Search) -> None:
+def _check(folder: Path, search: Search, placement: Placement) -> None:
     """Validates every run before anything is compiled or written."""
     check_classifies(search.problem, "tune")
     task = load_task(search.problem)
@@ -228,10 +237,11 @@ def _check(folder: Path, search: Search) -> None:
         for name in search.search:
             method, proposals = search.proposals(request, name)
             settings = methods.settings(method, proposals[0])
-            programs.of_method(task, method, settings)
+            programs.of_method(task, method, settings, placement)
             chosen[request].append(settings)
     for seed in search.seeds:
-        train.check_run(_pretrained(folder, seed), run_config.pretraining(search.problem, seed))
+        pretraining = run_config.pretraining(search.problem, seed)
+        train.check_run(_pretrained(folder, seed), pretraining, placement)
         for request in search.requests:
             splits = load_splits(search.problem, seed, request)
             if len(splits.validation) == 0:
@@ -243,16 +253,18 @@ def _check(folder: Path, search: Search) -> None:
                 check_unseen(settings, splits)
             if search.oracle:
                 retraining = run_config.retraining(search.problem, seed, request)
-                train.check_run(_retrained(folder, seed, request), retraining)
+                train.check_run(_retrained(folder, seed, request), retraining, placement)
 
 
-def _oracle(folder: Path, search: Search, seed: int, request: ForgetRequest) -> Path | None:
+def _oracle(
+    folder: Path, search: Search, seed: int, request: ForgetRequest, placement: Placement
+) -> Path | None:
     """The folder of the retrained model, made if the search asks for it."""
     if not search.oracle:
         return None
     run = _retrained(folder, seed, request)
     config = run_config.retraining(search.problem, seed, request)
-    weights = train.train_run(run, config, pretrained=_pretrained(folder, seed))
+    weights = train.train_run(run, config, placement, _pretrained(folder, seed))
     if not (run / "results.json").exists():
         cost = read_cost(run)
         evaluate_classifier(Subject(run, weights, search.problem, seed, request, "retrain", cost))
@@ -267,6 +279,7 @@ def _tune_one(
     cases: list[Case],
     before: list[dict[str, float]],
     record: dict[str, Any],
+    placement: Placement,
 ) -> None:
     """Runs the trials of one run that are not on record yet."""
     method, proposals = search.proposals(request, name)
@@ -283,7 +296,8 @@ def _tune_one(
     for first in range(0, len(left), size):
         some, clock = left[first : first + size], time.perf_counter()
         label = folder / request.name / name / f"trial {some[0][0]} of {len(proposals)}"
-        tried = _try(label, method, [proposal for _, proposal in some], request, cases, before)
+        settings = [proposal for _, proposal in some]
+        tried = _try(label, method, settings, request, cases, before, placement)
         seconds = (time.perf_counter() - clock) / len(some)
         for (number, proposal), trial in zip(some, tried, strict=True):
             trials[_key(proposal)] = trial
@@ -321,21 +335,22 @@ def _try(
     request: ForgetRequest,
     cases: list[Case],
     before: list[dict[str, float]],
+    placement: Placement,
 ) -> list[dict[str, Any]]:
     """The trials of some settings: means over all pretrained models."""
     chosen = [methods.settings(method, proposal) for proposal in proposals]
     rows: list[list[dict[str, float]]] = [[] for _ in proposals]
     for case, original in zip(cases, before, strict=True):
-        for row, end in zip(rows, _ends(label, method, chosen, case), strict=True):
+        for row, end in zip(rows, _ends(label, method, chosen, case, placement), strict=True):
             row.append(_row(end, request, case, original))
     return [_mean(row) | {"settings": each} for row, each in zip(rows, proposals, strict=True)]
 
 
 def _ends(
-    label: Path, method: str, chosen: list[dict[str, Any]], case: Case
+    label: Path, method: str, chosen: list[dict[str, Any]], case: Case, placement: Placement
 ) -> Iterator[Weights | None]:
     """The weights that each setting leads to; None if it diverges or breaks its budget."""
-    program, sound = programs.of_method(case.task, method, chosen[0]), []
+    program, sound = programs.of_method(case.task, method, chosen[0], placement), []
     for settings in chosen:
         with suppress(BrokenBudget):
             check_original(case.task, method, case.original, case.retain, settings)

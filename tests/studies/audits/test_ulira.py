@@ -14,6 +14,7 @@ from jaxunlearn.studies.audits.shadow_folders import ShadowGroup, ShadowSetup
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.study import Study
 from jaxunlearn.training import Diverged
+from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy
 
@@ -92,7 +93,8 @@ def test_what_was_lost_is_computed_again_to_the_same_numbers(attacked, study, tm
     folder = copy(attacked[0], tmp_path / "shadows")
     (folder / "ulira.json").unlink()
     (folder / "group-003" / "finetune.npz").unlink()
-    assert ulira.ulira(folder, study, **NUMBERS) == attacked[1]
+    layout = Layout(chunk_steps=3)
+    assert ulira.ulira(folder, study, **NUMBERS, layout=layout) == attacked[1]
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1 and printed[0].startswith("shadow models 3 to 5: finetune in")
 

@@ -122,7 +122,9 @@ def test_the_command_writes_a_file_that_requests_read(by, pretrained, tmp_path, 
     learned = load_training(config.problem, config.seed)
     assert len(chosen) == round(0.05 * len(learned))
     assert f"{len(chosen)} of {len(learned)} training examples" in printed
-    again = done("select", file, "--pretrained", pretrained, "--by", by, "--fraction", 0.05)
+    layout = ["--chunk-steps", 7] if by == "memorisation" else []
+    words = ["--by", by, "--fraction", 0.05, *layout]
+    again = done("select", file, "--pretrained", pretrained, *words)
     assert again == printed
     other = call("select", file, "--pretrained", pretrained, "--by", by, "--fraction", 0.06)
     assert_refused(other, "holds something else")
@@ -144,6 +146,7 @@ def test_the_highest_scores_are_taken(pretrained, tmp_path):
         (["--by", "nearest", "--fraction", 1.0], ("between 0 and 1",)),
         (["--by", "nearest", "--fraction", 0.0001], ("less than one example",)),
         (["--by", "nearest", "--fraction", 0.9], ("smaller fraction",)),
+        (["--by", "nearest", "--devices", 2], ("which trains nothing", "leave out devices")),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(pretrained, tmp_path, words, fragments):

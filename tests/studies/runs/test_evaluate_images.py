@@ -168,7 +168,9 @@ def test_the_retrained_model_has_a_frechet_distance_too(finished, cell):
 
 def test_a_single_run_is_sampled_and_evaluated(finished, cell, tmp_path):
     picture = tmp_path / "new" / "grid.png"
-    out = done("sample", picture, "--run", cell / "esd", "--labels", 3, 1, "--count", 2)
+    out = done(
+        "sample", picture, "--run", cell / "esd", "--labels", 3, 1, "--count", 2, "--micro-batch", 3
+    )
     assert picture.read_bytes()[1:4] == b"PNG" and str(picture) in out
     kept = json.loads((cell / "esd" / "results.json").read_text())["metrics"]
     words = ["--classifier", finished / "classifier", "--retrained", cell / "retrain"]

@@ -69,7 +69,7 @@ def test_a_cell_is_the_run_that_the_commands_would_make(swept, words, retrained,
     for rate in (0.001, 0.1):
         run = tmp_path / str(rate)
         done("unlearn", run, *words, f"--learning-rate={rate}")  # of the pretraining's seed, 0
-        done("evaluate", run, "--retrained", retrained)
+        done("evaluate", run, "--retrained", retrained, "--micro-batch", 64)
         expected = json.loads((run / "results.json").read_text())["metrics"]
         cell = read(folder, rate, 0)
         assert cell["settings"] == {"learning_rate": rate} and cell["seed"] == 0
@@ -259,6 +259,18 @@ def test_cells_run_one_by_one_where_the_memory_holds_no_more(words, tmp_path, mo
     monkeypatch.setattr(memory, "memory_limit", lambda: 1)
     done("sweep", tmp_path / "new", *words, "--vary", "learning_rate=0.1,0.2")
     assert {read(tmp_path / "new", rate, 0)["group_size"] for rate in (0.1, 0.2)} == {1}
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_layout_on_the_machine_changes_no_cell(swept, words, tmp_path, monkeypatch, size):
+    """One by one, and as a group."""
+    monkeypatch.setattr(sweeps, "at_once", lambda most: size)
+    layout = ["--devices", 2, "--micro-batch", 16, "--chunk-steps", 3]
+    done("sweep", tmp_path / "new", *words, "--vary", "learning_rate=0.001,0.1", *layout)
+    for rate in (0.001, 0.1):
+        cell, before = read(tmp_path / "new", rate, 0), read(swept[0], rate, 0)["metrics"]
+        same = {name: before[name] for name in cell["metrics"]}
+        assert cell["group_size"] == size and cell["metrics"] == pytest.approx(same, abs=1e-3)
 
 
 def test_an_objective_that_no_example_is_unseen_for_is_refused(here, words):
