@@ -63,7 +63,7 @@ def made(kind: str) -> Task:
         words = WordTokenizer(("a", "0", "1", "2", "3"), length=8)
         encoder = latent.create_text_encoder("tiny", vocabulary=words.size)
         ids = words.encode([f"a {c}" for c in range(CLASSES)] + [""])
-        unet = latent.create_text_unet("tiny", widths=(8,))
+        unet = latent.create_text_unet("tiny", widths=(8,), attention_levels=())
         return tasks.latent_diffusion(encoder, unet, Process(), ids=ids, latent_shape=(4, 4, 4))
     if kind == "ddpm":
         model = denoisers.create("ddpm-tiny", SHAPE, CLASSES, widths=(8,), attention_levels=())
