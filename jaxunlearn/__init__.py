@@ -15,8 +15,6 @@ from jaxunlearn.version import __version__ as __version__
 
 # The extra that installs a package, if it is not "pipeline".
 EXTRAS = {
-    "safetensors": "import",
-    "tokenizers": "import",
     "jax_privacy": "audit",
     "tensorflow": "tfds-prepare",
 }

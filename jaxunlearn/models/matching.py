@@ -166,17 +166,16 @@ def _check(
         for key, array in arrays.items()
         if array.shape != wanted[key].shape
     ]
-    hints = [f"{each}{closest(each, extra or text.values())}" for each in missing[:2]]
-    hints += missing[2:]
+    hints = [each + closest(each, extra or text.values()) for each in missing[:1]] + missing[1:]
     faults = [
-        f"lacks {len(missing)} of the {len(keys)} arrays of the model ({first_of(hints)})",
-        f"holds {len(shapes)} of another shape ({first_of(shapes)})",
-        f"holds {len(extra)} that the model does not have ({first_of(extra)})",
+        f"lacks {len(missing)} of the {len(keys)} arrays of the model: {first_of(hints)}",
+        f"holds {len(shapes)} of another shape: {first_of(shapes, 1)}",
+        f"holds {len(extra)} that the model does not have: {first_of(extra)}",
     ]
     found = [fault for fault, some in zip(faults, (missing, shapes, extra), strict=True) if some]
     if found:
         raise InputError(
-            f"{name} {' and '.join(found)}; give the model and the settings that it was trained "
+            f"{name} {', and '.join(found)}; give the model and the settings that it was trained "
             "with."
         )
     for key, array in arrays.items():

@@ -33,6 +33,7 @@ LAYOUT = [
     *["--parallel", "--chunk-steps", "--checkpoint-every", "--log", "--validate-every"],
     *["--stream", "--no-stream"],
 ]
+SOME = ["--devices", "--micro-batch", "--chunk-steps"]
 DIFFUSION = [
     prefix + field.name.replace("_", "-")
     for field in dataclasses.fields(Diffusion)
@@ -58,20 +59,27 @@ FLAGS = {
         *["--pretrained", *FORGET, *LAYOUT],
         *["--trainable", "--adapter-rank", "--anchor", "--data-dir"],
     ],
-    "evaluate": ["--retrained", "--original", "--classifier", "--inception", "--data-dir"],
-    "sample": ["--run", "--labels", "--prompts", "--count", "--data-dir"],
+    "evaluate": [
+        "--retrained",
+        "--original",
+        "--classifier",
+        "--inception",
+        "--data-dir",
+        "--micro-batch",
+    ],
+    "sample": ["--run", "--labels", "--prompts", "--count", "--data-dir", "--micro-batch"],
     "compare": ["--config", "--seeds", "--shard", "--data-dir", *LAYOUT],
-    "select": ["--pretrained", "--by", "--fraction", "--data-dir"],
+    "select": ["--pretrained", "--by", "--fraction", "--data-dir", *SOME],
     "evidence": ["--data-dir"],
     "ulira": [
         *["--config", "--shadows", "--group-size", "--fpr", "--epsilon", "--no-epsilon"],
-        "--data-dir",
+        *["--data-dir", *SOME],
     ],
     "sweep": [
         *["--pretrained", "--vary", *FORGET, "--trials", "--seeds"],
-        *["--retrained", "--group-size", "--shard", "--data-dir"],
+        *["--retrained", "--group-size", "--shard", "--data-dir", *SOME],
     ],
-    "tune": ["--config", "--data-dir"],
+    "tune": ["--config", "--data-dir", *SOME, "--checkpoint-every", "--log"],
     "verify": ["--data-dir"],
     "status": [],
     "report": ["--rank-by"],

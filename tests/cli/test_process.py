@@ -90,7 +90,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it():
         "    except SystemExit as end: assert end.code == 2\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    extras = {"tyro": "pipeline", "safetensors": "import", "jax_privacy.auditing": "audit"}
+    extras = {"tyro": "pipeline", "safetensors": "pipeline", "jax_privacy.auditing": "audit"}
     assert ended.stderr.splitlines() == [
         f"jaxunlearn: the command needs the package {name}, which is not installed; install "
         f"jaxunlearn[{extra}]."

@@ -249,10 +249,10 @@ def test_arrays_of_another_model_are_counted_and_named():
     with pytest.raises(InputError) as error:
         fit(checkpoints.Stored("npz", wrong), WEIGHTS, None, "net")
     assert str(error.value) == (
-        "net lacks 1 of the 3 arrays of the model (params.dense.kernel (did you mean "
-        "'params.dense.kernl'?)) and holds 1 of another shape (batch_stats.norm.mean is [4] there, "
-        "but must be [3]) and holds 2 that the model does not have (params.dense.kernl, "
-        "params.head); give the model and the settings that it was trained with."
+        "net lacks 1 of the 3 arrays of the model: params.dense.kernel (did you mean "
+        "'params.dense.kernl'?), and holds 1 of another shape: batch_stats.norm.mean is [4] there, "
+        "but must be [3], and holds 2 that the model does not have: params.dense.kernl, "
+        "params.head; give the model and the settings that it was trained with."
     )
     with pytest.raises(InputError, match=r"lacks 3 of the 3 arrays"):
         fit(checkpoints.Stored("npz", {("x",): kernel}), WEIGHTS, None, "net")

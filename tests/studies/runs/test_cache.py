@@ -17,7 +17,7 @@ IDS = np.arange(12, dtype=np.int32).reshape(2, 6)
 def counted(monkeypatch, name):
     """A list that grows by one at each call of a function of `latents`."""
     calls, function = [], getattr(cache.latents, name)
-    monkeypatch.setattr(cache.latents, name, lambda *args: calls.append(1) or function(*args))
+    monkeypatch.setattr(cache.latents, name, lambda *a, **k: calls.append(1) or function(*a, **k))
     return calls
 
 
