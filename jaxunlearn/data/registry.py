@@ -193,11 +193,11 @@ def _read(
     name: str, place: Path, data_dir: str | os.PathLike[str] | None
 ) -> tuple[_Pairs, tuple[str, ...]]:
     """The splits of a data set that is read from files, and the names of its classes."""
-    from jaxunlearn.data import fashion_mnist, image_folder
+    from jaxunlearn.data import fashion_mnist, tiny_imagenet
 
     try:
         if name == "tiny_imagenet":
-            return image_folder.read_tiny_imagenet(place, data_folder(data_dir))
+            return tiny_imagenet.read_tiny_imagenet(place, data_folder(data_dir))
         return fashion_mnist.read_fashion_mnist(place), fashion_mnist.CLASS_NAMES
     except InputError as error:
         raise InputError(
