@@ -159,8 +159,9 @@ class Workspace:
             held.callback(file.truncate, 0)
             file.truncate(0)
             began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            file.write(f"process {os.getpid()} on {platform.node()} since {began}")
-            file.flush()
+            owner = f"process {os.getpid()} on {platform.node()} since {began}"
+            with contextlib.suppress(OSError):  # a full disk, which the next file reports
+                os.write(file.fileno(), owner.encode())
 
     def held_by(self) -> str | None:
         """The process that works in the folder, such as "process 7 on host since ..."; or None."""

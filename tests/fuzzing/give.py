@@ -31,6 +31,7 @@ from jaxunlearn.studies.runs import run_config, train
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.search import sweep, tuning
 from jaxunlearn.studies.search.space import parse_space
+from jaxunlearn.studies.study import load_study
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.types import InputError
 from tests.fuzzing.damage import as_toml
@@ -77,14 +78,14 @@ def give_study(tree: dict[str, Any]) -> None:
     path = Path(tempfile.mkdtemp(dir=SCRATCH[0])) / "study.toml"
     path.write_text(as_toml(tree), "utf-8")
     with stopping():
-        studies.compare(Path("study"), config.load_study(path))
+        studies.compare(Path("study"), load_study(path))
 
 
 def give_study_text(text: bytes) -> None:
     """A study file of these bytes."""
     path = Path(tempfile.mkdtemp(dir=SCRATCH[0])) / "study.toml"
     path.write_bytes(text)
-    config.load_study(path)
+    load_study(path)
 
 
 def give_search(tree: dict[str, Any]) -> None:

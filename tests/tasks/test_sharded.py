@@ -21,7 +21,7 @@ SHAPE = (8, 8, 4)
 def task_of(model):
     if model == "latent-tiny":
         encoder = latent.create_text_encoder("tiny", **HALF)
-        unet = latent.create_text_unet("tiny", widths=(8,), attention_levels=(1,), **HALF)
+        unet = latent.create_text_unet("tiny", widths=(8,), attention_levels=(), **HALF)
         ids = np.zeros((3, 8), np.int32)
         return latent_diffusion(encoder, unet, Process(), ids=ids, latent_shape=SHAPE)
     module = denoisers.create(model, SHAPE, 10, **HALF)

@@ -156,6 +156,6 @@ def test_what_cannot_be_chosen_is_refused(pretrained, tmp_path, words, fragments
 
 
 def test_an_unknown_score_is_answered_with_the_known_ones(pretrained, tmp_path):
-    result = call("select", tmp_path / "worst.json", "--pretrained", pretrained, "--by", "nearst")
-    assert result.status == 2 and "invalid choice 'nearst'" in result.err
-    assert "'nearest'" in result.err and not list(tmp_path.iterdir())
+    refused = call("select", tmp_path / "worst.json", "--pretrained", pretrained, "--by", "nearst")
+    assert_refused(refused, "--by is 'nearst' (did you mean 'nearest'?), but must be one of")
+    assert not list(tmp_path.iterdir())

@@ -184,7 +184,9 @@ def test_what_is_gone_cannot_be_asked_for(unlearned, second, tmp_path):
     words = ["unlearn", tmp_path / "next", "--pretrained", second, *FINETUNE]
     refused = call(*words, "--indices", *gone[:2])
     assert_refused(
-        refused, "2 of the 2 indices were forgotten by an earlier", f"(first: {gone[0]});"
+        refused,
+        "2 of the 2 indices were forgotten by an earlier",
+        f"(first: {gone[0]}, {gone[1]});",
     )
     assert_refused(call(*words, "--classes", 3), "class-3 selects none of the", "ask for more")
     others = [label for label in range(10) if label != 3]

@@ -346,7 +346,8 @@ def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch
 
 def test_a_learned_variance_from_the_command_line(tmp_path, data_dir):
     words = ["--data-dir", data_dir, "--model", "ddpm-tiny", "--model-settings"]
-    words += ["learn_variance=true", "--diffusion.variance=learned_range"]
+    words += ["learn_variance=true", "widths=[8]", "attention_levels=[]"]
+    words += ["--diffusion.variance=learned_range"]
     words += ["--diffusion.sampler=ddpm", "--diffusion.num-timesteps=10"]
     words += ["--diffusion.sampling-steps=2", "--diffusion.fisher-guidance=1"]
     done(
@@ -385,7 +386,10 @@ def test_images_of_another_range_are_refused(config):
     floats = dataset.train.image.astype(np.float32)
 
     def check(images):
-        _check_images(replace(dataset, train=replace(dataset.train, image=images)))
+        parts = {"train": dataset.train, "test": dataset.test}
+        images = {"train": images, "test": images[: len(dataset.test)]}
+        parts = {name: replace(part, image=images[name]) for name, part in parts.items()}
+        _check_images(replace(dataset, **parts))
 
     with pytest.raises(InputError, match=r"from 0 to 255, but a .*, such as by x / 127.5 - 1"):
         check(floats)
@@ -448,8 +452,8 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
             "guidance = 0\nlabel_drop = 0",
             "esd compares with the prediction for no",
         ),
-        ("guidance = 1.0", 'sampler = "euler"', "must be 'ddpm' or 'ddim'"),
-        ("guidance = 1.0", 'prediction = "x"', "must be 'epsilon' or 'v'"),
+        ("guidance = 1.0", 'sampler = "euler"', "must be 'ddpm', 'ddim' or 'ddim_diffusers'"),
+        ("guidance = 1.0", 'prediction = "x"', "must be 'epsilon', 'v' or 'sample'"),
         ('"attention"', '"nothing"', "'nothing', but must match a parameter"),
         ('"attention"', '"attention"\nadapter_rank = -1', "adapter_rank is -1"),
         ('"attention"', '"attention"\nadapter_rank = 1000', "1000, but must be at most"),
