@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 demo: $(INSTALLED)  ## make models forget handwritten digits, and show the report
 	$(BIN)/jaxunlearn compare $(RUNS)/digits-demo --config experiments/configs/digits_demo.toml
 
-test: $(INSTALLED)  ## the tests of every part, doctests included: five minutes on two cores
+test: $(INSTALLED)  ## the tests of every part, doctests included: seven minutes on two cores
 	$(PYTEST) -m "not long"
 
 test-long: $(INSTALLED)  ## the rest: every method on every task, kills, fuzz, devices, whole studies
