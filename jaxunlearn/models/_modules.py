@@ -58,6 +58,7 @@ def arguments(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def no_module(make: Any, made: Any, wanted: str) -> InputError:
+    """The error for a function that makes something else than a module."""
     name = getattr(make, "__name__", type(make).__name__)
     return InputError(f"{name} makes a {type(made).__name__}, but must make {wanted}.")
 

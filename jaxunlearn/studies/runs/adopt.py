@@ -12,15 +12,13 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxunlearn import evaluation
-from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import read_record, write_record
 from jaxunlearn.models import checkpoints, matching
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.plans import for_checkpoint, published
 from jaxunlearn.studies.problem import load_dataset, load_shapes, load_task, load_training
-from jaxunlearn.studies.runs import drawn, folder, source
+from jaxunlearn.studies.runs import drawn, folder, results, source
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import hosts
@@ -142,12 +140,9 @@ def inherit(pretrained: Path | None, run: Path) -> None:
 def accuracies(run: Path) -> dict[str, float]:
     """The accuracy of a classifier on "training" and "test" data, in percent."""
     config = folder.read_config(run, "pretrain")
-    task, weights = load_task(config.problem), folder.load_weights(run, config.problem)
+    weights = folder.load_weights(run, config.problem)
     parts = {
         "training": load_training(config.problem, config.seed),
         "test": load_dataset(config.problem).test,
     }
-    return {
-        name: evaluation.accuracy(predict_with(task, weights, examples.arrays()))
-        for name, examples in parts.items()
-    }
+    return results.accuracies_on(config.problem, weights, parts)

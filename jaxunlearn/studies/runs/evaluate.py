@@ -28,7 +28,13 @@ from jaxunlearn.studies.runs import deletions, folder
 from jaxunlearn.studies.runs.evaluate_images import evaluate_generated, load_judge
 from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.studies.runs.request_file import load_request
-from jaxunlearn.studies.runs.results import Subject, read_cost, read_results, write_results
+from jaxunlearn.studies.runs.results import (
+    Subject,
+    accuracies_on,
+    read_cost,
+    read_results,
+    write_results,
+)
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training.devices import placement_of
@@ -129,13 +135,8 @@ def _evaluate_accuracies(run: Path, config: RunConfig, at_once: int) -> dict[str
         "validation": load_validation(problem, seed),
         "test": dataset.test,
     }
-    metrics = {
-        f"{name}_accuracy": evaluation.accuracy(
-            predict_with(load_task(problem), weights, examples.arrays(), at_once)
-        )
-        for name, examples in parts.items()
-        if len(examples)
-    }
+    found = accuracies_on(problem, weights, parts, at_once)
+    metrics = {f"{name}_accuracy": value for name, value in found.items()}
     results = {
         "method": "original",
         "seed": seed,

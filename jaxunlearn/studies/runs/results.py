@@ -1,12 +1,15 @@
 """The results and the cost of an evaluated run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn import evaluation
-from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data import Examples, ForgetRequest
+from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import check_digests, file_digest, fingerprint, read_record, write_record
 from jaxunlearn.studies.config import Problem
+from jaxunlearn.studies.problem import load_task
 from jaxunlearn.studies.runs.folder import read_done
 from jaxunlearn.studies.runs.schema import Results, check_record
 from jaxunlearn.types import Weights
@@ -35,6 +38,18 @@ class Subject(NamedTuple):
     earlier: tuple[ForgetRequest, ...] = ()
     original: Weights | None = None
     at_once: int = 0
+
+
+def accuracies_on(
+    problem: Problem, weights: Weights, parts: Mapping[str, Examples], at_once: int = 0
+) -> dict[str, float]:
+    """The accuracy of a classifier on each part of its data that is not empty, in percent."""
+    task = load_task(problem)
+    return {
+        name: evaluation.accuracy(predict_with(task, weights, examples.arrays(), at_once))
+        for name, examples in parts.items()
+        if len(examples)
+    }
 
 
 def write_results(subject: Subject, found: dict[str, Any], *files: str) -> None:
