@@ -20,7 +20,7 @@ def run(words: list[str]) -> None:
         return
     name, *given = words
     if {"-h", "--help"} & set(given):  # at any place: tyro then explains all arguments
-        known = methods.available() if name in ("unlearn", "sweep") else ()
+        known = methods.choices() if name in ("unlearn", "sweep") else ()
         method = [word for word in given[:2] if word in known][-1:]
         given = [*(["FOLDER"] if method else []), *method, "--help"]
     parsed(name, COMMANDS[name], given)()
@@ -31,10 +31,10 @@ def list_(
     /,
     json: flags.Switch = False,
 ) -> None:
-    """List the methods, models, data sets or metrics, or the settings of one method.
+    """List the methods, recipes, models, data sets or metrics, or the settings of one method.
 
     Args:
-        what: methods, models, data, metrics, or the name of a method.
+        what: methods, recipes, models, data, metrics, or the name of a method or recipe.
         json: whether names, meanings, numbers and defaults are printed as JSON.
     """
     from jaxunlearn.cli import lists

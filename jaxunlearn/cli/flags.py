@@ -121,14 +121,14 @@ def _settings(method: str, defaults: Mapping[str, Any]) -> Any:
     """The settings of a method as flags, with their choices or limits."""
     about, limits, flags = meanings(method), methods.limits(method), {}
     optional = methods.optional_settings(method)
-    for name, default in {**defaults, **optional}.items():
+    for name, default in {**defaults, **optional, **defaults}.items():
         kind: Any = type(default)
         limit, text = limits.get(name), about.get(name, "")
         if isinstance(limit, methods.Choices) and not limit.others:
             kind = Literal[limit.names]
         elif limit is not None:
             text = f"{text.removesuffix('.')} ({limit})."
-        absent = name in optional and name != "guard_every"
+        absent = name not in defaults and name != "guard_every"
         flags[name] = _flag(name, kind, text, None if absent else default, method=method)
     return _typed(method, flags)
 
@@ -138,8 +138,8 @@ def _training() -> Any:
 
 
 def _method() -> Any:
-    """A subcommand for each method, with a flag for each setting."""
-    names = [name for name in methods.available() if name != "retrain"]
+    """A subcommand for each method and recipe, with a flag for each setting."""
+    names = [name for name in methods.choices() if name != "retrain"]
     return Union[tuple(map(_subcommand, names))]  # noqa: UP007
 
 

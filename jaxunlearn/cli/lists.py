@@ -22,27 +22,30 @@ from jaxunlearn.studies.report.columns import DIRECTIONS, with_own
 from jaxunlearn.studies.study import Study
 from jaxunlearn.types import InputError
 
+_NAMES = {"methods": methods.available, "recipes": methods.recipes}
+
 
 def describe(what: str) -> str:
     """The text that `jaxunlearn list WHAT` prints.
 
     Raises:
-        InputError: `what` is neither "methods", "models", "data" or "metrics" nor the name of a
-            method.
+        InputError: `what` is neither "methods", "recipes", "models", "data" or "metrics" nor the
+            name of a method or recipe.
     """
-    if what == "methods":
-        return _columns({name: methods.summary(name) for name in methods.available()})
+    if what in _NAMES:
+        return _columns({name: methods.summary(name) for name in _NAMES[what]()})
     if what in ("models", "data"):
         return _sizes(_sized(what))
     if what == "metrics":
         return _columns(
             {name: f"{entry['direction']}: {entry['about']}" for name, entry in _metrics().items()}
         )
-    if what not in methods.available():
-        known = ("methods", "models", "data", "metrics", *methods.available())
+    if what not in methods.choices():
+        known = (*_NAMES, "models", "data", "metrics", *methods.choices())
         raise InputError(
-            f"the list is {what!r}{closest(what, known)}, but must be methods, models, data, "
-            f"metrics, or a method, for its settings: {', '.join(methods.available())}."
+            f"the list is {what!r}{closest(what, known)}, but must be methods, recipes, models, "
+            "data, metrics, or a method or recipe, for its settings: "
+            f"{', '.join(methods.choices())}."
         )
     return _settings(what)
 
@@ -52,8 +55,8 @@ def entries(what: str) -> dict[str, dict[str, Any]]:
     if what in ("models", "data"):
         number = "parameters" if what == "models" else "classes"
         return {name: {number: size, "about": text} for name, (size, text) in _sized(what).items()}
-    if what == "methods":
-        return {name: {"about": methods.summary(name)} for name in methods.available()}
+    if what in _NAMES:
+        return {name: {"about": methods.summary(name)} for name in _NAMES[what]()}
     if what == "metrics":
         return _metrics()
     describe(what)  # raises for an unknown name
@@ -97,13 +100,13 @@ def schema(cls: type) -> str:
     schema = json_schema(cls)
     if cls is Study:  # the settings of a search are lists and ranges
         known: dict[str, Any] = {}
-        for method in methods.available():
+        for method in methods.choices():
             known = methods.settings(method) | known
         known |= methods.optional_settings("finetune") | dataclasses.asdict(Aim(anchor=0))
         types = {bool: "boolean", int: "integer", float: "number", str: "string"}
         values: dict[str, Any]
         values = {name: {"type": types[type(value)]} for name, value in sorted(known.items())}
-        names = [name for name in methods.available() if name != "retrain"]
+        names = [name for name in methods.choices() if name != "retrain"]
         values = {"method": {"enum": names}} | values
         settings = {"type": "object", "properties": values, "additionalProperties": False}
         schema["$defs"]["Settings"] = settings
@@ -116,19 +119,19 @@ def schema(cls: type) -> str:
 
 def _settings(method: str) -> str:
     """A method's equations, and its settings with their defaults and meanings."""
-    about = (inspect.getdoc(_constructor(method)) or "").partition("\nArgs:")[0]
     explained = meanings(method)
     for name, limits in methods.limits(method).items():
         explained[name] = f"{explained.get(name, '').removesuffix('.')} ({limits})."
+    usual, generating = methods.settings(method), methods.settings(method, generates=True)
     rows = {
-        f"{name} = {json.dumps(value)}": explained.get(name, "")
-        for name, value in methods.settings(method).items()
+        f"{name} = {json.dumps(value)}": explained.get(name, "") for name, value in usual.items()
     }
     for name, value in methods.optional_settings(method).items():
+        if name in usual:
+            continue
         shown = json.dumps(value) if name == "guard_every" else "none"
         rows[f"{name} = {shown}"] = explained.get(name, "")
-    text = f"{about.rstrip()}\n\n{_columns(rows)}"
-    usual, generating = methods.settings(method), methods.settings(method, generates=True)
+    text = f"{methods.about(method)}\n\n{_columns(rows)}"
     others = [f"{k} = {json.dumps(v)}" for k, v in generating.items() if v != usual[k]]
     if method == "retrain" or not others:
         return text

@@ -111,7 +111,7 @@ def _unknown(
     flag = next((token.split("=")[0] for token in tokens if token.startswith("-")), None)
     if flag is not None:
         return f"{flag} is no flag of jaxunlearn {name}{closest(flag, _flags(bound, given))}"
-    known = methods.available()
+    known = methods.choices()
     if name in ("unlearn", "sweep") and not set(known) & set(given):
         return f"the method is {tokens[0]!r}{closest(tokens[0], known)}, which does not exist"
     return f"{tokens[0]!r} is one word too many"
@@ -119,7 +119,7 @@ def _unknown(
 
 def _flags(bound: Callable[..., Any], given: Sequence[str]) -> list[str]:
     """All flags of a command, and of the method among its words, from the help."""
-    method = [word for word in given if word in methods.available()][:1]
+    method = [word for word in given if word in methods.choices()][:1]
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         folder = ["FOLDER"] if method else []

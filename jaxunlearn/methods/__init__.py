@@ -10,7 +10,8 @@
 
 The settings of a method are keywords, whose annotations hold the limits. For configurations,
 `build` makes a method from flat settings, including those of the optimizer. `register` adds a
-custom method.
+custom method. A recipe is a method with the settings of a published experiment, such as
+"eupmu_released"; its name stands wherever a method's does.
 """
 
 import inspect
@@ -35,6 +36,7 @@ from jaxunlearn.methods._limits import (
     defaults_of,
     limits_of,
 )
+from jaxunlearn.methods._recipes import RECIPES
 from jaxunlearn.methods._settings import CommonSettings, GuardSettings, OptionalSettings
 from jaxunlearn.methods.aggregators import cagrad, famo, gdr_gma, mgda, nash, pcgrad
 from jaxunlearn.methods.averaging import averaged, weights_of
@@ -110,7 +112,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
 }
 
 
-_BUILT_IN = tuple(_METHODS)
+_BUILT_IN = (*_METHODS, *RECIPES)
 
 
 COMMON_SETTINGS: dict[str, Any] = defaults_of(CommonSettings)
@@ -146,17 +148,21 @@ __all__ = [
     "OptionalSettings",
     "Positive",
     "Share",
+    "about",
     "advance",
     "available",
     "averaged",
     "begin",
     "build",
+    "choices",
     "completed",
     "first",
     "guard_records",
     "guarded",
     "limits",
+    "method_of",
     "optional_settings",
+    "recipes",
     "register",
     "remedy",
     "settings",
@@ -176,14 +182,41 @@ def available() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
+def recipes() -> tuple[str, ...]:
+    """The names of all recipes.
+
+    Example:
+        >>> settings("gdr_gma_released")["sharpness"], settings("gdr_gma")["sharpness"]
+        (100.0, 10.0)
+    """
+    return tuple(RECIPES)
+
+
+def choices() -> tuple[str, ...]:
+    """The names of all methods and recipes."""
+    return (*available(), *recipes())
+
+
+def about(name: str) -> str:
+    """The text on a recipe, or a method's docstring without its arguments."""
+    if name in RECIPES:
+        return f"{inspect.cleandoc(RECIPES[name].about)}\n\nIt is the method {method_of(name)}."
+    return (inspect.getdoc(_constructor(name)) or "").partition("\nArgs:")[0].rstrip()
+
+
 def summary(name: str) -> str:
-    """The first line of a method's docstring."""
-    return (inspect.getdoc(_constructor(name)) or "").partition("\n")[0]
+    """The first line about a method or a recipe."""
+    return about(name).partition("\n")[0]
+
+
+def method_of(name: str) -> str:
+    """The method of a recipe; for a method, its own name."""
+    return RECIPES[name].method if name in RECIPES else name
 
 
 def remedy(name: str) -> str:
     """The advice for a method that diverges, such as "Raise dampening"."""
-    return _REMEDIES.get(name, "Lower the learning rate")
+    return _REMEDIES.get(method_of(name), "Lower the learning rate")
 
 
 def settings(
@@ -192,7 +225,7 @@ def settings(
     """All settings of a method and its optimizer: the given ones, and the defaults of the others.
 
     Args:
-        name: name of the method.
+        name: name of the method, or of a recipe, whose settings then are the defaults.
         given: settings by name; an integer is accepted for a floating-point setting. Optional
             settings are included if they are given; those of the guard, if any of them is given.
         generates: whether the model generates images, for which some defaults differ.
@@ -206,10 +239,12 @@ def settings(
         >>> settings("eupmu")["optimizer"], settings("eupmu", generates=True)["optimizer"]
         ('sgd', 'clipped_adamw')
     """
-    own, given = defaults_of(_constructor(name)), given or {}
+    own, given = defaults_of(_constructor(name)), _with_recipe(name, given or {})
     defaults = COMMON_SETTINGS | own
     if generates:
-        defaults = COMMON_SETTINGS | GENERATING_SETTINGS | own | _GENERATING.get(name, {})
+        defaults = (
+            COMMON_SETTINGS | GENERATING_SETTINGS | own | _GENERATING.get(method_of(name), {})
+        )
     if GUARD_SETTINGS.keys() & given.keys():
         _check_guard(name, given)
         defaults |= GUARD_SETTINGS
@@ -301,7 +336,7 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
 
     Args:
         task: the unlearning task.
-        name: name of the method.
+        name: name of the method or recipe.
         chosen: all its settings, from `settings`; floating-point ones may be traced values. With a
             `guard_budget`, "held_out" holds the retain examples of the guard.
 
@@ -371,7 +406,7 @@ def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
     record of an unknown method is unchanged.
     """
     method, theirs = recorded.get("method"), recorded.get("settings")
-    if method not in available() or not isinstance(theirs, dict):
+    if method not in choices() or not isinstance(theirs, dict):
         return dict(recorded)
     return {**recorded, "settings": settings(method) | theirs}
 
@@ -389,10 +424,14 @@ def _check_guard(name: str, given: Mapping[str, Any]) -> None:
         )
 
 
+def _with_recipe(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**(RECIPES[name].settings if name in RECIPES else {}), **given}
+
+
 def _constructor(name: str) -> Callable[..., Method]:
-    if name not in _METHODS:
+    if name not in choices():
         raise InputError(
-            f"method is {name!r}{closest(name, _METHODS)}, but must be one of "
-            f"{', '.join(_METHODS)}."
+            f"method is {name!r}{closest(name, choices())}, but must be one of "
+            f"{', '.join(choices())}."
         )
-    return _METHODS[name]
+    return _METHODS[method_of(name)]

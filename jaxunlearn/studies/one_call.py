@@ -75,7 +75,7 @@ def unlearn_model(
         forget: forget examples: a pair of images `[N, H, W, C]` (or features `[N, F]`) and labels
             `[N]`, a dictionary of "image" and "label", or an iterable of such batches.
         retain: retain examples, likewise.
-        method: name of the method (`methods.available`).
+        method: name of the method or recipe (`methods.choices`).
         settings: settings of the method that differ from its defaults.
         test: test examples, likewise, for test accuracy and the attacks; examples of classes that
             are forgotten as a whole are evaluated apart.

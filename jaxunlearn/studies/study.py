@@ -76,7 +76,7 @@ class Study:
         if not self.methods:
             raise InputError(
                 "the study names no methods, but needs at least one of "
-                f"{', '.join(methods.available())}."
+                f"{', '.join(methods.choices())}."
             )
         for name, values in (("seeds", self.seeds), ("requests", self.requests)):
             if not values:
@@ -154,7 +154,7 @@ class Study:
         if not isinstance(method, str) or method == "retrain":
             raise InputError(
                 f"the method of run {name} is {method!r}, but must be one of "
-                f"{', '.join(m for m in methods.available() if m != 'retrain')}."
+                f"{', '.join(m for m in methods.choices() if m != 'retrain')}."
             )
         return method, methods.settings(method, given, generates=self.problem.generates)
 

@@ -17,6 +17,7 @@ from tests.shell.commands import done
 def test_lists():
     for what, names in (
         ("methods", methods.available()),
+        ("recipes", methods.recipes()),
         ("models", models.available()),
         ("data", data.available()),
         ("metrics", [column.key for column in COLUMNS]),
@@ -27,7 +28,7 @@ def test_lists():
     assert done("list") == done("list", "methods")
 
 
-@pytest.mark.parametrize("method", methods.available())
+@pytest.mark.parametrize("method", methods.choices())
 def test_the_list_of_a_method_explains_every_setting(method):
     text = done("list", method)
     for name, value in methods.settings(method).items():

@@ -57,7 +57,7 @@ def read_started(run: Path) -> RunConfig:
 def _check_plugins(run: Path, recorded: dict[str, dict[str, str]]) -> None:
     """Raises unless everything is known that a run needs and a plug-in has registered."""
     known = {
-        *(f"method {name}" for name in methods.available()),
+        *(f"method {name}" for name in methods.choices()),
         *(f"model {name}" for name in (*models.available(), *denoisers.available())),
         *(f"data set {name}" for name in data.available()),
     }
