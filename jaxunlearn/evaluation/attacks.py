@@ -26,11 +26,11 @@ confident wrong one; the entropy is the same for both.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from jaxunlearn.evaluation.predictions import Predictions, check_predictions
+from jaxunlearn.evaluation.support_vectors import support_vector_machine
 from jaxunlearn.names import closest
 from jaxunlearn.types import InputError
 
@@ -100,23 +100,20 @@ def attack_feature(predictions: Predictions, feature: str) -> np.ndarray:
     return _FEATURES[feature](checked).reshape(len(checked.labels), -1)
 
 
-def _attacked(
-    classifier: Any, feature: str, retain: Predictions, test: Predictions, forget: Predictions
-) -> np.ndarray:
-    """The classes of the forget data, 1 for members, by a classifier of retain and test data."""
-    named = {"retain": retain, "test": test, "forget": forget}
-    checked = [check_predictions(predictions, name) for name, predictions in named.items()]
-    widths = {name: p.probabilities.shape[1] for name, p in zip(named, checked, strict=True)}
+def _features(feature: str, **predictions: Predictions) -> list[np.ndarray]:
+    """A feature of predictions by name, which must all have the same number of classes."""
+    checked = [check_predictions(given, name) for name, given in predictions.items()]
+    widths = {n: p.probabilities.shape[1] for n, p in zip(predictions, checked, strict=True)}
     if len(set(widths.values())) != 1:
         raise InputError(
             f"the predictions have {widths} classes, but must all have the same number."
         )
-    members, others, asked = (attack_feature(predictions, feature) for predictions in checked)
-    classifier.fit(
-        np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
-    )
-    found: np.ndarray = classifier.predict(asked)
-    return found
+    return [attack_feature(given, feature) for given in checked]
+
+
+def _examples(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features of both, and their classes, 1 for members."""
+    return np.concatenate([members, others]), np.repeat([1, 0], [len(members), len(others)])
 
 
 def svc_non_member_rate(
@@ -146,10 +143,15 @@ def svc_non_member_rate(
         >>> svc_non_member_rate(member, other, member), svc_non_member_rate(member, other, other)
         (0.0, 1.0)
     """
+    members, others, asked = _features(feature, retain=retain, test=test, forget=forget)
+    examples, member = _examples(members, others)
+    if asked.shape[1] == 1:
+        decide = support_vector_machine(examples[:, 0], member, cost=3.0)
+        return float(np.mean(decide(asked[:, 0]) < 0))
     from sklearn.svm import SVC
 
-    classifier = SVC(C=3.0, gamma="auto", kernel="rbf")
-    return float(np.mean(_attacked(classifier, feature, retain, test, forget) == 0))
+    classifier = SVC(C=3.0, gamma="auto", kernel="rbf").fit(examples, member)
+    return float(np.mean(classifier.predict(asked) == 0))
 
 
 def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predictions) -> float:
@@ -178,8 +180,10 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
     """
     from sklearn.linear_model import LogisticRegression
 
+    members, others, asked = _features("entropy", retain=retain, test=test, forget=forget)
     classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
-    return float(np.mean(_attacked(classifier, "entropy", retain, test, forget) == 1))
+    classifier.fit(*_examples(members, others))
+    return float(np.mean(classifier.predict(asked) == 1))
 
 
 def same_number(predictions: Predictions, count: int) -> Predictions:
