@@ -23,7 +23,7 @@ from jaxunlearn.data import ForgetRequest
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.console import Output
 from jaxunlearn.studies.diffusion import Diffusion
-from jaxunlearn.studies.fields import parse_settings
+from jaxunlearn.studies.fields import from_dict, parse_settings
 from jaxunlearn.studies.plans import SOURCE, UNSEEN
 from jaxunlearn.training.layout import Layout
 
@@ -41,6 +41,7 @@ _METAVARS = {
     "test_fraction": "SHARE",
     "label": "COLUMN",
     "captions": "FILE",
+    "anchor": "CLASS",
     "trainable": "REGEX",
     "model_settings": "NAME=VALUE ...",
     "checkpoint": "PATH",
@@ -224,7 +225,15 @@ def request(given: Mapping[str, Any]) -> ForgetRequest:
 
 
 Forget = Annotated[dict, tyro.conf.arg(name="", constructor=_request())]
-Aimed = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Aim))]
+Aimed = Annotated[dict, tyro.conf.arg(name="", constructor=_of(Aim, {"anchor": str}))]
+
+
+def aim(given: Mapping[str, Any]) -> Aim | None:
+    """The aim of the flags, if there are any; a whole number is the number of a class."""
+    values = dict(given)
+    if re.fullmatch("-?[0-9]+", values.get("anchor", "")):
+        values["anchor"] = int(values["anchor"])
+    return from_dict(Aim, values, "unlearn") if values else None
 
 
 def _layout(*names: str) -> Any:

@@ -101,11 +101,12 @@ def schema(cls: type) -> str:
     if cls is Study:  # the settings of a search are lists and ranges
         known: dict[str, Any] = {}
         for method in methods.choices():
-            known = methods.settings(method) | known
-        known |= methods.optional_settings("finetune") | dataclasses.asdict(Aim(anchor=0))
+            known = methods.settings(method) | methods.optional_settings(method) | known
+        known |= dataclasses.asdict(Aim(anchor=0))
         types = {bool: "boolean", int: "integer", float: "number", str: "string"}
         values: dict[str, Any]
         values = {name: {"type": types[type(value)]} for name, value in sorted(known.items())}
+        values["anchor"] = {"type": ["integer", "string"]}
         names = [name for name in methods.choices() if name != "retrain"]
         values = {"method": {"enum": names}} | values
         settings = {"type": "object", "properties": values, "additionalProperties": False}
@@ -141,7 +142,8 @@ def _settings(method: str) -> str:
 def meanings(method: str) -> dict[str, str]:
     """The meaning of every setting, from the docstrings of the method and the settings classes."""
     found: dict[str, str] = {}
-    shared = (methods.CommonSettings, methods.GuardSettings, methods.OptionalSettings)
+    optional = methods.OptionalSettings, methods.ObjectiveSettings
+    shared = (methods.CommonSettings, methods.GuardSettings, *optional)
     for source in (*shared, _constructor(method)):
         text = inspect.getdoc(source) or ""
         match = re.search(r"\n(?:Args|Attributes):\n(.*?)(?:\n\S|\Z)", text, re.DOTALL)

@@ -6,7 +6,7 @@ from jaxunlearn import studies
 from jaxunlearn.cli import flags
 from jaxunlearn.cli.begin import ready, train_one
 from jaxunlearn.cli.output import adopted
-from jaxunlearn.studies.config import Aim, Problem
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import outcome, say
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.runs import run_config, train
@@ -163,8 +163,8 @@ def unlearn(
         data_dir: the folder of prepared data (default: the folder that the run recorded).
     """
     laid = ready(data_dir, layout)
-    aimed = from_dict(Aim, aim, "unlearn") if aim else None
-    config = train.planned_unlearning(pretrained, flags.request(forget), *method, aimed)
+    request, aimed = flags.request(forget), flags.aim(aim)
+    config = train.planned_unlearning(pretrained, request, *method, aimed)
     train_one("unlearned", run, config, laid, begin, pretrained)
 
 

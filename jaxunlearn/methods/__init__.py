@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from jaxunlearn import plugins
+from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import advance, begin, first
 from jaxunlearn.methods._limits import (
     Choices,
@@ -37,7 +38,12 @@ from jaxunlearn.methods._limits import (
     limits_of,
 )
 from jaxunlearn.methods._recipes import RECIPES
-from jaxunlearn.methods._settings import CommonSettings, GuardSettings, OptionalSettings
+from jaxunlearn.methods._settings import (
+    CommonSettings,
+    GuardSettings,
+    ObjectiveSettings,
+    OptionalSettings,
+)
 from jaxunlearn.methods.aggregators import cagrad, famo, gdr_gma, mgda, nash, pcgrad
 from jaxunlearn.methods.averaging import averaged, weights_of
 from jaxunlearn.methods.bad_teacher import bad_teacher
@@ -118,6 +124,7 @@ _BUILT_IN = (*_METHODS, *RECIPES)
 COMMON_SETTINGS: dict[str, Any] = defaults_of(CommonSettings)
 GUARD_SETTINGS: dict[str, Any] = defaults_of(GuardSettings)
 _OPTIONAL_SETTINGS: dict[str, Any] = defaults_of(OptionalSettings)
+_OBJECTIVE_SETTINGS: dict[str, Any] = defaults_of(ObjectiveSettings)
 
 # Defaults for generative models: their loss is so sharp that a step of a classifier's size destroys
 # the performance on retain data at once.
@@ -145,6 +152,7 @@ __all__ = [
     "GuardSettings",
     "Limits",
     "NotNegative",
+    "ObjectiveSettings",
     "OptionalSettings",
     "Positive",
     "Share",
@@ -258,6 +266,7 @@ def settings(
                 f"{', '.join(known)}."
             )
         defaults[key] = checked(name, key, value, defaults[key], allowed.get(key))
+    objectives.check_options(given.keys() & _OBJECTIVE_SETTINGS.keys(), defaults.get("objective"))
     return defaults
 
 
@@ -269,7 +278,8 @@ def optional_settings(name: str) -> dict[str, Any]:
         ['clip_norm', 'ema']
     """
     own = defaults_of(_constructor(name))
-    more = {key: value for key, value in _OPTIONAL_SETTINGS.items() if key not in own}
+    known = _OPTIONAL_SETTINGS | (_OBJECTIVE_SETTINGS if "objective" in own else {})
+    more = {key: value for key, value in known.items() if key not in own}
     if name == "retrain":
         return more
     more.pop("ema", None)
@@ -284,6 +294,7 @@ def limits(name: str) -> dict[str, Limits | Choices]:
         'above 0 and at most 100'
     """
     found = limits_of(CommonSettings) | limits_of(GuardSettings) | limits_of(OptionalSettings)
+    found |= limits_of(ObjectiveSettings)
     known = COMMON_SETTINGS | optional_settings(name)
     found = {key: limit for key, limit in found.items() if key in known}
     return found | limits_of(_constructor(name))
@@ -347,7 +358,7 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
         InputError: an unknown method, or an unknown choice of a setting.
     """
     # Built twice, because the method determines the length of the schedule.
-    make, rate, _ = _planned(task, name, chosen)
+    make, rate, _ = _planned(objectives.with_options(task, chosen), name, chosen)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
     optional = chosen.keys() & optional_settings(name).keys()
     if "clip_norm" in optional:

@@ -79,6 +79,7 @@ NotNegative = Annotated[float | jax.Array, Limits(0.0)]
 Positive = Annotated[float | jax.Array, Limits(0.0, above=True)]
 Decay = Annotated[float | jax.Array, Limits(0.0, 0.999999)]
 Share = Annotated[float | jax.Array, Limits(0.0, 1.0)]
+Guidance = Annotated[float | jax.Array, Limits(-1.0)]
 Percent = Annotated[float | jax.Array, Limits(0.0, 100.0)]
 
 

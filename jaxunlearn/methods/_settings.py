@@ -2,7 +2,14 @@
 
 import dataclasses
 
-from jaxunlearn.methods._limits import Count, Decay, NotNegative, Positive, Share
+from jaxunlearn.methods._limits import (
+    Count,
+    Decay,
+    Guidance,
+    NotNegative,
+    Positive,
+    Share,
+)
 from jaxunlearn.methods.optimizers import OptimizerName, ScheduleName
 
 
@@ -57,3 +64,15 @@ class OptionalSettings:
 
     clip_norm: Positive = 1.0
     ema: Decay = 0.999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings:
+    """Settings of forget objectives, which a run has only if they are given.
+
+    Attributes:
+        anchor_guidance: weight w of classifier-free guidance in the target of match_anchor,
+            `(1 + w) out(anchor) - w out(null)`.
+    """
+
+    anchor_guidance: Guidance = 2.0

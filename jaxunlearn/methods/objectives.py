@@ -14,7 +14,8 @@ last two stop by themselves: the gradient vanishes when forget examples look lik
 the others under `until_unseen`.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import jax
@@ -265,6 +266,33 @@ def needs_unseen(settings: Mapping[str, Any]) -> bool:
     """Whether the objective in the settings needs forget data with unseen examples."""
     name = settings.get("objective", "")
     return name in _UNSEEN_OBJECTIVES or name.endswith(_UNTIL)
+
+
+# The options of single objectives, which are settings of methods.
+_OPTIONS = {"anchor_guidance": ("match_anchor",)}
+
+
+def check_options(options: Collection[str], objective: str | None) -> None:
+    """Raises an InputError unless an objective has these options."""
+    for option in sorted(options):
+        if objective not in _OPTIONS[option]:
+            allowed = " or ".join(_OPTIONS[option])
+            raise InputError(
+                f"objective is {objective!r}, but must be {allowed} with the setting {option}; set "
+                f"objective={_OPTIONS[option][0]}, or leave {option} out."
+            )
+
+
+def with_options(task: Task, settings: Mapping[str, Any]) -> Task:
+    """The task whose objectives have the options among the settings of a method."""
+    given = {key: settings[key] for key in _OPTIONS if key in settings}
+    if not given:
+        return task
+    found = dict(task.objectives)
+    for key, value in given.items():
+        for name in _OPTIONS[key]:
+            found[name] = functools.partial(found[name], **{key: value})
+    return task._replace(objectives=tuple(found.items()))
 
 
 def named(

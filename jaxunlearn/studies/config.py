@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from jaxunlearn import methods
 from jaxunlearn.data import Reading
+from jaxunlearn.data.anchors import check_choice
 from jaxunlearn.data.file_names import read_names
 from jaxunlearn.data.own import own_kind
 from jaxunlearn.models import denoisers, latent
@@ -250,17 +251,20 @@ class Aim:
         trainable: regular expression; only parameters with a matching path, such as head, change.
         adapter_rank: rank of low-rank adapters that are trained instead of the kernels among these
             parameters; 0 trains the parameters themselves.
-        anchor: class into which the objective match_anchor turns forgotten classes; by default each
-            turns into the next class.
+        anchor: class into which an objective such as match_anchor turns forgotten classes: its
+            number, nearest (by the mean images of classes), random (another kept class at each
+            visit) or class+K (class+1 is the next one); by default the most similar name, or else
+            the next class.
     """
 
     trainable: str = ""
     adapter_rank: int = 0
-    anchor: int | None = None
+    anchor: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.adapter_rank < 0:
             raise InputError(f"adapter_rank is {self.adapter_rank}, but must be 0 or more.")
+        check_choice(self.anchor)
 
 
 def check_seeds(seeds: Iterable[int]) -> None:

@@ -140,7 +140,8 @@ def first_error(error: ValidationError, kind: Any, where: str, remedy: str = "")
     errors = error.errors(include_url=False)
     unknown = [each for each in errors if each["type"] == "unexpected_keyword_argument"]
     found = (unknown or errors)[0]
-    cause, place = found.get("ctx", {}).get("error"), found["loc"][1:]
+    cause = found.get("ctx", {}).get("error")
+    place = tuple(part for part in found["loc"][1:] if part not in ("int", "str"))  # of a union
     if isinstance(cause, InputError):
         return cause
     name, inside = _dotted(place), _dotted(place[:-1])

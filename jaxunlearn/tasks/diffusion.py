@@ -266,22 +266,63 @@ def as_signal(images: jax.Array) -> jax.Array:
 
 
 def match_anchor(
-    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+    task: Task,
+    params: Params,
+    model_state: ModelState,
+    batch: Batch,
+    key: jax.Array,
+    anchor_guidance: float | jax.Array | None = None,
 ) -> jax.Array:
     """Forget images are denoised as if they showed another class.
 
         mean_i |out(x_t, t, c_i) - sg out(x_t, t, a_i)|^2
 
-    The anchor a_i is `batch["anchor"]` if the batch has one, else the next class.
+    The anchor a_i is `batch["anchor"]` if the batch has one, else the next class. With guidance w
+    the target is `(1 + w) out(x_t, t, a_i) - w out(x_t, t, null)`.
+
+    Args:
+        task: the task of diffusion.
+        params: parameters of the model.
+        model_state: everything else of the model.
+        batch: forget batch; its "anchor" is a class `[B]`, or bool `[B, C]`, the classes from which
+            each visit draws one.
+        key: key of the run.
+        anchor_guidance: guidance w of the target; None for no guidance.
 
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025; Fan et al. (SalUn), ICLR 2024.
     """
-    assert task.outputs is not None and task.divergence is not None
+    assert task.divergence is not None
     check_conditional(task, "match_anchor")
+
+    def output(label: jax.Array) -> jax.Array:
+        assert task.outputs is not None
+        return task.outputs(params, model_state, batch | {"label": label}, key, True)[0]
+
+    target = output(anchors_of(task, batch, key))
+    if anchor_guidance is not None:
+        nothing = output(no_label(task, batch, "anchor_guidance"))
+        target = (1.0 + anchor_guidance) * target - anchor_guidance * nothing
+    return jnp.mean(task.divergence(jax.lax.stop_gradient(target), output(batch["label"])))
+
+
+def anchors_of(task: Task, batch: Batch, key: jax.Array) -> jax.Array:
+    """The anchor of each example of a forget batch at this visit, `[B]`."""
     anchor = batch.get("anchor", (batch["label"] + 1) % task.num_classes)
-    targets, _ = task.outputs(params, model_state, batch | {"label": anchor}, key, True)
-    outputs, _ = task.outputs(params, model_state, batch, key, True)
-    return jnp.mean(task.divergence(jax.lax.stop_gradient(targets), outputs))
+    if anchor.ndim == 1:
+        return anchor
+    draw = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 7), anchor.shape[1:]))
+    return jnp.argmax(jnp.where(anchor, draw(example_keys(key, batch)), -1.0), axis=1)
+
+
+def no_label(task: Task, batch: Batch, what: str) -> jax.Array:
+    """The label that means no class, `[B]`; an InputError that names `what` without one."""
+    if task.null_label is None:
+        raise InputError(
+            f"{what} needs a model with a label for 'no class', but this one has none; choose "
+            "another objective, such as match_anchor, or a model that was trained with dropped "
+            "labels."
+        )
+    return jnp.full_like(batch["label"], task.null_label)
 
 
 def match_noise(

@@ -11,7 +11,13 @@ from jaxunlearn.methods import objectives
 from jaxunlearn.models import denoisers
 from jaxunlearn.models.diffusion_process import add_noise, antithetic_timesteps
 from jaxunlearn.models.process import Process
-from jaxunlearn.tasks.diffusion import as_signal, diffusion, match_anchor, match_noise
+from jaxunlearn.tasks.diffusion import (
+    anchors_of,
+    as_signal,
+    diffusion,
+    match_anchor,
+    match_noise,
+)
 from jaxunlearn.types import InputError, example_keys
 from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy
 
@@ -155,6 +161,32 @@ def test_matching_the_anchor_moves_the_forgotten_label_and_leaves_the_anchor():
     assert jnp.all(slope[2] == 0) and jnp.any(slope[0] != 0)
     del batch["anchor"]  # then it is the next class
     chex.assert_trees_all_close(loss(params), jnp.mean((table[0] - table[1]) ** 2), rtol=1e-4)
+
+
+def test_a_guided_anchor_lies_beyond_the_anchor():
+    task = toy(reduction="mean")
+    params, state = task.init(KEY)
+    batch = batch_of() | {"label": jnp.zeros(6, jnp.int32), "anchor": jnp.full(6, 2)}
+    table, weight = params["Embed_0"]["embedding"], 1.5
+    value, slope = jax.value_and_grad(
+        lambda p: match_anchor(task, p, state, batch, KEY, anchor_guidance=weight)
+    )(params)
+    beyond = (1 + weight) * table[2] - weight * table[CLASSES]
+    chex.assert_trees_all_close(value, jnp.mean((table[0] - beyond) ** 2), rtol=1e-4)
+    assert jnp.all(slope["Embed_0"]["embedding"][1:] == 0)
+    plain, unguided = (
+        match_anchor(task, params, state, batch, KEY, anchor_guidance=w) for w in (None, 0.0)
+    )
+    chex.assert_trees_all_close(plain, unguided)
+
+
+def test_random_anchors_are_drawn_from_the_candidates_at_each_visit():
+    task = toy()
+    batch = batch_of(300) | {"anchor": jnp.tile(jnp.array([False, True, True]), (300, 1))}
+    drawn = [anchors_of(task, batch | {"epoch": jnp.full(300, n)}, KEY) for n in (0, 0, 1)]
+    chex.assert_trees_all_equal(drawn[0], drawn[1])
+    assert jnp.any(drawn[0] != drawn[2]) and set(drawn[0].tolist()) == {1, 2}
+    assert 0.4 < float(jnp.mean(drawn[0] == 1)) < 0.6
 
 
 def test_matching_noise_is_the_loss_on_other_images_within_bounds():

@@ -134,12 +134,10 @@ def prepared_data(
         return forget, retain, 0.0, 0.0
     if not isinstance(retain, Stream):
         check_original(task, config.method, start, retain, config.settings)
-    if config.aim and config.aim.anchor is not None:
-        forget["anchor"] = jnp.full_like(forget["label"], config.aim.anchor)
-    elif unlearned and config.problem.generates and unlearned.names_classes:
-        dataset = load_dataset(config.problem)
-        others = anchors(dataset.class_names, forgotten_classes(config, dataset))
-        forget["anchor"] = jnp.asarray(others)[forget["label"]]
+    choice = config.aim and config.aim.anchor
+    named = choice is not None or (unlearned and unlearned.names_classes)
+    if unlearned and config.problem.generates and named:
+        forget["anchor"] = jnp.asarray(anchors_of(config))[forget["label"]]
     if splits is None or not needs_unseen(config.settings):
         return forget, retain, 0.0, 0.0
     with compilation_seconds() as compiling:
@@ -148,6 +146,15 @@ def prepared_data(
         forget = jax.block_until_ready(with_unseen(task, start, unseen, forget))
         seconds = time.perf_counter() - clock
     return forget, retain, seconds - sum(compiling), sum(compiling)
+
+
+def anchors_of(config: RunConfig) -> np.ndarray:
+    """The anchors of all classes in a run: see `jaxunlearn.data.anchors`."""
+    dataset = load_dataset(config.problem)
+    forgotten = forgotten_classes(config, dataset)
+    choice = config.aim.anchor if config.aim else None
+    learned = load_training(config.problem, config.seed) if choice == "nearest" else None
+    return anchors(choice, dataset.class_names, forgotten, learned)
 
 
 def forgotten_classes(config: RunConfig, dataset: Dataset) -> set[int]:

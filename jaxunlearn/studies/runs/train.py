@@ -33,6 +33,7 @@ from jaxunlearn.studies.runs import adopt, deletions, folder
 from jaxunlearn.studies.runs.cache import cached_latents
 from jaxunlearn.studies.runs.logs import check_validation, logged
 from jaxunlearn.studies.runs.prepare import (
+    anchors_of,
     check_streamed,
     forgotten_classes,
     moving_weights,
@@ -188,9 +189,11 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
     task, part = trainable_part(load_task(problem, placement.axis_name), config.aim)
     program = programs.of_method(task, config.method, config.settings, placement)
     _check_anchor(config, dataset)
-    if config.method == "esd" and problem.diffusion and problem.diffusion.label_drop == 0.0:
+    compares = config.method == "esd" or "anchor_guidance" in config.settings
+    if compares and problem.diffusion and problem.diffusion.label_drop == 0.0:
+        what = "the method esd" if config.method == "esd" else "the setting anchor_guidance"
         raise InputError(
-            "the method esd compares with the prediction for no label, which the model never "
+            f"{what} compares with the prediction for no label, which the model never "
             "learned with label_drop = 0; pretrain with some labels dropped, or choose another "
             "method."
         )
@@ -207,19 +210,21 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
 
 def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
     """Raises if the anchor is not a class, is forgotten itself, or is not used by the objective."""
-    anchor = config.aim.anchor if config.aim else None
+    anchor, count = config.aim.anchor if config.aim else None, dataset.num_classes
     if anchor is None:
         return
-    if not 0 <= anchor < dataset.num_classes:
+    if isinstance(anchor, int) and not 0 <= anchor < count:
         raise InputError(
-            f"anchor is {anchor}, but must be a class of {dataset.name!r}, from 0 to "
-            f"{dataset.num_classes - 1}."
+            f"anchor is {anchor}, but must be a class of {dataset.name!r}, from 0 to {count - 1}."
         )
-    if anchor in forgotten_classes(config, dataset):
-        raise InputError(
-            f"anchor is {anchor}, but must be a class that no request forgets; name one that is "
-            "kept, or leave it out."
-        )
+    forgotten = forgotten_classes(config, dataset)
+    if isinstance(anchor, int) or anchor.startswith("class+"):
+        chosen = anchors_of(config)
+        if any(chosen[label] in forgotten | {label} for label in forgotten or range(count)):
+            raise InputError(
+                f"anchor is {anchor}, but must be a class that no request forgets; name one that "
+                "is kept, or leave it out."
+            )
     if config.settings.get("objective") != "match_anchor":
         raise InputError(
             f"anchor is {anchor}, but only the objective match_anchor turns a class into another; "

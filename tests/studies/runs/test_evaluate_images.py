@@ -15,7 +15,7 @@ from jaxunlearn.evaluation import features
 from jaxunlearn.files import read_arrays
 from jaxunlearn.studies import sample, sampling
 from jaxunlearn.studies.config import Aim
-from jaxunlearn.studies.problem import _check_images, load_dataset, load_task
+from jaxunlearn.studies.problem import _check_images, load_dataset, load_task, load_training
 from jaxunlearn.studies.runs import evaluate, evaluate_images, generate, prepare, run_config, train
 from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.study import load_study
@@ -374,6 +374,15 @@ def test_a_forgotten_class_turns_into_none_that_was_forgotten_before(config):
     start = Weights(*task.init(jax.random.key(0)))
     forget, *_ = prepare.prepared_data(told, task, start, None)
     assert set(np.asarray(forget["anchor"]).tolist()) == {4}
+    random = replace(told, aim=Aim(anchor="random"))
+    forget, *_ = prepare.prepared_data(random, task, start, None)
+    assert np.all(np.asarray(forget["anchor"]) == [k not in (2, 3) for k in range(10)])
+    assert prepare.anchors_of(replace(told, aim=Aim(anchor="class+9")))[2] == 1
+    nearest = prepare.anchors_of(replace(told, aim=Aim(anchor="nearest")))[2]
+    learned = load_training(problem, 0)
+    means = [learned.image[learned.label == k].mean(0) for k in range(10)]
+    distances = [np.linalg.norm(means[2] - mean) for mean in means]
+    assert nearest == min({*range(10)} - {2, 3}, key=distances.__getitem__)
     told = replace(told, aim=Aim(anchor=3))
     with pytest.raises(
         InputError, match="anchor is 3, but must be a class that no request forgets"
@@ -468,6 +477,13 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
             "anchor is 3, but must be a class that no request forgets",
         ),
         ('"attention"', '"attention"\nanchor = 1', "only the objective match_anchor"),
+        ('"attention"', '"attention"\nanchor = 1.5', "anchor is 1.5, but must be a whole number"),
+        ('"attention"', '"attention"\nanchor = "next"', "anchor is 'next', but must be the number"),
+        (
+            '"attention"',
+            '"attention"\nanchor = "class+10"',
+            "anchor is class+10, but must be a class that no request forgets",
+        ),
         ("guidance = 1.0", "guidance = nan", "guidance is nan, but must be a number at least -1"),
         ("guidance = 1.0", "eta = 1.5", "eta is 1.5, but must be a number from 0 to 1"),
         (
