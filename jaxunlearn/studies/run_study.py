@@ -21,6 +21,7 @@ from jaxunlearn.evaluation import custom
 from jaxunlearn.evaluation.features import Features, of_inception
 from jaxunlearn.files import read_json, read_record
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
+from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
 from jaxunlearn.studies.runs import evaluate_images, run_config, train
@@ -43,10 +44,12 @@ _CLASSIFIER, _CLASSIFIER_SEED = "classifier", 0
 class StudyCell(NamedTuple):
     """All runs of a study for one seed and one request, in one folder.
 
-    References are the retrained models by name, the oracle first; methods are the unlearning runs.
+    References are the retrained models by name, the oracle first if there is one; methods are the
+    unlearning runs.
     """
 
     folder: Path
+    problem: Problem
     pretrained: Path
     seed: int
     request: ForgetRequest
@@ -57,6 +60,11 @@ class StudyCell(NamedTuple):
     def runs(self) -> dict[str, RunConfig]:
         """All runs by name, the references first."""
         return self.references | self.methods
+
+    @property
+    def oracle(self) -> Path | None:
+        """The folder of the retrained model, if there is one."""
+        return self.folder / "retrain" if self.references else None
 
 
 def compare(
@@ -215,11 +223,14 @@ def _plan(
     folder: Path, study: Study, seed: int, request: ForgetRequest, methods: list[str]
 ) -> StudyCell:
     problem = study.problem
-    references = {"retrain": run_config.retraining(problem, seed, request)}
+    references: dict[str, RunConfig] = {}
+    if study.oracle:
+        references["retrain"] = run_config.retraining(problem, seed, request)
     if not problem.generates:  # there the floor is the distance between halves of the real data
         references["retrain-again"] = run_config.retraining(problem, seed, request, again=True)
     return StudyCell(
         folder=folder / f"seed-{seed}" / request.name,
+        problem=problem,
         pretrained=_pretrained(folder, seed),
         seed=seed,
         request=request,
@@ -299,10 +310,10 @@ def _compare_one(
     folder: Path, cell: StudyCell, evaluate: Evaluate, failed: list[str], placement: Placement
 ) -> None:
     """All models of one seed and request, unless the retrained model diverges."""
-    oracle = cell.folder / "retrain"
-    with _noting(failed, oracle):
+    with _noting(failed, cell.folder / "retrain"):
         with _workspace(folder).in_turn(f"seed-{cell.seed}-{cell.request.name}"):
-            _finish(cell, "retrain", evaluate, placement)
+            for name in list(cell.references)[:1]:
+                _finish(cell, name, evaluate, placement)
             _evaluate_original(cell, evaluate)
             for name in list(cell.references)[1:]:
                 with _noting(failed, cell.folder / name):
@@ -317,10 +328,9 @@ def _evaluate_original(cell: StudyCell, evaluate: Evaluate) -> None:
     original = cell.folder / "original"
     if _is_evaluated(original):
         return
-    problem = cell.references["retrain"].problem
-    weights = load_weights(cell.pretrained, problem)
-    subject = Subject(original, weights, problem, cell.seed, cell.request, "original")
-    _announce(original, evaluate(subject._replace(retrained=cell.folder / "retrain")))
+    weights = load_weights(cell.pretrained, cell.problem)
+    subject = Subject(original, weights, cell.problem, cell.seed, cell.request, "original")
+    _announce(original, evaluate(subject._replace(retrained=cell.oracle)))
 
 
 def _finish(cell: StudyCell, name: str, evaluate: Evaluate, placement: Placement) -> None:
@@ -332,7 +342,7 @@ def _finish(cell: StudyCell, name: str, evaluate: Evaluate, placement: Placement
         train.check_run(run, config, placement)
         return
     weights = train.train_run(run, config, placement, cell.pretrained)
-    cost, oracle = read_cost(run), None if name == "retrain" else cell.folder / "retrain"
+    cost, oracle = read_cost(run), None if name == "retrain" else cell.oracle
     subject = Subject(run, weights, config.problem, cell.seed, cell.request, name, cost, oracle)
     _announce(run, evaluate(subject), cost["seconds"])
 

@@ -48,6 +48,8 @@ class Study:
             "training" as in a problem.
         inception: safetensors file with the network of the Frechet distance, whose features replace
             the classifier's.
+        oracle: whether models are retrained, as the goal of unlearning; a study of a model that
+            generates can do without.
     """
 
     title: str = "Machine unlearning study"
@@ -59,6 +61,7 @@ class Study:
     tuned: str | None = None
     classifier: dict[str, Any] | None = None
     inception: str | None = None
+    oracle: bool = True
 
     def __post_init__(self) -> None:
         if self.problem.generates != (self.classifier is not None):
@@ -72,6 +75,11 @@ class Study:
             raise InputError(
                 f"inception describes generated images, but {self.problem.model} classifies; leave "
                 "it out."
+            )
+        if not (self.oracle or self.problem.generates):
+            raise InputError(
+                f"oracle is false, but must be true, since {self.problem.model} classifies and is "
+                "compared with a retrained model; leave it out."
             )
         if not self.methods:
             raise InputError(

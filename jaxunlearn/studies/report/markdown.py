@@ -70,7 +70,7 @@ def render_markdown(study: Study, tables: list[Table], extras: Extras) -> str:
             lines += ["No run has finished yet."]
             continue
         if not table.has_retrained:
-            lines += ["There is no retrained model yet, so there are no distances to it.", ""]
+            lines += ["There is no retrained model, so there are no distances to it.", ""]
         if sentences := make_verdict(study, table, extras.ulira_on(table.request)):
             lines += ["### Verdict", "", *(f"- {escape(sentence)}" for sentence in sentences), ""]
             lines += [SETTLED_NOTE, ""] if len(study.seeds) > 1 else []

@@ -48,7 +48,11 @@ def _planned(plan: dict[str, Any]) -> Iterator[str]:
     generates = configuration.get("classifier") is not None
     if generates:
         yield "classifier"
-    references = ("retrain", "original", *(() if generates else ("retrain-again",)))
+    references = (
+        *(("retrain",) if configuration.get("oracle", True) else ()),
+        "original",
+        *(() if generates else ("retrain-again",)),
+    )
     for seed in plan["seeds"]:
         yield f"seed-{seed}/pretrain"
         for request in plan["requests"]:

@@ -178,7 +178,7 @@ def test_a_study_in_progress_is_reported_as_far_as_it_is(small_study):
     text = Page(paths["html"].read_text(encoding="utf-8")).text
     assert "seed 0, class-3, sfron: no step logged yet" in text
     assert "No run has finished yet." in text
-    assert "There is no retrained model yet" in text
+    assert "There is no retrained model" in text
     assert "One seed has no intervals" in text
     assert "±" not in text.split("What the rows")[0]
     assert "**Not finished:**" in paths["markdown"].read_text(encoding="utf-8")
