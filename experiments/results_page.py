@@ -1,9 +1,9 @@
-"""The page of results, docs/results.md, its first picture, docs/gaps.png, and the demo in README.
+"""The pages with results: docs/results.md with gaps.png, docs/reproduction.md, README's demo.
 
     python experiments/results_page.py
 
-writes all three. The text is in `results_page.md`; its numbers are calls that read
-`results/*.json`, so none can differ from its file.
+writes all of them. The text is in `results_page.md` and `reproduction_page.md`; its numbers are
+calls that read result files, so none can differ from its file.
 """
 
 import functools
@@ -23,7 +23,9 @@ from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.report.numerals import spread
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "results.md"
+DOCS = HERE.parent / "docs"
+PAGES = {"results_page.md": DOCS / "results.md", "reproduction_page.md": DOCS / "reproduction.md"}
+PUBLISHED = HERE / "configs" / "published"
 README = HERE.parent / "README.md"
 DEMO = re.compile(r"(<!-- demo -->\n).*(<!-- end of the demo -->)", re.DOTALL)
 METRICS = {
@@ -53,9 +55,9 @@ LABELS = {key: f"*{label}*" for label, key in NAMES.items()}
 
 
 @functools.cache
-def result(name: str) -> dict[str, Any]:
-    """The content of `results/NAME.json`."""
-    return json.loads((HERE / "results" / f"{name}.json").read_text("utf-8"))
+def result(name: str, folder: str = "results") -> dict[str, Any]:
+    """The content of `results/NAME.json`, or of a file in another folder of experiments/."""
+    return json.loads((HERE / folder / f"{name}.json").read_text("utf-8"))
 
 
 def summary(value: dict[str, Any], metric: str) -> Summary:
@@ -145,8 +147,37 @@ def value(name: str, request: str, run: str, title: str, digits: int | None = No
 
 
 def auc(name: str, run: str) -> str:
-    """The AUC of U-LiRA on one run without its interval, for the text."""
-    return f"{result(name)['models'][run]['auc']['value']:.1f}"
+    """The AUC of U-LiRA on one run without its interval, for the text; a dash where it has none."""
+    model = result(name)["models"].get(run)
+    return f"{model['auc']['value']:.1f}" if model else "–"
+
+
+def multiplier(estimator: str, key: str, scale: float = 1.0) -> float:
+    """A number about EUPMU's multiplier beside the exact one."""
+    found: float = result("exactness")["multiplier"]["summary"][estimator][key]
+    return scale * found
+
+
+def angle(against: str, key: str) -> float:
+    """The largest angle to the exact direction, against the number of fast or of slow steps."""
+    return max(row[key] for row in result("exactness")["geometry"][f"against_{against}_steps"])
+
+
+def flops(model: str, step: str) -> float:
+    """The operations of a step of surgery, as a multiple of a plain step's."""
+    rows = result("overhead", "benchmarks/results")["rows"]
+    return next(row["flops"] for row in rows if (row["model"], row["step"]) == (model, step))
+
+
+def published() -> str:
+    """The files of published settings: what each is about, and whether it was run."""
+    body = []
+    for path in sorted(PUBLISHED.glob("*.toml")):
+        text = path.read_text("utf-8")
+        about, status = text.splitlines()[1].strip("# "), text.partition("# Status: ")[2]
+        cells = (f"`{path.name}`", about.rstrip("."), status.partition(",")[0])
+        body.append(f"| {' | '.join(cells)} |")
+    return "\n".join(["| file | setting | run |", "| --- | --- | --- |", *body])
 
 
 def draw_gaps(path: Path) -> None:
@@ -186,13 +217,13 @@ def draw_gaps(path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def page() -> str:
-    """The page of results."""
+def page(template: str) -> str:
+    """A page of results from its template."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.globals.update(
-        table=table, attacks=attacks, requests_by_model=requests_by_model, value=value, auc=auc
-    )
-    text = environment.from_string((HERE / "results_page.md").read_text("utf-8"))
+    functions = (table, attacks, requests_by_model, value, auc, multiplier, angle, flops, published)
+    environment.globals.update({function.__name__: function for function in functions})
+    environment.globals.update(LABELS=LABELS)
+    text = environment.from_string((HERE / template).read_text("utf-8"))
     return text.render() + "\n"
 
 
@@ -216,6 +247,7 @@ def readme() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), "utf-8")
+    for template, place in PAGES.items():
+        place.write_text(page(template), "utf-8")
     README.write_text(readme(), "utf-8")
-    draw_gaps(PAGE.with_name("gaps.png"))
+    draw_gaps(DOCS / "gaps.png")
