@@ -1,4 +1,4 @@
-"""The five models of `against_torch.py` in PyTorch, as functions of our parameters.
+"""The models of the benchmarks beside PyTorch, as functions of our parameters.
 
 Each is written from the equations at the top of our module of that name. `carried` brings a tree of
 our parameters into PyTorch's layouts; the names stay. Images are `[B, C, H, W]`.
@@ -79,8 +79,8 @@ def vit(heads: int, patch: int) -> Callable[[Weights, Tensor, bool], Tensor]:
     return forward
 
 
-def resnet(strides: tuple[int, ...]) -> Callable[..., Tensor]:
-    """`jaxunlearn.models.resnet` with one basic block a stage.
+def resnet(strides: tuple[int, ...], stem_stride: int = 2) -> Callable[..., Tensor]:
+    """`jaxunlearn.models.resnet` with basic blocks.
 
     Running statistics may be given: they are read in evaluation, and written in training. Without,
     evaluation takes fresh ones.
@@ -100,10 +100,10 @@ def resnet(strides: tuple[int, ...]) -> Callable[..., Tensor]:
                 own, kept = own[name], kept and kept[name]
             return norm(x, own, kept, train)
 
-        x = F.relu(normed(conv(images, w["stem_conv"], 2, 1), "stem_norm"))
-        for i, stride in enumerate(strides, start=1):
-            name = f"stage{i}_block1"
-            block = w[name]
+        x = F.relu(normed(conv(images, w["stem_conv"], stem_stride, 1), "stem_norm"))
+        for name in sorted(name for name in w if name.startswith("stage")):
+            block, first = w[name], name.endswith("_block1")
+            stride = strides[int(name[5]) - 1] if first else 1
             y = F.relu(normed(conv(x, block["conv1"], stride, 1), name, "norm1"))
             y = normed(conv(y, block["conv2"], 1, 1), name, "norm2")
             if "shortcut_conv" in block:
@@ -129,8 +129,10 @@ def condition(w: Weights, x: Tensor, labels: Tensor) -> Tensor:
     return x + F.embedding(labels, w["classes"]["embedding"])
 
 
-def unet(levels: int, groups: int, attends: tuple[int, ...]) -> Callable[..., Tensor]:
-    """`jaxunlearn.models.ddpm_unet` with one residual block a level, and one attention head."""
+def unet(
+    levels: int, groups: int, attends: tuple[int, ...], blocks: int = 1, dropout: float = 0.0
+) -> Callable[..., Tensor]:
+    """`jaxunlearn.models.ddpm_unet` in training, with one attention head."""
 
     def norm(x: Tensor, w: Weights) -> Tensor:
         return F.group_norm(x, groups, w["scale"], w["bias"], 1e-6)
@@ -138,7 +140,8 @@ def unet(levels: int, groups: int, attends: tuple[int, ...]) -> Callable[..., Te
     def block(x: Tensor, e: Tensor, w: Weights) -> Tensor:
         y = conv(F.silu(norm(x, w["norm1"])), w["conv1"], 1, 1)
         y = y + dense(F.silu(e), w["condition"])[:, :, None, None]
-        y = conv(F.silu(norm(y, w["norm2"])), w["conv2"], 1, 1)
+        y = F.dropout(F.silu(norm(y, w["norm2"])), dropout)
+        y = conv(y, w["conv2"], 1, 1)
         return (conv(x, w["shortcut"]) if "shortcut" in w else x) + y
 
     def attend(x: Tensor, w: Weights) -> Tensor:
@@ -152,17 +155,18 @@ def unet(levels: int, groups: int, attends: tuple[int, ...]) -> Callable[..., Te
         x = conv(images, w["stem"], 1, 1)
         left = [x]
         for level in range(1, levels + 1):
-            x = block(x, e, w[f"down{level}_block1"])
-            if level in attends:
-                x = attend(x, w[f"down{level}_attention1"])
-            left.append(x)
+            for i in range(1, blocks + 1):
+                x = block(x, e, w[f"down{level}_block{i}"])
+                if level in attends:
+                    x = attend(x, w[f"down{level}_attention{i}"])
+                left.append(x)
             if level < levels:
                 x = conv(F.pad(x, (0, 1, 0, 1)), w[f"down{level}_conv"], 2)
                 left.append(x)
         x = attend(block(x, e, w["middle_block1"]), w["middle_attention"])
         x = block(x, e, w["middle_block2"])
         for level in range(levels, 0, -1):
-            for i in (1, 2):
+            for i in range(1, blocks + 2):
                 x = block(torch.cat([x, left.pop()], 1), e, w[f"up{level}_block{i}"])
                 if level in attends:
                     x = attend(x, w[f"up{level}_attention{i}"])
@@ -174,7 +178,7 @@ def unet(levels: int, groups: int, attends: tuple[int, ...]) -> Callable[..., Te
 
 
 def dit(heads: int, patch: int) -> Callable[..., Tensor]:
-    """`jaxunlearn.models.dit` of images with one channel, without a learned variance."""
+    """`jaxunlearn.models.dit`."""
 
     def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return layer_norm(x) * (1 + scale[:, None]) + shift[:, None]
@@ -195,7 +199,7 @@ def dit(heads: int, patch: int) -> Callable[..., Tensor]:
             y = F.gelu(dense(modulated(x, shift2, scale2), block["up"]), approximate="tanh")
             x = x + gate2[:, None] * dense(y, block["down"])
         x = dense(modulated(x, *dense(e, w["modulation"]).chunk(2, 1)), w["out"])
-        x = x.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch))
-        return x.transpose(2, 3).reshape(images.shape)
+        x = x.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1))
+        return x.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
     return forward

@@ -1,4 +1,4 @@
-"""EUPMU and SFR-on as plain PyTorch loops, written from the equations of our method files.
+"""Fine-tuning, EUPMU and SFR-on as plain PyTorch loops, from the equations of our method files.
 
 A `Job` holds two losses per step, and the data of the Fisher pass, and no more. The loops
 are what a person would write: autograd, `torch.optim`, one step after the other.
@@ -36,8 +36,11 @@ def leaves(tree: Any) -> list[Tensor]:
     return [leaf for name in sorted(tree) for leaf in leaves(tree[name])]
 
 
-def sgd(parameters: list[Tensor], settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """The optimizer of both methods."""
+def optimizer_of(parameters: list[Tensor], settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """The optimizer of all methods: SGD, or AdamW."""
+    if settings["optimizer"] == "adamw":
+        rates = {"lr": settings["learning_rate"], "weight_decay": settings["weight_decay"]}
+        return torch.optim.AdamW(parameters, betas=(settings["momentum"], 0.999), **rates)
     return torch.optim.SGD(
         parameters,
         lr=settings["learning_rate"],
@@ -46,9 +49,22 @@ def sgd(parameters: list[Tensor], settings: dict[str, Any]) -> torch.optim.Optim
     )
 
 
+def finetune(weights: Any, job: Job, settings: dict[str, Any]) -> list[float]:
+    """Plain steps on the retain data."""
+    optimizer = optimizer_of(leaves(weights), settings)
+    history = []
+    for step in range(job.steps):
+        optimizer.zero_grad()
+        retain = job.retain(weights, step, 0).mean()
+        retain.backward()
+        optimizer.step()
+        history.append(retain.detach())
+    return [float(retain) for retain in history]
+
+
 def eupmu(weights: Any, job: Job, settings: dict[str, Any]) -> list[tuple[float, float]]:
     """Same-batch EUPMU: one backward pass of `L_f + lambda L_r`, and one more forward pass."""
-    optimizer = sgd(leaves(weights), settings)
+    optimizer = optimizer_of(leaves(weights), settings)
     multiplier = leaves(weights)[0].new_zeros(())
     dual = torch.optim.Adam(
         [multiplier],
@@ -94,7 +110,7 @@ def sfron(
 ) -> list[tuple[float, float]]:
     """SFR-on with slow weights that follow all the way: a masked forget step, then retain steps."""
     parameters = leaves(weights)
-    optimizer = sgd(parameters, settings)
+    optimizer = optimizer_of(parameters, settings)
     history = []
     for step in range(job.steps):
         losses = job.forget(weights, step)

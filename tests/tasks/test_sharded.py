@@ -1,13 +1,13 @@
 """Models that generate, in bfloat16 with rematerialisation, lowered for eight devices.
 
-Tiny ones of each kind; those of published size: `experiments/verification/published_sizes.py`.
+Tiny ones of each kind; those of published size: `experiments/verification/sharded_sizes.py`.
 """
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.verification.published_sizes import DEVICES, HALF, held, lowered
+from experiments.verification.sharded_sizes import DEVICES, HALF, held, lowered
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.process import Process
 from jaxunlearn.tasks import diffusion, latent_diffusion

@@ -1,7 +1,7 @@
 """Do the published models that generate take a step of unlearning, sharded over eight devices?
 
-    python experiments/verification/published_sizes.py                  # all that is not done yet
-    python experiments/verification/published_sizes.py dit-xl/2         # one of them, again
+    python experiments/verification/sharded_sizes.py                  # all that is not done yet
+    python experiments/verification/sharded_sizes.py dit-xl/2         # one of them, again
 
 For the published size of each kind of model the loop of EUPMU (next-batch multiplier) and of
 SFR-on, in bfloat16 with rematerialisation, is traced and lowered for batches of eight on eight
@@ -9,7 +9,7 @@ devices: with all parameters on each, and with a share of them. Only shapes are 
 are made, and nothing is compiled or run. Noted are the seconds, and the part of the parameters and
 of the whole state that one device holds.
 
-Writes `experiments/results/published_sizes.json` and `published_sizes.md`.
+Writes `experiments/results/sharded_sizes.json` and `sharded_sizes.md`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from jaxunlearn.training.hosts import machine
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import Task
 
-RESULTS = Path(__file__).parents[1] / "results" / "published_sizes.json"
+RESULTS = Path(__file__).parents[1] / "results" / "sharded_sizes.json"
 DEVICES, BATCH, EXAMPLES = 8, 8, 16
 DENOISERS = {
     "ddpm-cifar10": (10, (32, 32, 3)),
