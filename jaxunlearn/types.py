@@ -20,6 +20,7 @@ import jax.numpy as jnp
 Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
 Params = Any
+FROZEN = "frozen"  # the entry of the model state that no step writes
 ModelState = Any
 Metrics = dict[str, jax.Array]
 # (params, model_state, batch, key, train) -> (values [B, ...], model_state)

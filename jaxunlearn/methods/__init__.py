@@ -37,6 +37,7 @@ from jaxunlearn.methods._limits import (
     defaults_of,
     limits_of,
 )
+from jaxunlearn.methods._original import made_for, remembering, showing_retain
 from jaxunlearn.methods._recipes import RECIPES
 from jaxunlearn.methods._settings import (
     CommonSettings,
@@ -116,10 +117,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
         eupmu_sfron,
     )
 }
-
-
 _BUILT_IN = (*_METHODS, *RECIPES)
-
 
 COMMON_SETTINGS: dict[str, Any] = defaults_of(CommonSettings)
 GUARD_SETTINGS: dict[str, Any] = defaults_of(GuardSettings)
@@ -173,7 +171,9 @@ __all__ = [
     "recipes",
     "register",
     "remedy",
+    "remembering",
     "settings",
+    "showing_retain",
     "summary",
     "weights_of",
     *_METHODS,
@@ -397,7 +397,7 @@ def _planned(
     own = {key: value for key, value in chosen.items() if key in parameters and key != "optimizer"}
 
     def make(optimizer: optax.GradientTransformation) -> Method:
-        return constructor(task, optimizer, **own)
+        return made_for(task, lambda task: constructor(task, optimizer, **own), chosen)
 
     plan = make(optax.identity())
     if not isinstance(plan, Method):

@@ -142,6 +142,19 @@ def descend(
     return Method(init, step)
 
 
+def forget_alone(task: Task, objective: Objective) -> LossFn:
+    """The forget objective alone, without the retain data; running statistics stay unchanged."""
+
+    def loss_fn(
+        params: Params, now: Now, forget: Batch, retain: Batch
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        del retain
+        loss = objective(task, params, now.model_state, forget, now.key)
+        return loss, (now.model_state, {"forget_loss": loss})
+
+    return loss_fn
+
+
 def weighted(task: Task, objective: Objective, weights: LossPair) -> LossFn:
     """`weights.forget * objective + weights.retain * retain loss`."""
 

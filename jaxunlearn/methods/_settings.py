@@ -1,6 +1,7 @@
 """The settings that methods share, by their meanings and limits."""
 
 import dataclasses
+from typing import Literal
 
 from jaxunlearn.methods._limits import (
     Count,
@@ -73,6 +74,12 @@ class ObjectiveSettings:
     Attributes:
         anchor_guidance: weight w of classifier-free guidance in the target of match_anchor,
             `(1 + w) out(anchor) - w out(null)`.
+        negative_guidance: strength eta of the guidance away from the class in the objectives esd
+            (by default 1) and spm (by default 2).
+        retain_objective: distance that takes the place of the retain loss: match_original, the
+            distance of the outputs from those of the original model.
     """
 
     anchor_guidance: Guidance = 2.0
+    negative_guidance: NotNegative = 1.0
+    retain_objective: Literal["match_original"] = "match_original"

@@ -1,14 +1,14 @@
 """Concept ablation: the forgotten concept gives the same output as the concept that replaces it."""
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods._build import Metrics, Now, check_generates, descend
+from jaxunlearn.methods import generating
+from jaxunlearn.methods._build import check_generates, descend, weighted
 from jaxunlearn.methods._limits import NotNegative
+from jaxunlearn.methods._original import showing_retain
 from jaxunlearn.methods._teacher import outputs_of
-from jaxunlearn.methods.objectives import check_conditional, retain_loss
-from jaxunlearn.types import Batch, Method, ModelState, Params, Task
+from jaxunlearn.methods.objectives import check_conditional
+from jaxunlearn.types import LossPair, Method, Task
 
 
 def concept_ablation(
@@ -34,19 +34,6 @@ def concept_ablation(
     """
     check_generates(task, "concept_ablation")
     check_conditional(task, "method concept_ablation")
-    outputs, divergence = outputs_of(task, "concept_ablation"), task.divergence
-    assert divergence is not None
-
-    def loss_fn(
-        params: Params, now: Now, forget: Batch, retain: Batch
-    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
-        size = forget["label"].shape[0]
-        asked = forget["label"][jnp.arange(retain["label"].shape[0]) % size]
-        wanted, _ = outputs(params, now.model_state, retain, now.key, True)
-        answer, _ = outputs(params, now.model_state, retain | {"label": asked}, now.key, True)
-        forget_loss = jnp.mean(divergence(jax.lax.stop_gradient(wanted), answer))
-        retain_value, model_state = retain_loss(task, params, now.model_state, retain, now.key)
-        metrics = {"forget_loss": forget_loss, "retain_loss": retain_value}
-        return forget_loss + retain_weight * retain_value, (model_state, metrics)
-
-    return descend(loss_fn, optimizer)
+    outputs_of(task, "concept_ablation")
+    loss = weighted(task, generating.concept_ablation, LossPair(1.0, retain_weight))
+    return showing_retain(descend(loss, optimizer))

@@ -1,13 +1,16 @@
 """ESD: erases a concept by learning the opposite of guidance towards it."""
 
-import jax
-import jax.numpy as jnp
+import functools
+
 import optax
 
-from jaxunlearn.methods._build import Metrics, Now, check_generates, descend
+from jaxunlearn.methods import generating
+from jaxunlearn.methods._build import check_generates, descend, forget_alone
 from jaxunlearn.methods._limits import NotNegative
-from jaxunlearn.methods._teacher import keep, outputs_of
-from jaxunlearn.types import Batch, InputError, Method, ModelState, Params, Task
+from jaxunlearn.methods._original import remembering
+from jaxunlearn.methods._teacher import outputs_of
+from jaxunlearn.methods.generating import null_label_of
+from jaxunlearn.types import Method, Task
 
 
 def esd(
@@ -32,28 +35,7 @@ def esd(
     Reference: Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023.
     """
     check_generates(task, "esd")
-    outputs = outputs_of(task, "esd")
-    divergence, null_label = task.divergence, task.null_label
-    assert divergence is not None
-    if null_label is None:
-        raise InputError(
-            "method esd needs a model with a label for 'no class', but this one has none; choose "
-            "another method, such as concept_ablation, or a model that was trained with dropped "
-            "labels."
-        )
-
-    def loss_fn(
-        params: Params, now: Now, forget: Batch, retain: Batch
-    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
-        del retain
-        nothing = forget | {"label": jnp.full_like(forget["label"], null_label)}
-        with_label, without = (
-            outputs(now.memory.params, now.memory.model_state, batch, now.key, False)[0]
-            for batch in (forget, nothing)
-        )
-        target = without - negative_guidance * (with_label - without)
-        answer, _ = outputs(params, now.model_state, forget, now.key, True)
-        loss = jnp.mean(divergence(target, answer))
-        return loss, (now.model_state, {"forget_loss": loss})
-
-    return descend(loss_fn, optimizer, lambda start: keep(start.params, start.model_state))
+    outputs_of(task, "esd")
+    null_label_of(task, "method esd")
+    objective = functools.partial(generating.esd, negative_guidance=negative_guidance)
+    return remembering(task, lambda task: descend(forget_alone(task, objective), optimizer))

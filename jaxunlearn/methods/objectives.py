@@ -47,7 +47,11 @@ _UNTIL = "_until_unseen"
 _PLAIN = ("ascent", "adaptive_ascent", "random_labels")
 NAMES = (*_PLAIN, *(name + _UNTIL for name in _PLAIN), "match_unseen", "track_unseen")
 ObjectiveName = Annotated[
-    str, Choices(NAMES, "match_anchor or match_noise for models that generate images")
+    str,
+    Choices(
+        NAMES,
+        "match_anchor, match_noise, esd, spm or concept_ablation for models that generate images",
+    ),
 ]
 
 
@@ -269,12 +273,12 @@ def needs_unseen(settings: Mapping[str, Any]) -> bool:
 
 
 # The options of single objectives, which are settings of methods.
-_OPTIONS = {"anchor_guidance": ("match_anchor",)}
+_OPTIONS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
 
 
 def check_options(options: Collection[str], objective: str | None) -> None:
     """Raises an InputError unless an objective has these options."""
-    for option in sorted(options):
+    for option in sorted(options & _OPTIONS.keys()):
         if objective not in _OPTIONS[option]:
             allowed = " or ".join(_OPTIONS[option])
             raise InputError(
@@ -285,13 +289,15 @@ def check_options(options: Collection[str], objective: str | None) -> None:
 
 def with_options(task: Task, settings: Mapping[str, Any]) -> Task:
     """The task whose objectives have the options among the settings of a method."""
-    given = {key: settings[key] for key in _OPTIONS if key in settings}
-    if not given:
+    name = settings.get("objective")
+    options = {
+        key: settings[key] for key, names in _OPTIONS.items() if name in names and key in settings
+    }
+    if not options:
         return task
     found = dict(task.objectives)
-    for key, value in given.items():
-        for name in _OPTIONS[key]:
-            found[name] = functools.partial(found[name], **{key: value})
+    if name in found:
+        found[name] = functools.partial(found[name], **options)
     return task._replace(objectives=tuple(found.items()))
 
 

@@ -8,14 +8,13 @@
 | `scalarization` | `any forget objective + retain_weight L_r` |
 """
 
-import jax
 import optax
 
 from jaxunlearn.methods import objectives
-from jaxunlearn.methods._build import Metrics, Now, descend, weighted
+from jaxunlearn.methods._build import descend, forget_alone, weighted
 from jaxunlearn.methods._limits import NotNegative, Share
 from jaxunlearn.methods.objectives import ObjectiveName, Redraw
-from jaxunlearn.types import Batch, LossPair, Method, ModelState, Params, Task
+from jaxunlearn.types import LossPair, Method, Task
 
 
 def gradient_ascent(task: Task, optimizer: optax.GradientTransformation) -> Method:
@@ -29,15 +28,7 @@ def gradient_ascent(task: Task, optimizer: optax.GradientTransformation) -> Meth
 
     Reference: Thudi et al., Unrolling SGD, EuroS&P 2022.
     """
-
-    def loss_fn(
-        params: Params, now: Now, forget: Batch, retain: Batch
-    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
-        del retain
-        loss = objectives.ascent(task, params, now.model_state, forget, now.key)
-        return loss, (now.model_state, {"forget_loss": loss})
-
-    return descend(loss_fn, optimizer)
+    return descend(forget_alone(task, objectives.ascent), optimizer)
 
 
 def scalarization(

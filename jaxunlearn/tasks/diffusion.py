@@ -7,10 +7,7 @@ no condition, if the model has a row for it.
 
     L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
 
-Forget objectives of this task, besides the common ones:
-
-    match_anchor    |out(x_t, t, c) - sg out(x_t, t, a)|^2,  a = batch["anchor"], or the next class
-    match_noise     L(u, c), u uniform in [-1, 1]: the class becomes noise
+`jaxunlearn.methods.generating` has the forget objectives of this task besides the common ones.
 """
 
 import functools
@@ -20,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.data.pixels import as_floats
-from jaxunlearn.methods.objectives import check_conditional
+from jaxunlearn.methods.generating import OBJECTIVES, match_noise
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.diffusion_process import (
     add_noise,
@@ -211,10 +208,7 @@ def diffusion(
         outputs,
         divergence,
         forget_losses,
-        (
-            ("match_anchor", match_anchor),
-            ("match_noise", functools.partial(match_noise, image_shape=image_shape)),
-        ),
+        (*OBJECTIVES, ("match_noise", functools.partial(match_noise, image_shape=image_shape))),
         conditional,
         null_label,
     )
@@ -263,92 +257,3 @@ def as_signal(images: jax.Array) -> jax.Array:
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 127.5 - 1.0
     return as_floats(images)
-
-
-def match_anchor(
-    task: Task,
-    params: Params,
-    model_state: ModelState,
-    batch: Batch,
-    key: jax.Array,
-    anchor_guidance: float | jax.Array | None = None,
-) -> jax.Array:
-    """Forget images are denoised as if they showed another class.
-
-        mean_i |out(x_t, t, c_i) - sg out(x_t, t, a_i)|^2
-
-    The anchor a_i is `batch["anchor"]` if the batch has one, else the next class. With guidance w
-    the target is `(1 + w) out(x_t, t, a_i) - w out(x_t, t, null)`.
-
-    Args:
-        task: the task of diffusion.
-        params: parameters of the model.
-        model_state: everything else of the model.
-        batch: forget batch; its "anchor" is a class `[B]`, or bool `[B, C]`, the classes from which
-            each visit draws one.
-        key: key of the run.
-        anchor_guidance: guidance w of the target; None for no guidance.
-
-    Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025; Fan et al. (SalUn), ICLR 2024.
-    """
-    assert task.divergence is not None
-    check_conditional(task, "match_anchor")
-
-    def output(label: jax.Array) -> jax.Array:
-        assert task.outputs is not None
-        return task.outputs(params, model_state, batch | {"label": label}, key, True)[0]
-
-    target = output(anchors_of(task, batch, key))
-    if anchor_guidance is not None:
-        nothing = output(no_label(task, batch, "anchor_guidance"))
-        target = (1.0 + anchor_guidance) * target - anchor_guidance * nothing
-    return jnp.mean(task.divergence(jax.lax.stop_gradient(target), output(batch["label"])))
-
-
-def anchors_of(task: Task, batch: Batch, key: jax.Array) -> jax.Array:
-    """The anchor of each example of a forget batch at this visit, `[B]`."""
-    anchor = batch.get("anchor", (batch["label"] + 1) % task.num_classes)
-    if anchor.ndim == 1:
-        return anchor
-    draw = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 7), anchor.shape[1:]))
-    return jnp.argmax(jnp.where(anchor, draw(example_keys(key, batch)), -1.0), axis=1)
-
-
-def no_label(task: Task, batch: Batch, what: str) -> jax.Array:
-    """The label that means no class, `[B]`; an InputError that names `what` without one."""
-    if task.null_label is None:
-        raise InputError(
-            f"{what} needs a model with a label for 'no class', but this one has none; choose "
-            "another objective, such as match_anchor, or a model that was trained with dropped "
-            "labels."
-        )
-    return jnp.full_like(batch["label"], task.null_label)
-
-
-def match_noise(
-    task: Task,
-    params: Params,
-    model_state: ModelState,
-    batch: Batch,
-    key: jax.Array,
-    image_shape: tuple[int, ...] | None = None,
-) -> jax.Array:
-    """The forgotten class becomes uniform noise: the loss of the class on images of noise.
-
-    The noise has the shape of the images of the batch, or `image_shape`.
-
-    Reference: Heng and Soh, Selective Amnesia, NeurIPS 2023.
-    """
-    assert task.forget_losses is not None
-    if not task.conditional:
-        raise InputError(
-            "objective is 'match_noise', but must be another for a model without classes "
-            "(num_classes is None), whose images would all become noise; choose 'ascent', or a "
-            "model with classes."
-        )
-    shape = image_shape or batch["image"].shape[1:]
-    images = jax.vmap(
-        lambda k: jax.random.uniform(jax.random.fold_in(k, 4), shape, minval=-1.0, maxval=1.0)
-    )(example_keys(key, batch))
-    losses, _ = task.forget_losses(params, model_state, batch | {"image": images}, key, True)
-    return jnp.mean(losses)

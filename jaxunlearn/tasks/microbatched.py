@@ -13,8 +13,8 @@ from typing import Any
 import jax
 from optax.microbatching import AccumulationType, microbatch
 
+from jaxunlearn.methods.wrapped import wrapped
 from jaxunlearn.models.frameworks import BUFFERS, RNGS
-from jaxunlearn.tasks._wrapped import wrapped
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.tasks.trainable_subset import FROZEN
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jaxunlearn.tasks._wrapped import wrapped
+from jaxunlearn.methods.wrapped import wrapped
 from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
 
 

@@ -22,10 +22,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxunlearn.tasks._wrapped import wrapped
-from jaxunlearn.types import Batch, InputError, ModelState, Params, Task
-
-FROZEN = "frozen"  # the entry of the model state that no step writes
+from jaxunlearn.methods.wrapped import wrapped
+from jaxunlearn.types import FROZEN, Batch, InputError, ModelState, Params, Task
 
 
 class TrainableSubset(NamedTuple):

@@ -8,16 +8,11 @@ from flax import linen as nn
 
 from jaxunlearn import methods
 from jaxunlearn.methods import objectives
+from jaxunlearn.methods.generating import anchors_of, match_anchor, match_noise
 from jaxunlearn.models import denoisers
 from jaxunlearn.models.diffusion_process import add_noise, antithetic_timesteps
 from jaxunlearn.models.process import Process
-from jaxunlearn.tasks.diffusion import (
-    anchors_of,
-    as_signal,
-    diffusion,
-    match_anchor,
-    match_noise,
-)
+from jaxunlearn.tasks.diffusion import as_signal, diffusion
 from jaxunlearn.types import InputError, example_keys
 from tests.toy_diffusion import CLASSES, KEY, PROCESS, SHAPE, Toy, batch_of, toy
 

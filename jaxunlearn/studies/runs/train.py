@@ -189,9 +189,13 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
     task, part = trainable_part(load_task(problem, placement.axis_name), config.aim)
     program = programs.of_method(task, config.method, config.settings, placement)
     _check_anchor(config, dataset)
-    compares = config.method == "esd" or "anchor_guidance" in config.settings
-    if compares and problem.diffusion and problem.diffusion.label_drop == 0.0:
-        what = "the method esd" if config.method == "esd" else "the setting anchor_guidance"
+    compared = {
+        "the method esd": config.method == "esd",
+        "the objective esd": config.settings.get("objective") == "esd",
+        "the setting anchor_guidance": "anchor_guidance" in config.settings,
+    }
+    what = next((what for what, given in compared.items() if given), None)
+    if what and problem.diffusion and problem.diffusion.label_drop == 0.0:
         raise InputError(
             f"{what} compares with the prediction for no label, which the model never "
             "learned with label_drop = 0; pretrain with some labels dropped, or choose another "
@@ -225,10 +229,10 @@ def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
                 f"anchor is {anchor}, but must be a class that no request forgets; name one that "
                 "is kept, or leave it out."
             )
-    if config.settings.get("objective") != "match_anchor":
+    if config.settings.get("objective") not in ("match_anchor", "spm"):
         raise InputError(
-            f"anchor is {anchor}, but only the objective match_anchor turns a class into another; "
-            "set objective=match_anchor, or leave it out."
+            f"anchor is {anchor}, but only the objective match_anchor turns a class into another, "
+            "and spm; set objective=match_anchor, or leave it out."
         )
 
 
