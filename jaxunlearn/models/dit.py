@@ -10,6 +10,7 @@ and cosines, of the column and then of the row.
 Source: Peebles and Xie, "Scalable Diffusion Models with Transformers", ICCV 2023, section 3.2.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +25,7 @@ from jaxunlearn.models.checks import (
     refused,
 )
 from jaxunlearn.models.denoising import Condition, check_denoiser, check_inputs, sinusoid, zeros
+from jaxunlearn.models.depth import in_turn
 from jaxunlearn.models.transformer_blocks import Attention
 
 _FREQUENCIES = 256  # width of the timestep's sinusoid
@@ -183,10 +185,9 @@ class DiT(nn.Module):
             dtype=self.dtype,
             name="condition",
         )(timesteps, labels)
-        block = nn.remat(Block) if self.remat else Block
-        for i in range(1, self.depth + 1):
-            epsilons = (1e-6, self.epsilon)
-            x = block(self.heads, epsilons, self.dtype, name=f"block{i}")(x, condition)
+        block = partial(Block, self.heads, (1e-6, self.epsilon), self.dtype)
+        names = [f"block{i + 1}" for i in range(self.depth)]
+        x = in_turn(self, [block], names, x, condition, remat=self.remat)
 
         condition = nn.silu(condition).astype(jnp.float32)
         modulation = nn.Dense(2 * self.width, kernel_init=zeros, name="modulation")(condition)

@@ -11,6 +11,7 @@ Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shi
 ICCV 2021. There is no stochastic depth.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +27,7 @@ from jaxunlearn.models.checks import (
     check_whole,
     check_wholes,
 )
+from jaxunlearn.models.depth import in_turn
 from jaxunlearn.models.layers import FeedForward, Head, transformer_init
 from jaxunlearn.models.windows import partition, relative_index, shift_mask, unpartition
 from jaxunlearn.types import InputError
@@ -210,14 +212,8 @@ class Swin(nn.Module):
             smaller = min(x.shape[1:3])
             window = min(self.window, smaller)
             shift = 0 if smaller <= self.window else window // 2
-            for j in range(1, depth + 1):
-                x = Block(
-                    heads=heads,
-                    window=window,
-                    shift=shift if j % 2 == 0 else 0,
-                    mlp_ratio=self.mlp_ratio,
-                    dtype=self.dtype,
-                    name=f"stage{i}_block{j}",
-                )(x)
+            fields = {"mlp_ratio": self.mlp_ratio, "dtype": self.dtype}
+            pair = [partial(Block, heads, window, by, **fields) for by in (0, shift)]
+            x = in_turn(self, pair, [f"stage{i}_block{j + 1}" for j in range(depth)], x)
         x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
         return Head(self.num_classes, kernel_init=transformer_init, name="head")(x)

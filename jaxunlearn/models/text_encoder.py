@@ -10,6 +10,7 @@ ICML 2021, section 2.4.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +25,7 @@ from jaxunlearn.models.checks import (
     check_positive,
     check_whole,
 )
+from jaxunlearn.models.depth import in_turn
 from jaxunlearn.models.layers import transformer_init
 from jaxunlearn.models.transformer_blocks import Attention
 from jaxunlearn.types import InputError
@@ -129,10 +131,9 @@ class TextEncoder(nn.Module):
         )(ids)
         position = self.param("position", init, (self.length, self.width))
         x = x + position[None, : ids.shape[1]].astype(x.dtype)
-        block = nn.remat(Block) if self.remat else Block
-        for i in range(1, self.depth + 1):
-            fields = (self.heads, self.hidden, self.activation, self.epsilon, self.dtype)
-            x = block(*fields, name=f"block{i}")(x)
+        block = partial(Block, self.heads, self.hidden, self.activation, self.epsilon, self.dtype)
+        names = [f"block{i + 1}" for i in range(self.depth)]
+        x = in_turn(self, [block], names, x, remat=self.remat)
         return nn.LayerNorm(epsilon=self.epsilon, name="norm")(x.astype(jnp.float32))
 
     def _check_ids(self, ids: jax.Array) -> None:

@@ -8,6 +8,7 @@ Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; the size
 Touvron et al., "Training data-efficient image transformers", ICML 2021. There is no dropout.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +25,7 @@ from jaxunlearn.models.checks import (
     check_sides,
     check_whole,
 )
+from jaxunlearn.models.depth import in_turn
 from jaxunlearn.models.layers import FeedForward, Head, transformer_init
 
 
@@ -137,9 +139,9 @@ class ViT(nn.Module):
         position = self.param("position", transformer_init, (1, x.shape[1], self.width))
         x = x + position.astype(x.dtype)
         hidden = max(1, round(self.width * self.mlp_ratio))
-        block = nn.remat(Block) if self.remat else Block
-        for i in range(1, self.depth + 1):
-            x = block(self.heads, hidden, self.epsilon, self.dtype, name=f"block{i}")(x)
+        block = partial(Block, self.heads, hidden, self.epsilon, self.dtype)
+        names = [f"block{i + 1}" for i in range(self.depth)]
+        x = in_turn(self, [block], names, x, remat=self.remat)
         x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm")(x)
         if self.pooling == "cls":
             x = x[:, 0]
