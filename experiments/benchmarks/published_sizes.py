@@ -311,6 +311,7 @@ def their_model(size: Size, device: str, tiny: bool) -> tuple[Any, Callable[...,
     """The weights of PyTorch's model, and `forward(weights, images, ...)`, in training mode."""
     import torch
     import torch_models
+    import torch_unlearning
 
     if size.theirs is None:
         from diffusers import UNet2DConditionModel
@@ -328,6 +329,10 @@ def their_model(size: Size, device: str, tiny: bool) -> tuple[Any, Callable[...,
         ).to(device, memory_format=torch.channels_last)
         states = torch.zeros((PROMPTS + 1, WORDS, ours.context_width), device=device)
         weights = dict(net.named_parameters())
+        shapes = jax.eval_shape(task_of(size).init, jax.random.key(0))[0]
+        counts = [sum(p.numel() for p in weights.values())]
+        counts.append(sum(leaf.size for leaf in jax.tree.leaves(shapes)))
+        assert counts[0] == counts[1], f"the numbers of parameters are {counts}"
         return weights, lambda weights, x, t, labels: net(x, t, states[labels]).sample
 
     name, *arguments = size.theirs
@@ -337,6 +342,9 @@ def their_model(size: Size, device: str, tiny: bool) -> tuple[Any, Callable[...,
     weights = torch_models.carried(params)
     if tiny:
         check_equal(size, params, forward, weights)
+    for kernel in torch_unlearning.leaves(weights):
+        if kernel.ndim == 4:
+            kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
     return weights, forward if size.generates else lambda w, images: forward(w, images, True)
 
 
@@ -428,12 +436,12 @@ def cells(tiny: bool) -> list[str]:
     return [f"{model} {form}" for form in FORMS for model in sizes(tiny)]
 
 
-def table(rows: dict[str, Any], peak: float | None) -> str:
+def table(rows: dict[str, Any], peak: float | None, tiny: bool = False) -> str:
     """All cells, a line for each model and kind of step."""
     titles = ["model, batch, step", "ours, ms", "eager, ms", "compiled, ms", "ours / eager"]
     titles += ["ours / compiled", "TFLOP/s", "% of the peak", "memory, GB", "compilation, s"]
     lines = []
-    for model, size in sizes(False).items():
+    for model, size in sizes(tiny).items():
         for step in STEPS:
             found = [rows.get(f"{model} {form}", {}).get(step) for form in FORMS]
             if not any(found):
@@ -459,7 +467,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="cells to measure again, such as 'vit-b eager'")
     parser.add_argument("--processes", type=int, default=1, help="compilations at once")
-    parser.add_argument("--minutes", type=float, default=1e9, help="no cell begins after these")
     parser.add_argument("--peak", type=float, help="TFLOP/s of the device")
     parser.add_argument("--tiny", action="store_true", help="small models, to rehearse on a CPU")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file of the cells")
@@ -470,7 +477,7 @@ def main() -> None:
     if given.write:
         given.write.write_text(json.dumps(one_cell(given.names[0], given.tiny, given.compile)))
         return
-    began, every = time.monotonic(), cells(given.tiny)
+    every = cells(given.tiny)
     unknown = [name for name in given.names if name not in every]
     if unknown:
         parser.error(f"{unknown[0]!r} is no cell; the cells are {', '.join(map(repr, every))}")
@@ -493,9 +500,6 @@ def main() -> None:
     known = [peak for part, peak in PEAKS.items() if part in device]
     peak = given.peak or (known[0] if known else None)
     for name in left:
-        if time.monotonic() - began > 60 * given.minutes:
-            print(f"{given.minutes:g} minutes are over; the same command continues")
-            break
         found = in_a_process(name, given.tiny)
         if found is None:
             continue
@@ -504,8 +508,8 @@ def main() -> None:
         rows[name] = found
         print(name, {step: f"{row['ms']:.4g} ms" for step, row in found.items()}, flush=True)
         write_json(given.results, record | {"machine": machine(), "peak": peak})
-        write_text(given.results.with_suffix(".md"), table(rows, peak))
-    print(table(rows, peak))
+        write_text(given.results.with_suffix(".md"), table(rows, peak, given.tiny))
+    print(table(rows, peak, given.tiny))
 
 
 if __name__ == "__main__":
