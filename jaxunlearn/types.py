@@ -93,6 +93,9 @@ class Task(NamedTuple):
         null_label: label of "no class"; None if the model has none.
         saliency_losses: losses whose gradients measure saliency, if they differ from `losses`, as
             in an adapter, where a factor that starts at zero hides the other one.
+        weights: weights of the gradients of both losses, which leave their values alone; None for
+            1 and 1.
+        joint_batch: whether the forget and the retain examples of a step pass the model together.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -106,6 +109,8 @@ class Task(NamedTuple):
     conditional: bool = True
     null_label: int | None = None
     saliency_losses: BatchFunction | None = None
+    weights: LossPair | None = None
+    joint_batch: bool = False
 
 
 class TrainState(NamedTuple):

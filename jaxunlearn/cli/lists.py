@@ -99,15 +99,15 @@ def schema(cls: type) -> str:
     """
     schema = json_schema(cls)
     if cls is Study:  # the settings of a search are lists and ranges
+        names = [name for name in methods.choices() if name != "retrain"]
         known: dict[str, Any] = {}
-        for method in methods.choices():
-            known = methods.settings(method) | methods.optional_settings(method) | known
+        for name in names:
+            known = methods.settings(name) | methods.optional_settings(name) | known
         known |= dataclasses.asdict(Aim(anchor=0))
         types = {bool: "boolean", int: "integer", float: "number", str: "string"}
         values: dict[str, Any]
         values = {name: {"type": types[type(value)]} for name, value in sorted(known.items())}
         values["anchor"] = {"type": ["integer", "string"]}
-        names = [name for name in methods.choices() if name != "retrain"]
         values = {"method": {"enum": names}} | values
         settings = {"type": "object", "properties": values, "additionalProperties": False}
         schema["$defs"]["Settings"] = settings

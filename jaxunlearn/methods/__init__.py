@@ -37,6 +37,7 @@ from jaxunlearn.methods._limits import (
     defaults_of,
     limits_of,
 )
+from jaxunlearn.methods._options import finished, has_option, with_mask, with_weights
 from jaxunlearn.methods._original import made_for, remembering, showing_retain
 from jaxunlearn.methods._recipes import RECIPES
 from jaxunlearn.methods._settings import (
@@ -266,7 +267,8 @@ def settings(
                 f"{', '.join(known)}."
             )
         defaults[key] = checked(name, key, value, defaults[key], allowed.get(key))
-    objectives.check_options(given.keys() & _OBJECTIVE_SETTINGS.keys(), defaults.get("objective"))
+    chosen = given.keys() & _OBJECTIVE_SETTINGS.keys() - own.keys()
+    objectives.check_options(chosen, defaults.get("objective"))
     return defaults
 
 
@@ -277,13 +279,10 @@ def optional_settings(name: str) -> dict[str, Any]:
         >>> sorted(optional_settings("retrain"))
         ['clip_norm', 'ema']
     """
-    own = defaults_of(_constructor(name))
+    own, method = defaults_of(_constructor(name)), method_of(name)
     known = _OPTIONAL_SETTINGS | (_OBJECTIVE_SETTINGS if "objective" in own else {})
-    more = {key: value for key, value in known.items() if key not in own}
-    if name == "retrain":
-        return more
-    more.pop("ema", None)
-    return GUARD_SETTINGS | more
+    more = {k: v for k, v in known.items() if k not in own and has_option(method, k)}
+    return more if method == "retrain" else GUARD_SETTINGS | more
 
 
 def limits(name: str) -> dict[str, Limits | Choices]:
@@ -328,7 +327,8 @@ def register(constructor: Callable[..., Method]) -> Callable[..., Method]:
             "setting=default, ...)."
         )
     allowed = limits_of(constructor)
-    for setting, default in defaults_of(constructor).items():
+    empty = {p.name: None for p in signature.parameters.values() if p.default is None}
+    for setting, default in (defaults_of(constructor) | empty).items():
         if default is inspect.Parameter.empty:
             raise InputError(f"setting {setting} of method {name} has no default; give one.")
         if not isinstance(default, bool | int | float | str):
@@ -357,13 +357,12 @@ def build(task: Task, name: str, chosen: Mapping[str, Any]) -> Method:
     Raises:
         InputError: an unknown method, or an unknown choice of a setting.
     """
+    optional = {key: chosen[key] for key in optional_settings(name) if key in chosen}
+    task = with_weights(objectives.with_options(task, chosen), optional)
     # Built twice, because the method determines the length of the schedule.
-    make, rate, _ = _planned(objectives.with_options(task, chosen), name, chosen)
+    make, rate, _ = _planned(task, name, chosen)
     made = optimizer(chosen["optimizer"], rate, chosen["momentum"], chosen["weight_decay"])
-    optional = chosen.keys() & optional_settings(name).keys()
-    if "clip_norm" in optional:
-        made = optax.chain(optax.clip_by_global_norm(chosen["clip_norm"]), made)
-    method = make(made)
+    method = with_mask(make(finished(made, optional)), task, optional)
     if "ema" in optional:
         method = averaged(method, chosen["ema"])
     if "guard_budget" not in chosen:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.methods.objectives import Objective, retain_loss
+from jaxunlearn.methods.objectives import Objective, loss_pair
 from jaxunlearn.types import (
     Arrays,
     Batch,
@@ -157,13 +157,14 @@ def forget_alone(task: Task, objective: Objective) -> LossFn:
 
 def weighted(task: Task, objective: Objective, weights: LossPair) -> LossFn:
     """`weights.forget * objective + weights.retain * retain loss`."""
+    pair = loss_pair(task, objective)
 
     def loss_fn(
         params: Params, now: Now, forget: Batch, retain: Batch
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
-        forget_loss = objective(task, params, now.model_state, forget, now.key)
-        retain_value, model_state = retain_loss(task, params, now.model_state, retain, now.key)
-        total = weights.forget * forget_loss + weights.retain * retain_value
-        return total, (model_state, {"forget_loss": forget_loss, "retain_loss": retain_value})
+        losses, model_state = pair(params, now.model_state, forget, retain, now.key)
+        total = weights.forget * losses.forget + weights.retain * losses.retain
+        metrics = {"forget_loss": losses.forget, "retain_loss": losses.retain}
+        return total, (model_state, metrics)
 
     return loss_fn

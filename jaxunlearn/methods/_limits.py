@@ -84,11 +84,15 @@ Percent = Annotated[float | jax.Array, Limits(0.0, 100.0)]
 
 
 def settings_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The keyword-only parameters of a function; `num_steps` only if it has a default."""
+    """The keyword-only parameters of a function; `num_steps` only if it has a default.
+
+    Parameters whose default is None are optional settings (`OptionalSettings`).
+    """
     return [
         parameter
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
+        and parameter.default is not None
         and (parameter.name != "num_steps" or parameter.default is not parameter.empty)
     ]
 

@@ -72,11 +72,19 @@ def fisher_of(
     *,
     per_example: bool = True,
     num_batches: int = 0,
+    clip_gradients: float | jax.Array | None = None,
 ) -> Any:
     """The Fisher diagonal over `num_batches` random batches (0 for all): a tree like `params`."""
     losses_fn = saliency_losses(task, start.model_state, arrays, start.key)
     positions, weights = batches_of(arrays, batch_size, start.key, num_batches)
-    return fisher_diagonal(losses_fn, start.params, positions, per_example, weights=weights)
+    return fisher_diagonal(
+        losses_fn,
+        start.params,
+        positions,
+        per_example,
+        weights=weights,
+        clip_norm=clip_gradients,
+    )
 
 
 def gradient_of(

@@ -8,8 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn.methods._build import Start
 from jaxunlearn.methods._passes import fisher_of, gradient_of, saliency_losses
-from jaxunlearn.transforms import fisher_ratio_mask, top_fraction_mask
-from jaxunlearn.types import InputError, Task
+from jaxunlearn.transforms import SaliencyMaskState, fisher_ratio_mask, top_fraction_mask
+from jaxunlearn.types import InputError, Method, Task, TrainState
 
 MaskName = Literal["saliency", "random"]
 MASKS: tuple[str, ...] = get_args(MaskName)
@@ -28,6 +28,21 @@ def gradient_mask(task: Task, start: Start, *, fraction: float | jax.Array, batc
     losses_fn = saliency_losses(task, start.model_state, start.forget, start.key)
     total = gradient_of(losses_fn, start.params, start.forget, batch_size, start.key)
     return top_fraction_mask(total, fraction)
+
+
+def masked(method: Method, mask_of: Callable[[Start], Any]) -> Method:
+    """A method whose optimizer ends with `saliency_mask()`, under the mask of its start."""
+
+    def is_mask(node: Any) -> bool:
+        return isinstance(node, SaliencyMaskState)
+
+    def init(*start: Any) -> TrainState:
+        mask = SaliencyMaskState(mask_of(Start(*start)))
+        return jax.tree.map(
+            lambda node: mask if is_mask(node) else node, method.init(*start), is_leaf=is_mask
+        )
+
+    return method._replace(init=init)
 
 
 def arranged(choice: str) -> Callable[[Any, jax.Array], Any]:

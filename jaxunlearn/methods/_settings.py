@@ -54,17 +54,30 @@ class GuardSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptionalSettings:
-    """Settings of the training itself, which a run has only if they are given.
+    """Settings which a run has only if they are given.
 
     Attributes:
         clip_norm: largest global norm of the gradients, for any optimizer; without it, only
             clipped_adamw clips. Methods with a `clip_norm` of their own keep its meaning.
         ema: decay of an average of the weights, such as 0.999, for pretraining and retraining; the
             average then takes the place of the last weights.
+        forget_weight: weight of the forget loss in the gradient; the multiplier and the metrics see
+            the loss itself.
+        retain_weight: weight of the retain loss in the gradient, likewise.
+        joint_batch: whether the forget and the retain examples of a step pass the network together,
+            with the same batch statistics, which then enter the running ones.
+        saliency_fraction: fraction of the parameters that may move: those with the largest summed
+            forget gradients, as in salun.
+        fisher_clip_norm: largest norm of the gradients that the Fisher diagonals square.
     """
 
     clip_norm: Positive = 1.0
     ema: Decay = 0.999
+    forget_weight: NotNegative = 0.1
+    retain_weight: NotNegative = 0.9
+    joint_batch: bool = True
+    saliency_fraction: Share = 0.5
+    fisher_clip_norm: Positive = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

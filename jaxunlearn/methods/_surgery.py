@@ -14,7 +14,7 @@ import optax
 
 from jaxunlearn import transforms
 from jaxunlearn.methods._build import Metrics, advance, first
-from jaxunlearn.methods.objectives import Objective, retain_loss
+from jaxunlearn.methods.objectives import Objective, loss_pair, retain_loss
 from jaxunlearn.transforms import implicit_surgery, surgery_value_and_grad
 from jaxunlearn.types import Batch, LossPair, ModelState, Params, Task, TrainState
 
@@ -69,30 +69,40 @@ def surgery_step(
     *,
     scale: float | jax.Array = 1.0,
     forget_weight: float | jax.Array = 1.0,
+    log_objective: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One step under a multiplier; the surgery uses the first of the stacked retain batches.
 
-    The updates are multiplied by `scale`, the forget loss by `forget_weight`. The new
-    optimizer state is the pair of the states of `bend` and of the surgery.
+    The updates are multiplied by `scale`, the forget loss by `forget_weight`. With
+    `log_objective`, the step descends the logarithms of the losses, which the transform sees too.
+    The new optimizer state is the pair of the states of `bend` and of the surgery.
     """
     key, batch = jax.random.wrap_key_data(state.key), first(retain)
+    pair = loss_pair(task, objective)
+
+    def seen(loss: jax.Array) -> jax.Array:
+        return jnp.log(loss + 1e-8) if log_objective else loss
 
     def losses_fn(params: Params) -> tuple[LossPair, tuple[ModelState, LossPair]]:
-        forget_loss = objective(task, params, state.model_state, forget, key)
-        retain_value, model_state = retain_loss(task, params, state.model_state, batch, key)
-        weighted = LossPair(forget_weight * forget_loss, retain_value)
-        return weighted, (model_state, LossPair(forget_loss, retain_value))
+        losses, model_state = pair(params, state.model_state, forget, batch, key)
+        descended = LossPair(forget_weight * seen(losses.forget), seen(losses.retain))
+        return descended, (model_state, losses)
+
+    def retain_value_fn(params: Params) -> jax.Array:
+        if task.joint_batch:
+            return losses_fn(params)[0].retain
+        return seen(retain_loss(task, params, state.model_state, batch, key)[0])
 
     value_and_grad = surgery_value_and_grad(losses_fn, transform, has_aux=True)
-    (_, (model_state, losses)), grads = value_and_grad(state.params, state=surgery_state)
+    (descended, (model_state, losses)), grads = value_and_grad(state.params, state=surgery_state)
     norm = optax.tree.norm(grads)
     updates, bent, model_state = bend(grads, model_state)
     updates, surgery_state = transform.update(
         optax.tree.scale(scale, updates),
         surgery_state,
         state.params,
-        retain_value=losses.retain,
-        retain_value_fn=lambda p: retain_loss(task, p, state.model_state, batch, key)[0],
+        retain_value=descended.retain,
+        retain_value_fn=retain_value_fn,
     )
     after = advance(state, updates, (bent, surgery_state), model_state)
     return after, surgery_metrics(losses, surgery_state) | {"gradient_norm": norm}

@@ -30,11 +30,14 @@ def outputs_of(task: Task, method: str) -> BatchFunction:
     return task.outputs
 
 
-def distance_from(task: Task, method: str) -> Callable[..., tuple[jax.Array, ModelState]]:
+def distance_from(
+    task: Task, method: str, temperature: float | jax.Array = 1.0
+) -> Callable[..., tuple[jax.Array, ModelState]]:
     """`distance(teacher, params, model_state, batch, key) -> (mean divergence, model_state)`.
 
     The teacher is in evaluation mode: it uses its running statistics, and its examples are not
-    augmented. The student is in training mode; the model state is the one after its pass.
+    augmented. The student is in training mode; the model state is the one after its pass. The
+    divergence is `t^2 divergence(teacher / t, student / t)` at the temperature t.
     """
     outputs, divergence = outputs_of(task, method), task.divergence
     assert divergence is not None  # checked by `outputs_of`
@@ -44,6 +47,7 @@ def distance_from(task: Task, method: str) -> Callable[..., tuple[jax.Array, Mod
     ) -> tuple[jax.Array, ModelState]:
         target, _ = outputs(teacher.params, teacher.model_state, batch, key, False)
         student, model_state = outputs(params, model_state, batch, key, True)
-        return jnp.mean(divergence(target, student)), model_state
+        apart = divergence(target / temperature, student / temperature)
+        return temperature**2 * jnp.mean(apart), model_state
 
     return distance

@@ -20,6 +20,8 @@ has the equations.
     >>> method = cagrad(task, optax.sgd(0.01), c=0.5)
 """
 
+from typing import Literal
+
 import optax
 
 from jaxunlearn import transforms
@@ -83,6 +85,7 @@ def cagrad(
     optimizer: optax.GradientTransformation,
     *,
     c: NotNegative = 0.4,
+    rescale: bool = False,
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
 ) -> Method:
@@ -94,13 +97,14 @@ def cagrad(
         task: the unlearning task.
         optimizer: any optax optimizer.
         c: radius of the ball, relative to `|g_0|`; 0 is the plain average.
+        rescale: whether the direction is `2 d / (1 + c^2)`, as in the released code.
         objective: forget objective.
         exponent: exponent of adaptive ascent.
 
     Reference: Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021.
     """
     forget = objectives.named(objective, exponent, task)
-    return two_gradients(task, transforms.cagrad(c=c), optimizer, forget)
+    return two_gradients(task, transforms.cagrad(c=c, rescale=rescale), optimizer, forget)
 
 
 def nash(
@@ -167,6 +171,7 @@ def famo(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
+    estimator: Literal["same_batch", "next_batch"] = "next_batch",
     logit_learning_rate: NotNegative = 0.025,
     logit_decay: NotNegative = 1e-3,
 ) -> Method:
@@ -175,15 +180,24 @@ def famo(
         d = sum_i z_i g_i / L_i / sum_i (z_i / L_i),   z = softmax(xi),   i in {forget, retain}
         xi descends `J_softmax^T (log L_before - log L_after)` by Adam
 
-    The forget objective is always random labels, because the logarithm needs a positive loss.
+    "next_batch" takes L_after from the next step's batches; "same_batch", as the paper does, from
+    those of the step, at the cost of another forward pass. The forget objective is always random
+    labels, because the logarithm needs a positive loss.
 
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
+        estimator: batches on which the losses are measured after a step.
         logit_learning_rate: learning rate of xi's Adam.
         logit_decay: weight decay of xi.
 
     Reference: Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023.
     """
     aggregator = transforms.famo(logit_learning_rate=logit_learning_rate, logit_decay=logit_decay)
-    return two_gradients(task, aggregator, optimizer, objectives.random_labels())
+    return two_gradients(
+        task,
+        aggregator,
+        optimizer,
+        objectives.random_labels(),
+        measure_after=estimator == "same_batch",
+    )

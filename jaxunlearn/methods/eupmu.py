@@ -35,6 +35,7 @@ def eupmu(
     initial_multiplier: NotNegative = 0.0,
     log_loss: bool = True,
     convex: bool = False,
+    log_objective: bool = False,
     project: bool = True,
     objective: ObjectiveName = "random_labels",
     exponent: NotNegative = 0.5,
@@ -64,6 +65,8 @@ def eupmu(
         initial_multiplier: initial multiplier.
         log_loss: whether `phi` is the logarithm; otherwise it is the identity.
         convex: whether the losses are weighted by `(1, lambda) / (1 + lambda)`.
+        log_objective: whether the step descends `log L_f + lambda log L_r`, in which constant
+            factors of the losses cancel; the forget objective must be positive.
         project: whether the stored multiplier is clipped at 0; otherwise, as in the released code,
             it is clipped only where it is used.
         objective: forget objective.
@@ -73,9 +76,12 @@ def eupmu(
         A `Method`, whose metrics hold the multiplier.
 
     Raises:
-        InputError: an unknown estimator or objective.
+        InputError: an unknown estimator or objective, or a `log_objective` of losses that may be
+            negative, of "exact", or without `log_loss`.
     """
     forget_objective = objectives.named(objective, exponent, task)
+    if log_objective:
+        _check_log_objective(estimator, objective, log_loss)
     if estimator == "exact":
         permitted = tolerance * step_size
         return _exact(task, optimizer, forget_objective, permitted, log_loss=log_loss)
@@ -86,7 +92,7 @@ def eupmu(
         multiplier_decay,
         tolerance=tolerance,
         step_size=step_size,
-        log_loss=log_loss,
+        log_loss=log_loss and not log_objective,  # then the losses are logarithms already
         convex=convex,
         estimator=estimator,
         initial_multiplier=initial_multiplier,
@@ -116,9 +122,23 @@ def eupmu(
             forget,
             retain,
             scale=scale,
+            log_objective=log_objective,
         )
 
     return Method(init, step, scaled_step=step)
+
+
+def _check_log_objective(estimator: str, objective: str, log_loss: bool) -> None:
+    if "ascent" in objective:
+        raise InputError(
+            f"objective is {objective!r}, but must be positive under log_objective; choose "
+            "random_labels, or leave log_objective out."
+        )
+    if estimator == "exact" or not log_loss:
+        raise InputError(
+            "log_objective is true, but must be false with the estimator exact or without "
+            "log_loss; leave it out."
+        )
 
 
 def _exact(
@@ -131,6 +151,7 @@ def _exact(
 ) -> Method:
     """EUPMU in closed form; `permitted` is the rise of `phi` of the retain loss in one step."""
     gradients = gradients_of(task, objective)
+    weight = 1.0 if task.weights is None else task.weights.retain  # of the constrained gradient
 
     def init(*start: Any) -> TrainState:
         return begin(optax.chain(unilateral_surgery(), optimizer), *start[:3])
@@ -142,7 +163,7 @@ def _exact(
         length = -optax.tree.vdot(alone, found.forget)  # times |g_f|^2
         slope = 1.0 / (found.losses.retain + 1e-8) if log_loss else 1.0
         moves = length > 0.0
-        tolerance = permitted * square / jnp.where(moves, length * slope, 1.0)
+        tolerance = permitted * weight * square / jnp.where(moves, length * slope, 1.0)
         exact = unilateral_surgery(tolerance=jnp.where(moves, tolerance, 0.0))
         updates, opt_state = optax.chain(exact, optimizer).update(
             found.forget, state.opt_state, state.params, retain_grads=found.retain

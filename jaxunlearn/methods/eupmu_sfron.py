@@ -51,6 +51,7 @@ def eupmu_sfron(
     per_example_fisher: bool = True,
     mask_batch_size: Count = 32,
     num_mask_batches: CountOrZero = 0,
+    fisher_clip_norm: float | jax.Array | None = None,
 ) -> Method:
     """EUPMU and SFR-on chained: surgery of the forget step, retain steps, then the multiplier.
 
@@ -93,6 +94,7 @@ def eupmu_sfron(
         mask_batch_size: batch size of the pass that computes the Fisher diagonals.
         num_mask_batches: largest number of random batches in that pass, for each data set; 0 uses
             all data, as in the paper, which costs about an epoch.
+        fisher_clip_norm: largest norm of the gradients that are squared there; None does not clip.
 
     Returns:
         A `Method` that uses K + 1 retain batches per step: one for the surgery, K for the fast
@@ -136,6 +138,7 @@ def eupmu_sfron(
         per_example=per_example_fisher,
         batch_size=mask_batch_size,
         num_batches=num_mask_batches,
+        clip_gradients=fisher_clip_norm,
     )
 
     def init(*start: Any) -> TrainState:

@@ -335,7 +335,27 @@ def retain_loss(
 ) -> tuple[jax.Array, ModelState]:
     """The mean ordinary loss on a retain batch, and the model state after it."""
     losses, model_state = task.losses(params, model_state, batch, key, True)
-    return jnp.mean(losses), model_state
+    return _weighed(jnp.mean(losses), task.weights and task.weights.retain), model_state
+
+
+def forget_loss(
+    task: Task,
+    objective: Objective,
+    params: Params,
+    model_state: ModelState,
+    batch: Batch,
+    key: jax.Array,
+) -> jax.Array:
+    """The forget objective of a batch."""
+    value = objective(task, params, model_state, batch, key)
+    return _weighed(value, task.weights and task.weights.forget)
+
+
+def _weighed(value: jax.Array, weight: float | jax.Array | None) -> jax.Array:
+    """The same value, with `weight` times its gradient."""
+    if weight is None:
+        return value
+    return value + (weight - 1.0) * (value - jax.lax.stop_gradient(value))
 
 
 def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair, Any]]:
@@ -347,17 +367,38 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
 
     Returns:
         `losses_fn(params, model_state, forget, retain, key) -> (LossPair, model_state)`, the model
-        state after the *retain* batch: forget data never update running statistics.
+        state after the *retain* batch: forget data never update running statistics, but in a joint
+        batch.
     """
 
     def losses_fn(
         params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array
     ) -> tuple[LossPair, ModelState]:
-        forget_value = objective(task, params, model_state, forget, key)
+        forget_value = forget_loss(task, objective, params, model_state, forget, key)
         retain_value, new_state = retain_loss(task, params, model_state, retain, key)
         return LossPair(forget_value, retain_value), new_state
 
-    return losses_fn
+    def joint_fn(
+        params: Params, model_state: ModelState, forget: Batch, retain: Batch, key: jax.Array
+    ) -> tuple[LossPair, ModelState]:
+        passed: list[tuple[jax.Array, ModelState]] = []
+
+        def together(
+            params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
+        ) -> tuple[jax.Array, ModelState]:
+            both = {name: jnp.concatenate([batch[name], retain[name]]) for name in retain}
+            losses, new_state = task.losses(params, model_state, both, key, train)
+            of_forget, of_retain = jnp.split(losses, [len(forget["label"])])
+            passed.append((jnp.mean(of_retain), new_state))
+            return of_forget, new_state
+
+        joint = task._replace(forget_losses=together)
+        forget_value = forget_loss(joint, objective, params, model_state, forget, key)
+        retain_value, new_state = passed[0]
+        retain_value = _weighed(retain_value, task.weights and task.weights.retain)
+        return LossPair(forget_value, retain_value), new_state
+
+    return joint_fn if task.joint_batch else losses_fn
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -17,11 +17,11 @@ import optax
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import Metrics, Start, descend, weighted
 from jaxunlearn.methods._limits import Count, NotNegative, Share
-from jaxunlearn.methods._saliency import MaskName, arranged, gradient_mask
+from jaxunlearn.methods._saliency import MaskName, arranged, gradient_mask, masked
 from jaxunlearn.methods.objectives import ObjectiveName, Redraw
 from jaxunlearn.methods.optimizers import schedule
 from jaxunlearn.methods.scalarization import random_labels
-from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
+from jaxunlearn.transforms import saliency_mask
 from jaxunlearn.types import Batch, LossPair, Method, Task, TrainState
 
 
@@ -66,14 +66,11 @@ def salun(
     losses = weighted(task, forget_objective, LossPair(1.0, 1.0))
     method = descend(losses, optax.chain(optimizer, saliency_mask()))
 
-    def init(*start: Any) -> TrainState:
-        given, state = Start(*start), method.init(*start)
-        salient = gradient_mask(task, given, fraction=fraction, batch_size=mask_batch_size)
-        (optimizer_state, _), memory = state.opt_state
-        masked = (optimizer_state, SaliencyMaskState(arrange(salient, given.key)))
-        return state._replace(opt_state=(masked, memory))
+    def mask_of(start: Start) -> Any:
+        salient = gradient_mask(task, start, fraction=fraction, batch_size=mask_batch_size)
+        return arrange(salient, start.key)
 
-    return method._replace(init=init)
+    return masked(method, mask_of)
 
 
 def salun_soft(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import Metrics, Start, advance, begin, first, predict_of
-from jaxunlearn.methods._limits import Count, NotNegative, Percent, Share
+from jaxunlearn.methods._limits import Count, NotNegative, Percent, Positive, Share
 from jaxunlearn.methods._teacher import Teacher, distance_from, keep
 from jaxunlearn.methods.objectives import retain_loss
 from jaxunlearn.types import (
@@ -56,6 +56,7 @@ def scrub(
     max_share: Share = 0.6,
     distillation_weight: NotNegative = 0.5,
     task_weight: NotNegative = 1.0,
+    temperature: Positive = 1.0,
 ) -> Method:
     """SCRUB: rounds of steps away from the teacher on forget data, then towards it on retain data.
 
@@ -84,6 +85,8 @@ def scrub(
             on the retain data.
         distillation_weight: weight of the divergence in a min step.
         task_weight: weight of the ordinary loss in a min step.
+        temperature: temperature t of the distillation: outputs are divided by t, and the divergence
+            is multiplied by t^2; 4 in the released code.
 
     Returns:
         A `Method`. Its metrics hold the latest measurement of each loss, 0 before the first.
@@ -91,7 +94,7 @@ def scrub(
     Raises:
         InputError: a task without outputs and divergence.
     """
-    distance = distance_from(task, "scrub")
+    distance = distance_from(task, "scrub", temperature)
 
     def init(key: jax.Array, params: Params, model_state: ModelState, *data: Any) -> TrainState:
         del data
@@ -165,6 +168,7 @@ def scrub_r(
     max_share: Share = 0.6,
     distillation_weight: NotNegative = 0.5,
     task_weight: NotNegative = 1.0,
+    temperature: Positive = 1.0,
 ) -> Method:
     """SCRUB+R: SCRUB, then the weights of the round nearest to a target forget accuracy.
 
@@ -188,6 +192,8 @@ def scrub_r(
         max_share: fraction of all steps after which there are no more max steps.
         distillation_weight: weight of the divergence in a min step.
         task_weight: weight of the ordinary loss in a min step.
+        temperature: temperature t of the distillation: outputs are divided by t, and the divergence
+            is multiplied by t^2; 4 in the released code.
 
     Returns:
         A `Method`. Its metrics also hold "forget_accuracy" of this batch and "accuracy_gap" of the
@@ -212,6 +218,7 @@ def scrub_r(
         max_share=max_share,
         distillation_weight=distillation_weight,
         task_weight=task_weight,
+        temperature=temperature,
     )
 
     def init(*start: Any) -> TrainState:

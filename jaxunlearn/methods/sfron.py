@@ -16,7 +16,7 @@ from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods._saliency import MaskName
 from jaxunlearn.methods._two_gradients import two_gradients
-from jaxunlearn.methods.objectives import ObjectiveName, named
+from jaxunlearn.methods.objectives import ObjectiveName, forget_loss, named
 from jaxunlearn.methods.optimizers import ScheduleName, schedule
 from jaxunlearn.types import Batch, InputError, Method, Params, Task, TrainState
 
@@ -45,6 +45,7 @@ def sfron(
     per_example_fisher: bool = True,
     mask_batch_size: Count = 32,
     num_mask_batches: CountOrZero = 0,
+    fisher_clip_norm: float | jax.Array | None = None,
 ) -> Method:
     """SFR-on: a masked forget step, then retain steps of fast weights, which the weights follow.
 
@@ -79,6 +80,7 @@ def sfron(
         mask_batch_size: batch size of the pass that computes the Fisher diagonals.
         num_mask_batches: largest number of random batches in that pass, for each data set; 0 uses
             all data, as in the paper, which costs about an epoch.
+        fisher_clip_norm: largest norm of the gradients that are squared there; None does not clip.
 
     Returns:
         A `Method` that uses K retain batches per step.
@@ -115,6 +117,7 @@ def sfron(
         per_example=per_example_fisher,
         batch_size=mask_batch_size,
         num_batches=num_mask_batches,
+        clip_gradients=fisher_clip_norm,
     )
 
     def init(*start: Any) -> TrainState:
@@ -124,15 +127,15 @@ def sfron(
     def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.wrap_key_data(state.key)
         forget_state, remain_state = state.opt_state
-        forget_loss, grads = jax.value_and_grad(
-            lambda p: forget_objective(task, p, state.model_state, forget, key)
+        loss, grads = jax.value_and_grad(
+            lambda p: forget_loss(task, forget_objective, p, state.model_state, forget, key)
         )(state.params)
         updates, forget_state = forgetting.update(grads, forget_state, state.params)
         updates, remain_state, model_state, retain_value = remain.update(
             updates, remain_state, state.params, state.model_state, retain, key
         )
         metrics = {
-            "forget_loss": forget_loss,
+            "forget_loss": loss,
             "retain_loss": retain_value,
             "forget_gradient_norm": optax.tree.norm(grads),
         }

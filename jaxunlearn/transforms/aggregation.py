@@ -46,16 +46,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.transforms._checks import (
-    check_floating,
-    check_like,
-    check_not_negative,
-    chosen,
-    missing,
-    value_at,
-    wide_scalar,
-    without_masked,
-)
+from jaxunlearn.transforms._checks import check_not_negative, chosen, value_at
+from jaxunlearn.transforms._pairs import aggregator, combine, dot, inner_products, required
 from jaxunlearn.types import InputError, LossPair
 
 _TINY = 1e-30  # keeps 0 / 0 finite; far below the squared norm of any gradient that matters
@@ -93,17 +85,17 @@ def unilateral_surgery(
     """
 
     def rule(pair: LossPair, state: Any, **extra: Any) -> tuple[Any, UnilateralSurgeryState]:
-        a, _, c = _inner_products(pair)
+        a, _, c = inner_products(pair)
         weight = jnp.maximum((-c - value_at(tolerance, state.count)) / (a + epsilon), 0.0)
         weight = jnp.where(a > 0.0, weight, 0.0).astype(jnp.float32)
-        combined = _combine(pair, jnp.ones_like(weight), weight)
+        combined = combine(pair, jnp.ones_like(weight), weight)
         return combined, UnilateralSurgeryState(optax.safe_increment(state.count), weight)
 
     def init_fn(params: optax.Params) -> UnilateralSurgeryState:
         del params
         return UnilateralSurgeryState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32))
 
-    return _aggregator("unilateral_surgery", rule, init_fn)
+    return aggregator("unilateral_surgery", rule, init_fn)
 
 
 def pcgrad() -> optax.GradientTransformationExtraArgs:
@@ -148,7 +140,9 @@ class CagradState(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32
 
 
-def cagrad(*, c: optax.ScalarOrSchedule = 0.4) -> optax.GradientTransformationExtraArgs:
+def cagrad(
+    *, c: optax.ScalarOrSchedule = 0.4, rescale: bool = False
+) -> optax.GradientTransformationExtraArgs:
     """The direction near the average gradient with the largest gain for the worse of both losses.
 
         d = g_0 + c |g_0| / |g_w| g_w,   g_0 = (g_f + g_r) / 2,   g_w = w g_f + (1 - w) g_r
@@ -158,6 +152,7 @@ def cagrad(*, c: optax.ScalarOrSchedule = 0.4) -> optax.GradientTransformationEx
 
     Args:
         c: radius, relative to `|g_0|`, a number or a schedule; 0 is the plain average.
+        rescale: whether the direction is `2 d / (1 + c^2)`, as in the released code.
 
     Raises:
         InputError: a negative `c`.
@@ -193,10 +188,12 @@ def cagrad(*, c: optax.ScalarOrSchedule = 0.4) -> optax.GradientTransformationEx
         return 0.5 + scale * w, 0.5 + scale * (1.0 - w)
 
     def rule(pair: LossPair, state: CagradState, **extra: Any) -> tuple[optax.Updates, CagradState]:
-        shares = weights(*_inner_products(pair), value_at(c, state.count))
-        return _combine(pair, *shares), CagradState(optax.safe_increment(state.count))
+        radius = value_at(c, state.count)
+        scale = 2.0 / (1.0 + radius**2) if rescale else 1.0
+        shares = (scale * share for share in weights(*inner_products(pair), radius))
+        return combine(pair, *shares), CagradState(optax.safe_increment(state.count))
 
-    return _aggregator("cagrad", rule, lambda params: CagradState(jnp.zeros([], jnp.int32)))
+    return aggregator("cagrad", rule, lambda params: CagradState(jnp.zeros([], jnp.int32)))
 
 
 def nash(*, epsilon: float | jax.Array = 1e-6) -> optax.GradientTransformationExtraArgs:
@@ -275,7 +272,7 @@ def gdr_gma(
     def rule(
         pair: LossPair, state: GdrGmaState, retain_value: Any = None, **extra: Any
     ) -> tuple[optax.Updates, GdrGmaState]:
-        value = _required(retain_value, "retain_value", "gdr_gma")
+        value = required(retain_value, "retain_value", "gdr_gma")
         slot = state.count % bank_size
         bank = jax.tree.map(lambda m, g: m.at[slot].set(g.astype(m.dtype)), state.bank, pair.forget)
         count = optax.safe_increment(state.count)
@@ -285,9 +282,9 @@ def gdr_gma(
         retain = _rectified(pair.retain, memory)
         excess = value - value_at(threshold, state.count)
         weight = jax.nn.sigmoid(-value_at(sharpness, state.count) * excess)
-        return _combine(LossPair(forget, retain), weight, 1.0 - weight), GdrGmaState(count, bank)
+        return combine(LossPair(forget, retain), weight, 1.0 - weight), GdrGmaState(count, bank)
 
-    return _aggregator("gdr_gma", rule, init_fn)
+    return aggregator("gdr_gma", rule, init_fn)
 
 
 class FamoState(NamedTuple):
@@ -318,7 +315,8 @@ def famo(
         the logits descend `J_softmax^T (log l_before - log l_after)` by Adam, with decay
 
     with the losses of the previous call (before) and of this call (after); the first call only
-    stores them. Neither loss may be negative.
+    stores them. Neither loss may be negative. For exact differences, as in the paper, pass
+    `after`, the losses of the previous call's batch at the present parameters.
 
     Args:
         logit_learning_rate: learning rate of the logits' Adam; a number or a schedule.
@@ -327,7 +325,7 @@ def famo(
 
     Returns:
         A transformation with `update(forget_grads, state, params, *, retain_grads, forget_value,
-        retain_value)`.
+        retain_value, after=None)`.
 
     Raises:
         InputError: in `update`, a `forget_value` or `retain_value` that is missing, in half
@@ -345,45 +343,28 @@ def famo(
         log_losses = jnp.zeros([2], jnp.float32)
         return FamoState(jnp.zeros([], jnp.int32), logits, optimizer.init(logits), log_losses)
 
-    def rule(pair: LossPair, state: FamoState, **extra: Any) -> tuple[optax.Updates, FamoState]:
+    def rule(
+        pair: LossPair, state: FamoState, after: LossPair | None = None, **extra: Any
+    ) -> tuple[optax.Updates, FamoState]:
         names = ("forget_value", "retain_value")
-        losses = jnp.stack([_required(extra.get(name), name, "famo") for name in names])
+        losses = jnp.stack([required(extra.get(name), name, "famo") for name in names])
         for value, name in zip(losses, names, strict=True):
             check_not_negative(value, name, "famo; choose an objective that is positive")
         log_losses = jnp.log(losses + epsilon).astype(jnp.float32)
+        log_after = log_losses if after is None else jnp.log(jnp.stack(after) + epsilon)
         _, softmax_vjp = jax.vjp(jax.nn.softmax, state.logits)
-        (gradient,) = softmax_vjp(state.log_losses - log_losses)
+        (gradient,) = softmax_vjp(state.log_losses - log_after)
         step, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.logits)
         moved, stay = (state.logits + step, optimizer_state), (state.logits, state.optimizer_state)
         logits, optimizer_state = chosen(state.count > 0, moved, stay)
         shares = jax.nn.softmax(logits) / (losses + epsilon)
         shares = shares / jnp.sum(shares)
         count = optax.safe_increment(state.count)
-        return _combine(pair, shares[0], shares[1]), FamoState(
+        return combine(pair, shares[0], shares[1]), FamoState(
             count, logits, optimizer_state, log_losses
         )
 
-    return _aggregator("famo", rule, init_fn)
-
-
-def _aggregator(
-    name: str, rule: Callable[..., Any], init_fn: Callable[[optax.Params], Any]
-) -> optax.GradientTransformationExtraArgs:
-    """The transformation of `rule(pair of gradients, state, **keywords) -> (updates, state)`."""
-
-    def update_fn(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        *,
-        retain_grads: optax.Updates | None = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, Any]:
-        del params
-        result: tuple[optax.Updates, Any] = rule(_pair(updates, retain_grads, name), state, **extra)
-        return result
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return aggregator("famo", rule, init_fn)
 
 
 def _stateless(
@@ -393,53 +374,12 @@ def _stateless(
     """The transformation that weighs both gradients by `weights_fn(a, b, c) -> (w_f, w_r)`."""
 
     def rule(pair: LossPair, state: Any, **extra: Any) -> tuple[optax.Updates, Any]:
-        return _combine(pair, *weights_fn(*_inner_products(pair))), state
+        return combine(pair, *weights_fn(*inner_products(pair))), state
 
-    return _aggregator(name, rule, lambda params: optax.EmptyState())
-
-
-def _dot(x: Any, y: Any) -> jax.Array:
-    """The inner product of whole trees in float32; `optax.tree.vdot` would flatten every leaf."""
-    product = optax.tree.mul(*(optax.tree.cast(tree, jnp.float32) for tree in (x, y)))
-    return jnp.asarray(optax.tree.sum(product), jnp.float32)
-
-
-def _inner_products(pair: LossPair) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`a = |g_r|^2`, `b = |g_f|^2`, `c = <g_r, g_f>`."""
-    forget, retain = pair
-    return _dot(retain, retain), _dot(forget, forget), _dot(retain, forget)
-
-
-def _combine(pair: LossPair, forget_weight: jax.Array, retain_weight: jax.Array) -> Any:
-    return jax.tree.map(
-        lambda f, r: (forget_weight * f + retain_weight * r).astype(f.dtype),
-        pair.forget,
-        pair.retain,
-    )
+    return aggregator(name, rule, lambda params: optax.EmptyState())
 
 
 def _rectified(gradient: Any, other: Any) -> Any:
     """`gradient` without its component against `other`."""
-    scale = jnp.minimum(_dot(gradient, other), 0.0) / jnp.maximum(_dot(other, other), _TINY)
+    scale = jnp.minimum(dot(gradient, other), 0.0) / jnp.maximum(dot(other, other), _TINY)
     return jax.tree.map(lambda g, o: (g - scale * o).astype(g.dtype), gradient, other)
-
-
-def _pair(forget_grads: Any, retain_grads: Any, name: str) -> LossPair:
-    """Both gradients; leaves that `optax.masked` removed from the first are removed from both."""
-    if retain_grads is None:
-        raise missing(
-            name,
-            "retain_grads",
-            "pass the retain gradient, tx.update(forget_grads, state, params, retain_grads=...)",
-        )
-    retain_grads = without_masked(retain_grads, forget_grads)
-    for tree, which in ((forget_grads, "forget"), (retain_grads, "retain")):
-        check_floating(tree, f"the {which} gradient")
-    check_like(retain_grads, forget_grads, "the retain gradient", "the forget gradient")
-    return LossPair(forget_grads, retain_grads)
-
-
-def _required(value: Any, name: str, transformation: str) -> jax.Array:
-    if value is None:
-        raise missing(transformation, name, f"pass the loss, tx.update(..., {name}=...)")
-    return wide_scalar(value, name)

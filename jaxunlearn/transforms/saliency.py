@@ -87,6 +87,7 @@ def fisher_diagonal(
     per_example: bool = True,
     *,
     weights: Any = None,
+    clip_norm: float | jax.Array | None = None,
 ) -> Any:
     """The diagonal of the empirical Fisher information of a loss.
 
@@ -102,6 +103,7 @@ def fisher_diagonal(
         per_example: whether the gradient of each example is squared; otherwise the mean gradient
             of each batch is, and the result depends on the batch size.
         weights: 1 for an example and 0 for padding, `[N, B]`; None for complete batches.
+        clip_norm: largest global norm of the gradients that are squared; None does not clip.
 
     Returns:
         A tree like `params`, float32, non-negative.
@@ -151,9 +153,11 @@ def fisher_diagonal(
                 )
             return jnp.sum(within * losses)
 
+        grads = jax.grad(mean_loss)(params)
+        if clip_norm is not None:
+            grads, _ = optax.clip_by_global_norm(clip_norm).update(grads, optax.EmptyState())
         return jax.tree.map(
-            lambda g: jnp.where(count > 0, count * jnp.square(g.astype(jnp.float32)), 0.0),
-            jax.grad(mean_loss)(params),
+            lambda g: jnp.where(count > 0, count * jnp.square(g.astype(jnp.float32)), 0.0), grads
         )
 
     def in_chunks(size: int, batch: Any, counts: jax.Array) -> Any:

@@ -1,5 +1,6 @@
 """The six aggregators: every step on its own batches, by hand."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 from jaxunlearn import LossPair, methods
+from jaxunlearn.methods import objectives
 from jaxunlearn.types import InputError
 from tests import toy
 from tests.helpers import flat
@@ -123,20 +125,46 @@ def test_a_bank_without_room_is_refused() -> None:
         methods.gdr_gma(toy.TASK, optax.sgd(0.1), bank_size=0)
 
 
+@pytest.fixture(scope="module")
+def losses_after() -> Any:
+    """`(runner, num_steps, **numbers) -> both losses of each step's batches after the step`."""
+    pair = jax.jit(objectives.loss_pair(toy.TASK, objectives.random_labels()))
+    problem = toy.problem()
+
+    def call(runner: toy.Runner, num_steps: int, **numbers: float) -> list[np.ndarray]:
+        plain = {"learning_rate": 0.3, "momentum": 0.0, "weight_decay": 0.0}
+        states = runner.run(num_steps, **plain, **numbers).states
+        found = []
+        for n, (before, after) in enumerate(itertools.pairwise(states)):
+            forget = toy.nth_batch(problem.forget, n, toy.FORGET_BATCH)
+            retain = toy.nth_batch(problem.retain, n, toy.RETAIN_BATCH)
+            losses, _ = pair(after.params, before.model_state, forget, retain, jax.random.key(0))
+            found.append(np.array(losses))
+        return found
+
+    return call
+
+
 def softmax(x: np.ndarray) -> np.ndarray:
     return np.exp(x) / np.sum(np.exp(x))
 
 
-def test_famo_by_hand(aggregated: Any) -> None:
+@pytest.mark.parametrize(
+    "estimator", ["next_batch", pytest.param("same_batch", marks=pytest.mark.long)]
+)
+def test_famo_by_hand(estimator: str, aggregated: Any, losses_after: Any) -> None:
     """The first step weighs the log losses alike; then Adam with decay moves the logits."""
     rates = {"logit_learning_rate": 1.0, "logit_decay": 0.01}
-    steps = aggregated(runner("famo"), 5, **rates)
+    of_estimator = toy.runner("famo", estimator=estimator)
+    steps = aggregated(of_estimator, 5, **rates)
+    same = losses_after(of_estimator, 5, **rates) if estimator == "same_batch" else None
     logits, first, second = np.zeros(2), np.zeros(2), np.zeros(2)
     before, gaps = None, []
     for t, step in enumerate(steps):
         losses = np.array([step.metrics["forget_loss"], step.metrics["retain_loss"]])
         if before is not None:
-            z, fall = softmax(logits), np.log(before) - np.log(losses)
+            after = losses if same is None else same[t - 1]
+            z, fall = softmax(logits), np.log(before) - np.log(after)
             gradient = z * (fall - z @ fall) + 0.01 * logits
             first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
             moved = first / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)

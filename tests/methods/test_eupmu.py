@@ -152,6 +152,35 @@ def test_convex_weights(retain_by_hand: Any, forget_gradient: Any) -> None:
     assert_trees_close(run.end.params, optax.apply_updates(params, step), rtol=1e-5)
 
 
+def test_the_log_objective_by_hand(retain_by_hand: Any, forget_gradient: Any) -> None:
+    """It descends `(log L_f + lambda log L_r) / (1 + lambda)`, and the multiplier is as usual."""
+    settings = {"log_objective": True, "convex": True, "estimator": "next_batch"}
+    run = toy.runner("eupmu", **settings).run(3, **PLAIN, **MULTIPLIER)
+    losses = np.log([metrics["retain_loss"] for metrics in run.metrics])
+    values = multipliers_by_hand(list(losses[:-1] - losses[1:] + 0.02))
+    np.testing.assert_allclose([m["multiplier"] for m in run.metrics], values, rtol=1e-3)
+    for n, (before, after) in enumerate(zip(run.states[:-1], run.states[1:], strict=True)):
+        loss, _, retain = retain_by_hand(before.params, before.model_state, retain_batch(n))
+        forget = forget_gradient(before.params, before.model_state, n)
+        shares = 1.0 / run.metrics[n]["forget_loss"], values[n] / loss
+        f, r = (-0.3 * share / (1.0 + values[n]) for share in shares)
+        step = jax.tree.map(lambda a, b, f=f, r=r: f * a + r * b, forget, retain)
+        assert_trees_close(after.params, optax.apply_updates(before.params, step), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"objective": "ascent"}, "objective is 'ascent', but must be positive under log_objectiv"),
+        ({"estimator": "exact"}, "log_objective is true, but must be false with the estimator exa"),
+        ({"log_loss": False}, "log_objective is true, but must be false .* or without log_loss"),
+    ],
+)
+def test_log_objectives_without_a_meaning_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        methods.eupmu(toy.TASK, optax.sgd(0.1), log_objective=True, **given)
+
+
 def test_many_tolerances_in_one_vmap() -> None:
     """A sweep is one program: numbers and seeds are values like any other."""
     tolerances, seeds = np.array([-1.0, 0.0, 10.0], np.float32), [0, 0, 5]

@@ -28,8 +28,11 @@ def test_all_settings_reach_the_constructor(name: str) -> None:
     """Defaults are within their own ranges, and `build` takes every one of them."""
     settings = methods.settings(name)
     assert methods.settings(name, settings) == settings
-    own = set(inspect.signature(getattr(methods, name)).parameters) - {"task", "optimizer"}
+    parameters = inspect.signature(getattr(methods, name)).parameters
+    optional = {key for key, each in parameters.items() if each.default is None}
+    own = set(parameters) - {"task", "optimizer"} - optional
     assert set(settings) == own | set(methods.COMMON_SETTINGS)
+    assert optional <= set(methods.optional_settings(name))
     task = toy_diffusion.toy() if name in GENERATING else toy.TASK
     assert isinstance(methods.build(task, name, settings), Method)
 

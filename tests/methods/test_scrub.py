@@ -21,19 +21,20 @@ STRONG = {"learning_rate": 1.0, "momentum": 0.0}
 
 @pytest.fixture(scope="module")
 def from_teacher() -> Callable[..., Any]:
-    """`(params, model_state, batch) -> (mean KL from the original model, gradient)`."""
+    """`(params, model_state, batch, t=1) -> (mean KL from the original model, gradient)`."""
     original = toy.problem()
 
     @jax.jit
-    def compute(params: Any, model_state: Any, batch: Any) -> Any:
+    def compute(params: Any, model_state: Any, batch: Any, t: float = 1.0) -> Any:
         assert toy.TASK.outputs is not None
         key = jax.random.key(0)
         teacher, _ = toy.TASK.outputs(original.params, original.model_state, batch, key, False)
-        p = jax.nn.softmax(teacher)
+        p = jax.nn.softmax(teacher / t)
 
         def mean_kl(params: Any) -> jax.Array:
             logits, _ = toy.TASK.outputs(params, model_state, batch, key, True)
-            return jnp.mean(jnp.sum(p * (jnp.log(p) - jnp.log(jax.nn.softmax(logits))), axis=1))
+            q = jax.nn.softmax(logits / t)
+            return t**2 * jnp.mean(jnp.sum(p * (jnp.log(p) - jnp.log(q)), axis=1))
 
         return jax.value_and_grad(mean_kl)(params)
 
@@ -46,16 +47,19 @@ def moved(run: toy.Run, n: int) -> Any:
     return jax.tree.map(lambda x, y: (y - x) / 0.1, before, after)
 
 
-def test_a_max_step_climbs_the_divergence_on_forget_data(from_teacher: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_max_step_climbs_the_divergence_on_forget_data(
+    temperature: float, from_teacher: Callable[..., Any]
+) -> None:
     """It climbs, rather than descends, and writes no running statistics."""
-    run = runner("scrub").run(1, **PLAIN)
+    run = runner("scrub").run(1, temperature=temperature, **PLAIN)
     batch = toy.nth_batch(toy.problem().forget, 0, toy.FORGET_BATCH)
-    kl, gradient = from_teacher(run.start.params, run.start.model_state, batch)
+    kl, gradient = from_teacher(run.start.params, run.start.model_state, batch, temperature)
     assert_trees_close(moved(run, 0), gradient, atol=3e-6)
     assert np.isclose(run.metrics[0]["forget_loss"], -kl, rtol=1e-4)
     assert run.metrics[0]["retain_loss"] == 0.0
     assert_trees_equal(run.end.model_state, run.start.model_state)
-    assert from_teacher(run.end.params, run.start.model_state, batch)[0] > kl
+    assert from_teacher(run.end.params, run.start.model_state, batch, temperature)[0] > kl
 
 
 def test_a_min_step_descends_divergence_and_loss_on_retain_data(

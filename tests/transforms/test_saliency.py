@@ -21,14 +21,26 @@ from tests.helpers import example_losses, examples, network
 NETWORK, BATCHES = network(hidden=5), examples(1, 3, 8)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 1.5])
 @pytest.mark.parametrize("per_example", [True, False])
-def test_fisher_diagonal_is_the_mean_of_squared_gradients(per_example: bool) -> None:
+def test_fisher_diagonal_is_the_mean_of_squared_gradients(
+    per_example: bool, clip_norm: float | None
+) -> None:
     """Against a loop over examples, or over batches: the square goes inside the mean."""
     size = 1 if per_example else 8
     inputs, labels = (x.reshape(-1, size, *x.shape[2:]) for x in BATCHES)
     gradient = jax.jit(jax.grad(lambda p, *batch: jnp.mean(example_losses(p, batch))))
     gradients = [gradient(NETWORK, *batch) for batch in zip(inputs, labels, strict=True)]
-    ours = jax.jit(lambda: fisher_diagonal(example_losses, NETWORK, BATCHES, per_example))()
+    if clip_norm is not None:
+        norms = [float(optax.tree.norm(gradient)) for gradient in gradients]
+        assert min(norms) < clip_norm < max(norms) or not per_example
+        shrink = [min(1.0, clip_norm / norm) for norm in norms]
+        gradients = [
+            jax.tree.map(lambda x, s=s: s * x, g) for g, s in zip(gradients, shrink, strict=True)
+        ]
+    ours = jax.jit(
+        lambda: fisher_diagonal(example_losses, NETWORK, BATCHES, per_example, clip_norm=clip_norm)
+    )()
     for name, diagonal in ours.items():
         expected = np.mean([np.square(gradient[name]) for gradient in gradients], axis=0)
         np.testing.assert_allclose(diagonal, expected, rtol=1e-5, atol=1e-8)
