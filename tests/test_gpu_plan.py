@@ -1,6 +1,7 @@
 """The plan of the runs on a GPU: all its files hold, and all cells of the table of speeds exist."""
 
 import argparse
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,23 @@ def test_a_study_takes_the_settings_of_its_search(given):
     assert study["overrides"].keys() == names
     assert study["methods"]["eupmu_sfron"] == {"method": "eupmu_sfron"}
     assert study["overrides"]["class-5"]["eupmu_sfron"]["objective"] == "adaptive_ascent"
+
+
+def test_stages_follow_one_another_until_the_time_is_over(tmp_path, monkeypatch, capsys):
+    def go(code, *words):
+        both = [[sys.executable, "-c", code]] * 2
+        monkeypatch.setattr(run, "commands", lambda name, given: both)
+        monkeypatch.setattr(sys, "argv", ["run.py", "--runs", str(tmp_path), *words])
+        run.main()
+        return capsys.readouterr().out
+
+    out = go("pass", "literal", "study", "ddpm")
+    assert "literal done" in out and "ddpm done" in out
+    assert "study is left out, since search has chosen no settings" in out
+    assert "ddpm not done" in go("raise SystemExit(3)", "ddpm")
+    out = go("import signal; signal.pause()", "--minutes", "0")
+    assert "literal not done" in out and "the same command continues" in out
+    assert "search" not in out
 
 
 def test_the_table_of_speeds_has_every_model_in_every_form():

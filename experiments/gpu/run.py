@@ -185,11 +185,8 @@ def main() -> None:
             print(f"{name} is left out, since {needed} has chosen no settings", flush=True)
             continue
         print(f"{(time.monotonic() - began) / 60:6.1f} min  {name}", flush=True)
-        running = [subprocess.Popen(command) for command in commands(name, given)]
-        done = finished(running, deadline)
-        print(
-            f"{(time.monotonic() - began) / 60:6.1f} min  {name} {'done' if done else 'not done'}"
-        )
+        end = "done" if finished(commands(name, given), deadline) else "not done"
+        print(f"{(time.monotonic() - began) / 60:6.1f} min  {name} {end}", flush=True)
         if time.monotonic() > deadline:
             print("the time is over; the same command continues")
             return
