@@ -26,6 +26,7 @@ from jaxunlearn.models.checks import (
 )
 from jaxunlearn.models.denoising import Condition, check_denoiser, check_inputs, sinusoid, zeros
 from jaxunlearn.models.depth import in_turn
+from jaxunlearn.models.layers import Linear
 from jaxunlearn.models.transformer_blocks import Attention
 
 _FREQUENCIES = 256  # width of the timestep's sinusoid
@@ -87,9 +88,9 @@ class Block(nn.Module):
         y = attention(y)
         x = x + gate1[:, None, :] * y
         y = _modulated(self._norm(x, 1), shift2, scale2)
-        y = nn.Dense(4 * width, kernel_init=_xavier, dtype=self.dtype, name="up")(y)
+        y = Linear(4 * width, kernel_init=_xavier, dtype=self.dtype, name="up")(y)
         y = nn.gelu(y, approximate=True)
-        y = nn.Dense(width, kernel_init=_xavier, dtype=self.dtype, name="down")(y)
+        y = Linear(width, kernel_init=_xavier, dtype=self.dtype, name="down")(y)
         return x + gate2[:, None, :] * y
 
 

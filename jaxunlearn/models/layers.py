@@ -66,6 +66,18 @@ class Norm(nn.Module):
         )(x)
 
 
+class Linear(nn.Dense):
+    """A linear layer of tokens, `nn.Dense` on a matrix with one row a token.
+
+    A sum over two axes, batch and tokens, in the kernel's gradient makes XLA copy on CPUs.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[..., width]` to `[..., features]`."""
+        rows = super().__call__(x.reshape(-1, x.shape[-1]))
+        return rows.reshape(*x.shape[:-1], self.features)
+
+
 class FeedForward(nn.Module):
     """The transformer's two-layer block: `W2 gelu(W1 x)` with the exact GELU."""
 
@@ -76,9 +88,9 @@ class FeedForward(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `[..., width]` to `[..., width]`."""
         width = x.shape[-1]
-        x = nn.Dense(self.hidden, kernel_init=transformer_init, dtype=self.dtype, name="up")(x)
+        x = Linear(self.hidden, kernel_init=transformer_init, dtype=self.dtype, name="up")(x)
         x = nn.gelu(x, approximate=False)
-        return nn.Dense(width, kernel_init=transformer_init, dtype=self.dtype, name="down")(x)
+        return Linear(width, kernel_init=transformer_init, dtype=self.dtype, name="down")(x)
 
 
 class Head(nn.Module):

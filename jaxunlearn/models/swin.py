@@ -28,7 +28,7 @@ from jaxunlearn.models.checks import (
     check_wholes,
 )
 from jaxunlearn.models.depth import in_turn
-from jaxunlearn.models.layers import FeedForward, Head, transformer_init
+from jaxunlearn.models.layers import FeedForward, Head, Linear, transformer_init
 from jaxunlearn.models.windows import partition, relative_index, shift_mask, unpartition
 from jaxunlearn.types import InputError
 
@@ -63,13 +63,13 @@ class WindowAttention(nn.Module):
         table = self.param("relative_bias", transformer_init, table_shape)
         bias = table[relative_index(self.window)].transpose(2, 0, 1)[None]
 
-        qkv = nn.Dense(3 * channels, kernel_init=transformer_init, dtype=self.dtype, name="qkv")(x)
+        qkv = Linear(3 * channels, kernel_init=transformer_init, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(*x.shape[:3], 3, self.heads, channels // self.heads)
         q, k, v = (qkv[:, :, :, i] for i in range(3))
         bias = bias.astype(q.dtype)
         x = jax.vmap(lambda q, k, v: jax.nn.dot_product_attention(q, k, v, bias, mask))(q, k, v)
         x = x.reshape(batch, -1, area, channels)
-        x = nn.Dense(channels, kernel_init=transformer_init, dtype=self.dtype, name="out")(x)
+        x = Linear(channels, kernel_init=transformer_init, dtype=self.dtype, name="out")(x)
 
         x = unpartition(x, height, width)
         return jnp.roll(x, (self.shift, self.shift), axis=(1, 2)) if self.shift else x

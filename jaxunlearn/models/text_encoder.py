@@ -26,7 +26,7 @@ from jaxunlearn.models.checks import (
     check_whole,
 )
 from jaxunlearn.models.depth import in_turn
-from jaxunlearn.models.layers import transformer_init
+from jaxunlearn.models.layers import Linear, transformer_init
 from jaxunlearn.models.transformer_blocks import Attention
 from jaxunlearn.types import InputError
 
@@ -65,9 +65,9 @@ class Block(nn.Module):
         )
         x = x + attention(y)
         y = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name="norm2")(x)
-        y = nn.Dense(self.hidden, kernel_init=init, dtype=self.dtype, name="up")(y)
+        y = Linear(self.hidden, kernel_init=init, dtype=self.dtype, name="up")(y)
         y = _ACTIVATIONS[self.activation](y)
-        return x + nn.Dense(x.shape[-1], kernel_init=init, dtype=self.dtype, name="down")(y)
+        return x + Linear(x.shape[-1], kernel_init=init, dtype=self.dtype, name="down")(y)
 
 
 class TextEncoder(nn.Module):

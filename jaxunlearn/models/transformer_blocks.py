@@ -20,6 +20,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.models.layers import Linear
+
 
 class Attention(nn.Module):
     """Multi-head attention of one sequence to another, or to itself.
@@ -47,7 +49,7 @@ class Attention(nn.Module):
 
         def per_head(y: jax.Array, name: str) -> jax.Array:
             options = {"use_bias": self.bias, "kernel_init": self.kernel_init, "dtype": self.dtype}
-            y = nn.Dense(width, name=name, **options)(y)
+            y = Linear(width, name=name, **options)(y)
             return y.reshape(*y.shape[:2], self.heads, width // self.heads)
 
         context = x if context is None else context
@@ -55,7 +57,7 @@ class Attention(nn.Module):
         value = per_head(context, "value")
         y = jax.nn.dot_product_attention(query, key, value, is_causal=self.causal)
         out_init = self.out_init or self.kernel_init
-        out = nn.Dense(width, kernel_init=out_init, dtype=self.dtype, name="out")
+        out = Linear(width, kernel_init=out_init, dtype=self.dtype, name="out")
         return out(y.reshape(x.shape))
 
 
@@ -111,10 +113,10 @@ class TextBlock(nn.Module):
         width = x.shape[-1]
         x = x + attention("self_attention")(norm("norm1")(x))
         x = x + attention("cross_attention")(norm("norm2")(x), context)
-        y = nn.Dense(8 * width, dtype=self.dtype, name="up")(norm("norm3")(x))
+        y = Linear(8 * width, dtype=self.dtype, name="up")(norm("norm3")(x))
         y, gate = jnp.split(y, 2, axis=-1)
         y = y * nn.gelu(gate, approximate=False)
-        return x + nn.Dense(width, dtype=self.dtype, name="down")(y)
+        return x + Linear(width, dtype=self.dtype, name="down")(y)
 
 
 class ImageTransformer(nn.Module):

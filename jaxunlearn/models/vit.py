@@ -26,7 +26,7 @@ from jaxunlearn.models.checks import (
     check_whole,
 )
 from jaxunlearn.models.depth import in_turn
-from jaxunlearn.models.layers import FeedForward, Head, transformer_init
+from jaxunlearn.models.layers import FeedForward, Head, Linear, transformer_init
 
 
 class SelfAttention(nn.Module):
@@ -39,11 +39,11 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `[B, tokens, width]` to the same shape."""
         batch, tokens, width = x.shape
-        qkv = nn.Dense(3 * width, kernel_init=transformer_init, dtype=self.dtype, name="qkv")(x)
+        qkv = Linear(3 * width, kernel_init=transformer_init, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
         x = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         x = x.reshape(batch, tokens, width)
-        return nn.Dense(width, kernel_init=transformer_init, dtype=self.dtype, name="out")(x)
+        return Linear(width, kernel_init=transformer_init, dtype=self.dtype, name="out")(x)
 
 
 class Block(nn.Module):
