@@ -100,7 +100,9 @@ def built(case: Case, fewest: int) -> tuple[Any, dict[str, float]]:
     times.append(clock())
     spent = [round(float(after[1] - before[1]), 2) for before, after in itertools.pairwise(times)]
     row = dict(zip(("tracing", "lowering", "compiling"), spent, strict=True))
-    if compiled is not None:
+    if compiled is None:
+        del row["compiling"]
+    else:
         row["temporary_mb"] = round(compiled.memory_analysis().temp_size_in_bytes / 2**20)
     return compiled, row
 
