@@ -25,6 +25,7 @@ STUDIES = {
         "(-1,), but must be distinct and from 0 to 2147483647",
     ),
     "seeds twice": ("seeds = [1, 1]\n[methods.salun]", "must be distinct"),
+    "oracle": ("oracle = false\n[methods.salun]", "oracle is false, but must be true, since mlp"),
     "no seeds": ("seeds = []\n[methods.salun]", "has no seeds"),
     "problem": ("[problem]\nmodle = 'mlp'", "problem has no field 'modle'", "mean 'model'?"),
     "problem type": ("[problem]\nmodel = 3", "model is 3, but must be text"),
