@@ -96,6 +96,8 @@ class Task(NamedTuple):
         weights: weights of the gradients of both losses, which leave their values alone; None for
             1 and 1.
         joint_batch: whether the forget and the retain examples of a step pass the model together.
+        num_timesteps: number of noise levels of a diffusion, which the leaf "timestep" of a batch
+            may choose; None for other tasks.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -111,6 +113,7 @@ class Task(NamedTuple):
     saliency_losses: BatchFunction | None = None
     weights: LossPair | None = None
     joint_batch: bool = False
+    num_timesteps: int | None = None
 
 
 class TrainState(NamedTuple):

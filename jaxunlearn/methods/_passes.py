@@ -103,3 +103,44 @@ def gradient_of(
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     return jax.lax.scan(add, zeros, batches_of(arrays, batch_size, key))[0]
+
+
+def fisher_over_timesteps(
+    task: Task, start: Start, arrays: Arrays, batch_size: int, num_batches: int = 0
+) -> Any:
+    """The Fisher diagonal of a diffusion, whose bound of an example sums over all timesteps.
+
+        F = mean_i (grad sum_t l_i(t))^2
+
+    The examples are those of `fisher_of`; each takes T / batch_size passes, with fresh noise at
+    each timestep.
+    """
+    count = task.num_timesteps
+    assert count is not None
+    steps = -(-count // batch_size) * batch_size
+    timesteps = jnp.arange(steps).reshape(-1, batch_size)
+    losses_of = task.saliency_losses or task.losses
+    zeros = jax.tree.map(jnp.zeros_like, start.params)
+
+    def of_example(position: jax.Array) -> Params:
+        def add(total: Params, some: jax.Array) -> tuple[Params, None]:
+            levels = jnp.minimum(some, count - 1)
+            batch = unvisited(arrays, jnp.full_like(some, position))
+            batch |= {"timestep": levels, "epoch": levels}
+
+            def loss(params: Params) -> jax.Array:
+                losses, _ = losses_of(params, start.model_state, batch, start.key, False)
+                return jnp.sum(jnp.where(some < count, losses, 0.0))
+
+            return jax.tree.map(jnp.add, total, jax.grad(loss)(start.params)), None
+
+        return jax.lax.scan(add, zeros, timesteps)[0]
+
+    def add_square(total: Params, one: tuple[jax.Array, jax.Array]) -> tuple[Params, None]:
+        position, weight = one
+        squares = jax.tree.map(lambda g: weight * g**2, of_example(position))
+        return jax.tree.map(jnp.add, total, squares), None
+
+    positions, weights = batches_of(arrays, batch_size, start.key, num_batches)
+    total, _ = jax.lax.scan(add_square, zeros, (positions.ravel(), weights.ravel()))
+    return jax.tree.map(lambda leaf: leaf / jnp.sum(weights), total)

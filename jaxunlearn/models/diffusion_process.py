@@ -208,19 +208,24 @@ def _log_likelihood_of_pixels(x: jax.Array, mean: jax.Array, log_scale: jax.Arra
 
 
 def guided(
-    process: Process, denoiser: Denoiser, guidance: float | jax.Array, null_label: int
+    process: Process,
+    denoiser: Denoiser,
+    guidance: float | jax.Array,
+    null_label: int,
+    channels: int | None = None,
 ) -> Denoiser:
     """Classifier-free guidance: `(1 + w) out(x, t, label) - w out(x, t, null)`.
 
-    Both outputs come from one pass over twice the batch. All channels are guided, while the
-    released DiT guides only the first three of its four latent channels. A learned variance is not
-    guided: it is the output for the label.
+    Both outputs come from one pass over twice the batch. A learned variance is not guided: it is
+    the output for the label.
 
     Args:
         process: diffusion process.
         denoiser: denoiser, trained with some of its labels dropped.
         guidance: guidance w, which may be traced; 0 returns the denoiser's own output.
         null_label: label that means no condition.
+        channels: number of the first channels that are guided, 3 of 4 in the released DiT; the
+            others are the output for the label. None guides all.
 
     Returns:
         A denoiser.
@@ -242,10 +247,11 @@ def guided(
         with_label, without = jnp.split(out, 2)
         prediction, variance = split_variance(process, with_label)
         unconditional, _ = split_variance(process, without)
-        prediction = (1.0 + guidance) * prediction - guidance * unconditional
-        if variance is None:
-            return prediction
-        return jnp.concatenate([prediction, variance], axis=-1)
+        mixed = (1.0 + guidance) * prediction - guidance * unconditional
+        parts = [mixed]
+        if channels is not None:
+            parts = [mixed[..., :channels], prediction[..., channels:]]
+        return jnp.concatenate(parts if variance is None else [*parts, variance], axis=-1)
 
     return both
 

@@ -12,7 +12,7 @@ from jaxunlearn.types import InputError
 # Fields that the records of older versions lack.
 _LATER = (
     *("beta_start", "beta_end", "zero_terminal_snr", "spacing", "steps_offset"),
-    *("set_alpha_to_one", "clip_sample", "latents", "flip"),
+    *("set_alpha_to_one", "clip_sample", "latents", "flip", "guided_channels"),
 )
 
 
@@ -47,6 +47,8 @@ class Diffusion:
         latents: latents of a model of latents: the means of the autoencoder, or sampled, which
             draws from its Gaussians at every visit.
         flip: whether training mirrors half of the images.
+        guided_channels: number of the first channels that guidance acts on, 3 in the released DiT;
+            all by default.
     """
 
     num_timesteps: int = 1000
@@ -70,6 +72,7 @@ class Diffusion:
     clip_sample: bool | None = None
     latents: Literal["mean", "sampled"] = "mean"
     flip: bool = False
+    guided_channels: int | None = None
 
     def __post_init__(self) -> None:
         process = self.process()
@@ -83,6 +86,8 @@ class Diffusion:
                 f"{self.num_timesteps} timesteps of the diffusion."
             )
         process.timesteps(self.sampling_steps)
+        if self.guided_channels is not None and self.guided_channels < 1:
+            raise InputError(f"guided_channels is {self.guided_channels}, but must be 1 or more.")
         if self.samples < 1:
             raise InputError(f"samples is {self.samples}, but must be 1 or more.")
         for name, least, most in (

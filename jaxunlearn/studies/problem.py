@@ -373,7 +373,7 @@ def _latent_task(
 
 def _options(generation: Diffusion) -> dict[str, Any]:
     """The options of a diffusion task."""
-    names = ("reduction", "label_drop", "fisher_guidance", "flip")
+    names = ("reduction", "label_drop", "fisher_guidance", "guided_channels", "flip")
     return {"process": generation.process()} | {name: getattr(generation, name) for name in names}
 
 

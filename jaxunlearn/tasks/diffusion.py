@@ -2,7 +2,8 @@
 
 Images arrive raw: uint8 is scaled to [-1, 1], floating point (such as latents) is not scaled, and
 other integers are refused. Timesteps, noise and dropped labels are drawn from one key per example
-and visit, and so are mirror images (`flip`) and latents (`sampled`). The label `num_classes` means
+and visit, and so are mirror images (`flip`) and latents (`sampled`); a leaf "timestep" of the batch
+takes the place of drawn timesteps. The label `num_classes` means
 no condition, if the model has a row for it.
 
     L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
@@ -20,6 +21,7 @@ from jaxunlearn.data.pixels import as_floats
 from jaxunlearn.methods.generating import OBJECTIVES, match_noise
 from jaxunlearn.models.ddpm_unet import DDPMUNet
 from jaxunlearn.models.diffusion_process import (
+    Denoiser,
     add_noise,
     antithetic_timesteps,
     guided,
@@ -45,6 +47,7 @@ def diffusion(
     reduction: str = "mean",
     label_drop: float = 0.1,
     fisher_guidance: float = 0.0,
+    guided_channels: int | None = None,
     flip: bool = False,
     sampled: bool = False,
 ) -> Task:
@@ -66,6 +69,7 @@ def diffusion(
             in SFR-on's paper, whose gradients are larger by the number of pixels.
         label_drop: fraction of labels that training drops; 0 if the model has no null class.
         fisher_guidance: guidance w of the predictions in Fisher diagonals.
+        guided_channels: number of the first channels that it guides; None for all.
         flip: whether training mirrors half of the images. `batch["image"]` may hold the mirrored
             images too, after the others on the last axis, as an encoder sees both: the latents of
             a mirrored image are not the mirrored latents.
@@ -137,7 +141,8 @@ def diffusion(
         keys = example_keys(key, batch)
         clean = visited(as_signal(batch["image"]), keys, train)
         timestep_keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
-        timesteps = antithetic_timesteps(timestep_keys, process.num_timesteps)
+        drawn = antithetic_timesteps(timestep_keys, process.num_timesteps)
+        timesteps = batch.get("timestep", drawn)
         noise = jax.vmap(
             lambda k, x: jax.random.normal(jax.random.fold_in(k, 1), x.shape, x.dtype)
         )(keys, clean)
@@ -151,7 +156,9 @@ def diffusion(
             states.append(new)
             return output.astype(x.dtype)
 
-        predict = guided(process, denoiser, guidance, num_classes) if guidance else denoiser
+        predict: Denoiser = denoiser
+        if guidance:
+            predict = guided(process, denoiser, guidance, num_classes, guided_channels)
         output = predict(noisy, timesteps, labels)
         _check_channels(process, output.shape[-1], clean.shape[-1])
         return output, clean, noise, noisy, timesteps, states[-1]
@@ -211,6 +218,7 @@ def diffusion(
         (*OBJECTIVES, ("match_noise", functools.partial(match_noise, image_shape=image_shape))),
         conditional,
         null_label,
+        num_timesteps=process.num_timesteps,
     )
 
 

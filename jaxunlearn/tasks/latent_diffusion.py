@@ -69,6 +69,7 @@ def latent_diffusion(
     reduction: str = "mean",
     label_drop: float = 0.1,
     fisher_guidance: float = 0.0,
+    guided_channels: int | None = None,
     flip: bool = False,
     sampled: bool = False,
 ) -> Task:
@@ -83,6 +84,7 @@ def latent_diffusion(
         reduction: reduction of the squared errors of one example, "sum" or "mean".
         label_drop: fraction of prompts that training replaces by the empty prompt.
         fisher_guidance: guidance of the predictions in Fisher diagonals.
+        guided_channels: number of the first channels that it guides; None for all.
         flip: whether training mirrors half of the images, as in `tasks.diffusion`.
         sampled: whether training draws latents from their Gaussians, as in `tasks.diffusion`.
 
@@ -121,6 +123,7 @@ def latent_diffusion(
         reduction=reduction,
         label_drop=label_drop,
         fisher_guidance=fisher_guidance,
+        guided_channels=guided_channels,
         flip=flip,
         sampled=sampled,
     )

@@ -8,6 +8,8 @@ import optax
 import pytest
 
 from jaxunlearn import methods
+from jaxunlearn.methods._build import Start
+from jaxunlearn.methods._passes import fisher_over_timesteps
 from jaxunlearn.tasks.microbatched import microbatched
 from jaxunlearn.tasks.trainable_subset import trainable_subset
 from jaxunlearn.training.checkpoints import masks_of
@@ -151,6 +153,25 @@ def test_selective_amnesia_begins_without_elastic_force():
         for weight in (0.0, 300.0)
     )
     chex.assert_trees_all_close(free, held, rtol=1e-6)
+
+
+def test_fisher_information_of_an_example_sums_its_gradients_over_all_timesteps():
+    """The square of a sum, not a sum of squares; 50 timesteps in uneven batches of 8."""
+    start = Start(KEY, *TASK.init(KEY), arrays(FORGET), arrays(RETAIN))
+    found = fisher_over_timesteps(TASK, start, start.retain, 8)
+    times = jnp.arange(TASK.num_timesteps)
+
+    def gradient(i):
+        batch = {name: jnp.repeat(v[i : i + 1], 50, axis=0) for name, v in start.retain.items()}
+        batch |= {"timestep": times, "epoch": times}
+        return jax.grad(lambda p: TASK.losses(p, {}, batch, KEY, False)[0].sum())(start.params)
+
+    squares = [jax.tree.map(jnp.square, gradient(i)) for i in range(6)]
+    expected = jax.tree.map(lambda *leaves: sum(leaves) / 6, *squares)
+    chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-6)
+    one = fisher_over_timesteps(TASK, start, start.retain, 2, num_batches=1)
+    assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (one, found)), strict=True))
+    assert run(built("selective_amnesia", fisher="timesteps", fisher_batch_size=25))[1]
 
 
 @pytest.mark.parametrize("name", ["esd", "concept_ablation", "selective_amnesia"])

@@ -276,3 +276,17 @@ def test_bad_processes_are_refused(bad, words):
 def test_bad_samplings_are_refused(bad, words):
     with pytest.raises(InputError, match=words):
         sample(Process(), lambda x, t, c: x, jax.random.split(KEY, 1), jnp.zeros(1), (1,), **bad)
+
+
+def test_guidance_may_act_on_the_first_channels_only():
+    """As in the released DiT: the last channel is the output for the label."""
+
+    def denoiser(x, t, labels):
+        return labels[:, None, None, None] * x
+
+    images, t, label = jnp.ones((1, 2, 2, 4)), jnp.zeros(1), jnp.array([3])
+    whole, first = (
+        guided(Process(), denoiser, 1.0, null_label=1, channels=n)(images, t, label)
+        for n in (None, 3)
+    )
+    assert jnp.all(whole == 5.0) and jnp.all(first[..., :3] == 5.0) and jnp.all(first[..., 3] == 3)

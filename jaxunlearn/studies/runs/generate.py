@@ -66,7 +66,7 @@ def sample_images(
     """
     process = generation.process()
     if guidance is not None:
-        denoiser = guided(process, denoiser, guidance, null_label)
+        denoiser = guided(process, denoiser, guidance, null_label, generation.guided_channels)
 
     @fast_in_loops
     def draw(labels: jax.Array, numbers: jax.Array) -> jax.Array:
