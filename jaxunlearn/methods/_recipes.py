@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from jaxunlearn.methods._recipes_of_generation import GENERATING
+
 
 class Recipe(NamedTuple):
     """A method with the settings of one published experiment.
@@ -87,3 +89,4 @@ All other settings are this library's.""",
         {"temperature": 4.0},
     ),
 }
+RECIPES |= {name: Recipe(*parts) for name, parts in GENERATING.items()}

@@ -1,12 +1,15 @@
 """Recipes: methods with the literal settings of published experiments."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxunlearn import methods
 from jaxunlearn.data import ForgetRequest
+from jaxunlearn.methods._recipes_of_generation import GENERATING
 from jaxunlearn.studies import Study
 from jaxunlearn.types import InputError, Method
-from tests import toy
+from tests import toy, toy_diffusion
 
 
 @pytest.mark.parametrize("name", methods.recipes())
@@ -39,3 +42,17 @@ def test_a_study_takes_a_recipe_by_its_name() -> None:
     method, settings = study.run_settings(request, "gdr_gma_released")
     assert (method, settings) == ("gdr_gma_released", methods.settings("gdr_gma_released"))
     assert study.run_settings(request, "half")[1] == settings | {"learning_rate": 0.05}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [n for n in GENERATING if n != "sa_released"])
+def test_recipes_of_generation_are_traced_on_a_model_that_generates(name: str) -> None:
+    task, key = toy_diffusion.toy(), toy_diffusion.KEY
+    method = methods.build(task, name, methods.settings(name, generates=True))
+    batch = toy_diffusion.batch_of(2)
+    arrays = {leaf: values for leaf, values in batch.items() if leaf != "epoch"}
+    retain = {leaf: jnp.stack([x] * method.retain_batches) for leaf, x in batch.items()}
+    weights = jax.eval_shape(task.init, key)
+    state = jax.eval_shape(method.init, key, *weights, arrays, arrays)
+    after, metrics = jax.eval_shape(method.step, state, batch, retain)
+    assert jax.tree.structure(after) == jax.tree.structure(state) and "forget_loss" in metrics
