@@ -26,6 +26,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     os.environ["MPLBACKEND"] = "agg"  # pictures are files, whatever the user has set
+    if any(word.startswith("--shard") for word in sys.argv):  # others may share the GPU
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         keep_compiled_programs()
         try:

@@ -29,6 +29,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxunlearn.evaluation.logistic import balanced_logistic_regression
 from jaxunlearn.evaluation.predictions import Predictions, check_predictions
 from jaxunlearn.evaluation.support_vectors import support_vector_machine
 from jaxunlearn.names import closest
@@ -178,12 +179,10 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
         >>> entropy_member_rate(member, other, member), entropy_member_rate(member, other, other)
         (1.0, 0.0)
     """
-    from sklearn.linear_model import LogisticRegression
-
     members, others, asked = _features("entropy", retain=retain, test=test, forget=forget)
-    classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
-    classifier.fit(*_examples(members, others))
-    return float(np.mean(classifier.predict(asked) == 1))
+    examples, member = _examples(members, others)
+    decide = balanced_logistic_regression(examples[:, 0], member)
+    return float(np.mean(decide(asked[:, 0]) > 0))
 
 
 def same_number(predictions: Predictions, count: int) -> Predictions:

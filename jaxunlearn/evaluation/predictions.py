@@ -142,13 +142,16 @@ def predict(
         raise InputError(
             f"the arrays to predict have the lengths {lengths}, but must all have the same length."
         )
+    # Arrays of the host stay there: batches of them need no program of their own.
     split = {
-        name: array if isinstance(array, Rows) else jnp.asarray(array)
+        name: array if isinstance(array, Rows | jax.Array) else np.asarray(array)
         for name, array in arrays.items()
     }
     function = predict_fn if isinstance(predict_fn, Partial) else Partial(predict_fn)
     specification = {
-        name: jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype)
+        name: jax.ShapeDtypeStruct(
+            (batch_size, *array.shape[1:]), jax.dtypes.canonicalize_dtype(array.dtype)
+        )
         for name, array in split.items()
     }
     result = jax.eval_shape(_call, function, specification)

@@ -79,6 +79,19 @@ def test_an_output_that_is_full():
     assert shell("compare study --config none.toml 2>/dev/full").returncode == 2
 
 
+def test_shards_leave_memory_of_a_gpu_to_others():
+    code = (
+        "import os, sys; from jaxunlearn import __main__\n"
+        "from jaxunlearn.cli import main as cli\n"
+        "cli.main = lambda: print(os.environ.get('XLA_PYTHON_CLIENT_PREALLOCATE'))\n"
+        "for words in (['compare'], ['compare', '--shard=1/2']):\n"
+        "    sys.argv[1:] = words\n"
+        "    __main__.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ended.stdout.splitlines() == ["None", "false"]
+
+
 def test_a_missing_package_is_named_with_the_extra_that_brings_it():
     code = (
         "import sys; from jaxunlearn import __main__\n"

@@ -7,6 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxunlearn.evaluation import Predictions, SplitPredictions, accuracy, predict
+from jaxunlearn.training.compilation import compilation_seconds
 from jaxunlearn.types import InputError
 
 GOOD = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
@@ -135,3 +136,12 @@ def test_missing_truncated_and_foreign_files_are_named(tmp_path):
     np.savez(tmp_path / "other.npz", forget_probabilities=GOOD)
     with pytest.raises(InputError, match="other.npz is damaged or has no"):
         SplitPredictions.load(tmp_path / "other.npz")
+
+
+def test_splits_of_any_size_share_one_program():
+    function = Partial(lambda scale, batch: jax.nn.softmax(scale * batch["image"]), 2.0)
+    splits = [{k: np.asarray(v) for k, v in make_split(n).items()} for n in (5, 7)]
+    predict(function, splits[0], 4)
+    with compilation_seconds() as seconds:
+        predict(function, splits[1], 4)
+    assert not seconds
