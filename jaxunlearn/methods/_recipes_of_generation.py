@@ -63,7 +63,8 @@ predictions are of the forget image. The numbers of steps and examples are this 
 
 The study has adapter_rank = 1, trainable = "^unet/" and an anchor. The multiplier compares the
 losses, not their logarithms, since the anchoring loss begins at 0. Latents are noisy examples, not
-partly denoised ones. The rate and the numbers of examples are this library's.""",
+partly denoised ones. The rate, which is the step size too, and the numbers of examples are this
+library's.""",
         _ADAM
         | {
             "objective": "spm",
@@ -75,6 +76,7 @@ partly denoised ones. The rate and the numbers of examples are this library's.""
             "log_loss": False,
             "multiplier_learning_rate": 0.3,
             "tolerance": -0.003,
+            "step_size": 1e-4,
         },
     ),
     "sfron_ddpm_released": (
