@@ -345,9 +345,8 @@ def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch
 
 
 def test_a_learned_variance_from_the_command_line(tmp_path, data_dir):
-    words = ["--data-dir", data_dir, "--model", "ddpm-tiny", "--model-settings"]
-    words += ["learn_variance=true", "widths=[8]", "attention_levels=[]"]
-    words += ["--diffusion.variance=learned_range"]
+    words = ["--data-dir", data_dir, "--model", "dit-tiny-test"]
+    words += ["--model-settings", "learn_variance=true", "--diffusion.variance=learned_range"]
     words += ["--diffusion.sampler=ddpm", "--diffusion.num-timesteps=10"]
     words += ["--diffusion.sampling-steps=2", "--diffusion.fisher-guidance=1"]
     done(
