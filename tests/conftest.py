@@ -2,8 +2,10 @@
 
 Tests compile hundreds of tiny programs and run each a few times, so XLA is asked not to optimise
 them: that halves the time. Everything passes without these flags too: `XLA_FLAGS= make test`.
+Tracing makes objects by the million, so that Python looks for garbage less often as well.
 """
 
+import gc
 import importlib.metadata
 import os
 
@@ -17,5 +19,6 @@ os.environ.setdefault(
 
 import jax
 
+gc.set_threshold(20_000, 25, 25)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
