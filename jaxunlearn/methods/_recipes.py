@@ -70,15 +70,15 @@ The differences are those of eupmu_released.""",
         "famo",
         f"""FAMO as a baseline of EUPMU (arXiv 2510.22124): {_TENTH}.
 
-{_DRAWN} Weights of the losses are left out, since they cancel in the
-logarithms but for the length of a step.""",
+{_DRAWN} The learning rate is EUPMU's. The weights of the losses are
+left out, since they cancel in the logarithms.""",
         _UNION | {"estimator": "same_batch", "logit_decay": 1e-5},
     ),
     "cagrad_released": Recipe(
         "cagrad",
         f"""CAGrad as a baseline of EUPMU (arXiv 2510.22124): {_TENTH}.
 
-{_DRAWN}""",
+{_DRAWN} The learning rate is EUPMU's.""",
         _UNION | _WEIGHTS | {"clip_norm": 1.0, "rescale": True},
     ),
     "scrub_released": Recipe(

@@ -8,7 +8,8 @@ from typing import Any
 Settings = dict[str, Any]
 
 _ADAM: Settings = {"learning_rate_schedule": "constant", "weight_decay": 0.0}
-_LOGS: Settings = _ADAM | {"objective": "match_anchor", "log_objective": True}
+_EUPMU: Settings = _ADAM | {"project": False}
+_LOGS: Settings = _EUPMU | {"objective": "match_anchor", "log_objective": True}
 _ONE_ADAM: Settings = _ADAM | {"num_fast_steps": 1, "share_optimizer": True, "clip_norm": 1.0}
 
 # name: method, text, settings
@@ -17,8 +18,9 @@ GENERATING: dict[str, tuple[str, str, Settings]] = {
         "eupmu",
         """EUPMU as released (arXiv 2510.22124): a DDPM of CIFAR-10 forgets a class.
 
-The study has anchor = "class+1", and reduction = "sum". The weight 1e-3 of the retain loss has no
-effect in its logarithm, and is left out. The numbers of steps and examples are this library's.""",
+The study has anchor = "class+1" and reduction = "sum". The weight 1e-3 of the retain loss has no
+effect in its logarithm, and is left out. The estimator and the numbers of steps and examples are
+this library's.""",
         _LOGS
         | {
             "optimizer": "clipped_adamw",
@@ -30,8 +32,9 @@ effect in its logarithm, and is left out. The numbers of steps and examples are 
         "eupmu",
         """EUPMU as released (arXiv 2510.22124): Stable Diffusion v1.4 forgets an Imagenette class.
 
-The study has anchor = "random", and latents = "sampled". The weights 0.1 and 0.5 of the losses have
-no effect in their logarithms, and are left out. The number of steps is this library's.""",
+The study has anchor = "random" and latents = "sampled". The weights 0.1 and 0.5 of the losses have
+no effect in their logarithms, and are left out. The estimator and the number of steps are this
+library's.""",
         _LOGS
         | {
             "optimizer": "adamw",
@@ -47,8 +50,9 @@ no effect in their logarithms, and are left out. The number of steps is this lib
         """EUPMU as released (arXiv 2510.22124): Stable Diffusion v1.4 forgets nudity.
 
 The study has the clothed prompt as its anchor. The weight 100 of the forget loss has no effect in
-its logarithm, and is left out. The released run denoises two different latents, here both
-predictions are of the forget image. The numbers of steps and examples are this library's.""",
+its logarithm, and is left out. The released run denoises two different latents; here both
+predictions are of the forget image. The learning rate, the estimator and the numbers of steps and
+examples are this library's.""",
         _LOGS
         | {
             "optimizer": "adamw",
@@ -63,9 +67,9 @@ predictions are of the forget image. The numbers of steps and examples are this 
 
 The study has adapter_rank = 1, trainable = "^unet/" and an anchor. The multiplier compares the
 losses, not their logarithms, since the anchoring loss begins at 0. Latents are noisy examples, not
-partly denoised ones. The rate, which is the step size too, and the numbers of examples are this
-library's.""",
-        _ADAM
+partly denoised ones. The learning rate, which is the step size too, the estimator and the numbers
+of examples are this library's.""",
+        _EUPMU
         | {
             "objective": "spm",
             "retain_objective": "match_original",
@@ -83,8 +87,9 @@ library's.""",
         "sfron",
         """SFR-on as released (arXiv 2409.19732): a DDPM of CIFAR-10 forgets a class in 50 steps.
 
-The study has reduction = "sum", flip = true and fisher_guidance = 2. The schedule of alpha is the
-paper's, linear; the exponent of the adaptive weights is this library's.""",
+The study has reduction = "sum", flip = true and fisher_guidance = 2. The released configuration has
+150 steps, and averages the weights with the decay 0.9999, which 50 steps hardly move. The exponent
+of the adaptive weights is this library's.""",
         _ONE_ADAM
         | {
             "optimizer": "clipped_adamw",
@@ -92,6 +97,7 @@ paper's, linear; the exponent of the adaptive weights is this library's.""",
             "num_steps": 50,
             "forget_batch_size": 128,
             "alpha": 10.0,
+            "alpha_schedule": "cosine",
             "epsilon": 1e-8,
             "per_example_fisher": False,
             "fisher_clip_norm": 1.0,
@@ -102,8 +108,9 @@ paper's, linear; the exponent of the adaptive weights is this library's.""",
         "sfron",
         """SFR-on as released (arXiv 2409.19732): DiT-XL/2 of ImageNet 256 forgets a class.
 
-The study has guided_channels = 3 and latents = "sampled". Released runs have 500 to 1,000 steps.
-The Fisher diagonals are of single examples.""",
+The study has guided_channels = 3 and latents = "sampled". Released runs have 500 to 1,000 steps,
+and average the weights with the decay 0.9999; here they are not averaged. The Fisher diagonals are
+of single examples.""",
         _ONE_ADAM
         | {
             "optimizer": "adamw",
@@ -120,8 +127,9 @@ The Fisher diagonals are of single examples.""",
         "sfron",
         """SFR-on as released (arXiv 2409.19732): Stable Diffusion v1.4 forgets nudity.
 
-The study has the clothed prompt as its anchor. The released run denoises two different latents,
-here both predictions are of the forget image. alpha and its schedule are this library's.""",
+The study has the clothed prompt as its anchor. The released run denoises two different latents;
+here both predictions are of the forget image. The mask, alpha, its schedule and the clipping are
+this library's.""",
         _ONE_ADAM
         | {
             "optimizer": "adamw",
