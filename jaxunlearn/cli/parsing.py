@@ -66,8 +66,9 @@ def _sentence(name: str, given: Sequence[str], box: str, bound: Callable[..., An
     for old, new in _CHANGED.items():
         if old in {word.split("=")[0] for word in given}:
             return InputError(f"{old} is now {new}{more}")
-    if found := re.match(r"Unrecognized options: (.*)", text):
-        return InputError(_unknown(name, given, found[1].split(", "), bound) + more)
+    if found := re.match(r"Unrecognized (?:or misplaced )?options: (.*)", text):
+        tokens = re.split(r", | \(applied to .*?\) ?", found[1])  # a flag of another method
+        return InputError(_unknown(name, given, tokens, bound) + more)
     if text.startswith("Missing from"):
         missing = [row for row in rows[1:end] if re.fullmatch(r"(--\S+ )?[A-Z{][^a-z ].*", row)]
         names = " and ".join(row.split()[0] for row in missing)
@@ -109,17 +110,18 @@ def _unknown(
 ) -> str:
     """The beginning of a sentence on unknown words."""
     flag = next((token.split("=")[0] for token in tokens if token.startswith("-")), None)
-    if flag is not None:
-        return f"{flag} is no flag of jaxunlearn {name}{closest(flag, _flags(bound, given))}"
     known = methods.choices()
-    if name in ("unlearn", "sweep") and not set(known) & set(given):
+    method = [word for word in given if word in known][:1]
+    if flag is not None:
+        near = closest(flag, _flags(bound, method))
+        return f"{flag} is no flag of {' '.join(['jaxunlearn', name, *method])}{near}"
+    if name in ("unlearn", "sweep") and not method:
         return f"the method is {tokens[0]!r}{closest(tokens[0], known)}, which does not exist"
     return f"{tokens[0]!r} is one word too many"
 
 
-def _flags(bound: Callable[..., Any], given: Sequence[str]) -> list[str]:
-    """All flags of a command, and of the method among its words, from the help."""
-    method = [word for word in given if word in methods.choices()][:1]
+def _flags(bound: Callable[..., Any], method: Sequence[str]) -> list[str]:
+    """All flags of a command, and of a method among its words, from the help."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         folder = ["FOLDER"] if method else []

@@ -38,8 +38,8 @@ def with_weights(task: Task, optional: Mapping[str, Any]) -> Task:
     if optional.get("joint_batch"):
         if task.predict is None:
             raise InputError(
-                "joint_batch is true, but must be left out for models that generate images, which "
-                "have no batch statistics."
+                "joint_batch is true, but must be false for models that generate images, which "
+                "have no batch statistics; leave it out, or choose a recipe for such models."
             )
         task = task._replace(joint_batch=True)
     if optional.keys() & {"forget_weight", "retain_weight"}:

@@ -3,8 +3,8 @@
 Images arrive raw: uint8 is scaled to [-1, 1], floating point (such as latents) is not scaled, and
 other integers are refused. Timesteps, noise and dropped labels are drawn from one key per example
 and visit, and so are mirror images (`flip`) and latents (`sampled`); a leaf "timestep" of the batch
-takes the place of drawn timesteps. The label `num_classes` means
-no condition, if the model has a row for it.
+takes the place of drawn timesteps. The label `num_classes` means no condition, if the model has a
+row for it.
 
     L(x_0, c) = sum or mean over pixels of (out(x_t, t, c) - target)^2      [+ the variational term]
 

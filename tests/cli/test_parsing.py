@@ -20,7 +20,11 @@ REFUSED = {
     ),
     "an unknown setting": (
         ["unlearn", "r", "eupmu", *REQUEST, "--tolerence", "1"],
-        "--tolerence is no flag of jaxunlearn unlearn (did you mean '--tolerance'?)",
+        "--tolerence is no flag of jaxunlearn unlearn eupmu (did you mean '--tolerance'?)",
+    ),
+    "a setting of other methods": (
+        ["unlearn", "r", "famo_released", *REQUEST, "--forget-weight", "0.3"],
+        "--forget-weight is no flag of jaxunlearn unlearn famo_released",
     ),
     "an unknown choice": (
         ["pretrain", "r", "--augmentation", "crops"],

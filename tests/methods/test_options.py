@@ -146,5 +146,5 @@ def test_methods_refuse_options_without_a_meaning(name: str, given: dict[str, An
 
 def test_models_that_generate_have_no_joint_batches() -> None:
     settings = methods.settings("eupmu", {"joint_batch": True}, generates=True)
-    with pytest.raises(InputError, match="joint_batch is true, but must be left out for models"):
+    with pytest.raises(InputError, match="joint_batch is true, but must be false for models"):
         methods.build(toy_diffusion.toy(), "eupmu", settings)

@@ -231,8 +231,8 @@ def _check_anchor(config: RunConfig, dataset: Dataset) -> None:
             )
     if config.settings.get("objective") not in ("match_anchor", "spm"):
         raise InputError(
-            f"anchor is {anchor}, but only the objective match_anchor turns a class into another, "
-            "and spm; set objective=match_anchor, or leave it out."
+            f"anchor is {anchor}, but must be left out unless the objective is match_anchor or "
+            "spm; set objective=match_anchor, or leave it out."
         )
 
 
