@@ -174,7 +174,9 @@ def locate(path: Path, step: int | None = None) -> tuple[Path, int | None]:
     """
     path = path.expanduser().absolute()
     if not path.exists():
-        raise InputError(f"the checkpoint {path} does not exist; check the path.")
+        raise InputError(
+            f"the checkpoint {path} does not exist; put its weights there, or check the path."
+        )
     steps = {} if path.is_file() or _items(path) else _steps(path)
     if steps:
         if step is not None and step not in steps:
