@@ -1,7 +1,7 @@
 """The defaults of every method, on the smallest models: nothing diverges.
 
-Each method has a classifier, and one of the three kinds of models that generate, in turn: the
-defaults of these are the same.
+Each method runs on a classifier, and on one of the three kinds of models that generate, in turn:
+the defaults of these are the same. On the other two it is traced.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jaxunlearn.methods._passes import mean_over, plain_losses
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.process import Process
 from jaxunlearn.models.tokenizer import WordTokenizer
-from jaxunlearn.types import Arrays, InputError, ModelState, Params, Task
+from jaxunlearn.types import Arrays, InputError, Method, ModelState, Params, Task
 
 pytestmark = pytest.mark.long
 
@@ -131,17 +131,39 @@ def retain_loss_of(kind: str) -> Any:
     return mean
 
 
-@pytest.mark.parametrize(("name", "kind"), KINDS)
-def test_five_steps_by_default_at_most_double_the_retain_loss(name: str, kind: str) -> None:
-    given, retain_loss = problem(kind), retain_loss_of(kind)
+def built(name: str, kind: str) -> tuple[Method, dict[str, Any]] | None:
+    """The method by default and its settings; None if it refuses models of this kind."""
     settings = methods.settings(name, generates=kind != "classification")
     settings |= {key: value for key, value in SMALL.items() if key in settings}
     try:
-        method = methods.build(given.task, name, settings)
+        return methods.build(problem(kind).task, name, settings), settings
     except InputError as refusal:
         needed = "generates images" if kind == "classification" else "predicts classes"
         assert f"method {name} needs a model that {needed}" in str(refusal)
+        return None
+
+
+def batches(kind: str, method: Method, n: int) -> tuple[Arrays, Arrays]:
+    """The forget batch and the stacked retain batches of step n."""
+    forget, retain = (
+        {key: leaf[(16 * n + np.arange(count)) % len(leaf)] for key, leaf in arrays.items()}
+        | {"epoch": jnp.full(count, n)}
+        for arrays, count in (
+            (problem(kind).forget, 16),
+            (problem(kind).retain, 16 * method.retain_batches),
+        )
+    )
+    return forget, jax.tree.map(
+        lambda x: x.reshape(method.retain_batches, -1, *x.shape[1:]), retain
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_five_steps_by_default_at_most_double_the_retain_loss(name: str, kind: str) -> None:
+    found = built(name, kind)
+    if found is None:
         return
+    (method, settings), given, retain_loss = found, problem(kind), retain_loss_of(kind)
     state = jax.jit(method.init)(KEY, *given[1:])
     before = retain_loss(given.params, given.model_state)
     if name in ("retrain", "eu_k"):  # these begin with new weights
@@ -151,16 +173,20 @@ def test_five_steps_by_default_at_most_double_the_retain_loss(name: str, kind: s
     whole = kind == "classification" or name in LOOPS
     step = jax.jit(method.step) if whole else method.step
     for n in range(steps):
-        forget, retain = (
-            {key: leaf[(16 * n + np.arange(count)) % len(leaf)] for key, leaf in arrays.items()}
-            | {"epoch": jnp.full(count, n)}
-            for arrays, count in (
-                (given.forget, 16),
-                (given.retain, 16 * method.retain_batches),
-            )
-        )
-        stacked = jax.tree.map(lambda x: x.reshape(method.retain_batches, -1, *x.shape[1:]), retain)
-        state, metrics = step(state, forget, stacked)
+        state, metrics = step(state, *batches(kind, method, n))
         assert all(np.isfinite(value) for value in metrics.values())
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
     assert retain_loss(state.params, state.model_state) <= 2.0 * before
+
+
+@pytest.mark.parametrize("kind", GENERATING)
+def test_a_step_of_every_other_method_keeps_the_types_of_its_state(kind: str) -> None:
+    for name in NAMES:
+        found = None if (name, kind) in KINDS else built(name, kind)
+        if found is None:
+            continue
+        method, _ = found
+        state = jax.eval_shape(method.init, KEY, *problem(kind)[1:])
+        after, _ = jax.eval_shape(method.step, state, *batches(kind, method, 0))
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state), name
+        assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
