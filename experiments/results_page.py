@@ -46,7 +46,7 @@ METRICS = {
     "others seen, %": "generated_retain_accuracy",
     "Frechet / original": "frechet_ratio",
 }
-DIGITS = {"JS": 3, "ToW": 3, "gap": 2, "Frechet / original": 2}
+DIGITS = {"KL": 2, "JS": 3, "ToW": 3, "gap": 2, "Frechet / original": 2}
 NAMES = {"original": "original", "retrained": "retrain", "retrained again": "retrain-again"}
 T_OF_TWO = (
     12.706204736  # half the width of the 95% t-interval of two values, over half of their distance
