@@ -442,6 +442,6 @@ def _constructor(name: str) -> Callable[..., Method]:
     if name not in choices():
         raise InputError(
             f"method is {name!r}{closest(name, choices())}, but must be one of "
-            f"{', '.join(choices())}."
+            f"{', '.join(available())}, or a recipe (jaxunlearn list recipes)."
         )
     return _METHODS[method_of(name)]

@@ -117,7 +117,9 @@ def test_the_help_of_a_method_has_its_settings_with_types_choices_limits_and_def
         assert re.search(rf"{flag}\b[^-].{{10,}}?\(default: {re.escape(shown)}\)", words), flag
     for name, limits in methods.limits(method).items():
         is_choice = isinstance(limits, methods.Choices) and not limits.others
-        shown = "{" + ",".join(limits.names) + "}" if is_choice else f"({limits}). (default"
+        shown = "{" + ",".join(limits.names) + "}" if is_choice else f"({limits})."
+        if not is_choice and name in methods.settings(method):
+            shown += " (default"
         assert shown in words, name
     assert "{sgd,adamw,clipped_adamw}" in words and methods.summary(method) in words
 

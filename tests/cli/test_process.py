@@ -88,7 +88,10 @@ def test_shards_leave_memory_of_a_gpu_to_others():
         "    sys.argv[1:] = words\n"
         "    __main__.main()\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    unset = {k: v for k, v in os.environ.items() if k != "XLA_PYTHON_CLIENT_PREALLOCATE"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=unset
+    )
     assert ended.stdout.splitlines() == ["None", "false"]
 
 
