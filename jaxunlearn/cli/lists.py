@@ -45,7 +45,7 @@ def describe(what: str) -> str:
         raise InputError(
             f"the list is {what!r}{closest(what, known)}, but must be methods, recipes, models, "
             "data, metrics, or a method or recipe, for its settings: "
-            f"{', '.join(methods.choices())}."
+            f"{', '.join(methods.available())}."
         )
     return _settings(what)
 

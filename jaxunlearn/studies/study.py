@@ -84,7 +84,7 @@ class Study:
         if not self.methods:
             raise InputError(
                 "the study names no methods, but needs at least one of "
-                f"{', '.join(methods.choices())}."
+                f"{', '.join(methods.available())}."
             )
         for name, values in (("seeds", self.seeds), ("requests", self.requests)):
             if not values:
