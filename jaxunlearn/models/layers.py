@@ -4,6 +4,7 @@ Parameters are always float32; `dtype` is the type of the computation. Heads com
 logits are float32 in every model.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -66,16 +67,18 @@ class Norm(nn.Module):
         )(x)
 
 
-class Linear(nn.Dense):
-    """A linear layer of tokens, `nn.Dense` on a matrix with one row a token.
+def _as_matrix(x: jax.Array, kernel: jax.Array, numbers: Any, **options: Any) -> jax.Array:
+    """The product of the last axis of x with a kernel, on a matrix with one row a token.
 
     A sum over two axes, batch and tokens, in the kernel's gradient makes XLA copy on CPUs.
     """
+    del numbers
+    rows = x.reshape(-1, x.shape[-1])
+    product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+    return product.reshape(*x.shape[:-1], -1)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `[..., width]` to `[..., features]`."""
-        rows = super().__call__(x.reshape(-1, x.shape[-1]))
-        return rows.reshape(*x.shape[:-1], self.features)
+
+Linear = functools.partial(nn.Dense, dot_general=_as_matrix)
 
 
 class FeedForward(nn.Module):

@@ -162,7 +162,7 @@ class Study:
         if not isinstance(method, str) or method == "retrain":
             raise InputError(
                 f"the method of run {name} is {method!r}, but must be one of "
-                f"{', '.join(m for m in methods.choices() if m != 'retrain')}."
+                f"{', '.join(m for m in methods.available() if m != 'retrain')}, or a recipe."
             )
         return method, methods.settings(method, given, generates=self.problem.generates)
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from jaxunlearn.data import ForgetRequest
+from jaxunlearn.data import ForgetRequest, fashion_mnist
 from jaxunlearn.files import write_record
 from jaxunlearn.studies.problem import _data_key, load_training
 from jaxunlearn.studies.runs.folder import read_started
@@ -124,6 +124,7 @@ def test_data_that_moved_is_found_and_other_data_refused(pictures, tmp_path, mon
     assert_refused(call("pretrain", run, *words, *other), reason)
     assert call("verify", run, *other).status == 2
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "nothing")
     assert_refused(call("retrain", tmp_path / "new", *request), "which fashion_mnist needs")
     assert not (tmp_path / "new").exists()
     done("retrain", tmp_path / "new", *request, *moved)

@@ -475,7 +475,7 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
             '"attention"\nanchor = 3',
             "anchor is 3, but must be a class that no request forgets",
         ),
-        ('"attention"', '"attention"\nanchor = 1', "only the objective match_anchor"),
+        ('"attention"', '"attention"\nanchor = 1', "unless the objective is match_anchor"),
         ('"attention"', '"attention"\nanchor = 1.5', "anchor is 1.5, but must be a whole number"),
         ('"attention"', '"attention"\nanchor = "next"', "anchor is 'next', but must be the number"),
         (
