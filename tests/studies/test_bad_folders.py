@@ -220,5 +220,8 @@ def test_report_and_list(here):
     assert_refused(call("report", "full"), "full/study.json does not exist")
     assert_refused(call("report", "a-file"), "a-file")
     assert_refused(
-        call("list", "method"), "the list is 'method'", "must be methods, recipes, models, data", "eupmu"
+        call("list", "method"),
+        "the list is 'method'",
+        "must be methods, recipes, models, data",
+        "eupmu",
     )
