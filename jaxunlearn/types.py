@@ -21,7 +21,6 @@ Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
 Params = Any
 FROZEN = "frozen"  # the entry of the model state that no step writes
-SHIFT = "shift"  # the entry of the model state that is added to the embeddings of labels
 ModelState = Any
 Metrics = dict[str, jax.Array]
 # (params, model_state, batch, key, train) -> (values [B, ...], model_state)
@@ -99,8 +98,6 @@ class Task(NamedTuple):
         joint_batch: whether the forget and the retain examples of a step pass the model together.
         num_timesteps: number of noise levels of a diffusion, which the leaf "timestep" of a batch
             may choose; None for other tasks.
-        shift: shapes of the entry `SHIFT` of the model state, a row for each label, which is added
-            to the embeddings of the labels; None if the model has no such embeddings.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -117,7 +114,6 @@ class Task(NamedTuple):
     weights: LossPair | None = None
     joint_batch: bool = False
     num_timesteps: int | None = None
-    shift: ModelState | None = None
 
 
 class TrainState(NamedTuple):

@@ -28,14 +28,7 @@ from jaxunlearn.models.checks import (
     check_wholes,
     refused,
 )
-from jaxunlearn.models.denoising import (
-    Condition,
-    check_denoiser,
-    check_inputs,
-    ddpm_init,
-    rows,
-    zeros,
-)
+from jaxunlearn.models.denoising import Condition, check_denoiser, check_inputs, ddpm_init, zeros
 from jaxunlearn.models.transformer_blocks import PixelAttention
 
 # Rows and columns of zeros before and after; TensorFlow pads even sides asymmetrically.
@@ -165,13 +158,6 @@ class DDPMUNet(nn.Module):
         divisor = 2 ** (len(self.widths) - 1)
         check_sides(self, self.image_shape, divisor, "resize them, or choose fewer widths")
         super().__post_init__()
-
-    @property
-    def shift(self) -> dict[str, Any] | None:
-        """The shapes of the collection `SHIFT`, which is added to the table of classes."""
-        if self.num_classes is None:
-            return None
-        return {"condition": rows(self.num_classes + self.null_class, 4 * self.widths[0])}
 
     @nn.compact
     def __call__(

@@ -2,11 +2,10 @@
 
 A denoiser takes noisy images (or latents) `[B, H, W, C]`, timesteps `[B]` and labels `[B]`:
 
-    e = W2 silu(W1 sinusoid(t) + b1) + b2 + class_table[label] + shift[label]
+    e = W2 silu(W1 sinusoid(t) + b1) + b2 + class_table[label]
 
 `sinusoid` holds sines and cosines of the timestep at geometric frequencies. The label `num_classes`
-is the null condition of classifier-free guidance. The shift is an entry of the model state, which
-only attacks and adversarial steps give.
+is the null condition of classifier-free guidance.
 
 Sources: Vaswani et al., "Attention Is All You Need", NIPS 2017, section 3.5; Ho, Jain, Abbeel,
 "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B; Ho and Salimans,
@@ -28,7 +27,7 @@ from jaxunlearn.models.checks import (
     check_wholes,
     refused,
 )
-from jaxunlearn.types import SHIFT, InputError
+from jaxunlearn.types import InputError
 
 _LONGEST = 10_000.0  # ratio of the longest wavelength to the shortest
 ddpm_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
@@ -109,21 +108,7 @@ class Condition(nn.Module):
                 dtype=self.dtype,
                 name="classes",
             )(labels)
-            x = shifted(self, x, labels)
         return x
-
-
-def rows(count: int, *shape: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of the shift of a module that calls `shifted`, for a number of labels."""
-    return {"rows": jax.ShapeDtypeStruct((count, *shape), jnp.float32)}
-
-
-def shifted(module: nn.Module, embeddings: jax.Array, labels: jax.Array | None) -> jax.Array:
-    """The embeddings of labels, plus their rows in the collection `SHIFT` if there is one."""
-    if not module.has_variable(SHIFT, "rows"):
-        return embeddings
-    table: jax.Array = module.get_variable(SHIFT, "rows")
-    return embeddings + table[labels].astype(embeddings.dtype)
 
 
 def check_denoiser(module: Any) -> None:

@@ -24,14 +24,7 @@ from jaxunlearn.models.checks import (
     check_whole,
     refused,
 )
-from jaxunlearn.models.denoising import (
-    Condition,
-    check_denoiser,
-    check_inputs,
-    rows,
-    sinusoid,
-    zeros,
-)
+from jaxunlearn.models.denoising import Condition, check_denoiser, check_inputs, sinusoid, zeros
 from jaxunlearn.models.depth import in_turn
 from jaxunlearn.models.layers import Linear
 from jaxunlearn.models.transformer_blocks import Attention
@@ -150,11 +143,6 @@ class DiT(nn.Module):
         remedy = "choose a patch_size that divides both sides"
         check_sides(self, self.image_shape, self.patch_size, remedy)
         super().__post_init__()
-
-    @property
-    def shift(self) -> dict[str, Any]:
-        """The shapes of the collection `SHIFT`, which is added to the table of classes."""
-        return {"condition": rows(self.num_classes + 1, self.width)}
 
     @nn.compact
     def __call__(

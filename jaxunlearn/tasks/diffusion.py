@@ -33,7 +33,7 @@ from jaxunlearn.models.dit import DiT
 from jaxunlearn.models.frameworks import as_model
 from jaxunlearn.models.process import Process
 from jaxunlearn.tasks._dropout import dropout_key
-from jaxunlearn.types import SHIFT, Batch, InputError, ModelState, Params, Task, example_keys
+from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
 
 REDUCTIONS = ("sum", "mean")
 
@@ -102,8 +102,6 @@ def diffusion(
     conditional = _check_classes(model, num_classes, label_drop, fisher_guidance)
     null_label = num_classes if conditional and getattr(model, "null_class", True) else None
     pixels = tuple(range(1, len(image_shape) + 1))
-    entry = getattr(model, "shift", None)
-    shift = None if entry is None else {SHIFT: entry}
     model = as_model(model)
     reduce = jnp.sum if reduction == "sum" else jnp.mean
 
@@ -221,7 +219,6 @@ def diffusion(
         conditional,
         null_label,
         num_timesteps=process.num_timesteps,
-        shift=shift,
     )
 
 

@@ -12,15 +12,12 @@ it in the model state, which no step changes. The model state may also hold the 
 prompts (`PROMPT_STATES`) if the text encoder is frozen.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from jaxunlearn.models.autoencoder import AutoencoderKL
-from jaxunlearn.models.denoising import rows, shifted
 from jaxunlearn.models.process import Process
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
@@ -48,11 +45,6 @@ class Prompted(nn.Module):
     unet: TextUNet
     ids: tuple[tuple[int, ...], ...]
 
-    @property
-    def shift(self) -> dict[str, Any]:
-        """The shapes of the collection `SHIFT`, which is added to the hidden states of prompts."""
-        return rows(len(self.ids), len(self.ids[0]), self.unet.context_width)
-
     def __call__(
         self, latents: jax.Array, timesteps: jax.Array, labels: jax.Array, train: bool = False
     ) -> jax.Array:
@@ -64,7 +56,7 @@ class Prompted(nn.Module):
             states = self.text_encoder(ids[labels])
         else:  # every prompt is encoded once, however often it is in the batch
             states = self.text_encoder(ids)[labels]
-        return self.unet(latents, timesteps, shifted(self, states, labels), train=train)
+        return self.unet(latents, timesteps, states, train=train)
 
 
 def latent_diffusion(

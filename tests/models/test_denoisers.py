@@ -54,15 +54,6 @@ def test_parameter_count(name, count):
         assert (out.shape, out.dtype) == ((2, 32, 32, 8), jnp.float32)
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_the_shift_has_the_shape_of_the_table_of_classes(name):
-    model = create(name, (4, 4, 1), num_classes=3, **TINY[name])
-    batch = jnp.zeros((1, 4, 4, 1)), jnp.array([0]), jnp.array([0])
-    params = jax.eval_shape(model.init, jax.random.key(0), *batch)["params"]
-    table = params["condition"]["classes"]["embedding"]
-    assert model.shift["condition"]["rows"].shape == table.shape
-
-
 def test_documented_counts_are_the_counts():
     documented = {}
     for name, (n, text) in denoisers.ABOUT.items():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxunlearn.models.denoising import Condition, sinusoid
-from jaxunlearn.types import SHIFT
 
 zeros = jax.nn.initializers.zeros
 
@@ -43,10 +42,6 @@ def test_condition_formula(random_variables):
     expected = x + params["classes"]["embedding"][np.asarray(labels)]
     out = layer.apply({"params": params}, t, labels)
     np.testing.assert_allclose(out, expected, atol=1e-5)
-
-    shift = {"rows": np.float32(1 + np.arange(20).reshape(4, 5))}
-    shifted = layer.apply({"params": params, SHIFT: shift}, t, labels)
-    np.testing.assert_allclose(shifted, expected + shift["rows"][np.asarray(labels)], atol=1e-5)
 
     unconditional = layer.clone(num_classes=None)
     del params["classes"]

@@ -15,7 +15,7 @@ from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.tasks import autoencoding, latent_diffusion, latents
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES, Prompted
 from jaxunlearn.tasks.trainable_subset import trainable_subset
-from jaxunlearn.types import SHIFT, InputError
+from jaxunlearn.types import InputError
 
 pytestmark = pytest.mark.long
 
@@ -92,17 +92,6 @@ def test_each_prompt_is_answered_in_its_own_way(params):
     for i in range(4):
         for j in range(i):
             assert float(jnp.abs(said[i] - said[j]).max()) > 1e-4
-
-
-def test_a_shift_moves_a_prompt_to_another(params):
-    """By the difference of their states, row by row: the others stay."""
-    states = latents.encode_prompts(ENCODER, params["text_encoder"], IDS)
-    (shift,) = jax.tree.leaves(TASK.shift)
-    assert shift.shape == states.shape
-    moved = {SHIFT: {"rows": jnp.zeros(shift.shape).at[0].set(states[1] - states[0])}}
-    found = TASK.outputs(params, moved, BATCH, KEY, True)[0]
-    expected = outputs(params, jnp.array([1, 1, 2, 1]))
-    chex.assert_trees_all_close(found, expected, atol=1e-4)
 
 
 def test_a_prompt_is_forgotten_by_matching_another_with_the_text_frozen(params):
