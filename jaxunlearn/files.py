@@ -153,20 +153,20 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Reads arrays of an `.npz` file by name.
+    """Reads arrays of an `.npz` file by name; all of them if none is named.
 
     Raises:
         InputError: the file is missing or damaged, or has no array of one of the names.
     """
     try:
         with path.open("rb") as place, np.load(place, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
+            return {name: file[name] for name in names or file.files}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run the stage that writes it first.") from error
     except DAMAGE as error:
+        lacking = f" or has no {' and '.join(names)}" if names else ""
         raise InputError(
-            f"{path} is damaged or has no {' and '.join(names)} ({error}); restore it, or delete "
-            "it and run again."
+            f"{path} is damaged{lacking} ({error}); restore it, or delete it and run again."
         ) from error
 
 

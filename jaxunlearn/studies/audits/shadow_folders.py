@@ -2,10 +2,13 @@
 
     FOLDER/config.json               the record of the shadow models
     FOLDER/group-000/original/       the weights of the group's original models
+    FOLDER/group-000/retrained/      the weights of its retrained models
     FOLDER/group-000/NAME.npz        the answers of the models of that name: original, retrain, or
                                      one of the study's methods
 
-Nothing in the folder is computed again. `shadow_models.py` trains a group.
+No model in the folder is trained again while its answers or its weights are there: answers of an
+older version that lack some arrays are computed from the weights, and methods start from them.
+`shadow_models.py` trains a group.
 """
 
 import json
@@ -19,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn import methods
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.evaluation.ulira import logit_confidence
 from jaxunlearn.files import read_arrays, write_arrays
@@ -33,7 +37,11 @@ from jaxunlearn.training.devices import Placement
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _ORIGINAL, _RETRAINED, _UNLEARNED = range(3)  # children of a shadow model's key
-KEYS = ("confidence", "correct", "retain_accuracy", "test_accuracy")
+_KEPT = {"original": "original", "retrain": "retrained"}  # folders of weights
+KEYS = (
+    *("confidence", "correct", "retain_accuracy", "test_accuracy"),
+    *("retain_confidence", "test_confidence"),
+)
 Answers = dict[str, np.ndarray]
 
 
@@ -82,49 +90,65 @@ class ShadowGroup:
     def original(self) -> Answers:
         """The answers of the original models; their weights are kept for unlearning."""
         retain = self.setup.plan.retain
-
-        def train() -> list[Weights | None]:
-            learned = [np.concatenate([retain, forget]) for forget in self._forget()]
-            weights = self._from_scratch(_ORIGINAL, learned)
-            if None not in weights:
-                stacked = jax.tree.map(lambda *x: jnp.stack(x), *weights)
-                Checkpointer(self.folder / "original").save(0, stacked, {})
-            return weights
-
-        return self._answers("original", self.setup.problem.training_settings(), train)
+        learned = [np.concatenate([retain, forget]) for forget in self._forget()]
+        return self._from_scratch("original", _ORIGINAL, learned)
 
     def retrained(self) -> Answers:
-        """The answers of the retrained models."""
-        settings = self.setup.problem.training_settings()
+        """The answers of the retrained models, whose weights are kept too."""
         retain = [self.setup.plan.retain] * len(self._forget())
-        return self._answers("retrain", settings, lambda: self._from_scratch(_RETRAINED, retain))
+        return self._from_scratch("retrain", _RETRAINED, retain)
 
     def unlearned(self, name: str, method: str, settings: dict[str, Any]) -> Answers:
         """The answers of the original models after unlearning by a method."""
         plan, task = self.setup.plan, self.setup.task
 
         def train() -> list[Weights | None]:
-            keys = self.keys(_UNLEARNED)
-            shapes = jax.eval_shape(lambda k: jax.vmap(task.init)(k), keys)
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            target = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-                Weights(*shapes),
-            )
-            start, _ = Checkpointer(self.folder / "original").restore(target)
+            keys, originals = self.keys(_UNLEARNED), self._restored("original")
             kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setup.pool)
-            originals = [jax.tree.map(itemgetter(i), start) for i in range(len(keys))]
             for original in originals:
                 check_original(task, method, original, kept, settings)
             return self._run(method, settings, keys, originals, [plan.retain] * len(keys))
 
         return self._answers(name, {"method": method} | settings, train)
 
-    def _from_scratch(self, child: int, retain: Sequence[np.ndarray]) -> list[Weights | None]:
+    def _from_scratch(self, name: str, child: int, retain: Sequence[np.ndarray]) -> Answers:
+        """The answers of models that learn the examples at these positions, each its own."""
         keys, task = self.keys(child), self.setup.task
         settings = self.setup.problem.training_settings()
-        starts = (shadows.new_weights(task, key) for key in keys)
-        return self._run("retrain", settings, keys, starts, retain)
+
+        def train() -> list[Weights | None]:
+            if self._weights(name).steps():
+                return [*self._restored(name)]
+            path = self.folder / f"{name}.npz"
+            if path.exists():
+                raise InputError(
+                    f"{path} has no confidences in retain and test examples, and the weights of "
+                    f"its models were not kept; delete the files {name}.npz of all groups, which "
+                    "trains these models again, or name a new folder."
+                )
+            starts = (shadows.new_weights(task, key) for key in keys)
+            weights = self._run("retrain", settings, keys, starts, retain)
+            if None not in weights:
+                stacked = jax.tree.map(lambda *x: jnp.stack(x), *weights)
+                self._weights(name).save(0, stacked, {})
+            return weights
+
+        return self._answers(name, settings, train)
+
+    def _weights(self, name: str) -> Checkpointer:
+        return Checkpointer(self.folder / _KEPT[name])
+
+    def _restored(self, name: str) -> list[Weights]:
+        """The kept weights of the original or the retrained models."""
+        keys = self.keys(_ORIGINAL)
+        shapes = jax.eval_shape(lambda k: jax.vmap(self.setup.task.init)(k), keys)
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            Weights(*shapes),
+        )
+        stacked, _ = self._weights(name).restore(target)
+        return [jax.tree.map(itemgetter(i), stacked) for i in range(len(keys))]
 
     def _run(
         self,
@@ -151,17 +175,18 @@ class ShadowGroup:
         self, name: str, settings: dict[str, Any], train: Callable[[], list[Weights | None]]
     ) -> Answers:
         """The answers of the models of one name, from their file or by training the models."""
-        path, wanted = self.folder / f"{name}.npz", json.dumps(settings, sort_keys=True)
-        kept = _load(path)
-        if kept is not None:
-            if str(kept.pop("settings")) != wanted:
-                raise InputError(
-                    f"{path} was computed with other settings than {name} has now; delete the "
-                    f"files {name}.npz of all groups, or name a new folder."
-                )
+        path = self.folder / f"{name}.npz"
+        kept = read_arrays(path) if path.exists() else {}
+        if kept and _completed(json.loads(str(kept.pop("settings", "{}")))) != _completed(settings):
+            raise InputError(
+                f"{path} was computed with other settings than {name} has now; delete the "
+                f"files {name}.npz of all groups, or name a new folder."
+            )
+        if kept.keys() >= {*KEYS}:
             return kept
         clock = time.perf_counter()
         answers = self._judge(name, train())
+        wanted = json.dumps(settings, sort_keys=True)
         write_arrays(path, answers | {"settings": np.array(wanted)})
         say(f"{self.label}: {name} in {time.perf_counter() - clock:.1f} s")
         return answers
@@ -188,16 +213,22 @@ class ShadowGroup:
             correct = {
                 part: x.probabilities.argmax(axis=1) == x.labels for part, x in found.items()
             }
+            confidence = {part: logit_confidence(x) for part, x in found.items()}
             rows.append(
                 {
-                    "confidence": logit_confidence(found["targets"]),
+                    "confidence": confidence["targets"],
                     "correct": correct["targets"],
                     "retain_accuracy": 100.0 * correct["retain"].mean(),
                     "test_accuracy": 100.0 * correct["test"].mean(),
+                    "retain_confidence": confidence["retain"].astype(np.float32),
+                    "test_confidence": confidence["test"].astype(np.float32),
                 }
             )
         return {key: np.stack([row[key] for row in rows]) for key in KEYS}
 
 
-def _load(path: Path) -> Answers | None:
-    return read_arrays(path, *KEYS, "settings") if path.exists() else None
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """The method and all its settings; files of older versions lack those that came later."""
+    method = settings.get("method", "retrain")
+    others = {name: value for name, value in settings.items() if name != "method"}
+    return methods.completed({"method": method, "settings": others})

@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from jaxunlearn.data import ForgetRequest
-from jaxunlearn.files import read_json
-from jaxunlearn.studies.audits import ulira
+from jaxunlearn.files import read_arrays, read_json, write_arrays
+from jaxunlearn.studies.audits import shadow_models, ulira
 from jaxunlearn.studies.audits.shadow_folders import ShadowGroup, ShadowSetup
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.study import Study
@@ -97,6 +98,38 @@ def test_what_was_lost_is_computed_again_to_the_same_numbers(attacked, study, tm
     assert ulira.ulira(folder, study, **NUMBERS, layout=layout) == attacked[1]
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1 and printed[0].startswith("shadow models 3 to 5: finetune in")
+
+
+def test_answers_that_lack_arrays_are_computed_from_the_weights(attacked, study, tmp_path, capsys):
+    """As files of older versions do, whose methods also lack settings that came later."""
+    folder = copy(attacked[0], tmp_path / "shadows")
+
+    def age(name):
+        path = folder / "group-000" / f"{name}.npz"
+        kept = read_arrays(path)
+        settings = json.loads(str(kept.pop("settings")))
+        del kept["retain_confidence"], kept["test_confidence"], settings["weight_decay"]
+        write_arrays(path, kept | {"settings": np.array(json.dumps(settings))})
+
+    for name in ("retrain", "original", "finetune"):
+        age(name)
+    with pytest.MonkeyPatch.context() as patch:
+        train = shadow_models.train
+
+        def only_methods(task, method, *rest):
+            assert method != "retrain"
+            return train(task, method, *rest)
+
+        patch.setattr(shadow_models, "train", only_methods)
+        assert ulira.ulira(folder, study, **NUMBERS) == attacked[1]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(" in ")[0] for line in printed] == [
+        f"shadow models 0 to 2: {name}" for name in ("retrain", "original", "finetune")
+    ]
+    age("retrain")
+    shutil.rmtree(folder / "group-000" / "retrained")
+    with pytest.raises(InputError, match=r"retrain\.npz has no confidences .* were not kept"):
+        ulira.ulira(folder, study, **NUMBERS)
 
 
 def test_groups_of_another_size_are_refused(attacked, study):
