@@ -9,6 +9,7 @@ from jaxunlearn.evaluation.attacks import (
     FEATURES,
     attack_feature,
     entropy_member_rate,
+    exposure_auc,
     same_number,
     svc_non_member_rate,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "distances",
     "divergences",
     "entropy_member_rate",
+    "exposure_auc",
     "evaluate",
     "holm",
     "hypervolume",

@@ -185,6 +185,36 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
     return float(np.mean(decide(asked[:, 0]) > 0))
 
 
+def exposure_auc(retain: Predictions, unseen: Predictions) -> float:
+    """The AUC of the confidence in the true class in telling retained from unseen examples.
+
+    Unlearning can expose the examples that stay. The goal is the value of the retrained model: a
+    greater one is a risk that unlearning has added (Fu et al., Revisiting Privacy Leakage in
+    Machine Unlearning, arXiv 2605.01129, whose attack sees the model before unlearning too).
+
+    Args:
+        retain: predictions for retained training examples.
+        unseen: predictions for examples that the model never saw.
+
+    Returns:
+        Percent; 50 is a coin, and ties count half.
+
+    Raises:
+        InputError: malformed predictions.
+
+    Example:
+        >>> sure, unsure = np.tile([0.9, 0.1], (4, 1)), np.tile([0.6, 0.4], (4, 1))
+        >>> labels = np.zeros(4, int)
+        >>> exposure_auc(Predictions(sure, labels), Predictions(unsure, labels))
+        100.0
+    """
+    from sklearn.metrics import roc_auc_score
+
+    members, others = _features("confidence", retain=retain, unseen=unseen)
+    examples, member = _examples(members, others)
+    return 100.0 * float(roc_auc_score(member, examples[:, 0]))
+
+
 def same_number(predictions: Predictions, count: int) -> Predictions:
     """A fixed random choice of `count` examples, in the original order; all, if there are fewer.
 

@@ -10,6 +10,7 @@ from jaxunlearn.evaluation import (
     Predictions,
     attack_feature,
     entropy_member_rate,
+    exposure_auc,
     same_number,
     svc_non_member_rate,
 )
@@ -124,3 +125,13 @@ def test_same_number_is_a_fixed_sample_without_repetition():
     np.testing.assert_array_equal(chosen, same_number(members, count).labels)
     assert chosen.max() > 150 and chosen.min() < 50
     assert len(same_number(members, 1000).labels) == 200
+
+
+def test_the_exposure_of_retained_examples_counts_pairs_and_half_of_ties():
+    def of(*confidences):
+        rows = np.array([[c, 1 - c] for c in confidences])
+        return Predictions(rows, np.zeros(len(rows), int))
+
+    # 0.9 beats both; 0.6 ties with one and beats the other.
+    assert exposure_auc(of(0.9, 0.6), of(0.6, 0.5)) == pytest.approx(100 * 3.5 / 4)
+    assert exposure_auc(of(0.6, 0.5), of(0.9, 0.6)) == pytest.approx(100 * 0.5 / 4)

@@ -1,0 +1,51 @@
+"""The most and the least memorised examples, which an attacker tells apart best and worst.
+
+    mem(i) = mean p(y_i | x_i) over models that learned i - the same over models that did not
+
+An attack on all examples hides how exposed the memorised ones are. Attacks by RULI therefore aim
+half at the most, half at the least memorised examples (Naderloui et al., Rectifying Privacy and
+Efficacy Measurements in Machine Unlearning, arXiv 2506.13009), with mem as in Feldman and Zhang,
+What Neural Networks Memorize and Why, NeurIPS 2020.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn.types import InputError
+
+
+def memorised_ends(learned: Any, unseen: Any, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of the most and of the least memorised examples, `share` of all each.
+
+    Args:
+        learned: logit-scaled confidences of M models that learned each of N examples, `[M, N]`.
+        unseen: confidences of K models that did not learn the example, `[K, N]`.
+        share: share of the examples at each end, in (0, 0.5].
+
+    Returns:
+        Two arrays of positions, `[max(1, round(share N))]` each, the most memorised first.
+
+    Raises:
+        InputError: another share, other shapes, or fewer than two examples.
+
+    Example:
+        >>> most, least = memorised_ends([[9.0, 9.0, 0.0]], [[-9.0, 9.0, 0.1]], share=0.34)
+        >>> most.tolist(), least.tolist()
+        ([0], [2])
+    """
+    sides = [np.asarray(side, np.float64) for side in (learned, unseen)]
+    if any(side.ndim != 2 for side in sides) or sides[0].shape[1] != sides[1].shape[1]:
+        raise InputError(
+            f"learned has shape {sides[0].shape} and unseen {sides[1].shape}, but both must have "
+            "the shape [models, examples] with the same examples."
+        )
+    count = sides[0].shape[1]
+    if not 0 < share <= 0.5 or count < 2:
+        raise InputError(
+            f"share is {share:g} of {count} examples, but must be above 0 and at most 0.5 of at "
+            "least 2; 0.1 is usual."
+        )
+    right = [np.mean(0.5 * (1.0 + np.tanh(0.5 * side)), axis=0) for side in sides]
+    order, taken = np.argsort(right[1] - right[0], kind="stable"), max(1, round(share * count))
+    return order[:taken], order[::-1][:taken]
