@@ -69,6 +69,20 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[Any, ModelState]]
 
 
+class Conditions(NamedTuple):
+    """The embeddings that a model is conditioned on, a row for each label; "no class" is last.
+
+    Attributes:
+        read: `read(params, model_state) -> embeddings [C + 1, ...]`: the rows of a table of
+            classes, or the hidden states of prompts.
+        write: `write(model_state, embeddings) -> model_state`, with which the model uses these
+            embeddings in place of its own.
+    """
+
+    read: Callable[[Params, ModelState], jax.Array]
+    write: Callable[[ModelState, jax.Array], ModelState]
+
+
 class Task(NamedTuple):
     """The problem, as pure functions.
 
@@ -98,6 +112,7 @@ class Task(NamedTuple):
         joint_batch: whether the forget and the retain examples of a step pass the model together.
         num_timesteps: number of noise levels of a diffusion, which the leaf "timestep" of a batch
             may choose; None for other tasks.
+        conditions: access to the embeddings of labels; None where the model has no known ones.
     """
 
     init: Callable[[jax.Array], tuple[Params, ModelState]]
@@ -114,6 +129,7 @@ class Task(NamedTuple):
     weights: LossPair | None = None
     joint_batch: bool = False
     num_timesteps: int | None = None
+    conditions: Conditions | None = None
 
 
 class TrainState(NamedTuple):

@@ -29,6 +29,7 @@ from jaxunlearn.models.checks import (
 )
 from jaxunlearn.types import InputError
 
+EMBEDDINGS = "embeddings"  # {"condition": {"classes": [C + 1, width]}}, which replace the table
 _LONGEST = 10_000.0  # ratio of the longest wavelength to the shortest
 ddpm_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 zeros = nn.initializers.zeros
@@ -65,6 +66,8 @@ def sinusoid(
 class Condition(nn.Module):
     """Embedding of timestep and class: a two-layer network of the sinusoid, plus a row of a table.
 
+    Embeddings in the collection `EMBEDDINGS` take the place of the table.
+
     Attributes:
         num_classes: number of classes, without the null condition; None leaves the labels out.
         null_class: whether the table has a last row for the null condition.
@@ -100,7 +103,9 @@ class Condition(nn.Module):
         x = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="time1")(x)
         x = nn.silu(x)
         x = nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="time2")(x)
-        if self.num_classes is not None:
+        if self.has_variable(EMBEDDINGS, "classes"):
+            x = x + self.get_variable(EMBEDDINGS, "classes")[labels].astype(x.dtype)
+        elif self.num_classes is not None:
             x = x + nn.Embed(
                 self.num_classes + self.null_class,
                 self.width,

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxunlearn.data.pixels import as_floats
 from jaxunlearn.methods.generating import OBJECTIVES, match_noise
 from jaxunlearn.models.ddpm_unet import DDPMUNet
+from jaxunlearn.models.denoising import EMBEDDINGS
 from jaxunlearn.models.diffusion_process import (
     Denoiser,
     add_noise,
@@ -33,7 +34,15 @@ from jaxunlearn.models.dit import DiT
 from jaxunlearn.models.frameworks import as_model
 from jaxunlearn.models.process import Process
 from jaxunlearn.tasks._dropout import dropout_key
-from jaxunlearn.types import Batch, InputError, ModelState, Params, Task, example_keys
+from jaxunlearn.types import (
+    Batch,
+    Conditions,
+    InputError,
+    ModelState,
+    Params,
+    Task,
+    example_keys,
+)
 
 REDUCTIONS = ("sum", "mean")
 
@@ -101,6 +110,7 @@ def diffusion(
         raise InputError(f"label_drop is {label_drop!r}, but must be at least 0 and below 1.")
     conditional = _check_classes(model, num_classes, label_drop, fisher_guidance)
     null_label = num_classes if conditional and getattr(model, "null_class", True) else None
+    has_table = isinstance(model, DDPMUNet | DiT) and conditional
     pixels = tuple(range(1, len(image_shape) + 1))
     model = as_model(model)
     reduce = jnp.sum if reduction == "sum" else jnp.mean
@@ -219,7 +229,20 @@ def diffusion(
         conditional,
         null_label,
         num_timesteps=process.num_timesteps,
+        conditions=Conditions(_read_table, _write_table) if has_table else None,
     )
+
+
+def _read_table(params: Params, model_state: ModelState) -> jax.Array:
+    if EMBEDDINGS in model_state:
+        written: jax.Array = model_state[EMBEDDINGS]["condition"]["classes"]
+        return written
+    table: jax.Array = params["condition"]["classes"]["embedding"]
+    return table
+
+
+def _write_table(model_state: ModelState, embeddings: jax.Array) -> ModelState:
+    return {**model_state, EMBEDDINGS: {"condition": {"classes": embeddings}}}
 
 
 def _check_classes(model: Any, num_classes: int, label_drop: float, fisher_guidance: float) -> bool:

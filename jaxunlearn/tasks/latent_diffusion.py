@@ -9,8 +9,10 @@ label.
 
 The autoencoder is neither trained nor unlearned, but sampling needs it: `with_autoencoder` stores
 it in the model state, which no step changes. The model state may also hold the hidden states of the
-prompts (`PROMPT_STATES`) if the text encoder is frozen.
+prompts (`PROMPT_STATES`) if the text encoder is frozen, or others in place of them.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from jaxunlearn.models.process import Process
 from jaxunlearn.models.text_encoder import TextEncoder
 from jaxunlearn.models.text_unet import TextUNet
 from jaxunlearn.tasks.diffusion import diffusion
-from jaxunlearn.types import InputError, ModelState, Params, Task
+from jaxunlearn.types import Conditions, InputError, ModelState, Params, Task
 
 FIRST_STAGE = "first_stage"
 PROMPT_STATES = "prompt_states"  # {"states": [P + 1, L, C]}, of a frozen text encoder
@@ -115,7 +117,7 @@ def latent_diffusion(
             'prompt and the empty one; encode them with a tokenizer, the prompt "" last.'
         )
     model = Prompted(text_encoder, unet, tuple(tuple(int(i) for i in row) for row in ids))
-    return diffusion(
+    task = diffusion(
         model,
         process,
         image_shape=latent_shape,
@@ -127,6 +129,19 @@ def latent_diffusion(
         flip=flip,
         sampled=sampled,
     )
+
+    def read(params: Params, model_state: ModelState) -> jax.Array:
+        if PROMPT_STATES in model_state:
+            states: Any = model_state[PROMPT_STATES]["states"]
+        else:
+            states = text_encoder.apply({"params": params["text_encoder"]}, ids)
+        embeddings: jax.Array = states
+        return embeddings
+
+    def write(model_state: ModelState, embeddings: jax.Array) -> ModelState:
+        return {**model_state, PROMPT_STATES: {"states": embeddings}}
+
+    return task._replace(conditions=Conditions(read, write))
 
 
 def with_autoencoder(

@@ -112,6 +112,9 @@ def trainable_subset(task: Task, pattern: str, rank: int = 0) -> TrainableSubset
         return of_subset
 
     inner = wrapped(task, of_all)._replace(init=lambda key: split(*task.init(key), key))
+    if conditions := task.conditions:
+        read = conditions.read
+        inner = inner._replace(conditions=conditions._replace(read=lambda *w: read(*merge(*w))))
     if rank:
         with_both_factors = functools.partial(merge, product=_seen_product)
         saliency_losses = of_all(task.saliency_losses or task.losses, with_both_factors)

@@ -13,6 +13,7 @@ from jaxunlearn.models import latent
 from jaxunlearn.models.process import Process
 from jaxunlearn.models.tokenizer import WordTokenizer
 from jaxunlearn.tasks import autoencoding, latent_diffusion, latents
+from jaxunlearn.tasks.inversion import inversion, token_inversion
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES, Prompted
 from jaxunlearn.tasks.trainable_subset import trainable_subset
 from jaxunlearn.types import InputError
@@ -75,6 +76,30 @@ def test_prompts_are_encoded_with_the_batch_or_before(params, labels):
     kept = latents.encode_prompts(ENCODER, params["text_encoder"], IDS)
     resting = {"params": {"unet": params["unet"]}, PROMPT_STATES: {"states": kept}}
     chex.assert_trees_all_close(jax.jit(model.apply)(resting, *args), expected, atol=1e-5)
+
+
+def test_inversion_moves_prompt_states_or_tokens_and_nothing_else(params):
+    """Both begin at the model's own answer; a token that no prompt of the batch has is at rest."""
+    tokens = tuple(int(WORDS.encode([word])[0][1]) for word in ("inverted", "shoe"))
+    batch = BATCH | {"label": jnp.array([0, 2, 2, 0])}
+    own = jax.jit(lambda p: TASK.forget_losses(p, {}, batch, KEY, True)[0].sum())(params)
+    moving = [True, False, True, False], [True, False]
+    for part, rows in zip((inversion(TASK), token_inversion(TASK, tokens)), moving, strict=True):
+        found, frozen = part.split(params, {}, KEY)
+
+        def loss(found, part=part, frozen=frozen):
+            return part.task.losses(found, frozen, batch, KEY, True)[0].sum()
+
+        value, gradient = jax.jit(jax.value_and_grad(loss))(found)
+        chex.assert_trees_all_close(value, own, rtol=1e-4)
+        assert np.any(gradient != 0, axis=tuple(range(1, found.ndim))).tolist() == rows
+        merged, state = part.merge(found + 1.0, frozen)
+        if PROMPT_STATES in state:
+            chex.assert_trees_all_equal(merged, params)
+            chex.assert_trees_all_equal(state[PROMPT_STATES]["states"], found + 1.0)
+        else:
+            table = merged["text_encoder"]["tokens"]["embedding"]
+            chex.assert_trees_all_equal(table[jnp.array(tokens)], found + 1.0)
 
 
 def test_only_the_prompts_of_a_small_batch_are_encoded(params):
