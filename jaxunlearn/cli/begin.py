@@ -2,7 +2,7 @@
 
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rich.text import Text
 from jaxunlearn.cli.output import trained
 from jaxunlearn.studies.console import duration, outcome, say, show
 from jaxunlearn.studies.problem import find_data_in
-from jaxunlearn.studies.runs import train
+from jaxunlearn.studies.runs import rewind, train
 from jaxunlearn.studies.runs.estimate import estimate
 from jaxunlearn.studies.runs.folder import is_finished
 from jaxunlearn.studies.runs.run_config import RunConfig
@@ -57,12 +57,14 @@ def train_one(
     layout: Layout,
     begin: Begin,
     pretrained: Path | None = None,
+    keep: Collection[float] = (),
 ) -> None:
     """Trains one run, or estimates it, and prints the outcome."""
     placement = placement_of(layout)
 
     def check(place: Path) -> None:
         train.check_run(place, config, placement)
+        rewind.missing(place, config, keep)
 
     start_over(Workspace(run), begin, check, pretrained)
     if begin.dry_run:
@@ -71,7 +73,7 @@ def train_one(
         dry_run(waiting, placement, lambda run: pretrained)
         return
     before = is_finished(run)
-    train.train_run(run, config, placement, pretrained)
+    train.train_run(run, config, placement, pretrained, keep)
     trained(kind, run, before)
 
 

@@ -20,6 +20,7 @@ def pretrain(
     layout: flags.Laid,
     begin: flags.Begun,
     seed: int = 0,
+    keep: flags.Shares = (),
 ) -> None:
     """Train the original model on all training data.
 
@@ -31,10 +32,12 @@ def pretrain(
         layout: the layout on the machine.
         begin: the beginning of the command.
         seed: seed of the held-out data, the initial weights and the order of the data.
+        keep: shares of the steps whose weights are kept, such as 0.8, for unlearning with --rewind.
     """
     laid = ready(None, layout)
     learned = from_dict(Problem, flags.fields_of(problem), "pretrain")
-    train_one("original", run, run_config.pretraining(learned, seed), laid, begin)
+    config = run_config.pretraining(learned, seed)
+    train_one("original", run, config, laid, begin, keep=keep)
 
 
 def adopt(run: flags.Folder, /, problem: flags.Adopted, seed: int = 0) -> None:

@@ -56,11 +56,11 @@ from jaxunlearn.methods.eupmu import eupmu
 from jaxunlearn.methods.eupmu_budget import eupmu_budget
 from jaxunlearn.methods.eupmu_sfron import eupmu_sfron
 from jaxunlearn.methods.fisher_forgetting import fisher_forgetting
-from jaxunlearn.methods.guard import guard_records, guarded
+from jaxunlearn.methods.guard import check_guard, guard_records, guarded
 from jaxunlearn.methods.influence import influence
 from jaxunlearn.methods.l1_sparse import l1_sparse
 from jaxunlearn.methods.last_layers import cf_k, eu_k
-from jaxunlearn.methods.optimizers import optimizer, schedule
+from jaxunlearn.methods.optimizers import optimizer, rest_of, schedule
 from jaxunlearn.methods.orthograd import orthograd
 from jaxunlearn.methods.retrain import finetune, retrain
 from jaxunlearn.methods.salun import salun, salun_soft
@@ -255,7 +255,7 @@ def settings(
             COMMON_SETTINGS | GENERATING_SETTINGS | own | _GENERATING.get(method_of(name), {})
         )
     if GUARD_SETTINGS.keys() & given.keys():
-        _check_guard(name, given)
+        check_guard(name, given)
         defaults |= GUARD_SETTINGS
     optional = optional_settings(name)
     defaults |= {key: optional[key] for key in given if key in optional and key not in defaults}
@@ -282,7 +282,9 @@ def optional_settings(name: str) -> dict[str, Any]:
     own, method = defaults_of(_constructor(name)), method_of(name)
     known = _OPTIONAL_SETTINGS | (_OBJECTIVE_SETTINGS if "objective" in own else {})
     more = {k: v for k, v in known.items() if k not in own and has_option(method, k)}
-    return more if method == "retrain" else GUARD_SETTINGS | more
+    if method == "retrain":
+        return {name: value for name, value in more.items() if name != "rewind"}
+    return GUARD_SETTINGS | more
 
 
 def limits(name: str) -> dict[str, Limits | Choices]:
@@ -406,6 +408,8 @@ def _planned(
         )
     calls = chosen["num_steps"] * plan.optimizer_steps
     rate = schedule(chosen["learning_rate_schedule"], chosen["learning_rate"], calls)
+    if "rewind" in chosen:
+        rate = rest_of(rate, chosen["rewind"], calls)
     return make, rate, plan.optimizer_steps
 
 
@@ -419,19 +423,6 @@ def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
     if method not in choices() or not isinstance(theirs, dict):
         return dict(recorded)
     return {**recorded, "settings": settings(method) | theirs}
-
-
-def _check_guard(name: str, given: Mapping[str, Any]) -> None:
-    if name == "retrain":
-        raise InputError(
-            "method retrain starts from new weights, so there is nothing to guard; leave out "
-            f"{' and '.join(key for key in GUARD_SETTINGS if key in given)}."
-        )
-    if "guard_budget" not in given:
-        raise InputError(
-            f"method {name} has guard_every without guard_budget; give guard_budget, the largest "
-            "rise of the held-out retain loss, such as 0.05."
-        )
 
 
 def _with_recipe(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class OptionalSettings:
         saliency_fraction: fraction of the parameters that may move: those with the largest summed
             forget gradients, as in salun.
         fisher_clip_norm: largest norm of the gradients that the Fisher diagonals square.
+        rewind: share of the pretraining's steps after which the run starts, from the weights of
+            that step; the schedule of the learning rate begins at the same share of its course.
     """
 
     clip_norm: Positive = 1.0
@@ -78,6 +80,7 @@ class OptionalSettings:
     joint_batch: bool = True
     saliency_fraction: Share = 0.5
     fisher_clip_norm: Positive = 1.0
+    rewind: Share = 0.8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,21 @@ and the same noise. So the final weights have passed an audit or are the origina
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.methods._limits import defaults_of
 from jaxunlearn.methods._passes import mean_over, plain_losses
+from jaxunlearn.methods._settings import GuardSettings
 from jaxunlearn.methods._winding_back import Watched, audit, watch
 from jaxunlearn.types import (
     Arrays,
     Batch,
+    InputError,
     Method,
     Metrics,
     ModelState,
@@ -28,6 +32,20 @@ from jaxunlearn.types import (
 )
 
 _BATCH = 256
+
+
+def check_guard(name: str, given: Mapping[str, Any]) -> None:
+    """Raises unless the given settings of the guard are complete and the method can have one."""
+    if name == "retrain":
+        raise InputError(
+            "method retrain starts from new weights, so there is nothing to guard; leave out "
+            f"{' and '.join(key for key in defaults_of(GuardSettings) if key in given)}."
+        )
+    if "guard_budget" not in given:
+        raise InputError(
+            f"method {name} has guard_every without guard_budget; give guard_budget, the largest "
+            "rise of the held-out retain loss, such as 0.05."
+        )
 
 
 def guarded(

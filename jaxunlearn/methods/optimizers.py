@@ -46,6 +46,18 @@ def schedule(name: str, peak: float | jax.Array, num_steps: int) -> optax.Schedu
     raise InputError(f"schedule is {name!r}, but must be one of {', '.join(SCHEDULES)}.")
 
 
+def rest_of(course: optax.Schedule, share: float | jax.Array, num_steps: int) -> optax.Schedule:
+    """The rest of a schedule over `num_steps` steps, after a share of its course.
+
+        rate(t) = course(share T + (1 - share) t),   T = num_steps
+
+    Example:
+        >>> float(rest_of(schedule("linear", 1.0, 10), 0.8, 10)(5))
+        0.1...
+    """
+    return lambda count: course(share * num_steps + (1.0 - share) * count)
+
+
 def optimizer(
     name: str,
     learning_rate: optax.Schedule,

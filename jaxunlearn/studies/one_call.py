@@ -125,6 +125,11 @@ def unlearn_model(
         _check_weights(initial, oracle, "retrained")
     task = model if isinstance(model, Task) else _task(model, start, examples, mean, std)
     chosen = methods.settings(method, dict(settings or {}), generates=task.predict is None)
+    if "rewind" in chosen:
+        raise InputError(
+            f"rewind is {chosen['rewind']:g}, but must be left out, since no step of the "
+            "pretraining is known here; give the weights of that step instead."
+        )
     unseen = examples.get("validation")
     numbers = programs.arguments(chosen, None if unseen is None else unseen.arrays())
     program = programs.of_method(task, method, chosen)

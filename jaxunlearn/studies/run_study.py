@@ -24,7 +24,7 @@ from jaxunlearn.methods.eupmu_budget import BrokenBudget
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.report import write_report
-from jaxunlearn.studies.runs import evaluate_images, run_config, train
+from jaxunlearn.studies.runs import evaluate_images, rewind, run_config, train
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.folder import is_finished, load_weights, note_failure, read_done
 from jaxunlearn.studies.runs.results import Subject, read_cost
@@ -174,11 +174,12 @@ def _run(
 
     failed: list[str] = []
     evaluate = evaluation()
+    keep = rewind.shares(each.settings for cell in everything for each in cell.methods.values())
     for seed, of_seed in cells.items():
-        pretrained = _pretrained(folder, seed)
+        pretrained, config = _pretrained(folder, seed), run_config.pretraining(study.problem, seed)
         with _noting(failed, pretrained):
             with _workspace(folder).in_turn(f"seed-{seed}"):
-                train.train_run(pretrained, run_config.pretraining(study.problem, seed), placement)
+                train.train_run(pretrained, config, placement, keep=keep)
             for cell in of_seed:
                 _compare_one(folder, cell, evaluate, failed, placement)
     written = write_report(folder)

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxunlearn.methods.optimizers import SCHEDULES, optimizer, schedule
+from jaxunlearn.methods.optimizers import SCHEDULES, optimizer, rest_of, schedule
 from jaxunlearn.types import InputError
 
 
@@ -36,6 +36,17 @@ def test_one_cycle_rises_to_its_peak_and_falls() -> None:
     assert values[0] == 0.0 and np.argmax(values) == 15 and np.isclose(values[15], 2.0)
     assert np.isclose(values[-1], 0.0, atol=1e-6)
     assert np.all(np.diff(values[:16]) > 0) and np.all(np.diff(values[15:]) < 0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_rest_of_a_course_is_its_end(name: str) -> None:
+    """The last 20 of 100 steps, also where they are 20 steps of a course of 20."""
+    whole, counts = schedule(name, 2.0, 100), jnp.arange(20)
+    rest = rest_of(schedule(name, 2.0, 20), jnp.float32(0.8), 20)
+    values = [
+        [float(rate(n)) for n in shown] for rate, shown in ((whole, 80 + counts), (rest, counts))
+    ]
+    np.testing.assert_allclose(*values, rtol=1e-4)
 
 
 def test_every_schedule_is_tested() -> None:

@@ -2,11 +2,11 @@
 
 A run folder holds `config.json` (the configuration), `fingerprints.json` (of the data, and its
 place), `forget_request.json` (the examples), `metrics.jsonl`, `checkpoints/` (to resume),
-`weights/` (the result), `deletions.jsonl` (of unlearning: every request that the weights have
-honoured), `adopted.json` and `source/` (of adopted weights), `done.json` (the cost) or
-`diverged.json` (the reason why there is no result), and after evaluation `results.json` and
-`predictions.npz`. A folder belongs to one configuration and one data set for good, wherever both
-are moved.
+`weights/` (the result), `kept/` (of pretraining: the weights of earlier steps), `deletions.jsonl`
+(of unlearning: every request that the weights have honoured), `adopted.json` and `source/` (of
+adopted weights), `done.json` (the cost) or `diverged.json` (the reason why there is no result), and
+after evaluation `results.json` and `predictions.npz`. A folder belongs to one configuration and one
+data set for good, wherever both are moved.
 """
 
 import dataclasses
@@ -131,18 +131,24 @@ def read_pretrained(run: Path) -> RunConfig:
 
 def load_weights(run: Path, problem: Problem) -> Weights:
     """The final weights of a finished run, checked against the model of the problem."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-        load_shapes(problem),
-    )
-    weights, record = Checkpointer(run / "weights").restore(target)
+    weights, record = restored(Checkpointer(run / "weights"), problem)
     if record["fingerprint"] != read_done(run)["weights"]:
         raise InputError(
             f"the weights in {run / 'weights'} belong to another run; restore them, or delete "
             "that folder and run the same command again."
         )
     return weights
+
+
+def restored(checkpointer: Checkpointer, problem: Problem) -> tuple[Weights, dict[str, Any]]:
+    """The newest weights of a model of the problem, and their record."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        load_shapes(problem),
+    )
+    weights, record = checkpointer.restore(target)
+    return weights, record
 
 
 def check_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits | None) -> None:

@@ -97,6 +97,11 @@ def unlearning(
             "the method retrain begins with new weights, so there is nothing to unlearn; use "
             "jaxunlearn retrain, or the method finetune to start from the original model."
         )
+    if "rewind" in chosen and problem.checkpoint is not None:
+        raise InputError(
+            f"rewind is {chosen['rewind']:g}, but must be left out, since the model is adopted: no "
+            "step of its training was kept."
+        )
     return RunConfig(
         *("unlearn", problem, seed, method, chosen, request),
         start=start,

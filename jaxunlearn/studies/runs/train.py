@@ -8,7 +8,7 @@ configuration is refused. Every error is found before anything is compiled or wr
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from jaxunlearn.studies.problem import (
     load_task,
     load_training,
 )
-from jaxunlearn.studies.runs import adopt, deletions, folder
+from jaxunlearn.studies.runs import adopt, deletions, folder, rewind
 from jaxunlearn.studies.runs.cache import cached_latents
 from jaxunlearn.studies.runs.logs import check_validation, logged
 from jaxunlearn.studies.runs.prepare import (
@@ -63,7 +63,13 @@ from jaxunlearn.types import InputError, Params, Weights
 AUTOENCODER = "autoencoder"  # where a pretraining keeps the run of its autoencoder
 
 
-def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) -> Weights:
+def pretrain(
+    run: Path,
+    problem: Problem,
+    seed: int,
+    layout: Layout = Layout(),
+    keep: Collection[float] = (),
+) -> Weights:
     """Trains the original model on all training data, validation data aside.
 
     The model of a problem with a checkpoint is adopted instead.
@@ -73,6 +79,7 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
         problem: the problem.
         seed: the seed of the validation data, the initial weights and the order of the data.
         layout: the devices, and the share of a batch that is computed at once.
+        keep: the shares of the steps whose weights are kept, for the setting `rewind`.
 
     Returns:
         The weights.
@@ -82,7 +89,7 @@ def pretrain(run: Path, problem: Problem, seed: int, layout: Layout = Layout()) 
         Diverged: a loss or a weight became NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    return train_run(run, pretraining(problem, seed), placement_of(layout))
+    return train_run(run, pretraining(problem, seed), placement_of(layout), keep=keep)
 
 
 def retrain(
@@ -162,6 +169,7 @@ def planned_unlearning(
 ) -> RunConfig:
     """The configuration of `unlearn`."""
     before, earlier = deletions.read_start(pretrained)
+    rewind.check_start(pretrained, before, settings)
     start = folder.read_done(pretrained)["weights"]
     return unlearning(before.problem, before.seed, request, method, settings, start, aim, earlier)
 
@@ -241,16 +249,19 @@ def train_run(
     config: RunConfig,
     placement: Placement | None = None,
     pretrained: Path | None = None,
+    keep: Collection[float] = (),
 ) -> Weights:
     """Trains a run from the start or from its newest checkpoint, unless it is done.
 
     `pretrained` is the run folder of the weights that unlearning starts from, and of the
-    autoencoder of a retrained text-to-image model. Everything is checked first by `check_run`.
+    autoencoder of a retrained text-to-image model; a pretraining keeps the weights at the shares
+    `keep` of its steps. Everything is checked first by `check_run`.
     """
     placement = placement or placement_of()
     check_run(run, config, placement)
     problem, settings, splits = config.problem, config.settings, run_splits(config)
-    if folder.is_finished(run):
+    finished, missing = folder.is_finished(run), rewind.missing(run, config, keep)
+    if finished and not missing:
         return folder.load_weights(run, problem)
     if config.method == ADOPT:
         return adopt.adopt_run(run, config)
@@ -262,7 +273,7 @@ def train_run(
                 "folder of the weights."
             )
         earlier = deletions.read(pretrained)
-        start = folder.load_weights(pretrained, problem)
+        start = rewind.load_start(pretrained, problem, settings)
     else:
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     start, latents = _first_stage(run, config, start, placement, pretrained)
@@ -290,23 +301,30 @@ def train_run(
             _recording_the_end(run),
             logged(run, config, placement) as (log, validate),
         ):
-            outcome = training.run(
-                programs.of_method(task, config.method, settings, placement),
-                programs.arguments(settings, None if held_out is None else held_out.arrays()),
-                start,
-                forget,
-                retain,
-                num_steps=settings["num_steps"],
-                seed=seed,
-                checkpointer=Checkpointer(run / "checkpoints", say),
-                checkpoint_every=placement.checkpoint_every,
-                metrics_file=run / "metrics.jsonl",
-                on_progress=on_progress,
-                remedy=methods.remedy(config.method),
-                log=log,
-                validate=validate,
-                validate_every=placement.validate_every,
-            )
+
+            def train_to(step: int, again: bool = False) -> training.Outcome:
+                return training.run(
+                    programs.of_method(task, config.method, settings, placement),
+                    programs.arguments(settings, None if held_out is None else held_out.arrays()),
+                    start,
+                    forget,
+                    retain,
+                    num_steps=step,
+                    seed=seed,
+                    checkpointer=None if again else Checkpointer(run / "checkpoints", say),
+                    checkpoint_every=placement.checkpoint_every,
+                    metrics_file=None if again else run / "metrics.jsonl",
+                    on_progress=on_progress,
+                    remedy=methods.remedy(config.method),
+                    log=None if again else log,
+                    validate=None if again else validate,
+                    validate_every=placement.validate_every,
+                )
+
+            rewind.keep_steps(run, missing, train_to)
+            if finished:
+                return folder.load_weights(run, problem)
+            outcome = train_to(settings["num_steps"])
         weights = methods.weights_of(outcome.state)
         if part is not None:
             weights = Weights(*part.merge(*weights))

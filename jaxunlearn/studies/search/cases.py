@@ -10,7 +10,9 @@ from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
+from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.runs.results import read_results
+from jaxunlearn.studies.runs.rewind import load_start
 from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
 from jaxunlearn.training import programs
 from jaxunlearn.training.groups import Member
@@ -27,6 +29,8 @@ class Case(NamedTuple):
     """
 
     task: Task
+    problem: Problem
+    pretrained: Path
     seed: int
     original: Weights
     splits: Splits
@@ -39,7 +43,7 @@ def load_case(
     problem: Problem,
     seed: int,
     request: ForgetRequest,
-    original: Weights,
+    pretrained: Path,
     retrained: Path | None = None,
 ) -> Case:
     """Loads a case, with the predictions of an evaluated retrained model if there is one."""
@@ -47,18 +51,23 @@ def load_case(
     if retrained is not None:
         metrics = read_results(retrained)["metrics"]
         oracle = SplitPredictions.load(retrained / "predictions.npz"), metrics
-    splits = load_splits(problem, seed, request)
+    splits, original = load_splits(problem, seed, request), load_weights(pretrained, problem)
     task, forget = load_task(problem), to_device(splits.forget)
     if has_unseen(splits):
         forget = with_unseen(task, original, to_device(splits.validation), forget)
-    return Case(task, seed, original, splits, forget, to_device(splits.retain), oracle)
+    retain = to_device(splits.retain)
+    return Case(task, problem, pretrained, seed, original, splits, forget, retain, oracle)
 
 
 def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Member:
     """A run of a method on a case, from all its settings; by default with the pretraining seed."""
     numbers = programs.arguments(settings, case.splits.validation.arrays())
-    own = case.seed if seed is None else seed
-    return Member(numbers, own, case.original, case.forget, case.retain)
+    own, start, forget = case.seed if seed is None else seed, case.original, case.forget
+    if "rewind" in settings:
+        start = load_start(case.pretrained, case.problem, settings)
+        if has_unseen(case.splits):
+            forget = with_unseen(case.task, start, to_device(case.splits.validation), forget)
+    return Member(numbers, own, start, forget, case.retain)
 
 
 def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:

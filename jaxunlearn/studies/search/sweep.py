@@ -25,8 +25,9 @@ from jaxunlearn.studies.console import say, show_progress
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.sweep import cell_file, cell_label, write_sweep_report
 from jaxunlearn.studies.runs import evaluate
-from jaxunlearn.studies.runs.folder import load_weights, read_done, read_pretrained
+from jaxunlearn.studies.runs.folder import read_done, read_pretrained
 from jaxunlearn.studies.runs.prepare import check_original
+from jaxunlearn.studies.runs.rewind import check_start
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
 from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case, member
@@ -143,6 +144,9 @@ def sweep(
             f"a larger validation_fraction than {problem.validation_fraction:g}."
         )
     check_unseen(settings, splits)
+    tried = [settings | point for point in plan.points()]
+    for each in tried:
+        check_start(plan.pretrained, original, each)
     if retrained is not None:
         evaluate.check_retrained(retrained, folder, problem, seed, splits.forget.index.tolist())
     identity = _identity(plan, problem, seed, retrained)
@@ -151,9 +155,7 @@ def sweep(
     if there is not None:
         workspace.check_same(methods.completed(there.get("identity", {})), identity)
 
-    weights = load_weights(plan.pretrained, problem)
-    case = load_case(problem, seed, plan.request, weights, retrained)
-    tried = (settings | point for point in plan.points())
+    case = load_case(problem, seed, plan.request, plan.pretrained, retrained)
     check_original(case.task, plan.method, case.original, case.retain, *tried)
     cells = [
         SweepCell(folder / "cells" / cell_file(point, run_seed), point, run_seed)

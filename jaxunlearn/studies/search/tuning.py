@@ -38,7 +38,7 @@ from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.plans import read_plan
 from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
-from jaxunlearn.studies.runs import run_config, train
+from jaxunlearn.studies.runs import rewind, run_config, train
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.results import Subject, read_cost
@@ -161,22 +161,25 @@ def tune(folder: Path, search: Search, layout: Layout = Layout()) -> dict[str, A
 def _tune(folder: Path, search: Search, placement: Placement) -> dict[str, Any]:
     record = _open(folder, search)
     write_record(folder / FILE, record)
-    originals = {
-        seed: train.train_run(
-            _pretrained(folder, seed), run_config.pretraining(search.problem, seed), placement
-        )
-        for seed in search.seeds
-    }
+    keep = rewind.shares(
+        settings
+        for request in search.requests
+        for name in search.search
+        for settings in search.proposals(request, name)[1]
+    )
+    for seed in search.seeds:
+        config = run_config.pretraining(search.problem, seed)
+        train.train_run(_pretrained(folder, seed), config, placement, keep=keep)
     for request in search.requests:
         cases = [
             load_case(
                 search.problem,
                 seed,
                 request,
-                original,
+                _pretrained(folder, seed),
                 _oracle(folder, search, seed, request, placement),
             )
-            for seed, original in originals.items()
+            for seed in search.seeds
         ]
         before = [blind_metrics(case, case.original) for case in cases]
         for name in search.search:
