@@ -176,7 +176,7 @@ def ours(
     retain = jax.device_put(study.splits.retain.arrays())
     forget, seconds = jax.device_put(study.splits.forget.arrays()), np.zeros(2)
     if settings.get("objective") == "match_unseen":
-        unseen = jax.device_put(study.splits.validation.arrays())
+        unseen = jax.device_put(study.splits.copied.arrays())
         with_unseen(study.task, study.original, unseen, forget)  # compiles
         began = clock()
         forget = with_unseen(study.task, study.original, unseen, forget)

@@ -48,7 +48,7 @@ def job(config: RunConfig, start: Weights, num_steps: int) -> Callable[[], Any]:
     def work() -> training.Outcome:
         brought = forget
         if objectives.needs_unseen(settings):
-            brought = with_unseen(task, start, to_device(splits.validation), forget)
+            brought = with_unseen(task, start, to_device(splits.copied), forget)
         given = program, programs.split(settings).numbers, start, brought, retain
         return training.run(*given, num_steps=num_steps, seed=SEED)
 

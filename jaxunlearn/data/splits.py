@@ -3,6 +3,10 @@
 Validation data is split off first, by the seed alone. So all requests of a study share it, and
 share the model trained on the other data; and tuning on validation data never sees the data of the
 final evaluation.
+
+Validation data has two halves, so that no run optimises its own judge: forget objectives compare
+forget data with `Splits.copied`; blind choices, guards and `validation_accuracy` use
+`Splits.judged`.
 """
 
 from typing import NamedTuple
@@ -35,6 +39,38 @@ class Splits(NamedTuple):
     validation: Examples
     test: Examples
     test_forget: Examples
+
+    @property
+    def copied(self) -> Examples:
+        """The validation examples that objectives may copy."""
+        return self.validation.take(copied(self.validation.label))
+
+    @property
+    def judged(self) -> Examples:
+        """The other validation examples, by which models are judged."""
+        return self.validation.take(~copied(self.validation.label))
+
+
+def copied(labels: np.ndarray) -> np.ndarray:
+    """Which validation examples objectives may copy: every second one of each class, in order.
+
+    The first of a class judges, so that a class with a single example has a judge.
+
+    Args:
+        labels: the classes of the validation examples, integers `[V]`.
+
+    Returns:
+        A mask `[V]`.
+
+    Example:
+        >>> copied(np.array([7, 2, 7, 7, 2, 5])).tolist()
+        [False, False, True, False, True, False]
+    """
+    order = np.argsort(labels, kind="stable")
+    places = np.empty(len(labels), np.int64)
+    places[order] = np.arange(len(labels))
+    found: np.ndarray = (places - np.searchsorted(labels, labels, sorter=order)) % 2 == 1
+    return found
 
 
 def hold_out(

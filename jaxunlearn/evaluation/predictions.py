@@ -172,7 +172,7 @@ class SplitPredictions(NamedTuple):
     Attributes:
         forget: predictions on the training examples to forget.
         retain: predictions on the training examples to keep.
-        validation: predictions on examples held out of training; may have no rows.
+        validation: predictions on the held-out examples that judge; may have no rows.
         test: predictions on test examples, without forgotten classes.
         test_forget: predictions on test examples of forgotten classes; may have no rows.
     """
@@ -220,6 +220,7 @@ def predict_with(
 def predict_splits(
     task: Task, weights: Weights, splits: Splits, at_once: int = 0
 ) -> SplitPredictions:
-    """The predictions of a model on every split."""
-    found = (predict_with(task, weights, part.arrays(), at_once) for part in splits)
+    """The predictions of a model on every split; of validation data, on the judging half."""
+    parts = splits._replace(validation=splits.judged)
+    found = (predict_with(task, weights, part.arrays(), at_once) for part in parts)
     return SplitPredictions(*found)

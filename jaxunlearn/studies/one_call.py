@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxunlearn import evaluation, methods, training
 from jaxunlearn.data.examples import Examples, to_device
+from jaxunlearn.data.splits import copied
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import fingerprint, path_name
@@ -79,7 +80,8 @@ def unlearn_model(
         settings: settings of the method that differ from its defaults.
         test: test examples, likewise, for test accuracy and the attacks; examples of classes that
             are forgotten as a whole are evaluated apart.
-        validation: unseen examples, likewise, for objectives and budgets that need some.
+        validation: unseen examples, likewise. Objectives that need some get every second one of a
+            class; the others are for budgets and the validation accuracy.
         retrained: weights of a model that never saw the forget data, for comparison.
         mean: mean of the pixels, per channel or one for all; uint8 images are divided by 255 first.
         std: standard deviation of the pixels, likewise.
@@ -130,19 +132,22 @@ def unlearn_model(
             f"rewind is {chosen['rewind']:g}, but must be left out, since no step of the "
             "pretraining is known here; give the weights of that step instead."
         )
-    unseen = examples.get("validation")
-    numbers = programs.arguments(chosen, None if unseen is None else unseen.arrays())
+    unseen, judged = _halves(examples.get("validation"))
+    numbers = programs.arguments(chosen, None if judged is None else judged.arrays())
     program = programs.of_method(task, method, chosen)
     arrays = {name: to_device(each) for name, each in examples.items()}
     check_original(task, method, start, arrays["retain"], chosen)
     data = dict(arrays)
     if objectives.needs_unseen(chosen):
-        if unseen is None:
+        if not unseen:
             raise InputError(
-                f"the objective {chosen['objective']!r} compares forget data with unseen data, but "
-                "validation is None; give validation examples, or choose another objective."
+                f"the objective {chosen['objective']!r} compares forget data with every second "
+                "unseen example of a class, but validation has none; give more validation "
+                "examples, or choose another objective."
             )
-        data["forget"] = with_unseen(task, start, arrays["validation"], arrays["forget"])
+        data["forget"] = with_unseen(task, start, to_device(unseen), arrays["forget"])
+    if judged is not None:
+        arrays["validation"] = to_device(judged)
     record = {"method": method, "settings": chosen, "seed": seed, "start": fingerprint(start)}
     record |= {name: fingerprint(each.arrays()) for name, each in examples.items()}
 
@@ -208,6 +213,14 @@ def _examples(given: Any, name: str, first: int) -> Examples:
     if len(images) == 0:
         raise InputError(f"the {name} data are empty, but must hold at least one example.")
     return Examples(images, labels, first + np.arange(len(images), dtype=np.int32))
+
+
+def _halves(validation: Examples | None) -> tuple[Examples | None, Examples | None]:
+    """The validation examples that objectives may copy, and those that judge."""
+    if validation is None:
+        return None, None
+    half = copied(validation.label)
+    return validation.take(half), validation.take(~half)
 
 
 def _parted(examples: Mapping[str, Examples]) -> dict[str, Examples]:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxunlearn import data, models
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Reading, Splits
 from jaxunlearn.data.own import own_kind
+from jaxunlearn.data.splits import copied
 from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
@@ -138,6 +139,12 @@ def load_training(problem: Problem, seed: int) -> Examples:
 def load_validation(problem: Problem, seed: int) -> Examples:
     """The validation examples, before any request; there may be none."""
     return _halves(problem, seed)[1]
+
+
+def load_judged(problem: Problem, seed: int) -> Examples:
+    """The validation examples that judge models."""
+    found = load_validation(problem, seed)
+    return found.take(~copied(found.label))
 
 
 def _halves(problem: Problem, seed: int) -> tuple[Examples, Examples]:

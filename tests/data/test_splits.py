@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxunlearn.data import ForgetRequest, hold_out, split
+from jaxunlearn.data.splits import copied
 from jaxunlearn.types import InputError
 from tests.data.toys import toy, toy_of_coarse_classes
 
@@ -150,3 +151,24 @@ def test_a_request_that_leaves_no_test_example():
     data = toy(test=1)
     with pytest.raises(InputError, match="class-0 leaves no test example of 'toy'"):
         split(data, ForgetRequest(classes=(0,)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(labels=st.lists(st.integers(0, 4), max_size=30), cut=st.integers(0, 4))
+def test_no_validation_example_is_copied_and_judges(labels, cut):
+    """In each class both take turns, the judges first, whatever other classes there are."""
+    labels = np.array(labels, np.int64)
+    mask = copied(labels)
+    for label in np.unique(labels):
+        turns = mask[labels == label]
+        np.testing.assert_array_equal(turns, np.arange(len(turns)) % 2 == 1)
+    np.testing.assert_array_equal(copied(labels[labels != cut]), mask[labels != cut])
+
+
+def test_the_halves_of_validation_data_are_the_same_for_all_requests(digits):
+    parts = split(digits, ForgetRequest(fraction=0.1))
+    both = np.concatenate([parts.copied.index, parts.judged.index])
+    np.testing.assert_array_equal(np.sort(both), parts.validation.index)
+    seven = split(digits, ForgetRequest(classes=(7,)))
+    for half, other in ((parts.copied, seven.copied), (parts.judged, seven.judged)):
+        np.testing.assert_array_equal(half.index[half.label != 7], other.index)

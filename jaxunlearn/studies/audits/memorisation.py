@@ -42,8 +42,9 @@ def memorisation(
     root = jax.random.key(seed)
     keys = jax.vmap(lambda model: jax.random.fold_in(root, model))(jnp.arange(num_models))
     starts = (shadows.new_weights(task, key) for key in keys)
-    rest = halves, halves, None, placement
-    ends = shadows.train(task, "retrain", settings, keys, starts, examples, *rest)
+    ends = shadows.train(
+        task, "retrain", settings, keys, starts, examples, halves, halves, placement=placement
+    )
     learned, right = np.zeros((num_models, size), bool), np.zeros((num_models, size))
     for model, (half, weights) in enumerate(zip(halves, ends, strict=True)):
         if weights is None:

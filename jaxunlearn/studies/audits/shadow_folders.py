@@ -48,15 +48,16 @@ Answers = dict[str, np.ndarray]
 class ShadowSetup(NamedTuple):
     """The setup of all groups; models learn parts of the pool, as planned.
 
-    No model learns the unseen examples, which are for guards and objectives that end at unseen
-    data. The seed is for the keys of the models.
+    No model learns the validation examples: objectives that end at unseen data use those that are
+    copied, guards those that judge. The seed is for the keys of the models.
     """
 
     folder: Path
     problem: Problem
     task: Task
     pool: Arrays
-    unseen: Arrays
+    copied: Arrays
+    judged: Arrays
     test: Arrays
     plan: Plan
     seed: int
@@ -159,7 +160,7 @@ class ShadowGroup:
         retain: Sequence[np.ndarray],
     ) -> list[Weights | None]:
         task, pool, forget = self.setup.task, self.setup.pool, self._forget()
-        rest = self.setup.unseen, self.setup.placement
+        rest = self.setup.copied, self.setup.judged, self.setup.placement
         return shadows.train(task, method, settings, keys, starts, pool, forget, retain, *rest)
 
     def _forget(self) -> list[np.ndarray]:

@@ -102,22 +102,24 @@ def train(
     pool: Arrays,
     forget: Sequence[np.ndarray],
     retain: Sequence[np.ndarray],
-    unseen: Arrays | None = None,
+    copied: Arrays | None = None,
+    judged: Arrays | None = None,
     placement: Placement | None = None,
 ) -> list[Weights | None]:
     """Runs a method on G shadow models, as many at once as suits the machine.
 
-    `forget` and `retain` are positions in the pool for each model. No model learns `unseen`, which
-    is for guards and objectives that end at unseen data. A diverged model has weights of None.
+    `forget` and `retain` are positions in the pool for each model. No model learns the validation
+    data: `copied` is for objectives that end at unseen data, `judged` for guards. A diverged model
+    has weights of None.
     """
-    numbers = programs.arguments(settings, unseen)
+    numbers = programs.arguments(settings, judged)
 
     def members() -> Iterator[Member]:
         before, kept = None, {}  # neighbours with one retain set share its examples
         for key, start, forgotten, retained in zip(keys, starts, forget, retain, strict=True):
             examples = _chosen(pool, forgotten)
-            if unseen is not None and needs_unseen(settings):
-                examples = with_unseen(task, start, unseen, examples)
+            if copied is not None and needs_unseen(settings):
+                examples = with_unseen(task, start, copied, examples)
             if retained is not before:
                 before, kept = retained, _chosen(pool, retained)
             yield Member(numbers, key, start, examples, kept)

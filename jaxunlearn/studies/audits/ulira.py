@@ -94,7 +94,7 @@ def ulira(
     placement = placement_of(layout)
     for method, settings in (("retrain", problem.training_settings()), *chosen.values()):
         programs.of_method(task, method, settings, placement)
-        programs.arguments(settings, splits.validation.arrays())
+        programs.arguments(settings, splits.judged.arrays())
         check_unseen(settings, splits)
     if epsilon:
         epsilon_lower_bound(
@@ -105,7 +105,8 @@ def ulira(
         problem,
         task,
         to_device(pool),
-        to_device(splits.validation),
+        to_device(splits.copied),
+        to_device(splits.judged),
         {name: jnp.asarray(values) for name, values in dataset.test.arrays().items()},
         plan,
         seed,

@@ -43,7 +43,7 @@ def estimate(
         start = Weights(*part.split(*start, jax.random.key(0)))
     found = rehearse(
         programs.of_method(task, config.method, settings, placement),
-        programs.arguments(settings, splits and splits.validation.arrays()),
+        programs.arguments(settings, splits and splits.judged.arrays()),
         start,
         forget,
         retain,

@@ -19,10 +19,10 @@ from jaxunlearn.files import write_record
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import (
     load_dataset,
+    load_judged,
     load_splits,
     load_task,
     load_training,
-    load_validation,
 )
 from jaxunlearn.studies.runs import deletions, folder
 from jaxunlearn.studies.runs.evaluate_images import evaluate_generated, load_judge
@@ -132,7 +132,7 @@ def _evaluate_accuracies(run: Path, config: RunConfig, at_once: int) -> dict[str
     folder.check_data(run, dataset)
     parts = {
         "train": load_training(problem, seed),
-        "validation": load_validation(problem, seed),
+        "validation": load_judged(problem, seed),
         "test": dataset.test,
     }
     found = accuracies_on(problem, weights, parts, at_once)

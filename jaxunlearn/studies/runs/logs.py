@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxunlearn import evaluation, methods
 from jaxunlearn.data import Examples
 from jaxunlearn.evaluation.predictions import predict_with
-from jaxunlearn.studies.problem import load_task, load_validation
+from jaxunlearn.studies.problem import load_judged, load_task
 from jaxunlearn.studies.runs.prepare import run_splits, trainable_part
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.runs.unseen import losses
@@ -58,9 +58,9 @@ def logged(
 
 
 def _validation(config: RunConfig) -> Examples:
-    """The validation examples, without forgotten classes."""
+    """The validation examples that judge, without forgotten classes."""
     splits = run_splits(config)
-    return splits.validation if splits else load_validation(config.problem, config.seed)
+    return splits.judged if splits else load_judged(config.problem, config.seed)
 
 
 def validation(task: Task, examples: Examples) -> Validate:

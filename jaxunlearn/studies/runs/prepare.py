@@ -116,7 +116,7 @@ def check_streamed(
         k: jax.ShapeDtypeStruct((len(splits.forget), *v.shape[1:]), v.dtype)
         for k, v in forget.items()
     }
-    numbers = programs.arguments(config.settings, splits.validation.arrays())
+    numbers = programs.arguments(config.settings, splits.judged.arrays())
     jax.eval_shape(program.init, numbers, key, *weights, shapes, {})
 
 
@@ -142,7 +142,7 @@ def prepared_data(
         return forget, retain, 0.0, 0.0
     with compilation_seconds() as compiling:
         clock = time.perf_counter()
-        unseen = to_device(splits.validation)
+        unseen = to_device(splits.copied)
         forget = jax.block_until_ready(with_unseen(task, start, unseen, forget))
         seconds = time.perf_counter() - clock
     return forget, retain, seconds - sum(compiling), sum(compiling)

@@ -214,7 +214,7 @@ def check_run(run: Path, config: RunConfig, placement: Placement | None = None) 
         check_unseen(config.settings, splits)
     if placement.stream:
         check_streamed(config, program, part)
-    programs.arguments(config.settings, splits and splits.validation.arrays())
+    programs.arguments(config.settings, splits and splits.judged.arrays())
     if placement.validate_every:
         check_validation(config)
     folder.check_folder(run, config, dataset, splits)
@@ -277,7 +277,7 @@ def train_run(
     else:
         start = Weights(*jax.jit(task.init)(jax.random.key(seed)))
     start, latents = _first_stage(run, config, start, placement, pretrained)
-    held_out = splits.validation if splits and programs.is_guarded(settings) else None
+    held_out = splits.judged if splits and programs.is_guarded(settings) else None
     if held_out is not None and latents is not None:
         assert pretrained is not None
         place, stage = pretrained / AUTOENCODER, start.model_state[FIRST_STAGE]

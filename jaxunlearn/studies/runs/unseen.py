@@ -1,7 +1,7 @@
 """Forget data with unseen examples beside them, for objectives that compare the two.
 
 The objectives `match_unseen` and `until_unseen` end when forget data look like unseen data: like
-validation data, which the forget batch holds as well, but which is neither learned nor reported.
+the half of the validation data that judges nothing, which the forget batch holds as well.
 """
 
 import functools
@@ -21,17 +21,18 @@ _BATCH = 256
 
 
 def has_unseen(splits: Splits) -> bool:
-    """Whether there are validation examples of the same kind as the forget data."""
-    return len(splits.validation) > 0 and len(splits.test_forget) == 0
+    """Whether objectives may copy validation examples of the same kind as the forget data."""
+    return len(splits.copied) > 0 and len(splits.test_forget) == 0
 
 
 def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
     """Raises InputError if an objective needs unseen examples, and there are none."""
     if not objectives.needs_unseen(settings):
         return
-    if len(splits.validation) == 0:
+    if len(splits.copied) == 0:
         raise InputError(
-            "the objective compares forget data with validation data, but there is none; raise "
+            "the objective compares forget data with every second validation example of a class, "
+            f"but {len(splits.validation)} validation examples leave none; raise "
             "validation_fraction, or choose another objective, such as random_labels."
         )
     if not has_unseen(splits):

@@ -18,8 +18,6 @@ from jaxunlearn.training import programs
 from jaxunlearn.training.groups import Member
 from jaxunlearn.types import Arrays, Task, Weights
 
-_BLIND = ("forget", "retain", "validation")
-
 
 class Case(NamedTuple):
     """One pretrained model and one request, with forget and retain data on the device.
@@ -54,30 +52,33 @@ def load_case(
     splits, original = load_splits(problem, seed, request), load_weights(pretrained, problem)
     task, forget = load_task(problem), to_device(splits.forget)
     if has_unseen(splits):
-        forget = with_unseen(task, original, to_device(splits.validation), forget)
+        forget = with_unseen(task, original, to_device(splits.copied), forget)
     retain = to_device(splits.retain)
     return Case(task, problem, pretrained, seed, original, splits, forget, retain, oracle)
 
 
 def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Member:
     """A run of a method on a case, from all its settings; by default with the pretraining seed."""
-    numbers = programs.arguments(settings, case.splits.validation.arrays())
+    numbers = programs.arguments(settings, case.splits.judged.arrays())
     own, start, forget = case.seed if seed is None else seed, case.original, case.forget
     if "rewind" in settings:
         start = load_start(case.pretrained, case.problem, settings)
         if has_unseen(case.splits):
-            forget = with_unseen(case.task, start, to_device(case.splits.validation), forget)
+            forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
     return Member(numbers, own, start, forget, case.retain)
 
 
 def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
-    """Accuracies on the data that a blind choice may see: forget, retain and validation data."""
-    metrics = {}
-    for name in _BLIND:
-        arrays = getattr(case.splits, name).arrays()
-        predictions = predict_with(case.task, weights, arrays)
-        metrics[f"{name}_accuracy"] = evaluation.accuracy(predictions)
-    return metrics
+    """Accuracies on the data that a blind choice may see.
+
+    These are forget and retain data, and the validation data that no objective copies.
+    """
+    forget, retain, *_ = case.splits
+    seen = {"forget": forget, "retain": retain, "validation": case.splits.judged}
+    return {
+        f"{name}_accuracy": evaluation.accuracy(predict_with(case.task, weights, part.arrays()))
+        for name, part in seen.items()
+    }
 
 
 def all_metrics(case: Case, weights: Weights) -> dict[str, float]:

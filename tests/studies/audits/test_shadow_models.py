@@ -40,7 +40,7 @@ def train(method, keys, forget, retain, weights, unseen=None, most=1, **settings
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shadows, "at_once", lambda count: most)
         return shadows.train(
-            toy.TASK, method, chosen, keys, weights, pool(), forget, retain, unseen
+            toy.TASK, method, chosen, keys, weights, pool(), forget, retain, unseen, unseen
         )
 
 

@@ -250,7 +250,7 @@ def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_pat
 
     def held_out_loss(run):
         rows, labels = predict_with(
-            load_task(problem), folder.load_weights(run, problem), splits.validation.arrays()
+            load_task(problem), folder.load_weights(run, problem), splits.judged.arrays()
         )
         return float(np.mean(-np.log(rows[np.arange(len(labels)), labels])))
 

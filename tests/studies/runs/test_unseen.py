@@ -45,19 +45,19 @@ def test_forget_examples_bring_validation_examples_along(problem, pretrained):
     splits = load_splits(problem, 0, TENTH)
     original = folder.load_weights(pretrained, problem)
     forget = {name: jnp.asarray(leaf) for name, leaf in splits.forget.arrays().items()}
-    unseen = to_device(splits.validation)
+    unseen = to_device(splits.copied)
     forget = with_unseen(load_task(problem), original, unseen, forget)
     names = {"image", "label", "index"}
     assert set(forget) == names | {f"unseen_{name}" for name in (*names, "loss")}
-    assert np.all(np.isin(forget["unseen_index"], splits.validation.index))
-    brought = np.searchsorted(splits.validation.index, forget["unseen_index"])
-    assert np.array_equal(forget["unseen_label"], splits.validation.label[brought])
+    assert np.all(np.isin(forget["unseen_index"], splits.copied.index))
+    brought = np.searchsorted(splits.copied.index, forget["unseen_index"])
+    assert np.array_equal(forget["unseen_label"], splits.copied.label[brought])
     told = np.asarray(forget["unseen_loss"])
     np.testing.assert_allclose(
-        told, losses(problem, original, splits.validation)[brought], rtol=1e-3, atol=1e-5
+        told, losses(problem, original, splits.copied)[brought], rtol=1e-3, atol=1e-5
     )
     order = np.argsort(losses(problem, original, splits.forget), kind="stable")
-    validation = np.sort(losses(problem, original, splits.validation))
+    validation = np.sort(losses(problem, original, splits.copied))
     places = (2 * np.arange(len(told)) + 1) * len(validation) // (2 * len(told))
     np.testing.assert_allclose(told[order], validation[places], rtol=1e-3, atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_unlearning_ends_nearer_to_them(problem, pretrained, tmp_path, objective
 
     def distance(weights):
         unseen_by = original if objective == "match_unseen" else weights
-        pairs = ((weights, splits.forget), (unseen_by, splits.validation))
+        pairs = ((weights, splits.forget), (unseen_by, splits.judged))
         logs = [np.log(losses(problem, *pair)).clip(-8.0) for pair in pairs]
         return np.abs(np.subtract(*(np.quantile(each, shares) for each in logs))).mean()
 
