@@ -141,9 +141,9 @@ def unlearn_model(
     if objectives.needs_unseen(chosen):
         if not unseen:
             raise InputError(
-                f"the objective {chosen['objective']!r} compares forget data with every second "
-                "unseen example of a class, but validation has none; give more validation "
-                "examples, or choose another objective."
+                f"the objective {chosen['objective']!r} compares forget data with unseen data, but "
+                f"validation {'is None' if unseen is None else 'has no class with two examples'}; "
+                "give validation examples, or choose another objective."
             )
         data["forget"] = with_unseen(task, start, to_device(unseen), arrays["forget"])
     if judged is not None:

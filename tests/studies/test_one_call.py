@@ -97,6 +97,9 @@ def test_unseen_data_are_for_objectives_that_need_them():
     settings = SETTINGS | {"objective": "match_unseen"}
     with pytest.raises(InputError, match="compares forget data with unseen data, but validation"):
         call(settings=settings)
+    lone = TEST[0][:1], TEST[1][:1]
+    with pytest.raises(InputError, match="validation has no class with two examples; give"):
+        call(settings=settings, validation=lone)
     assert "validation_accuracy" in call(settings=settings, validation=TEST).metrics
 
 

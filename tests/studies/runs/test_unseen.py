@@ -71,7 +71,7 @@ def test_unlearning_ends_nearer_to_them(problem, pretrained, tmp_path, objective
 
     def distance(weights):
         unseen_by = original if objective == "match_unseen" else weights
-        pairs = ((weights, splits.forget), (unseen_by, splits.judged))
+        pairs = ((weights, splits.forget), (unseen_by, splits.copied))
         logs = [np.log(losses(problem, *pair)).clip(-8.0) for pair in pairs]
         return np.abs(np.subtract(*(np.quantile(each, shares) for each in logs))).mean()
 
