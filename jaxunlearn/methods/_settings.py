@@ -94,8 +94,13 @@ class ObjectiveSettings:
             (by default 1) and spm (by default 2).
         retain_objective: distance that takes the place of the retain loss: match_original, the
             distance of the outputs from those of the original model.
+        teacher_share: share of the steps of pretraining that a teacher of track_ranked learns, from
+            retain data alone (by default 0.1).
+        num_teachers: number of the teachers, whose scores are averaged (by default 1).
     """
 
     anchor_guidance: Guidance = 2.0
     negative_guidance: NotNegative = 1.0
     retain_objective: Literal["match_original"] = "match_original"
+    teacher_share: Share = 0.1
+    num_teachers: Count = 1

@@ -8,10 +8,11 @@ with the retain loss, for any surgery, aggregator or weighting.
     random labels      mean_i l_i against random labels                               (SalUn, EUPMU)
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
     track unseen       the same, with u under the present parameters
+    track ranked       the same, with the forget examples in the order of teachers
 
 with `phi(l) = log(p / (1 - p))`, `p = exp(-l)`: the logit of the confidence in the true label. The
-last two stop by themselves: the gradient vanishes when forget examples look like unseen ones. So do
-the others under `until_unseen`.
+last three stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
+do the others under `until_unseen`. `_unseen.py` has those that need unseen examples.
 """
 
 import functools
@@ -20,14 +21,23 @@ from typing import Annotated, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from jaxunlearn.methods._limits import Choices
+from jaxunlearn.methods._unseen import Objective as Objective
+from jaxunlearn.methods._unseen import check_partners as check_partners
+from jaxunlearn.methods._unseen import (
+    forget_losses,
+    match_unseen,
+    track_ranked,
+    track_unseen,
+    until_unseen,
+)
+from jaxunlearn.methods._unseen import logit as logit
+from jaxunlearn.methods._unseen import with_ranked as with_ranked
+from jaxunlearn.methods._unseen import with_unseen as with_unseen
 from jaxunlearn.names import closest
 from jaxunlearn.transforms import adaptive_weights
 from jaxunlearn.types import (
-    Arrays,
     Batch,
     InputError,
     LossPair,
@@ -37,15 +47,16 @@ from jaxunlearn.types import (
     example_keys,
 )
 
-_HUBER_DELTA = 2.0
-_UNSEEN = "unseen_"
-
-Objective = Callable[[Task, Params, ModelState, Batch, jax.Array], jax.Array]
 Redraw = Literal["every_epoch", "once"]
 
+_UNSEEN_OBJECTIVES = {
+    "match_unseen": match_unseen,
+    "track_unseen": track_unseen,
+    "track_ranked": track_ranked,
+}
 _UNTIL = "_until_unseen"
 _PLAIN = ("ascent", "adaptive_ascent", "random_labels")
-NAMES = (*_PLAIN, *(name + _UNTIL for name in _PLAIN), "match_unseen", "track_unseen")
+NAMES = (*_PLAIN, *(name + _UNTIL for name in _PLAIN), *_UNSEEN_OBJECTIVES)
 ObjectiveName = Annotated[
     str,
     Choices(
@@ -59,7 +70,7 @@ def ascent(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
     """Gradient ascent on the ordinary loss: `-mean_i l_i`."""
-    losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
+    losses, _ = forget_losses(task)(params, model_state, batch, key, True)
     return -jnp.mean(losses)
 
 
@@ -83,7 +94,7 @@ def adaptive_ascent(
     def objective(
         task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
     ) -> jax.Array:
-        losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
+        losses, _ = forget_losses(task)(params, model_state, batch, key, True)
         weights = adaptive_weights(losses, exponent, axis_name, epsilon=epsilon)
         return -jnp.mean(weights * losses)
 
@@ -119,7 +130,7 @@ def random_labels(redraw: Redraw = "every_epoch", exclude_true_label: bool = Fal
             labels = (batch["label"] + 1 + draw(keys, task.num_classes - 1)) % task.num_classes
         else:
             labels = draw(keys, task.num_classes)
-        losses, _ = _forget_losses(task)(params, model_state, batch | {"label": labels}, key, True)
+        losses, _ = forget_losses(task)(params, model_state, batch | {"label": labels}, key, True)
         return jnp.mean(losses)
 
     return objective
@@ -134,146 +145,24 @@ def check_conditional(task: Task, what: str) -> None:
         )
 
 
-def match_unseen(
-    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
-) -> jax.Array:
-    """Makes the model as confident in forget examples as in unseen ones.
-
-        mean_i huber(phi(l_(i)) - phi(u_(i))),    phi(l) = log(p / (1 - p)),    p = exp(-l)
-
-    Both the losses l and the unseen losses u of the batch are sorted; the Huber loss is quadratic
-    up to 2. This is a transport distance between the two distributions, so any forget example may
-    match any unseen one. The gradient of a matched example is 0.
-
-    Needs the leaf "unseen_loss", `[B]`, of `with_unseen`: u under the original model.
-
-    Raises:
-        InputError: the batch has no such leaf.
-    """
-    unseen = _unseen_of(batch)["loss"]
-    losses, _ = _forget_losses(task)(params, model_state, batch, key, True)
-    return _transport_distance(losses, unseen)
-
-
-def track_unseen(
-    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
-) -> jax.Array:
-    """Makes the model as confident in forget examples as it currently is in unseen ones.
-
-        mean_i huber(phi(l_(i)) - sg phi(u_(i)))
-
-    Like `match_unseen`, but u are the losses of the unseen examples under the current parameters.
-    Unlearning makes a model less confident in unseen data; forget examples with the original
-    model's confidence would then stand out. A model retrained without the forget data is at the
-    minimum. So is a model that is equally unsure of all data, but the retain loss prevents that.
-
-    It costs a forward pass on the unseen examples, and needs the leaves "unseen_image",
-    "unseen_label" and so on of `with_unseen`.
-
-    Raises:
-        InputError: the batch has no such leaves.
-    """
-    losses_of, unseen = _forget_losses(task), _unseen_of(batch)
-    losses, _ = losses_of(params, model_state, batch, key, True)
-    unseen_losses, _ = losses_of(params, model_state, batch | unseen, key, True)
-    return _transport_distance(losses, jax.lax.stop_gradient(unseen_losses))
-
-
-def until_unseen(objective: Objective) -> Objective:
-    """An objective that pauses while the batch is predicted no more confidently than unseen data.
-
-        s L_u,    s = 1[mean_i exp(-l_i) > mean_i exp(-u_i)]
-
-    The mean confidences in the true labels are compared as logarithms, since float32 cannot hold
-    the confidence of a loss that is a sum over pixels. The objective needs the leaf "unseen_loss"
-    of `with_unseen`.
-    """
-
-    def pausing(
-        task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
-    ) -> jax.Array:
-        unseen = _unseen_of(batch)["loss"]
-        losses = _forget_losses(task)(params, model_state, batch, key, True)[0]
-        continues = jax.nn.logsumexp(-losses) > jax.nn.logsumexp(-unseen)
-        value = objective(task, params, model_state, batch, key)
-        return jax.lax.stop_gradient(continues.astype(value.dtype)) * value
-
-    return pausing
-
-
-def with_unseen(
-    forget: Arrays, forget_losses: jax.Array, unseen: Arrays, unseen_losses: jax.Array
-) -> Arrays:
-    """Forget data with an unseen example for each, of the same rank in the order of losses.
-
-    The i-th of N forget examples, in the order of losses, gets the unseen example at the
-    `(i + 1/2) / N` quantile of the unseen losses, so that any part of the forget data gets a
-    representative sample.
-
-    Args:
-        forget: forget examples, leaves `[N, ...]`.
-        forget_losses: losses of the forget examples under the original model, `[N]`.
-        unseen: examples outside the training data, leaves `[M, ...]` with the same names.
-        unseen_losses: losses of the unseen examples under the original model, `[M]`.
-
-    Returns:
-        The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
-        "unseen_loss" `[N]`.
-
-    Example:
-        >>> forget, unseen = {"label": jnp.array([0, 1, 2])}, {"label": jnp.array([7, 8, 9])}
-        >>> losses = jnp.array([0.3, 0.1, 0.2]), jnp.array([1.0, 3.0, 2.0])
-        >>> with_unseen(forget, losses[0], unseen, losses[1])["unseen_label"].tolist()
-        [8, 7, 9]
-    """
-    size, count = forget_losses.shape[0], unseen_losses.shape[0]
-    # NumPy's integers have 64 bits, enough for the product of both sizes.
-    quantiles = (2 * np.arange(size, dtype=np.int64) + 1) * count // (2 * size)
-    places = jnp.argsort(jnp.argsort(forget_losses))
-    chosen = jnp.argsort(unseen_losses)[jnp.asarray(quantiles, jnp.int32)[places]]
-    brought = unseen | {"loss": unseen_losses}
-    return forget | {_UNSEEN + name: leaf[chosen] for name, leaf in brought.items()}
-
-
-def _unseen_of(batch: Batch) -> Batch:
-    """The unseen examples in a forget batch, and their losses."""
-    unseen = {
-        name.removeprefix(_UNSEEN): leaf for name, leaf in batch.items() if name.startswith(_UNSEEN)
-    }
-    if not {"loss"} < unseen.keys():
-        raise InputError(
-            "this objective compares forget data with unseen data, but the forget data have no "
-            "unseen examples and losses; add validation data with objectives.with_unseen."
-        )
-    return unseen
-
-
-def _transport_distance(losses: jax.Array, unseen: jax.Array) -> jax.Array:
-    difference = jnp.sort(_logit(losses)) - jnp.sort(_logit(unseen))
-    return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
-
-
-def _logit(losses: jax.Array) -> jax.Array:
-    """`log(p / (1 - p))` of `p = exp(-l)`, for p up to 1 - 1e-6."""
-    losses = jnp.maximum(losses, 1e-6)
-    return -losses - jnp.log(-jnp.expm1(-losses))
-
-
-def _forget_losses(task: Task) -> Callable[..., tuple[jax.Array, ModelState]]:
-    return task.forget_losses or task.losses
-
-
-_UNSEEN_OBJECTIVES = {"match_unseen": match_unseen, "track_unseen": track_unseen}
-
-
 def needs_unseen(settings: Mapping[str, Any]) -> bool:
     """Whether the objective in the settings needs forget data with unseen examples."""
     name = settings.get("objective", "")
     return name in _UNSEEN_OBJECTIVES or name.endswith(_UNTIL)
 
 
+def needs_teachers(settings: Mapping[str, Any]) -> bool:
+    """Whether the objective in the settings needs unseen examples that teachers have chosen."""
+    return settings.get("objective") == "track_ranked"
+
+
 # The options of single objectives, which are settings of methods.
-_OPTIONS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
+_OPTIONS = {
+    "anchor_guidance": ("match_anchor",),
+    "negative_guidance": ("esd", "spm"),
+    "teacher_share": ("track_ranked",),
+    "num_teachers": ("track_ranked",),
+}
 
 
 def check_options(options: Collection[str], objective: str | None) -> None:
@@ -321,6 +210,11 @@ def named(
     }
     objectives |= {name + _UNTIL: until_unseen(objective) for name, objective in objectives.items()}
     objectives |= _UNSEEN_OBJECTIVES
+    if name == "track_ranked" and task is not None and task.predict is None:
+        raise InputError(
+            "objective is 'track_ranked', but must be another for a model that generates images, "
+            "since its teachers classify; choose match_anchor, or match_unseen."
+        )
     objectives |= dict(task.objectives if task else ())
     if name not in objectives:
         raise InputError(

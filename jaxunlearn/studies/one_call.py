@@ -138,6 +138,12 @@ def unlearn_model(
     arrays = {name: to_device(each) for name, each in examples.items()}
     check_original(task, method, start, arrays["retain"], chosen)
     data = dict(arrays)
+    if objectives.needs_teachers(chosen):
+        raise InputError(
+            "objective is 'track_ranked', but must be another here, since its teachers are trained "
+            "as the original model was, which a single call does not know; use jaxunlearn unlearn, "
+            "or objectives.with_ranked in your own loop."
+        )
     if objectives.needs_unseen(chosen):
         if not unseen:
             raise InputError(

@@ -1,14 +1,17 @@
 """The time and the memory of a run before it begins, from a few steps that leave no trace."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 
 from jaxunlearn.methods.eupmu_budget import BrokenBudget
+from jaxunlearn.methods.objectives import needs_teachers
 from jaxunlearn.studies.problem import load_task
 from jaxunlearn.studies.runs import folder
 from jaxunlearn.studies.runs.prepare import prepared_data, run_splits, trainable_part
 from jaxunlearn.studies.runs.run_config import RunConfig
+from jaxunlearn.studies.runs.teachers import rehearsed
 from jaxunlearn.training import programs
 from jaxunlearn.training.devices import Placement
 from jaxunlearn.training.rehearsal import Rehearsal, rehearse
@@ -32,9 +35,12 @@ def estimate(
         start = folder.load_weights(pretrained, problem)
     else:
         start = Weights(*jax.jit(load_task(problem).init)(jax.random.key(0)))
+    quick = config
+    if needs_teachers(settings):  # a teacher of one step here, and a rehearsal of all its steps
+        quick = replace(config, settings=settings | {"teacher_share": 0.0, "num_teachers": 1})
     try:
         forget, retain, seconds, compiling = prepared_data(
-            config, load_task(problem), start, None, placement.stream
+            quick, load_task(problem), start, None, placement
         )
     except BrokenBudget:
         return None
@@ -49,4 +55,10 @@ def estimate(
         retain,
         settings["num_steps"],
     )
+    if needs_teachers(settings):
+        recipe = problem.training_settings()
+        taught = rehearsed(
+            load_task(problem, placement.axis_name), settings, recipe, retain, placement
+        )
+        seconds, compiling = seconds + taught.seconds, compiling + taught.compile_seconds
     return Rehearsal(found.seconds + seconds, found.compile_seconds + compiling, found.memory)

@@ -13,22 +13,25 @@ from jaxunlearn.data import Dataset, Examples, Splits
 from jaxunlearn.data.anchors import anchors
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.methods.eupmu_budget import check_budget
-from jaxunlearn.methods.objectives import needs_unseen
+from jaxunlearn.methods.objectives import needs_teachers, needs_unseen
 from jaxunlearn.studies.config import Aim, Problem
 from jaxunlearn.studies.problem import (
     load_dataset,
     load_shapes,
     load_splits,
+    load_task,
     load_text_encoder,
     load_training,
 )
 from jaxunlearn.studies.runs.cache import cached_prompt_states
 from jaxunlearn.studies.runs.run_config import RunConfig
+from jaxunlearn.studies.runs.teachers import with_ranked
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES
 from jaxunlearn.tasks.trainable_subset import TrainableSubset, trainable_subset
 from jaxunlearn.training import programs
 from jaxunlearn.training.compilation import compilation_seconds
+from jaxunlearn.training.devices import Placement
 from jaxunlearn.training.streaming import Columns, Stream
 from jaxunlearn.types import Arrays, Task, Weights
 
@@ -125,10 +128,10 @@ def prepared_data(
     task: Task,
     start: Weights,
     latents: Examples | None,
-    stream: bool = False,
+    placement: Placement,
 ) -> tuple[Data, Data, float, float]:
     """Forget and retain data as the method needs them; seconds of preparation and compilation."""
-    forget, retain = _examples(config, latents, stream)
+    forget, retain = _examples(config, latents, placement.stream)
     splits, unlearned = run_splits(config), config.request if config.stage == "unlearn" else None
     if isinstance(forget, Stream):
         return forget, retain, 0.0, 0.0
@@ -143,7 +146,20 @@ def prepared_data(
     with compilation_seconds() as compiling:
         clock = time.perf_counter()
         unseen = to_device(splits.copied)
-        forget = jax.block_until_ready(with_unseen(task, start, unseen, forget))
+        if needs_teachers(config.settings):
+            forget = with_ranked(
+                load_task(config.problem, placement.axis_name),
+                config.settings,
+                config.problem.training_settings(),
+                config.seed,
+                forget,
+                unseen,
+                retain,
+                placement,
+            )
+        else:
+            forget = with_unseen(task, start, unseen, forget)
+        jax.block_until_ready(forget)
         seconds = time.perf_counter() - clock
     return forget, retain, seconds - sum(compiling), sum(compiling)
 

@@ -282,9 +282,7 @@ def train_run(
         assert pretrained is not None
         place, stage = pretrained / AUTOENCODER, start.model_state[FIRST_STAGE]
         held_out, _ = _encoded(place, problem, stage, held_out, "validation-")
-    forget, retain, preparation, compiling = prepared_data(
-        config, task, start, latents, placement.stream
-    )
+    forget, retain, preparation, compiling = prepared_data(config, task, start, latents, placement)
     task, part = trainable_part(load_task(problem, placement.axis_name), config.aim)
     if part is not None:
         assert pretrained is not None

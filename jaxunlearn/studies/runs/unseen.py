@@ -41,6 +41,8 @@ def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
             "none if whole classes are forgotten; choose another objective, such as "
             "adaptive_ascent."
         )
+    if objectives.needs_teachers(settings):
+        objectives.check_partners(splits.forget.label, splits.copied.label)
 
 
 def with_unseen(task: Task, original: Weights, unseen: Arrays, forget: Arrays) -> Arrays:

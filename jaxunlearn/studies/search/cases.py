@@ -1,5 +1,7 @@
 """One pretrained model and one request, in memory, for tuning and sweeps."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,11 +10,13 @@ from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
+from jaxunlearn.methods.objectives import needs_teachers
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.runs.results import read_results
 from jaxunlearn.studies.runs.rewind import load_start
+from jaxunlearn.studies.runs.teachers import with_ranked
 from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
 from jaxunlearn.training import programs
 from jaxunlearn.training.groups import Member
@@ -22,8 +26,9 @@ from jaxunlearn.types import Arrays, Task, Weights
 class Case(NamedTuple):
     """One pretrained model and one request, with forget and retain data on the device.
 
-    The forget data have unseen examples beside them if there are any. The predictions and metrics
-    of the retrained model are there if it was evaluated.
+    The forget data have unseen examples beside them if there are any; those of `ranked(seed,
+    **settings)` are chosen by teachers with these settings, who are trained once. The predictions
+    and metrics of the retrained model are there if it was evaluated.
     """
 
     task: Task
@@ -35,6 +40,7 @@ class Case(NamedTuple):
     forget: Arrays
     retain: Arrays
     retrained: tuple[SplitPredictions, dict[str, float]] | None
+    ranked: Callable[..., Arrays]
 
 
 def load_case(
@@ -50,11 +56,16 @@ def load_case(
         metrics = read_results(retrained)["metrics"]
         oracle = SplitPredictions.load(retrained / "predictions.npz"), metrics
     splits, original = load_splits(problem, seed, request), load_weights(pretrained, problem)
-    task, forget = load_task(problem), to_device(splits.forget)
-    if has_unseen(splits):
-        forget = with_unseen(task, original, to_device(splits.copied), forget)
-    retain = to_device(splits.retain)
-    return Case(task, problem, pretrained, seed, original, splits, forget, retain, oracle)
+    parts = (splits.forget, splits.retain, splits.copied)
+    task, (forget, retain, unseen) = load_task(problem), map(to_device, parts)
+    recipe = problem.training_settings()
+
+    @functools.cache
+    def ranked(seed: int, **settings: Any) -> Arrays:
+        return with_ranked(task, settings, recipe, seed, forget, unseen, retain)
+
+    brought = with_unseen(task, original, unseen, forget) if has_unseen(splits) else forget
+    return Case(task, problem, pretrained, seed, original, splits, brought, retain, oracle, ranked)
 
 
 def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Member:
@@ -65,6 +76,9 @@ def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Mem
         start = load_start(case.pretrained, case.problem, settings)
         if has_unseen(case.splits):
             forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
+    if needs_teachers(settings):
+        names = ("teacher_share", "num_teachers")
+        forget = case.ranked(own, **{name: settings[name] for name in names if name in settings})
     return Member(numbers, own, start, forget, case.retain)
 
 

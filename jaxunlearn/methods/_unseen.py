@@ -1,0 +1,227 @@
+"""Forget objectives that compare forget data with unseen data, and the pairs that they compare."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxunlearn.types import Arrays, Batch, InputError, ModelState, Params, Task
+
+_HUBER_DELTA = 2.0
+_UNSEEN = "unseen_"
+
+Objective = Callable[[Task, Params, ModelState, Batch, jax.Array], jax.Array]
+
+
+def match_unseen(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Makes the model as confident in forget examples as in unseen ones.
+
+        mean_i huber(phi(l_(i)) - phi(u_(i))),    phi(l) = log(p / (1 - p)),    p = exp(-l)
+
+    Both the losses l and the unseen losses u of the batch are sorted; the Huber loss is quadratic
+    up to 2. This is a transport distance between the two distributions, so any forget example may
+    match any unseen one. The gradient of a matched example is 0.
+
+    Needs the leaf "unseen_loss", `[B]`, of `with_unseen`: u under the original model.
+
+    Raises:
+        InputError: the batch has no such leaf.
+    """
+    unseen = _unseen_of(batch)["loss"]
+    losses, _ = forget_losses(task)(params, model_state, batch, key, True)
+    return _transport_distance(losses, unseen)
+
+
+def track_unseen(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Makes the model as confident in forget examples as it currently is in unseen ones.
+
+        mean_i huber(phi(l_(i)) - sg phi(u_(i)))
+
+    Like `match_unseen`, but u are the losses of the unseen examples under the current parameters.
+    Unlearning makes a model less confident in unseen data; forget examples with the original
+    model's confidence would then stand out. A model retrained without the forget data is at the
+    minimum. So is a model that is equally unsure of all data, but the retain loss prevents that.
+
+    It costs a forward pass on the unseen examples, and needs the leaves "unseen_image",
+    "unseen_label" and so on of `with_unseen`.
+
+    Raises:
+        InputError: the batch has no such leaves.
+    """
+    losses_of, unseen = forget_losses(task), _unseen_of(batch)
+    losses, _ = losses_of(params, model_state, batch, key, True)
+    unseen_losses, _ = losses_of(params, model_state, batch | unseen, key, True)
+    return _transport_distance(losses, jax.lax.stop_gradient(unseen_losses))
+
+
+def track_ranked(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Makes the model as confident in the examples as in unseen ones, in the teachers' order.
+
+        mean_i huber(phi(l_pi(i)) - sg phi(u_(i)))
+
+    pi sorts the forget examples of the batch by their scores under teachers who never saw them; the
+    losses u of their partners (`with_ranked`) are those of the current model, and sorted. So the
+    examples that are hard to models that never saw them become the hard ones. `track_unseen` sorts
+    by the model's own losses: it gets the distribution right and not the examples, and an attacker
+    who knows each of them can tell.
+
+    It costs a forward pass on the partners.
+
+    Raises:
+        InputError: the batch has no partners.
+    """
+    losses_of, unseen = forget_losses(task), _unseen_of(batch, "score")
+    losses, _ = losses_of(params, model_state, batch, key, True)
+    unseen_losses, _ = losses_of(params, model_state, batch | unseen, key, True)
+    targets = jax.lax.stop_gradient(jnp.sort(logit(unseen_losses)))
+    difference = logit(losses)[jnp.argsort(unseen["score"])] - targets
+    return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
+
+
+def until_unseen(objective: Objective) -> Objective:
+    """An objective that pauses while the batch is predicted no more confidently than unseen data.
+
+        s L_u,    s = 1[mean_i exp(-l_i) > mean_i exp(-u_i)]
+
+    The mean confidences in the true labels are compared as logarithms, since float32 cannot hold
+    the confidence of a loss that is a sum over pixels. The objective needs the leaf "unseen_loss"
+    of `with_unseen`.
+    """
+
+    def pausing(
+        task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+    ) -> jax.Array:
+        unseen = _unseen_of(batch)["loss"]
+        losses = forget_losses(task)(params, model_state, batch, key, True)[0]
+        continues = jax.nn.logsumexp(-losses) > jax.nn.logsumexp(-unseen)
+        value = objective(task, params, model_state, batch, key)
+        return jax.lax.stop_gradient(continues.astype(value.dtype)) * value
+
+    return pausing
+
+
+def with_unseen(
+    forget: Arrays, forget_losses: jax.Array, unseen: Arrays, unseen_losses: jax.Array
+) -> Arrays:
+    """Forget data with an unseen example for each, of the same rank in the order of losses.
+
+    The i-th of N forget examples, in the order of losses, gets the unseen example at the
+    `(i + 1/2) / N` quantile of the unseen losses, so that any part of the forget data gets a
+    representative sample.
+
+    Args:
+        forget: forget examples, leaves `[N, ...]`.
+        forget_losses: losses of the forget examples under the original model, `[N]`.
+        unseen: examples outside the training data, leaves `[M, ...]` with the same names.
+        unseen_losses: losses of the unseen examples under the original model, `[M]`.
+
+    Returns:
+        The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
+        "unseen_loss" `[N]`.
+
+    Example:
+        >>> forget, unseen = {"label": jnp.array([0, 1, 2])}, {"label": jnp.array([7, 8, 9])}
+        >>> losses = jnp.array([0.3, 0.1, 0.2]), jnp.array([1.0, 3.0, 2.0])
+        >>> with_unseen(forget, losses[0], unseen, losses[1])["unseen_label"].tolist()
+        [8, 7, 9]
+    """
+    size, count = forget_losses.shape[0], unseen_losses.shape[0]
+    # NumPy's integers have 64 bits, enough for the product of both sizes.
+    quantiles = (2 * np.arange(size, dtype=np.int64) + 1) * count // (2 * size)
+    places = jnp.argsort(jnp.argsort(forget_losses))
+    chosen = jnp.argsort(unseen_losses)[jnp.asarray(quantiles, jnp.int32)[places]]
+    brought = unseen | {"loss": unseen_losses}
+    return forget | {_UNSEEN + name: leaf[chosen] for name, leaf in brought.items()}
+
+
+def with_ranked(
+    forget: Arrays, forget_scores: np.ndarray, unseen: Arrays, unseen_scores: np.ndarray
+) -> Arrays:
+    """Forget data with a partner for each: the unseen example of its class with the nearest score.
+
+    Scores are confidences of models that were trained on neither, such as phi under a teacher that
+    learned a while from retain data alone. A forget example and its partner are then alike to
+    models that never see them, whether the forget examples are random or the hardest.
+
+    Args:
+        forget: forget examples, leaves `[N, ...]`, among them "label".
+        forget_scores: scores of the forget examples, `[N]`.
+        unseen: examples outside the training data, leaves `[M, ...]` with the same names.
+        unseen_scores: scores of the unseen examples, `[M]`.
+
+    Returns:
+        The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
+        "unseen_score" `[N]`, the scores of the forget examples.
+
+    Raises:
+        InputError: a class of the forget data without unseen examples.
+
+    Example:
+        >>> forget = {"label": jnp.array([0, 0, 1])}
+        >>> unseen = {"label": jnp.array([0, 1, 0]), "image": jnp.array([5, 6, 7])}
+        >>> scores = np.array([1.0, 3.0, 3.0]), np.array([0.9, 3.0, 2.1])
+        >>> with_ranked(forget, scores[0], unseen, scores[1])["unseen_image"].tolist()
+        [5, 7, 6]
+    """
+    ours, theirs = np.asarray(forget["label"]), np.asarray(unseen["label"])
+    check_partners(ours, theirs)
+    partners = np.empty(len(ours), np.int64)
+    for label in np.unique(ours):
+        own, others = np.flatnonzero(ours == label), np.flatnonzero(theirs == label)
+        others = others[np.argsort(unseen_scores[others], kind="stable")]
+        ranked = unseen_scores[others]
+        between = (ranked[1:] + ranked[:-1]) / 2
+        partners[own] = others[np.searchsorted(between, forget_scores[own])]
+    brought = {name: leaf[partners] for name, leaf in unseen.items()}
+    brought["score"] = jnp.asarray(forget_scores, jnp.float32)
+    return forget | {_UNSEEN + name: leaf for name, leaf in brought.items()}
+
+
+def check_partners(forget: np.ndarray, unseen: np.ndarray) -> None:
+    """Raises an InputError if a class of the forget data, from their labels, has no partner."""
+    alone = np.setdiff1d(forget, unseen)
+    if len(alone):
+        raise InputError(
+            f"track_ranked pairs each forget example with an unseen one of its class, but class "
+            f"{alone[0]} has none that may be copied; raise validation_fraction, or choose another "
+            "objective, such as track_unseen."
+        )
+
+
+def _unseen_of(batch: Batch, known: str = "loss") -> Batch:
+    """The unseen examples in a forget batch, with their losses or scores."""
+    unseen = {
+        name.removeprefix(_UNSEEN): leaf for name, leaf in batch.items() if name.startswith(_UNSEEN)
+    }
+    if not {known} < unseen.keys():
+        add = "with_unseen" if known == "loss" else "with_ranked"
+        raise InputError(
+            "this objective compares forget data with unseen data, but the forget data have no "
+            f"unseen examples and {'losses' if known == 'loss' else 'scores'}; add validation data "
+            f"with objectives.{add}."
+        )
+    return unseen
+
+
+def _transport_distance(losses: jax.Array, unseen: jax.Array) -> jax.Array:
+    difference = jnp.sort(logit(losses)) - jnp.sort(logit(unseen))
+    return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
+
+
+def logit(losses: jax.Array) -> jax.Array:
+    """`log(p / (1 - p))` of `p = exp(-l)`, for p up to 1 - 1e-6."""
+    losses = jnp.maximum(losses, 1e-6)
+    return -losses - jnp.log(-jnp.expm1(-losses))
+
+
+def forget_losses(task: Task) -> Callable[..., tuple[jax.Array, ModelState]]:
+    """The losses of forget examples."""
+    return task.forget_losses or task.losses
