@@ -180,6 +180,8 @@ def test_unknown_choices_are_refused() -> None:
         objectives.random_labels("daily")
     with pytest.raises(InputError, match="objective is 'forget', but must be one of ascent, adap"):
         objectives.named("forget")
+    with pytest.raises(InputError, match="for a model that generates images, since its teachers"):
+        objectives.named("track_ranked", task=LINEAR._replace(predict=None))
 
 
 UNSEEN = jnp.array([3.0, 0.2, 0.7])
@@ -237,6 +239,43 @@ def test_track_unseen_follows_the_unseen_examples_but_does_not_move_them(p: floa
     )
     assert np.allclose(tracked, matched, rtol=1e-5)
     assert abs(tracked[1]) > 1e-3
+
+
+def test_partners_are_the_unseen_examples_of_the_class_with_the_nearest_scores() -> None:
+    forget = {"label": jnp.array([0, 0, 1, 1, 0])}
+    unseen = {"label": jnp.array([1, 0, 0, 1, 0]), "image": jnp.arange(10, 15)}
+    scores = np.array([0.0, 5.2, -1.0, -8.0, 2.4]), np.array([0.0, 4.0, 1.0, -9.0, 6.0])
+    brought = objectives.with_ranked(forget, scores[0], unseen, scores[1])
+    assert brought["unseen_image"].tolist() == [12, 14, 10, 13, 12]
+    assert np.allclose(brought["unseen_score"], scores[0])
+    with pytest.raises(InputError, match="class 1 has none that may be copied; raise validation"):
+        objectives.with_ranked(forget, scores[0], {"label": jnp.zeros(5, int)}, scores[1])
+
+
+def test_track_ranked_moves_each_example_to_the_loss_of_one_as_hard() -> None:
+    """Where the losses are right as a set and belong to the wrong examples.
+
+    There `track_unseen` rests. Scores of a perfect teacher sort.
+    """
+    task = task_of(lambda losses, batch: losses[batch["image"]])
+    right = jnp.array([0.2, 3.0, 0.7])
+    wrong = right[jnp.array([2, 0, 1])]
+    forget, unseen = ({"label": jnp.zeros(3, int), "image": i + jnp.arange(3)} for i in (0, 3))
+    scores = np.asarray(objectives.logit(right))
+    batch = objectives.with_ranked(forget, scores, unseen, scores)
+    batch |= {"unseen_loss": right}
+
+    def found(objective: objectives.Objective, losses: jax.Array) -> tuple[Any, Any]:
+        every = jnp.concatenate([losses, right])
+        return jax.value_and_grad(lambda p: objective(task, p, {}, batch, KEY))(every)
+
+    assert np.isclose(found(objectives.track_unseen, wrong)[0], 0.0)
+    value, slopes = found(objectives.track_ranked, wrong)
+    assert value > 0.5
+    np.testing.assert_array_equal(np.sign(slopes[:3]), np.sign(wrong - right))
+    np.testing.assert_array_equal(slopes[3:], 0.0)
+    value, slopes = found(objectives.track_ranked, right)
+    assert value == 0.0 and not slopes.any()
 
 
 @pytest.mark.parametrize(("unseen", "rests"), [(10.0, False), (0.1, True)])

@@ -160,8 +160,20 @@ class ShadowGroup:
         retain: Sequence[np.ndarray],
     ) -> list[Weights | None]:
         task, pool, forget = self.setup.task, self.setup.pool, self._forget()
-        rest = self.setup.copied, self.setup.judged, self.setup.placement
-        return shadows.train(task, method, settings, keys, starts, pool, forget, retain, *rest)
+        return shadows.train(
+            task,
+            method,
+            settings,
+            keys,
+            starts,
+            pool,
+            forget,
+            retain,
+            self.setup.copied,
+            self.setup.judged,
+            self.setup.placement,
+            self.setup.problem.training_settings(),
+        )
 
     def _forget(self) -> list[np.ndarray]:
         return list(self.setup.plan.forget(self.members))

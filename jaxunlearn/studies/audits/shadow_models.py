@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxunlearn.methods.objectives import needs_unseen
+from jaxunlearn.methods.objectives import needs_teachers, needs_unseen
+from jaxunlearn.studies.runs.teachers import with_ranked
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.training import programs
 from jaxunlearn.training.devices import Placement
@@ -105,12 +106,13 @@ def train(
     copied: Arrays | None = None,
     judged: Arrays | None = None,
     placement: Placement | None = None,
+    recipe: dict[str, Any] | None = None,
 ) -> list[Weights | None]:
     """Runs a method on G shadow models, as many at once as suits the machine.
 
     `forget` and `retain` are positions in the pool for each model. No model learns the validation
-    data: `copied` is for objectives that end at unseen data, `judged` for guards. A diverged model
-    has weights of None.
+    data: `copied` is for objectives that end at unseen data, `judged` for guards. `recipe` has the
+    settings of pretraining, for teachers. A diverged model has weights of None.
     """
     numbers = programs.arguments(settings, judged)
 
@@ -118,10 +120,13 @@ def train(
         before, kept = None, {}  # neighbours with one retain set share its examples
         for key, start, forgotten, retained in zip(keys, starts, forget, retain, strict=True):
             examples = _chosen(pool, forgotten)
-            if copied is not None and needs_unseen(settings):
-                examples = with_unseen(task, start, copied, examples)
             if retained is not before:
                 before, kept = retained, _chosen(pool, retained)
+            if recipe is not None and copied is not None and needs_teachers(settings):
+                given = examples, copied, kept
+                examples = with_ranked(task, settings, recipe, key, *given, placement)
+            elif copied is not None and needs_unseen(settings):
+                examples = with_unseen(task, start, copied, examples)
             yield Member(numbers, key, start, examples, kept)
 
     finished = run_many(

@@ -95,7 +95,7 @@ def ulira(
     for method, settings in (("retrain", problem.training_settings()), *chosen.values()):
         programs.of_method(task, method, settings, placement)
         programs.arguments(settings, splits.judged.arrays())
-        check_unseen(settings, splits)
+        check_unseen(settings, splits._replace(forget=pool))
     if epsilon:
         epsilon_lower_bound(
             Scores(np.ones((1, 1)), np.zeros((1, 1)))

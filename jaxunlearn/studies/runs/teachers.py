@@ -8,6 +8,7 @@ them. Their training is a part of the run that needs them, and of its cost.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import methods, training
@@ -34,7 +35,7 @@ def with_ranked(
     retain: Arrays | Stream,
     placement: Placement | None = None,
 ) -> Arrays:
-    """Forget data with partners by the mean score phi of new teachers: see `objectives.with_ranked`.
+    """Forget data with partners by the mean phi of new teachers: see `objectives.with_ranked`.
 
     Args:
         task: the task.
@@ -55,7 +56,10 @@ def with_ranked(
         _check_apart(name, part, retain)
     objectives.check_partners(np.asarray(forget["label"]), np.asarray(unseen["label"]))
     scores = [
-        [np.asarray(objectives.logit(losses(task, weights, part))) for part in (forget, unseen)]
+        [
+            np.asarray(objectives.logit(jnp.asarray(losses(task, weights, part))))
+            for part in (forget, unseen)
+        ]
         for weights in _trained(task, settings, recipe, seed, retain, placement)
     ]
     ours, theirs = (np.mean(each, axis=0) for each in zip(*scores, strict=True))

@@ -21,6 +21,7 @@ QUICK = {
     "learning_rate_schedule": "constant",
 }
 
+RECIPE = methods.settings("retrain", QUICK | {"num_steps": 40})
 FORGET, RETAIN = np.array([[0, 1, 2], [3, 4, 5]]), np.arange(10, 30)
 
 
@@ -40,7 +41,17 @@ def train(method, keys, forget, retain, weights, unseen=None, most=1, **settings
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shadows, "at_once", lambda count: most)
         return shadows.train(
-            toy.TASK, method, chosen, keys, weights, pool(), forget, retain, unseen, unseen
+            toy.TASK,
+            method,
+            chosen,
+            keys,
+            weights,
+            pool(),
+            forget,
+            retain,
+            unseen,
+            unseen,
+            recipe=RECIPE,
         )
 
 
@@ -160,7 +171,7 @@ def test_plans_that_cannot_be_made_are_refused(arguments, words):
         shadows.plan_shadows(*arguments)
 
 
-@pytest.mark.parametrize("objective", ["match_unseen", "track_unseen"])
+@pytest.mark.parametrize("objective", ["match_unseen", "track_unseen", "track_ranked"])
 def test_models_forget_until_their_forget_data_look_unseen(objective):
     """Each with its own examples, together as alone."""
     keys, given = keys_of(3, 4), {"objective": objective, "learning_rate": 0.3}

@@ -1,0 +1,61 @@
+"""Teachers: what they see, how long they learn, and what their order is worth."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxunlearn import methods
+from jaxunlearn.studies.runs import teachers
+from jaxunlearn.types import InputError
+from tests import toy
+
+RECIPE = methods.settings("retrain", {"num_steps": 40, "retain_batch_size": 8})
+
+
+def parts():
+    """Forget, unseen and retain data, apart from each other."""
+    _, _, forget, rest = toy.problem()
+    return forget, *({k: v[half] for k, v in rest.items()} for half in (np.s_[:20], np.s_[20:]))
+
+
+def ranked(forget, unseen, retain, **settings):
+    return teachers.with_ranked(toy.TASK, settings, RECIPE, 3, forget, unseen, retain)
+
+
+def test_teachers_must_see_no_example_that_they_rank():
+    forget, unseen, retain = parts()
+    for name, part in (("forget", forget), ("unseen", unseen)):
+        both = {key: jnp.concatenate([retain[key], part[key][:2]]) for key in retain}
+        with pytest.raises(InputError, match=f"contain 2 of the {name} examples .first: index"):
+            ranked(forget, unseen, both)
+
+
+def test_partners_depend_on_the_example_alone_and_not_on_its_place():
+    forget, unseen, retain = parts()
+    found = ranked(forget, unseen, retain, num_teachers=2)
+    assert np.array_equal(found["unseen_label"], forget["label"])
+    assert np.all(np.isin(found["unseen_index"], unseen["index"]))
+    backwards = ranked({k: v[::-1] for k, v in forget.items()}, unseen, retain, num_teachers=2)
+    for name in ("unseen_index", "unseen_score"):
+        np.testing.assert_allclose(backwards[name][::-1], found[name], rtol=1e-5)
+    assert not np.allclose(ranked(forget, unseen, retain)["unseen_score"], found["unseen_score"])
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.1, 4), (0.5, 20), (0.0, 1), (1.0, 40)])
+def test_a_teacher_learns_a_share_of_the_steps_of_pretraining(share, steps, monkeypatch):
+    taken = []
+
+    def note(*args, num_steps, **rest):
+        taken.append(num_steps)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(teachers.training, "run", note)
+    with pytest.raises(KeyboardInterrupt):
+        ranked(*parts(), teacher_share=share)
+    assert taken == [steps]
+
+
+def test_a_rehearsal_counts_every_teacher(monkeypatch):
+    monkeypatch.setattr(teachers, "rehearse", lambda *args: teachers.Rehearsal(2.0, 1.0, 5))
+    found = teachers.rehearsed(toy.TASK, {"num_teachers": 3}, RECIPE, parts()[2])
+    assert found == (6.0, 1.0, 5)
