@@ -64,16 +64,15 @@ def test_forget_examples_bring_validation_examples_along(problem, pretrained):
 
 @pytest.mark.parametrize("objective", ["match_unseen", "track_unseen"])
 def test_unlearning_ends_nearer_to_them(problem, pretrained, tmp_path, objective):
-    """The distance between the distributions of log-losses shrinks."""
+    """The distance between the mean log-losses shrinks."""
     splits = load_splits(problem, 0, TENTH)
     original = folder.load_weights(pretrained, problem)
-    shares = np.linspace(0, 1, 99)
 
     def distance(weights):
         unseen_by = original if objective == "match_unseen" else weights
         pairs = ((weights, splits.forget), (unseen_by, splits.copied))
         logs = [np.log(losses(problem, *pair)).clip(-8.0) for pair in pairs]
-        return np.abs(np.subtract(*(np.quantile(each, shares) for each in logs))).mean()
+        return abs(np.subtract(*map(np.mean, logs)))
 
     settings = SETTINGS | {"objective": objective}
     after = train.unlearn(tmp_path / "run", pretrained, TENTH, "scalarization", settings)
