@@ -77,7 +77,7 @@ def report(study: flags.Folder, /, rank_by: flags.Metric = None) -> None:
 
 
 def evidence(study: flags.Folder, /, data_dir: flags.Place = None) -> None:
-    """Gather evidence of forgetting: relearning, probes, calibration, damage, disagreement.
+    """Gather evidence of forgetting: relearning, probes, calibration, damage, residual knowledge.
 
     Args:
         study: the folder of a study that `jaxunlearn compare` has run.

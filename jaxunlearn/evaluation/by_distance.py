@@ -2,8 +2,8 @@
 
 Forgetting damages neighbours of the forgotten examples first, and means over all examples hide it.
 The discrepancy of two predictions p and q is their total variation, `1/2 sum_i |p_i - q_i|`. The
-distance of an example is the Euclidean one to its nearest forget example, between features of a
-model that saw neither: the retrained model.
+distance of an example is the Euclidean one to its nearest forget example, between features of the
+retrained model, which saw no forget example.
 
 Source: the discrepancy to the oracle against the distance to the forget set in arXiv 2605.31317.
 """

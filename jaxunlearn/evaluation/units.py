@@ -33,7 +33,7 @@ UNITS: dict[str, Unit] = {
             *("svc_non_member_rate", "entropy_member_rate"),
             *("accuracy", "original_accuracy"),  # in "drift"
             *("relearning_curve", "probe_accuracy", "disagreement"),
-            *("auc", "tpr", "fpr"),
+            *("auc", "tpr", "fpr", "exposure_auc", "discrepancy"),
         ),
         _PERCENT,
     ),
@@ -44,7 +44,9 @@ UNITS: dict[str, Unit] = {
         ),
         _POINTS,
     ),
-    "class_damage": Unit("percentage points", -100.0, 100.0),
+    **dict.fromkeys(
+        ("class_damage", "residual_knowledge"), Unit("percentage points", -100.0, 100.0)
+    ),
     "kl_to_retrained": _NATS,
     "js_to_retrained": Unit("nats", 0.0, math.log(2)),
     "js_to_original": Unit("nats", 0.0, math.log(2)),

@@ -80,17 +80,17 @@ def plan_shadows(num_examples: int, num_shadows: int, fraction: float, seed: int
     return Plan(np.sort(order[2 * count :]), np.sort(order[: 2 * count]), halves)
 
 
-def sides(plan: Plan, values: np.ndarray, forgotten: bool) -> np.ndarray:
-    """Values `[K / 2, T]` of one model of each pair: the one that forgot the target, or the other.
+def sides(forgotten: np.ndarray, values: np.ndarray, unlearned: bool) -> np.ndarray:
+    """Values `[K / 2, N]` of one model of each pair: the one that forgot the example, or the other.
 
-    `values` are `[K, T]`.
+    `values` are `[K, N]`, and so is `forgotten`, like that of a `Plan`.
 
     Example:
-        >>> plan = Plan(np.arange(0), np.arange(2), np.array([[True, False], [False, True]]))
-        >>> sides(plan, np.array([[1, 2], [3, 4]]), forgotten=True).tolist()
+        >>> forgotten = np.array([[True, False], [False, True]])
+        >>> sides(forgotten, np.array([[1, 2], [3, 4]]), unlearned=True).tolist()
         [[1, 4]]
     """
-    first = plan.forgotten[0::2] == forgotten
+    first = forgotten[0::2] == unlearned
     return np.where(first, values[0::2], values[1::2])
 
 

@@ -1,5 +1,11 @@
 """U-LiRA for the methods of a study: shadow models in groups, the attack, and its results.
 
+The same shadow models give three more audits: KLOM on forget, retain and test data; U-LiRA on the
+most and the least memorised tenth of the targets; and U-LiRA on retained examples, which asks
+whether unlearning has left a trace in examples that stay. In each audit one model of each pair
+unlearned, and the other one retrained: the models of a target as planned, the models of a retain or
+test example drawn at random.
+
     FOLDER/config.json, group-*/     the shadow models: see `shadow_folders.py`
     FOLDER/ulira.json                the results of the attack, by model
     FOLDER/ulira.md, *.png           the same as text and pictures
@@ -18,6 +24,8 @@ import numpy as np
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation.audit import epsilon_lower_bound
+from jaxunlearn.evaluation.klom import gaussian_klom, klom
+from jaxunlearn.evaluation.memorised import memorised_ends
 from jaxunlearn.evaluation.ulira import Scores, attack, needed_scores, roc_curve, ulira_scores
 from jaxunlearn.files import write_record
 from jaxunlearn.studies.audits import shadow_models as shadows
@@ -50,6 +58,14 @@ from jaxunlearn.types import InputError
 
 _PAIRS_FOR_OWN_VARIANCES = 32
 _ROC_POINTS = 100
+_FLOORS = 2  # more halves of the retrained models, to show the scatter of the floor
+_CONFIDENCES = {
+    "targets": "confidence",
+    "retain": "retain_confidence",
+    "test": "test_confidence",
+}
+Halves = dict[str, np.ndarray]  # by part `[K, N]`: whether a model counts as unlearned
+Pairs = dict[str, tuple[np.ndarray, np.ndarray]]  # by part, both sides `[K / 2, N]`
 
 
 def ulira(
@@ -119,7 +135,21 @@ def ulira(
         workspace.claim(wanted)
         found, diverged = _ask_all(setup, chosen, group_size)
         variance = "example" if num_shadows // 2 >= _PAIRS_FOR_OWN_VARIANCES else "shared"
-        results = _attack_all(plan, found, variance, false_positive_rates, epsilon)
+        planned, *others = _draw_halves(plan, found, seed)
+        learned, unseen = (
+            shadows.sides(plan.forgotten, found["original"]["confidence"], unlearned)
+            for unlearned in (True, False)
+        )
+        ends = memorised_ends(learned, unseen)
+
+        def audited(name: str, pairs: Pairs) -> dict[str, Any]:
+            found_by_attack = _attack(pairs["targets"], variance, false_positive_rates, epsilon)
+            return found_by_attack | _audits(pairs, ends, variance) | _accuracies(plan, found[name])
+
+        pairs = {
+            name: _pairs(planned, answers, found["retrain"]) for name, answers in found.items()
+        }
+        floors = [_pairs(halves, found["retrain"], found["retrain"]) for halves in others]
         report = {
             "title": study.title,
             "dataset": problem.data_name,
@@ -131,11 +161,12 @@ def ulira(
             "variance": variance,
             "machine": machine(),
             "methods": {name: {"method": m, "settings": s} for name, (m, s) in chosen.items()},
-            "models": results,
+            "models": {name: audited(name, each) for name, each in pairs.items()},
+            "retrained_again": [audited("retrain", each) for each in floors],
         }
         check_record(folder / "ulira.json", report, UliraRecord)
         write_record(folder / "ulira.json", report)
-        write_ulira_report(folder, report, _sides(plan, found))
+        write_ulira_report(folder, report, {name: each["targets"] for name, each in pairs.items()})
     if diverged:
         raise Diverged(
             f"shadow models of {', '.join(diverged)} diverged; all other methods are in the "
@@ -197,41 +228,71 @@ def _ask_all(
     }, diverged
 
 
-def _sides(plan: Plan, found: dict[str, Answers]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Both sides of each model's attack: targets that it forgot, and targets never seen.
+def _draw_halves(plan: Plan, found: dict[str, Answers], seed: int) -> list[Halves]:
+    """Which model of each pair counts as the one that unlearned; twice more for the floor.
 
-    "retrain" is attacked by other retrained models: the result of perfect unlearning.
+    No retrained model has seen a target, so that other halves of them show more of what chance
+    does. All models have learned the retain examples and none the test examples, so that their
+    halves are drawn at random.
     """
-    unseen = shadows.sides(plan, found["retrain"]["confidence"], forgotten=False)
+    sizes = {part: found["retrain"][_CONFIDENCES[part]].shape[1] for part in _CONFIDENCES}
+    rng = np.random.default_rng(seed)
+
+    def draw(part: str) -> np.ndarray:
+        first = rng.random((len(plan.forgotten) // 2, sizes[part])) < 0.5
+        return np.stack([first, ~first], axis=1).reshape(-1, sizes[part])
+
+    first, *others = ({part: draw(part) for part in sizes} for _ in range(1 + _FLOORS))
+    return [first | {"targets": plan.forgotten}, *others]
+
+
+def _pairs(halves: Halves, answers: Answers, retrained: Answers) -> Pairs:
+    """The confidences of the models that unlearned and of the retrained ones, on each part."""
     return {
-        name: (shadows.sides(plan, answers["confidence"], forgotten=True), unseen)
-        for name, answers in found.items()
+        part: (
+            shadows.sides(forgotten, answers[_CONFIDENCES[part]], unlearned=True),
+            shadows.sides(forgotten, retrained[_CONFIDENCES[part]], unlearned=False),
+        )
+        for part, forgotten in halves.items()
     }
 
 
-def _attack_all(
-    plan: Plan,
-    found: dict[str, Answers],
-    variance: str,
-    rates: Sequence[float],
-    epsilon: bool,
-) -> dict[str, dict[str, Any]]:
-    results = {}
-    for name, (unlearned, retrained) in _sides(plan, found).items():
-        scores = ulira_scores(unlearned, retrained, variance)
-        success = attack(scores, rates)
-        answers = found[name]
-        results[name] = {
-            "auc": success.auc._asdict(),
-            "tpr": {f"{rate:g}": value._asdict() for rate, value in success.tpr.items()},
-            "roc_curve": _thin_roc(scores),
-            "forget_accuracy": 100.0 * float(answers["correct"][plan.forgotten].mean()),
-            "retain_accuracy": float(answers["retain_accuracy"].mean()),
-            "test_accuracy": float(answers["test_accuracy"].mean()),
-        }
-        if epsilon:
-            results[name]["epsilon_lower_bound"] = epsilon_lower_bound(scores)
-    return results
+def _attack(
+    pair: tuple[np.ndarray, np.ndarray], variance: str, rates: Sequence[float], epsilon: bool
+) -> dict[str, Any]:
+    """U-LiRA on all targets."""
+    scores = ulira_scores(*pair, variance)
+    success = attack(scores, rates)
+    bound = {"epsilon_lower_bound": epsilon_lower_bound(scores)} if epsilon else {}
+    return {
+        "auc": success.auc._asdict(),
+        "tpr": {f"{rate:g}": value._asdict() for rate, value in success.tpr.items()},
+        "roc_curve": _thin_roc(scores),
+    } | bound
+
+
+def _audits(pairs: Pairs, ends: tuple[np.ndarray, np.ndarray], variance: str) -> dict[str, Any]:
+    """U-LiRA on other examples, and the 95th percentiles of KLOM."""
+
+    def auc(unlearned: np.ndarray, retrained: np.ndarray) -> float:
+        return attack(ulira_scores(unlearned, retrained, variance), (), num_resamples=0).auc.value
+
+    most, least = (auc(*(side[:, end] for side in pairs["targets"])) for end in ends)
+    return {
+        "retain_auc": auc(*pairs["retain"]),
+        "memorised_auc": {"most": most, "least": least},
+    } | {
+        name: {part: float(np.quantile(measure(*pair), 0.95)) for part, pair in pairs.items()}
+        for name, measure in (("klom", klom), ("gaussian_klom", gaussian_klom))
+    }
+
+
+def _accuracies(plan: Plan, answers: Answers) -> dict[str, float]:
+    return {
+        "forget_accuracy": 100.0 * float(answers["correct"][plan.forgotten].mean()),
+        "retain_accuracy": float(answers["retain_accuracy"].mean()),
+        "test_accuracy": float(answers["test_accuracy"].mean()),
+    }
 
 
 def _thin_roc(scores: Scores) -> dict[str, list[float]]:

@@ -11,10 +11,17 @@ from jaxunlearn.files import write_text
 from jaxunlearn.studies.report.columns import REFERENCES
 from jaxunlearn.studies.report.markdown_text import escape, markdown_table
 from jaxunlearn.studies.report.numerals import number, spread
-from jaxunlearn.studies.report.plots import draw_map, draw_relearning, paneled, picture
+from jaxunlearn.studies.report.plots import (
+    draw_distance,
+    draw_map,
+    draw_relearning,
+    paneled,
+    picture,
+)
 
 _NAMES = {name: title for name, (title, _) in REFERENCES.items()}
 _PARTS = ("forget", "test")
+_ENDS = [(part, end, i) for part in ("retain", "test") for end, i in (("near", 0), ("far", -1))]
 Entries = list[dict[str, Any]]
 
 MEANINGS = """\
@@ -23,14 +30,17 @@ accuracy of a logistic regression on the inputs of the last dense layer, trained
 and half of the forget examples, on the other half. ECE (percentage points) and
 Brier score (0 to 2): calibration. Worst class: the class of the test data that lost most against
 the retrained model, in percentage points. Disagreement: share of examples for which the retrained
-model predicts another class, in percent. Means over the seeds with 95% intervals. Nothing here is
-good or bad in itself: the value of the retrained model is the goal, and the value of a second
-retrained model shows how much of a difference is chance."""
+model predicts another class, in percent. Residual: accuracy on forget data with noise minus the
+retrained model's, in percentage points. Exposure: AUC of the confidence in telling retain from test
+data. Discrepancy: total variation to the retrained model's predictions in percent, on the fifth of
+the retain and test data that is nearest to the forget data, and on the farthest. Means over the
+seeds with 95% intervals. Nothing here is good or bad in itself: the value of the retrained model is
+the goal, and the value of a second retrained model shows how much of a difference is chance."""
 
 
 def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
     """Writes `evidence.md`, and for each request `evidence-REQUEST-relearning.png`, `-damage.png`
-    and `-disagreement.png`.
+    `-disagreement.png` and `-distance.png`.
     """
     write_text(folder / "evidence.md", render_markdown(report))
     for request, models in by_request(report).items():
@@ -38,6 +48,8 @@ def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
         _draw_relearning(folder / f"{stem}-relearning.png", models)
         _draw_damage(folder / f"{stem}-damage.png", models)
         _draw_disagreement(folder / f"{stem}-disagreement.png", models)
+        if _complete(models):
+            _draw_distance(folder / f"{stem}-distance.png", models)
 
 
 def by_request(report: dict[str, Any]) -> dict[str, dict[str, Entries]]:
@@ -72,6 +84,10 @@ def evidence_rows(
     titles = [f"FA after {epoch}" for epoch in (0, 1, last)]
     titles += ["Probe", "ECE forget", "ECE test", "Brier test", "Worst class"]
     titles += ["Disagreement forget", "Disagreement test"]
+    audited = _complete(models)
+    if audited:
+        titles += ["Residual", "Exposure"]
+        titles += [f"Discrepancy {part}, {end}" for part, end, _ in _ENDS]
     rows = []
     for name, entries in models.items():
         worst = [max(v for v in e["class_damage"] if v is not None) for e in entries]
@@ -82,8 +98,22 @@ def evidence_rows(
         cells += [_of_part("brier_score", entries, "test", decimals=3)]
         cells += [_cell("class_damage", worst)]
         cells += [_of_part("disagreement", entries, part) for part in _PARTS]
+        if audited:
+            cells += [
+                _cell(key, [e[key] for e in entries])
+                for key in ("residual_knowledge", "exposure_auc")
+            ]
+            cells += [
+                _cell("discrepancy", [e["discrepancy"][part][place] for e in entries])
+                for part, _, place in _ENDS
+            ]
         rows.append([name, *cells])
     return titles, rows
+
+
+def _complete(models: dict[str, Entries]) -> bool:
+    """Whether no entry comes from an older version."""
+    return all("discrepancy" in entry for entries in models.values() for entry in entries)
 
 
 def _cell(key: str, values: list[float | None], decimals: int = 1) -> str:
@@ -109,6 +139,19 @@ def _draw_relearning(path: Path, models: dict[str, Entries]) -> None:
         for name, axes in zip(names, grid, strict=True):
             draw_relearning(axes, curves, name)
             axes.legend(loc="lower right")
+
+
+def _draw_distance(path: Path, models: dict[str, Entries]) -> None:
+    """One panel per method, and the floor in each: discrepancy from near to far test data."""
+    names = [name for name in models if name not in _NAMES] or ["original"]
+    curves = {
+        name: np.mean([entry["discrepancy"]["test"] for entry in entries], axis=0)
+        for name, entries in models.items()
+    }
+    with paneled(path, names, (2.7, 2.2)) as grid:
+        for name, axes in zip(names, grid, strict=True):
+            draw_distance(axes, curves, name)
+            axes.legend(loc="upper right")
 
 
 def _draw_damage(path: Path, models: dict[str, Entries]) -> None:

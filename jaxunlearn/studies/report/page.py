@@ -16,13 +16,14 @@ from jaxunlearn.studies.report.extras import ULIRA_FOLDER, Extras
 from jaxunlearn.studies.report.guards import GUARD_NOTE, guard_rows
 from jaxunlearn.studies.report.samples import Samples
 from jaxunlearn.studies.report.study import Study
-from jaxunlearn.studies.report.ulira import ENOUGH_SHADOWS
+from jaxunlearn.studies.report.ulira import AUDITS, ENOUGH_SHADOWS
 from jaxunlearn.studies.report.verdict import SETTLED_NOTE, headline, make_verdict
 
 _CONSTANTS = {
     "DIRECTIONS": DIRECTIONS,
     "ENOUGH_SHADOWS": ENOUGH_SHADOWS,
     "GUARD_NOTE": GUARD_NOTE,
+    "AUDITS": AUDITS,
     "MEANINGS": MEANINGS,
     "RANKING_NOTE": wording.RANKING_NOTE,
     "REFERENCES": REFERENCES,

@@ -268,6 +268,17 @@ def draw_relearning(axes: "Axes", curves: Mapping[str, np.ndarray], name: str) -
     axes.set(xlabel="epochs on forget data", ylabel="forget accuracy, %")
 
 
+def draw_distance(axes: "Axes", curves: Mapping[str, np.ndarray], name: str) -> None:
+    """Draws the discrepancy of a model, the original, and a second retrained model, near to far."""
+    again = {"retrain-again": _REFERENCES["retrain"], "original": _REFERENCES["original"]}
+    for each, style in (again | {name: {"color": ORANGE, "marker": "o", "markersize": 3}}).items():
+        if each in curves:
+            axes.plot(range(1, len(curves[each]) + 1), curves[each], label=each, **style)
+    axes.set_ylim(0, 1.08 * max(float(curve.max()) for curve in curves.values()) + 0.1)
+    axes.set_xticks(range(1, 1 + max(len(curve) for curve in curves.values())))
+    axes.set(xlabel="fifth of test data, from near to far", ylabel="discrepancy, %")
+
+
 def draw_roc(axes: "Axes", models: Mapping[str, Mapping[str, Any]], name: str) -> None:
     """Draws the ROC curves of a model and the references, the "models" of `ulira.json`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -285,6 +296,23 @@ def draw_roc(axes: "Axes", models: Mapping[str, Mapping[str, Any]], name: str) -
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+
+
+def draw_quantiles(axes: "Axes", values: Mapping[str, np.ndarray], name: str) -> None:
+    """Draws KLOM against the share of targets below it, of a model and the references."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    least = 0.01
+    for each, style in (_REFERENCES | {name: {"color": ORANGE}}).items():
+        if each in values:
+            shares = np.linspace(0.0, 100.0, len(values[each]))
+            axes.plot(shares, np.maximum(np.sort(values[each]), least), label=each, **style)
+    axes.axvline(95, color=MUTED, lw=0.8, linestyle=DOTTED)
+    axes.set(yscale="log", xlim=(0, 100), ylim=(least, None))
+    axes.yaxis.set_major_locator(LogLocator(10, numticks=6))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set(xlabel="% of targets below", ylabel="KLOM, nats")
 
 
 def draw_front(

@@ -21,7 +21,7 @@ from jaxunlearn.studies.report.numerals import number
 from jaxunlearn.studies.report.plane import make_plane
 from jaxunlearn.studies.report.samples import Samples
 from jaxunlearn.studies.report.study import Run, Study
-from jaxunlearn.studies.report.ulira import ulira_rows
+from jaxunlearn.studies.report.ulira import audit_rows, ulira_rows
 from jaxunlearn.studies.report.wording import row_name
 
 _MOST_CLASSES = 20
@@ -213,7 +213,8 @@ def ulira(table: Table, extras: Extras) -> dict[str, Any]:
         if name not in REFERENCES
     ]
     titles, rows = ulira_rows(found)
-    return {"found": found, "figures": figures, "titles": titles, "rows": rows}
+    audits = audit_rows(found)
+    return {"found": found, "figures": figures, "titles": titles, "rows": rows, "audits": audits}
 
 
 def samples(found: Samples | None) -> dict[str, Any]:

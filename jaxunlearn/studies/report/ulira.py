@@ -1,18 +1,29 @@
-"""The report of U-LiRA: a table in Markdown, ROC curves, and histograms."""
+"""The report of U-LiRA and of the audits beside it: tables in Markdown, and pictures."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxunlearn.evaluation.klom import gaussian_klom
 from jaxunlearn.files import write_text
 from jaxunlearn.studies.report.columns import REFERENCES
 from jaxunlearn.studies.report.markdown_text import escape, markdown_table
-from jaxunlearn.studies.report.plots import draw_roc, draw_shares, paneled
+from jaxunlearn.studies.report.plots import draw_quantiles, draw_roc, draw_shares, paneled
 
 _NAMES = {name: title for name, (title, _) in REFERENCES.items()}
 _TARGETS = {"retrain": "also never seen", "original": "learned"}
+_PARTS = {"targets": "forget", "retain": "retain", "test": "test"}
+_FIRST = ("retrain", "retrain-again", "original")
 ENOUGH_SHADOWS = 16
+AUDITS = """\
+More audits of the same shadow models. AUC (best at 50): U-LiRA on the tenth of the targets that are
+most and least memorised, and on retained examples, where it asks whether the model has unlearned
+anything at all. KLOM (in nats, best at 0; 95th percentiles over the examples): the divergence of
+the margins of unlearned models from the margins of retrained models, by histograms of 20 bins, and
+by Gaussians, which are steadier with few models. In the rows of retrained models, one half of them
+is compared with the other half, three times: that is the floor, which each audit finds where there
+is nothing to find."""
 
 
 def write_ulira_report(
@@ -20,7 +31,7 @@ def write_ulira_report(
     report: dict[str, Any],
     confidences: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
-    """Writes `ulira.md`, `ulira_roc.png` and `ulira_confidence.png`.
+    """Writes `ulira.md`, `ulira_roc.png`, `ulira_confidence.png` and `ulira_klom.png`.
 
     `confidences` are logit-scaled, for each model: on targets that it unlearned, and on targets
     that it never saw.
@@ -28,14 +39,12 @@ def write_ulira_report(
     write_text(folder / "ulira.md", render_markdown(report))
     _draw_roc(folder / "ulira_roc.png", report["models"])
     _draw_confidences(folder / "ulira_confidence.png", confidences)
+    _draw_klom(folder / "ulira_klom.png", confidences)
 
 
 def render_markdown(report: dict[str, Any]) -> str:
     """The results as a Markdown table with its explanation, from the content of `ulira.json`."""
     bound, (titles, rows) = _has_bound(report), ulira_rows(report)
-    named = [
-        [f"*{_NAMES[name]}*" if name in _NAMES else escape(name), *cells] for name, *cells in rows
-    ]
     lines = [
         f"# U-LiRA: {escape(report['title'])}",
         "",
@@ -53,7 +62,7 @@ def render_markdown(report: dict[str, Any]) -> str:
             else "the mean variance of all examples, since there are few models."
         ),
         "",
-        *markdown_table(["", *titles], named),
+        *_table(titles, rows),
         "",
         "FA, RA, TA: accuracy on forget, retain and test data in percent, means over the shadow "
         "models.",
@@ -66,7 +75,17 @@ def render_markdown(report: dict[str, Any]) -> str:
             "Epsilon: smaller values are refuted with 95% confidence if all scores are independent;"
             " the scores of one shadow model are nearly so.",
         ]
+    titles, rows = audit_rows(report)
+    if rows:
+        lines += ["", *AUDITS.splitlines(), "", *_table(titles, rows)]
     return "\n".join(lines) + "\n"
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    named = [
+        [f"*{_NAMES[name]}*" if name in _NAMES else escape(name), *cells] for name, *cells in rows
+    ]
+    return markdown_table(["", *titles], named)
 
 
 def ulira_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -81,6 +100,27 @@ def ulira_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells += [f"{found[f'{part}_accuracy']:.2f}" for part in ("forget", "retain", "test")]
         rows.append([name, *cells])
     return [*titles, "FA", "RA", "TA"], rows
+
+
+def audit_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The other audits, like `ulira_rows`; no rows if a file of an older version has none."""
+    titles = [f"AUC {part}" for part in ("most memorised", "least memorised", "retained")]
+    titles += [f"KLOM {part}" for part in _PARTS.values()]
+    titles += [f"Gaussian KLOM {part}" for part in _PARTS.values()]
+    again = [("retrain-again", found) for found in report.get("retrained_again", [])]
+    rows = []
+    for name, found in sorted([*report["models"].items(), *again], key=lambda one: _rank(one[0])):
+        if "klom" not in found:
+            return titles, []
+        aucs = [*(found["memorised_auc"][end] for end in ("most", "least")), found["retain_auc"]]
+        nats = [found[key][part] for key in ("klom", "gaussian_klom") for part in _PARTS]
+        rows.append([name, *(f"{auc:.1f}" for auc in aucs), *(f"{nat:.2f}" for nat in nats)])
+    return titles, rows
+
+
+def _rank(name: str) -> int:
+    """The place of a model in the table: retrained models first."""
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def _has_bound(report: dict[str, Any]) -> bool:
@@ -111,3 +151,14 @@ def _draw_confidences(path: Path, confidences: dict[str, tuple[np.ndarray, np.nd
             labels = (_TARGETS.get(name, "unlearned"), "never seen")
             draw_shares(axes, dict(zip(labels, both, strict=True)), (low, high))
             axes.legend()
+
+
+def _draw_klom(path: Path, confidences: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """One panel per method, between the original and the retrained models: KLOM of the targets."""
+    values = {name: gaussian_klom(*both) for name, both in confidences.items()}
+    methods = [name for name in values if name not in _NAMES] or ["original"]
+    titles = [f"{name}: P95 {np.quantile(values[name], 0.95):.2f}" for name in methods]
+    with paneled(path, titles, (3.0, 2.4)) as grid:
+        for name, axes in zip(methods, grid, strict=True):
+            draw_quantiles(axes, values, name)
+            axes.legend(loc="upper left")

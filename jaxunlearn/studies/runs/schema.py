@@ -32,6 +32,7 @@ def with_entries(*names: str) -> AfterValidator:
 Table = dict[str, Any]
 Parts = Annotated[dict[str, float], with_entries("forget", "test")]
 Interval = Annotated[dict[str, float], with_entries("value", "low", "high")]
+Percentiles = Annotated[dict[str, float], with_entries("targets", "retain", "test")]
 Accuracies = Annotated[dict[str, float], with_entries("forget_accuracy", "validation_accuracy")]
 
 
@@ -86,6 +87,10 @@ class Evidence(TypedDict):
     class_damage: Filled[float | None]  # a class without test examples has none
     disagreement_map: Annotated[dict[str, list[list[int]]], with_entries("forget", "test")]
     disagreement: Parts
+    exposure_auc: NotRequired[float]  # from here on: missing in files of older versions
+    perturbed_accuracy: NotRequired[Filled[float]]
+    residual_knowledge: NotRequired[float]
+    discrepancy: NotRequired[Annotated[dict[str, Filled[float]], with_entries("retain", "test")]]
 
 
 class EvidenceRecord(TypedDict):
@@ -95,6 +100,7 @@ class EvidenceRecord(TypedDict):
     dataset: str
     model: str
     relearning: Annotated[Table, with_entries("epochs")]
+    radii: NotRequired[Filled[float]]
     runs: list[Evidence]
 
 
@@ -108,6 +114,10 @@ class Attacked(TypedDict):
     retain_accuracy: float
     test_accuracy: float
     epsilon_lower_bound: NotRequired[float]
+    retain_auc: NotRequired[float]  # from here on: missing in files of older versions
+    memorised_auc: NotRequired[Annotated[dict[str, float], with_entries("most", "least")]]
+    klom: NotRequired[Percentiles]
+    gaussian_klom: NotRequired[Percentiles]
 
 
 class Chosen(TypedDict):
@@ -130,6 +140,7 @@ class UliraRecord(TypedDict):
     variance: str
     methods: dict[str, Chosen]
     models: FilledTable[Attacked]
+    retrained_again: NotRequired[list[Attacked]]  # other halves of the retrained models
 
 
 class Trial(TypedDict):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxunlearn.evaluation import SplitPredictions, accuracy
+from jaxunlearn.evaluation import SplitPredictions, accuracy, exposure_auc
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.audits import evidence
 from jaxunlearn.types import InputError
@@ -43,6 +43,7 @@ def test_every_run_has_evidence_that_fits_its_metrics(gathered):
         assert 0 <= entry["probe_accuracy"] <= 100
         assert np.sum(entry["disagreement_map"]["test"]) == 355
         assert f"| {name} |" in printed or name in ("original", "retrain", "retrain-again")
+    assert printed.count("| Residual | Exposure | Discrepancy retain, near |") == 2
     assert "## class-8" in printed and "*Retrained again*" in printed
 
 
@@ -52,9 +53,25 @@ def test_the_retrained_model_is_its_own_measure(gathered):
         if name == "retrain":
             assert set(entry["class_damage"]) == {0.0}
             assert entry["disagreement"] == {"forget": 0.0, "test": 0.0}
+            assert entry["residual_knowledge"] == 0.0
+            assert {v for part in entry["discrepancy"].values() for v in part} == {0.0}
         if name == "original":
             oracle = found[seed, request, "retrain"]
             assert entry["relearning_curve"][0] >= oracle["relearning_curve"][0]
+
+
+def test_a_forgotten_class_is_known_to_the_original_nearby_and_damaged_nearest(gathered):
+    found = entries(gathered[0])
+    for seed in (0, 1):
+        original, floor = (found[seed, "class-8", name] for name in ("original", "retrain-again"))
+        assert original["residual_knowledge"] > 50 > 10 > floor["residual_knowledge"]
+        assert original["perturbed_accuracy"][0] > original["perturbed_accuracy"][-1]
+        near, *_, far = original["discrepancy"]["test"]
+        assert len(original["discrepancy"]["test"]) == 5 and near > 40 > 10 > far
+        run = gathered[0] / f"seed-{seed}" / "class-8" / "original"
+        seen = SplitPredictions.load(run / "predictions.npz")
+        assert original["exposure_auc"] == exposure_auc(seen.retain, seen.test)
+        assert floor["discrepancy"]["test"][0] > 0
 
 
 def test_damage_counts_the_test_examples_of_the_forgotten_class_too(gathered):
@@ -70,7 +87,7 @@ def test_damage_counts_the_test_examples_of_the_forgotten_class_too(gathered):
 
 def test_pictures_are_written_for_every_request(gathered):
     for request in ("random-0.1", "class-8"):
-        for kind in ("relearning", "damage", "disagreement"):
+        for kind in ("relearning", "damage", "disagreement", "distance"):
             picture = gathered[0] / f"evidence-{request}-{kind}.png"
             assert picture.read_bytes()[:4] == b"\x89PNG"
 

@@ -91,7 +91,7 @@ def test_sides_pick_the_model_that_forgot_or_the_one_that_did_not():
     plan = shadows.plan_shadows(33, 6, 0.1, 0)
     owner = np.broadcast_to(np.arange(6)[:, None], plan.forgotten.shape)
     for forgotten in (True, False):
-        chosen = shadows.sides(plan, owner, forgotten)
+        chosen = shadows.sides(plan.forgotten, owner, forgotten)
         for pair, row in enumerate(chosen):
             assert set(row) == {2 * pair, 2 * pair + 1}
             assert [plan.forgotten[k, t] for t, k in enumerate(row)] == [forgotten] * len(row)

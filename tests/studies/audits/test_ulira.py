@@ -7,11 +7,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_arrays, read_json, write_arrays
 from jaxunlearn.studies.audits import shadow_models, ulira
 from jaxunlearn.studies.audits.shadow_folders import ShadowGroup, ShadowSetup
+from jaxunlearn.studies.audits.shadow_models import plan_shadows
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.study import Study
 from jaxunlearn.training import Diverged
@@ -46,12 +48,11 @@ def attacked(tmp_path_factory, study):
     return folder, ulira.ulira(folder, study, **NUMBERS)
 
 
-def test_a_budget_that_shadow_models_break_is_refused(tmp_path, study):
+def test_a_budget_that_shadow_models_break_is_refused(attacked, tmp_path, study):
     tight = {"tight": {"method": "eupmu_budget", "budget": 1e-6} | QUICK}
+    folder = copy(attacked[0], tmp_path / "shadows")
     with pytest.raises(InputError, match="budget is 1e-06 .* must be above .* the original model"):
-        ulira.ulira(
-            tmp_path / "shadows", dataclasses.replace(study, methods=tight, overrides={}), **NUMBERS
-        )
+        ulira.ulira(folder, dataclasses.replace(study, methods=tight, overrides={}), **NUMBERS)
 
 
 def test_results_name_the_protocol_and_every_model(attacked):
@@ -85,48 +86,83 @@ def test_a_method_that_does_nothing_is_the_original_and_retraining_is_a_coin(att
     assert models["original"]["forget_accuracy"] > models["retrain"]["forget_accuracy"]
 
 
+def test_the_audits_show_what_they_give_for_nothing(attacked):
+    folder, report = attacked
+    models, again = report["models"], report["retrained_again"]
+    floors = [models["retrain"], *again]
+    assert len({json.dumps(floor) for floor in floors}) == 3  # other halves
+    for key in ("klom", "gaussian_klom"):
+        assert all(set(found[key]) == {"targets", "retain", "test"} for found in floors)
+        assert all(value > 0 for found in floors for value in found[key].values())
+    lines = (folder / "ulira.md").read_text().splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if "| KLOM forget |" in line) :]
+    names = [line.split("|")[1].strip() for line in table[2:]]
+    assert names == ["*Retrained*", *["*Retrained again*"] * 2, "*Original*", "nothing", "finetune"]
+
+
+def test_each_audit_sees_the_difference_that_is_there():
+    """Unlearned models that are surer of half of the targets and of all retain examples by 1."""
+    plan, rng = plan_shadows(2200, 64, 0.1, seed=0), np.random.default_rng(0)
+    sizes = {"confidence": 400, "retain_confidence": 300, "test_confidence": 300}
+    retrained, unlearned = (
+        {key: rng.normal(size=(64, count)) for key, count in sizes.items()} for _ in range(2)
+    )
+    unlearned["confidence"][:, :200] += 1.0
+    unlearned["retain_confidence"] += 1.0
+    planned, *others = ulira._draw_halves(plan, {"retrain": retrained}, seed=0)
+    np.testing.assert_array_equal(planned["targets"], plan.forgotten)
+    assert len(others) == 2 and all((h[0::2] ^ h[1::2]).all() for h in planned.values())
+    ends = np.arange(200), np.arange(200, 400)
+    found, *floors = (
+        ulira._audits(ulira._pairs(halves, answers, retrained), ends, "example")
+        for halves, answers in ((planned, unlearned), *((each, retrained) for each in others))
+    )
+    seen = 100 * norm.cdf(1 / np.sqrt(2))  # two Gaussians at a distance of 1
+    assert found["memorised_auc"] == pytest.approx({"most": seen, "least": 50}, abs=2)
+    assert found["retain_auc"] == pytest.approx(seen, abs=2)
+    for floor in floors:
+        assert floor["memorised_auc"] == pytest.approx({"most": 50, "least": 50}, abs=2)
+        assert floor["retain_auc"] == pytest.approx(50, abs=2)
+        for key in ("klom", "gaussian_klom"):
+            assert found[key]["targets"] > floor[key]["targets"]
+            assert found[key]["retain"] > floor[key]["retain"]
+            assert found[key]["test"] == pytest.approx(floor[key]["test"], rel=0.25)
+
+
 def test_pictures_are_pictures(attacked):
-    for name in ("ulira_roc.png", "ulira_confidence.png"):
+    for name in ("ulira_roc.png", "ulira_confidence.png", "ulira_klom.png"):
         assert (attacked[0] / name).read_bytes()[:4] == b"\x89PNG"
 
 
-def test_what_was_lost_is_computed_again_to_the_same_numbers(attacked, study, tmp_path, capsys):
+def age(folder, name):
+    """Turns answers into a file of an older version, whose methods lacked a setting of today."""
+    path = folder / "group-000" / f"{name}.npz"
+    kept = read_arrays(path)
+    settings = json.loads(str(kept.pop("settings")))
+    del kept["retain_confidence"], kept["test_confidence"], settings["weight_decay"]
+    write_arrays(path, kept | {"settings": np.array(json.dumps(settings))})
+
+
+def test_what_was_lost_is_computed_again_to_the_same_numbers(
+    attacked, study, tmp_path, capsys, monkeypatch
+):
+    """Without a training from scratch."""
     folder = copy(attacked[0], tmp_path / "shadows")
     (folder / "ulira.json").unlink()
     (folder / "group-003" / "finetune.npz").unlink()
+    for name in ("retrain", "original", "finetune"):
+        age(folder, name)
+    monkeypatch.setattr(shadow_models, "new_weights", None)
     layout = Layout(chunk_steps=3)
     assert ulira.ulira(folder, study, **NUMBERS, layout=layout) == attacked[1]
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 1 and printed[0].startswith("shadow models 3 to 5: finetune in")
+    printed = [line.split(" in ")[0] for line in capsys.readouterr().out.splitlines()]
+    first = [f"shadow models 0 to 2: {name}" for name in ("retrain", "original", "finetune")]
+    assert printed == [*first, "shadow models 3 to 5: finetune"]
 
 
-def test_answers_that_lack_arrays_are_computed_from_the_weights(attacked, study, tmp_path, capsys):
-    """As files of older versions do, whose methods also lack settings that came later."""
+def test_old_answers_of_models_whose_weights_are_gone_are_refused(attacked, study, tmp_path):
     folder = copy(attacked[0], tmp_path / "shadows")
-
-    def age(name):
-        path = folder / "group-000" / f"{name}.npz"
-        kept = read_arrays(path)
-        settings = json.loads(str(kept.pop("settings")))
-        del kept["retain_confidence"], kept["test_confidence"], settings["weight_decay"]
-        write_arrays(path, kept | {"settings": np.array(json.dumps(settings))})
-
-    for name in ("retrain", "original", "finetune"):
-        age(name)
-    with pytest.MonkeyPatch.context() as patch:
-        train = shadow_models.train
-
-        def only_methods(task, method, *rest):
-            assert method != "retrain"
-            return train(task, method, *rest)
-
-        patch.setattr(shadow_models, "train", only_methods)
-        assert ulira.ulira(folder, study, **NUMBERS) == attacked[1]
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split(" in ")[0] for line in printed] == [
-        f"shadow models 0 to 2: {name}" for name in ("retrain", "original", "finetune")
-    ]
-    age("retrain")
+    age(folder, "retrain")
     shutil.rmtree(folder / "group-000" / "retrained")
     with pytest.raises(InputError, match=r"retrain\.npz has no confidences .* were not kept"):
         ulira.ulira(folder, study, **NUMBERS)
