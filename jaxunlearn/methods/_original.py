@@ -4,12 +4,14 @@ The original weights are kept in the optimizer state. During a step they are als
 model state, which the task's functions do not see.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.methods._adversary import attacked
 from jaxunlearn.methods._build import first
 from jaxunlearn.methods.wrapped import Function, wrapped
 from jaxunlearn.types import (
@@ -142,6 +144,8 @@ def original_outputs(
 
 def made_for(task: Task, make: Callable[[Task], Method], settings: Mapping[str, Any]) -> Method:
     """The method `make(task)` with all that the objectives in its settings need."""
+    if steps := settings.get("adversarial_steps", 0):
+        make = functools.partial(attacked, make=make, steps=steps)
     objective, matched = settings.get("objective"), "retain_objective" in settings
     if objective in _COMPARING or matched:
         method = remembering(task, make, match_original=matched)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from jaxunlearn.methods._limits import (
     Count,
+    CountOrZero,
     Decay,
     Guidance,
     NotNegative,
@@ -97,6 +98,8 @@ class ObjectiveSettings:
         teacher_share: share of the steps of pretraining that a teacher of track_ranked learns, from
             retain data alone (by default 0.1).
         num_teachers: number of the teachers, whose scores are averaged (by default 1).
+        adversarial_steps: number of steps, before each step of the method, of an adversary that
+            seeks the embedding of the forgotten images; match_anchor is also descended there.
     """
 
     anchor_guidance: Guidance = 2.0
@@ -104,3 +107,4 @@ class ObjectiveSettings:
     retain_objective: Literal["match_original"] = "match_original"
     teacher_share: Share = 0.1
     num_teachers: Count = 1
+    adversarial_steps: CountOrZero = 1

@@ -27,13 +27,15 @@ def match_anchor(
     batch: Batch,
     key: jax.Array,
     anchor_guidance: float | jax.Array | None = None,
+    embeddings: jax.Array | None = None,
 ) -> jax.Array:
     """Forget images are denoised as if they showed another class.
 
         mean_i |out(x_t, t, c_i) - sg out(x_t, t, a_i)|^2
 
     The anchor a_i is `batch["anchor"]` if the batch has one, else the next class. With guidance w
-    the target is `(1 + w) out(x_t, t, a_i) - w out(x_t, t, null)`.
+    the target is `(1 + w) out(x_t, t, a_i) - w out(x_t, t, null)`. With `embeddings` c*, the value
+    is the mean of those at c_i and at c*_i.
 
     Args:
         task: the task of diffusion.
@@ -43,21 +45,28 @@ def match_anchor(
             each visit draws one.
         key: key of the run.
         anchor_guidance: guidance w of the target; None for no guidance.
+        embeddings: c*, embeddings of all labels, as `task.conditions` writes them.
 
     Reference: Zhou et al. (EUPMU, arXiv 2510.22124), NeurIPS 2025; Fan et al. (SalUn), ICLR 2024.
     """
     assert task.divergence is not None
     check_conditional(task, "match_anchor")
 
-    def output(label: jax.Array) -> jax.Array:
+    def output(label: jax.Array, state: ModelState = model_state) -> jax.Array:
         assert task.outputs is not None
-        return task.outputs(params, model_state, batch | {"label": label}, key, True)[0]
+        return task.outputs(params, state, batch | {"label": label}, key, True)[0]
 
     target = output(anchors_of(task, batch, key))
     if anchor_guidance is not None:
         nothing = output(no_label(task, batch, "anchor_guidance"))
         target = (1.0 + anchor_guidance) * target - anchor_guidance * nothing
-    return jnp.mean(task.divergence(jax.lax.stop_gradient(target), output(batch["label"])))
+    target = jax.lax.stop_gradient(target)
+    distance = jnp.mean(task.divergence(target, output(batch["label"])))
+    if embeddings is None:
+        return distance
+    assert task.conditions is not None
+    found = output(batch["label"], task.conditions.write(model_state, embeddings))
+    return (distance + jnp.mean(task.divergence(target, found))) / 2.0
 
 
 def anchors_of(task: Task, batch: Batch, key: jax.Array) -> jax.Array:

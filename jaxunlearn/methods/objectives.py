@@ -157,9 +157,9 @@ def needs_teachers(settings: Mapping[str, Any]) -> bool:
 
 
 # The options of single objectives, which are settings of methods.
-_OPTIONS = {
-    "anchor_guidance": ("match_anchor",),
-    "negative_guidance": ("esd", "spm"),
+_KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
+_OPTIONS = _KEYWORDS | {
+    "adversarial_steps": ("match_anchor",),
     "teacher_share": ("track_ranked",),
     "num_teachers": ("track_ranked",),
 }
@@ -180,7 +180,7 @@ def with_options(task: Task, settings: Mapping[str, Any]) -> Task:
     """The task whose objectives have the options among the settings of a method."""
     name = settings.get("objective")
     options = {
-        key: settings[key] for key, names in _OPTIONS.items() if name in names and key in settings
+        key: settings[key] for key, names in _KEYWORDS.items() if name in names and key in settings
     }
     if not options:
         return task
