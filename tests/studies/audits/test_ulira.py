@@ -175,7 +175,7 @@ def test_groups_of_another_size_are_refused(attacked, study):
 
 def test_a_shadow_model_has_the_same_keys_in_groups_of_any_size(attacked, study):
     def keys(members):
-        setup = ShadowSetup(attacked[0], study.problem, None, {}, {}, {}, None, seed=5)
+        setup = ShadowSetup(attacked[0], study.problem, None, *({},) * 4, None, seed=5)
         return [jax.random.key_data(ShadowGroup(setup, members).keys(child)) for child in range(3)]
 
     for whole, part in zip(keys(slice(0, 6)), keys(slice(4, 6)), strict=True):
