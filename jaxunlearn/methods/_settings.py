@@ -97,7 +97,12 @@ class ObjectiveSettings:
             distance of the outputs from those of the original model.
         teacher_share: share of the steps of pretraining that a teacher of track_ranked learns, from
             retain data alone (by default 0.1).
-        num_teachers: number of the teachers, whose scores are averaged (by default 1).
+        teacher_start: the weights that teachers start from: those of the original model (default)
+            for random requests; new for requests of the hardest examples, whose partners are then
+            the validation examples with the nearest scores.
+        teacher_weight: weight of a teacher's ranks beside those of the original model (by default
+            0.5).
+        num_teachers: number of the teachers, whose ranks are averaged (by default 1).
         adversarial_steps: number of steps, before each step of the method, of an adversary that
             seeks the embedding of the forgotten images; match_anchor is also descended there.
     """
@@ -106,5 +111,7 @@ class ObjectiveSettings:
     negative_guidance: NotNegative = 1.0
     retain_objective: Literal["match_original"] = "match_original"
     teacher_share: Share = 0.1
+    teacher_start: Literal["original", "new"] = "original"
+    teacher_weight: Share = 0.5
     num_teachers: Count = 1
     adversarial_steps: CountOrZero = 1

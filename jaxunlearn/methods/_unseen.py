@@ -63,15 +63,15 @@ def track_unseen(
 def track_ranked(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Makes the model as confident in the examples as in unseen ones, in the teachers' order.
+    """Makes the model as confident in the examples as in unseen ones, in the order of teachers.
 
         mean_i huber(phi(l_pi(i)) - sg phi(u_(i)))
 
-    pi sorts the forget examples of the batch by their scores under teachers who never saw them; the
-    losses u of their partners (`with_ranked`) are those of the current model, and sorted. So the
-    examples that are hard to models that never saw them become the hard ones. `track_unseen` sorts
-    by the model's own losses: it gets the distribution right and not the examples, and an attacker
-    who knows each of them can tell.
+    pi sorts the forget examples of the batch by the ranks that teachers gave them (`with_ranked`);
+    the losses u of their partners under the current parameters are sorted. So the examples that
+    are hard to a model that never saw them become the hard ones. `track_unseen` sorts by the
+    model's own losses: it gets the distribution right and not the examples, and an attacker who
+    knows each of them can tell.
 
     It costs a forward pass on the partners.
 
@@ -143,23 +143,29 @@ def with_unseen(
 
 
 def with_ranked(
-    forget: Arrays, forget_scores: np.ndarray, unseen: Arrays, unseen_scores: np.ndarray
+    forget: Arrays,
+    ranks: np.ndarray,
+    unseen: Arrays,
+    confidences: np.ndarray,
+    alike: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Arrays:
-    """Forget data with a partner for each: the unseen example of its class with the nearest score.
+    """Forget data with an unseen partner of its class for each, as hard by rank.
 
-    Scores are confidences of models that were trained on neither, such as phi under a teacher that
-    learned a while from retain data alone. A forget example and its partner are then alike to
-    models that never see them, whether the forget examples are random or the hardest.
+    In each class the unseen examples at evenly spaced quantiles of their confidences are given to
+    the forget examples in the order of their ranks. If the forget examples are no random sample,
+    `alike` chooses the unseen ones: each with the nearest score.
 
     Args:
         forget: forget examples, leaves `[N, ...]`, among them "label".
-        forget_scores: scores of the forget examples, `[N]`.
+        ranks: numbers that order the forget examples of a class, the hardest lowest, `[N]`.
         unseen: examples outside the training data, leaves `[M, ...]` with the same names.
-        unseen_scores: scores of the unseen examples, `[M]`.
+        confidences: phi of the unseen examples under the original model, `[M]`.
+        alike: scores of the forget examples `[N]` and the unseen ones `[M]` under models that
+            learned neither.
 
     Returns:
         The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
-        "unseen_score" `[N]`, the scores of the forget examples.
+        "unseen_score" `[N]`, the confidence of the partner.
 
     Raises:
         InputError: a class of the forget data without unseen examples.
@@ -167,22 +173,33 @@ def with_ranked(
     Example:
         >>> forget = {"label": jnp.array([0, 0, 1])}
         >>> unseen = {"label": jnp.array([0, 1, 0]), "image": jnp.array([5, 6, 7])}
-        >>> scores = np.array([1.0, 3.0, 3.0]), np.array([0.9, 3.0, 2.1])
-        >>> with_ranked(forget, scores[0], unseen, scores[1])["unseen_image"].tolist()
-        [5, 7, 6]
+        >>> ranks, confidences = np.array([2.0, 1.0, 1.0]), np.array([0.3, 0.0, 0.9])
+        >>> with_ranked(forget, ranks, unseen, confidences)["unseen_image"].tolist()
+        [7, 5, 6]
     """
     ours, theirs = np.asarray(forget["label"]), np.asarray(unseen["label"])
     check_partners(ours, theirs)
     partners = np.empty(len(ours), np.int64)
     for label in np.unique(ours):
         own, others = np.flatnonzero(ours == label), np.flatnonzero(theirs == label)
-        others = others[np.argsort(unseen_scores[others], kind="stable")]
-        ranked = unseen_scores[others]
-        between = (ranked[1:] + ranked[:-1]) / 2
-        partners[own] = others[np.searchsorted(between, forget_scores[own])]
+        if alike is None:
+            others = others[np.argsort(confidences[others], kind="stable")]
+            chosen = others[(2 * np.arange(len(own)) + 1) * len(others) // (2 * len(own))]
+        else:
+            chosen = others[_nearest(alike[0][own], alike[1][others])]
+            chosen = chosen[np.argsort(confidences[chosen], kind="stable")]
+        partners[own[np.argsort(ranks[own], kind="stable")]] = chosen
     brought = {name: leaf[partners] for name, leaf in unseen.items()}
-    brought["score"] = jnp.asarray(forget_scores, jnp.float32)
+    brought["score"] = jnp.asarray(confidences[partners], jnp.float32)
     return forget | {_UNSEEN + name: leaf for name, leaf in brought.items()}
+
+
+def _nearest(numbers: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The place of the nearest of other numbers, for each number."""
+    order = np.argsort(among, kind="stable")
+    sorted_ = among[order]
+    found: np.ndarray = order[np.searchsorted((sorted_[1:] + sorted_[:-1]) / 2, numbers)]
+    return found
 
 
 def check_partners(forget: np.ndarray, unseen: np.ndarray) -> None:

@@ -156,12 +156,12 @@ def needs_teachers(settings: Mapping[str, Any]) -> bool:
     return settings.get("objective") == "track_ranked"
 
 
+TEACHER_SETTINGS = ("teacher_share", "teacher_start", "teacher_weight", "num_teachers")
 # The options of single objectives, which are settings of methods.
 _KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
 _OPTIONS = _KEYWORDS | {
     "adversarial_steps": ("match_anchor",),
-    "teacher_share": ("track_ranked",),
-    "num_teachers": ("track_ranked",),
+    **dict.fromkeys(TEACHER_SETTINGS, ("track_ranked",)),
 }
 
 

@@ -241,15 +241,20 @@ def test_track_unseen_follows_the_unseen_examples_but_does_not_move_them(p: floa
     assert abs(tracked[1]) > 1e-3
 
 
-def test_partners_are_the_unseen_examples_of_the_class_with_the_nearest_scores() -> None:
+def test_partners_are_unseen_examples_of_the_class_in_the_order_of_ranks() -> None:
+    """By hand: at the quantiles of confidences, or those with the nearest scores."""
     forget = {"label": jnp.array([0, 0, 1, 1, 0])}
-    unseen = {"label": jnp.array([1, 0, 0, 1, 0]), "image": jnp.arange(10, 15)}
-    scores = np.array([0.0, 5.2, -1.0, -8.0, 2.4]), np.array([0.0, 4.0, 1.0, -9.0, 6.0])
-    brought = objectives.with_ranked(forget, scores[0], unseen, scores[1])
-    assert brought["unseen_image"].tolist() == [12, 14, 10, 13, 12]
-    assert np.allclose(brought["unseen_score"], scores[0])
+    unseen = {"label": jnp.array([1, 0, 0, 1, 0, 0]), "image": jnp.arange(10, 16)}
+    ranks = np.array([0.0, 2.0, 7.0, 5.0, 1.0])
+    confidences = np.array([3.0, 1.0, 2.0, 4.0, 8.0, 9.0])
+    brought = objectives.with_ranked(forget, ranks, unseen, confidences)
+    assert brought["unseen_image"].tolist() == [11, 15, 13, 10, 14]
+    assert brought["unseen_score"].tolist() == [1.0, 9.0, 4.0, 3.0, 8.0]
+    alike = np.array([0.0, 5.2, -1.0, -8.0, 2.4]), np.array([0.0, 4.0, 1.0, -9.0, 6.0, 50.0])
+    brought = objectives.with_ranked(forget, ranks, unseen, confidences, alike)
+    assert brought["unseen_image"].tolist() == [12, 14, 13, 10, 12]
     with pytest.raises(InputError, match="class 1 has none that may be copied; raise validation"):
-        objectives.with_ranked(forget, scores[0], {"label": jnp.zeros(5, int)}, scores[1])
+        objectives.with_ranked(forget, ranks, {"label": jnp.zeros(6, int)}, confidences)
 
 
 def test_track_ranked_moves_each_example_to_the_loss_of_one_as_hard() -> None:

@@ -123,7 +123,7 @@ def train(
             if retained is not before:
                 before, kept = retained, _chosen(pool, retained)
             if recipe is not None and copied is not None and needs_teachers(settings):
-                given = examples, copied, kept
+                given = start, examples, copied, kept
                 examples = with_ranked(task, settings, recipe, key, *given, placement)
             elif copied is not None and needs_unseen(settings):
                 examples = with_unseen(task, start, copied, examples)

@@ -152,6 +152,7 @@ def prepared_data(
                 config.settings,
                 config.problem.training_settings(),
                 config.seed,
+                start,
                 forget,
                 unseen,
                 retain,

@@ -1,8 +1,10 @@
-"""Teachers: models that learn a while from retain data alone, and so have seen no forget example.
+"""Teachers: models that learn a while from retain data alone.
 
-They are trained as the original model was, in a share of its steps, from weights of their own. The
-objective `track_ranked` reads from them which forget examples are hard to a model that never saw
-them. Their training is a part of the run that needs them, and of its cost.
+They are trained as the original model was, in a share of its steps. The objective `track_ranked`
+reads from them which forget examples are hard to a model that never saw them. Those that start from
+the weights of the original model forget a part of its forget data, so their order is used, and not
+their confidence; those that start from new weights saw neither forget nor validation data. Their
+training is a part of the run that needs them, and of its cost.
 """
 
 from typing import Any
@@ -22,7 +24,7 @@ from jaxunlearn.training.streaming import Stream
 from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 _TEACHERS = 7  # child of a run's key
-_SHARE, _COUNT = 0.1, 1
+_DEFAULTS = methods.defaults_of(methods.ObjectiveSettings)
 
 
 def with_ranked(
@@ -30,18 +32,23 @@ def with_ranked(
     settings: dict[str, Any],
     recipe: dict[str, Any],
     seed: int | jax.Array,
+    original: Weights,
     forget: Arrays,
     unseen: Arrays,
     retain: Arrays | Stream,
     placement: Placement | None = None,
 ) -> Arrays:
-    """Forget data with partners by the mean phi of new teachers: see `objectives.with_ranked`.
+    """Forget data with partners by the ranks of new teachers: see `objectives.with_ranked`.
+
+    An example's rank is `w s + (1 - w) s_0`: s the mean of its normal scores, within its class, by
+    phi under the teachers, s_0 its normal score under the original model, w the teacher_weight.
 
     Args:
         task: the task.
         settings: settings of the run.
         recipe: settings of the training of the original model.
         seed: seed of the run, or its key.
+        original: weights that unlearning starts from.
         forget: forget examples.
         unseen: validation examples that objectives may copy.
         retain: the data of the teachers.
@@ -54,16 +61,40 @@ def with_ranked(
     """
     for name, part in (("forget", forget), ("unseen", unseen)):
         _check_apart(name, part, retain)
-    objectives.check_partners(np.asarray(forget["label"]), np.asarray(unseen["label"]))
-    scores = [
-        [
-            np.asarray(objectives.logit(jnp.asarray(losses(task, weights, part))))
-            for part in (forget, unseen)
-        ]
-        for weights in _trained(task, settings, recipe, seed, retain, placement)
-    ]
-    ours, theirs = (np.mean(each, axis=0) for each in zip(*scores, strict=True))
-    return objectives.with_ranked(forget, ours, unseen, theirs)
+    labels = np.asarray(forget["label"])
+    objectives.check_partners(labels, np.asarray(unseen["label"]))
+    chosen = _DEFAULTS | settings
+    start = original if chosen["teacher_start"] == "original" else None
+    teachers = _trained(task, chosen, recipe, seed, start, retain, placement)
+    ours, theirs = (
+        np.array([_confidences(task, weights, part) for weights in (original, *teachers)])
+        for part in (forget, unseen)
+    )
+    before, *after = (_normal_scores(each, labels) for each in ours)
+    weight = chosen["teacher_weight"]
+    ranks = weight * np.mean(after, axis=0) + (1 - weight) * before
+    alike = None if start else (ours[1:].mean(axis=0), theirs[1:].mean(axis=0))
+    return objectives.with_ranked(forget, ranks, unseen, theirs[0], alike)
+
+
+def _confidences(task: Task, weights: Weights, part: Arrays) -> np.ndarray:
+    """Phi of each example, `[N]`."""
+    return np.asarray(objectives.logit(jnp.asarray(losses(task, weights, part))))
+
+
+def _normal_scores(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The normal quantile of each value's place within its class.
+
+    Example:
+        >>> _normal_scores(np.array([5.0, 3.0, 9.0]), np.zeros(3)).round(2).tolist()
+        [0.0, -0.97, 0.97]
+    """
+    found = np.empty(len(values))
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        places = (np.arange(len(own)) + 0.5) / len(own)
+        found[own[np.argsort(values[own], kind="stable")]] = jax.scipy.special.ndtri(places)
+    return found
 
 
 def rehearsed(
@@ -80,12 +111,12 @@ def rehearsed(
     found = rehearse(
         program, programs.arguments(learning), start, retain, retain, learning["num_steps"]
     )
-    return found._replace(seconds=found.seconds * settings.get("num_teachers", _COUNT))
+    return found._replace(seconds=found.seconds * (_DEFAULTS | settings)["num_teachers"])
 
 
 def _learning(settings: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     """The settings of a teacher's training."""
-    steps = round(settings.get("teacher_share", _SHARE) * recipe["num_steps"])
+    steps = round((_DEFAULTS | settings)["teacher_share"] * recipe["num_steps"])
     return recipe | {"num_steps": max(1, steps)}
 
 
@@ -94,17 +125,19 @@ def _trained(
     settings: dict[str, Any],
     recipe: dict[str, Any],
     seed: int | jax.Array,
+    start: Weights | None,
     retain: Arrays | Stream,
     placement: Placement | None,
 ) -> list[Weights]:
+    """New teachers, from given or from new weights."""
     learning = _learning(settings, recipe)
     program = programs.of_method(task, "retrain", learning, placement)
     root, found = jax.random.fold_in(run_key(seed), _TEACHERS), []
-    for key in jax.random.split(root, settings.get("num_teachers", _COUNT)):
+    for key in jax.random.split(root, (_DEFAULTS | settings)["num_teachers"]):
         outcome = training.run(
             program,
             programs.arguments(learning),
-            Weights(*jax.jit(task.init)(key)),
+            start or Weights(*jax.jit(task.init)(key)),
             retain,
             retain,
             num_steps=learning["num_steps"],

@@ -10,7 +10,7 @@ from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
-from jaxunlearn.methods.objectives import needs_teachers
+from jaxunlearn.methods.objectives import TEACHER_SETTINGS, needs_teachers
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs.folder import load_weights
@@ -62,7 +62,8 @@ def load_case(
 
     @functools.cache
     def ranked(seed: int, **settings: Any) -> Arrays:
-        return with_ranked(task, settings, recipe, seed, forget, unseen, retain)
+        start = load_start(pretrained, problem, settings) if "rewind" in settings else original
+        return with_ranked(task, settings, recipe, seed, start, forget, unseen, retain)
 
     brought = with_unseen(task, original, unseen, forget) if has_unseen(splits) else forget
     return Case(task, problem, pretrained, seed, original, splits, brought, retain, oracle, ranked)
@@ -77,7 +78,7 @@ def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Mem
         if has_unseen(case.splits):
             forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
     if needs_teachers(settings):
-        names = ("teacher_share", "num_teachers")
+        names = (*TEACHER_SETTINGS, "rewind")
         forget = case.ranked(own, **{name: settings[name] for name in names if name in settings})
     return Member(numbers, own, start, forget, case.retain)
 

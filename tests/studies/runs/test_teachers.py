@@ -6,7 +6,7 @@ import pytest
 
 from jaxunlearn import methods
 from jaxunlearn.studies.runs import teachers
-from jaxunlearn.types import InputError
+from jaxunlearn.types import InputError, Weights
 from tests import toy
 
 RECIPE = methods.settings("retrain", {"num_steps": 40, "retain_batch_size": 8})
@@ -19,7 +19,10 @@ def parts():
 
 
 def ranked(forget, unseen, retain, **settings):
-    return teachers.with_ranked(toy.TASK, settings, RECIPE, 3, forget, unseen, retain)
+    params, state, _, _ = toy.problem()
+    return teachers.with_ranked(
+        toy.TASK, settings, RECIPE, 3, Weights(params, state), forget, unseen, retain
+    )
 
 
 def test_teachers_must_see_no_example_that_they_rank():
@@ -30,15 +33,25 @@ def test_teachers_must_see_no_example_that_they_rank():
             ranked(forget, unseen, both)
 
 
-def test_partners_depend_on_the_example_alone_and_not_on_its_place():
+@pytest.mark.parametrize("start", ["original", "new"])
+def test_partners_depend_on_the_example_alone_and_not_on_its_place(start):
     forget, unseen, retain = parts()
-    found = ranked(forget, unseen, retain, num_teachers=2)
+    found = ranked(forget, unseen, retain, teacher_start=start)
     assert np.array_equal(found["unseen_label"], forget["label"])
     assert np.all(np.isin(found["unseen_index"], unseen["index"]))
-    backwards = ranked({k: v[::-1] for k, v in forget.items()}, unseen, retain, num_teachers=2)
+    backwards = {k: v[::-1] for k, v in forget.items()}
+    again = ranked(backwards, unseen, retain, teacher_start=start)
     for name in ("unseen_index", "unseen_score"):
-        np.testing.assert_allclose(backwards[name][::-1], found[name], rtol=1e-5)
-    assert not np.allclose(ranked(forget, unseen, retain)["unseen_score"], found["unseen_score"])
+        np.testing.assert_allclose(again[name][::-1], found[name], rtol=1e-5)
+
+
+def test_without_weight_the_teachers_have_no_say():
+    """The original model's order remains, however many they are."""
+    given = parts()
+    one, two = (ranked(*given, teacher_weight=0.0, num_teachers=n) for n in (1, 2))
+    np.testing.assert_array_equal(one["unseen_index"], two["unseen_index"])
+    full = ranked(*given, teacher_weight=1.0, teacher_share=1.0)
+    assert np.any(full["unseen_index"] != one["unseen_index"])
 
 
 @pytest.mark.parametrize(("share", "steps"), [(0.1, 4), (0.5, 20), (0.0, 1), (1.0, 40)])
