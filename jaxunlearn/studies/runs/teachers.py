@@ -71,8 +71,9 @@ def with_ranked(
         for part in (forget, unseen)
     )
     before, *after = (_normal_scores(each, labels) for each in ours)
-    weight = chosen["teacher_weight"]
-    ranks = weight * np.mean(after, axis=0) + (1 - weight) * before
+    weight, taught = chosen["teacher_weight"], np.mean(after, axis=0)
+    ranks = weight * taught + (1 - weight) * before
+    ranks += 1e-6 * taught  # examples that swap their places tie: teachers decide
     alike = None if start else (ours[1:].mean(axis=0), theirs[1:].mean(axis=0))
     return objectives.with_ranked(forget, ranks, unseen, theirs[0], alike)
 
