@@ -3,6 +3,7 @@
     FOLDER/config.json               the record of the shadow models
     FOLDER/group-000/original/       the weights of the group's original models
     FOLDER/group-000/retrained/      the weights of its retrained models
+    FOLDER/group-000/kept/STEP/      the weights of the original models after that many steps
     FOLDER/group-000/NAME.npz        the answers of the models of that name: original, retrain, or
                                      one of the study's methods
 
@@ -31,6 +32,7 @@ from jaxunlearn.studies.audits.shadow_models import Plan
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import say
 from jaxunlearn.studies.runs.prepare import check_original
+from jaxunlearn.studies.runs.rewind import step_of
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.checkpoints import Checkpointer
 from jaxunlearn.training.devices import Placement
@@ -90,9 +92,7 @@ class ShadowGroup:
 
     def original(self) -> Answers:
         """The answers of the original models; their weights are kept for unlearning."""
-        retain = self.setup.plan.retain
-        learned = [np.concatenate([retain, forget]) for forget in self._forget()]
-        return self._from_scratch("original", _ORIGINAL, learned)
+        return self._from_scratch("original", _ORIGINAL, self._learned())
 
     def retrained(self) -> Answers:
         """The answers of the retrained models, whose weights are kept too."""
@@ -104,7 +104,7 @@ class ShadowGroup:
         plan, task = self.setup.plan, self.setup.task
 
         def train() -> list[Weights | None]:
-            keys, originals = self.keys(_UNLEARNED), self._restored("original")
+            keys, originals = self.keys(_UNLEARNED), self._starts(settings)
             kept = jax.tree.map(lambda leaf: leaf[plan.retain], self.setup.pool)
             for original in originals:
                 check_original(task, method, original, kept, settings)
@@ -114,12 +114,11 @@ class ShadowGroup:
 
     def _from_scratch(self, name: str, child: int, retain: Sequence[np.ndarray]) -> Answers:
         """The answers of models that learn the examples at these positions, each its own."""
-        keys, task = self.keys(child), self.setup.task
-        settings = self.setup.problem.training_settings()
+        settings, place = self.setup.problem.training_settings(), self._weights(name)
 
         def train() -> list[Weights | None]:
-            if self._weights(name).steps():
-                return [*self._restored(name)]
+            if place.steps():
+                return [*self._restored(place)]
             path = self.folder / f"{name}.npz"
             if path.exists():
                 raise InputError(
@@ -127,20 +126,40 @@ class ShadowGroup:
                     f"its models were not kept; delete the files {name}.npz of all groups, which "
                     "trains these models again, or name a new folder."
                 )
-            starts = (shadows.new_weights(task, key) for key in keys)
-            weights = self._run("retrain", settings, keys, starts, retain)
-            if None not in weights:
-                stacked = jax.tree.map(lambda *x: jnp.stack(x), *weights)
-                self._weights(name).save(0, stacked, {})
-            return weights
+            return self._trained(place, child, retain, settings["num_steps"])
 
         return self._answers(name, settings, train)
+
+    def _trained(
+        self, place: Checkpointer, child: int, retain: Sequence[np.ndarray], num_steps: int
+    ) -> list[Weights | None]:
+        """The weights of new models after some steps of their training, which are kept."""
+        keys, settings = self.keys(child), self.setup.problem.training_settings()
+        starts = (shadows.new_weights(self.setup.task, key) for key in keys)
+        weights = self._run("retrain", settings, keys, starts, retain, num_steps)
+        if None not in weights:
+            place.save(0, jax.tree.map(lambda *x: jnp.stack(x), *weights), {})
+        return weights
+
+    def _starts(self, settings: dict[str, Any]) -> list[Weights]:
+        """The weights that unlearning with these settings starts from: see `runs/rewind.py`.
+
+        Those of an earlier step are trained again up to there.
+        """
+        place = self._weights("original")
+        if "rewind" in settings:
+            num_steps = self.setup.problem.training_settings()["num_steps"]
+            step = step_of(settings["rewind"], num_steps)
+            place = Checkpointer(self.folder / "kept" / str(step))
+            if not place.steps():
+                self._trained(place, _ORIGINAL, self._learned(), step)
+        return self._restored(place)
 
     def _weights(self, name: str) -> Checkpointer:
         return Checkpointer(self.folder / _KEPT[name])
 
-    def _restored(self, name: str) -> list[Weights]:
-        """The kept weights of the original or the retrained models."""
+    def _restored(self, place: Checkpointer) -> list[Weights]:
+        """The weights of all models of the group that are kept in one place."""
         keys = self.keys(_ORIGINAL)
         shapes = jax.eval_shape(lambda k: jax.vmap(self.setup.task.init)(k), keys)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -148,7 +167,7 @@ class ShadowGroup:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
             Weights(*shapes),
         )
-        stacked, _ = self._weights(name).restore(target)
+        stacked, _ = place.restore(target)
         return [jax.tree.map(itemgetter(i), stacked) for i in range(len(keys))]
 
     def _run(
@@ -158,6 +177,7 @@ class ShadowGroup:
         keys: jax.Array,
         starts: Iterable[Weights],
         retain: Sequence[np.ndarray],
+        num_steps: int | None = None,
     ) -> list[Weights | None]:
         task, pool, forget = self.setup.task, self.setup.pool, self._forget()
         return shadows.train(
@@ -173,7 +193,13 @@ class ShadowGroup:
             self.setup.judged,
             self.setup.placement,
             self.setup.problem.training_settings(),
+            num_steps,
         )
+
+    def _learned(self) -> list[np.ndarray]:
+        """The examples that the original models learn."""
+        retain = self.setup.plan.retain
+        return [np.concatenate([retain, forget]) for forget in self._forget()]
 
     def _forget(self) -> list[np.ndarray]:
         return list(self.setup.plan.forget(self.members))

@@ -107,12 +107,14 @@ def train(
     judged: Arrays | None = None,
     placement: Placement | None = None,
     recipe: dict[str, Any] | None = None,
+    num_steps: int | None = None,
 ) -> list[Weights | None]:
     """Runs a method on G shadow models, as many at once as suits the machine.
 
     `forget` and `retain` are positions in the pool for each model. No model learns the validation
     data: `copied` is for objectives that end at unseen data, `judged` for guards. `recipe` has the
-    settings of pretraining, for teachers. A diverged model has weights of None.
+    settings of pretraining, for teachers. With `num_steps`, the runs end after that many of their
+    steps. A diverged model has weights of None.
     """
     numbers = programs.arguments(settings, judged)
 
@@ -132,7 +134,7 @@ def train(
     finished = run_many(
         programs.of_method(task, method, settings, placement),
         members(),
-        num_steps=settings["num_steps"],
+        num_steps=settings["num_steps"] if num_steps is None else num_steps,
         most=at_once(len(keys)),
     )
     return [each.weights for each in finished]

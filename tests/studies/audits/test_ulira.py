@@ -168,6 +168,20 @@ def test_old_answers_of_models_whose_weights_are_gone_are_refused(attacked, stud
         ulira.ulira(folder, study, **NUMBERS)
 
 
+def test_a_rewound_method_starts_from_earlier_weights(attacked, study, tmp_path):
+    """After all steps, these are the original models again; the kept ones are found again."""
+    folder, nothing = copy(attacked[0], tmp_path / "shadows"), study.methods["nothing"] | QUICK
+    runs = {name: nothing | {"rewind": share} for name, share in (("late", 1.0), ("early", 0.5))}
+    ulira.ulira(folder, dataclasses.replace(study, methods=runs, overrides={}), **NUMBERS)
+    answers = {
+        name: read_arrays(folder / "group-000" / f"{name}.npz")["confidence"]
+        for name in ("original", "late", "early")
+    }
+    np.testing.assert_array_equal(answers["late"], answers["original"])
+    assert not np.allclose(answers["early"], answers["original"], atol=0.1)
+    assert {place.name for place in (folder / "group-000" / "kept").iterdir()} == {"30", "60"}
+
+
 def test_groups_of_another_size_are_refused(attacked, study):
     with pytest.raises(InputError, match="group_size is 3 there, but 6 now"):
         ulira.ulira(attacked[0], study, **NUMBERS | {"group_size": 6})
