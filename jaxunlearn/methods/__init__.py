@@ -47,6 +47,7 @@ from jaxunlearn.methods._settings import (
     OptionalSettings,
 )
 from jaxunlearn.methods.aggregators import cagrad, famo, gdr_gma, mgda, nash, pcgrad
+from jaxunlearn.methods.amun import amun
 from jaxunlearn.methods.averaging import averaged, weights_of
 from jaxunlearn.methods.bad_teacher import bad_teacher
 from jaxunlearn.methods.boundary import boundary_expanding, boundary_shrinking
@@ -58,6 +59,7 @@ from jaxunlearn.methods.eupmu_sfron import eupmu_sfron
 from jaxunlearn.methods.fisher_forgetting import fisher_forgetting
 from jaxunlearn.methods.guard import check_guard, guard_records, guarded
 from jaxunlearn.methods.influence import influence
+from jaxunlearn.methods.kernels import ct, msg
 from jaxunlearn.methods.l1_sparse import l1_sparse
 from jaxunlearn.methods.last_layers import cf_k, eu_k
 from jaxunlearn.methods.optimizers import optimizer, rest_of, schedule
@@ -92,6 +94,8 @@ _METHODS: dict[str, Callable[..., Method]] = {
         l1_sparse,
         cf_k,
         eu_k,
+        msg,
+        ct,
         pcgrad,
         mgda,
         cagrad,
@@ -105,6 +109,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
         boundary_shrinking,
         boundary_expanding,
         unsir,
+        amun,
         influence,
         ssd,
         fisher_forgetting,

@@ -1,7 +1,7 @@
 """The forget phase of SFR-on: a decaying, masked and clipped gradient step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -9,7 +9,9 @@ import optax
 from jaxunlearn.methods._build import Start
 from jaxunlearn.methods._saliency import arranged, fisher_mask
 from jaxunlearn.transforms import SaliencyMaskState, saliency_mask
-from jaxunlearn.types import Task
+from jaxunlearn.types import InputError, Task
+
+ForgetOptimizer = Literal["sgd", "adam"]
 
 
 class ForgetPhase(NamedTuple):
@@ -17,6 +19,15 @@ class ForgetPhase(NamedTuple):
 
     init: Callable[[Start], Any]
     update: Callable[..., tuple[optax.Updates, Any]]
+
+
+def check_forget_optimizer(name: str, share_optimizer: bool) -> None:
+    """Raises an InputError if both phases share an optimizer and one is given for forgetting."""
+    if name != "sgd" and share_optimizer:
+        raise InputError(
+            f"forget_optimizer is {name!r}, but must be 'sgd' with share_optimizer, which gives "
+            "both phases one optimizer; set share_optimizer to false."
+        )
 
 
 def forget_phase(
@@ -27,16 +38,21 @@ def forget_phase(
     clip_norm: float | jax.Array,
     saliency: bool,
     mask: str,
+    adam: bool = False,
     **fisher: Any,
 ) -> ForgetPhase:
     """Masks if `saliency`, scales by `decay`, clips, then applies `finish`.
 
-    `mask` is "saliency" or "random"; further keywords go to `fisher_mask`.
+    With `adam`, `decay` scales the direction of Adam on the masked and clipped gradient instead,
+    whose own scale has no effect. `mask` is "saliency" or "random"; further keywords go to
+    `fisher_mask`.
     """
     arrange = arranged(mask)
     masked = saliency_mask() if saliency else optax.identity()
     scale, clip = optax.scale_by_schedule(decay), optax.clip_by_global_norm(clip_norm)
     chain = optax.chain(masked, scale, clip, finish)
+    if adam:
+        chain = optax.chain(masked, clip, optax.scale_by_adam(), scale, finish)
 
     def init(start: Start) -> Any:
         state = chain.init(start.params)

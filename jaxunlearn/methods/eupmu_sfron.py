@@ -12,7 +12,7 @@ import optax
 
 from jaxunlearn.methods import objectives
 from jaxunlearn.methods._build import Metrics, Start, begin
-from jaxunlearn.methods._forget import forget_phase
+from jaxunlearn.methods._forget import ForgetOptimizer, check_forget_optimizer, forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods._saliency import MaskName
@@ -44,6 +44,7 @@ def eupmu_sfron(
     alpha: NotNegative = 1.0,
     alpha_schedule: ScheduleName = "linear",
     forget_learning_rate: NotNegative = 0.01,
+    forget_optimizer: ForgetOptimizer = "sgd",
     clip_norm: Positive = 7.0,
     num_fast_steps: Count = 5,
     slow_step_size: Positive = 1.0,
@@ -85,6 +86,8 @@ def eupmu_sfron(
         alpha: initial scale of the forget gradient.
         alpha_schedule: schedule of `alpha_t`.
         forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
+        forget_optimizer: optimizer of the forget step: plain sgd, or an adam of its own (DualOptim,
+            arXiv 2504.15827), which needs a lower forget_learning_rate.
         clip_norm: largest norm of the masked direction.
         num_fast_steps: K, the number of retain steps per forget step.
         slow_step_size: fraction of the way to the fast weights that the weights move.
@@ -107,6 +110,7 @@ def eupmu_sfron(
     """
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
+    check_forget_optimizer(forget_optimizer, share_optimizer)
     decay = schedule(alpha_schedule, alpha, num_steps)
     forget_objective = objectives.named(objective, exponent, task, epsilon)
     forget_step = optax.identity() if share_optimizer else optax.scale(-forget_learning_rate)
@@ -134,6 +138,7 @@ def eupmu_sfron(
         clip_norm=clip_norm,
         saliency=saliency,
         mask=mask,
+        adam=forget_optimizer == "adam",
         threshold=threshold,
         per_example=per_example_fisher,
         batch_size=mask_batch_size,

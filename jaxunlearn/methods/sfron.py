@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import Metrics, Start, advance, begin
-from jaxunlearn.methods._forget import forget_phase
+from jaxunlearn.methods._forget import ForgetOptimizer, check_forget_optimizer, forget_phase
 from jaxunlearn.methods._limits import Count, CountOrZero, NotNegative, Positive
 from jaxunlearn.methods._remain import remain_phase
 from jaxunlearn.methods._saliency import MaskName
@@ -33,6 +33,7 @@ def sfron(
     alpha: NotNegative = 1.0,
     alpha_schedule: ScheduleName = "linear",
     forget_learning_rate: NotNegative = 0.01,
+    forget_optimizer: ForgetOptimizer = "sgd",
     clip_norm: Positive = 7.0,
     objective: ObjectiveName = "adaptive_ascent",
     exponent: NotNegative = 0.5,
@@ -65,6 +66,8 @@ def sfron(
         alpha: initial scale of the forget gradient.
         alpha_schedule: schedule of `alpha_t`: "linear" in the paper, "cosine" in the released code.
         forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
+        forget_optimizer: optimizer of the forget step: plain sgd, or an adam of its own (DualOptim,
+            arXiv 2504.15827), which needs a lower forget_learning_rate.
         clip_norm: largest norm of the masked forget gradient.
         objective: L_u; "adaptive_ascent" in the paper.
         exponent: exponent of the adaptive weights.
@@ -92,6 +95,7 @@ def sfron(
         raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
+    check_forget_optimizer(forget_optimizer, share_optimizer)
     exponent = exponent if variant in ("SFR-on", "FR-on") else 0.0
     forget_objective = named(objective, exponent, task, epsilon)
     decay = schedule(alpha_schedule, alpha, num_steps)
@@ -113,6 +117,7 @@ def sfron(
         clip_norm=clip_norm,
         saliency=variant == "SFR-on",
         mask=mask,
+        adam=forget_optimizer == "adam",
         threshold=threshold,
         per_example=per_example_fisher,
         batch_size=mask_batch_size,

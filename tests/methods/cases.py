@@ -16,6 +16,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "l1_sparse": ("l1_sparse", {}),
     "cf_k": ("cf_k", {}),
     "eu_k": ("eu_k", {}),
+    "msg": ("msg", {"mask_batch_size": 4}),
     "pcgrad": ("pcgrad", {}),
     "mgda": ("mgda", {}),
     "cagrad": ("cagrad", {}),
@@ -29,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "boundary_shrinking": ("boundary_shrinking", {}),
     "boundary_expanding": ("boundary_expanding", {}),
     "unsir": ("unsir", {"num_noise": 5, "num_noise_steps": 3}),
+    "amun": ("amun", {"num_attack_steps": 3}),
     "influence": ("influence", {"num_fisher_batches": 6, "fisher_batch_size": 4}),
     "ssd": ("ssd", {"fisher_batch_size": 4}),
     "fisher_forgetting": ("fisher_forgetting", {"fisher_batch_size": 4}),
@@ -42,6 +44,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sfron, R-on": ("sfron", {"variant": "R-on"}),
     "sfron, R": ("sfron", {"variant": "R"}),
     "sfron, shared": ("sfron", {"share_optimizer": True}),
+    "sfron, two optimizers": ("sfron", {"forget_optimizer": "adam"}),
     "sfron_released": ("sfron_released", {}),
     "eupmu_sfron": ("eupmu_sfron", {"objective": "adaptive_ascent"}),
     "eupmu_sfron, shared": (
@@ -56,6 +59,9 @@ FORGET_ONLY = ("gradient_ascent", "boundary_shrinking", "boundary_expanding", "o
 
 # These run on models that generate: test_generating.py has their cases.
 GENERATING = ("selective_amnesia", "esd", "concept_ablation")
+
+# These run on models with convolutions: test_kernels.py has their cases.
+CONVOLUTIONAL = ("ct",)
 
 # These edit the weights in `init`, and then only measure. The first draws no random number.
 ONE_SHOT = ("ssd", "influence", "fisher_forgetting")

@@ -13,7 +13,8 @@ from jaxunlearn import methods
 from jaxunlearn.types import InputError, Method, Task
 from tests import toy, toy_diffusion
 from tests.helpers import assert_trees_close
-from tests.methods.cases import GENERATING
+from tests.methods.cases import CONVOLUTIONAL, GENERATING
+from tests.methods.test_kernels import convolutional
 
 
 def test_every_method_is_listed_summarised_and_exported() -> None:
@@ -34,6 +35,7 @@ def test_all_settings_reach_the_constructor(name: str) -> None:
     assert set(settings) == own | set(methods.COMMON_SETTINGS)
     assert optional <= set(methods.optional_settings(name))
     task = toy_diffusion.toy() if name in GENERATING else toy.TASK
+    task = convolutional() if name in CONVOLUTIONAL else task
     assert isinstance(methods.build(task, name, settings), Method)
 
 

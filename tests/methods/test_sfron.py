@@ -226,3 +226,17 @@ def test_unknown_variants_and_too_few_fast_steps_are_refused() -> None:
         methods.sfron(toy.TASK, optax.sgd(0.1), num_steps=1, num_fast_steps=0)
     with pytest.raises(InputError, match="schedule is 'up', but must be one of constant, cosine"):
         methods.sfron(toy.TASK, optax.sgd(0.1), num_steps=1, alpha_schedule="up")
+
+
+def test_a_forget_optimizer_of_its_own_is_adam_along_the_forget_gradient() -> None:
+    """Without retain steps, the first step moves each salient weight by alpha times the rate."""
+    numbers = {"learning_rate": 0.0, "forget_learning_rate": 1e-3, "alpha": 0.5}
+    run = runner("sfron, two optimizers").run(1, **numbers)
+    moved = flat(run.end.params) - flat(run.start.params)
+    salient = np.abs(moved) > 0
+    assert 0.2 < salient.mean() < 1.0
+    np.testing.assert_allclose(np.abs(moved[salient]), 5e-4, rtol=1e-2)
+    with pytest.raises(
+        InputError, match="forget_optimizer is 'adam', but must be 'sgd' with share"
+    ):
+        toy.runner("sfron", forget_optimizer="adam", share_optimizer=True)

@@ -9,7 +9,7 @@ from jaxunlearn import methods
 from jaxunlearn.methods._teacher import distance_from, keep
 from jaxunlearn.types import InputError
 from tests import toy
-from tests.methods.cases import GENERATING
+from tests.methods.cases import CONVOLUTIONAL, GENERATING
 
 NEEDY = (
     "scrub",
@@ -31,7 +31,7 @@ def test_a_task_without_outputs_is_refused_when_the_method_is_built(name: str) -
 
 def test_all_other_methods_ask_for_losses_only() -> None:
     task = toy.TASK._replace(outputs=None, divergence=None)
-    for name in set(methods.available()) - set(NEEDY) - set(GENERATING):
+    for name in set(methods.available()) - {*NEEDY, *GENERATING, *CONVOLUTIONAL}:
         assert methods.build(task, name, methods.settings(name)).init
 
 
