@@ -86,6 +86,33 @@ def track_ranked(
     return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
 
 
+def match_class(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Makes predictions of forget examples like the mean one of unseen examples of their class.
+
+        mean_i KL(q_{y_i} || p(x_i)),   q_c = mean of p_0(u) over the unseen examples u of class c
+
+    p_0 is the original model. All forget examples of a class get one target, so that they differ
+    less from each other than under a model that never saw them. Needs the leaf "class_mean",
+    `[B, C]`, of `with_class_means`.
+
+    Raises:
+        InputError: the batch has no such leaf, or the task no outputs and divergence.
+
+    Reference: ReGUn (arXiv 2603.11210), 2026. RAUL (arXiv 2606.00399), 2026, descends the same
+    distance along Jacobians.
+    """
+    if "class_mean" not in batch or task.outputs is None or task.divergence is None:
+        raise InputError(
+            "match_class compares predictions with the mean ones of unseen data, but the forget "
+            "data have none, or the task has no outputs; add validation data with "
+            "objectives.with_class_means, or choose another objective."
+        )
+    outputs, _ = task.outputs(params, model_state, batch, key, True)
+    return jnp.mean(task.divergence(jnp.log(jnp.maximum(batch["class_mean"], 1e-30)), outputs))
+
+
 def until_unseen(objective: Objective) -> Objective:
     """An objective that pauses while the batch is predicted no more confidently than unseen data.
 
@@ -202,12 +229,37 @@ def _nearest(numbers: np.ndarray, among: np.ndarray) -> np.ndarray:
     return found
 
 
+def with_class_means(forget: Arrays, labels: jax.Array, probabilities: jax.Array) -> Arrays:
+    """Forget data with the mean prediction of the unseen examples of their classes.
+
+    Args:
+        forget: forget examples, leaves `[N, ...]`, among them "label".
+        labels: labels of the unseen examples, `[M]`.
+        probabilities: predictions of the original model for them, `[M, C]`.
+
+    Returns:
+        The forget data with the leaf "class_mean" `[N, C]`: zeros for a class without unseen
+        examples.
+
+    Example:
+        >>> predictions = jnp.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
+        >>> forget = {"label": jnp.array([1, 0])}
+        >>> brought = with_class_means(forget, jnp.array([0, 0, 1]), predictions)
+        >>> print(brought["class_mean"].round(2))
+        [[0.2 0.8]
+         [0.8 0.2]]
+    """
+    classes = jax.nn.one_hot(labels, probabilities.shape[1])
+    sums, counts = classes.T @ probabilities, jnp.sum(classes, axis=0)
+    return forget | {"class_mean": (sums / jnp.maximum(counts, 1.0)[:, None])[forget["label"]]}
+
+
 def check_partners(forget: np.ndarray, unseen: np.ndarray) -> None:
     """Raises an InputError if a class of the forget data, from their labels, has no partner."""
     alone = np.setdiff1d(forget, unseen)
     if len(alone):
         raise InputError(
-            f"track_ranked pairs each forget example with an unseen one of its class, but class "
+            f"the objective compares forget examples with unseen ones of their class, but class "
             f"{alone[0]} has none that may be copied; raise validation_fraction, or choose another "
             "objective, such as track_unseen."
         )

@@ -9,6 +9,7 @@ with the retain loss, for any surgery, aggregator or weighting.
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
     track unseen       the same, with u under the present parameters
     track ranked       the same, with the forget examples in the order of teachers
+    match class        mean_i KL(q_{y_i} || p_i), q_c the mean prediction of unseen examples (ReGUn)
 
 with `phi(l) = log(p / (1 - p))`, `p = exp(-l)`: the logit of the confidence in the true label. The
 last three stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
@@ -27,12 +28,14 @@ from jaxunlearn.methods._unseen import Objective as Objective
 from jaxunlearn.methods._unseen import check_partners as check_partners
 from jaxunlearn.methods._unseen import (
     forget_losses,
+    match_class,
     match_unseen,
     track_ranked,
     track_unseen,
     until_unseen,
 )
 from jaxunlearn.methods._unseen import logit as logit
+from jaxunlearn.methods._unseen import with_class_means as with_class_means
 from jaxunlearn.methods._unseen import with_ranked as with_ranked
 from jaxunlearn.methods._unseen import with_unseen as with_unseen
 from jaxunlearn.names import closest
@@ -53,7 +56,9 @@ _UNSEEN_OBJECTIVES = {
     "match_unseen": match_unseen,
     "track_unseen": track_unseen,
     "track_ranked": track_ranked,
+    "match_class": match_class,
 }
+_OF_CLASSES = ("track_ranked", "match_class")
 _UNTIL = "_until_unseen"
 _PLAIN = ("ascent", "adaptive_ascent", "random_labels")
 NAMES = (*_PLAIN, *(name + _UNTIL for name in _PLAIN), *_UNSEEN_OBJECTIVES)
@@ -156,6 +161,11 @@ def needs_teachers(settings: Mapping[str, Any]) -> bool:
     return settings.get("objective") == "track_ranked"
 
 
+def needs_classes(settings: Mapping[str, Any]) -> bool:
+    """Whether the objective in the settings needs unseen examples of each forgotten class."""
+    return settings.get("objective") in _OF_CLASSES
+
+
 TEACHER_SETTINGS = ("teacher_share", "teacher_start", "teacher_weight", "num_teachers")
 # The options of single objectives, which are settings of methods.
 _KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
@@ -179,6 +189,11 @@ def check_options(options: Collection[str], objective: str | None) -> None:
 def with_options(task: Task, settings: Mapping[str, Any]) -> Task:
     """The task whose objectives have the options among the settings of a method."""
     name = settings.get("objective")
+    if name == "match_class" and settings.get("joint_batch"):
+        raise InputError(
+            "joint_batch is true, but must be false with the objective match_class, which compares "
+            "predictions instead of losses; leave it out."
+        )
     options = {
         key: settings[key] for key, names in _KEYWORDS.items() if name in names and key in settings
     }
@@ -210,10 +225,10 @@ def named(
     }
     objectives |= {name + _UNTIL: until_unseen(objective) for name, objective in objectives.items()}
     objectives |= _UNSEEN_OBJECTIVES
-    if name == "track_ranked" and task is not None and task.predict is None:
+    if name in _OF_CLASSES and task is not None and task.predict is None:
         raise InputError(
-            "objective is 'track_ranked', but must be another for a model that generates images, "
-            "since its teachers classify; choose match_anchor, or match_unseen."
+            f"objective is {name!r}, but must be another for a model that generates images, since "
+            "it compares predictions of classes; choose match_anchor, or match_unseen."
         )
     objectives |= dict(task.objectives if task else ())
     if name not in objectives:

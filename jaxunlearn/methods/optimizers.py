@@ -52,8 +52,8 @@ def rest_of(course: optax.Schedule, share: float | jax.Array, num_steps: int) ->
         rate(t) = course(share T + (1 - share) t),   T = num_steps
 
     Example:
-        >>> float(rest_of(schedule("linear", 1.0, 10), 0.8, 10)(5))
-        0.1...
+        >>> print(f"{rest_of(schedule('linear', 1.0, 10), 0.8, 10)(5):.2f}")
+        0.10
     """
     return lambda count: course(share * num_steps + (1.0 - share) * count)
 

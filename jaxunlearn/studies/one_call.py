@@ -151,6 +151,8 @@ def unlearn_model(
                 f"validation {'is None' if unseen is None else 'has no class with two examples'}; "
                 "give validation examples, or choose another objective."
             )
+        if objectives.needs_classes(chosen):
+            objectives.check_partners(examples["forget"].label, unseen.label)
         data["forget"] = with_unseen(task, start, to_device(unseen), arrays["forget"])
     if judged is not None:
         arrays["validation"] = to_device(judged)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn import methods
 from jaxunlearn.methods import objectives
 from jaxunlearn.types import Batch, InputError, Task
 from tests import toy
@@ -338,3 +339,34 @@ def test_objectives_that_compare_need_unseen_examples(name: str) -> None:
     for lacking in (BATCH, BATCH | {"unseen_loss": UNSEEN}, BATCH | {"unseen_image": UNSEEN}):
         with pytest.raises(InputError, match="have no unseen examples and losses"):
             objectives.named(name)(LINEAR, jnp.float32(1.0), {}, lacking, KEY)
+
+
+def test_match_class_is_the_divergence_from_the_mean_of_the_class() -> None:
+    """It vanishes, with its gradient, where all predictions are that mean."""
+    params, model_state, forget, _ = toy.problem()
+    batch = toy.nth_batch(forget, 0, 4)
+    labels = jnp.array([0, 1, 1, 2])
+    q = jnp.array([[6, 2, 2], [0, 1, 9], [2, 3, 5], [1, 8, 1]]) / 10
+    brought = objectives.with_class_means(batch, labels, q)
+    means = np.array([[0.6, 0.2, 0.2], [0.1, 0.2, 0.7], [0.1, 0.8, 0.1]])[batch["label"]]
+    np.testing.assert_allclose(brought["class_mean"], means, rtol=1e-6)
+    key = jax.random.key(0)
+    found = objectives.match_class(toy.TASK, params, model_state, brought, key)
+    p = jax.nn.softmax(toy.TASK.outputs(params, model_state, batch, key, True)[0])
+    np.testing.assert_allclose(found, (means * np.log(means / p)).sum(axis=1).mean(), rtol=1e-5)
+    value, grads = jax.value_and_grad(
+        lambda x: objectives.match_class(toy.TASK, x, model_state, batch | {"class_mean": p}, key)
+    )(params)
+    assert abs(value) < 1e-6 and all(np.all(abs(g) < 1e-6) for g in jax.tree.leaves(grads))
+
+
+def test_match_class_refuses_what_it_cannot_compare() -> None:
+    params, model_state, forget, _ = toy.problem()
+    batch = toy.nth_batch(forget, 0, 4)
+    with pytest.raises(InputError, match="add validation data with objectives.with_class_means"):
+        objectives.match_class(toy.TASK, params, model_state, batch, jax.random.key(0))
+    joint = methods.settings("eupmu", {"objective": "match_class", "joint_batch": True})
+    with pytest.raises(
+        InputError, match="joint_batch is true, but must be false with .*match_class"
+    ):
+        methods.build(toy.TASK, "eupmu", joint)

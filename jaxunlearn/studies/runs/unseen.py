@@ -41,14 +41,21 @@ def check_unseen(settings: Mapping[str, Any], splits: Splits) -> None:
             "none if whole classes are forgotten; choose another objective, such as "
             "adaptive_ascent."
         )
-    if objectives.needs_teachers(settings):
+    if objectives.needs_classes(settings):
         objectives.check_partners(splits.forget.label, splits.copied.label)
 
 
 def with_unseen(task: Task, original: Weights, unseen: Arrays, forget: Arrays) -> Arrays:
-    """Forget data with one unseen example for each, paired by the order of their losses."""
+    """Forget data with one unseen example for each, paired by the order of their losses.
+
+    Those of a classifier also have the mean prediction of the unseen examples of their class.
+    """
     ours, theirs = (jnp.asarray(losses(task, original, part)) for part in (forget, unseen))
-    return objectives.with_unseen(forget, ours, unseen, theirs)
+    paired = objectives.with_unseen(forget, ours, unseen, theirs)
+    if task.predict is None:
+        return paired
+    found = in_batches(functools.partial(_probabilities, task, original), unseen, _BATCH)
+    return objectives.with_class_means(paired, jnp.asarray(unseen["label"]), jnp.asarray(found))
 
 
 def losses(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> np.ndarray:
@@ -61,3 +68,9 @@ def losses(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> np.ndarra
 def _losses(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
     visited = batch | {"epoch": jnp.zeros_like(batch["index"])}
     return task.losses(*weights, visited, jax.random.key(0), False)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
+    assert task.predict is not None
+    return task.predict(*weights, batch)

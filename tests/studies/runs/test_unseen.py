@@ -48,7 +48,11 @@ def test_forget_examples_bring_validation_examples_along(problem, pretrained):
     unseen = to_device(splits.copied)
     forget = with_unseen(load_task(problem), original, unseen, forget)
     names = {"image", "label", "index"}
-    assert set(forget) == names | {f"unseen_{name}" for name in (*names, "loss")}
+    brought = {f"unseen_{name}" for name in (*names, "loss")}
+    assert set(forget) == names | brought | {"class_mean"}
+    p = np.asarray(load_task(problem).predict(*original, splits.copied.arrays()))
+    mean = p[splits.copied.label == splits.forget.label[0]].mean(axis=0)
+    np.testing.assert_allclose(forget["class_mean"][0], mean, rtol=1e-3, atol=1e-6)
     assert np.all(np.isin(forget["unseen_index"], splits.copied.index))
     brought = np.searchsorted(splits.copied.index, forget["unseen_index"])
     assert np.array_equal(forget["unseen_label"], splits.copied.label[brought])
