@@ -100,8 +100,10 @@ class ObjectiveSettings:
         teacher_start: the weights that teachers start from: those of the original model (default)
             for random requests; new for requests of the hardest examples, whose partners are then
             the validation examples with the nearest scores.
+        teacher_rate: peak learning rate of the teachers, as a multiple of that of pretraining (by
+            default 2 from the original model's weights, 1 from new ones).
         teacher_weight: weight of a teacher's ranks beside those of the original model (by default
-            0.5).
+            0.6).
         num_teachers: number of the teachers, whose ranks are averaged (by default 1).
         adversarial_steps: number of steps, before each step of the method, of an adversary that
             seeks the embedding of the forgotten images; match_anchor is also descended there.
@@ -112,6 +114,7 @@ class ObjectiveSettings:
     retain_objective: Literal["match_original"] = "match_original"
     teacher_share: Share = 0.1
     teacher_start: Literal["original", "new"] = "original"
-    teacher_weight: Share = 0.5
+    teacher_rate: Positive = 2.0
+    teacher_weight: Share = 0.6
     num_teachers: Count = 1
     adversarial_steps: CountOrZero = 1

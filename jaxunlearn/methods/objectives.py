@@ -166,7 +166,9 @@ def needs_classes(settings: Mapping[str, Any]) -> bool:
     return settings.get("objective") in _OF_CLASSES
 
 
-TEACHER_SETTINGS = ("teacher_share", "teacher_start", "teacher_weight", "num_teachers")
+TEACHER_SETTINGS = (
+    *("teacher_share", "teacher_start", "teacher_rate", "teacher_weight", "num_teachers"),
+)
 # The options of single objectives, which are settings of methods.
 _KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
 _OPTIONS = _KEYWORDS | {

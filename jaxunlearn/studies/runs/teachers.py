@@ -117,8 +117,13 @@ def rehearsed(
 
 def _learning(settings: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     """The settings of a teacher's training."""
-    steps = round((_DEFAULTS | settings)["teacher_share"] * recipe["num_steps"])
-    return recipe | {"num_steps": max(1, steps)}
+    chosen = _DEFAULTS | settings
+    restarts = chosen["teacher_start"] == "original"
+    factor = settings.get("teacher_rate", 2.0 if restarts else 1.0)
+    return recipe | {
+        "num_steps": max(1, round(chosen["teacher_share"] * recipe["num_steps"])),
+        "learning_rate": factor * recipe["learning_rate"],
+    }
 
 
 def _trained(

@@ -58,14 +58,15 @@ def test_without_weight_the_teachers_have_no_say():
 def test_a_teacher_learns_a_share_of_the_steps_of_pretraining(share, steps, monkeypatch):
     taken = []
 
-    def note(*args, num_steps, **rest):
-        taken.append(num_steps)
+    def note(program, numbers, *args, num_steps, **rest):
+        taken.append((num_steps, numbers["learning_rate"] / RECIPE["learning_rate"]))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(teachers.training, "run", note)
-    with pytest.raises(KeyboardInterrupt):
-        ranked(*parts(), teacher_share=share)
-    assert taken == [steps]
+    for given in ({}, {"teacher_start": "new"}, {"teacher_rate": 3.0}):
+        with pytest.raises(KeyboardInterrupt):
+            ranked(*parts(), teacher_share=share, **given)
+    assert taken == [(steps, 2.0), (steps, 1.0), (steps, pytest.approx(3.0))]
 
 
 def test_a_rehearsal_counts_every_teacher(monkeypatch):
