@@ -65,7 +65,7 @@ def with_ranked(
     objectives.check_partners(labels, np.asarray(unseen["label"]))
     chosen = _DEFAULTS | settings
     start = original if chosen["teacher_start"] == "original" else None
-    teachers = _trained(task, chosen, recipe, seed, start, retain, placement)
+    teachers = _trained(task, settings, recipe, seed, start, retain, placement)
     ours, theirs = (
         np.array([_confidences(task, weights, part) for weights in (original, *teachers)])
         for part in (forget, unseen)
