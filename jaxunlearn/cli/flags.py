@@ -63,6 +63,7 @@ Place = Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint
 Written = Annotated[str | None, tyro.conf.arg(metavar="LAYOUT", help_behavior_hint="")]
 Metric = Annotated[str | None, tyro.conf.arg(metavar="METRIC", help_behavior_hint="")]
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+Rate = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...", help_behavior_hint="")]
 Texts = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT ...", help_behavior_hint="")]
 Shares = Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...")]

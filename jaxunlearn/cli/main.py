@@ -28,6 +28,7 @@ Make a trained model forget, and measure how well it did.
   jaxunlearn compare STUDY --config FILE                            all of this, and a report
   jaxunlearn report STUDY                                           the report again
   jaxunlearn evidence STUDY                                         relearning, probes, damage
+  jaxunlearn revive FOLDER                                          attacks on forgotten images
   jaxunlearn ulira SHADOWS --config FILE                            an attack with shadow models
   jaxunlearn sweep SWEEP METHOD --pretrained RUN --fraction 0.1 --vary tolerance=0.01,0.1
   jaxunlearn tune SEARCH --config FILE                              settings from a blind search

@@ -92,6 +92,53 @@ def evidence(study: flags.Folder, /, data_dir: flags.Place = None) -> None:
     outcome(read_json(study / "evidence.json"))
 
 
+def revive(
+    folder: flags.Folder,
+    /,
+    layout: flags.LaidInBatches,
+    classifier: flags.Oracle = None,
+    retrained: flags.Oracle = None,
+    original: flags.Oracle = None,
+    steps: int = 100,
+    learning_rate: flags.Rate = None,
+    data_dir: flags.Place = None,
+) -> None:
+    """Attack models that generate: does the forgotten class come back?
+
+    Args:
+        folder: the folder of a run, or of a study, whose runs are all attacked.
+        classifier: for a run: the folder of a classifier pretrained on the same data, which judges
+            the generated images.
+        retrained: for a run: the folder of the retrained model, which is attacked too.
+        original: for a run: the folder of the original model, which is attacked too.
+        steps: number of steps of each attack.
+        learning_rate: learning rate of the attacks that train all weights (default: the rate of the
+            pretraining).
+        layout: the layout on the machine.
+        data_dir: the folder of prepared data (default: the folder that the run recorded).
+    """
+    laid = ready(data_dir, layout)
+    from jaxunlearn.studies.audits import revival
+    from jaxunlearn.studies.report.revival import render_revival
+
+    attacker = revival.Attacker(steps, learning_rate)
+    if (folder / "study.json").exists():
+        given = {"classifier": classifier, "retrained": retrained, "original": original}
+        if name := next((name for name, value in given.items() if value), None):
+            raise InputError(
+                f"--{name} is given, but {folder} is a study, which has its own; leave it out."
+            )
+        found = revival.revive_study(folder, attacker, laid)
+        say((folder / "revival.md").read_text("utf-8"))
+        say(f"results: {folder / 'revival.json'}")
+        outcome(found)
+        return
+    models = revival.revive(folder, classifier, retrained, original, attacker, laid)
+    say(render_revival(models))
+    say(f"results: {folder / 'revival.json'}, picture: {folder / 'revival.png'}")
+    outcome(models)
+
+
 def ulira(
     folder: flags.Folder,
     /,

@@ -9,7 +9,7 @@ Within each subject the styles take turns, so all captions have equal shares. Th
 and subject k of K is `s K + k`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -56,6 +56,26 @@ def captions(subjects: tuple[str, ...]) -> tuple[str, ...]:
         ('a photo of a coat', 'a photo of a bag', 'an inverted photo of a coat')
     """
     return tuple(f"{style} {subject}" for style in STYLES for subject in subjects)
+
+
+def grid_of(names: Sequence[str]) -> np.ndarray | None:
+    """The style and the subject of each caption "STYLE of SUBJECT", int64 `[C, 2]`.
+
+    None unless the captions are all pairs of two or more styles and two or more subjects.
+
+    Example:
+        >>> names = captions(("a coat", "a bag"))
+        >>> grid_of(names)[:3].tolist(), grid_of(names[:3])
+        ([[0, 0], [0, 1], [1, 0]], None)
+    """
+    pairs = [name.rpartition(" of ")[::2] for name in names]
+    styles, subjects = (
+        {each: i for i, each in enumerate(dict.fromkeys(part))} for part in zip(*pairs, strict=True)
+    )
+    whole = len({*pairs}) == len(pairs) == len(styles) * len(subjects)
+    if not whole or min(len(styles), len(subjects)) < 2:
+        return None
+    return np.array([[styles[style], subjects[subject]] for style, subject in pairs])
 
 
 def captioned(examples: Examples, num_subjects: int) -> tuple[np.ndarray, np.ndarray]:

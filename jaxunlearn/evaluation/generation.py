@@ -9,6 +9,7 @@ The classifier must know all classes, and no model may have been trained against
 real images is the upper limit of `generated_retain_accuracy`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +76,44 @@ def classify_generated(forget: Predictions, retain: Predictions) -> dict[str, fl
         entropy = attack_feature(predictions, "entropy")
         metrics[f"generated_{name}_entropy"] = float(entropy.mean())
     return metrics
+
+
+def keep_of_prompts(
+    retain: Predictions, grid: np.ndarray, forgotten: Sequence[int], nearest: Sequence[int]
+) -> dict[str, float]:
+    """How well a model keeps the styles, the subjects and the neighbours of forgotten prompts.
+
+    Args:
+        retain: predictions of the classifier for images of kept prompts, with the requested ones as
+            `labels [N]`.
+        grid: style and subject of each of C prompts, `[C, 2]`.
+        forgotten: forgotten prompts.
+        nearest: kept prompts that are nearest to them.
+
+    Returns:
+        A dict, all in percent of images: "nearest_accuracy" (the most probable prompt is the
+        requested one, images of the nearest prompts alone); and if all prompts of some styles are
+        forgotten, "in_domain_accuracy" (its style is right) and "cross_domain_accuracy" (its
+        subject is right), or the other way round if all prompts of some subjects are forgotten.
+
+    Example:
+        >>> grid = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> retain = Predictions(np.eye(4)[[0, 3]], np.array([0, 1]))
+        >>> keep_of_prompts(retain, grid, [2, 3], [1])
+        {'nearest_accuracy': 0.0, 'in_domain_accuracy': 50.0, 'cross_domain_accuracy': 100.0}
+
+    Reference: Zhang et al., UnlearnCanvas, NeurIPS 2024 (IRA and CRA).
+    """
+    seen, asked = np.asarray(retain.probabilities).argmax(axis=1), np.asarray(retain.labels)
+    near = np.isin(asked, nearest)
+    found = {"nearest_accuracy": 100.0 * float(np.mean((seen == asked)[near]))}
+    for domain in (0, 1):
+        gone = np.isin(grid[:, domain], grid[list(forgotten), domain])
+        if np.array_equal(np.flatnonzero(gone), np.sort(forgotten)):
+            right = 100.0 * (grid[seen] == grid[asked]).mean(axis=0)
+            found["in_domain_accuracy"] = float(right[domain])
+            found["cross_domain_accuracy"] = float(right[1 - domain])
+    return found
 
 
 class RealImages(NamedTuple):

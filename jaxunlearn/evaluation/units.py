@@ -34,6 +34,10 @@ UNITS: dict[str, Unit] = {
             *("accuracy", "original_accuracy"),  # in "drift"
             *("relearning_curve", "probe_accuracy", "disagreement"),
             *("auc", "tpr", "fpr", "exposure_auc", "discrepancy"),
+            *("nearest_accuracy", "in_domain_accuracy", "cross_domain_accuracy"),
+            *("seen_after_revival", "seen_after_inversion", "seen_after_token_inversion"),
+            *(f"seen_after_relearning_{count}" for count in (1, 10, 100)),
+            *("seen_after_old_embeddings", "seen_after_paraphrases"),
         ),
         _PERCENT,
     ),

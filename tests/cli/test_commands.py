@@ -71,6 +71,10 @@ FLAGS = {
     "compare": ["--config", "--seeds", "--shard", "--data-dir", *LAYOUT],
     "select": ["--pretrained", "--by", "--fraction", "--data-dir", *SOME],
     "evidence": ["--data-dir"],
+    "revive": [
+        *["--classifier", "--retrained", "--original", "--steps", "--learning-rate"],
+        *["--data-dir", "--micro-batch"],
+    ],
     "ulira": [
         *["--config", "--shadows", "--group-size", "--fpr", "--epsilon", "--no-epsilon"],
         *["--data-dir", *SOME],

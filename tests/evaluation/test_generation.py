@@ -15,6 +15,7 @@ from jaxunlearn.evaluation import (
     precision_recall,
 )
 from jaxunlearn.evaluation.frechet import statistics
+from jaxunlearn.evaluation.generation import keep_of_prompts
 from jaxunlearn.types import InputError
 
 FORGET = Predictions(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]), np.array([2, 2]))
@@ -77,6 +78,25 @@ def test_any_forgotten_class_counts_as_the_one_asked_for():
 def test_what_is_not_divided_by_class_is_refused(forget, retain, message):
     with pytest.raises(InputError, match=message):
         classify_generated(forget, retain)
+
+
+def test_styles_and_subjects_of_kept_prompts_by_hand():
+    """Three styles of two subjects: the judge errs in the style once and in the subject twice."""
+    grid = np.array([[style, subject] for style in range(3) for subject in range(2)])
+    asked, seen = np.array([0, 0, 1, 2, 3]), np.array([0, 2, 0, 2, 2])
+    retain = Predictions(np.eye(6)[seen], asked)
+    found = keep_of_prompts(retain, grid, [4, 5], [0])
+    assert found == {
+        "nearest_accuracy": 50.0,
+        "in_domain_accuracy": 80.0,
+        "cross_domain_accuracy": pytest.approx(60.0),
+    }
+    turned = keep_of_prompts(
+        Predictions(np.eye(6)[[0, 2, 2]], np.array([0, 0, 4])), grid, [1, 3, 5], [2, 4]
+    )
+    assert turned["in_domain_accuracy"] == 100.0 and turned["nearest_accuracy"] == 0.0
+    assert turned["cross_domain_accuracy"] == pytest.approx(100 / 3)
+    assert [*keep_of_prompts(retain, grid, [5], [1])] == ["nearest_accuracy"]
 
 
 def test_looks_are_the_distance_and_both_shares():

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from jaxunlearn.files import fingerprint, read_arrays
+from jaxunlearn.studies.audits import revival
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.diffusion import Diffusion
-from jaxunlearn.studies.problem import load_autoencoder, load_training
+from jaxunlearn.studies.problem import load_autoencoder, load_tokenizer, load_training
 from jaxunlearn.studies.runs import evaluate_images, generate
-from jaxunlearn.studies.runs.folder import load_weights, read_done
+from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.studies.study import load_study
 from jaxunlearn.tasks import latents
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
@@ -307,3 +308,17 @@ def test_an_autoencoder_alone_has_nothing_to_forget(finished, tmp_path):
     assert_refused(call("sample", tmp_path / "a.png", "--run", place), "which encodes images")
     with pytest.raises(InputError, match="which encodes images, but generated"):
         evaluate_images.load_judge(place, Problem(data="digits_captions"))
+
+
+def test_a_forgotten_word_is_attacked_by_its_token_and_in_other_words(finished, problem):
+    run = finished / "seed-0" / "word-inverted" / "concept_ablation"
+    target = revival.Target(run, run, read_config(run, "unlearn"), finished / "seed-0" / "pretrain")
+    judge = evaluate_images.load_judge(finished / "classifier", problem)
+    scene = revival._Scene(target, judge, revival.Attacker(steps=1), 0)
+    last = ["inversion", "token_inversion", "paraphrases", "old_embeddings"]
+    assert scene.attacks()[-4:] == last
+    assert scene.tokens == (load_tokenizer(problem).encode(["inverted"])[0, 1],)
+    assert scene.run("token_inversion")["steps"] == 1
+    assert scene.run("paraphrases")["steps"] == 0
+    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    assert {"nearest_accuracy", "in_domain_accuracy", "cross_domain_accuracy"} < set(metrics)

@@ -59,12 +59,58 @@ _GROUPS = (
     "Accuracy, %",
     "Attacks on forget data, %",
     "A classifier on generated images",
+    "Forgotten class seen after an attack, %",
     "Generated images of the other classes beside real ones",
     "Distance to the retrained model",
     "Metrics of plug-ins",
     "Cost",
 )
-ACCURACY, ATTACK, GENERATED, LOOKS, DISTANCE, OWN, COST = _GROUPS
+ACCURACY, ATTACK, GENERATED, REVIVED, LOOKS, DISTANCE, OWN, COST = _GROUPS
+
+_SEEN = (
+    "Share of the images generated for a forgotten class in which the classifier sees one, after"
+)
+# The attacks of `jaxunlearn revive`: title, heading for narrow terminals, and meaning.
+REVIVALS: dict[str, tuple[str, str, str]] = {
+    "revival": (
+        "Revival",
+        "revival",
+        f"{_SEEN} the attacker has trained all weights on retain data alone.",
+    ),
+    **{
+        f"relearning_{count}": (
+            f"Relearning, {count} image{'s' * (count > 1)}",
+            f"relearn\n{count}",
+            f"{_SEEN} the attacker has trained all weights on {count} forget "
+            f"image{'s' * (count > 1)}.",
+        )
+        for count in (1, 10, 100)
+    },
+    "inversion": (
+        "Inversion",
+        "inver-\nsion",
+        f"{_SEEN} the attacker has trained the embeddings of the forgotten classes, or the hidden "
+        "states of their prompts, on forget images; the weights do not move.",
+    ),
+    "token_inversion": (
+        "Inverted tokens",
+        "inv.\ntokens",
+        f"{_SEEN} the attacker has trained the embeddings of tokens that only forgotten prompts "
+        "have, on forget images.",
+    ),
+    "old_embeddings": (
+        "Old embeddings",
+        "old\nembed.",
+        f"{_SEEN} the attacker has put back the original model's embeddings of classes or hidden "
+        "states of prompts.",
+    ),
+    "paraphrases": (
+        "Paraphrases",
+        "para-\nphrases",
+        f"{_SEEN} the attacker has asked for the words of the forgotten prompts in two other "
+        "orders.",
+    ),
+}
 
 COLUMNS: tuple[Column, ...] = (
     Column(
@@ -166,6 +212,41 @@ COLUMNS: tuple[Column, ...] = (
         "near",
         "Share of the images of all other classes in which the classifier sees the requested "
         "class.",
+    ),
+    Column(
+        "nearest_accuracy",
+        GENERATED,
+        "Nearest prompts seen, %",
+        "near\nseen",
+        2,
+        "near",
+        "The same share of the images of those kept prompts that have the most words in common "
+        "with a forgotten one: damage beside the target.",
+    ),
+    Column(
+        "in_domain_accuracy",
+        GENERATED,
+        "In-domain (IRA), %",
+        "IRA",
+        2,
+        "near",
+        "Where a style is forgotten: share of the images of kept prompts in which the classifier "
+        "sees the requested style, with any subject. Where a subject is forgotten: the requested "
+        "subject, in any style.",
+    ),
+    Column(
+        "cross_domain_accuracy",
+        GENERATED,
+        "Cross-domain (CRA), %",
+        "CRA",
+        2,
+        "near",
+        "The other way round: the requested subject where a style is forgotten, the requested "
+        "style where a subject is forgotten.",
+    ),
+    *(
+        Column(f"seen_after_{name}", REVIVED, *texts[:2], 1, "near", texts[2])
+        for name, texts in REVIVALS.items()
     ),
     Column(
         "frechet_retain",

@@ -79,6 +79,7 @@ def _section(
         "guards": guard_rows(study, request),
         "settings": wording.settings_lines(study, request),
         "samples": sections.samples(samples.get(request)),
+        "attacks": sections.attacks(table),
         "plane": sections.plane(study, table),
         "confidence": sections.confidence(study, table),
         "evidence": sections.evidence(table, extras),

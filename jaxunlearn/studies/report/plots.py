@@ -279,6 +279,20 @@ def draw_distance(axes: "Axes", curves: Mapping[str, np.ndarray], name: str) -> 
     axes.set(xlabel="fifth of test data, from near to far", ylabel="discrepancy, %")
 
 
+def draw_attacks(axes: "Axes", seen: Mapping[str, Mapping[str, float]], name: str) -> None:
+    """Draws the share of images in which a model and the references show a forgotten class, before
+    and after each attack.
+    """
+    attacks = list(seen[name])
+    styles = _REFERENCES | {name: {"color": ORANGE}}
+    for each, style in styles.items():
+        if each in seen:
+            values = [seen[each].get(attack, np.nan) for attack in attacks]
+            axes.plot(values, range(len(attacks)), label=each, **style, marker="o", markersize=3)
+    axes.set_yticks(range(len(attacks)), attacks)
+    axes.set(xlim=(-2, 102), ylim=(len(attacks) - 0.5, -0.5), xlabel="forgotten class seen, %")
+
+
 def draw_roc(axes: "Axes", models: Mapping[str, Mapping[str, Any]], name: str) -> None:
     """Draws the ROC curves of a model and the references, the "models" of `ulira.json`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator

@@ -14,7 +14,7 @@ import numpy as np
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.studies.report import plots
 from jaxunlearn.studies.report.aggregate import Row, Table
-from jaxunlearn.studies.report.columns import REFERENCES
+from jaxunlearn.studies.report.columns import REFERENCES, REVIVED
 from jaxunlearn.studies.report.evidence import Entries, evidence_rows
 from jaxunlearn.studies.report.extras import Extras, multiplier_settings
 from jaxunlearn.studies.report.numerals import number
@@ -215,6 +215,24 @@ def ulira(table: Table, extras: Extras) -> dict[str, Any]:
     titles, rows = ulira_rows(found)
     audits = audit_rows(found)
     return {"found": found, "figures": figures, "titles": titles, "rows": rows, "audits": audits}
+
+
+def attacks(table: Table) -> list[Figure]:
+    """The forgotten class before and after each attack of `jaxunlearn revive`, by method."""
+    titles = {column.key: column.title for column in table.columns if column.group == REVIVED}
+    if not titles:
+        return []
+    titles = {"generated_forget_accuracy": "Before"} | titles
+    seen = {
+        row.name: {t: row.cells[key].value.mean for key, t in titles.items() if key in row.cells}
+        for row in table.rows
+    }
+    height = 0.8 + 0.22 * len(titles)
+    return [
+        _of_row(row, _drawn(plots.draw_attacks, seen, row.name, height=height))
+        for row in table.rows
+        if not row.reference
+    ]
 
 
 def samples(found: Samples | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from jaxunlearn.files import check_digests, read_json
 from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.report.columns import REFERENCES, Column, with_own
 from jaxunlearn.studies.runs.folder import DIVERGED
-from jaxunlearn.studies.runs.schema import Results, check_record
+from jaxunlearn.studies.runs.schema import Results, RevivalRecord, check_record
 from jaxunlearn.studies.workspace import first_difference
 from jaxunlearn.types import InputError
 
@@ -226,6 +226,28 @@ def _beside_original(run: Run, original: Run) -> Run:
     return replace(run, metrics={**run.metrics, "frechet_ratio": ratio})
 
 
+def _revived(runs: list[Run]) -> list[Run]:
+    """Adds the results of `jaxunlearn revive`, if all runs were attacked alike."""
+    paths = [run.folder / "revival.json" for run in runs]
+    if not paths or not all(path.exists() for path in paths):
+        return runs
+    records = [read_json(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        check_record(path, record, RevivalRecord)
+    if any(record["protocol"] != records[0]["protocol"] for record in records):
+        return runs
+    return [
+        replace(
+            run,
+            metrics={
+                **run.metrics,
+                **{f"seen_after_{name}": one["seen"] for name, one in record["attacks"].items()},
+            },
+        )
+        for run, record in zip(runs, records, strict=True)
+    ]
+
+
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
 
@@ -339,6 +361,7 @@ def read_study(folder: str | Path) -> Study:
             runs.extend(group)
     runs.sort(key=lambda run: run.seed)
     _check_judges(runs)
+    runs = _revived(runs)
     everything: list[Run | Unfinished] = [*runs, *unfinished]
     names = {each.name for each in everything} - set(REFERENCES)
     return Study(

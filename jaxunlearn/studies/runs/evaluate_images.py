@@ -13,9 +13,15 @@ import numpy as np
 
 from jaxunlearn import evaluation
 from jaxunlearn.data import Dataset, ForgetRequest
+from jaxunlearn.data.anchors import most_similar
+from jaxunlearn.data.captions import grid_of
 from jaxunlearn.evaluation import Predictions
 from jaxunlearn.evaluation.features import Features, of_classifier
-from jaxunlearn.evaluation.generation import classify_generated, compare_generated
+from jaxunlearn.evaluation.generation import (
+    classify_generated,
+    compare_generated,
+    keep_of_prompts,
+)
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import write_arrays
 from jaxunlearn.studies.config import Problem
@@ -92,6 +98,9 @@ def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
     numbers = np.tile(np.arange(samples, dtype=np.int32), dataset.num_classes)
     asked = {each: np.isin(labels, each.labels(dataset)) for each in (*earlier, request)}
     kept = ~np.any(list(asked.values()), axis=0)
+    grid, forgotten = grid_of(dataset.class_names), request.labels(dataset)
+    still = ~np.isin(each_class, labels[~kept])
+    nearest = [most_similar(label, dataset.class_names, still) for label in forgotten]
     real = real_images(judge.folder, judge.features, splits.retain.image)
 
     def seen(images: np.ndarray, chosen: np.ndarray) -> Predictions:
@@ -100,7 +109,10 @@ def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
 
     def judged(images: np.ndarray) -> dict[str, float]:
         images = on_scale_of(dataset, images)
-        found = classify_generated(seen(images, asked[request]), seen(images, kept))
+        of_kept = seen(images, kept)
+        found = classify_generated(seen(images, asked[request]), of_kept)
+        if grid is not None:
+            found |= keep_of_prompts(of_kept, grid, forgotten, nearest)
         return found | compare_generated(real, judge.features.describe(images[kept]))
 
     images = generate(problem, weights, labels, numbers, at_once=subject.at_once)
@@ -113,7 +125,7 @@ def evaluate_generated(subject: Subject, judge: Judge) -> dict[str, float]:
             "generated_retain": int(kept.sum()),
         },
         "class_names": list(dataset.class_names),
-        "forgotten": list(request.labels(dataset)),
+        "forgotten": list(forgotten),
         "features": described,
         "judge": {"model": judge.name, "test_accuracy": judge.accuracy},
         "metrics": metrics,

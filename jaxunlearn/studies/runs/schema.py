@@ -104,6 +104,24 @@ class EvidenceRecord(TypedDict):
     runs: list[Evidence]
 
 
+class Revived(TypedDict):
+    """The result of one attack on a model that generates, or of none."""
+
+    seen: float
+    probability: float
+    steps: int
+    seconds: float
+
+
+class RevivalRecord(TypedDict):
+    """`revival.json` of a run."""
+
+    weights: str
+    protocol: Annotated[Table, with_entries("steps", "learning_rate", "judge")]
+    before: Revived
+    attacks: dict[str, Revived]
+
+
 class Attacked(TypedDict):
     """The results of U-LiRA on one model; all rates are in percent."""
 

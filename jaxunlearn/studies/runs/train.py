@@ -281,7 +281,7 @@ def train_run(
     if held_out is not None and latents is not None:
         assert pretrained is not None
         place, stage = pretrained / AUTOENCODER, start.model_state[FIRST_STAGE]
-        held_out, _ = _encoded(place, problem, stage, held_out, "validation-")
+        held_out, _ = encoded(place, problem, stage, held_out, "validation-")
     forget, retain, preparation, compiling = prepared_data(config, task, start, latents, placement)
     task, part = trainable_part(load_task(problem, placement.axis_name), config.aim)
     if part is not None:
@@ -381,7 +381,7 @@ def _report_replicated(params: Params, placement: Placement) -> None:
         )
 
 
-def _encoded(
+def encoded(
     folder: Path, problem: Problem, stage: dict[str, Any], examples: Examples, split: str = ""
 ) -> tuple[Examples, dict[str, Any]]:
     """Examples as latents, as their task takes them; the autoencoder with the scale of latents.
@@ -435,5 +435,5 @@ def _first_stage(
         }
     elif config.stage == "retrain":
         stage = folder.load_weights(place, problem).model_state[FIRST_STAGE]
-    latents, stage = _encoded(place / AUTOENCODER, problem, stage, examples)
+    latents, stage = encoded(place / AUTOENCODER, problem, stage, examples)
     return start._replace(model_state={**start.model_state, FIRST_STAGE: stage}), latents

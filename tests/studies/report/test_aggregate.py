@@ -7,10 +7,10 @@ import pytest
 
 from jaxunlearn.studies.report import read_study
 from jaxunlearn.studies.report.aggregate import make_table, shown_columns, to_json
-from jaxunlearn.studies.report.columns import COLUMNS, GENERATED, LOOKS
+from jaxunlearn.studies.report.columns import COLUMNS, GENERATED, LOOKS, REVIVED
 from jaxunlearn.studies.report.wording import describe_request, interval_note, number, parts
 
-CLASSIFYING = [column for column in COLUMNS if column.group not in (GENERATED, LOOKS)]
+CLASSIFYING = [column for column in COLUMNS if column.group not in (GENERATED, LOOKS, REVIVED)]
 
 
 def find_row(table, name):

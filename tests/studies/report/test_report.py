@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from jaxunlearn.studies.report import read_study, render_table, write_report
-from jaxunlearn.studies.report.columns import COLUMNS, GENERATED, LOOKS
+from jaxunlearn.studies.report.columns import COLUMNS, GENERATED, LOOKS, REVIVED
 from jaxunlearn.studies.report.verdict import headline
 from jaxunlearn.types import InputError
 
 VOID = {"meta", "wbr", "br", "img", "line"}
 
-CLASSIFYING = [column for column in COLUMNS if column.group not in (GENERATED, LOOKS)]
+CLASSIFYING = [column for column in COLUMNS if column.group not in (GENERATED, LOOKS, REVIVED)]
 
 
 class Page(HTMLParser):
