@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxunlearn.studies.audits import revival
+from jaxunlearn.files import read_json, write_record
 from tests.shell.commands import assert_refused, call, copy, done
 from tests.studies.runs.test_evaluate_images import config, finished  # noqa: F401
 
@@ -17,7 +17,7 @@ ATTACKS += ["old_embeddings"]
 
 
 def record_of(folder):
-    return json.loads((folder / "revival.json").read_text())
+    return read_json(folder / "revival.json")
 
 
 def test_a_study_is_attacked_once(finished, tmp_path):  # noqa: F811
@@ -48,7 +48,7 @@ def test_a_study_is_attacked_once(finished, tmp_path):  # noqa: F811
 
     path, whole = cell / "esd" / "revival.json", records["esd"]
     attacks = {k: v for k, v in whole["attacks"].items() if k != "inversion"}
-    revival.write_record(path, whole | {"attacks": attacks})
+    write_record(path, whole | {"attacks": attacks})
     again = done("revive", study, "--steps", 2)
     assert "seen after inversion" in again and "seen after revival" not in again
     for key in ("seen", "probability"):
