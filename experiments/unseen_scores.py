@@ -117,6 +117,7 @@ class Scores:
 
     @cached_property
     def original(self) -> Weights:
+        """The weights of the original model."""
         return self.shadows.original(self.k)
 
     def teacher(self, share: float, count: int = 1) -> np.ndarray:
