@@ -1,10 +1,10 @@
 """The adversary of a forget phase: an embedding that brings the forgotten images back.
 
-    c* <- c* - 0.1 rms(c*) adam(grad_c* mean_i l_i(c*))      some steps, before each of the method
+    c* <- c* - 0.1 rms(c*) adam(grad_c* mean_i l_i(c*))      repeated before each step of a method
 
 l_i is the ordinary loss of forget image i, and c* the embedding of its class or prompt. An attacker
-who inverts the model finds such a c*, so the objective is descended at the embeddings of the model
-and at c*. It begins at the embeddings of the original model, and is kept in the optimizer state.
+who inverts the model finds such a c*, so the objective is descended at the model's embeddings and
+at c*. c* starts at the embeddings of the original model, and is kept in the optimizer state.
 
 Source of the attack: Pham et al., Circumventing Concept Erasure Methods For Text-to-Image
 Generative Models, ICLR 2024.
@@ -18,14 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.types import (
-    Batch,
-    InputError,
-    Method,
-    Metrics,
-    Task,
-    TrainState,
-)
+from jaxunlearn.types import Batch, InputError, Method, Metrics, Task, TrainState
 
 _RATE = 0.1
 
@@ -53,7 +46,7 @@ def attacked(task: Task, make: Callable[[Task], Method], *, steps: int) -> Metho
         steps: number of steps of the adversary in each step of the method.
 
     Raises:
-        InputError: the embeddings of labels are not known.
+        InputError: the task has no access to the embeddings of labels.
     """
     if task.conditions is None:
         raise InputError(

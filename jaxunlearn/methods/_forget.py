@@ -22,7 +22,7 @@ class ForgetPhase(NamedTuple):
 
 
 def check_forget_optimizer(name: str, share_optimizer: bool) -> None:
-    """Raises an InputError if both phases share an optimizer and one is given for forgetting."""
+    """Raises an InputError if both phases share one optimizer and forgetting is given another."""
     if name != "sgd" and share_optimizer:
         raise InputError(
             f"forget_optimizer is {name!r}, but must be 'sgd' with share_optimizer, which gives "

@@ -95,18 +95,17 @@ class ObjectiveSettings:
             (by default 1) and spm (by default 2).
         retain_objective: distance that takes the place of the retain loss: match_original, the
             distance of the outputs from those of the original model.
-        teacher_share: share of the steps of pretraining that a teacher of track_ranked learns, from
-            retain data alone (by default 0.1).
-        teacher_start: the weights that teachers start from: those of the original model (default)
-            for random requests; new for requests of the hardest examples, whose partners are then
+        teacher_share: share of the steps of pretraining for which a teacher of track_ranked is
+            trained, on retain data alone (by default 0.1).
+        teacher_start: the weights that teachers start from: the original model's (default) for
+            random requests; new ones for requests of the hardest examples, whose partners are then
             the validation examples with the nearest scores.
         teacher_rate: peak learning rate of the teachers, as a multiple of that of pretraining (by
             default 2 from the original model's weights, 1 from new ones).
-        teacher_weight: weight of a teacher's ranks beside those of the original model (by default
-            0.6).
-        num_teachers: number of the teachers, whose ranks are averaged (by default 1).
+        teacher_weight: weight of the teachers' ranks against the original model's (by default 0.6).
+        num_teachers: number of teachers, whose ranks are averaged (by default 1).
         adversarial_steps: number of steps, before each step of the method, of an adversary that
-            seeks the embedding of the forgotten images; match_anchor is also descended there.
+            seeks the embedding of the forgotten images; match_anchor is descended there too.
     """
 
     anchor_guidance: Guidance = 2.0

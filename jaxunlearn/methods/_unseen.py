@@ -63,15 +63,14 @@ def track_unseen(
 def track_ranked(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Makes the model as confident in the examples as in unseen ones, in the order of teachers.
+    """Makes the model as confident in forget examples as in unseen ones, in an order by teachers.
 
         mean_i huber(phi(l_pi(i)) - sg phi(u_(i)))
 
     pi sorts the forget examples of the batch by the ranks that teachers gave them (`with_ranked`);
-    the losses u of their partners under the current parameters are sorted. So the examples that
-    are hard to a model that never saw them become the hard ones. `track_unseen` sorts by the
-    model's own losses: it gets the distribution right and not the examples, and an attacker who
-    knows each of them can tell.
+    the losses u of their partners under the current parameters are sorted. So examples that are
+    hard for a model that never saw them become hard. `track_unseen` sorts by the model's own
+    losses: it matches the distribution but not each example, which U-LiRA detects.
 
     It costs a forward pass on the partners.
 
@@ -89,24 +88,24 @@ def track_ranked(
 def match_class(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Makes predictions of forget examples like the mean one of unseen examples of their class.
+    """Makes predictions for forget examples like the mean one for unseen examples of their class.
 
         mean_i KL(q_{y_i} || p(x_i)),   q_c = mean of p_0(u) over the unseen examples u of class c
 
-    p_0 is the original model. All forget examples of a class get one target, so that they differ
-    less from each other than under a model that never saw them. Needs the leaf "class_mean",
-    `[B, C]`, of `with_class_means`.
+    p_0 is the original model. All forget examples of a class share one target, so their predictions
+    differ less than those of a model that never saw them. Needs the leaf "class_mean", `[B, C]`, of
+    `with_class_means`.
 
     Raises:
-        InputError: the batch has no such leaf, or the task no outputs and divergence.
+        InputError: the batch has no such leaf, or the task has no outputs or no divergence.
 
-    Reference: ReGUn (arXiv 2603.11210), 2026. RAUL (arXiv 2606.00399), 2026, descends the same
-    distance along Jacobians.
+    Reference: ReGUn (arXiv 2603.11210), 2026. RAUL (arXiv 2606.00399), 2026, minimises the same
+    distance by Jacobian descent.
     """
     if "class_mean" not in batch or task.outputs is None or task.divergence is None:
         raise InputError(
-            "match_class compares predictions with the mean ones of unseen data, but the forget "
-            "data have none, or the task has no outputs; add validation data with "
+            "match_class compares predictions with mean predictions for unseen data, but the "
+            "forget data have none, or the task has no outputs; add validation data with "
             "objectives.with_class_means, or choose another objective."
         )
     outputs, _ = task.outputs(params, model_state, batch, key, True)
@@ -176,15 +175,15 @@ def with_ranked(
     confidences: np.ndarray,
     alike: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Arrays:
-    """Forget data with an unseen partner of its class for each, as hard by rank.
+    """Forget data with an unseen partner for each example: of its class, and as hard by rank.
 
     In each class the unseen examples at evenly spaced quantiles of their confidences are given to
-    the forget examples in the order of their ranks. If the forget examples are no random sample,
-    `alike` chooses the unseen ones: each with the nearest score.
+    the forget examples in the order of their ranks. If the forget examples are not a random sample,
+    `alike` chooses the unseen ones instead: for each forget example the one with the nearest score.
 
     Args:
         forget: forget examples, leaves `[N, ...]`, among them "label".
-        ranks: numbers that order the forget examples of a class, the hardest lowest, `[N]`.
+        ranks: numbers that order the forget examples of a class, the hardest first, `[N]`.
         unseen: examples outside the training data, leaves `[M, ...]` with the same names.
         confidences: phi of the unseen examples under the original model, `[M]`.
         alike: scores of the forget examples `[N]` and the unseen ones `[M]` under models that
@@ -192,10 +191,10 @@ def with_ranked(
 
     Returns:
         The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
-        "unseen_score" `[N]`, the confidence of the partner.
+        "unseen_score" `[N]`, the confidence in the partner.
 
     Raises:
-        InputError: a class of the forget data without unseen examples.
+        InputError: a class of the forget data has no unseen examples.
 
     Example:
         >>> forget = {"label": jnp.array([0, 0, 1])}
@@ -222,7 +221,7 @@ def with_ranked(
 
 
 def _nearest(numbers: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """The place of the nearest of other numbers, for each number."""
+    """For each number the place of the nearest among others."""
     order = np.argsort(among, kind="stable")
     sorted_ = among[order]
     found: np.ndarray = order[np.searchsorted((sorted_[1:] + sorted_[:-1]) / 2, numbers)]
@@ -254,7 +253,7 @@ def with_class_means(forget: Arrays, labels: jax.Array, probabilities: jax.Array
 
 
 def check_partners(forget: np.ndarray, unseen: np.ndarray) -> None:
-    """Raises an InputError if a class of the forget data, from their labels, has no partner."""
+    """Raises an InputError if a label of the forget data is not among those of the unseen data."""
     alone = np.setdiff1d(forget, unseen)
     if len(alone):
         raise InputError(

@@ -1,8 +1,8 @@
 """AMUN: forgetting by adversarial examples, which lower the confidence nearby.
 
-A model that never saw an example is less sure of it, and its decision boundary is nearer. Training
-on the nearest adversarial examples of the forget data, with the labels that the original model
-gives them, brings the boundary there, without moving it elsewhere.
+A model that never saw an example is less sure of it: its decision boundary is nearer. Training on
+the nearest adversarial examples of the forget data, with the labels that the original model gives
+them, moves the boundary closer there and nowhere else.
 
 Source: Ebrahimpour-Boroojeny et al., AMUN (arXiv 2503.00917), 2025.
 """
@@ -20,7 +20,7 @@ from jaxunlearn.types import Batch, Method, ModelState, Params, Task, unvisited
 
 _BATCH = 256  # examples in one pass of the attack
 _DOUBLINGS = 12
-_STEP = 2.5  # length of the path of an attack, in radii
+_STEP = 2.5  # length of all steps of an attack together, in radii
 
 
 class Adversaries(NamedTuple):
@@ -56,14 +56,14 @@ def amun(
     takes `num_attack_steps` passes for each radius before the first step of the run.
 
     Args:
-        task: the unlearning task, whose losses are smooth in the images.
+        task: the unlearning task, whose losses are differentiable in the images.
         optimizer: any optax optimizer.
         attack_radius: r, the first radius, in units of floating-point images; uint8 images are
             first scaled to [0, 1].
         num_attack_steps: number of steps of the attack in each ball.
 
     Raises:
-        InputError: a model that generates images.
+        InputError: the model generates images.
     """
     predict_of(task, "amun")
 
@@ -93,8 +93,8 @@ def adversaries(
 ) -> Adversaries:
     """The adversarial example of each forget example in the smallest ball that has one.
 
-    An example that is predicted wrongly as it is has the radius 0, and so has one that no attack
-    changes; both stay as they are.
+    Examples that are predicted wrongly without an attack, and examples that no attack changes, stay
+    as they are, with the radius 0.
     """
     predict, arrays = predict_of(task, "amun"), start.forget
     params, model_state, key = start.params, start.model_state, start.key

@@ -86,8 +86,8 @@ def eupmu_sfron(
         alpha: initial scale of the forget gradient.
         alpha_schedule: schedule of `alpha_t`.
         forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
-        forget_optimizer: optimizer of the forget step: plain sgd, or an adam of its own (DualOptim,
-            arXiv 2504.15827), which needs a lower forget_learning_rate.
+        forget_optimizer: optimizer of the forget step: plain sgd, or its own adam (DualOptim, arXiv
+            2504.15827), which needs a lower forget_learning_rate.
         clip_norm: largest norm of the masked direction.
         num_fast_steps: K, the number of retain steps per forget step.
         slow_step_size: fraction of the way to the fast weights that the weights move.

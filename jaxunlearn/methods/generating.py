@@ -35,7 +35,7 @@ def match_anchor(
 
     The anchor a_i is `batch["anchor"]` if the batch has one, else the next class. With guidance w
     the target is `(1 + w) out(x_t, t, a_i) - w out(x_t, t, null)`. With `embeddings` c*, the value
-    is the mean of those at c_i and at c*_i.
+    is the mean of the values at c_i and at c*_i.
 
     Args:
         task: the task of diffusion.

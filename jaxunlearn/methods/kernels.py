@@ -1,4 +1,4 @@
-"""Two methods that disturb the kernels of the original model, and then train on the retain data.
+"""Two methods that disturb the kernels of the original model, then train on the retain data.
 
 | method | disturbance |
 | --- | --- |
@@ -38,16 +38,16 @@ def msg(
     """Masked small gradients (MSG): re-draws the weights with the least gradients, then trains.
 
         g = grad (sum_{R_s} l - sum_F l),   R_s random retain examples, as many as F
-        theta_0: in each convolution, the `fraction` of weights of least |g| drawn again (He)
-        theta <- theta - opt(s * grad L_r),   s = 1 for weights drawn again, else kept_scale
+        theta_0: in each convolution, the `fraction` of weights of least |g| re-drawn (He)
+        theta <- theta - opt(s * grad L_r),   s = 1 for re-drawn weights, else kept_scale
 
-    Models without convolutions re-draw in each dense layer. Gradients are taken in evaluation mode.
-    The original is trained with a warm-up and a linear decay; "one_cycle" is near that.
+    If the model has no convolutions, the weights are those of each dense layer. g is computed in
+    evaluation mode. The source trains with a warm-up and a linear decay; "one_cycle" comes close.
 
     Args:
         task: the unlearning task.
         optimizer: any optax optimizer.
-        fraction: fraction of the weights of each kernel that are drawn again.
+        fraction: fraction of the weights of each kernel that is re-drawn.
         kept_scale: scale of the gradients of all other parameters.
         mask_batch_size: batch size of the pass that computes the gradient.
     """
@@ -117,14 +117,14 @@ def ct(task: Task, optimizer: optax.GradientTransformation) -> Method:
         optimizer: any optax optimizer.
 
     Raises:
-        InputError: a model without square convolutions larger than 1 x 1.
+        InputError: the model has no square convolutions larger than 1 x 1.
     """
     shapes, _ = jax.eval_shape(task.init, jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     if not any(_swaps(path, leaf) for path, leaf in leaves):
         raise InputError(
-            "method ct needs a model that has square convolutions larger than 1 x 1, but this one "
-            "has none; choose another method, such as msg."
+            "the model has no square convolutions larger than 1 x 1, but method ct needs some to "
+            "swap their axes; choose another method, such as msg."
         )
     method = finetune(task, optimizer)
 
@@ -167,7 +167,7 @@ def _swaps(path: Any, leaf: Any) -> bool:
 
 
 def _redrawn(params: Params, key: jax.Array) -> Params:
-    """New weights for all kernels, normal with the variance 2 / inputs (He); others as they are."""
+    """New kernels, normal with the variance 2 / inputs (He); other parameters as they are."""
     rank = _kernel_rank(params)
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     drawn = []

@@ -8,11 +8,11 @@ with the retain loss, for any surgery, aggregator or weighting.
     random labels      mean_i l_i against random labels                               (SalUn, EUPMU)
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
     track unseen       the same, with u under the present parameters
-    track ranked       the same, with the forget examples in the order of teachers
+    track ranked       the same, with the forget examples in an order given by teachers
     match class        mean_i KL(q_{y_i} || p_i), q_c the mean prediction of unseen examples (ReGUn)
 
 with `phi(l) = log(p / (1 - p))`, `p = exp(-l)`: the logit of the confidence in the true label. The
-last three stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
+last four stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
 do the others under `until_unseen`. `_unseen.py` has those that need unseen examples.
 """
 
@@ -157,7 +157,7 @@ def needs_unseen(settings: Mapping[str, Any]) -> bool:
 
 
 def needs_teachers(settings: Mapping[str, Any]) -> bool:
-    """Whether the objective in the settings needs unseen examples that teachers have chosen."""
+    """Whether the objective in the settings needs unseen examples chosen by teachers."""
     return settings.get("objective") == "track_ranked"
 
 
@@ -166,8 +166,8 @@ def needs_classes(settings: Mapping[str, Any]) -> bool:
     return settings.get("objective") in _OF_CLASSES
 
 
-TEACHER_SETTINGS = (
-    *("teacher_share", "teacher_start", "teacher_rate", "teacher_weight", "num_teachers"),
+TEACHER_SETTINGS = tuple(
+    "teacher_share teacher_start teacher_rate teacher_weight num_teachers".split()
 )
 # The options of single objectives, which are settings of methods.
 _KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
@@ -194,7 +194,7 @@ def with_options(task: Task, settings: Mapping[str, Any]) -> Task:
     if name == "match_class" and settings.get("joint_batch"):
         raise InputError(
             "joint_batch is true, but must be false with the objective match_class, which compares "
-            "predictions instead of losses; leave it out."
+            "predictions instead of losses; leave joint_batch out."
         )
     options = {
         key: settings[key] for key, names in _KEYWORDS.items() if name in names and key in settings

@@ -66,8 +66,8 @@ def sfron(
         alpha: initial scale of the forget gradient.
         alpha_schedule: schedule of `alpha_t`: "linear" in the paper, "cosine" in the released code.
         forget_learning_rate: learning rate of the forget step, unless the optimizer is shared.
-        forget_optimizer: optimizer of the forget step: plain sgd, or an adam of its own (DualOptim,
-            arXiv 2504.15827), which needs a lower forget_learning_rate.
+        forget_optimizer: optimizer of the forget step: plain sgd, or its own adam (DualOptim, arXiv
+            2504.15827), which needs a lower forget_learning_rate.
         clip_norm: largest norm of the masked forget gradient.
         objective: L_u; "adaptive_ascent" in the paper.
         exponent: exponent of the adaptive weights.
