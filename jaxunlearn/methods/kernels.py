@@ -123,8 +123,8 @@ def ct(task: Task, optimizer: optax.GradientTransformation) -> Method:
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     if not any(_swaps(path, leaf) for path, leaf in leaves):
         raise InputError(
-            "the model has no square convolutions larger than 1 x 1, but method ct needs some to "
-            "swap their axes; choose another method, such as msg."
+            "method ct needs a model that has square convolutions larger than 1 x 1, but this one "
+            "has none; choose another method, such as msg."
         )
     method = finetune(task, optimizer)
 

@@ -181,7 +181,7 @@ def test_unknown_choices_are_refused() -> None:
         objectives.random_labels("daily")
     with pytest.raises(InputError, match="objective is 'forget', but must be one of ascent, adap"):
         objectives.named("forget")
-    with pytest.raises(InputError, match="for a model that generates images, since its teachers"):
+    with pytest.raises(InputError, match="for a model that generates images, since it compares"):
         objectives.named("track_ranked", task=LINEAR._replace(predict=None))
 
 
