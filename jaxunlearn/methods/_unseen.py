@@ -85,6 +85,25 @@ def track_ranked(
     return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
 
 
+def match_ranked(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Makes the model as confident in each example as the original was in its unseen partner.
+
+        mean_i huber(phi(l_i) - phi(u_i))
+
+    u_i is the loss of i's partner (`with_ranked`) under the original model: a fixed target for each
+    example. Under `track_ranked` the targets follow the model, which then becomes less confident in
+    all unseen data.
+
+    Raises:
+        InputError: the batch has no partners.
+    """
+    targets = _unseen_of(batch, "score")["score"]
+    losses, _ = forget_losses(task)(params, model_state, batch, key, True)
+    return jnp.mean(optax.losses.huber_loss(logit(losses) - targets, delta=_HUBER_DELTA))
+
+
 def match_class(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:

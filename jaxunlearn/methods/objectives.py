@@ -29,6 +29,7 @@ from jaxunlearn.methods._unseen import check_partners as check_partners
 from jaxunlearn.methods._unseen import (
     forget_losses,
     match_class,
+    match_ranked,
     match_unseen,
     track_ranked,
     track_unseen,
@@ -55,10 +56,12 @@ Redraw = Literal["every_epoch", "once"]
 _UNSEEN_OBJECTIVES = {
     "match_unseen": match_unseen,
     "track_unseen": track_unseen,
+    "match_ranked": match_ranked,
     "track_ranked": track_ranked,
     "match_class": match_class,
 }
-_OF_CLASSES = ("track_ranked", "match_class")
+_RANKED = ("match_ranked", "track_ranked")
+_OF_CLASSES = (*_RANKED, "match_class")
 _UNTIL = "_until_unseen"
 _PLAIN = ("ascent", "adaptive_ascent", "random_labels")
 NAMES = (*_PLAIN, *(name + _UNTIL for name in _PLAIN), *_UNSEEN_OBJECTIVES)
@@ -158,7 +161,7 @@ def needs_unseen(settings: Mapping[str, Any]) -> bool:
 
 def needs_teachers(settings: Mapping[str, Any]) -> bool:
     """Whether the objective in the settings needs unseen examples chosen by teachers."""
-    return settings.get("objective") == "track_ranked"
+    return settings.get("objective") in _RANKED
 
 
 def needs_classes(settings: Mapping[str, Any]) -> bool:
@@ -173,7 +176,7 @@ TEACHER_SETTINGS = tuple(
 _KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
 _OPTIONS = _KEYWORDS | {
     "adversarial_steps": ("match_anchor",),
-    **dict.fromkeys(TEACHER_SETTINGS, ("track_ranked",)),
+    **dict.fromkeys(TEACHER_SETTINGS, _RANKED),
 }
 
 

@@ -140,9 +140,9 @@ def unlearn_model(
     data = dict(arrays)
     if objectives.needs_teachers(chosen):
         raise InputError(
-            "objective is 'track_ranked', but must be another here, since its teachers are trained "
-            "as the original model was, which a single call does not know; use jaxunlearn unlearn, "
-            "or objectives.with_ranked in your own loop."
+            f"objective is {chosen['objective']!r}, but must be another here, since its teachers "
+            "are trained as the original model was, which a single call does not know; use "
+            "jaxunlearn unlearn, or objectives.with_ranked in your own loop."
         )
     if objectives.needs_unseen(chosen):
         if not unseen:
