@@ -95,8 +95,8 @@ class ObjectiveSettings:
             (by default 1) and spm (by default 2).
         retain_objective: distance that takes the place of the retain loss: match_original, the
             distance of the outputs from those of the original model.
-        teacher_share: share of the steps of pretraining for which a teacher of a ranked objective is
-            trained, on retain data alone (by default 0.1).
+        teacher_share: share of the steps of pretraining for which a teacher, of match_ranked or
+            track_ranked, is trained on retain data alone (by default 0.1).
         teacher_start: the weights that teachers start from: the original model's (default) for
             random requests; new ones for requests of the hardest examples, whose partners are then
             the validation examples with the nearest scores.
