@@ -60,14 +60,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         *(runs.pretrain, runs.adopt, runs.retrain, runs.select, runs.unlearn, runs.evaluate),
         *(runs.sample, runs.export),
         *(of_studies.compare, of_studies.report, of_studies.evidence, of_studies.revive),
-        *(
-            of_studies.ulira,
-            of_studies.sweep,
-            of_studies.tune,
-            of_studies.verify,
-            of_studies.status,
-            list_,
-            schema,
-        ),
+        *(of_studies.ulira, of_studies.sweep, of_studies.tune),
+        *(of_studies.verify, of_studies.status, list_, schema),
     )
 }

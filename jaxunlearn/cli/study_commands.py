@@ -107,10 +107,10 @@ def revive(
 
     Args:
         folder: the folder of a run, or of a study, whose runs are all attacked.
-        classifier: for a run: the folder of a classifier pretrained on the same data, which judges
-            the generated images.
-        retrained: for a run: the folder of the retrained model, which is attacked too.
-        original: for a run: the folder of the original model, which is attacked too.
+        classifier: the folder of a classifier pretrained on the same data, which judges the images
+            of a run.
+        retrained: the folder of the retrained model of a run, which is attacked too.
+        original: the folder of the original model of a run, which is attacked too.
         steps: number of steps of each attack.
         learning_rate: learning rate of the attacks that train all weights (default: the rate of the
             pretraining).

@@ -54,7 +54,7 @@ class Splits(NamedTuple):
 def copied(labels: np.ndarray) -> np.ndarray:
     """Which validation examples objectives may copy: every second one of each class, in order.
 
-    The first of a class judges, so that a class with a single example has a judge.
+    The first one of a class judges, so that a class with a single example still has a judge.
 
     Args:
         labels: the classes of the validation examples, integers `[V]`.

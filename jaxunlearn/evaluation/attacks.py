@@ -186,18 +186,18 @@ def entropy_member_rate(retain: Predictions, test: Predictions, forget: Predicti
 
 
 def exposure_auc(retain: Predictions, unseen: Predictions) -> float:
-    """The AUC of the confidence in the true class in telling retained from unseen examples.
+    """The AUC with which the confidence in the true class tells retained from unseen examples.
 
-    Unlearning can expose the examples that stay. The goal is the value of the retrained model: a
-    greater one is a risk that unlearning has added (Fu et al., Revisiting Privacy Leakage in
-    Machine Unlearning, arXiv 2605.01129, whose attack sees the model before unlearning too).
+    Unlearning can expose the examples that stay. The goal is the retrained model's value: anything
+    above it is a risk that unlearning has added (Fu et al., Revisiting Privacy Leakage in Machine
+    Unlearning, arXiv 2605.01129, whose attack also sees the model before unlearning).
 
     Args:
         retain: predictions for retained training examples.
         unseen: predictions for examples that the model never saw.
 
     Returns:
-        Percent; 50 is a coin, and ties count half.
+        Percent; 50 is a coin toss, and ties count half.
 
     Raises:
         InputError: malformed predictions.

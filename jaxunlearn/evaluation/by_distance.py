@@ -1,9 +1,9 @@
 """The discrepancy to the retrained model, by the distance of an example to the forget data.
 
-Forgetting damages neighbours of the forgotten examples first, and means over all examples hide it.
+Forgetting damages neighbours of the forgotten examples first, which means over all examples hide.
 The discrepancy of two predictions p and q is their total variation, `1/2 sum_i |p_i - q_i|`. The
-distance of an example is the Euclidean one to its nearest forget example, between features of the
-retrained model, which saw no forget example.
+distance of an example is the Euclidean distance to its nearest forget example, in the features of
+the retrained model, which saw no forget example.
 
 Source: the discrepancy to the oracle against the distance to the forget set in arXiv 2605.31317.
 """
@@ -48,7 +48,7 @@ def discrepancy_by_distance(
         The mean total variation of each group, 0 to 100, the nearest group first.
 
     Raises:
-        InputError: malformed probabilities, or arrays of different lengths.
+        InputError: the probabilities are malformed, or the arrays differ in length.
 
     Example:
         >>> far, near = [0.5, 0.5], [1.0, 0.0]
@@ -59,9 +59,9 @@ def discrepancy_by_distance(
     theirs = check_probabilities(retrained, "the prediction set of the retrained model")
     if ours.shape != theirs.shape or np.shape(distances) != ours.shape[:1]:
         raise InputError(
-            f"the model has probabilities of shape {ours.shape}, the retrained model of "
-            f"{theirs.shape}, and the distances have shape {np.shape(distances)}, but all must be "
-            "of the same examples."
+            f"the model's probabilities have shape {ours.shape}, the retrained model's "
+            f"{theirs.shape}, and the distances {np.shape(distances)}, but all must be of the same "
+            "examples; compute them from the same arrays."
         )
     variation = 50.0 * np.abs(ours - theirs).sum(axis=1)
     order = np.argsort(distances, kind="stable")

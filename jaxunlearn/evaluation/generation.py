@@ -84,8 +84,8 @@ def keep_of_prompts(
     """How well a model keeps the styles, the subjects and the neighbours of forgotten prompts.
 
     Args:
-        retain: predictions of the classifier for images of kept prompts, with the requested ones as
-            `labels [N]`.
+        retain: predictions of the classifier for images of kept prompts, with the requested prompts
+            as `labels [N]`.
         grid: style and subject of each of C prompts, `[C, 2]`.
         forgotten: forgotten prompts.
         nearest: kept prompts that are nearest to them.

@@ -10,8 +10,8 @@ by histograms, or by Gaussians where models are few:
 
     log(s_r / s_u) + (s_u^2 + (mean_u - mean_r)^2) / (2 s_r^2) - 1/2.
 
-It is 0 if the distributions are equal. Of two groups of retrained models it is larger than 0, since
-models are few: that is the floor. Usually the 95th percentile over the examples is reported.
+It is 0 if the distributions are equal. Between two groups of retrained models it is above 0, since
+models are few: that is the floor. The usual summary is the 95th percentile over the examples.
 
 Source: Georgiev et al., Machine Unlearning via Simulated Oracle Matching (arXiv 2410.23232), 2024.
 """
@@ -32,7 +32,8 @@ def klom(unlearned: Any, retrained: Any, bins: int = 20) -> np.ndarray:
     """KLOM of each example by histograms with the same edges on both sides, in nats.
 
     The bins are equally wide, between the least and the greatest margin of all models on the
-    example. Margins are cut at -100 and 100, and a bin holds at least 1e-5 of the retrained models.
+    example. Margins are cut at -100 and 100, and the share of retrained models in a bin counts as
+    1e-5 at least.
 
     Args:
         unlearned: margins of M models that unlearned each of N examples, `[M, N]`.
@@ -96,11 +97,11 @@ def _checked(unlearned: Any, retrained: Any) -> list[np.ndarray]:
         )
     if min(len(side) for side in sides) < _LEAST_MODELS:
         raise InputError(
-            f"there are {shapes[0][0]} unlearned and {shapes[1][0]} retrained models, but must be "
-            f"at least {_LEAST_MODELS} each; train more shadow models."
+            f"there are {shapes[0][0]} unlearned and {shapes[1][0]} retrained models, but there "
+            f"must be at least {_LEAST_MODELS} of each; train more shadow models."
         )
     if not all(np.isfinite(side).all() for side in sides):
         raise InputError(
-            "the margins are not all finite, but must be; a model has probably diverged."
+            "the margins are not all finite, but must be; leave out models that diverged."
         )
     return sides

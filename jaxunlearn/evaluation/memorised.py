@@ -1,9 +1,9 @@
 """The most and the least memorised examples, which an attacker tells apart best and worst.
 
-    mem(i) = mean p(y_i | x_i) over models that learned i - the same over models that did not
+    mem(i) = mean p(y_i | x_i) over models that learned i, minus the same over models that did not
 
-An attack on all examples hides how exposed the memorised ones are. Attacks by RULI therefore aim
-half at the most, half at the least memorised examples (Naderloui et al., Rectifying Privacy and
+An attack on all examples hides how exposed the memorised ones are. RULI therefore attacks the most
+and the least memorised examples, half each (Naderloui et al., Rectifying Privacy and
 Efficacy Measurements in Machine Unlearning, arXiv 2506.13009), with mem as in Feldman and Zhang,
 What Neural Networks Memorize and Why, NeurIPS 2020.
 """
@@ -24,7 +24,7 @@ def memorised_ends(learned: Any, unseen: Any, share: float = 0.1) -> tuple[np.nd
         share: share of the examples at each end, in (0, 0.5].
 
     Returns:
-        Two arrays of positions, `[max(1, round(share N))]` each, the most memorised first.
+        Two arrays of positions, `[max(1, round(share N))]` each, the most extreme example first.
 
     Raises:
         InputError: another share, other shapes, or fewer than two examples.

@@ -80,8 +80,8 @@ def unlearn_model(
         settings: settings of the method that differ from its defaults.
         test: test examples, likewise, for test accuracy and the attacks; examples of classes that
             are forgotten as a whole are evaluated apart.
-        validation: unseen examples, likewise. Objectives that need some get every second one of a
-            class; the others are for budgets and the validation accuracy.
+        validation: unseen examples, likewise. Objectives that need some copy every second example
+            of a class; the others are for guards and the validation accuracy.
         retrained: weights of a model that never saw the forget data, for comparison.
         mean: mean of the pixels, per channel or one for all; uint8 images are divided by 255 first.
         std: standard deviation of the pixels, likewise.

@@ -60,7 +60,7 @@ def gather(folder: Path) -> dict[str, Any]:
 
 
 class Oracle:
-    """The retrained model of a seed and a request; what evidence needs of it is computed once."""
+    """The retrained model of a seed and a request; everything derived from it is computed once."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

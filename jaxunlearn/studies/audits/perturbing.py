@@ -1,11 +1,11 @@
 """Residual knowledge: are forget examples still known in their neighbourhood?
 
-Noise is added to the forget examples, `x' = x + r s n`, with the standard deviation s of all their
-values and n from a standard normal distribution. A model that merely hides an example may still
-classify its neighbours better than the retrained model does. The residual knowledge is the accuracy
-on the perturbed examples minus the retrained model's, with the same noise.
+Noise is added to the forget examples, `x' = x + r s n`, where s is the standard deviation of all
+their values and n is standard normal. A model that merely hides an example may still classify its
+neighbours better than the retrained model does. The residual knowledge is the accuracy on the
+perturbed examples minus the retrained model's, with the same noise.
 
-Source: arXiv 2601.22359, with worst-case and random neighbours; here they are random.
+Source: arXiv 2601.22359, which also has worst-case neighbours; here they are random.
 """
 
 from collections.abc import Sequence

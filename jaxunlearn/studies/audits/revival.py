@@ -7,13 +7,13 @@
 | inversion | embeddings of classes, or hidden states of prompts | forget images |
 | token_inversion | embeddings of the tokens that only forgotten prompts have | forget images |
 | old_embeddings | nothing: the original model's embeddings or states are put back | |
-| paraphrases | nothing: the words of the forgotten prompts are asked for in two other orders | |
+| paraphrases | nothing: the forgotten prompts are given with their words in two other orders | |
 
-Before and after each attack the model draws the images of the forgotten classes from the noise of
-the evaluation, and the judge tells in how many it sees a forgotten class. The retrained model,
-which never saw the class, under the same attack is the floor.
+Before and after each attack the model draws images of the forgotten classes from the noise of the
+evaluation, and the judge reports the share in which it sees a forgotten class. The retrained model,
+which never saw the class, is the floor under the same attack.
 
-The findings on a model are kept in its folder as `revival.json`, attack by attack.
+The results of a model are kept in its folder as `revival.json`, attack by attack.
 
 Source: revival: DiMRA (arXiv 2512.03564); inversion: `jaxunlearn.tasks.inversion`.
 """
@@ -72,8 +72,8 @@ class Attacker:
 
     Attributes:
         steps: number of steps of each attack.
-        learning_rate: first learning rate of the attacks that train all weights; None for the one
-            of the pretraining. It decays along a cosine.
+        learning_rate: first learning rate of the attacks that train all weights, which decays along
+            a cosine; None for the rate of the pretraining.
     """
 
     steps: int = 100
@@ -81,14 +81,15 @@ class Attacker:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise InputError(f"steps is {self.steps}, but must be 1 or more; attack with some.")
+            raise InputError(f"steps is {self.steps}, but must be 1 or more; 100 is the default.")
         if self.learning_rate is not None and not self.learning_rate > 0.0:
             raise InputError(
-                f"learning_rate is {self.learning_rate}, but must be above 0; raise it."
+                f"learning_rate is {self.learning_rate}, but must be above 0; leave it out for the "
+                "rate of the pretraining."
             )
 
     def protocol(self, problem: Problem, judge: Judge) -> dict[str, Any]:
-        """All numbers that the findings depend on."""
+        """All settings that the results depend on."""
         rate = self.learning_rate or problem.training_settings()["learning_rate"]
         return {
             "format": _FORMAT,
@@ -231,7 +232,7 @@ def _check_same(one: Path, theirs: RunConfig, run: Path, ours: RunConfig) -> Non
     same = theirs.problem == ours.problem and theirs.seed == ours.seed
     if not same or (theirs.request is not None and theirs.request != ours.request):
         raise InputError(
-            f"{one} is of another problem, seed or forget request than {run}; give the model of "
+            f"{one} has another problem, seed or forget request than {run}; give the model of "
             "the same ones."
         )
 
@@ -239,7 +240,7 @@ def _check_same(one: Path, theirs: RunConfig, run: Path, ours: RunConfig) -> Non
 def attack(
     target: Target, judge: Judge, attacker: Attacker, layout: Layout = Layout()
 ) -> dict[str, Any]:
-    """The record of all attacks on a model, read from its folder as far as it is there."""
+    """The record of all attacks on a model; attacks on record in its folder are not repeated."""
     problem, path = target.config.problem, target.folder / FILE
     stamp = {
         "weights": read_done(target.trained)["weights"],

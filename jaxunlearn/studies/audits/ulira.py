@@ -2,9 +2,9 @@
 
 The same shadow models give three more audits: KLOM on forget, retain and test data; U-LiRA on the
 most and the least memorised tenth of the targets; and U-LiRA on retained examples, which asks
-whether unlearning has left a trace in examples that stay. In each audit one model of each pair
-unlearned, and the other one retrained: the models of a target as planned, the models of a retain or
-test example drawn at random.
+whether unlearning has left a trace in examples that stay. Each audit takes one model of each pair
+after unlearning and the other after retraining: for a target as planned, for a retain or test
+example at random.
 
     FOLDER/config.json, group-*/     the shadow models: see `shadow_folders.py`
     FOLDER/ulira.json                the results of the attack, by model
@@ -229,11 +229,11 @@ def _ask_all(
 
 
 def _draw_halves(plan: Plan, found: dict[str, Answers], seed: int) -> list[Halves]:
-    """Which model of each pair counts as the one that unlearned; twice more for the floor.
+    """Which model of each pair counts as the one that unlearned, and two more draws for the floor.
 
-    No retrained model has seen a target, so that other halves of them show more of what chance
-    does. All models have learned the retain examples and none the test examples, so that their
-    halves are drawn at random.
+    No retrained model has seen a target, so any other halves of the retrained models show chance
+    alone. All models have learned the retain examples and none the test examples, so their halves
+    are drawn at random.
     """
     sizes = {part: found["retrain"][_CONFIDENCES[part]].shape[1] for part in _CONFIDENCES}
     rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ the goal, and the value of a second retrained model shows how much of a differen
 
 
 def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:
-    """Writes `evidence.md`, and for each request `evidence-REQUEST-relearning.png`, `-damage.png`
+    """Writes `evidence.md`, and for each request `evidence-REQUEST-relearning.png`, `-damage.png`,
     `-disagreement.png` and `-distance.png`.
     """
     write_text(folder / "evidence.md", render_markdown(report))

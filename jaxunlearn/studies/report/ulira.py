@@ -22,8 +22,8 @@ most and least memorised, and on retained examples, where it asks whether the mo
 anything at all. KLOM (in nats, best at 0; 95th percentiles over the examples): the divergence of
 the margins of unlearned models from the margins of retrained models, by histograms of 20 bins, and
 by Gaussians, which are steadier with few models. In the rows of retrained models, one half of them
-is compared with the other half, three times: that is the floor, which each audit finds where there
-is nothing to find."""
+is compared with the other half, three times: that is the floor, which an audit finds where there is
+nothing to find."""
 
 
 def write_ulira_report(

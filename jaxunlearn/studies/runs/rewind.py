@@ -2,8 +2,8 @@
 
     RUN/kept/STEP/      the weights after STEP steps
 
-They are written while the pretraining is at that step. If it is past it, it is trained again up to
-there, which gives the same bits. Their cost is the pretraining's, as if it had always kept them.
+They are written while the pretraining is at that step. A pretraining that is past it is trained
+again up to there, which gives the same bits. Their cost counts as the pretraining's.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -43,7 +43,9 @@ def missing(run: Path, config: RunConfig, keep: Collection[float]) -> list[int]:
     """
     for share in keep:
         if not 0.0 <= share <= 1.0:
-            raise InputError(f"keep is {share:g}, but must be a share of the steps, from 0 to 1.")
+            raise InputError(
+                f"keep is {share:g}, but must be a share of the steps, in [0, 1]; 0.8 is usual."
+            )
         if config.method == ADOPT:
             raise _not_trained(run)
     steps = {step_of(share, config.settings["num_steps"]) for share in keep}
@@ -66,14 +68,14 @@ def check_start(run: Path, config: RunConfig, settings: Mapping[str, Any]) -> No
     """Raises unless unlearning with these settings can start from a run.
 
     Raises:
-        InputError: the run is rewound, and it is no pretraining or has not kept those weights.
+        InputError: rewind is set, and the run is no pretraining or has not kept those weights.
     """
     if "rewind" not in settings:
         return
     if config.stage != "pretrain":
         raise InputError(
             f"rewind is {settings['rewind']:g}, but must be left out, since {run} is a run of "
-            f"{config.stage}, not of pretrain: an earlier step would know its forget data again."
+            f"{config.stage}, not of pretrain, whose earlier steps know its forget data."
         )
     if config.method == ADOPT:
         raise _not_trained(run)

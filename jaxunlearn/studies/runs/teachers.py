@@ -1,10 +1,10 @@
-"""Teachers: models that learn a while from retain data alone.
+"""Teachers: models trained for a while on retain data alone.
 
-They are trained as the original model was, in a share of its steps. The objective `track_ranked`
-reads from them which forget examples are hard to a model that never saw them. Those that start from
-the weights of the original model forget a part of its forget data, so their order is used, and not
-their confidence; those that start from new weights saw neither forget nor validation data. Their
-training is a part of the run that needs them, and of its cost.
+They are trained as the original model was, for a share of its steps. The objective `track_ranked`
+takes from them which forget examples are hard for a model that never saw them. Teachers that start
+from the original model's weights have half forgotten the forget data, so that only the order of
+their confidences is used; those that start from new weights saw neither forget nor validation data.
+Their training is a part of the run that needs them, and of its cost.
 """
 
 from typing import Any
@@ -40,8 +40,8 @@ def with_ranked(
 ) -> Arrays:
     """Forget data with partners by the ranks of new teachers: see `objectives.with_ranked`.
 
-    An example's rank is `w s + (1 - w) s_0`: s the mean of its normal scores, within its class, by
-    phi under the teachers, s_0 its normal score under the original model, w the teacher_weight.
+    An example's rank is `w s + (1 - w) s_0`: s is the mean over the teachers of the normal score of
+    phi within its class, s_0 the same under the original model, and w the teacher_weight.
 
     Args:
         task: the task.
@@ -55,8 +55,8 @@ def with_ranked(
         placement: the devices.
 
     Raises:
-        InputError: a class of the forget data without unseen examples, or retain data that contain
-            a forget or an unseen example.
+        InputError: a class of the forget data has no unseen examples, or the retain data contain a
+            forget or an unseen example.
         Diverged: a teacher diverged.
     """
     for name, part in (("forget", forget), ("unseen", unseen)):
@@ -73,7 +73,7 @@ def with_ranked(
     before, *after = (_normal_scores(each, labels) for each in ours)
     weight, taught = chosen["teacher_weight"], np.mean(after, axis=0)
     ranks = weight * taught + (1 - weight) * before
-    ranks += 1e-6 * taught  # examples that swap their places tie: teachers decide
+    ranks += 1e-6 * taught  # two examples that swap places tie: teachers decide
     alike = None if start else (ours[1:].mean(axis=0), theirs[1:].mean(axis=0))
     return objectives.with_ranked(forget, ranks, unseen, theirs[0], alike)
 

@@ -1,7 +1,7 @@
 """Forget data with unseen examples beside them, for objectives that compare the two.
 
-The objectives `match_unseen` and `until_unseen` end when forget data look like unseen data: like
-the half of the validation data that judges nothing, which the forget batch holds as well.
+The objectives compare forget data with the half of the validation data that does not judge, which
+the forget batch holds as well.
 """
 
 import functools

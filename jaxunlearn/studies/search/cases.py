@@ -10,7 +10,7 @@ from jaxunlearn.data import ForgetRequest, Splits
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation import SplitPredictions
 from jaxunlearn.evaluation.predictions import predict_splits, predict_with
-from jaxunlearn.methods.objectives import TEACHER_SETTINGS, needs_teachers
+from jaxunlearn.methods.objectives import TEACHER_SETTINGS, needs_teachers, needs_unseen
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs.folder import load_weights
@@ -26,8 +26,8 @@ from jaxunlearn.types import Arrays, Task, Weights
 class Case(NamedTuple):
     """One pretrained model and one request, with forget and retain data on the device.
 
-    The forget data have unseen examples beside them if there are any; those of `ranked(seed,
-    **settings)` are chosen by teachers with these settings, who are trained once. The predictions
+    The forget data have unseen examples beside them if there are any; `ranked(seed, **settings)`
+    are the forget data with partners by teachers with these settings, trained once. The predictions
     and metrics of the retrained model are there if it was evaluated.
     """
 
@@ -75,11 +75,11 @@ def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Mem
     own, start, forget = case.seed if seed is None else seed, case.original, case.forget
     if "rewind" in settings:
         start = load_start(case.pretrained, case.problem, settings)
-        if has_unseen(case.splits):
-            forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
     if needs_teachers(settings):
         names = (*TEACHER_SETTINGS, "rewind")
         forget = case.ranked(own, **{name: settings[name] for name in names if name in settings})
+    elif "rewind" in settings and needs_unseen(settings):
+        forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
     return Member(numbers, own, start, forget, case.retain)
 
 

@@ -7,8 +7,8 @@ retain and validation accuracy stay, and the forget data look like data that was
     target = |RA - RA0| + |VA - VA0| + |FA - U|,   U = VA0, or 0 where whole classes are forgotten,
 
 in percentage points, averaged over the seeds, where 0 marks the original model. VA is measured on
-the validation data that no objective copies. A run that diverges
-or breaks its budget counts as 300, the largest target.
+the validation data that no objective copies. A run that diverges or breaks its budget counts as
+300, the largest target.
 
 With `oracle = true` retrained models are made as well, only to measure the price of blindness: the
 regret is the five-part gap of the setting chosen blind, minus the smallest gap among the same
