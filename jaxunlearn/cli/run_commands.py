@@ -32,7 +32,7 @@ def pretrain(
         layout: the layout on the machine.
         begin: the beginning of the command.
         seed: seed of the held-out data, the initial weights and the order of the data.
-        keep: shares of the steps whose weights are kept, such as 0.8, for unlearning with --rewind.
+        keep: shares of the steps whose weights are kept, such as 0.8, for the setting rewind.
     """
     laid = ready(None, layout)
     learned = from_dict(Problem, flags.fields_of(problem), "pretrain")

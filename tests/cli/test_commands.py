@@ -51,7 +51,7 @@ PROBLEM = [
     *["--autoencoder.model", "--autoencoder.model-settings", "--autoencoder.checkpoint"],
 ]
 FLAGS = {
-    "pretrain": [*PROBLEM, "--seed", *LAYOUT],
+    "pretrain": [*PROBLEM, "--seed", "--keep", *LAYOUT],
     "adopt": [*PROBLEM, "--seed", "--checkpoint", "--step", "--params-key", "--tokenizer"],
     "export": ["--layout", "--pretrained", "--data-dir"],
     "retrain": ["--pretrained", *FORGET, "--data-dir", *LAYOUT],

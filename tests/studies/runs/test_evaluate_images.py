@@ -20,6 +20,7 @@ from jaxunlearn.studies.runs import evaluate, evaluate_images, generate, prepare
 from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.study import load_study
 from jaxunlearn.tasks import classification
+from jaxunlearn.training.devices import placement_of
 from jaxunlearn.types import InputError, Weights
 from tests.helpers import assert_trees_equal
 from tests.once import made_once
@@ -371,10 +372,10 @@ def test_a_forgotten_class_turns_into_none_that_was_forgotten_before(config):
     told = run_config.unlearning(problem, 0, request, "eupmu", settings, earlier=earlier)
     task = load_task(problem)
     start = Weights(*task.init(jax.random.key(0)))
-    forget, *_ = prepare.prepared_data(told, task, start, None)
+    forget, *_ = prepare.prepared_data(told, task, start, None, placement_of())
     assert set(np.asarray(forget["anchor"]).tolist()) == {4}
     random = replace(told, aim=Aim(anchor="random"))
-    forget, *_ = prepare.prepared_data(random, task, start, None)
+    forget, *_ = prepare.prepared_data(random, task, start, None, placement_of())
     assert np.all(np.asarray(forget["anchor"]) == [k not in (2, 3) for k in range(10)])
     assert prepare.anchors_of(replace(told, aim=Aim(anchor="class+9")))[2] == 1
     nearest = prepare.anchors_of(replace(told, aim=Aim(anchor="nearest")))[2]

@@ -14,7 +14,6 @@ from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.fields import from_dict
 from jaxunlearn.studies.problem import load_task
 from jaxunlearn.studies.report.tuning import chosen_toml, regret
-from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.search import cases, tuning
 from jaxunlearn.studies.study import load_study
 from jaxunlearn.studies.workspace import Workspace
@@ -194,8 +193,8 @@ def test_the_target_is_what_must_hold_without_the_forget_data():
 
 def test_a_blind_choice_needs_no_test_data(pretrained, data_dir):
     problem = Problem(data_dir=str(data_dir), model="mlp-tiny", training=TRAINING)
-    original = load_weights(pretrained, problem)
-    case = cases.load_case(problem, 0, ForgetRequest(fraction=0.1), original)
+    case = cases.load_case(problem, 0, ForgetRequest(fraction=0.1), pretrained)
+    original = case.original
     hidden = case._replace(splits=case.splits._replace(test=None, test_forget=None))
     assert cases.blind_metrics(hidden, original) == {
         key: value
