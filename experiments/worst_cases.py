@@ -5,9 +5,9 @@
 On the digits (an MLP) a tenth of the training data is forgotten: drawn at random, and chosen by
 `jaxunlearn select` as the most memorised, with the largest gradients or the largest influence on
 validation data, and nearest to the retain data. Four methods with the settings that were
-chosen blind for a random tenth (`configs/digits_catalogue.toml`), and two of them with partners
-that teachers find as hard (`track_ranked`), three pretraining seeds, each model beside one
-retrained without the same examples.
+chosen blind for a random tenth (`configs/digits_catalogue.toml`), two of them with another
+objective, the confidences of teachers (`match_teachers`), three pretraining seeds, each model
+beside one retrained without the same examples.
 
 Writes `experiments/results/worst_cases.json` and `.md`; a few minutes on two cores.
 """
@@ -30,8 +30,8 @@ HERE = Path(__file__).parent
 RUNS, RESULTS = Path("runs/worst-cases"), HERE / "results"
 MEASURES = ("memorisation", "gradient_norm", "influence", "nearest")
 METHODS = ("sfron_unseen", "eupmu_sfron_unseen", "finetune", "random_labels")
-RANKED = ("sfron_ranked", "eupmu_sfron_ranked")  # the first two with partners as hard
-TEACHERS = {"teacher_start": "new", "teacher_weight": 1.0, "teacher_share": 0.2}
+TAUGHT = ("sfron_teachers", "eupmu_sfron_teachers")  # the first two with another objective
+TEACHERS = {"objective": "match_teachers", "num_teachers": 2}
 FRACTION, SEEDS = 0.1, (0, 1, 2)
 COLUMNS = ("forget_accuracy", "retain_accuracy", "test_accuracy", "five_part_gap")
 Entry = dict[str, Any]
@@ -57,7 +57,7 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
         oracle = RUNS / f"seed-{seed}" / name / "retrain"
         train.retrain(oracle, original, request)
         found.append({"request": name, "model": "retrain"} | evaluated(oracle, None))
-        for method in (*METHODS, *RANKED):
+        for method in (*METHODS, *TAUGHT):
             run = oracle.parent / method
             train.unlearn(run, original, request, *planned(study, method))
             found.append({"request": name, "model": method} | evaluated(run, oracle))
@@ -66,9 +66,8 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
 
 def planned(study: Study, name: str) -> tuple[str, Entry]:
     """The method of a row and its settings."""
-    method, settings = study.run_settings(study.requests[0], name.replace("_ranked", "_unseen"))
-    ranked = {"objective": "track_ranked"} | TEACHERS if name in RANKED else {}
-    return method, settings | ranked
+    method, settings = study.run_settings(study.requests[0], name.replace("_teachers", "_unseen"))
+    return method, settings | (TEACHERS if name in TAUGHT else {})
 
 
 def evaluated(run: Path, oracle: Path | None) -> Entry:
@@ -83,7 +82,7 @@ def table(found: list[Entry]) -> str:
     """Means over seeds as Markdown."""
     titles, rows = ["forgotten", "model", "FA", "RA", "TA", "five-part gap"], []
     for request in ("random", *MEASURES):
-        for model in ("retrain", *METHODS, *RANKED):
+        for model in ("retrain", *METHODS, *TAUGHT):
             of = [e for e in found if (e["request"], e["model"]) == (request, model)]
             cells = []
             for name in COLUMNS:

@@ -95,15 +95,14 @@ class ObjectiveSettings:
             (by default 1) and spm (by default 2).
         retain_objective: distance that takes the place of the retain loss: match_original, the
             distance of the outputs from those of the original model.
-        teacher_share: share of the steps of pretraining for which a teacher, of match_ranked or
-            track_ranked, is trained on retain data alone (by default 0.1).
-        teacher_start: the weights that teachers start from: the original model's (default) for
-            random requests; new ones for requests of the hardest examples, whose partners are then
-            the validation examples with the nearest scores.
+        teacher_share: share of the steps of pretraining for which a teacher, of match_ranked,
+            track_ranked or match_teachers, is trained on retain data alone (by default 0.1).
         teacher_rate: peak learning rate of the teachers, as a multiple of that of pretraining (by
-            default 2 from the original model's weights, 1 from new ones).
-        teacher_weight: weight of the teachers' ranks against the original model's (by default 0.6).
-        num_teachers: number of teachers, whose ranks are averaged (by default 1).
+            default 1 for match_teachers, whose teachers start from new weights, and 2 for the
+            others, which start from the original model's).
+        teacher_weight: weight of the teachers' ranks against the original model's, in match_ranked
+            and track_ranked (by default 0.6).
+        num_teachers: number of teachers, whose ranks or confidences are averaged (by default 1).
         adversarial_steps: number of steps, before each step of the method, of an adversary that
             seeks the embedding of the forgotten images; match_anchor is descended there too.
     """
@@ -112,7 +111,6 @@ class ObjectiveSettings:
     negative_guidance: NotNegative = 1.0
     retain_objective: Literal["match_original"] = "match_original"
     teacher_share: Share = 0.1
-    teacher_start: Literal["original", "new"] = "original"
     teacher_rate: Positive = 2.0
     teacher_weight: Share = 0.6
     num_teachers: Count = 1

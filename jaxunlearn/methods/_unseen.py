@@ -104,6 +104,29 @@ def match_ranked(
     return jnp.mean(optax.losses.huber_loss(logit(losses) - targets, delta=_HUBER_DELTA))
 
 
+def match_teachers(
+    task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """Makes the model as confident in each example as teachers are that never saw it.
+
+        mean_i huber(phi(l_i) - t_i)
+
+    For requests that are no random sample, such as the most memorised examples: few unseen
+    examples are as hard. Needs the leaf "teacher_confidence", `[B]`, of `with_teachers`: t.
+
+    Raises:
+        InputError: the batch has no such leaf.
+    """
+    if "teacher_confidence" not in batch:
+        raise InputError(
+            "match_teachers compares confidences with those of teachers, but the forget data have "
+            "none; add them with objectives.with_teachers, or choose another objective."
+        )
+    losses, _ = forget_losses(task)(params, model_state, batch, key, True)
+    difference = logit(losses) - batch["teacher_confidence"]
+    return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
+
+
 def match_class(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
@@ -192,21 +215,17 @@ def with_ranked(
     ranks: np.ndarray,
     unseen: Arrays,
     confidences: np.ndarray,
-    alike: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Arrays:
     """Forget data with an unseen partner for each example: of its class, and as hard by rank.
 
     In each class the unseen examples at evenly spaced quantiles of their confidences are given to
-    the forget examples in the order of their ranks. If the forget examples are not a random sample,
-    `alike` chooses the unseen ones instead: for each forget example the one with the nearest score.
+    the forget examples in the order of their ranks.
 
     Args:
         forget: forget examples, leaves `[N, ...]`, among them "label".
         ranks: numbers that order the forget examples of a class, the hardest first, `[N]`.
         unseen: examples outside the training data, leaves `[M, ...]` with the same names.
         confidences: phi of the unseen examples under the original model, `[M]`.
-        alike: scores of the forget examples `[N]` and the unseen ones `[M]` under models that
-            learned neither.
 
     Returns:
         The forget data with a leaf "unseen_NAME" `[N, ...]` beside each leaf NAME, and the leaf
@@ -227,24 +246,41 @@ def with_ranked(
     partners = np.empty(len(ours), np.int64)
     for label in np.unique(ours):
         own, others = np.flatnonzero(ours == label), np.flatnonzero(theirs == label)
-        if alike is None:
-            others = others[np.argsort(confidences[others], kind="stable")]
-            chosen = others[(2 * np.arange(len(own)) + 1) * len(others) // (2 * len(own))]
-        else:
-            chosen = others[_nearest(alike[0][own], alike[1][others])]
-            chosen = chosen[np.argsort(confidences[chosen], kind="stable")]
+        others = others[np.argsort(confidences[others], kind="stable")]
+        chosen = others[(2 * np.arange(len(own)) + 1) * len(others) // (2 * len(own))]
         partners[own[np.argsort(ranks[own], kind="stable")]] = chosen
     brought = {name: leaf[partners] for name, leaf in unseen.items()}
     brought["score"] = jnp.asarray(confidences[partners], jnp.float32)
     return forget | {_UNSEEN + name: leaf for name, leaf in brought.items()}
 
 
-def _nearest(numbers: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For each number the place of the nearest among others."""
-    order = np.argsort(among, kind="stable")
-    sorted_ = among[order]
-    found: np.ndarray = order[np.searchsorted((sorted_[1:] + sorted_[:-1]) / 2, numbers)]
-    return found
+def with_teachers(
+    forget: Arrays, taught: np.ndarray, unseen: np.ndarray, original: np.ndarray
+) -> Arrays:
+    """Forget data with the confidences of teachers, on the scale of the original model.
+
+        t_i = b s_i,    b = sum_j s_j o_j / sum_j s_j^2
+
+    A short training is more, or less, confident than a whole one. So b fits the confidences s of
+    the teachers in unseen examples to the original model's o.
+
+    Args:
+        forget: forget examples, leaves `[N, ...]`.
+        taught: s of the forget examples, the mean phi under teachers that never saw them, `[N]`.
+        unseen: s of examples that neither teachers nor the original model saw, `[M]`.
+        original: o, phi of the same unseen examples under the original model, `[M]`.
+
+    Returns:
+        The forget data with the leaf "teacher_confidence" `[N]`, in float32.
+
+    Example:
+        >>> forget, unseen = {"label": jnp.array([0, 1])}, np.array([2.0, -4.0])
+        >>> brought = with_teachers(forget, np.array([-6.0, 8.0]), unseen, unseen / 2)
+        >>> brought["teacher_confidence"].tolist()
+        [-3.0, 4.0]
+    """
+    scale = unseen @ original / max(unseen @ unseen, 1e-30)
+    return forget | {"teacher_confidence": jnp.asarray(scale * taught, jnp.float32)}
 
 
 def with_class_means(forget: Arrays, labels: jax.Array, probabilities: jax.Array) -> Arrays:

@@ -9,10 +9,11 @@ with the retain loss, for any surgery, aggregator or weighting.
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
     track unseen       the same, with u under the present parameters
     track ranked       the same, with the forget examples in an order given by teachers
+    match teachers     mean_i huber(phi(l_i) - t_i), t the confidences of teachers
     match class        mean_i KL(q_{y_i} || p_i), q_c the mean prediction of unseen examples (ReGUn)
 
 with `phi(l) = log(p / (1 - p))`, `p = exp(-l)`: the logit of the confidence in the true label. The
-last four stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
+last five stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
 do the others under `until_unseen`. `_unseen.py` has those that need unseen examples.
 """
 
@@ -30,6 +31,7 @@ from jaxunlearn.methods._unseen import (
     forget_losses,
     match_class,
     match_ranked,
+    match_teachers,
     match_unseen,
     track_ranked,
     track_unseen,
@@ -38,6 +40,7 @@ from jaxunlearn.methods._unseen import (
 from jaxunlearn.methods._unseen import logit as logit
 from jaxunlearn.methods._unseen import with_class_means as with_class_means
 from jaxunlearn.methods._unseen import with_ranked as with_ranked
+from jaxunlearn.methods._unseen import with_teachers as with_teachers
 from jaxunlearn.methods._unseen import with_unseen as with_unseen
 from jaxunlearn.names import closest
 from jaxunlearn.transforms import adaptive_weights
@@ -58,9 +61,11 @@ _UNSEEN_OBJECTIVES = {
     "track_unseen": track_unseen,
     "match_ranked": match_ranked,
     "track_ranked": track_ranked,
+    "match_teachers": match_teachers,
     "match_class": match_class,
 }
 _RANKED = ("match_ranked", "track_ranked")
+_TAUGHT = (*_RANKED, "match_teachers")
 _OF_CLASSES = (*_RANKED, "match_class")
 _UNTIL = "_until_unseen"
 _PLAIN = ("ascent", "adaptive_ascent", "random_labels")
@@ -160,8 +165,8 @@ def needs_unseen(settings: Mapping[str, Any]) -> bool:
 
 
 def needs_teachers(settings: Mapping[str, Any]) -> bool:
-    """Whether the objective in the settings needs unseen examples chosen by teachers."""
-    return settings.get("objective") in _RANKED
+    """Whether the objective in the settings needs teachers."""
+    return settings.get("objective") in _TAUGHT
 
 
 def needs_classes(settings: Mapping[str, Any]) -> bool:
@@ -169,14 +174,13 @@ def needs_classes(settings: Mapping[str, Any]) -> bool:
     return settings.get("objective") in _OF_CLASSES
 
 
-TEACHER_SETTINGS = tuple(
-    "teacher_share teacher_start teacher_rate teacher_weight num_teachers".split()
-)
+TEACHER_SETTINGS = ("teacher_share", "teacher_rate", "teacher_weight", "num_teachers")
 # The options of single objectives, which are settings of methods.
 _KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
 _OPTIONS = _KEYWORDS | {
     "adversarial_steps": ("match_anchor",),
-    **dict.fromkeys(TEACHER_SETTINGS, _RANKED),
+    **dict.fromkeys(TEACHER_SETTINGS, _TAUGHT),
+    "teacher_weight": _RANKED,
 }
 
 
@@ -230,7 +234,7 @@ def named(
     }
     objectives |= {name + _UNTIL: until_unseen(objective) for name, objective in objectives.items()}
     objectives |= _UNSEEN_OBJECTIVES
-    if name in _OF_CLASSES and task is not None and task.predict is None:
+    if name in (*_TAUGHT, *_OF_CLASSES) and task is not None and task.predict is None:
         raise InputError(
             f"objective is {name!r}, but must be another for a model that generates images, since "
             "it compares predictions of classes; choose match_anchor, or match_unseen."

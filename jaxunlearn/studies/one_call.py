@@ -142,7 +142,7 @@ def unlearn_model(
         raise InputError(
             f"objective is {chosen['objective']!r}, but must be another here, since its teachers "
             "are trained as the original model was, which a single call does not know; use "
-            "jaxunlearn unlearn, or objectives.with_ranked in your own loop."
+            "jaxunlearn unlearn, or objectives.with_ranked or with_teachers in your own loop."
         )
     if objectives.needs_unseen(chosen):
         if not unseen:

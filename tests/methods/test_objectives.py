@@ -181,8 +181,11 @@ def test_unknown_choices_are_refused() -> None:
         objectives.random_labels("daily")
     with pytest.raises(InputError, match="objective is 'forget', but must be one of ascent, adap"):
         objectives.named("forget")
-    with pytest.raises(InputError, match="for a model that generates images, since it compares"):
-        objectives.named("track_ranked", task=LINEAR._replace(predict=None))
+    for name in ("track_ranked", "match_teachers"):
+        with pytest.raises(
+            InputError, match="for a model that generates images, since it compares"
+        ):
+            objectives.named(name, task=LINEAR._replace(predict=None))
 
 
 UNSEEN = jnp.array([3.0, 0.2, 0.7])
@@ -243,7 +246,7 @@ def test_track_unseen_follows_the_unseen_examples_but_does_not_move_them(p: floa
 
 
 def test_partners_are_unseen_examples_of_the_class_in_the_order_of_ranks() -> None:
-    """By hand: at the quantiles of confidences, or those with the nearest scores."""
+    """By hand: at the quantiles of confidences."""
     forget = {"label": jnp.array([0, 0, 1, 1, 0])}
     unseen = {"label": jnp.array([1, 0, 0, 1, 0, 0]), "image": jnp.arange(10, 16)}
     ranks = np.array([0.0, 2.0, 7.0, 5.0, 1.0])
@@ -251,9 +254,6 @@ def test_partners_are_unseen_examples_of_the_class_in_the_order_of_ranks() -> No
     brought = objectives.with_ranked(forget, ranks, unseen, confidences)
     assert brought["unseen_image"].tolist() == [11, 15, 13, 10, 14]
     assert brought["unseen_score"].tolist() == [1.0, 9.0, 4.0, 3.0, 8.0]
-    alike = np.array([0.0, 5.2, -1.0, -8.0, 2.4]), np.array([0.0, 4.0, 1.0, -9.0, 6.0, 50.0])
-    brought = objectives.with_ranked(forget, ranks, unseen, confidences, alike)
-    assert brought["unseen_image"].tolist() == [12, 14, 13, 10, 12]
     with pytest.raises(InputError, match="class 1 has none that may be copied; raise validation"):
         objectives.with_ranked(forget, ranks, {"label": jnp.zeros(6, int)}, confidences)
 
@@ -283,6 +283,25 @@ def test_ranked_objectives_move_each_example_to_the_loss_of_one_as_hard(name: st
     np.testing.assert_array_equal(slopes[3:], 0.0)
     value, slopes = found(objectives.named(name), right)
     assert np.isclose(value, 0.0, atol=1e-9) and np.allclose(slopes, 0.0, atol=1e-5)
+
+
+def test_match_teachers_rests_where_each_example_is_as_hard_as_to_teachers() -> None:
+    """On the original model's scale; another order of the same confidences is no rest."""
+    task = task_of(lambda losses, batch: losses[batch["image"]])
+    losses = jnp.array([0.2, 3.0, 0.7])
+    forget = {"label": jnp.zeros(3, int), "image": jnp.arange(3)}
+    unseen = np.array([-1.0, 3.0])
+    taught = 4 * np.asarray(objectives.logit(losses))
+    batch = objectives.with_teachers(forget, taught, unseen, unseen / 4)
+    found = jax.value_and_grad(lambda p: objectives.match_teachers(task, p, {}, batch, KEY))
+    value, slopes = found(losses)
+    assert value < 1e-10 and np.all(np.abs(slopes) < 1e-5)
+    wrong = losses[jnp.array([2, 0, 1])]
+    value, slopes = found(wrong)
+    assert value > 0.5
+    np.testing.assert_array_equal(np.sign(slopes), np.sign(wrong - losses))
+    with pytest.raises(InputError, match="with those of teachers, but the forget data have none"):
+        objectives.match_teachers(task, losses, {}, forget, KEY)
 
 
 @pytest.mark.parametrize(("unseen", "rests"), [(10.0, False), (0.1, True)])

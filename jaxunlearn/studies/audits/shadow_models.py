@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxunlearn.methods.objectives import needs_teachers, needs_unseen
-from jaxunlearn.studies.runs.teachers import with_ranked
+from jaxunlearn.studies.runs.teachers import with_taught
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.training import programs
 from jaxunlearn.training.devices import Placement
@@ -126,7 +126,7 @@ def train(
                 before, kept = retained, _chosen(pool, retained)
             if recipe is not None and copied is not None and needs_teachers(settings):
                 given = start, examples, copied, kept
-                examples = with_ranked(task, settings, recipe, key, *given, placement)
+                examples = with_taught(task, settings, recipe, key, *given, placement)
             elif copied is not None and needs_unseen(settings):
                 examples = with_unseen(task, start, copied, examples)
             yield Member(numbers, key, start, examples, kept)

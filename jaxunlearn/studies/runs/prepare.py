@@ -25,7 +25,7 @@ from jaxunlearn.studies.problem import (
 )
 from jaxunlearn.studies.runs.cache import cached_prompt_states
 from jaxunlearn.studies.runs.run_config import RunConfig
-from jaxunlearn.studies.runs.teachers import with_ranked
+from jaxunlearn.studies.runs.teachers import with_taught
 from jaxunlearn.studies.runs.unseen import with_unseen
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES
 from jaxunlearn.tasks.trainable_subset import TrainableSubset, trainable_subset
@@ -147,7 +147,7 @@ def prepared_data(
         clock = time.perf_counter()
         unseen = to_device(splits.copied)
         if needs_teachers(config.settings):
-            forget = with_ranked(
+            forget = with_taught(
                 load_task(config.problem, placement.axis_name),
                 config.settings,
                 config.problem.training_settings(),

@@ -1,10 +1,11 @@
 """Teachers: models trained for a while on retain data alone.
 
-They are trained as the original model was, for a share of its steps. The objective `track_ranked`
-takes from them which forget examples are hard for a model that never saw them. Teachers that start
-from the original model's weights have half forgotten the forget data, so that only the order of
-their confidences is used; those that start from new weights saw neither forget nor validation data.
-Their training is a part of the run that needs them, and of its cost.
+They are trained as the original model was, in a share of its steps. `match_ranked` and
+`track_ranked` read from them which forget examples are hard to a model that never saw them: their
+teachers start from the weights of the original model and forget a part of its forget data, so their
+order is used, and not their confidence. Those of `match_teachers` start from new weights, so that
+they saw neither forget nor validation data, and their confidence is used. Their training is a part
+of the run that needs them, and of its cost.
 """
 
 from typing import Any
@@ -27,7 +28,7 @@ _TEACHERS = 7  # child of a run's key
 _DEFAULTS = methods.defaults_of(methods.ObjectiveSettings)
 
 
-def with_ranked(
+def with_taught(
     task: Task,
     settings: dict[str, Any],
     recipe: dict[str, Any],
@@ -38,10 +39,12 @@ def with_ranked(
     retain: Arrays | Stream,
     placement: Placement | None = None,
 ) -> Arrays:
-    """Forget data with partners by the ranks of new teachers: see `objectives.with_ranked`.
+    """Forget data with what new teachers tell of them.
 
-    An example's rank is `w s + (1 - w) s_0`: s is the mean over the teachers of the normal score of
-    phi within its class, s_0 the same under the original model, and w the teacher_weight.
+    For `match_teachers` the mean of phi under the teachers: see `objectives.with_teachers`. For the
+    others partners by ranks: see `objectives.with_ranked`. An example's rank is
+    `w s + (1 - w) s_0`: s the mean of its normal scores, within its class, by phi under the
+    teachers, s_0 its normal score under the original model, w the teacher_weight.
 
     Args:
         task: the task.
@@ -62,20 +65,27 @@ def with_ranked(
     for name, part in (("forget", forget), ("unseen", unseen)):
         _check_apart(name, part, retain)
     labels = np.asarray(forget["label"])
-    objectives.check_partners(labels, np.asarray(unseen["label"]))
-    chosen = _DEFAULTS | settings
-    start = original if chosen["teacher_start"] == "original" else None
+    if not _are_new(settings):
+        objectives.check_partners(labels, np.asarray(unseen["label"]))
+    start = None if _are_new(settings) else original
     teachers = _trained(task, settings, recipe, seed, start, retain, placement)
     ours, theirs = (
         np.array([_confidences(task, weights, part) for weights in (original, *teachers)])
         for part in (forget, unseen)
     )
+    if _are_new(settings):
+        taught, seen = ours[1:].mean(axis=0), theirs[1:].mean(axis=0)
+        return objectives.with_teachers(forget, taught, seen, theirs[0])
     before, *after = (_normal_scores(each, labels) for each in ours)
-    weight, taught = chosen["teacher_weight"], np.mean(after, axis=0)
+    weight, taught = (_DEFAULTS | settings)["teacher_weight"], np.mean(after, axis=0)
     ranks = weight * taught + (1 - weight) * before
-    ranks += 1e-6 * taught  # two examples that swap places tie: teachers decide
-    alike = None if start else (ours[1:].mean(axis=0), theirs[1:].mean(axis=0))
-    return objectives.with_ranked(forget, ranks, unseen, theirs[0], alike)
+    ranks += 1e-6 * taught  # examples that swap their places tie: teachers decide
+    return objectives.with_ranked(forget, ranks, unseen, theirs[0])
+
+
+def _are_new(settings: dict[str, Any]) -> bool:
+    """Whether teachers start from new weights."""
+    return settings.get("objective") == "match_teachers"
 
 
 def _confidences(task: Task, weights: Weights, part: Arrays) -> np.ndarray:
@@ -118,8 +128,7 @@ def rehearsed(
 def _learning(settings: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     """The settings of a teacher's training."""
     chosen = _DEFAULTS | settings
-    restarts = chosen["teacher_start"] == "original"
-    factor = settings.get("teacher_rate", 2.0 if restarts else 1.0)
+    factor = settings.get("teacher_rate", 1.0 if _are_new(settings) else 2.0)
     return recipe | {
         "num_steps": max(1, round(chosen["teacher_share"] * recipe["num_steps"])),
         "learning_rate": factor * recipe["learning_rate"],

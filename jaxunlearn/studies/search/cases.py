@@ -16,7 +16,7 @@ from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.runs.results import read_results
 from jaxunlearn.studies.runs.rewind import load_start
-from jaxunlearn.studies.runs.teachers import with_ranked
+from jaxunlearn.studies.runs.teachers import with_taught
 from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
 from jaxunlearn.training import programs
 from jaxunlearn.training.groups import Member
@@ -63,7 +63,7 @@ def load_case(
     @functools.cache
     def ranked(seed: int, **settings: Any) -> Arrays:
         start = load_start(pretrained, problem, settings) if "rewind" in settings else original
-        return with_ranked(task, settings, recipe, seed, start, forget, unseen, retain)
+        return with_taught(task, settings, recipe, seed, start, forget, unseen, retain)
 
     brought = with_unseen(task, original, unseen, forget) if has_unseen(splits) else forget
     return Case(task, problem, pretrained, seed, original, splits, brought, retain, oracle, ranked)
@@ -76,7 +76,7 @@ def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Mem
     if "rewind" in settings:
         start = load_start(case.pretrained, case.problem, settings)
     if needs_teachers(settings):
-        names = (*TEACHER_SETTINGS, "rewind")
+        names = ("objective", *TEACHER_SETTINGS, "rewind")
         forget = case.ranked(own, **{name: settings[name] for name in names if name in settings})
     elif "rewind" in settings and needs_unseen(settings):
         forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)

@@ -172,7 +172,7 @@ def test_plans_that_cannot_be_made_are_refused(arguments, words):
 
 
 @pytest.mark.parametrize(
-    "objective", ["match_unseen", "track_unseen", "match_ranked", "track_ranked"]
+    "objective", ["match_unseen", "track_unseen", "match_ranked", "track_ranked", "match_teachers"]
 )
 def test_models_forget_until_their_forget_data_look_unseen(objective):
     """Each with its own examples, together as alone."""

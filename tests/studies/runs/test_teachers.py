@@ -20,7 +20,7 @@ def parts():
 
 def ranked(forget, unseen, retain, **settings):
     params, state, _, _ = toy.problem()
-    return teachers.with_ranked(
+    return teachers.with_taught(
         toy.TASK, settings, RECIPE, 3, Weights(params, state), forget, unseen, retain
     )
 
@@ -33,16 +33,31 @@ def test_teachers_must_see_no_example_that_they_rank():
             ranked(forget, unseen, both)
 
 
-@pytest.mark.parametrize("start", ["original", "new"])
-def test_partners_depend_on_the_example_alone_and_not_on_its_place(start):
+def test_partners_depend_on_the_example_alone_and_not_on_its_place():
     forget, unseen, retain = parts()
-    found = ranked(forget, unseen, retain, teacher_start=start)
+    found = ranked(forget, unseen, retain)
     assert np.array_equal(found["unseen_label"], forget["label"])
     assert np.all(np.isin(found["unseen_index"], unseen["index"]))
     backwards = {k: v[::-1] for k, v in forget.items()}
-    again = ranked(backwards, unseen, retain, teacher_start=start)
+    again = ranked(backwards, unseen, retain)
     for name in ("unseen_index", "unseen_score"):
         np.testing.assert_allclose(again[name][::-1], found[name], rtol=1e-5)
+
+
+def test_confidences_are_those_of_new_models_on_the_scale_of_the_original():
+    """Neither the class nor the original model's view of a forget example matters."""
+    forget, unseen, retain = parts()
+    settings = {"objective": "match_teachers", "num_teachers": 2}
+    found = ranked(forget, unseen, retain, **settings)["teacher_confidence"]
+    params, state, _, _ = toy.problem()
+    new = teachers._trained(toy.TASK, settings, RECIPE, 3, None, retain, None)
+    seen, theirs = (
+        sum(teachers._confidences(toy.TASK, weights, part) for weights in new) / 2
+        for part in (forget, unseen)
+    )
+    before = teachers._confidences(toy.TASK, Weights(params, state), unseen)
+    scale = np.linalg.lstsq(theirs[:, None], before)[0]
+    np.testing.assert_allclose(found, scale * seen, rtol=1e-4)
 
 
 def test_without_weight_the_teachers_have_no_say():
@@ -63,7 +78,7 @@ def test_a_teacher_learns_a_share_of_the_steps_of_pretraining(share, steps, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(teachers.training, "run", note)
-    for given in ({}, {"teacher_start": "new"}, {"teacher_rate": 3.0}):
+    for given in ({}, {"objective": "match_teachers"}, {"teacher_rate": 3.0}):
         with pytest.raises(KeyboardInterrupt):
             ranked(*parts(), teacher_share=share, **given)
     assert taken == [(steps, 2.0), (steps, 1.0), (steps, pytest.approx(3.0))]
