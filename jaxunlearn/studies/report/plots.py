@@ -279,6 +279,9 @@ def draw_distance(axes: "Axes", curves: Mapping[str, np.ndarray], name: str) -> 
     axes.set(xlabel="fifth of test data, from near to far", ylabel="discrepancy, %")
 
 
+_DOTS = {"linestyle": "none", "marker": "o", "markersize": 4}
+
+
 def draw_attacks(axes: "Axes", seen: Mapping[str, Mapping[str, float]], name: str) -> None:
     """Draws the share of images in which a model and the references show a forgotten class, before
     and after each attack.
@@ -288,7 +291,8 @@ def draw_attacks(axes: "Axes", seen: Mapping[str, Mapping[str, float]], name: st
     for each, style in styles.items():
         if each in seen:
             values = [seen[each].get(attack, np.nan) for attack in attacks]
-            axes.plot(values, range(len(attacks)), label=each, **style, marker="o", markersize=3)
+            label = "unlearned" if each == name else each
+            axes.plot(values, range(len(attacks)), **style | _DOTS, label=label)
     axes.set_yticks(range(len(attacks)), attacks)
     axes.set(xlim=(-2, 102), ylim=(len(attacks) - 0.5, -0.5), xlabel="forgotten class seen, %")
 

@@ -111,7 +111,8 @@ def draw_revival(path: Path, models: Mapping[str, Records]) -> None:
     with paneled(path, names, (3.4, 0.7 + 0.28 * len(titles))) as grid:
         for name, axes in zip(names, grid, strict=True):
             draw_attacks(axes, means, name)
-            axes.legend(loc="lower right")
+        shown = grid[0].get_legend_handles_labels()
+        grid[0].figure.legend(*shown, loc="outside upper left", ncols=3)
 
 
 def render_revival(models: Mapping[str, Mapping[str, Any]]) -> str:
