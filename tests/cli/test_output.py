@@ -44,7 +44,7 @@ def test_an_original_model_is_evaluated_on_its_data_or_on_a_request(
     run = copy(pretrained, tmp_path / "run")
     alone = json.loads(done("evaluate", run, "--json"))
     assert set(alone["metrics"]) == {"train_accuracy", "validation_accuracy", "test_accuracy"}
-    assert alone["counts"] == {"train": 1298, "validation": 144, "test": 355}
+    assert alone["counts"] == {"train": 1298, "validation": 74, "test": 355}
     done("evaluate", run, "--retrained", retrained)
     found = json.loads((run / "results.json").read_text())
     assert (found["method"], found["request"]) == ("original", "random-0.1")
