@@ -267,9 +267,11 @@ def settings(
     allowed, known = limits(name) if given else {}, defaults | optional
     for key, value in given.items():
         if key not in defaults:
+            names = [each for each in known if each in own or each not in _OBJECTIVE_SETTINGS]
             raise InputError(
                 f"method {name} has no setting {key!r}{closest(key, known)}; its settings are "
-                f"{', '.join(known)}."
+                f"{', '.join(names)}"
+                + (", or options of its objective." if "objective" in own else ".")
             )
         defaults[key] = checked(name, key, value, defaults[key], allowed.get(key))
     chosen = given.keys() & _OBJECTIVE_SETTINGS.keys() - own.keys()

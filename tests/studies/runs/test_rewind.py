@@ -70,6 +70,7 @@ def test_a_run_starts_from_the_kept_weights(keeping, tmp_path):
     found = member(case, config.settings)
     for ours, theirs in zip(jax.tree.leaves(found.start), kept(keeping, 100), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    found = member(case, config.settings | {"objective": "match_unseen"})
     losses = load_task(config.problem).losses
     batch = {name: leaf[:8] for name, leaf in found.forget.items()}
     unseen = {n.removeprefix("unseen_"): x for n, x in batch.items() if n.startswith("unseen_")}
