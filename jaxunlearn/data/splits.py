@@ -43,12 +43,12 @@ class Splits(NamedTuple):
     @property
     def copied(self) -> Examples:
         """The validation examples that objectives may copy."""
-        return self.validation.take(copied(self.validation.label))
+        return halves(self.validation)[0]
 
     @property
     def judged(self) -> Examples:
         """The other validation examples, by which models are judged."""
-        return self.validation.take(~copied(self.validation.label))
+        return halves(self.validation)[1]
 
 
 def copied(labels: np.ndarray) -> np.ndarray:
@@ -71,6 +71,12 @@ def copied(labels: np.ndarray) -> np.ndarray:
     places[order] = np.arange(len(labels))
     found: np.ndarray = (places - np.searchsorted(labels, labels, sorter=order)) % 2 == 1
     return found
+
+
+def halves(validation: Examples) -> tuple[Examples, Examples]:
+    """The validation examples that objectives may copy, and those that judge."""
+    half = copied(validation.label)
+    return validation.take(half), validation.take(~half)
 
 
 def hold_out(

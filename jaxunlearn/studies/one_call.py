@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxunlearn import evaluation, methods, training
 from jaxunlearn.data.examples import Examples, to_device
-from jaxunlearn.data.splits import copied
+from jaxunlearn.data.splits import halves
 from jaxunlearn.evaluation import Predictions, SplitPredictions
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.files import fingerprint, path_name
@@ -132,7 +132,8 @@ def unlearn_model(
             f"rewind is {chosen['rewind']:g}, but must be left out, since no step of the "
             "pretraining is known here; give the weights of that step instead."
         )
-    unseen, judged = _halves(examples.get("validation"))
+    held_out = examples.get("validation")
+    unseen, judged = halves(held_out) if held_out is not None else (None, None)
     numbers = programs.arguments(chosen, None if judged is None else judged.arrays())
     program = programs.of_method(task, method, chosen)
     arrays = {name: to_device(each) for name, each in examples.items()}
@@ -221,14 +222,6 @@ def _examples(given: Any, name: str, first: int) -> Examples:
     if len(images) == 0:
         raise InputError(f"the {name} data are empty, but must hold at least one example.")
     return Examples(images, labels, first + np.arange(len(images), dtype=np.int32))
-
-
-def _halves(validation: Examples | None) -> tuple[Examples | None, Examples | None]:
-    """The validation examples that objectives may copy, and those that judge."""
-    if validation is None:
-        return None, None
-    half = copied(validation.label)
-    return validation.take(half), validation.take(~half)
 
 
 def _parted(examples: Mapping[str, Examples]) -> dict[str, Examples]:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxunlearn import data, models
 from jaxunlearn.data import Dataset, Examples, ForgetRequest, Reading, Splits
 from jaxunlearn.data.own import own_kind
-from jaxunlearn.data.splits import copied
+from jaxunlearn.data.splits import halves
 from jaxunlearn.home import expanded
 from jaxunlearn.models import denoisers, latent
 from jaxunlearn.models.autoencoder import AutoencoderKL
@@ -143,8 +143,7 @@ def load_validation(problem: Problem, seed: int) -> Examples:
 
 def load_judged(problem: Problem, seed: int) -> Examples:
     """The validation examples that judge models."""
-    found = load_validation(problem, seed)
-    return found.take(~copied(found.label))
+    return halves(load_validation(problem, seed))[1]
 
 
 def _halves(problem: Problem, seed: int) -> tuple[Examples, Examples]:

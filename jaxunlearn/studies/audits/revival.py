@@ -88,13 +88,17 @@ class Attacker:
                 "rate of the pretraining."
             )
 
+    def rate(self, problem: Problem) -> float:
+        """The learning rate of the attacks that train all weights."""
+        found: float = self.learning_rate or problem.training_settings()["learning_rate"]
+        return found
+
     def protocol(self, problem: Problem, judge: Judge) -> dict[str, Any]:
         """All settings that the results depend on."""
-        rate = self.learning_rate or problem.training_settings()["learning_rate"]
         return {
             "format": _FORMAT,
             "steps": self.steps,
-            "learning_rate": rate,
+            "learning_rate": self.rate(problem),
             "inversion_rate": _INVERSION_RATE,
             "batch_size": _BATCH_SIZE,
             "judge": read_done(judge.folder)["weights"],
@@ -332,7 +336,7 @@ class _Scene:
         if kind in ("revival", "relearning"):
             forget, retain = self.data
             data = retain if kind == "revival" else forget.take(np.arange(int(number)))
-            rate = self.attacker.learning_rate or self.problem.training_settings()["learning_rate"]
+            rate = self.attacker.rate(self.problem)
             return self.judged(*self._trained(self.task, self.weights, data, rate))
         part = _inverted(self.task, self.tokens if kind == "token" else None)
         start = Weights(*part.split(*self.weights, jax.random.key(0)))
