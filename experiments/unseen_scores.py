@@ -10,6 +10,14 @@ retrained ones. Each score is computed for the forget examples of some of the or
                     the validation example of its class that has the same rank, in the order of the
                     score; in its own order for "original", which is the best `track_unseen` can do
 
+The rows "oracle" are the ceiling of all targets: the original model after it has matched the logits
+of one retrained model, or the mean logits of ten,
+
+    min mean_x |z(x) - z*(x)|^2    over the forget data and three times as many retain examples
+
+in a fifth of the steps of retraining. Their AUC is the attack on these models. No target comes from
+a retrained model that the attacker has.
+
 Writes `experiments/results/unseen_scores.json`, `.md` and `.png`. Needs the folders of `RUNS`.
 """
 
@@ -30,6 +38,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_predict
 
 from jaxunlearn import methods, training
+from jaxunlearn.data.batches import in_batches
 from jaxunlearn.data.examples import to_device
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.evaluation.ulira import attack, logit_confidence, ulira_scores
@@ -40,13 +49,15 @@ from jaxunlearn.studies.report.markdown_text import markdown_table
 from jaxunlearn.studies.study import load_study
 from jaxunlearn.training import programs
 from jaxunlearn.training.checkpoints import Checkpointer
-from jaxunlearn.types import Weights
+from jaxunlearn.types import Arrays, Batch, ModelState, Params, Task, Weights
 
 HERE = Path(__file__).parent
 RUNS = {"digits": Path("runs/digits-ulira"), "fashion12k": Path("runs/fashion12k-ulira")}
 SCORED = {"digits": 8, "fashion12k": 6}  # original models, in pairs
 TITLES = {"digits": "Digits, MLP", "fashion12k": "Fashion-MNIST, ResNet"}
 NEIGHBOURS, CHECKPOINTS = 10, (0.2, 0.5, 0.8)
+ORACLES, RETAINED, SHARE = (1, 10), 3, 0.2
+ORACLE_RATES = {"digits": 0.01, "fashion12k": 0.01}
 ORIGINAL = "original (track_unseen)"
 SHIFTED = "original, images shifted by a pixel"
 COLUMNS = ("score", "share of the steps", "R2", "Spearman", "AUC")
@@ -57,13 +68,13 @@ class Shadows:
 
     def __init__(self, name: str) -> None:
         study = load_study(HERE / "configs" / f"{name}_ulira.toml")
-        self.folder, self.problem, (seed, *_) = RUNS[name], study.problem, study.seeds
+        self.name, self.folder, self.problem, seed = name, RUNS[name], study.problem, study.seeds[0]
         record = read_json(self.folder / "config.json")
         pool = load_training(self.problem, seed)
         self.plan = plan_shadows(len(pool), record["shadows"], record["fraction"], seed)
         self.pool, self.task = to_device(pool), load_task(self.problem)
         self.unseen = to_device(load_splits(self.problem, seed, study.requests[0]).copied)
-        self.size = record["group_size"]
+        self.size, self.count = record["group_size"], record["shadows"]
         self.recipe = self.problem.training_settings()
         self.labels = np.asarray(self.pool["label"])
 
@@ -74,18 +85,49 @@ class Shadows:
 
     def original(self, k: int) -> Weights:
         """The weights of an original model."""
+        return self._weights(k, "original")
+
+    def retrained(self, k: int) -> Weights:
+        """The weights of a retrained model."""
+        return self._weights(k, "retrained")
+
+    def _weights(self, k: int, name: str) -> Weights:
         first = k // self.size * self.size
         keys = jax.random.split(jax.random.key(0), self.size)
         shapes = Weights(*jax.eval_shape(jax.vmap(self.task.init), keys))
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         target = jax.tree.map(lambda leaf: leaf.update(sharding=here), shapes)
-        stacked, _ = Checkpointer(self.folder / f"group-{first:03d}" / "original").restore(target)
+        stacked, _ = Checkpointer(self.folder / f"group-{first:03d}" / name).restore(target)
         found: Weights = jax.tree.map(itemgetter(k - first), stacked)
         return found
+
+    def logits(self, weights: Weights, data: dict[str, jax.Array]) -> jax.Array:
+        """The logits of a model for some examples, `[N, C]`."""
+        return jnp.asarray(in_batches(functools.partial(_logits, self.task, weights), data))
 
     def data(self, positions: np.ndarray) -> dict[str, jax.Array]:
         """Some examples of the pool."""
         return {name: leaf[positions] for name, leaf in self.pool.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(task: Task, weights: Weights, batch: Arrays) -> jax.Array:
+    assert task.outputs is not None
+    return task.outputs(*weights, batch, jax.random.key(0), False)[0]
+
+
+@functools.cache
+def matching(task: Task) -> Task:
+    """The task whose losses are the squared distances of the logits from given targets."""
+
+    def losses(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, ModelState]:
+        assert task.outputs is not None
+        logits, model_state = task.outputs(params, model_state, batch, key, train)
+        return jnp.sum((logits - batch["target"]) ** 2, axis=1), model_state
+
+    return task._replace(losses=losses)
 
 
 class Scores:
@@ -102,8 +144,16 @@ class Scores:
         recipe = self.shadows.recipe | {"num_steps": steps}
         return self._run(recipe, steps, start, self.shadows.data(self.shadows.plan.retain), seed)
 
-    def _run(self, recipe: Any, stop: int, start: Weights | None, data: Any, seed: int) -> Weights:
-        task, key = self.shadows.task, jax.random.key(1000 * self.k + seed)
+    def _run(
+        self,
+        recipe: Any,
+        stop: int,
+        start: Weights | None,
+        data: Any,
+        seed: int,
+        task: Task | None = None,
+    ) -> Weights:
+        task, key = task or self.shadows.task, jax.random.key(1000 * self.k + seed)
         program = programs.of_method(task, "retrain", recipe)
         begin = start or Weights(*jax.jit(task.init)(key))
         numbers = programs.arguments(recipe)
@@ -128,6 +178,20 @@ class Scores:
     def restarted(self, share: float) -> np.ndarray:
         """The original model, trained a while longer on retain data, from the full rate again."""
         return self.phi(self.learned(share, self.original, 11))
+
+    def oracle(self, count: int) -> np.ndarray:
+        """The original model after it has matched the mean logits of some retrained models."""
+        shadows, name = self.shadows, self.shadows.name
+        others = [(self.k + i) % (shadows.count - SCORED[name]) for i in range(count)]
+        rng = np.random.default_rng(1000 * self.k + 41)
+        some = rng.choice(shadows.plan.retain, RETAINED * len(self.forget), replace=False)
+        data = shadows.data(np.concatenate([self.forget, some]))
+        logits = [shadows.logits(shadows.retrained(SCORED[name] + each), data) for each in others]
+        data |= {"target": jnp.mean(jnp.stack(logits), axis=0)}
+        steps = round(SHARE * shadows.recipe["num_steps"])
+        recipe = shadows.recipe | {"num_steps": steps, "learning_rate": ORACLE_RATES[name]}
+        task = matching(shadows.task)
+        return self.phi(self._run(recipe, steps, self.original, data, 41, task))
 
     @cached_property
     def checkpoints(self) -> list[np.ndarray]:
@@ -221,9 +285,16 @@ class Scores:
                 share,
                 functools.partial(self.restarted, share),
             )
+        for count in ORACLES:
+            found[oracle_row(count)] = SHARE, functools.partial(self.oracle, count)
         for i, share in enumerate(CHECKPOINTS):
             found[f"checkpoint at {share:.0%}"] = 0.0, lambda i=i: self.checkpoints[i]
         return found
+
+
+def oracle_row(count: int) -> str:
+    """The name of the row of an oracle."""
+    return f"oracle: logits of {count} retrained"
 
 
 def computed(shadows: Shadows, k: int) -> dict[str, np.ndarray]:
@@ -271,21 +342,23 @@ def evaluated(name: str) -> list[dict[str, Any]]:
     masks = plan.forgotten[:count]
     costs = {key: cost for key, (cost, _) in Scores(shadows, 0).all().items()}
     truth = [mean[mask] for mask in masks]
-    usual = [key for key in found[0] if key != "unseen"]
+    oracles = [*map(oracle_row, ORACLES)]
+    usual = [key for key in found[0] if key not in ("unseen", *oracles)]
     own = [normal_of(usual, each) for each in found]
     for each, x, y in zip(found, own, truth, strict=True):
         each["ridge of all (with the answers, left out)"] = cross_val_predict(
             RidgeCV(np.logspace(-2, 4, 13)), x, y, cv=5
         )
     rows = []
-    for key in [*usual, "ridge of all (with the answers, left out)"]:
+    for key in [*usual, *oracles, "ridge of all (with the answers, left out)"]:
         fits = [np.corrcoef(each[key], y)[0, 1] ** 2 for each, y in zip(found, truth, strict=True)]
         orders = [spearmanr(each[key], y)[0] for each, y in zip(found, truth, strict=True)]
         values = np.zeros((count, len(mean)))
         for row, each, mask in zip(values, found, masks, strict=True):
             labels = shadows.labels[plan.targets[mask]]
             classes = np.asarray(shadows.unseen["label"])
-            row[mask] = ideal(each[key], labels, each["unseen"], classes)
+            given = each[key], labels, each["unseen"], classes
+            row[mask] = each[key] if key in oracles else ideal(*given)
         unlearned = np.where(masks[0::2], values[0::2], values[1::2])
         scores = ulira_scores(unlearned, retrained[: count // 2], "shared")
         share = float(key[:-1].rpartition(" ")[2]) / 100 if key.startswith("mean") else None
