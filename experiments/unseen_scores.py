@@ -57,7 +57,7 @@ SCORED = {"digits": 8, "fashion12k": 6}  # original models, in pairs
 TITLES = {"digits": "Digits, MLP", "fashion12k": "Fashion-MNIST, ResNet"}
 NEIGHBOURS, CHECKPOINTS = 10, (0.2, 0.5, 0.8)
 ORACLES, RETAINED, SHARE = (1, 10), 3, 0.2
-ORACLE_RATES = {"digits": 0.01, "fashion12k": 0.01}
+ORACLE_RATES = {"digits": 0.003, "fashion12k": 0.01}
 ORIGINAL = "original (track_unseen)"
 SHIFTED = "original, images shifted by a pixel"
 COLUMNS = ("score", "share of the steps", "R2", "Spearman", "AUC")
@@ -74,7 +74,7 @@ class Shadows:
         self.plan = plan_shadows(len(pool), record["shadows"], record["fraction"], seed)
         self.pool, self.task = to_device(pool), load_task(self.problem)
         self.unseen = to_device(load_splits(self.problem, seed, study.requests[0]).copied)
-        self.size, self.count = record["group_size"], record["shadows"]
+        self.size, self.count = record["group_size"], len(self.answers("retrain"))
         self.recipe = self.problem.training_settings()
         self.labels = np.asarray(self.pool["label"])
 
