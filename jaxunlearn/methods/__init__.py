@@ -52,6 +52,7 @@ from jaxunlearn.methods.averaging import averaged, weights_of
 from jaxunlearn.methods.bad_teacher import bad_teacher
 from jaxunlearn.methods.boundary import boundary_expanding, boundary_shrinking
 from jaxunlearn.methods.concept_ablation import concept_ablation
+from jaxunlearn.methods.dmm import dmm
 from jaxunlearn.methods.esd import esd
 from jaxunlearn.methods.eupmu import eupmu
 from jaxunlearn.methods.eupmu_budget import eupmu_budget
@@ -110,6 +111,7 @@ _METHODS: dict[str, Callable[..., Method]] = {
         boundary_expanding,
         unsir,
         amun,
+        dmm,
         influence,
         ssd,
         fisher_forgetting,

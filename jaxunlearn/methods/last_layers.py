@@ -67,7 +67,7 @@ def eu_k(task: Task, optimizer: optax.GradientTransformation, *, num_layers: Cou
 
     def renewed(start: Start) -> Params:
         fresh, _ = task.init(jax.random.fold_in(start.key, _FRESH_CHILD))
-        return _put(start.params, _taken(fresh, layers))
+        return put(start.params, taken(fresh, layers))
 
     return _train_last(task, optimizer, layers, renewed)
 
@@ -127,18 +127,18 @@ def _draws(task: Task) -> bool:
     return bool(drawn.intersection(map(id, jaxpr.outvars)))
 
 
-def _taken(params: Params, paths: tuple[str, ...]) -> Params:
+def taken(params: Params, paths: tuple[str, ...]) -> Params:
     """The entries at some paths."""
     return {
         path: functools.reduce(lambda tree, k: tree[k], path.split("/"), params) for path in paths
     }
 
 
-def _put(params: Params, entries: Params) -> Params:
+def put(params: Params, entries: Params) -> Params:
     """The parameters with other entries at some paths."""
     for path, entry in entries.items():
         name, _, rest = path.partition("/")
-        params = params | {name: _put(params[name], {rest: entry}) if rest else entry}
+        params = params | {name: put(params[name], {rest: entry}) if rest else entry}
     return params
 
 
@@ -153,20 +153,20 @@ def _train_last(
     def init(*start: Any) -> TrainState:
         given = Start(*start)
         state = begin(optax.identity(), given.key, initial(given), given.model_state)
-        return state._replace(opt_state=optimizer.init(_taken(state.params, layers)))
+        return state._replace(opt_state=optimizer.init(taken(state.params, layers)))
 
     def step(state: TrainState, forget: Batch, retain: Batch) -> tuple[TrainState, Metrics]:
         del forget
         key, batch = jax.random.wrap_key_data(state.key), first(retain)
-        last = _taken(state.params, layers)
+        last = taken(state.params, layers)
         (loss, model_state), grads = jax.value_and_grad(
-            lambda p: retain_loss(task, _put(state.params, p), state.model_state, batch, key),
+            lambda p: retain_loss(task, put(state.params, p), state.model_state, batch, key),
             has_aux=True,
         )(last)
         updates, opt_state = optimizer.update(grads, state.opt_state, last)
         state = state._replace(
             step=state.step + 1,
-            params=_put(state.params, optax.apply_updates(last, updates)),
+            params=put(state.params, optax.apply_updates(last, updates)),
             model_state=model_state,
             opt_state=opt_state,
         )

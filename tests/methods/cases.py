@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "boundary_expanding": ("boundary_expanding", {}),
     "unsir": ("unsir", {"num_noise": 5, "num_noise_steps": 3}),
     "amun": ("amun", {"num_attack_steps": 3}),
+    "dmm": ("dmm", {}),
     "influence": ("influence", {"num_fisher_batches": 6, "fisher_batch_size": 4}),
     "ssd": ("ssd", {"fisher_batch_size": 4}),
     "fisher_forgetting": ("fisher_forgetting", {"fisher_batch_size": 4}),

@@ -256,7 +256,7 @@ def test_objectives_of_the_task_are_known_by_name(name):
 
 
 NEED_CLASSES = {"scrub_r", "boundary_shrinking", "boundary_expanding", "unsir", "eupmu_budget"}
-NEED_CLASSES |= {"amun"}
+NEED_CLASSES |= {"amun", "dmm"}
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_what_cannot_be_streamed(records, index, words):
 
 # These look at retain data before their first step. SFR-on does so for its mask only.
 LOOK = {"sfron", "sfron_released", "eupmu_sfron", "eupmu_budget", "influence", "ssd"}
-LOOK |= {"fisher_forgetting", "msg"}
+LOOK |= {"fisher_forgetting", "msg", "dmm"}
 ELSEWHERE = (*GENERATING, *CONVOLUTIONAL)
 
 
