@@ -7,6 +7,7 @@
 | inversion | embeddings of classes, or hidden states of prompts | forget images |
 | token_inversion | embeddings of the tokens that only forgotten prompts have | forget images |
 | old_embeddings | nothing: the original model's embeddings or states are put back | |
+| revival_old_embeddings | the other weights, after that | retain data alone |
 | paraphrases | nothing: the forgotten prompts are given with their words in two other orders | |
 
 Before and after each attack the model draws images of the forgotten classes from the noise of the
@@ -319,7 +320,8 @@ class _Scene:
         if self.task.conditions is not None:
             names += ["inversion"] + ["token_inversion"] * bool(self.tokens)
             names += ["paraphrases"] * (load_text_encoder(self.problem) is not None)
-            names += ["old_embeddings"] * (self.target.original is not None)
+            if self.target.original is not None:
+                names += ["old_embeddings", "revival_old_embeddings"]
         return names
 
     def run(self, name: str) -> dict[str, Any]:
@@ -336,8 +338,9 @@ class _Scene:
         if kind in ("revival", "relearning"):
             forget, retain = self.data
             data = retain if kind == "revival" else forget.take(np.arange(int(number)))
+            start = self._with_old_embeddings() if number == "old_embeddings" else self.weights
             rate = self.attacker.rate(self.problem)
-            return self.judged(*self._trained(self.task, self.weights, data, rate))
+            return self.judged(*self._trained(self.task, start, data, rate))
         part = _inverted(self.task, self.tokens if kind == "token" else None)
         start = Weights(*part.split(*self.weights, jax.random.key(0)))
         rate = _INVERSION_RATE * float(jnp.sqrt(jnp.mean(jnp.square(start.params))))

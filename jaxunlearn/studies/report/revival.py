@@ -22,8 +22,9 @@ before and after each attack, from the same noise: lower is better, and the retr
 never saw the class, is the floor. Revival trains all weights on retain data alone, relearning on so
 many forget images; inversion trains the embeddings of the forgotten classes, or the hidden states
 of their prompts, on forget images, inverted tokens those of the tokens that only forgotten prompts
-have; old embeddings are the original model's; paraphrases are the words of the forgotten prompts in
-two other orders. Means over the seeds with 95% intervals."""
+have; old embeddings are the original model's, alone or before a revival that trains all else;
+paraphrases are the words of the forgotten prompts in two other orders. Means over the seeds with
+95% intervals."""
 
 
 def attack_titles(models: Mapping[str, Records]) -> dict[str, str]:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.long
 pytest_plugins = ["tests.shell.fixtures"]
 
 ATTACKS = ["revival", "relearning_1", "relearning_10", "relearning_100", "inversion"]
-ATTACKS += ["old_embeddings"]
+ATTACKS += ["old_embeddings", "revival_old_embeddings"]
 
 
 def record_of(folder):
@@ -32,7 +32,7 @@ def test_a_study_is_attacked_once(finished, tmp_path):  # noqa: F811
         results = json.loads((cell / name / "results.json").read_text())["metrics"]
         assert record["before"]["seen"] == results["generated_forget_accuracy"]
         trained = [one["steps"] for one in record["attacks"].values()]
-        assert trained == [2] * 5 + [0]
+        assert trained == [2] * 5 + [0, 2]
     original = records["original"]
     for key in ("seen", "probability"):
         assert original["attacks"]["old_embeddings"][key] == original["before"][key]
