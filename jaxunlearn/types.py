@@ -110,6 +110,8 @@ class Task(NamedTuple):
         weights: weights of the gradients of both losses, which leave their values alone; None for
             1 and 1.
         joint_batch: whether the forget and the retain examples of a step pass the model together.
+        keep_weight: weight of the distance of the confidences in retain examples from the original
+            model's, a part of the retain loss; None without it.
         num_timesteps: number of noise levels of a diffusion, which the leaf "timestep" of a batch
             may choose; None for other tasks.
         conditions: access to the embeddings of labels; None where the model has no known ones.
@@ -128,6 +130,7 @@ class Task(NamedTuple):
     saliency_losses: BatchFunction | None = None
     weights: LossPair | None = None
     joint_batch: bool = False
+    keep_weight: float | jax.Array | None = None
     num_timesteps: int | None = None
     conditions: Conditions | None = None
 

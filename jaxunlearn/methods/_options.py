@@ -23,6 +23,7 @@ _ONLY_OF = {
     "forget_weight": tuple(name for name in _WEIGHED if name != "famo"),
     "retain_weight": tuple(name for name in _WEIGHED if name != "famo"),
     "joint_batch": (*_PAIRED, *_SALUN, "eupmu_sfron"),
+    "keep_weight": _WEIGHED,
     "saliency_fraction": _PAIRED,
     "fisher_clip_norm": ("sfron", "eupmu_sfron"),
 }
@@ -42,6 +43,13 @@ def with_weights(task: Task, optional: Mapping[str, Any]) -> Task:
                 "have no batch statistics; leave it out, or choose a recipe for such models."
             )
         task = task._replace(joint_batch=True)
+    if "keep_weight" in optional:
+        if task.predict is None:
+            raise InputError(
+                "keep_weight is set, but models that generate images have no confidences to keep; "
+                "leave it out, or set retain_objective to match_original."
+            )
+        task = task._replace(keep_weight=optional["keep_weight"])
     if optional.keys() & {"forget_weight", "retain_weight"}:
         weights = (optional.get(name, 1.0) for name in ("forget_weight", "retain_weight"))
         task = task._replace(weights=LossPair(*weights))

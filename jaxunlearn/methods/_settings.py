@@ -67,6 +67,8 @@ class OptionalSettings:
         retain_weight: weight of the retain loss in the gradient, likewise.
         joint_batch: whether the forget and the retain examples of a step pass the network together,
             with the same batch statistics, which then enter the running ones.
+        keep_weight: weight of the distance of the confidences in retain examples from the original
+            model's, a part of the retain loss: see `objectives.retain_loss`.
         saliency_fraction: fraction of the parameters that may move: those with the largest summed
             forget gradients, as in salun.
         fisher_clip_norm: largest norm of the gradients that the Fisher diagonals square.
@@ -79,6 +81,7 @@ class OptionalSettings:
     forget_weight: NotNegative = 0.1
     retain_weight: NotNegative = 0.9
     joint_batch: bool = True
+    keep_weight: NotNegative = 0.1
     saliency_fraction: Share = 0.5
     fisher_clip_norm: Positive = 1.0
     rewind: Share = 0.8

@@ -82,7 +82,7 @@ def track_ranked(
     unseen_losses, _ = losses_of(params, model_state, batch | unseen, key, True)
     targets = jax.lax.stop_gradient(jnp.sort(logit(unseen_losses)))
     difference = logit(losses)[jnp.argsort(unseen["score"])] - targets
-    return _distance(difference)
+    return distance(difference)
 
 
 def match_ranked(
@@ -101,7 +101,7 @@ def match_ranked(
     """
     targets = _unseen_of(batch, "score")["score"]
     losses, _ = forget_losses(task)(params, model_state, batch, key, True)
-    return _distance(logit(losses) - targets)
+    return distance(logit(losses) - targets)
 
 
 def match_teachers(
@@ -123,7 +123,7 @@ def match_teachers(
             "none; add them with objectives.with_teachers, or choose another objective."
         )
     losses, _ = forget_losses(task)(params, model_state, batch, key, True)
-    return _distance(logit(losses) - batch["teacher_confidence"])
+    return distance(logit(losses) - batch["teacher_confidence"])
 
 
 def match_class(
@@ -333,10 +333,11 @@ def _unseen_of(batch: Batch, known: str = "loss") -> Batch:
 
 
 def _transport_distance(losses: jax.Array, unseen: jax.Array) -> jax.Array:
-    return _distance(jnp.sort(logit(losses)) - jnp.sort(logit(unseen)))
+    return distance(jnp.sort(logit(losses)) - jnp.sort(logit(unseen)))
 
 
-def _distance(difference: jax.Array) -> jax.Array:
+def distance(difference: jax.Array) -> jax.Array:
+    """The mean Huber loss of differences of confidences, quadratic up to 2."""
     return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
 
 

@@ -28,6 +28,7 @@ from jaxunlearn.methods._limits import Choices
 from jaxunlearn.methods._unseen import Objective as Objective
 from jaxunlearn.methods._unseen import check_partners as check_partners
 from jaxunlearn.methods._unseen import (
+    distance,
     forget_losses,
     match_class,
     match_ranked,
@@ -45,6 +46,7 @@ from jaxunlearn.methods._unseen import with_unseen as with_unseen
 from jaxunlearn.names import closest
 from jaxunlearn.transforms import adaptive_weights
 from jaxunlearn.types import (
+    Arrays,
     Batch,
     InputError,
     LossPair,
@@ -55,6 +57,8 @@ from jaxunlearn.types import (
 )
 
 Redraw = Literal["every_epoch", "once"]
+
+_CONFIDENCE = "original_confidence"  # a leaf of retain data
 
 _UNSEEN_OBJECTIVES = {
     "match_unseen": match_unseen,
@@ -251,9 +255,52 @@ def named(
 def retain_loss(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, ModelState]:
-    """The mean ordinary loss on a retain batch, and the model state after it."""
+    """The retain loss of a batch, and the model state after it.
+
+        mean_i l_i + keep_weight mean_i huber(phi(l_i) - phi(l0_i))
+
+    l0 are the losses under the original model. The second part, of a task with a `keep_weight`,
+    holds the confidence in every retain example where it was. The mean loss alone hardly feels a
+    confidence that sinks while it is high, but an attacker sees it. It needs the leaf
+    "original_confidence" of `with_confidences`.
+
+    Raises:
+        InputError: the task has a `keep_weight`, but the batch has no such leaf.
+    """
     losses, model_state = task.losses(params, model_state, batch, key, True)
-    return _weighed(jnp.mean(losses), task.weights and task.weights.retain), model_state
+    return _mean_retained(task, losses, batch), model_state
+
+
+def _mean_retained(task: Task, losses: jax.Array, batch: Batch) -> jax.Array:
+    value = jnp.mean(losses)
+    if task.keep_weight is not None:
+        if _CONFIDENCE not in batch:
+            raise InputError(
+                "keep_weight compares the confidences in retain examples with those of the "
+                "original model, but the retain data have none; add them with "
+                "objectives.with_confidences, or leave keep_weight out."
+            )
+        value += task.keep_weight * distance(logit(losses) - batch[_CONFIDENCE])
+    return _weighed(value, task.weights and task.weights.retain)
+
+
+def with_confidences(retain: Arrays, losses: jax.Array) -> Arrays:
+    """Retain data with the confidence of the original model in each example, for `keep_weight`.
+
+    Args:
+        retain: retain examples, leaves `[N, ...]`.
+        losses: their losses under the original model, `[N]`.
+
+    Returns:
+        The retain data with the leaf "original_confidence" `[N]`: `log(p / (1 - p))` of the
+        probability p of the true class.
+
+    Example:
+        >>> retain = with_confidences({"label": jnp.array([3])}, jnp.log(jnp.array([4.0])))
+        >>> print(f"{retain['original_confidence'][0]:.4f}")
+        -1.0986
+    """
+    return retain | {_CONFIDENCE: logit(losses)}
 
 
 def forget_loss(
@@ -304,16 +351,16 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
         def together(
             params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
         ) -> tuple[jax.Array, ModelState]:
-            both = {name: jnp.concatenate([batch[name], retain[name]]) for name in retain}
+            names = batch.keys() & retain.keys()
+            both = {name: jnp.concatenate([batch[name], retain[name]]) for name in names}
             losses, new_state = task.losses(params, model_state, both, key, train)
             of_forget, of_retain = jnp.split(losses, [len(forget["label"])])
-            passed.append((jnp.mean(of_retain), new_state))
+            passed.append((_mean_retained(task, of_retain, retain), new_state))
             return of_forget, new_state
 
         joint = task._replace(forget_losses=together)
         forget_value = forget_loss(joint, objective, params, model_state, forget, key)
         retain_value, new_state = passed[0]
-        retain_value = _weighed(retain_value, task.weights and task.weights.retain)
         return LossPair(forget_value, retain_value), new_state
 
     return joint_fn if task.joint_batch else losses_fn

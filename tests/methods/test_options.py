@@ -136,6 +136,7 @@ def test_squared_gradients_of_sfron_are_clipped() -> None:
         ("famo", {"retain_weight": 0.9}),  # they cancel in its logarithms
         ("sfron", {"joint_batch": True}),
         ("salun", {"saliency_fraction": 0.5}),
+        ("finetune", {"keep_weight": 0.1}),
         ("eupmu", {"fisher_clip_norm": 1.0}),
     ],
 )
@@ -147,4 +148,36 @@ def test_methods_refuse_options_without_a_meaning(name: str, given: dict[str, An
 def test_models_that_generate_have_no_joint_batches() -> None:
     settings = methods.settings("eupmu", {"joint_batch": True}, generates=True)
     with pytest.raises(InputError, match="joint_batch is true, but must be false for models"):
+        methods.build(toy_diffusion.toy(), "eupmu", settings)
+
+
+@pytest.mark.parametrize("joint_batch", [False, True])
+def test_keeping_confidences_adds_their_distance_to_the_retain_loss(joint_batch: bool) -> None:
+    """Huber's loss of a distance of 1.5 is 1.5^2 / 2, of 3 it is 2 (3 - 1), and of 0 it is 0."""
+    problem, key = toy.problem(), jax.random.key(0)
+    forget = toy.nth_batch(problem.forget, 0, toy.FORGET_BATCH)
+    retain = toy.nth_batch(problem.retain, 0, toy.RETAIN_BATCH)
+    task = toy.WITHOUT_STATISTICS._replace(joint_batch=joint_batch)
+    losses, _ = task.losses(problem.params, {}, retain, key, True)
+    known = objectives.with_confidences(retain, losses)["original_confidence"]
+
+    def retain_loss(batch: Any, keep_weight: float | None) -> jax.Array:
+        pair = objectives.loss_pair(task._replace(keep_weight=keep_weight), objectives.ascent)
+        return pair(problem.params, {}, forget, batch, key)[0].retain
+
+    plain = retain_loss(retain, None)
+    for offset, distance in ((0.0, 0.0), (1.5, 1.125), (-3.0, 4.0)):
+        loss = retain_loss(retain | {"original_confidence": known + offset}, 0.5)
+        np.testing.assert_allclose(loss - plain, 0.5 * distance, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["scalarization", "sfron", "eupmu_sfron"])
+def test_kept_confidences_need_those_of_the_original_model(name: str) -> None:
+    with pytest.raises(InputError, match="keep_weight .*add them with objectives.with_confidences"):
+        toy.runner(name, keep_weight=0.1).run(1, **PLAIN)
+
+
+def test_models_that_generate_keep_no_confidences() -> None:
+    settings = methods.settings("eupmu", {"keep_weight": 0.1}, generates=True)
+    with pytest.raises(InputError, match="keep_weight .*retain_objective to match_original"):
         methods.build(toy_diffusion.toy(), "eupmu", settings)

@@ -89,6 +89,10 @@ def test_streamed_runs_have_the_bits_of_runs_in_memory(photos):
         result = call("unlearn", "new", method, *start, *QUICK, "--stream")
         assert_refused(result, "needs all examples before its first step", advice)
         assert not Path("new").exists()
+    result = call(
+        "unlearn", "new", "scalarization", *start, *QUICK, "--keep-weight", 0.1, "--stream"
+    )
+    assert_refused(result, "keep_weight compares all retain data", "leave --stream out")
 
 
 STUDY = """

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxunlearn.methods.objectives import needs_teachers, needs_unseen
 from jaxunlearn.studies.runs.teachers import with_taught
-from jaxunlearn.studies.runs.unseen import with_unseen
+from jaxunlearn.studies.runs.unseen import with_confidences, with_unseen
 from jaxunlearn.training import programs
 from jaxunlearn.training.devices import Placement
 from jaxunlearn.training.groups import Member, at_once, run_many
@@ -129,7 +129,8 @@ def train(
                 examples = with_taught(task, settings, recipe, key, *given, placement)
             elif copied is not None and needs_unseen(settings):
                 examples = with_unseen(task, start, copied, examples)
-            yield Member(numbers, key, start, examples, kept)
+            ours = with_confidences(task, start, kept) if "keep_weight" in settings else kept
+            yield Member(numbers, key, start, examples, ours)
 
     finished = run_many(
         programs.of_method(task, method, settings, placement),

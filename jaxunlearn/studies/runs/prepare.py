@@ -26,14 +26,14 @@ from jaxunlearn.studies.problem import (
 from jaxunlearn.studies.runs.cache import cached_prompt_states
 from jaxunlearn.studies.runs.run_config import RunConfig
 from jaxunlearn.studies.runs.teachers import with_taught
-from jaxunlearn.studies.runs.unseen import with_unseen
+from jaxunlearn.studies.runs.unseen import with_confidences, with_unseen
 from jaxunlearn.tasks.latent_diffusion import PROMPT_STATES
 from jaxunlearn.tasks.trainable_subset import TrainableSubset, trainable_subset
 from jaxunlearn.training import programs
 from jaxunlearn.training.compilation import compilation_seconds
 from jaxunlearn.training.devices import Placement
 from jaxunlearn.training.streaming import Columns, Stream
-from jaxunlearn.types import Arrays, Task, Weights
+from jaxunlearn.types import Arrays, InputError, Task, Weights
 
 
 def check_original(
@@ -109,6 +109,11 @@ def check_streamed(
 ) -> None:
     """Raises if the method of a streamed run needs all retain data before its first step."""
     splits = run_splits(config)
+    if "keep_weight" in config.settings:
+        raise InputError(
+            "keep_weight compares all retain data with the original model, but they are streamed; "
+            "hold them in memory (leave --stream out), or leave keep_weight out."
+        )
     if splits is None or needs_unseen(config.settings):  # forget data get unseen examples later
         return
     key, weights = jax.random.key(0), load_shapes(config.problem)
@@ -133,6 +138,7 @@ def prepared_data(
     """Forget and retain data as the method needs them; seconds of preparation and compilation."""
     forget, retain = _examples(config, latents, placement.stream)
     splits, unlearned = run_splits(config), config.request if config.stage == "unlearn" else None
+    keeps = "keep_weight" in config.settings
     if isinstance(forget, Stream):
         return forget, retain, 0.0, 0.0
     if not isinstance(retain, Stream):
@@ -141,7 +147,7 @@ def prepared_data(
     named = choice is not None or (unlearned and unlearned.names_classes)
     if unlearned and config.problem.generates and named:
         forget["anchor"] = jnp.asarray(anchors_of(config))[forget["label"]]
-    if splits is None or not needs_unseen(config.settings):
+    if splits is None or not (needs_unseen(config.settings) or keeps):
         return forget, retain, 0.0, 0.0
     with compilation_seconds() as compiling:
         clock = time.perf_counter()
@@ -158,9 +164,11 @@ def prepared_data(
                 retain,
                 placement,
             )
-        else:
+        elif needs_unseen(config.settings):
             forget = with_unseen(task, start, unseen, forget)
-        jax.block_until_ready(forget)
+        if keeps and not isinstance(retain, Stream):
+            retain = with_confidences(task, start, retain)
+        jax.block_until_ready((forget, retain))
         seconds = time.perf_counter() - clock
     return forget, retain, seconds - sum(compiling), sum(compiling)
 

@@ -58,6 +58,11 @@ def with_unseen(task: Task, original: Weights, unseen: Arrays, forget: Arrays) -
     return objectives.with_class_means(paired, jnp.asarray(unseen["label"]), jnp.asarray(found))
 
 
+def with_confidences(task: Task, original: Weights, retain: Arrays) -> Arrays:
+    """Retain data with the confidence of the original model in each example."""
+    return objectives.with_confidences(retain, jnp.asarray(losses(task, original, retain)))
+
+
 def losses(task: Task, weights: Weights, arrays: Mapping[str, Any]) -> np.ndarray:
     """The loss of each example in evaluation mode, `[N]`, with the same noise every time."""
     found: np.ndarray = in_batches(functools.partial(_losses, task, weights), arrays, _BATCH)

@@ -176,7 +176,8 @@ def test_plans_that_cannot_be_made_are_refused(arguments, words):
 )
 def test_models_forget_until_their_forget_data_look_unseen(objective):
     """Each with its own examples, together as alone."""
-    keys, given = keys_of(3, 4), {"objective": objective, "learning_rate": 0.3}
+    keys = keys_of(3, 4)
+    given = {"objective": objective, "learning_rate": 0.3, "keep_weight": 0.1}
     together = train("scalarization", keys, FORGET, RETAIN, starts(2), most=2, **given)
     alone = train("scalarization", keys[1:], FORGET[1:], RETAIN, starts(2)[1:], **given)
     assert_trees_close(together[1], alone[0], rtol=1e-4, atol=1e-6)
