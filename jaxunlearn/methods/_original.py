@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxunlearn.methods._adversary import attacked
 from jaxunlearn.methods._build import first
+from jaxunlearn.methods._revival import revived
 from jaxunlearn.methods.wrapped import Function, wrapped
 from jaxunlearn.types import (
     FROZEN,
@@ -146,6 +147,9 @@ def made_for(task: Task, make: Callable[[Task], Method], settings: Mapping[str, 
     """The method `make(task)` with all that the objectives in its settings need."""
     if steps := settings.get("adversarial_steps", 0):
         make = functools.partial(attacked, make=make, steps=steps)
+    if steps := settings.get("revival_steps", 0):
+        rate = settings.get("revival_rate", settings["learning_rate"])
+        make = functools.partial(revived, make=make, steps=steps, rate=rate)
     objective, matched = settings.get("objective"), "retain_objective" in settings
     if objective in _COMPARING or matched:
         method = remembering(task, make, match_original=matched)

@@ -108,6 +108,9 @@ class ObjectiveSettings:
         num_teachers: number of teachers, whose ranks or confidences are averaged (by default 1).
         adversarial_steps: number of steps, before each step of the method, of an adversary that
             seeks the embedding of the forgotten images; match_anchor is descended there too.
+        revival_steps: number of steps on retain data after which an attacker inside the run starts
+            again from the weights of the run; the objective is descended at its weights too.
+        revival_rate: learning rate of this attacker (by default the learning rate of the run).
     """
 
     anchor_guidance: Guidance = 2.0
@@ -118,3 +121,5 @@ class ObjectiveSettings:
     teacher_weight: Share = 0.6
     num_teachers: Count = 1
     adversarial_steps: CountOrZero = 1
+    revival_steps: CountOrZero = 10
+    revival_rate: Positive = 1e-3

@@ -181,8 +181,10 @@ def needs_classes(settings: Mapping[str, Any]) -> bool:
 TEACHER_SETTINGS = ("teacher_share", "teacher_rate", "teacher_weight", "num_teachers")
 # The options of single objectives, which are settings of methods.
 _KEYWORDS = {"anchor_guidance": ("match_anchor",), "negative_guidance": ("esd", "spm")}
+_GENERATING = ("match_anchor", "match_noise", "esd", "spm", "concept_ablation")
 _OPTIONS = _KEYWORDS | {
     "adversarial_steps": ("match_anchor",),
+    **dict.fromkeys(("revival_steps", "revival_rate"), _GENERATING),
     **dict.fromkeys(TEACHER_SETTINGS, _TAUGHT),
     "teacher_weight": _RANKED,
 }
@@ -197,6 +199,11 @@ def check_options(options: Collection[str], objective: str | None) -> None:
                 f"objective is {objective!r}, but must be {allowed} with the setting {option}; set "
                 f"objective={_OPTIONS[option][0]}, or leave {option} out."
             )
+    if "revival_rate" in options and "revival_steps" not in options:
+        raise InputError(
+            "revival_rate is the learning rate of an attacker, but without revival_steps there is "
+            "none; give revival_steps too, or leave revival_rate out."
+        )
 
 
 def with_options(task: Task, settings: Mapping[str, Any]) -> Task:
