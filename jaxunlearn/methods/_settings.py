@@ -103,8 +103,8 @@ class ObjectiveSettings:
         teacher_rate: peak learning rate of the teachers, as a multiple of that of pretraining (by
             default 1 for match_teachers, whose teachers start from new weights, and 2 for the
             others, which start from the original model's).
-        teacher_weight: weight of the teachers' ranks against the original model's, in match_ranked
-            and track_ranked (by default 0.6).
+        teacher_weight: weight of the teachers' confidences against the original model's, in
+            match_ranked and track_ranked (by default 0.5).
         num_teachers: number of teachers, whose ranks or confidences are averaged (by default 1).
         adversarial_steps: number of steps, before each step of the method, of an adversary that
             seeks the embedding of the forgotten images; match_anchor is descended there too.
@@ -118,7 +118,7 @@ class ObjectiveSettings:
     retain_objective: Literal["match_original"] = "match_original"
     teacher_share: Share = 0.1
     teacher_rate: Positive = 2.0
-    teacher_weight: Share = 0.6
+    teacher_weight: Share = 0.5
     num_teachers: Count = 1
     adversarial_steps: CountOrZero = 1
     revival_steps: CountOrZero = 10

@@ -43,8 +43,8 @@ def with_taught(
 
     For `match_teachers` the mean of phi under the teachers: see `objectives.with_teachers`. For the
     others partners by ranks: see `objectives.with_ranked`. An example's rank is
-    `w s + (1 - w) s_0`: s the mean of its normal scores, within its class, by phi under the
-    teachers, s_0 its normal score under the original model, w the teacher_weight.
+    `w s + (1 - w) s_0`: s the mean of phi under the teachers, s_0 phi under the original model, w
+    the teacher_weight.
 
     Args:
         task: the task.
@@ -76,10 +76,8 @@ def with_taught(
     if _are_new(settings):
         taught, seen = ours[1:].mean(axis=0), theirs[1:].mean(axis=0)
         return objectives.with_teachers(forget, taught, seen, theirs[0])
-    before, *after = (_normal_scores(each, labels) for each in ours)
-    weight, taught = (_DEFAULTS | settings)["teacher_weight"], np.mean(after, axis=0)
-    ranks = weight * taught + (1 - weight) * before
-    ranks += 1e-6 * taught  # examples that swap their places tie: teachers decide
+    weight = (_DEFAULTS | settings)["teacher_weight"]
+    ranks = weight * ours[1:].mean(axis=0) + (1 - weight) * ours[0]
     return objectives.with_ranked(forget, ranks, unseen, theirs[0])
 
 
@@ -91,21 +89,6 @@ def _are_new(settings: dict[str, Any]) -> bool:
 def _confidences(task: Task, weights: Weights, part: Arrays) -> np.ndarray:
     """Phi of each example, `[N]`."""
     return np.asarray(objectives.logit(jnp.asarray(losses(task, weights, part))))
-
-
-def _normal_scores(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The normal quantile of each value's place within its class.
-
-    Example:
-        >>> _normal_scores(np.array([5.0, 3.0, 9.0]), np.zeros(3)).round(2).tolist()
-        [0.0, -0.97, 0.97]
-    """
-    found = np.empty(len(values))
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        places = (np.arange(len(own)) + 0.5) / len(own)
-        found[own[np.argsort(values[own], kind="stable")]] = jax.scipy.special.ndtri(places)
-    return found
 
 
 def rehearsed(

@@ -69,6 +69,19 @@ def test_without_weight_the_teachers_have_no_say():
     assert np.any(full["unseen_index"] != one["unseen_index"])
 
 
+def test_ranks_are_mean_confidences_of_the_teacher_and_the_original_model():
+    forget, unseen, retain = parts()
+    start = Weights(*toy.problem()[:2])
+    settings = {"objective": "match_ranked"}
+    (teacher,) = teachers._trained(toy.TASK, settings, RECIPE, 3, start, retain, None)
+    both = [teachers._confidences(toy.TASK, weights, forget) for weights in (start, teacher)]
+    found = np.asarray(ranked(forget, unseen, retain, teacher_weight=0.25)["unseen_score"])
+    for label in np.unique(forget["label"]):
+        own = np.asarray(forget["label"]) == label
+        order = np.argsort(0.75 * both[0][own] + 0.25 * both[1][own])
+        assert np.all(np.diff(found[own][order]) >= 0.0)
+
+
 @pytest.mark.parametrize(("share", "steps"), [(0.1, 4), (0.5, 20), (0.0, 1), (1.0, 40)])
 def test_a_teacher_learns_a_share_of_the_steps_of_pretraining(share, steps, monkeypatch):
     taken = []
