@@ -24,7 +24,7 @@ from jaxunlearn.files import fingerprint, path_name
 from jaxunlearn.methods import objectives
 from jaxunlearn.models import as_model, weights_of
 from jaxunlearn.studies.runs.prepare import check_original
-from jaxunlearn.studies.runs.unseen import losses, with_unseen
+from jaxunlearn.studies.runs.unseen import losses, with_confidences, with_unseen
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks import classification
 from jaxunlearn.training import programs
@@ -155,6 +155,8 @@ def unlearn_model(
         if objectives.needs_classes(chosen):
             objectives.check_partners(examples["forget"].label, unseen.label)
         data["forget"] = with_unseen(task, start, to_device(unseen), arrays["forget"])
+    if "keep_weight" in chosen:
+        data["retain"] = with_confidences(task, start, arrays["retain"])
     if judged is not None:
         arrays["validation"] = to_device(judged)
     record = {"method": method, "settings": chosen, "seed": seed, "start": fingerprint(start)}

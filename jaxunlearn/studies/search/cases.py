@@ -17,7 +17,7 @@ from jaxunlearn.studies.runs.folder import load_weights
 from jaxunlearn.studies.runs.results import read_results
 from jaxunlearn.studies.runs.rewind import load_start
 from jaxunlearn.studies.runs.teachers import with_taught
-from jaxunlearn.studies.runs.unseen import has_unseen, with_unseen
+from jaxunlearn.studies.runs.unseen import has_unseen, with_confidences, with_unseen
 from jaxunlearn.training import programs
 from jaxunlearn.training.groups import Member
 from jaxunlearn.types import Arrays, Task, Weights
@@ -27,8 +27,9 @@ class Case(NamedTuple):
     """One pretrained model and one request, with forget and retain data on the device.
 
     The forget data have unseen examples beside them if there are any; `ranked(seed, **settings)`
-    are the forget data with partners by teachers with these settings, trained once. The predictions
-    and metrics of the retrained model are there if it was evaluated.
+    are the forget data with partners by teachers with these settings, trained once, and `kept()`
+    the retain data with their confidences. The predictions and metrics of the retrained model are
+    there if it was evaluated.
     """
 
     task: Task
@@ -41,6 +42,7 @@ class Case(NamedTuple):
     retain: Arrays
     retrained: tuple[SplitPredictions, dict[str, float]] | None
     ranked: Callable[..., Arrays]
+    kept: Callable[..., Arrays]
 
 
 def load_case(
@@ -60,19 +62,28 @@ def load_case(
     task, (forget, retain, unseen) = load_task(problem), map(to_device, parts)
     recipe = problem.training_settings()
 
+    def start_of(settings: dict[str, Any]) -> Weights:
+        return load_start(pretrained, problem, settings) if "rewind" in settings else original
+
     @functools.cache
     def ranked(seed: int, **settings: Any) -> Arrays:
-        start = load_start(pretrained, problem, settings) if "rewind" in settings else original
+        start = start_of(settings)
         return with_taught(task, settings, recipe, seed, start, forget, unseen, retain)
 
+    @functools.cache
+    def kept(**settings: Any) -> Arrays:
+        return with_confidences(task, start_of(settings), retain)
+
     brought = with_unseen(task, original, unseen, forget) if has_unseen(splits) else forget
-    return Case(task, problem, pretrained, seed, original, splits, brought, retain, oracle, ranked)
+    given = problem, pretrained, seed, original, splits, brought, retain, oracle, ranked, kept
+    return Case(task, *given)
 
 
 def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Member:
     """A run of a method on a case, from all its settings; by default with the pretraining seed."""
     numbers = programs.arguments(settings, case.splits.judged.arrays())
     own, start, forget = case.seed if seed is None else seed, case.original, case.forget
+    retain = case.retain
     if "rewind" in settings:
         start = load_start(case.pretrained, case.problem, settings)
     if needs_teachers(settings):
@@ -80,7 +91,9 @@ def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Mem
         forget = case.ranked(own, **{name: settings[name] for name in names if name in settings})
     elif "rewind" in settings and needs_unseen(settings):
         forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
-    return Member(numbers, own, start, forget, case.retain)
+    if "keep_weight" in settings:
+        retain = case.kept(**{name: settings[name] for name in ("rewind",) if name in settings})
+    return Member(numbers, own, start, forget, retain)
 
 
 def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:
