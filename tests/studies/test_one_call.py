@@ -103,6 +103,16 @@ def test_unseen_data_are_for_objectives_that_need_them():
     assert "validation_accuracy" in call(settings=settings, validation=TEST).metrics
 
 
+def test_kept_confidences_hold_the_weights_back():
+    settings = SETTINGS | {"objective": "ascent", "learning_rate": 0.01}
+    near, far = (
+        call(method="scalarization", settings=settings | keep).weights.params["head"]["kernel"]
+        for keep in ({"keep_weight": 10.0}, {})
+    )
+    start = HEAD["head"]["kernel"]
+    assert 0.0 < np.linalg.norm(near - start) < 0.9 * np.linalg.norm(far - start)
+
+
 def test_a_task_without_classes():
     class Denoiser(nn.Module):
         @nn.compact
