@@ -29,7 +29,7 @@ from jaxunlearn.studies.runs.evaluate import evaluate_classifier
 from jaxunlearn.studies.runs.folder import is_finished, load_weights, note_failure, read_done
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.run_config import RunConfig
-from jaxunlearn.studies.study import Study
+from jaxunlearn.studies.study import CLASSIFIER, Study
 from jaxunlearn.studies.workspace import Shard, Workspace, parse_shard
 from jaxunlearn.training import Diverged
 from jaxunlearn.training.devices import Placement, placement_of
@@ -38,7 +38,7 @@ from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError
 
 Evaluate = Callable[[Subject], dict[str, float]]
-_CLASSIFIER, _CLASSIFIER_SEED = "classifier", 0
+_CLASSIFIER_SEED = 0
 
 
 class StudyCell(NamedTuple):
@@ -123,9 +123,7 @@ def check_study(
     judge, inception = study.judge(), None
     whole = placement._replace(micro_batch=0)  # classifiers may have BatchNorm
     if judge is not None:
-        train.check_run(
-            folder / _CLASSIFIER, run_config.pretraining(judge, _CLASSIFIER_SEED), whole
-        )
+        train.check_run(folder / CLASSIFIER, run_config.pretraining(judge, _CLASSIFIER_SEED), whole)
         inception = of_inception(Path(study.inception)) if study.inception else None
         for cell in everything:
             evaluate_images.check_request(cell.request)
@@ -143,7 +141,7 @@ def planned_runs(
     runs = (
         {}
         if judge is None
-        else {folder / _CLASSIFIER: run_config.pretraining(judge, _CLASSIFIER_SEED)}
+        else {folder / CLASSIFIER: run_config.pretraining(judge, _CLASSIFIER_SEED)}
     )
     for seed, of_seed in cells.items():
         runs[_pretrained(folder, seed)] = run_config.pretraining(study.problem, seed)
@@ -200,11 +198,11 @@ def _evaluation(
     judge = study.judge()
     if judge is None:
         return evaluate_classifier
-    with _workspace(folder).in_turn(_CLASSIFIER):
+    with _workspace(folder).in_turn(CLASSIFIER):
         train.train_run(
-            folder / _CLASSIFIER, run_config.pretraining(judge, _CLASSIFIER_SEED), placement
+            folder / CLASSIFIER, run_config.pretraining(judge, _CLASSIFIER_SEED), placement
         )
-    loaded = evaluate_images.load_judge(folder / _CLASSIFIER, study.problem, inception)
+    loaded = evaluate_images.load_judge(folder / CLASSIFIER, study.problem, inception)
     for seed in study.seeds:
         for request in study.requests:
             evaluate_images.check_images(loaded.features, study.problem, seed, request)

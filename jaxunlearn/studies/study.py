@@ -15,6 +15,7 @@ from jaxunlearn.studies.fields import from_dict, read_toml
 from jaxunlearn.studies.plans import read_plan
 from jaxunlearn.types import InputError
 
+CLASSIFIER = "classifier"  # the folder in a study of the model that judges its images
 _AIMS = tuple(entry.name for entry in dataclasses.fields(Aim))
 
 

@@ -49,8 +49,9 @@ from jaxunlearn.studies.runs.evaluate_images import Judge, check_request, load_j
 from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.studies.runs.generate import generate
 from jaxunlearn.studies.runs.run_config import RunConfig
-from jaxunlearn.studies.runs.schema import RevivalRecord, check_record
+from jaxunlearn.studies.runs.schema import REVIVAL, RevivalRecord, check_record
 from jaxunlearn.studies.runs.train import AUTOENCODER, encoded
+from jaxunlearn.studies.study import CLASSIFIER
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks.inversion import inversion, token_inversion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
@@ -60,8 +61,6 @@ from jaxunlearn.training.devices import placement_of
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError, Task, Weights
 
-FILE = "revival.json"
-CLASSIFIER = "classifier"  # the judge of a study
 _FORMAT, _BATCH_SIZE = 1, 64
 _RELEARNING = (1, 10, 100)
 _INVERSION_RATE = 0.1  # learning rate of embeddings, in units of their root mean square
@@ -215,7 +214,7 @@ def revive_study(
             for run, target in targets
         ]
         found = {"title": study.title, "runs": entries}
-        write_record(folder / FILE, found)
+        write_record(folder / REVIVAL, found)
         write_revival_report(folder, found)
     write_report(folder)
     return found
@@ -246,7 +245,7 @@ def attack(
     target: Target, judge: Judge, attacker: Attacker, layout: Layout = Layout()
 ) -> dict[str, Any]:
     """The record of all attacks on a model; attacks on record in its folder are not repeated."""
-    problem, path = target.config.problem, target.folder / FILE
+    problem, path = target.config.problem, target.folder / REVIVAL
     stamp = {
         "weights": read_done(target.trained)["weights"],
         "protocol": attacker.protocol(problem, judge),

@@ -14,6 +14,7 @@ A stopped command, or one whose study gained a method, continues where it stoppe
 is in `evaluation/ulira.py`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def ulira(
         Diverged: shadow models of some methods diverged; all other methods are done.
     """
     request = _request(study)
+    _check_aims(study, request)
     problem, seed = study.problem, study.seeds[0]
     pool, dataset = load_training(problem, seed), load_dataset(problem)
     assert request.fraction is not None
@@ -183,6 +185,17 @@ def _request(study: Study) -> ForgetRequest:
         "the study has no random request, but U-LiRA draws what its shadow models forget at "
         "random; add [[requests]] with fraction = 0.1."
     )
+
+
+def _check_aims(study: Study, request: ForgetRequest) -> None:
+    """Raises if a run of the study changes a part of the parameters."""
+    for name in study.methods:
+        if aim := study.run_aim(request, name):
+            given = next(key for key, value in dataclasses.asdict(aim).items() if value)
+            raise InputError(
+                f"the run {name} has {given}, but shadow models are unlearned with all their "
+                "parameters; leave it out, or use another study file."
+            )
 
 
 def _check_numbers(plan: Plan, group_size: int, rates: Sequence[float]) -> None:

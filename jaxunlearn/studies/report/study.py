@@ -21,7 +21,7 @@ from jaxunlearn.files import check_digests, read_json
 from jaxunlearn.studies.config import Aim
 from jaxunlearn.studies.report.columns import REFERENCES, Column, with_own
 from jaxunlearn.studies.runs.folder import DIVERGED
-from jaxunlearn.studies.runs.schema import Results, RevivalRecord, check_record
+from jaxunlearn.studies.runs.schema import REVIVAL, Results, RevivalRecord, check_record
 from jaxunlearn.studies.workspace import first_difference
 from jaxunlearn.types import InputError
 
@@ -228,7 +228,7 @@ def _beside_original(run: Run, original: Run) -> Run:
 
 def _revived(runs: list[Run]) -> list[Run]:
     """Adds the results of `jaxunlearn revive`, if all runs were attacked alike."""
-    paths = [run.folder / "revival.json" for run in runs]
+    paths = [run.folder / REVIVAL for run in runs]
     if not paths or not all(path.exists() for path in paths):
         return runs
     records = [read_json(path) for path in paths]

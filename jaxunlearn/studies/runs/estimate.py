@@ -37,7 +37,8 @@ def estimate(
         start = Weights(*jax.jit(load_task(problem).init)(jax.random.key(0)))
     quick = config
     if needs_teachers(settings):  # a teacher of one step here, and a rehearsal of all its steps
-        quick = replace(config, settings=settings | {"teacher_share": 0.0, "num_teachers": 1})
+        one_step = 1 / problem.training_settings()["num_steps"]
+        quick = replace(config, settings=settings | {"teacher_share": one_step, "num_teachers": 1})
     try:
         forget, retain, seconds, compiling = prepared_data(
             quick, load_task(problem), start, None, placement

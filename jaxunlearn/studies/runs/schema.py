@@ -113,6 +113,9 @@ class Revived(TypedDict):
     seconds: float
 
 
+REVIVAL = "revival.json"
+
+
 class RevivalRecord(TypedDict):
     """`revival.json` of a run."""
 

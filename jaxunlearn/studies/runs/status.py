@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from jaxunlearn.files import read_record
 from jaxunlearn.studies.console import duration
 from jaxunlearn.studies.runs.folder import DIVERGED, FAILED, is_finished, read_done
+from jaxunlearn.studies.study import CLASSIFIER
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.types import InputError
 
@@ -47,7 +48,7 @@ def _planned(plan: dict[str, Any]) -> Iterator[str]:
     configuration = plan["configuration"]
     generates = configuration.get("classifier") is not None
     if generates:
-        yield "classifier"
+        yield CLASSIFIER
     references = (
         *(("retrain",) if configuration.get("oracle", True) else ()),
         "original",
@@ -62,7 +63,7 @@ def _planned(plan: dict[str, Any]) -> Iterator[str]:
 def _state(folder: Path, name: str) -> State:
     run = folder / name
     evaluated = (run / "results.json").exists()
-    alone = not name or run.name in ("pretrain", "classifier")  # a study does not evaluate these
+    alone = not name or run.name in ("pretrain", CLASSIFIER)  # a study does not evaluate these
     owner = Workspace(run).held_by()
     if owner:
         return State(name, "running", f"{_progress(run)}, by {owner}".removeprefix(", "))

@@ -8,6 +8,7 @@ adoption         the digests of adopted.json and of the files of the source
 weights          the fingerprint of the weights when training ended, the digests of their files
 masks            the fingerprint of the saliency masks when training ended
 checkpoints      the digests of their files
+kept steps       the same of the weights that a pretraining kept
 metrics          the digest of metrics.jsonl when training ended
 deletions        the record of requests forgotten one after another, line by line
 results          results.json with the files and the weights that it belongs to
@@ -23,6 +24,7 @@ from jaxunlearn.studies.problem import load_dataset, load_splits
 from jaxunlearn.studies.runs import adopt, deletions, folder
 from jaxunlearn.studies.runs.folder import read_done, read_started
 from jaxunlearn.studies.runs.request_file import load_request
+from jaxunlearn.studies.study import CLASSIFIER
 from jaxunlearn.training.checkpoints import Checkpointer, masks_of
 from jaxunlearn.types import InputError, Weights
 
@@ -52,7 +54,7 @@ def verify(folder: Path) -> list[Finding]:
 
 def _records(study: Path, name: str) -> list[Path]:
     """The records of that name in a study's run folders."""
-    return [*study.glob(f"seed-*/**/{name}.json"), *study.glob(f"classifier/{name}.json")]
+    return [*study.glob(f"seed-*/**/{name}.json"), *study.glob(f"{CLASSIFIER}/{name}.json")]
 
 
 def _verify_run(run: Path) -> Iterator[Finding]:
@@ -66,7 +68,8 @@ def _verify_run(run: Path) -> Iterator[Finding]:
         ("adoption", run / adopt.FILE, lambda: _check_adoption(run)),
         ("weights", done, lambda: _check_weights(run)),
         ("masks", done, lambda: _check_masks(run)),
-        ("checkpoints", run / "checkpoints", lambda: _check_checkpoints(run)),
+        ("checkpoints", run / "checkpoints", lambda: _check_checkpoints(run / "checkpoints")),
+        ("kept steps", run / "kept", lambda: _check_checkpoints(*(run / "kept").iterdir())),
         ("metrics", done, lambda: _check_files(run, done)),
         ("deletions", run / deletions.FILE, lambda: deletions.read(run)),
         ("results", run / "results.json", lambda: _check_results(run)),
@@ -141,10 +144,10 @@ def _check_masks(run: Path) -> None:
     _check_trained(run / "checkpoints", fingerprint(masks), run, "masks")
 
 
-def _check_checkpoints(run: Path) -> None:
-    checkpointer = Checkpointer(run / "checkpoints")
-    for step in checkpointer.steps():
-        checkpointer.stored(step)
+def _check_checkpoints(*folders: Path) -> None:
+    for checkpointer in map(Checkpointer, sorted(folders)):
+        for step in checkpointer.steps():
+            checkpointer.stored(step)
 
 
 def _check_files(run: Path, record: Path) -> None:

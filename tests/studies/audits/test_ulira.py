@@ -246,6 +246,12 @@ def test_numbers_that_cannot_work_are_refused_before_anything_is_written(
     assert not (tmp_path / "shadows").exists()
 
 
+def test_a_run_that_changes_a_part_of_the_parameters_is_refused(study, tmp_path):
+    head = {"head": {"method": "finetune", "trainable": "head"}}
+    with pytest.raises(InputError, match="the run head has trainable, but shadow models"):
+        ulira.ulira(tmp_path / "new", dataclasses.replace(study, methods=head, overrides={}))
+
+
 def test_the_command_refuses_folders_and_studies_that_are_not_for_it(attacked, tmp_path, data_dir):
     config = tmp_path / "study.toml"
     text = f'[problem]\ndata_dir = "{data_dir}"\nmodel = "mlp-tiny"\n[methods.finetune]\n'

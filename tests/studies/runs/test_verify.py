@@ -7,6 +7,7 @@ import pytest
 
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.studies.runs.verify import verify
+from jaxunlearn.training.checkpoints import Checkpointer
 from tests.shell.commands import QUICK, assert_refused, call, copy, done, rewrite, snapshot
 
 pytest_plugins = ["tests.shell.fixtures"]
@@ -66,6 +67,15 @@ def test_a_changed_record_of_deletions_is_named(masked, tmp_path):
     record = run / "deletions.jsonl"
     record.write_text(record.read_text().replace("salun", "ssd"))
     assert verdicts(run)["deletions"] == "does not match"
+
+
+def test_weights_that_a_pretraining_kept_are_checked(retrained, tmp_path):
+    run = copy(retrained, tmp_path / "run")
+    Checkpointer(run / "kept" / "5").save(5, {"w": np.arange(3.0)}, {})
+    assert verdicts(run)["kept steps"] == "matches"
+    file = next((run / "kept").rglob("_METADATA"))
+    file.write_bytes(file.read_bytes()[:-1])
+    assert verdicts(run)["kept steps"] == "does not match"
 
 
 @pytest.mark.parametrize("folder", ["weights", "checkpoints"])
