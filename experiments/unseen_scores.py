@@ -40,6 +40,7 @@ from sklearn.model_selection import cross_val_predict
 from jaxunlearn import methods, training
 from jaxunlearn.data.batches import in_batches
 from jaxunlearn.data.examples import to_device
+from jaxunlearn.evaluation.features import last_features
 from jaxunlearn.evaluation.predictions import predict_with
 from jaxunlearn.evaluation.ulira import attack, logit_confidence, ulira_scores
 from jaxunlearn.files import read_arrays, read_json, write_arrays, write_json, write_text
@@ -217,23 +218,8 @@ class Scores:
         return -distance
 
     def features(self, positions: np.ndarray) -> np.ndarray:
-        """Inputs of the last layer: the gradient of a logit by a column of its kernel."""
-        params, state = self.original
-        linear = params["head"]["linear"]
-
-        @jax.jit
-        def of(image: jax.Array) -> jax.Array:
-            def logit(kernel: jax.Array) -> jax.Array:
-                changed = params | {"head": {"linear": linear | {"kernel": kernel}}}
-                batch = {"image": image[None], "label": jnp.zeros(1, jnp.int32)}
-                batch |= {"index": batch["label"], "epoch": batch["label"]}
-                assert self.shadows.task.outputs is not None
-                z, _ = self.shadows.task.outputs(changed, state, batch, jax.random.key(0), False)
-                return z[0, 0]
-
-            return jax.grad(logit)(linear["kernel"])[:, 0]
-
-        return np.asarray(jax.lax.map(of, self.shadows.pool["image"][positions], batch_size=256))
+        """Inputs of the last layer."""
+        return last_features(self.shadows.task, self.original, self.shadows.data(positions))
 
     def shifted(self) -> np.ndarray:
         """The mean phi over copies shifted by one pixel: no model has learned these."""
