@@ -6,8 +6,9 @@ On the digits (an MLP) a tenth of the training data is forgotten: drawn at rando
 `jaxunlearn select` as the most memorised, with the largest gradients or the largest influence on
 validation data, and nearest to the retain data. Four methods with the settings that were
 chosen blind for a random tenth (`configs/digits_catalogue.toml`), two of them with another
-objective, the confidences of teachers (`match_teachers`), three pretraining seeds, each model
-beside one retrained without the same examples.
+objective, the confidences of teachers (`match_teachers`), and `dmm` as chosen for a random tenth in
+`configs/digits_attack.toml`; three pretraining seeds, each model beside one retrained without the
+same examples.
 
 Writes `experiments/results/worst_cases.json` and `.md`; a few minutes on two cores.
 """
@@ -30,6 +31,7 @@ HERE = Path(__file__).parent
 RUNS, RESULTS = Path("runs/worst-cases"), HERE / "results"
 MEASURES = ("memorisation", "gradient_norm", "influence", "nearest")
 METHODS = ("sfron_unseen", "eupmu_sfron_unseen", "finetune", "random_labels")
+ATTACKED = ("dmm",)
 TAUGHT = ("sfron_teachers", "eupmu_sfron_teachers")  # the first two with another objective
 TEACHERS = {"objective": "match_teachers", "num_teachers": 2}
 FRACTION, SEEDS = 0.1, (0, 1, 2)
@@ -57,7 +59,7 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
         oracle = RUNS / f"seed-{seed}" / name / "retrain"
         train.retrain(oracle, original, request)
         found.append({"request": name, "model": "retrain"} | evaluated(oracle, None))
-        for method in (*METHODS, *TAUGHT):
+        for method in (*METHODS, *TAUGHT, *ATTACKED):
             run = oracle.parent / method
             train.unlearn(run, original, request, *planned(study, method))
             found.append({"request": name, "model": method} | evaluated(run, oracle))
@@ -66,6 +68,8 @@ def run_seed(study: Study, seed: int) -> list[Entry]:
 
 def planned(study: Study, name: str) -> tuple[str, Entry]:
     """The method of a row and its settings."""
+    if name in ATTACKED:
+        study = load_study(HERE / "configs" / "digits_attack.toml")
     method, settings = study.run_settings(study.requests[0], name.replace("_teachers", "_unseen"))
     return method, settings | (TEACHERS if name in TAUGHT else {})
 
@@ -82,7 +86,7 @@ def table(found: list[Entry]) -> str:
     """Means over seeds as Markdown."""
     titles, rows = ["forgotten", "model", "FA", "RA", "TA", "five-part gap"], []
     for request in ("random", *MEASURES):
-        for model in ("retrain", *METHODS, *TAUGHT):
+        for model in ("retrain", *METHODS, *TAUGHT, *ATTACKED):
             of = [e for e in found if (e["request"], e["model"]) == (request, model)]
             cells = []
             for name in COLUMNS:
