@@ -9,7 +9,7 @@ import optax
 
 from jaxunlearn.types import Arrays, Batch, InputError, ModelState, Params, Task
 
-_HUBER_DELTA = 2.0
+_HUBER_DELTA, _FAR = 2.0, 6.0  # distances up to which Huber losses are quadratic
 _UNSEEN = "unseen_"
 
 Objective = Callable[[Task, Params, ModelState, Batch, jax.Array], jax.Array]
@@ -93,15 +93,16 @@ def match_ranked(
         mean_i huber(phi(l_i) - phi(u_i))
 
     u_i is the loss of i's partner (`with_ranked`) under the original model: a fixed target for each
-    example. Under `track_ranked` the targets follow the model, which then becomes less confident in
-    all unseen data.
+    example. Memorised examples are far from their targets, so this Huber loss is quadratic up to 6,
+    and they move fastest. Under `track_ranked` the targets follow the model, which then becomes
+    less confident in all unseen data.
 
     Raises:
         InputError: the batch has no partners.
     """
     targets = _unseen_of(batch, "score")["score"]
     losses, _ = forget_losses(task)(params, model_state, batch, key, True)
-    return distance(logit(losses) - targets)
+    return distance(logit(losses) - targets, _FAR)
 
 
 def match_teachers(
@@ -336,9 +337,9 @@ def _transport_distance(losses: jax.Array, unseen: jax.Array) -> jax.Array:
     return distance(jnp.sort(logit(losses)) - jnp.sort(logit(unseen)))
 
 
-def distance(difference: jax.Array) -> jax.Array:
-    """The mean Huber loss of differences of confidences, quadratic up to 2."""
-    return jnp.mean(optax.losses.huber_loss(difference, delta=_HUBER_DELTA))
+def distance(difference: jax.Array, delta: float = _HUBER_DELTA) -> jax.Array:
+    """The mean Huber loss of differences of confidences, quadratic up to `delta`."""
+    return jnp.mean(optax.losses.huber_loss(difference, delta=delta))
 
 
 def logit(losses: jax.Array) -> jax.Array:

@@ -285,6 +285,17 @@ def test_ranked_objectives_move_each_example_to_the_loss_of_one_as_hard(name: st
     assert np.isclose(value, 0.0, atol=1e-9) and np.allclose(slopes, 0.0, atol=1e-5)
 
 
+def test_match_ranked_moves_an_example_as_fast_as_it_is_far() -> None:
+    """Up to a distance of 6: phi of five and of seven above the partner's, 0."""
+    task = task_of(lambda phi, batch: jnp.log1p(jnp.exp(-phi)))
+    batch = {"label": jnp.zeros(2, int), "unseen_label": jnp.zeros(2, int)}
+    batch |= {"unseen_score": jnp.zeros(2)}
+    found = jax.value_and_grad(lambda phi: objectives.match_ranked(task, phi, {}, batch, KEY))
+    value, slopes = found(jnp.array([5.0, 7.0]))
+    np.testing.assert_allclose(value, (12.5 + 6.0 * (7.0 - 3.0)) / 2, rtol=1e-4)
+    np.testing.assert_allclose(slopes, [2.5, 3.0], rtol=1e-3)
+
+
 def test_match_teachers_rests_where_each_example_is_as_hard_as_to_teachers() -> None:
     """On the original model's scale; another order of the same confidences is no rest."""
     task = task_of(lambda losses, batch: losses[batch["image"]])
