@@ -117,7 +117,8 @@ def finished(tmp_path_factory, data_dir):
     steps = ["--training.num-steps", 3, "--training.retain-batch-size", 8]
     done(
         *("pretrain", folder / "dit", *place, *steps, "--model", "latent-dit-tiny-test"),
-        *("--train-size", 300, "--autoencoder.model-settings", "widths=[4]"),
+        *("--model-settings", "depth=1", "--train-size", 300),
+        *("--autoencoder.model-settings", "widths=[4]"),
         *("--autoencoder.training.num-steps", 20),
         *("--diffusion.latents", "sampled", "--diffusion.flip", "--diffusion.num-timesteps", 20),
         *("--diffusion.sampling-steps", 2, "--diffusion.samples", 4),

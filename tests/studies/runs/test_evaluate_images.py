@@ -37,6 +37,7 @@ seeds = [0]
 [problem]
 data_dir = "{data_dir}"
 model = "ddpm-tiny"
+model_settings = {{widths = [8], attention_levels = [1]}}
 [problem.diffusion]
 num_timesteps = 10
 sampling_steps = 2
@@ -244,7 +245,8 @@ def test_one_class_is_forgotten_after_another(finished, cell, tmp_path):
 
 
 def test_adapters_and_an_anchor_from_the_command_line(finished, tmp_path):
-    words = ["--pretrained", finished / "seed-0" / "pretrain", "eupmu", "--classes", 3]
+    words = ["--pretrained", finished / "seed-0" / "pretrain", "scalarization"]
+    words += ["--classes", 3]
     quick = ["--num-steps=2", "--forget-batch-size=4", "--retain-batch-size=4"]
     quick += ["--learning-rate=0.1"]
     quick += ["--objective=match_anchor"]
@@ -324,9 +326,9 @@ def test_a_picture_of_another_kind_is_refused_before_anything_is_drawn(cell, tmp
         sample(tmp_path / "grid.jpg", cell / "esd", (), 1)
 
 
-def test_five_hundred_images_are_one_program_whatever_the_guidance(cell, config):
+def test_five_hundred_images_are_one_program_whatever_the_guidance(finished, config):
     problem = load_study(config).problem
-    weights = load_weights(cell / "esd", problem)
+    weights = load_weights(finished / "seed-0" / "pretrain", problem)
     labels, numbers = np.repeat(np.arange(10), 50), np.tile(np.arange(50), 10)
     compiled = generate.sample_images._cache_size
     before, drawn = compiled(), []
@@ -347,7 +349,8 @@ def test_pixels_are_kept_in_their_range_while_sampling(cell, config, monkeypatch
 
 def test_a_learned_variance_from_the_command_line(tmp_path, data_dir):
     words = ["--data-dir", data_dir, "--model", "dit-tiny-test"]
-    words += ["--model-settings", "learn_variance=true", "--diffusion.variance=learned_range"]
+    words += ["--model-settings", "learn_variance=true", "depth=1"]
+    words += ["--diffusion.variance=learned_range"]
     words += ["--diffusion.sampler=ddpm", "--diffusion.num-timesteps=10"]
     words += ["--diffusion.sampling-steps=2", "--diffusion.fisher-guidance=1"]
     done(
@@ -492,11 +495,15 @@ def test_classifiers_and_generators_are_not_confused(finished, cell, tmp_path):
             "output of the model has 1 channels for images of 1",
         ),
         (
-            'model = "ddpm-tiny"',
-            'model = "ddpm-tiny"\nmodel_settings = {learn_variance = true}',
+            "attention_levels = [1]",
+            "attention_levels = [1], learn_variance = true",
             "has 2 channels for images of 1, but must have 1 with the variance 'small'",
         ),
-        ('model = "ddpm-tiny"', 'model = "mlp"', "classifies, so there is no diffusion"),
+        (
+            'model = "ddpm-tiny"\nmodel_settings = {widths = [8], attention_levels = [1]}',
+            'model = "mlp"',
+            "classifies, so there is no diffusion",
+        ),
     ],
 )
 def test_bad_studies_are_refused_before_anything_is_learned(config, tmp_path, old, new, fragment):
