@@ -1,7 +1,6 @@
 """Ctrl-C, SIGTERM and SIGKILL: the same command goes on, and ends with the very same bits."""
 
 import json
-import random
 import signal
 import time
 from pathlib import Path
@@ -73,13 +72,12 @@ def test_ctrl_c_and_terminate(undisturbed, data_dir, cache, tmp_path):
     assert_same_run(run, undisturbed)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_kill_at_a_random_moment(undisturbed, data_dir, cache, tmp_path, seed):
-    """Soon after a checkpoint that a seed draws; the moment itself is the scheduler's."""
+def test_kill_at_any_moment(undisturbed, data_dir, cache, tmp_path):
+    """Soon after a checkpoint; the moment itself is the scheduler's."""
     run = tmp_path / "run"
     words = ["pretrain", run, *problem_words(data_dir, num_steps=LONG)]
     process = start(*words, cache=cache)
-    wait_for_checkpoint(run, 1000 * random.Random(seed).randint(1, 8))
+    wait_for_checkpoint(run, 4000)
     process.kill()
     assert wait(process).status == -signal.SIGKILL
     unfinished = not (run / "done.json").exists()

@@ -84,17 +84,3 @@ def test_two_shards_at_once_are_one_study(finished, study_text, tmp_path):
     assert set(found["requests"]["random-0.1"]["runs"]) == {p.name for p in cell.iterdir()}
     assert json.loads((folder / "study.json").read_text())["methods"] == ["finetune", "tight"]
     assert not [name for name in snapshot(folder) if name.split("/")[-1].startswith(".results")]
-
-
-def test_two_shards_at_once_are_one_sweep(pretrained, tmp_path):
-    folder, rates = tmp_path / "sweep", [0.001, 0.01, 0.1]
-    words = ["sweep", folder, "--pretrained", pretrained, "--fraction", 0.1]
-    words += ["finetune", "--num-steps=4", "--vary"]
-    words += [f"learning_rate={','.join(map(str, rates))}", "--shard"]
-    processes = [start(*words, f"{i}/2", cache=tmp_path / "cache") for i in (1, 2)]
-    for process in processes:
-        ended = wait(process)
-        assert (ended.status, ended.err) == (0, ""), ended
-    found = json.loads((folder / "results.json").read_text())
-    assert (found["cells"], found["finished"]) == (3, 3)
-    assert sorted(row["settings"]["learning_rate"] for row in found["settings"]) == rates
