@@ -105,7 +105,7 @@ REVIVALS: dict[str, tuple[str, str, str]] = {
         "states of prompts.",
     ),
     "revival_old_embeddings": (
-        "Old embeddings, then revival",
+        "Old, then revival",
         "old +\nrevival",
         f"{_SEEN} the attacker has put back the original model's embeddings of classes or hidden "
         "states of prompts, and then trained the other weights on retain data alone.",
