@@ -17,7 +17,7 @@ test: $(INSTALLED)  ## the tests of every part, doctests included: seven minutes
 test-long: $(INSTALLED)  ## the rest: every method on every task, kills, fuzz, devices, whole studies
 	$(PYTEST) -m long
 
-# Of the methods' tests those that run every method: what a new JAX may break. Formulas of single ones do not depend on it.
+# Of the methods' tests those that run every method: what a new JAX may break. Formulas and passes do not depend on it.
 WHOLE_METHODS := $(addprefix tests/methods/test_,$(addsuffix .py,conformance generating guard objectives passes remain))
 
 test-newest: $(INSTALLED)  ## the core and all methods, for PYTHON=python3.13 and a VENV of its own: newest JAX, coverage
