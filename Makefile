@@ -18,7 +18,7 @@ test-long: $(INSTALLED)  ## the rest: every method on every task, kills, fuzz, d
 	$(PYTEST) -m long
 
 # Of the methods' tests those that run every method: what a new JAX may break. Formulas and passes do not depend on it.
-WHOLE_METHODS := $(addprefix tests/methods/test_,$(addsuffix .py,conformance generating guard objectives passes remain))
+WHOLE_METHODS := $(addprefix tests/methods/test_,$(addsuffix .py,conformance generating guard))
 
 test-newest: $(INSTALLED)  ## the core and all methods, for PYTHON=python3.13 and a VENV of its own: newest JAX, coverage
 	COVERAGE_CORE=sysmon $(PYTEST) tests/transforms $(WHOLE_METHODS) \
