@@ -294,10 +294,10 @@ def computed(shadows: Shadows, k: int) -> dict[str, np.ndarray]:
             write_arrays(path, found)
             print(f"{shadows.folder}: model {k}, {name}", flush=True)
     for share in (0.05, 0.1, 0.2):
-        ranks = [normal(found[name]) for name in (ORIGINAL, f"restarted original, {share:.0%}")]
-        found[f"mean of original and restarted, {share:.0%}"] = np.mean(ranks, axis=0)
-    ranks = [normal(found[name]) for name in (ORIGINAL, SHIFTED)]
-    found["mean of original and shifted, 0%"] = np.mean(ranks, axis=0)
+        both = found[ORIGINAL], found[f"restarted original, {share:.0%}"]
+        found[f"mean of original and restarted, {share:.0%}"] = np.mean(both, axis=0)
+    both = found[ORIGINAL], found[SHIFTED]
+    found["mean of original and shifted, 0%"] = np.mean(both, axis=0)
     return found
 
 
