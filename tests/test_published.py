@@ -42,18 +42,13 @@ class Step(NamedTuple):
 
 
 def steps() -> dict[str, Step]:
-    """The step of the first run of each file, by the file; the same model and method only once.
-
-    Stable Diffusion's is lowered by one method alone, since it takes as long as all others.
-    """
-    found: dict[tuple[str, str], tuple[str, Step]] = {}
+    """The step of the first run of a file, by the file, for each model once, by either method."""
+    found: dict[str, tuple[str, Step]] = {}
     for stem, study in STUDIES.items():
         request, run = study.requests[0], next(iter(study.methods))
         method, settings = study.run_settings(request, run)
         step = Step(study.problem, method, settings, study.run_aim(request, run))
-        model = study.problem.model
-        kind = "any" if model == "latent-sd-v1" else methods.method_of(method)
-        found.setdefault((model, kind), (stem, step))
+        found.setdefault(study.problem.model, (stem, step))
     return dict(found.values())
 
 
