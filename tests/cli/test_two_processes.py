@@ -1,10 +1,13 @@
 """Processes that are at work on one folder at the same time, as the jobs of an array are."""
 
+import fcntl
 import json
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
+from jaxunlearn.studies import report
 from jaxunlearn.studies.report import write_report
 from tests.shell.commands import assert_same_run, copy, snapshot, start, wait
 
@@ -12,53 +15,32 @@ pytestmark = pytest.mark.long
 
 pytest_plugins = ["tests.shell.fixtures"]
 
-# A report that is read, and written once the test says so.
-EARLY = """
-import sys
-from pathlib import Path
-from jaxunlearn.studies import report
 
-read = report.read_study
-
-def read_and_wait(folder):
-    found = read(folder)
-    print("read", flush=True)
-    sys.stdin.readline()
-    return found
-
-report.read_study = read_and_wait
-report.write_report(Path(sys.argv[1]))
-"""
-# A report of later, which says when it has to wait, and else when it is written.
-LATE = """
-import fcntl, sys
-from pathlib import Path
-from jaxunlearn.studies import report
-
-lock = fcntl.flock
-
-def tell_and_lock(*args):
-    print("waits", flush=True)
-    return lock(*args)
-
-fcntl.flock = tell_and_lock
-report.write_report(Path(sys.argv[1]))
-print("written", flush=True)
-"""
-
-
-def test_the_last_report_is_of_all_that_was_there(finished, tmp_path):
+def test_the_last_report_is_of_all_that_was_there(finished, tmp_path, monkeypatch):
     """The shard that read first writes last, unless it keeps the other from reading meanwhile."""
-    study, cache = copy(finished.folder, tmp_path / "study"), tmp_path / "cache"
+    study = copy(finished.folder, tmp_path / "study")
     last, hidden = study / "seed-1" / "class-8" / "tight", tmp_path / "tight"
     last.rename(hidden)
-    early = start(study, cache=cache, program=("-c", EARLY), stdin=subprocess.PIPE)
-    assert early.stdout.readline() == "read\n"
-    hidden.rename(last)  # the last run has finished
-    late = start(study, cache=cache, program=("-c", LATE))
-    assert late.stdout.readline() in ("waits\n", "written\n")
-    early.communicate("\n", timeout=120)
-    assert (early.returncode, wait(late).status) == (0, 0)
+    read, lock, late, waits = report.read_study, fcntl.flock, [], Event()
+
+    def tell_and_lock(*args):
+        waits.set()
+        return lock(*args)
+
+    def read_and_start_another(folder):
+        found = read(folder)
+        hidden.rename(last)  # the last run has finished
+        monkeypatch.setattr(report, "read_study", read)
+        monkeypatch.setattr(fcntl, "flock", tell_and_lock)
+        late.append(pool.submit(write_report, study))
+        late[0].add_done_callback(lambda _: waits.set())
+        waits.wait()  # until the other has to wait, or is written
+        return found
+
+    monkeypatch.setattr(report, "read_study", read_and_start_another)
+    with ThreadPoolExecutor() as pool:
+        write_report(study)
+    assert late[0].result()
     found = json.loads((study / "results.json").read_text())
     assert found["unfinished"] == []
     assert found["requests"]["class-8"]["runs"]["tight"]["seeds"] == 2

@@ -128,9 +128,13 @@ def test_what_is_printed(finished):
     assert lines[-1] == f"report: {finished.folder / 'report.html'}"
 
 
-def test_again_nothing_is_computed(finished, study, trained):
-    before = snapshot(study)
-    printed = done("compare", study, "--config", finished.config)
+def test_again_nothing_is_computed(finished, study, trained, tmp_path):
+    """A default that is written down now makes no other problem."""
+    before, config = snapshot(study), tmp_path / "study.toml"
+    text = finished.config.read_text()
+    config.write_text(text.replace("[problem.training]", "[problem.training]\nmomentum = 0.9"))
+    assert load_study(config).problem != load_study(finished.config).problem
+    printed = done("compare", study, "--config", config)
     assert trained == []
     assert printed.startswith("16 runs besides the pretraining, 16 of them already finished\n")
     assert "accuracy:" not in printed and "Tiny study" in printed
@@ -257,14 +261,6 @@ def test_a_study_of_another_problem_is_refused_whatever_was_run(finished, tmp_pa
         result = call("compare", tmp_path / "study", "--config", config, "--seeds", 7)
         assert_refused(result, "holds another study", reason)
         assert snapshot(tmp_path / "study") == before
-
-
-def test_defaults_that_are_written_down_are_the_same_problem(finished, study, trained, tmp_path):
-    config = tmp_path / "study.toml"
-    text = finished.config.read_text()
-    config.write_text(text.replace("[problem.training]", "[problem.training]\nmomentum = 0.9"))
-    done("compare", study, "--config", config)
-    assert trained == [] and load_study(config).problem != load_study(finished.config).problem
 
 
 def test_a_damaged_plan_is_written_again(finished, study):
