@@ -1,5 +1,6 @@
 """Latents of an autoencoder and hidden states of a text encoder, computed in batches."""
 
+import functools
 from typing import Any
 
 import jax
@@ -43,26 +44,12 @@ def encode(
             "or floating-point from -1 to 1; scale them, for example by x / 127.5 - 1."
         )
 
-    def one_batch(batch: jax.Array) -> jax.Array:
-        moments: Any = model.apply({"params": params}, as_signal(batch), method="encode")
-        mean, log_variance = moments
-        if deviations:
-            mean = jnp.concatenate([mean, jnp.exp(0.5 * log_variance)], axis=-1)
-        latents: jax.Array = model.scaling_factor * mean
-        return latents
-
-    return in_batches(jax.jit(one_batch), images)
+    return in_batches(functools.partial(_encoded, model, deviations, params), images)
 
 
 def decode(model: AutoencoderKL, params: Any, latents: np.ndarray) -> np.ndarray:
     """The images of scaled latents `[N, h, w, c]`: float32 `[N, H, W, C]`, clipped to [-1, 1]."""
-
-    def one_batch(batch: jax.Array) -> jax.Array:
-        unscaled = batch / model.scaling_factor
-        images: Any = model.apply({"params": params}, unscaled, method="decode")
-        return jnp.clip(images, -1.0, 1.0)
-
-    return in_batches(jax.jit(one_batch), latents)
+    return in_batches(functools.partial(_decoded, model, params), latents)
 
 
 def encode_prompts(model: TextEncoder, params: Any, ids: np.ndarray) -> np.ndarray:
@@ -75,9 +62,27 @@ def encode_prompts(model: TextEncoder, params: Any, ids: np.ndarray) -> np.ndarr
         >>> encode_prompts(model, jax.jit(model.init)(jax.random.key(0), ids)["params"], ids).shape
         (3, 8, 16)
     """
+    return in_batches(functools.partial(_states, model, params), ids)
 
-    def one_batch(batch: jax.Array) -> jax.Array:
-        states: Any = model.apply({"params": params}, batch)
-        return states.astype(jnp.float32)
 
-    return in_batches(jax.jit(one_batch), ids)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encoded(model: AutoencoderKL, deviations: bool, params: Any, batch: jax.Array) -> jax.Array:
+    moments: Any = model.apply({"params": params}, as_signal(batch), method="encode")
+    mean, log_variance = moments
+    if deviations:
+        mean = jnp.concatenate([mean, jnp.exp(0.5 * log_variance)], axis=-1)
+    latents: jax.Array = model.scaling_factor * mean
+    return latents
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decoded(model: AutoencoderKL, params: Any, batch: jax.Array) -> jax.Array:
+    unscaled = batch / model.scaling_factor
+    images: Any = model.apply({"params": params}, unscaled, method="decode")
+    return jnp.clip(images, -1.0, 1.0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _states(model: TextEncoder, params: Any, batch: jax.Array) -> jax.Array:
+    states: Any = model.apply({"params": params}, batch)
+    return states.astype(jnp.float32)

@@ -202,6 +202,9 @@ def test_latents_are_scaled_means_and_are_decoded_again(coder):
     back = AUTOENCODER.apply({"params": params}, mean, method="decode")
     decoded = latents.decode(AUTOENCODER, params, found)
     chex.assert_trees_all_close(decoded, np.clip(back, -1, 1), atol=1e-4)
+    compiled = latents._decoded._cache_size()
+    latents.decode(AUTOENCODER, jax.tree.map(jnp.copy, params), found)
+    assert latents._decoded._cache_size() == compiled
 
 
 def test_a_negative_weight_is_refused():
