@@ -109,7 +109,9 @@ def draw_revival(path: Path, models: Mapping[str, Records]) -> None:
             if all(attack in each for each in found)
         }
     names = [name for name in models if name not in REFERENCES] or [*models][-1:]
-    with paneled(path, names, (3.4, 0.7 + 0.28 * len(titles))) as grid:
+    longest = max(map(len, names))
+    width = 1.7 + max(1.7, 0.1 * longest)  # inches: the labels, and axes below a whole title
+    with paneled(path, names, (width, 0.7 + 0.28 * len(titles))) as grid:
         for name, axes in zip(names, grid, strict=True):
             draw_attacks(axes, means, name)
         shown = grid[0].get_legend_handles_labels()
