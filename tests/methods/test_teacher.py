@@ -18,6 +18,7 @@ NEEDY = (
     "boundary_shrinking",
     "boundary_expanding",
     "unsir",
+    "dmm",
 )
 
 
