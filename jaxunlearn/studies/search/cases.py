@@ -27,14 +27,13 @@ class Case(NamedTuple):
     """One pretrained model and one request, with forget and retain data on the device.
 
     The forget data have unseen examples beside them if there are any; `ranked(seed, **settings)`
-    are the forget data with partners by teachers with these settings, trained once, and `kept()`
-    the retain data with their confidences. The predictions and metrics of the retrained model are
-    there if it was evaluated.
+    are the forget data with partners by teachers with these settings, trained once. `start(rewind)`
+    are the weights that a run starts from, None for the original model, and `kept(rewind)` the
+    retain data with their confidences. The predictions and metrics of the retrained model are there
+    if it was evaluated.
     """
 
     task: Task
-    problem: Problem
-    pretrained: Path
     seed: int
     original: Weights
     splits: Splits
@@ -42,7 +41,8 @@ class Case(NamedTuple):
     retain: Arrays
     retrained: tuple[SplitPredictions, dict[str, float]] | None
     ranked: Callable[..., Arrays]
-    kept: Callable[..., Arrays]
+    start: Callable[[float | None], Weights]
+    kept: Callable[[float | None], Arrays]
 
 
 def load_case(
@@ -62,37 +62,34 @@ def load_case(
     task, (forget, retain, unseen) = load_task(problem), map(to_device, parts)
     recipe = problem.training_settings()
 
-    def start_of(settings: dict[str, Any]) -> Weights:
-        return load_start(pretrained, problem, settings) if "rewind" in settings else original
+    @functools.cache
+    def start(rewind: float | None) -> Weights:
+        return original if rewind is None else load_start(pretrained, problem, {"rewind": rewind})
 
     @functools.cache
     def ranked(seed: int, **settings: Any) -> Arrays:
-        start = start_of(settings)
-        return with_taught(task, settings, recipe, seed, start, forget, unseen, retain)
+        begin = start(settings.get("rewind"))
+        return with_taught(task, settings, recipe, seed, begin, forget, unseen, retain)
 
     @functools.cache
-    def kept(**settings: Any) -> Arrays:
-        return with_confidences(task, start_of(settings), retain)
+    def kept(rewind: float | None) -> Arrays:
+        return with_confidences(task, start(rewind), retain)
 
     brought = with_unseen(task, original, unseen, forget) if has_unseen(splits) else forget
-    given = problem, pretrained, seed, original, splits, brought, retain, oracle, ranked, kept
-    return Case(task, *given)
+    return Case(task, seed, original, splits, brought, retain, oracle, ranked, start, kept)
 
 
 def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Member:
     """A run of a method on a case, from all its settings; by default with the pretraining seed."""
     numbers = programs.arguments(settings, case.splits.judged.arrays())
-    own, start, forget = case.seed if seed is None else seed, case.original, case.forget
-    retain = case.retain
-    if "rewind" in settings:
-        start = load_start(case.pretrained, case.problem, settings)
+    own, rewind = case.seed if seed is None else seed, settings.get("rewind")
+    start, forget = case.start(rewind), case.forget
     if needs_teachers(settings):
         names = ("objective", *TEACHER_SETTINGS, "rewind")
         forget = case.ranked(own, **{name: settings[name] for name in names if name in settings})
-    elif "rewind" in settings and needs_unseen(settings):
+    elif rewind is not None and needs_unseen(settings):
         forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
-    if "keep_weight" in settings:
-        retain = case.kept(**{name: settings[name] for name in ("rewind",) if name in settings})
+    retain = case.kept(rewind) if "keep_weight" in settings else case.retain
     return Member(numbers, own, start, forget, retain)
 
 
