@@ -277,7 +277,8 @@ def settings(
             )
         defaults[key] = checked(name, key, value, defaults[key], allowed.get(key))
     chosen = given.keys() & _OBJECTIVE_SETTINGS.keys() - own.keys()
-    objectives.check_options(chosen, defaults.get("objective"))
+    options = {key: defaults[key] for key in chosen}
+    objectives.check_options(options, defaults.get("objective"))
     return defaults
 
 

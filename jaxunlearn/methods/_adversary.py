@@ -18,21 +18,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.types import Batch, InputError, Method, Metrics, Task, TrainState
+from jaxunlearn.methods._under_attack import Objectives, under_attack
+from jaxunlearn.types import (
+    Batch,
+    InputError,
+    Method,
+    Metrics,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
 
 _RATE = 0.1
 
 
-class Attacked(NamedTuple):
-    """The optimizer state of a method with an adversary.
+class Inversion(NamedTuple):
+    """The state of the adversary.
 
     Attributes:
-        opt_state: optimizer state of the method itself.
         embeddings: c*, a row for each label.
-        memory: optimizer state of the adversary.
+        memory: its optimizer state.
     """
 
-    opt_state: Any
     embeddings: jax.Array
     memory: Any
 
@@ -53,18 +61,20 @@ def attacked(task: Task, make: Callable[[Task], Method], *, steps: int) -> Metho
             f"adversarial_steps is {steps}, but must be 0 for a model without known embeddings of "
             "labels; leave it out, or choose a DDPM, a DiT or a text-to-image model."
         )
-    method, (read, write) = make(task), task.conditions
+    read, write = task.conditions
+    losses_of = task.forget_losses or task.losses
     scale = optax.scale_by_param_block_rms()  # the unit is the root mean square of the embeddings
     adversary = optax.chain(optax.scale_by_adam(), scale, optax.scale(-_RATE))
 
-    def init(*start: Any) -> TrainState:
-        state, embeddings = method.init(*start), jnp.copy(read(*start[1:3]))
-        opt_state = Attacked(state.opt_state, embeddings, adversary.init(embeddings))
-        return state._replace(opt_state=opt_state)
+    def start(params: Params, model_state: ModelState) -> Inversion:
+        embeddings = jnp.copy(read(params, model_state))
+        return Inversion(embeddings, adversary.init(embeddings))
 
-    def inverted(state: TrainState, forget: Batch) -> tuple[jax.Array, Any, jax.Array]:
-        _, embeddings, memory = state.opt_state
-        key, losses_of = jax.random.wrap_key_data(state.key), task.forget_losses or task.losses
+    def move(
+        attacker: Inversion, state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[Inversion, Objectives, Metrics]:
+        del retain
+        (embeddings, memory), key = attacker, jax.random.wrap_key_data(state.key)
 
         def loss_at(embeddings: jax.Array) -> jax.Array:
             model_state = write(state.model_state, embeddings)
@@ -75,20 +85,8 @@ def attacked(task: Task, make: Callable[[Task], Method], *, steps: int) -> Metho
             loss, grads = jax.value_and_grad(loss_at)(embeddings)
             updates, memory = adversary.update(grads, memory, embeddings)
             embeddings = optax.apply_updates(embeddings, updates)
-        return embeddings, memory, loss
+        known = dict(task.objectives)
+        known["match_anchor"] = functools.partial(known["match_anchor"], embeddings=embeddings)
+        return Inversion(embeddings, memory), tuple(known.items()), {"adversary_loss": loss}
 
-    def within(name: str) -> Callable[..., tuple[TrainState, Metrics]]:
-        def taken(state: TrainState, forget: Batch, *rest: Any) -> tuple[TrainState, Metrics]:
-            embeddings, memory, loss = inverted(state, forget)
-            known = dict(task.objectives)
-            known["match_anchor"] = functools.partial(known["match_anchor"], embeddings=embeddings)
-            step = getattr(make(task._replace(objectives=tuple(known.items()))), name)
-            own = state._replace(opt_state=state.opt_state.opt_state)
-            after, metrics = step(own, forget, *rest)
-            opt_state = Attacked(after.opt_state, embeddings, memory)
-            return after._replace(opt_state=opt_state), metrics | {"adversary_loss": loss}
-
-        return taken
-
-    scaled = method.scaled_step and within("scaled_step")
-    return method._replace(init=init, step=within("step"), scaled_step=scaled)
+    return under_attack(task, make, start, move)

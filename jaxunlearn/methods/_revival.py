@@ -6,7 +6,7 @@
 L_r is the ordinary loss on the retain batch of the step, U the forget objective. A forget phase at
 theta alone hides a class: retain data, which know nothing of it, undo the change. So U is also
 descended where an attacker with at most K steps would be, with first-order gradients: phi follows
-theta, as if it were theta plus a constant. phi and its optimizer are kept in the optimizer state.
+theta, as if it were theta plus a constant. phi is kept in the optimizer state.
 
 Source of the attack: DiMRA (arXiv 2512.03564); of the look-ahead: Gao et al., Meta-Unlearning on
 Diffusion Models (arXiv 2410.12777), and Tamirisa et al., Tamper-Resistant Safeguards (TAR, arXiv
@@ -21,19 +21,18 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn.methods._build import first
-from jaxunlearn.types import Batch, Method, Metrics, Params, Task, TrainState
+from jaxunlearn.methods._under_attack import Objectives, under_attack
+from jaxunlearn.types import Batch, Method, Metrics, ModelState, Params, Task, TrainState
 
 
-class Revived(NamedTuple):
-    """The optimizer state of a method with an attacker on retain data.
+class Revival(NamedTuple):
+    """The state of the attacker.
 
     Attributes:
-        opt_state: optimizer state of the method itself.
-        params: phi, the parameters of the attacker.
-        memory: optimizer state of the attacker.
+        params: phi, its parameters.
+        memory: its optimizer state.
     """
 
-    opt_state: Any
     params: Params
     memory: Any
 
@@ -49,41 +48,30 @@ def revived(
         steps: K, the number of steps after which the attacker starts again from theta.
         rate: learning rate of the attacker.
     """
-    method = make(task)
-    attacker = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
-    def init(*start: Any) -> TrainState:
-        state = method.init(*start)
-        phi = jax.tree.map(jnp.copy, state.params)
-        return state._replace(opt_state=Revived(state.opt_state, phi, attacker.init(phi)))
+    def start(params: Params, model_state: ModelState) -> Revival:
+        del model_state
+        return Revival(jax.tree.map(jnp.copy, params), optimizer.init(params))
 
-    def attack(state: TrainState, retain: Batch) -> tuple[Params, Any]:
+    def move(
+        attacker: Revival, state: TrainState, forget: Batch, retain: Batch
+    ) -> tuple[Revival, Objectives, Metrics]:
+        del forget
         again, key = state.step % steps == 0, jax.random.wrap_key_data(state.key)
-        fresh = state.params, attacker.init(state.params)
-        phi, memory = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, state.opt_state[1:])
+        fresh = Revival(state.params, optimizer.init(state.params))
+        phi, memory = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, attacker)
 
         def loss_at(phi: Params) -> jax.Array:
-            return jnp.mean(task.losses(phi, state.model_state, retain, key, True)[0])
+            return jnp.mean(task.losses(phi, state.model_state, first(retain), key, True)[0])
 
-        updates, memory = attacker.update(jax.grad(loss_at)(phi), memory, phi)
-        return optax.apply_updates(phi, updates), memory
+        updates, memory = optimizer.update(jax.grad(loss_at)(phi), memory, phi)
+        phi = optax.apply_updates(phi, updates)
+        ahead = jax.tree.map(jnp.subtract, phi, state.params)
+        objectives = tuple((name, _at_both(each, ahead)) for name, each in task.objectives)
+        return Revival(phi, memory), objectives, {}
 
-    def within(name: str) -> Callable[..., tuple[TrainState, Metrics]]:
-        def taken(
-            state: TrainState, forget: Batch, retain: Batch, *rest: Any
-        ) -> tuple[TrainState, Metrics]:
-            phi, memory = attack(state, first(retain))
-            ahead = jax.tree.map(jnp.subtract, phi, state.params)
-            objectives = tuple((n, _at_both(each, ahead)) for n, each in task.objectives)
-            step = getattr(make(task._replace(objectives=objectives)), name)
-            own = state._replace(opt_state=state.opt_state.opt_state)
-            after, metrics = step(own, forget, retain, *rest)
-            return after._replace(opt_state=Revived(after.opt_state, phi, memory)), metrics
-
-        return taken
-
-    scaled = method.scaled_step and within("scaled_step")
-    return method._replace(init=init, step=within("step"), scaled_step=scaled)
+    return under_attack(task, make, start, move)
 
 
 def _at_both(objective: Callable[..., jax.Array], ahead: Params) -> Callable[..., jax.Array]:

@@ -18,7 +18,7 @@ do the others under `until_unseen`. `_unseen.py` has those that need unseen exam
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import jax
@@ -190,16 +190,16 @@ _OPTIONS = _KEYWORDS | {
 }
 
 
-def check_options(options: Collection[str], objective: str | None) -> None:
+def check_options(options: Mapping[str, Any], objective: str | None) -> None:
     """Raises an InputError unless an objective has these options."""
-    for option in sorted(options & _OPTIONS.keys()):
+    for option in sorted(options.keys() & _OPTIONS.keys()):
         if objective not in _OPTIONS[option]:
             allowed = " or ".join(_OPTIONS[option])
             raise InputError(
                 f"objective is {objective!r}, but must be {allowed} with the setting {option}; set "
                 f"objective={_OPTIONS[option][0]}, or leave {option} out."
             )
-    if "revival_rate" in options and "revival_steps" not in options:
+    if "revival_rate" in options and not options.get("revival_steps"):
         raise InputError(
             "revival_rate is the learning rate of an attacker, but without revival_steps there is "
             "none; give revival_steps too, or leave revival_rate out."

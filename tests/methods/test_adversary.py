@@ -78,7 +78,10 @@ def test_the_adversary_lowers_the_loss_of_the_forgotten_images_alone():
     old = TASK.init(KEY)[0]["classes"]["embedding"]
     state, history = after("sfron", 20, adversarial_steps=2, **still)
     chex.assert_trees_all_equal(state.params["classes"]["embedding"], old)
-    assert np.any(state.opt_state.embeddings != old, axis=1).tolist() == [True, *[False] * CLASSES]
+    assert np.any(state.opt_state.attacker.embeddings != old, axis=1).tolist() == [
+        True,
+        *[False] * CLASSES,
+    ]
     assert history[-1]["adversary_loss"] < history[0]["adversary_loss"]
 
 

@@ -60,7 +60,7 @@ def test_the_objective_is_descended_at_the_attackers_weights_too():
         theta = theta - 0.01 * (theta**3 + phi**3) / 2.0
     state = walked(3, revival_steps=2, revival_rate=RATE)
     chex.assert_trees_all_close(state.params["w"], theta, rtol=1e-6)
-    chex.assert_trees_all_close(state.opt_state.params["w"], phi, rtol=1e-6)
+    chex.assert_trees_all_close(state.opt_state.attacker.params["w"], phi, rtol=1e-6)
 
 
 def test_the_rate_is_that_of_the_run_and_no_steps_are_the_method_of_today():
@@ -88,5 +88,6 @@ def test_bad_settings_are_refused():
     ):
         with pytest.raises(InputError, match=words):
             methods.settings("sfron", {"revival_steps": 2, "objective": "match_anchor"} | given)
-    with pytest.raises(InputError, match="without revival_steps there is none"):
-        methods.settings("sfron", {"revival_rate": 0.1, "objective": "match_anchor"})
+    for none in ({}, {"revival_steps": 0}):
+        with pytest.raises(InputError, match="without revival_steps there is none"):
+            methods.settings("sfron", {"revival_rate": 0.1, "objective": "match_anchor"} | none)
