@@ -1,6 +1,6 @@
 """The discrepancy to the retrained model, by the distance of an example to the forget data.
 
-Forgetting damages neighbours of the forgotten examples first, which means over all examples hide.
+Forgetting damages the neighbours of forgotten examples first; a mean over all examples hides that.
 The discrepancy of two predictions p and q is their total variation, `1/2 sum_i |p_i - q_i|`. The
 distance of an example is the Euclidean distance to its nearest forget example, in the features of
 the retrained model, which saw no forget example.
@@ -42,7 +42,7 @@ def discrepancy_by_distance(
         model: class probabilities of the model, `[N, C]`.
         retrained: class probabilities of the retrained model for the same examples, `[N, C]`.
         distances: distances of the examples to the forget data, `[N]`.
-        groups: number of groups; with fewer examples than groups, one example a group.
+        groups: number of groups; with fewer examples than groups, each example is a group.
 
     Returns:
         The mean total variation of each group, 0 to 100, the nearest group first.

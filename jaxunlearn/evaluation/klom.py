@@ -1,17 +1,18 @@
-"""KLOM: how far the margins of unlearned models are from the margins of retrained models.
+"""KLOM, the KL divergence of margins: how far unlearned models are from retrained ones.
 
 The margin of a model on an example is its logit-scaled confidence in the true class,
-`m = z_y - log sum_{j != y} exp z_j = log p_y - log(1 - p_y)`. Over models, m has one distribution
-p_u after unlearning and another one p_r after retraining without the forget data. For each example
+`m = z_y - log sum_{j != y} exp z_j = log p_y - log(1 - p_y)`. Over models, m has a distribution p_u
+after unlearning and another one, p_r, after retraining without the forget data. For each example
 
     KLOM = KL(p_u || p_r),
 
-by histograms, or by Gaussians where models are few:
+by histograms, or if models are few by Gaussians with means mean_u, mean_r and deviations s_u, s_r:
 
     log(s_r / s_u) + (s_u^2 + (mean_u - mean_r)^2) / (2 s_r^2) - 1/2.
 
 It is 0 if the distributions are equal. Between two groups of retrained models it is above 0, since
-models are few: that is the floor. The usual summary is the 95th percentile over the examples.
+each has few models: that value is the floor. The usual summary is the 95th percentile over the
+examples.
 
 Source: Georgiev et al., Machine Unlearning via Simulated Oracle Matching (arXiv 2410.23232), 2024.
 """

@@ -3,8 +3,8 @@
     mem(i) = mean p(y_i | x_i) over models that learned i, minus the same over models that did not
 
 An attack on all examples hides how exposed the memorised ones are. RULI therefore attacks the most
-and the least memorised examples, half each (Naderloui et al., Rectifying Privacy and
-Efficacy Measurements in Machine Unlearning, arXiv 2506.13009), with mem as in Feldman and Zhang,
+and the least memorised examples, half each (Naderloui et al., Rectifying Privacy and Efficacy
+Measurements in Machine Unlearning, arXiv 2506.13009). mem is the memorisation of Feldman and Zhang,
 What Neural Networks Memorize and Why, NeurIPS 2020.
 """
 
@@ -16,7 +16,7 @@ from jaxunlearn.types import InputError
 
 
 def memorised_ends(learned: Any, unseen: Any, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of the most and of the least memorised examples, `share` of all each.
+    """The positions of the most and of the least memorised examples, each a `share` of all.
 
     Args:
         learned: logit-scaled confidences of M models that learned each of N examples, `[M, N]`.

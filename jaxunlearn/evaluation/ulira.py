@@ -1,4 +1,4 @@
-"""U-LiRA: the strongest test on single examples that separates unlearned from retrained models.
+"""U-LiRA: the strongest attack by single examples that tells unlearned from retrained models.
 
 For one example z, write `o = log p_y - log(1 - p_y)`, the logit-scaled confidence in its true
 class. Over many *shadow models* o follows one distribution if the models learned z and then
@@ -66,6 +66,9 @@ def logit_confidence(predictions: Predictions) -> np.ndarray:
 
     Float64 `[N]`, from -88 to 88.
 
+    Raises:
+        InputError: malformed predictions.
+
     Example:
         >>> predictions = Predictions(np.array([[0.9, 0.1], [0.5, 0.5]]), np.array([0, 1]))
         >>> logit_confidence(predictions).round(3).tolist()
@@ -82,8 +85,8 @@ def logit_confidence(predictions: Predictions) -> np.ndarray:
 def ulira_scores(unlearned: Any, retrained: Any, variance: str = "example") -> Scores:
     """Scores of every model on every example, by Gaussians fitted to the other models.
 
-    The m-th unlearned and the m-th retrained model are left out together, so that both Gaussians
-    have equally many models.
+    Each pair of models is scored by Gaussians of all other pairs. If only the scored model were
+    left out, the two Gaussians would have unequal numbers of models, and a bias.
 
     Args:
         unlearned: values o of M models that learned and unlearned each of N examples, `[M, N]`.
@@ -155,6 +158,9 @@ def roc_curve(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
 def needed_scores(false_positive_rate: float) -> int:
     """The fewest scores of retrained models that can show a false-positive rate, a share.
 
+    Raises:
+        InputError: a rate outside (0, 1).
+
     Example:
         >>> needed_scores(0.001)
         1000
@@ -183,8 +189,11 @@ def attack(
     Args:
         scores: scores from `ulira_scores`.
         false_positive_rates: false-positive rates as shares.
-        num_resamples: number of bootstrap samples.
+        num_resamples: number of bootstrap samples; without any, an interval is its value.
         seed: seed of the bootstrap.
+
+    Returns:
+        AUC and true-positive rates in percent, with 95% intervals.
 
     Raises:
         InputError: a rate outside (0, 1), or too low for the number of scores.

@@ -1,10 +1,11 @@
 """The adversary of a forget phase: an embedding that brings the forgotten images back.
 
-    c* <- c* - 0.1 rms(c*) adam(grad_c* mean_i l_i(c*))      repeated before each step of a method
+    c* <- c* - 0.1 rms(c*) adam(grad_c* mean_i l_i(c*))      one or more before each step
 
 l_i is the ordinary loss of forget image i, and c* the embedding of its class or prompt. An attacker
-who inverts the model finds such a c*, so the objective is descended at the model's embeddings and
-at c*. c* starts at the embeddings of the original model, and is kept in the optimizer state.
+who inverts the model finds such a c*. So the method descends the mean of its objective at the
+model's own embeddings and at c*. c* starts at the embeddings of the original model, and is kept in
+the optimizer state.
 
 Source of the attack: Pham et al., Circumventing Concept Erasure Methods For Text-to-Image
 Generative Models, ICLR 2024.
@@ -38,7 +39,7 @@ class Inversion(NamedTuple):
 
     Attributes:
         embeddings: c*, a row for each label.
-        memory: its optimizer state.
+        memory: optimizer state of the adversary.
     """
 
     embeddings: jax.Array
@@ -51,10 +52,10 @@ def attacked(task: Task, make: Callable[[Task], Method], *, steps: int) -> Metho
     Args:
         task: the task of diffusion.
         make: function that makes the method.
-        steps: number of steps of the adversary in each step of the method.
+        steps: number of steps of the adversary before each step of the method.
 
     Raises:
-        InputError: the task has no access to the embeddings of labels.
+        InputError: the task has no `conditions`, which read and write the embeddings of labels.
     """
     if task.conditions is None:
         raise InputError(

@@ -15,7 +15,7 @@ from jaxunlearn.types import Batch, ModelState, Params, Task
 class RemainPhase(NamedTuple):
     """`fast_slow` for a task.
 
-    `update` returns the updates, its state, the model state, and the last fast batch's retain loss.
+    `update` returns the updates, its state, the model state, and the retain loss of the last batch.
     """
 
     init: Callable[[Params], Any]
@@ -31,7 +31,7 @@ def remain_phase(
     share_optimizer: bool = False,
     unroll: int | bool = 1,
 ) -> RemainPhase:
-    """`fast_slow` or `shared_fast_slow` on stacked retain batches `[K, B, ...]`."""
+    """`fast_slow`, or `shared_fast_slow` with one optimizer, on retain batches `[K, B, ...]`."""
     transform = (shared_fast_slow if share_optimizer else fast_slow)(
         optimizer,
         num_fast_steps=num_fast_steps,

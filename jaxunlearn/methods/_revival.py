@@ -1,12 +1,13 @@
 """The attacker of a forget phase: training on retain data that brings the forgotten class back.
 
-    phi <- phi - rate adam(clip(grad L_r(phi)))        phi <- theta before every K-th step
+    phi <- phi - rate adam(clip(grad L_r(phi)))        phi <- theta before steps 0, K, 2 K, ...
     objective: (U(theta) + U(phi)) / 2,                the gradient of U(phi) is taken at phi
 
-L_r is the ordinary loss on the retain batch of the step, U the forget objective. A forget phase at
-theta alone hides a class: retain data, which know nothing of it, undo the change. So U is also
-descended where an attacker with at most K steps would be, with first-order gradients: phi follows
-theta, as if it were theta plus a constant. phi is kept in the optimizer state.
+L_r is the task's loss on the retain batch of the step (with `match_original`, the distance from the
+original model), and U the forget objective. A class that is forgotten at theta alone is often only
+hidden: training on retain data, which do not contain it, brings it back. So U is also descended
+where an attacker would be after at most K steps. Gradients are of first order: phi counts as theta
+plus a constant. phi is kept in the optimizer state.
 
 Source of the attack: DiMRA (arXiv 2512.03564); of the look-ahead: Gao et al., Meta-Unlearning on
 Diffusion Models (arXiv 2410.12777), and Tamirisa et al., Tamper-Resistant Safeguards (TAR, arXiv
@@ -29,8 +30,8 @@ class Revival(NamedTuple):
     """The state of the attacker.
 
     Attributes:
-        params: phi, its parameters.
-        memory: its optimizer state.
+        params: phi, parameters of the attacker.
+        memory: optimizer state of the attacker.
     """
 
     params: Params
@@ -40,7 +41,7 @@ class Revival(NamedTuple):
 def revived(
     task: Task, make: Callable[[Task], Method], *, steps: int, rate: float | jax.Array
 ) -> Method:
-    """The method `make(task)`, whose objectives of the task are also descended at phi.
+    """The method `make(task)`, whose forget objective is also descended at phi.
 
     Args:
         task: the unlearning task.

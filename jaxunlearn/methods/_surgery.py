@@ -2,7 +2,7 @@
 
 g = grad (L_f + lambda L_r)                  one backward pass
 u = bend(g)                                  the optimizer, or fast and slow weights
-lambda descends by L_r before and after u    the multiplier sees the finished step
+lambda <- update by L_r before and after u   the multiplier sees the finished step
 """
 
 from collections.abc import Callable
@@ -74,8 +74,9 @@ def surgery_step(
     """One step under a multiplier; the surgery uses the first of the stacked retain batches.
 
     The updates are multiplied by `scale`, the forget loss by `forget_weight`. With
-    `log_objective`, the step descends the logarithms of the losses, which the transform sees too.
-    The new optimizer state is the pair of the states of `bend` and of the surgery.
+    `log_objective`, the step descends the logarithms of the losses, and the multiplier compares
+    logarithms of the retain loss. The new optimizer state is the pair of the states of `bend` and
+    of the surgery.
     """
     key, batch = jax.random.wrap_key_data(state.key), first(retain)
     pair = loss_pair(task, objective)

@@ -1,4 +1,4 @@
-"""The teacher of a method: its outputs, and the distance of a student from it."""
+"""The teacher of a method: constant weights, and the distance of a student from their outputs."""
 
 from collections.abc import Callable
 from typing import NamedTuple

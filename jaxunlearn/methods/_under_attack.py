@@ -1,4 +1,4 @@
-"""A method with an attacker, who moves before each step and changes the objectives of that step."""
+"""A method under attack: an attacker moves before each step and changes its objectives."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,9 +31,9 @@ def under_attack(
     Args:
         task: the unlearning task.
         make: function that makes the method.
-        start: function `(params, model_state) -> attacker`, its first state.
-        move: function `(attacker, state, forget, retain) -> (attacker, objectives, metrics)`:
-            its next state, the objectives of the step, and metrics besides those of the step.
+        start: function `(params, model_state) -> attacker`, the attacker's first state.
+        move: function `(attacker, state, forget, retain) -> (attacker, objectives, metrics)`: the
+            attacker's next state, the objectives of the step, and additional metrics.
     """
     method = make(task)
 

@@ -1,4 +1,4 @@
-"""Forget objectives that compare forget data with unseen data, and the pairs that they compare."""
+"""Forget objectives that compare forget data with unseen data, and functions that pair the two."""
 
 from collections.abc import Callable
 
@@ -63,12 +63,12 @@ def track_unseen(
 def track_ranked(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Makes the model as confident in forget examples as in unseen ones, in an order by teachers.
+    """Makes the model as confident in forget examples as in unseen ones, in the teachers' order.
 
         mean_i huber(phi(l_pi(i)) - sg phi(u_(i)))
 
-    pi sorts the forget examples of the batch by the ranks that teachers gave them (`with_ranked`);
-    the losses u of their partners under the current parameters are sorted. So examples that are
+    pi sorts the forget examples of the batch by the ranks that teachers gave them (`with_ranked`),
+    and u are the sorted losses of their partners under the current parameters. So examples that are
     hard for a model that never saw them become hard. `track_unseen` sorts by the model's own
     losses: it matches the distribution but not each example, which U-LiRA detects.
 
@@ -93,9 +93,9 @@ def match_ranked(
         mean_i huber(phi(l_i) - phi(u_i))
 
     u_i is the loss of i's partner (`with_ranked`) under the original model: a fixed target for each
-    example. Memorised examples are far from their targets, so this Huber loss is quadratic up to 6,
-    and they move fastest. Under `track_ranked` the targets follow the model, which then becomes
-    less confident in all unseen data.
+    example. This Huber loss is quadratic up to 6, so that memorised examples, which are far from
+    their targets, move fastest. Under `track_ranked` the targets follow the model, which then
+    becomes less confident in all unseen data.
 
     Raises:
         InputError: the batch has no partners.
@@ -108,12 +108,13 @@ def match_ranked(
 def match_teachers(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Makes the model as confident in each example as teachers are that never saw it.
+    """Makes the model as confident in each example as teachers that never saw it.
 
         mean_i huber(phi(l_i) - t_i)
 
     For requests that are no random sample, such as the most memorised examples: few unseen
-    examples are as hard. Needs the leaf "teacher_confidence", `[B]`, of `with_teachers`: t.
+    examples are as hard. Needs the leaf "teacher_confidence", `[B]`, of `with_teachers`: t, the
+    confidence of the teachers.
 
     Raises:
         InputError: the batch has no such leaf.
@@ -130,7 +131,7 @@ def match_teachers(
 def match_class(
     task: Task, params: Params, model_state: ModelState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """Makes predictions for forget examples like the mean one for unseen examples of their class.
+    """Matches predictions for forget examples to the mean one for unseen examples of their class.
 
         mean_i KL(q_{y_i} || p(x_i)),   q_c = mean of p_0(u) over the unseen examples u of class c
 
@@ -216,10 +217,10 @@ def with_ranked(
     unseen: Arrays,
     confidences: np.ndarray,
 ) -> Arrays:
-    """Forget data with an unseen partner for each example: of its class, and as hard by rank.
+    """Forget data with an unseen partner for each example: of its class and of its rank.
 
-    In each class the unseen examples at evenly spaced quantiles of their confidences are given to
-    the forget examples in the order of their ranks.
+    In each class, forget examples in the order of their ranks get the unseen examples at evenly
+    spaced quantiles of their confidences.
 
     Args:
         forget: forget examples, leaves `[N, ...]`, among them "label".
@@ -261,8 +262,8 @@ def with_teachers(
 
         t_i = b s_i,    b = sum_j s_j o_j / sum_j s_j^2
 
-    A short training is more, or less, confident than a whole one. So b fits the confidences s of
-    the teachers in unseen examples to the original model's o.
+    A short training is more, or less, confident than a whole one. So b is the least-squares fit of
+    the teachers' confidences s in unseen examples to the original model's o.
 
     Args:
         forget: forget examples, leaves `[N, ...]`.
@@ -308,7 +309,7 @@ def with_class_means(forget: Arrays, labels: jax.Array, probabilities: jax.Array
 
 
 def check_partners(forget: np.ndarray, unseen: np.ndarray) -> None:
-    """Raises an InputError if a label of the forget data is not among those of the unseen data."""
+    """Raises an InputError if a class of the forget data has no unseen examples."""
     alone = np.setdiff1d(forget, unseen)
     if len(alone):
         raise InputError(

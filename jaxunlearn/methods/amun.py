@@ -19,7 +19,7 @@ from jaxunlearn.methods._limits import Count, Positive
 from jaxunlearn.types import Batch, Method, ModelState, Params, Task, unvisited
 
 _BATCH = 256  # examples in one pass of the attack
-_DOUBLINGS = 12
+_RADII = 12  # balls that are tried at most
 _STEP = 2.5  # length of all steps of an attack together, in radii
 
 
@@ -30,7 +30,7 @@ class Adversaries(NamedTuple):
         indices: indices of the forget examples.
         images: their adversarial examples.
         labels: the classes that the original model predicts for these.
-        radii: the radii of the balls that they are in.
+        radii: the radii of their balls; 0 for images that stay as they are.
     """
 
     indices: jax.Array  # shape=(N,), dtype=jnp.int32
@@ -52,8 +52,9 @@ def amun(
         theta <- theta - opt(grad mean l),   over the batches of R, F and {(x'_i, y'_i)} together
 
     The attack is projected gradient ascent of the loss of the original model, in evaluation mode,
-    within L2 balls of the radii r, 2 r, 4 r ... around the image, until the prediction is wrong. It
-    takes `num_attack_steps` passes for each radius before the first step of the run.
+    within L2 balls of the radii r, 2 r, 4 r ... around the image, until the prediction is wrong; an
+    image that is misclassified at once, or within none of 12 balls, stays as it is. Each radius
+    takes `num_attack_steps` forward and backward passes before the first step of the run.
 
     Args:
         task: the unlearning task, whose losses are differentiable in the images.
@@ -91,11 +92,7 @@ def amun(
 def adversaries(
     task: Task, start: Start, first_radius: float | jax.Array, num_steps: int
 ) -> Adversaries:
-    """The adversarial example of each forget example in the smallest ball that has one.
-
-    Examples that are predicted wrongly without an attack, and examples that no attack changes, stay
-    as they are, with the radius 0.
-    """
+    """The adversarial example of each forget example in the smallest ball that has one."""
     predict, arrays = predict_of(task, "amun"), start.forget
     params, model_state, key = start.params, start.model_state, start.key
 
@@ -127,7 +124,7 @@ def adversaries(
 
         def continues(carry: Any) -> jax.Array:
             trial, _, _, wrong = carry
-            return (trial < _DOUBLINGS) & ~jnp.all(wrong)
+            return (trial < _RADII) & ~jnp.all(wrong)
 
         def enlarge(carry: Any) -> Any:
             trial, found, radii, wrong = carry

@@ -48,16 +48,17 @@ def dmm(
         z*(x) = z_0(x) - alpha sum_{j in F} tau_j(x)
         theta <- theta - opt(grad [mean_F |z - z*|^2 + w mean_R |z - z*|^2] / (1 + w))
 
-    The influence tau is that of a Newton step of the last dense layer, by at most 200 iterations of
-    conjugate gradients. It needs a forward pass over all forget and retain data before the first
-    step, and keeps their last features for that long. Each step computes z* without augmentation.
+    tau is the influence under a Newton step of the last dense layer, by at most 200 iterations of
+    conjugate gradients. Before the first step it takes a forward pass over all forget and retain
+    data, whose last features are in memory until then. Each step computes its targets z* without
+    augmentation.
 
     Args:
         task: the unlearning task; its parameters are nested dictionaries, and its last layer is
             dense, with weights named kernel or weight.
         optimizer: any optax optimizer.
         alpha: share of the influence that is removed; 1 is the Newton step.
-        damping: number that is added to the diagonal of the Hessian, such as the weight decay.
+        damping: number added to the diagonal of the Hessian, such as the weight decay.
         retain_weight: w, weight of the retain data; 3 is the mean over the forget data and three
             times as many retain examples, as in the source.
 
@@ -150,7 +151,8 @@ def _last_dense(task: Task) -> str:
         raise InputError(
             f"the last layer of the model, {path}, has parameters of the shapes "
             f"{', '.join(str(leaf.shape) for leaf in leaves)}, but must be dense with "
-            f"{task.num_classes} outputs for the method dmm; choose another, such as influence."
+            f"{task.num_classes} outputs for the method dmm; choose another method, such as "
+            "influence."
         )
     return path
 

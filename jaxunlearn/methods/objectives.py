@@ -7,14 +7,15 @@ with the retain loss, for any surgery, aggregator or weighting.
     adaptive ascent    -mean_i c_i l_i,  c_i ~ 1 / (sg(l_i)^exponent + epsilon)      (SFR-on)
     random labels      mean_i l_i against random labels                               (SalUn, EUPMU)
     match unseen       mean_i huber(phi(l_(i)) - phi(u_(i))), u the losses of unseen examples
-    track unseen       the same, with u under the present parameters
-    track ranked       the same, with the forget examples in an order given by teachers
+    track unseen       the same, with u under the current parameters
+    match ranked       mean_i huber(phi(l_i) - phi(u_i)), u_i the loss of an unseen partner of i
+    track ranked       track unseen, with the forget examples in the teachers' order
     match teachers     mean_i huber(phi(l_i) - t_i), t the confidences of teachers
     match class        mean_i KL(q_{y_i} || p_i), q_c the mean prediction of unseen examples (ReGUn)
 
 with `phi(l) = log(p / (1 - p))`, `p = exp(-l)`: the logit of the confidence in the true label. The
-last five stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
-do the others under `until_unseen`. `_unseen.py` has those that need unseen examples.
+last six stop by themselves: the gradient vanishes when forget examples look like unseen ones. So
+do the others under `until_unseen`. Objectives that need unseen examples are in `_unseen.py`.
 """
 
 import functools
@@ -266,9 +267,9 @@ def retain_loss(
 
         mean_i l_i + keep_weight mean_i huber(phi(l_i) - phi(l0_i))
 
-    l0 are the losses under the original model. The second part, of a task with a `keep_weight`,
-    holds the confidence in every retain example where it was. The mean loss alone hardly feels a
-    confidence that sinks while it is high, but an attacker sees it. It needs the leaf
+    l0 are the losses under the original model, and phi is as above. The second part, of a task with
+    a `keep_weight`, keeps the confidence in every retain example where it was: the mean loss hardly
+    rises when a high confidence sinks, but an attacker sees it. It needs the leaf
     "original_confidence" of `with_confidences`.
 
     Raises:
@@ -339,8 +340,8 @@ def loss_pair(task: Task, objective: Objective) -> Callable[..., tuple[LossPair,
 
     Returns:
         `losses_fn(params, model_state, forget, retain, key) -> (LossPair, model_state)`, the model
-        state after the *retain* batch: forget data never update running statistics, but in a joint
-        batch.
+        state after the *retain* batch: forget data never update running statistics, except in a
+        joint batch.
     """
 
     def losses_fn(

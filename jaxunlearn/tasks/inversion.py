@@ -2,10 +2,11 @@
 
     c* = argmin_c E |out(x_t, t, c) - target|^2     over images of a label
 
-An attacker who finds such a c* for a forgotten class samples the class with it, although the model
-no longer answers its label. `inversion` trains the embeddings of classes or the hidden states of
-prompts, `token_inversion` the embeddings of tokens, from which a text encoder makes these states.
-Rows of labels that are not in the batches have no gradient.
+out is the output of the frozen model for a noised image x_t at the time t. An attacker who finds
+such a c* for a forgotten class samples the class with it, although the model no longer draws it for
+its label. `inversion` trains the embeddings of classes or the hidden states of prompts,
+`token_inversion` the embeddings of tokens, from which a text encoder makes these states. Rows of
+labels that are not in the batches have no gradient.
 
 Source: Gal et al., An Image is Worth One Word, ICLR 2023; as an attack on forgetting: Pham et al.,
 Circumventing Concept Erasure Methods, ICLR 2024.
@@ -66,7 +67,11 @@ def token_inversion(task: Task, tokens: Sequence[int]) -> TrainableSubset:
 
     Args:
         task: a task of latent text-to-image diffusion.
-        tokens: token ids, such as those of a forgotten word.
+        tokens: token ids, such as the ids of a forgotten word.
+
+    Returns:
+        The task, and the functions that split and merge weights; merged weights hold the embeddings
+        in the text encoder, and no encoded prompts.
     """
     rows = jnp.asarray(tokens, jnp.int32)
 

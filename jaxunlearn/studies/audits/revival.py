@@ -7,7 +7,7 @@
 | inversion | embeddings of classes, or hidden states of prompts | forget images |
 | token_inversion | embeddings of the tokens that only forgotten prompts have | forget images |
 | old_embeddings | nothing: the original model's embeddings or states are put back | |
-| revival_old_embeddings | the other weights, after that | retain data alone |
+| revival_old_embeddings | the other weights, after old_embeddings | retain data alone |
 | paraphrases | nothing: the forgotten prompts are given with their words in two other orders | |
 
 Before and after each attack the model draws images of the forgotten classes from the noise of the
@@ -68,12 +68,15 @@ _INVERSION_RATE = 0.1  # learning rate of embeddings, in units of their root mea
 
 @dataclass(frozen=True)
 class Attacker:
-    """The means of an attacker.
+    """The settings of an attacker.
 
     Attributes:
         steps: number of steps of each attack.
         learning_rate: first learning rate of the attacks that train all weights, which decays along
             a cosine; None for the rate of the pretraining.
+
+    Raises:
+        InputError: no steps, or a learning rate that is not above 0.
     """
 
     steps: int = 100
@@ -137,7 +140,7 @@ def revive(
         classifier: the run folder of the classifier that judges generated images.
         retrained: the run folder of the retrained model.
         original: the run folder of the original model.
-        attacker: the means of the attacker.
+        attacker: the settings of the attacker.
         layout: the number of images that are drawn at once, `micro_batch`.
 
     Returns:
@@ -183,8 +186,16 @@ def revive_study(
 ) -> dict[str, Any]:
     """Attacks all finished runs of a study, and writes its reports.
 
+    Args:
+        folder: the folder of the study.
+        attacker: the settings of the attacker.
+        layout: the number of images that are drawn at once, `micro_batch`.
+
     Returns:
         The content of `revival.json` of the study: a record for each run.
+
+    Raises:
+        InputError: the folder holds no study of models that generate, or no evaluated run.
     """
     study = read_study(folder)
     targets = []
@@ -272,7 +283,7 @@ def attack(
 
 
 class _Scene:
-    """A model, its data and its judge, loaded when they are needed first."""
+    """A model under attack, with its data and its judge, loaded when they are first needed."""
 
     def __init__(self, target: Target, judge: Judge, attacker: Attacker, at_once: int) -> None:
         self.target, self.judge, self.attacker, self.at_once = target, judge, attacker, at_once
@@ -304,7 +315,7 @@ class _Scene:
 
     @functools.cached_property
     def tokens(self) -> tuple[int, ...]:
-        """The tokens that only forgotten prompts have."""
+        """The tokens that only forgotten prompts have; none for models without text."""
         text = load_text_encoder(self.problem)
         if text is None:
             return ()

@@ -1,10 +1,10 @@
 """U-LiRA for the methods of a study: shadow models in groups, the attack, and its results.
 
-The same shadow models give three more audits: KLOM on forget, retain and test data; U-LiRA on the
-most and the least memorised tenth of the targets; and U-LiRA on retained examples, which asks
-whether unlearning has left a trace in examples that stay. Each audit takes one model of each pair
-after unlearning and the other after retraining: for a target as planned, for a retain or test
-example at random.
+The same shadow models give three more audits: KLOM (the divergence of margins) on forget, retain
+and test data; U-LiRA on the most and the least memorised tenth of the targets; and U-LiRA on
+retained examples, which shows whether unlearning has left a trace in examples that stay. Each audit
+takes one model of each pair after unlearning and the other after retraining: for a target as
+planned, for a retain or test example at random.
 
     FOLDER/config.json, group-*/     the shadow models: see `shadow_folders.py`
     FOLDER/ulira.json                the results of the attack, by model
@@ -59,7 +59,7 @@ from jaxunlearn.types import InputError
 
 _PAIRS_FOR_OWN_VARIANCES = 32
 _ROC_POINTS = 100
-_FLOORS = 2  # more halves of the retrained models, to show the scatter of the floor
+_FLOORS = 2  # further draws of halves of the retrained models, to show the scatter of the floor
 _CONFIDENCES = {
     "targets": "confidence",
     "retain": "retain_confidence",
@@ -114,10 +114,8 @@ def ulira(
         programs.of_method(task, method, settings, placement)
         programs.arguments(settings, splits.judged.arrays())
         check_unseen(settings, splits._replace(forget=pool))
-    if epsilon:
-        epsilon_lower_bound(
-            Scores(np.ones((1, 1)), np.zeros((1, 1)))
-        )  # raises if jax-privacy is missing
+    if epsilon:  # raises now if jax-privacy is missing
+        epsilon_lower_bound(Scores(np.ones((1, 1)), np.zeros((1, 1))))
     setup = ShadowSetup(
         folder,
         problem,
