@@ -3,7 +3,7 @@
 | attack | trained | on |
 | --- | --- | --- |
 | revival | all weights | retain data alone |
-| relearning_1, _10, _100 | all weights | so many forget images |
+| relearning_1, _10, _100 | all weights | 1, 10 or 100 forget images |
 | inversion | embeddings of classes, or hidden states of prompts | forget images |
 | token_inversion | embeddings of the tokens that only forgotten prompts have | forget images |
 | old_embeddings | nothing: the original model's embeddings or states are put back | |
