@@ -1,10 +1,17 @@
 """Attacks that bring a forgotten class back, from the command line."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json, write_record
+from jaxunlearn.studies.audits import revival
+from jaxunlearn.studies.runs.evaluate_images import load_judge
+from jaxunlearn.studies.runs.folder import read_config
+from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy, done
 from tests.studies.runs.test_evaluate_images import config, finished  # noqa: F401
 
@@ -71,6 +78,66 @@ def test_the_old_table_undoes_what_only_the_table_forgot(finished, tmp_path):  #
     assert "esd" in printed and (run / "revival.png").exists()
     forgot, before = record_of(run), record_of(original / "revival-class-3")["before"]
     assert forgot["attacks"]["old_embeddings"]["probability"] == before["probability"]
+
+
+@pytest.fixture
+def target(finished, tmp_path):  # noqa: F811
+    """The run that forgot class 3, to be written to, and its judge."""
+    run = copy(finished / "seed-0" / "class-3" / "esd", tmp_path / "run")
+    ours = read_config(run, "unlearn")
+    judge = load_judge(finished / "classifier", ours.problem)
+    return revival.Target(run, run, ours, finished / "seed-0" / "pretrain"), judge
+
+
+def test_each_attack_learns_from_its_own_examples_at_its_own_rate(target, monkeypatch):
+    """Revival from retain data alone, the others from forget images, which are nested."""
+    learned = {}
+
+    def trained(self, task, start, examples, rate):
+        learned[name] = examples, rate
+        return start, 0.0
+
+    monkeypatch.setattr(revival._Scene, "_trained", trained)
+    monkeypatch.setattr(revival._Scene, "judged", lambda *args, **options: {})
+    scene = revival._Scene(*target, revival.Attacker(steps=2, learning_rate=0.5), 0)
+    for name in scene.attacks():
+        scene.run(name)
+    assert [*learned] == [name for name in ATTACKS if name != "old_embeddings"]
+    for name, (examples, rate) in learned.items():
+        revives = name.startswith("revival")
+        assert np.all((examples.label != 3) if revives else (examples.label == 3))
+        assert rate == 0.5 or name == "inversion"
+    table = scene.task.conditions.read(*scene.weights)
+    assert learned["inversion"][1] == pytest.approx(0.1 * np.sqrt(np.mean(np.square(table))))
+    nested = [learned[f"relearning_{n}"][0].index.tolist() for n in (1, 10, 100)]
+    assert [len(index) for index in nested] == [1, 10, 100]
+    assert nested[1][:1] == nested[0] and nested[2][:10] == nested[1]
+
+
+def test_other_settings_of_the_attacker_are_another_result(target, monkeypatch):
+    asked = []
+
+    def judged(self, *args, steps=None, **options):
+        return {"seen": 1.0, "probability": 0.1, "steps": self.attacker.steps, "seconds": 0.0}
+
+    monkeypatch.setattr(revival._Scene, "judged", judged)
+    monkeypatch.setattr(
+        revival._Scene, "run", lambda self, name: asked.append(name) or judged(self)
+    )
+    for attacker in (revival.Attacker(steps=2), revival.Attacker(steps=3)):
+        for wanted in (ATTACKS, []):  # the second call finds all results
+            found = revival.attack(*target, attacker)
+            assert asked == wanted and record_of(target[0].folder) == found
+            assert {one["steps"] for one in found["attacks"].values()} == {attacker.steps}
+            asked.clear()
+
+
+def test_models_of_another_seed_or_request_are_refused(target):
+    run, ours = target[0].folder, target[0].config
+    for other in (replace(ours, seed=1), replace(ours, request=ForgetRequest(classes=(8,)))):
+        with pytest.raises(InputError, match="another problem, seed or forget request"):
+            revival._check_same(run, other, run, ours)
+    revival._check_same(run, replace(ours, request=None), run, ours)
 
 
 def test_what_cannot_be_attacked_is_refused_in_a_sentence(finished, tmp_path):  # noqa: F811
