@@ -141,6 +141,11 @@ def describe_real(features: Any, name: str) -> RealImages:
 
     Raises:
         InputError: malformed features, or too few images.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(100, 2))
+        >>> describe_real(features, "by hand").radii.shape
+        (100,)
     """
     fitted, floor = statistics(features, name), halves_distance(features)
     return RealImages(np.asarray(features), fitted, squared_radii(features), floor)

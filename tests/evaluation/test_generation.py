@@ -1,4 +1,4 @@
-"""What is said of generated images: by hand, in the right direction, and only of what was asked."""
+"""Metrics of generated images: by hand, in the right direction, and of valid input only."""
 
 import math
 
@@ -99,7 +99,7 @@ def test_styles_and_subjects_of_kept_prompts_by_hand():
     assert [*keep_of_prompts(retain, grid, [5], [1])] == ["nearest_accuracy"]
 
 
-def test_looks_are_the_distance_and_both_shares():
+def test_a_comparison_has_the_distance_the_floor_precision_and_recall():
     rng = np.random.default_rng(0)
     real, generated = rng.normal(size=(80, 3)), 0.8 * rng.normal(size=(60, 3)) + 0.3
     found = compare_generated(describe_real(real, "by hand"), generated)

@@ -1,4 +1,4 @@
-"""KLOM against numbers by hand and closed forms, and the ends of memorisation."""
+"""KLOM against numbers by hand and closed forms; the most and the least memorised examples."""
 
 import math
 

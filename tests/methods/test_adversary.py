@@ -39,8 +39,6 @@ FORGET = batch_of() | {"label": jnp.zeros(6, jnp.int32)}
 RETAIN = batch_of() | {"label": jnp.array([1, 2, 1, 2, 1, 2]), "index": jnp.arange(6, 12)}
 SETTINGS = {"learning_rate": 0.3, "learning_rate_schedule": "constant", "weight_decay": 0.0}
 SETTINGS |= {"objective": "match_anchor", "optimizer": "sgd", "momentum": 0.0}
-
-
 NONE = {"adversarial_steps": 0}
 
 
@@ -58,8 +56,8 @@ def after(name, steps, task=TASK, **more):
 
 
 def test_the_adversary_finds_what_the_plain_objective_misses():
-    """The plain objective moves the row of the class to its anchor's. The matrix still reads what
-    set them apart, so the old row brings the class back; the adversary begins there."""
+    """The plain objective moves the embedding of the class to its anchor's. The matrix still reads
+    the old difference, so the old embedding brings the class back; the adversary starts there."""
     old = TASK.init(KEY)[0]["classes"]["embedding"]
 
     def gap(params, table):
@@ -73,7 +71,7 @@ def test_the_adversary_finds_what_the_plain_objective_misses():
 
 
 def test_the_adversary_lowers_the_loss_of_the_forgotten_images_alone():
-    """It is warm-started: its loss falls from step to step. Embeddings of other labels rest."""
+    """Its embedding is kept from step to step, so its loss falls; other labels' do not move."""
     still = {"learning_rate": 0.0, "forget_learning_rate": 0.0, "num_fast_steps": 1}
     old = TASK.init(KEY)[0]["classes"]["embedding"]
     state, history = after("sfron", 20, adversarial_steps=2, **still)
@@ -85,13 +83,13 @@ def test_the_adversary_lowers_the_loss_of_the_forgotten_images_alone():
     assert history[-1]["adversary_loss"] < history[0]["adversary_loss"]
 
 
-def test_no_adversarial_steps_are_the_method_of_today():
+def test_no_adversarial_steps_change_nothing():
     states = [after("scalarization", 2, **m)[0] for m in ({}, NONE)]
     chex.assert_trees_all_equal(*states)
 
 
 def test_a_guard_and_the_distance_from_the_original_model_go_with_it():
-    """The guard needs the scaled step; the original model is another entry of the model state."""
+    """A guard calls the scaled step, and the original model is an entry of the model state."""
     more = {"adversarial_steps": 1, "retain_objective": "match_original"}
     plain, _ = after("eupmu", 2, **more)
     guarded, history = after("eupmu", 2, **more, guard_budget=1e6, guard_every=1)

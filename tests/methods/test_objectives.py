@@ -93,7 +93,7 @@ def drawn(
     return np.rint(size * np.asarray(gradient(jnp.ones(size)))).astype(int)
 
 
-def test_labels_are_drawn_anew_at_every_visit_or_once() -> None:
+def test_labels_are_drawn_again_at_every_visit_or_once() -> None:
     index = np.arange(5000)
     first, second = drawn(index, 0), drawn(index, 1)
     assert 0.15 < np.mean(first == second) < 0.25  # one in five by chance
@@ -104,7 +104,7 @@ def test_labels_are_drawn_anew_at_every_visit_or_once() -> None:
     assert np.mean(first == drawn(index, 0, seed=1)) < 0.25
 
 
-def test_a_label_hangs_on_its_example_alone() -> None:
+def test_a_label_depends_on_its_example_alone() -> None:
     """Neither batch size nor order matters."""
     index = np.arange(5000)
     everything = drawn(index, 3)
@@ -260,9 +260,9 @@ def test_partners_are_unseen_examples_of_the_class_in_the_order_of_ranks() -> No
 
 @pytest.mark.parametrize("name", ["match_ranked", "track_ranked"])
 def test_ranked_objectives_move_each_example_to_the_loss_of_one_as_hard(name: str) -> None:
-    """Where the losses are right as a set and belong to the wrong examples.
+    """The losses are right as a set but belong to the wrong examples: `track_unseen` rests there.
 
-    There `track_unseen` rests. Scores of a perfect teacher sort.
+    The ranks are those of a perfect teacher.
     """
     task = task_of(lambda losses, batch: losses[batch["image"]])
     right = jnp.array([0.2, 3.0, 0.7])
@@ -296,8 +296,8 @@ def test_match_ranked_moves_an_example_as_fast_as_it_is_far() -> None:
     np.testing.assert_allclose(slopes, [2.5, 3.0], rtol=1e-3)
 
 
-def test_match_teachers_rests_where_each_example_is_as_hard_as_to_teachers() -> None:
-    """On the original model's scale; another order of the same confidences is no rest."""
+def test_match_teachers_rests_where_each_example_is_as_hard_as_for_teachers() -> None:
+    """On the original model's scale; in another order of the same confidences it does not rest."""
     task = task_of(lambda losses, batch: losses[batch["image"]])
     losses = jnp.array([0.2, 3.0, 0.7])
     forget = {"label": jnp.zeros(3, int), "image": jnp.arange(3)}

@@ -1,4 +1,4 @@
-"""Look-ahead in the forget phase: the objective at the weights of an attacker on retain data."""
+"""Revival steps: the objective is descended at the weights of an attacker on retain data too."""
 
 import chex
 import jax
@@ -63,7 +63,7 @@ def test_the_objective_is_descended_at_the_attackers_weights_too():
     chex.assert_trees_all_close(state.opt_state.attacker.params["w"], phi, rtol=1e-6)
 
 
-def test_the_rate_is_that_of_the_run_and_no_steps_are_the_method_of_today():
+def test_the_default_rate_is_the_rate_of_the_run_and_no_steps_change_nothing():
     chex.assert_trees_all_equal(
         walked(2, revival_steps=2), walked(2, revival_steps=2, revival_rate=0.01)
     )
@@ -72,7 +72,7 @@ def test_the_rate_is_that_of_the_run_and_no_steps_are_the_method_of_today():
 
 @pytest.mark.long
 def test_an_adversary_and_a_multiplier_go_with_it():
-    """Both attackers are part of the state, and the surgery sees both."""
+    """With both attackers there are the metrics of both, and the adversary changes the steps."""
     more = {"adversarial_steps": 1, "revival_steps": 2, "revival_rate": 0.1}
     state, history = after("eupmu", 3, **more)
     plain, _ = after("eupmu", 3, **more | NONE)

@@ -28,7 +28,7 @@ BATCH = {
 
 @pytest.fixture(scope="module")
 def params():
-    """Random ones: published ones begin with outputs of zero."""
+    """Random parameters: the published initial ones have outputs of zero."""
     shapes, rng = jax.eval_shape(DIT.init, KEY)[0], np.random.default_rng(0)
     return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), shapes)
 

@@ -133,7 +133,7 @@ def test_a_guard_looks_at_the_same_validation_data_as_in_a_run(monkeypatch):
         assert all((a == b).all() for a, b in pairs) == same
 
 
-def test_retain_sets_of_their_own_change_nothing():
+def test_equal_retain_sets_are_one_shared_set():
     keys, weights = keys_of(1, 2), starts(2)
     shared = train("finetune", keys, FORGET, RETAIN, weights)
     own = train("finetune", keys, FORGET, np.stack([RETAIN] * 2), weights)
@@ -172,8 +172,8 @@ def test_plans_that_cannot_be_made_are_refused(arguments, words):
 
 
 @pytest.mark.parametrize("objective", ["match_unseen", "track_ranked", "match_teachers"])
-def test_models_forget_until_their_forget_data_look_unseen(objective):
-    """Each with its own examples, together as alone."""
+def test_each_model_gets_its_own_unseen_examples(objective):
+    """In a group as alone; `keep_weight` and teachers too."""
     keys = keys_of(3, 4)
     given = {"objective": objective, "learning_rate": 0.3, "keep_weight": 0.1}
     together = train("scalarization", keys, FORGET, RETAIN, starts(2), most=2, **given)

@@ -1,4 +1,4 @@
-"""The command `ulira`: what it writes, how it goes on, and what it refuses."""
+"""The command `ulira`: what it writes, how it continues, and what it refuses."""
 
 import dataclasses
 import json
@@ -86,7 +86,7 @@ def test_a_method_that_does_nothing_is_the_original_and_retraining_is_a_coin(att
     assert models["original"]["forget_accuracy"] > models["retrain"]["forget_accuracy"]
 
 
-def test_the_audits_show_what_they_give_for_nothing(attacked):
+def test_the_audits_show_the_floor_three_times(attacked):
     folder, report = attacked
     models, again = report["models"], report["retrained_again"]
     floors = [models["retrain"], *again]
@@ -146,7 +146,7 @@ def age(folder, name):
 def test_what_was_lost_is_computed_again_to_the_same_numbers(
     attacked, study, tmp_path, capsys, monkeypatch
 ):
-    """Without a training from scratch."""
+    """No model is trained from scratch."""
     folder = copy(attacked[0], tmp_path / "shadows")
     (folder / "ulira.json").unlink()
     (folder / "group-003" / "finetune.npz").unlink()
@@ -169,7 +169,7 @@ def test_old_answers_of_models_whose_weights_are_gone_are_refused(attacked, stud
 
 
 def test_a_rewound_method_starts_from_earlier_weights(attacked, study, tmp_path):
-    """After all steps, these are the original models again; the kept ones are found again."""
+    """From the last step these are the original models, and the weights of both steps are kept."""
     folder, nothing = copy(attacked[0], tmp_path / "shadows"), study.methods["nothing"] | QUICK
     runs = {name: nothing | {"rewind": share} for name, share in (("late", 1.0), ("early", 0.5))}
     ulira.ulira(folder, dataclasses.replace(study, methods=runs, overrides={}), **NUMBERS)
