@@ -149,7 +149,8 @@ def made_for(task: Task, make: Callable[[Task], Method], settings: Mapping[str, 
         make = functools.partial(attacked, make=make, steps=steps)
     if steps := settings.get("revival_steps", 0):
         rate = settings.get("revival_rate", settings["learning_rate"])
-        make = functools.partial(revived, make=make, steps=steps, rate=rate)
+        losses = _seen_by(task, match_original=False).losses
+        make = functools.partial(revived, make=make, steps=steps, rate=rate, losses=losses)
     objective, matched = settings.get("objective"), "retain_objective" in settings
     if objective in _COMPARING or matched:
         method = remembering(task, make, match_original=matched)

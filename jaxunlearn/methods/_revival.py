@@ -3,11 +3,10 @@
     phi <- phi - rate adam(clip(grad L_r(phi)))        phi <- theta before steps 0, K, 2 K, ...
     objective: (U(theta) + U(phi)) / 2,                the gradient of U(phi) is taken at phi
 
-L_r is the task's loss on the retain batch of the step (with `match_original`, the distance from the
-original model), and U the forget objective. A class that is forgotten at theta alone is often only
-hidden: training on retain data, which do not contain it, brings it back. So U is also descended
-where an attacker would be after at most K steps. Gradients are of first order: phi counts as theta
-plus a constant. phi is kept in the optimizer state.
+L_r is the ordinary loss on the retain batch of the step, and U the forget objective. A class that
+is forgotten at theta alone is often only hidden: training on retain data, which do not contain it,
+brings it back. So U is also descended where an attacker would be after at most K steps. Gradients
+are of first order: phi counts as theta plus a constant. phi is kept in the optimizer state.
 
 Source of the attack: DiMRA (arXiv 2512.03564); of the look-ahead: Gao et al., Meta-Unlearning on
 Diffusion Models (arXiv 2410.12777), and Tamirisa et al., Tamper-Resistant Safeguards (TAR, arXiv
@@ -23,7 +22,16 @@ import optax
 
 from jaxunlearn.methods._build import first
 from jaxunlearn.methods._under_attack import Objectives, under_attack
-from jaxunlearn.types import Batch, Method, Metrics, ModelState, Params, Task, TrainState
+from jaxunlearn.types import (
+    Batch,
+    BatchFunction,
+    Method,
+    Metrics,
+    ModelState,
+    Params,
+    Task,
+    TrainState,
+)
 
 
 class Revival(NamedTuple):
@@ -39,7 +47,12 @@ class Revival(NamedTuple):
 
 
 def revived(
-    task: Task, make: Callable[[Task], Method], *, steps: int, rate: float | jax.Array
+    task: Task,
+    make: Callable[[Task], Method],
+    *,
+    steps: int,
+    rate: float | jax.Array,
+    losses: BatchFunction,
 ) -> Method:
     """The method `make(task)`, whose forget objective is also descended at phi.
 
@@ -48,6 +61,7 @@ def revived(
         make: function that makes the method.
         steps: K, the number of steps after which the attacker starts again from theta.
         rate: learning rate of the attacker.
+        losses: the ordinary losses, also where the retain loss of the task is another.
     """
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
@@ -64,7 +78,7 @@ def revived(
         phi, memory = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, attacker)
 
         def loss_at(phi: Params) -> jax.Array:
-            return jnp.mean(task.losses(phi, state.model_state, first(retain), key, True)[0])
+            return jnp.mean(losses(phi, state.model_state, first(retain), key, True)[0])
 
         updates, memory = optimizer.update(jax.grad(loss_at)(phi), memory, phi)
         phi = optax.apply_updates(phi, updates)

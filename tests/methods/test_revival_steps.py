@@ -80,6 +80,16 @@ def test_an_adversary_and_a_multiplier_go_with_it():
     assert np.any(jax.tree.leaves(state.params)[0] != jax.tree.leaves(plain.params)[0])
 
 
+@pytest.mark.long
+def test_the_attacker_descends_the_ordinary_loss_whatever_the_retain_loss_is():
+    """At the original weights the distance from the original model has no gradient."""
+    more = {"revival_steps": 2, "revival_rate": 0.1}
+    plain = after("scalarization", 1, **more)[0].opt_state.attacker
+    matched, _ = after("scalarization", 1, **more, retain_objective="match_original")
+    attacker = matched.opt_state.opt_state.attacker
+    chex.assert_trees_all_close(attacker.params, plain.params, rtol=1e-5)
+
+
 def test_bad_settings_are_refused():
     for given, words in (
         ({"objective": "ascent"}, "must be match_anchor or .* with the setting revival_steps"),
