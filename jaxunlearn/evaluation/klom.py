@@ -14,7 +14,8 @@ It is 0 if the distributions are equal. Between two groups of retrained models i
 each has few models: that value is the floor. The usual summary is the 95th percentile over the
 examples.
 
-Source: Georgiev et al., Machine Unlearning via Simulated Oracle Matching (arXiv 2410.23232), 2024.
+Source: Georgiev et al., Attribute-to-Delete: Machine Unlearning via Datamodel Matching (arXiv
+2410.23232), 2024.
 """
 
 from typing import Any
