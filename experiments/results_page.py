@@ -45,6 +45,14 @@ METRICS = {
     "seen, %": "generated_forget_accuracy",
     "others seen, %": "generated_retain_accuracy",
     "Frechet / original": "frechet_ratio",
+    "retain data": "seen_after_revival",
+    "1 image": "seen_after_relearning_1",
+    "100 images": "seen_after_relearning_100",
+    "inversion": "seen_after_inversion",
+    "tokens": "seen_after_token_inversion",
+    "old embeddings": "seen_after_old_embeddings",
+    "old, then retain data": "seen_after_revival_old_embeddings",
+    "paraphrases": "seen_after_paraphrases",
 }
 DIGITS = {"KL": 2, "JS": 3, "ToW": 3, "gap": 2, "Frechet / original": 2}
 NAMES = {"original": "original", "retrained": "retrain", "retrained again": "retrain-again"}

@@ -120,6 +120,7 @@ def revive(
     laid = ready(data_dir, layout)
     from jaxunlearn.studies.audits import revival
     from jaxunlearn.studies.report.revival import render_revival
+    from jaxunlearn.studies.runs.schema import REVIVAL
 
     attacker = revival.Attacker(steps, learning_rate)
     if (folder / "study.json").exists():
@@ -130,12 +131,12 @@ def revive(
             )
         found = revival.revive_study(folder, attacker, laid)
         say((folder / "revival.md").read_text("utf-8"))
-        say(f"results: {folder / 'revival.json'}")
+        say(f"results: {folder / REVIVAL}")
         outcome(found)
         return
     models = revival.revive(folder, classifier, retrained, original, attacker, laid)
     say(render_revival(models))
-    say(f"results: {folder / 'revival.json'}, picture: {folder / 'revival.png'}")
+    say(f"results: {folder / REVIVAL}, picture: {folder / 'revival.png'}")
     outcome(models)
 
 

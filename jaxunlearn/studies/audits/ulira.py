@@ -186,13 +186,13 @@ def _request(study: Study) -> ForgetRequest:
 
 
 def _check_aims(study: Study, request: ForgetRequest) -> None:
-    """Raises if a run of the study changes a part of the parameters."""
+    """Raises if a run of the study has options besides the settings of its method."""
     for name in study.methods:
         if aim := study.run_aim(request, name):
             given = next(key for key, value in dataclasses.asdict(aim).items() if value)
             raise InputError(
-                f"the run {name} has {given}, but shadow models are unlearned with all their "
-                "parameters; leave it out, or use another study file."
+                f"the run {name} has {given}, but shadow models are unlearned with the settings of "
+                "methods alone; leave it out, or use another study file."
             )
 
 
