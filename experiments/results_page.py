@@ -100,17 +100,24 @@ def rows(titles: list[str], body: list[list[str]]) -> str:
 
 
 def table(
-    name: str, request: str, titles: list[str], runs: list[str], attack: str = "", rough: str = ""
+    name: str,
+    request: str,
+    titles: list[str],
+    runs: list[str],
+    attack: str = "",
+    rough: str = "",
+    interval: bool = True,
 ) -> str:
     """Runs of a study in the order given; with an attack, the last column is U-LiRA's AUC.
 
-    The column of the title `rough` has means without intervals.
+    Means have intervals where there are several seeds, but not in the column of the title `rough`,
+    and in none without `interval`.
     """
     found = result(name)["requests"][request]["runs"]
     attacked = result(attack)["models"] if attack else {}
     body = []
     for run in runs:
-        cells = [cell(found[run], title, interval=title != rough) for title in titles]
+        cells = [cell(found[run], title, interval=interval and title != rough) for title in titles]
         if attack:
             cells.append(percent(attacked[run]["auc"]) if run in attacked else "–")
         body.append([LABELS.get(run, run), *cells])
@@ -158,6 +165,12 @@ def auc(name: str, run: str) -> str:
     """The AUC of U-LiRA on one run without its interval, for the text; a dash where it has none."""
     model = result(name)["models"].get(run)
     return f"{model['auc']['value']:.1f}" if model else "–"
+
+
+def audited(name: str, run: str, *keys: str, digits: int = 1) -> str:
+    """A number of a run under U-LiRA, found by its keys."""
+    found = functools.reduce(lambda value, key: value[key], keys, result(name)["models"][run])
+    return f"{found:.{digits}f}"
 
 
 def multiplier(estimator: str, key: str, scale: float = 1.0) -> float:
@@ -228,8 +241,8 @@ def draw_gaps(path: Path) -> None:
 def page(template: str) -> str:
     """A page of results from its template."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
-    functions = (table, attacks, requests_by_model, value, auc, multiplier, angle, flops, published)
-    environment.globals.update({function.__name__: function for function in functions})
+    functions = (table, attacks, requests_by_model, value, auc, audited, multiplier, angle, flops)
+    environment.globals.update({each.__name__: each for each in (*functions, published)})
     environment.globals.update(LABELS=LABELS)
     text = environment.from_string((HERE / template).read_text("utf-8"))
     return text.render() + "\n"
