@@ -47,12 +47,10 @@ METRICS = {
     "Frechet / original": "frechet_ratio",
     "retain data": "seen_after_revival",
     "1 image": "seen_after_relearning_1",
-    "100 images": "seen_after_relearning_100",
     "inversion": "seen_after_inversion",
     "tokens": "seen_after_token_inversion",
     "old embeddings": "seen_after_old_embeddings",
     "old, then retain data": "seen_after_revival_old_embeddings",
-    "paraphrases": "seen_after_paraphrases",
 }
 DIGITS = {"KL": 2, "JS": 3, "ToW": 3, "gap": 2, "Frechet / original": 2}
 NAMES = {"original": "original", "retrained": "retrain", "retrained again": "retrain-again"}
@@ -100,24 +98,17 @@ def rows(titles: list[str], body: list[list[str]]) -> str:
 
 
 def table(
-    name: str,
-    request: str,
-    titles: list[str],
-    runs: list[str],
-    attack: str = "",
-    rough: str = "",
-    interval: bool = True,
+    name: str, request: str, titles: list[str], runs: list[str], attack: str = "", rough: str = ""
 ) -> str:
     """Runs of a study in the order given; with an attack, the last column is U-LiRA's AUC.
 
-    Means have intervals where there are several seeds, but not in the column of the title `rough`,
-    and in none without `interval`.
+    The column of the title `rough` has means without intervals.
     """
     found = result(name)["requests"][request]["runs"]
     attacked = result(attack)["models"] if attack else {}
     body = []
     for run in runs:
-        cells = [cell(found[run], title, interval=interval and title != rough) for title in titles]
+        cells = [cell(found[run], title, interval=title != rough) for title in titles]
         if attack:
             cells.append(percent(attacked[run]["auc"]) if run in attacked else "–")
         body.append([LABELS.get(run, run), *cells])
