@@ -44,8 +44,8 @@ def describe(what: str) -> str:
         known = (*_NAMES, "models", "data", "metrics", *methods.choices())
         raise InputError(
             f"the list is {what!r}{closest(what, known)}, but must be methods, recipes, models, "
-            "data, metrics, or a method or recipe, for its settings: "
-            f"{', '.join(methods.available())}."
+            "data, metrics, or a method or recipe, for its settings; jaxunlearn list prints the "
+            "methods."
         )
     return _settings(what)
 

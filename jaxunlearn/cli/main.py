@@ -34,7 +34,7 @@ Make a trained model forget, and measure how well it did.
   jaxunlearn tune SEARCH --config FILE                              settings from a blind search
   jaxunlearn verify FOLDER                                          a check of all fingerprints
   jaxunlearn status FOLDER                                          done, running, failed and why
-  jaxunlearn list [methods|models|data|metrics|METHOD]              names and settings
+  jaxunlearn list [methods|recipes|models|data|metrics|METHOD]      names and settings
   jaxunlearn schema [study|search]                                  the fields of TOML files
 
   jaxunlearn COMMAND --help, jaxunlearn unlearn METHOD --help       all flags

@@ -53,6 +53,7 @@ def _bound(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
         return functools.partial(command, *args, **named)
 
     del bound.__wrapped__  # tyro would look at it
+    bound.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(command) or "")  # no breaks in entries
     bound.__signature__, bound.__annotations__ = signature, hints  # type: ignore[attr-defined]
     return bound
 

@@ -185,8 +185,8 @@ def evaluate(
 
     Args:
         run: the folder of a finished run.
-        retrained: the folder of the retrained model, already evaluated; its request is the one of
-            an original model.
+        retrained: the folder of the retrained model, already evaluated. An original model is
+            evaluated on its request.
         original: the folder of the original model, to measure the effect of several requests.
         classifier: for generative models: the folder of a classifier pretrained on the same data,
             which judges the generated images.

@@ -307,8 +307,8 @@ def status(folder: flags.Folder, /) -> None:
     counts = Counter(each.state for each in found)
     total = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     say(f"{folder}: {total}")
-    table = Table("run", "state", "")
+    table = Table("run", "state", "detail")
     for each in found:
-        table.add_row(*map(Text, each))
+        table.add_row(*map(Text, each._replace(run=each.run or folder.resolve().name)))
     show(table)
     outcome([each._asdict() for each in found])

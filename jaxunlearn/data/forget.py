@@ -185,7 +185,8 @@ class ForgetRequest:
         if len(chosen) == 0:
             raise InputError(
                 f"{self.name} selects none of the {len(eligible)} training examples of "
-                f"{dataset.name!r}, but must select at least one; ask for more."
+                f"{dataset.name!r}, but must select at least one; check whether an earlier request "
+                "forgot it, or ask for more."
             )
         if len(chosen) == len(eligible):
             raise InputError(

@@ -152,8 +152,7 @@ def rank(
     most = max((len(by_seed) for by_seed in values.values()), default=0)
     if most < 2:
         raise InputError(
-            f"the methods of the ranking have at most {most} seeds, but one must have two or more; "
-            "run the study with more seeds."
+            "no method of the ranking has two or more seeds; run the study with more seeds."
         )
     summaries = {
         name: summarize(list(by_seed.values()), bounds) for name, by_seed in values.items()

@@ -270,5 +270,8 @@ class Aim:
 def check_seeds(seeds: Iterable[int]) -> None:
     """Raises unless seeds are distinct, non-negative and small enough for JAX."""
     seeds = tuple(seeds)
-    if len(set(seeds)) < len(seeds) or not all(0 <= seed < SEEDS for seed in seeds):
-        raise InputError(f"seeds are {seeds}, but must be distinct and from 0 to {SEEDS - 1}.")
+    for seed in seeds:
+        if not 0 <= seed < SEEDS:
+            raise InputError(f"the seed is {seed}, but must be from 0 to {SEEDS - 1}.")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"the seeds are {', '.join(map(str, seeds))}, but must be distinct.")

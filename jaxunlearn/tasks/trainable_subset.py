@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxunlearn.methods.wrapped import wrapped
+from jaxunlearn.names import first_of
 from jaxunlearn.types import FROZEN, Batch, InputError, ModelState, Params, Task
 
 
@@ -135,8 +136,7 @@ def _matching(shapes: dict[str, Any], pattern: str, rank: int) -> list[str]:
     if not chosen:
         what = "kernel" if rank else "parameter"
         raise InputError(
-            f"trainable is {pattern!r}, but must match a {what} of the model: "
-            f"{', '.join(known[:6])} or {max(len(known) - 6, 0)} more."
+            f"trainable is {pattern!r}, but must match a {what} of the model: {first_of(known, 6)}."
         )
     for path in chosen if rank else ():
         largest = min(_sides(path, shapes[path].shape))

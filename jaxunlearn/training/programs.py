@@ -309,6 +309,8 @@ def _program(
             axis_name=axis_name,
         )
     except InputError as error:
+        if str(error).startswith("method "):  # the method itself does not fit
+            raise
         raise InputError(f"among the settings of method {method}, {error}") from error
 
 

@@ -39,7 +39,7 @@ PRETRAIN = {
     "validation all": ("--validation-fraction 1", "is 1.0, but must be", "below 1"),
     "validation negative": ("--validation-fraction -0.1", "is -0.1, but must be at least 0"),
     "validation NaN": ("--validation-fraction nan", "is nan"),
-    "seed": ("--seed -1", "seeds are (-1,), but must be distinct and from 0 to 2147483647"),
+    "seed": ("--seed -1", "the seed is -1, but must be from 0 to 2147483647"),
     "devices too many": ("--devices 9", "devices is 9, but this machine has 8 (cpu)", "1 to 8"),
     "devices none": ("--devices 0", "devices is 0"),
     "pmap of shares": ("--parallel pmap --parameters sharded", "all parameters on each", "jit"),
@@ -126,6 +126,11 @@ def test_forget_request(here, pretrained, command, case):
     method = ["finetune"] if command == "unlearn" else []
     given = ["--pretrained", pretrained, *method, *words.split()]
     assert_refused(call(command, "run", *given), *fragments)
+
+
+def test_a_method_for_other_models(here, pretrained):
+    refused = call("unlearn", "run", "esd", "--pretrained", pretrained, "--classes", 3)
+    assert_refused(refused, "jaxunlearn: method esd needs a model that generates images")
 
 
 def test_indices_that_are_everything_or_held_out(here, pretrained, data_dir):

@@ -101,6 +101,7 @@ for command in FLAGS:
 @pytest.mark.parametrize("command", FLAGS)
 def test_the_help_of_a_command_explains_every_flag(command):
     text = done(command, "--help")
+    assert not re.search(r"\b(of|the|images|whose|\w+,) {20,}│\n", text)  # no line ends early
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", text))
     assert flags == {"--help", *FLAGS[command]}
     for flag in FLAGS[command]:

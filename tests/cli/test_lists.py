@@ -83,6 +83,7 @@ def test_lists_without_docstrings():
 
 def test_a_list_of_something_else_is_told_the_closest():
     with pytest.raises(
-        InputError, match=r"the list is 'modles' .did you mean 'models'.*but must be meth"
+        InputError,
+        match=r"the list is 'modles' .did you mean 'models'.*must be meth[^:]*; jaxunlearn list",
     ):
         lists.describe("modles")

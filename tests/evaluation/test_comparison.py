@@ -102,7 +102,7 @@ def test_fewer_seeds_than_an_interval_needs_are_refused():
         paired_difference([1.0], [2.0])
     with pytest.raises(InputError, match="2 and 3 values"):
         paired_difference([1.0, 2.0], [2.0, 3.0, 4.0])
-    with pytest.raises(InputError, match="have at most 1 seeds, but one must have two or more"):
+    with pytest.raises(InputError, match="no method of the ranking has two or more seeds; run"):
         rank({"a": {0: 1.0}, "b": {0: 2.0}})
     with pytest.raises(InputError, match="finite"):
         rank({"a": {0: 1.0, 1: float("nan")}})

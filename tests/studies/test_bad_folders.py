@@ -216,12 +216,14 @@ def test_evaluate(here, pretrained, retrained, unlearned, tmp_path_factory):
 
 
 def test_report_and_list(here):
-    assert_refused(call("report", "none"), "none/study.json does not exist", "run the stage")
-    assert_refused(call("report", "full"), "full/study.json does not exist")
+    assert_refused(
+        call("report", "none"), "none holds no study; give the folder of jaxunlearn compare"
+    )
+    assert_refused(call("report", "full"), "full holds no study")
     assert_refused(call("report", "a-file"), "a-file")
     assert_refused(
         call("list", "method"),
         "the list is 'method'",
         "must be methods, recipes, models, data",
-        "eupmu",
+        "jaxunlearn list prints the methods",
     )

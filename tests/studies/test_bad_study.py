@@ -22,9 +22,9 @@ STUDIES = {
     "entry": ('seeds = [0, "1"]', "seeds[1] is '1', but must be a whole number"),
     "seed": (
         "seeds = [-1]\n[methods.salun]",
-        "(-1,), but must be distinct and from 0 to 2147483647",
+        "the seed is -1, but must be from 0 to 2147483647",
     ),
-    "seeds twice": ("seeds = [1, 1]\n[methods.salun]", "must be distinct"),
+    "seeds twice": ("seeds = [1, 1]\n[methods.salun]", "seeds are 1, 1, but must be distinct"),
     "oracle": ("oracle = false\n[methods.salun]", "oracle is false, but must be true, since mlp"),
     "no seeds": ("seeds = []\n[methods.salun]", "has no seeds"),
     "problem": ("[problem]\nmodle = 'mlp'", "problem has no field 'modle'", "mean 'model'?"),

@@ -150,7 +150,7 @@ def test_relative_paths_of_a_file_are_relative_to_its_folder(tmp_path, monkeypat
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 2**32, 2**63])
 def test_a_seed_that_jax_would_cut_short_is_refused(seed):
-    reason = "distinct and from 0 to 2147483647"
+    reason = "but must be from 0 to 2147483647"
     with pytest.raises(InputError, match=reason):
         Study(seeds=(0, seed), methods={"finetune": {}})
     with pytest.raises(InputError, match=reason):

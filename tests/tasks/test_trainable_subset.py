@@ -150,7 +150,7 @@ def test_diffusion_can_be_narrowed_too():
     ("pattern", "rank", "words"),
     [
         ("(", 0, "but must be a regular expression"),
-        ("tail", 0, "'tail', but must match a parameter of the model: .* more"),
+        ("tail", 0, "'tail', but must match a parameter of the model: .*[a-z]\\.$"),
         ("bias", 2, "must match a kernel"),
         (
             "head",

@@ -111,9 +111,10 @@ def save_classifier(
     of_family = [layout for layout in LAYOUTS if isinstance(module, layout.family)]
     layouts = {layout.library: layout for layout in reversed(of_family)}
     if library not in layouts:
-        kind = type(module).__name__
         known = ", ".join(layouts or ("orbax", "msgpack", "npz", "safetensors"))
-        raise InputError(f"the layout is {library!r}, but must be one of {known} for a {kind}.")
+        raise InputError(
+            f"the layout is {library!r}, but must be one of {known} for {type(module).__name__}."
+        )
     layout = layouts[library]
     layout.check(module)
     folder, size = Path(folder), layout.size(module, weights.params)

@@ -209,7 +209,7 @@ def _check_numbers(plan: Plan, group_size: int, rates: Sequence[float]) -> None:
             raise InputError(
                 f"{count} shadow models give {count // 2 * targets} scores of retrained models, "
                 f"too few for a false-positive rate of {rate:g}; use at least {needed} shadow "
-                "models, or ask for a higher rate."
+                "models, or ask for higher rates (--fpr)."
             )
 
 

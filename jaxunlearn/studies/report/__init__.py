@@ -7,14 +7,14 @@ import json
 import os
 from pathlib import Path
 
-from jaxunlearn.files import read_json, sealed, write_text
+from jaxunlearn.files import sealed, write_text
 from jaxunlearn.studies.report.aggregate import make_table, to_json
 from jaxunlearn.studies.report.extras import read_extras
 from jaxunlearn.studies.report.grids import sample_grid
 from jaxunlearn.studies.report.markdown import render_markdown
 from jaxunlearn.studies.report.page import render_page
 from jaxunlearn.studies.report.samples import read_samples, samples_file
-from jaxunlearn.studies.report.study import Study, read_study
+from jaxunlearn.studies.report.study import Study, check_study_folder, read_study
 from jaxunlearn.studies.report.terminal import render_table
 from jaxunlearn.studies.report.verdict import headline
 from jaxunlearn.studies.workspace import Workspace
@@ -39,12 +39,12 @@ def write_report(
         The written paths, by "markdown", "html" and "json".
 
     Raises:
-        InputError: `study.json` is missing, a file is malformed (it is named), runs or the
+        InputError: the folder holds no study, a file is malformed (it is named), runs or the
             shadow models of U-LiRA come from different protocols, or the methods cannot be ranked
             by this metric.
     """
     folder = Path(study_folder)
-    read_json(folder / "study.json")  # a folder without one gets no lock either
+    check_study_folder(folder)  # a folder of something else gets no lock
     with Workspace(folder, "study", "study.json").in_turn("report"):  # the last writer reads last
         return _write(folder, rank_by)
 

@@ -51,7 +51,7 @@ def render_drift(drift: dict[str, Any]) -> str:
     Example:
         >>> requests = [{"request": "class-3", "examples": 9, "accuracy": 4.0}]
         >>> print(render_drift({"requests": requests, "kept": {"model": {"test_accuracy": 97.5}}}))
-        request (examples)                model  original
+        request (examples)                model
         class-3 (9)                        4.00            %
         test_accuracy                     97.50            %
     """
@@ -61,11 +61,12 @@ def render_drift(drift: dict[str, Any]) -> str:
         for row in drift["requests"]
     ]
     rows += [(name, v, kept.get("original", {}).get(name)) for name, v in kept["model"].items()]
-    lines = [f"{'request (examples)':30}{'model':>9}{'original':>10}"]
+    beside = "original" if any(original is not None for _, _, original in rows) else ""
+    lines = [f"{'request (examples)':30}{'model':>9}{beside:>10}".rstrip()]
     for name, model, original in rows:
         unit = "" if name == "frechet_retain" else "%"
-        beside = " " * 10 if original is None else f"{original:10.2f}"
-        lines.append(f"{name:30}{model:9.2f}{beside}  {unit}".rstrip())
+        shown = "" if original is None else f"{original:.2f}"
+        lines.append(f"{name:30}{model:9.2f}{shown:>10}  {unit}".rstrip())
     if "js_to_original" in drift:
         lines.append(f"{'js_to_original':30}{drift['js_to_original']:9.4f}{'':10}  nats")
     return "\n".join(lines)

@@ -252,6 +252,12 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
+def check_study_folder(folder: Path) -> None:
+    """Raises an InputError unless a folder holds a study."""
+    if not (folder / "study.json").is_file():
+        raise InputError(f"{folder} holds no study; give the folder of jaxunlearn compare.")
+
+
 def _check_protocols(folder: Path) -> None:
     """Raises unless all runs learned the same problem, and the runs of each folder are alike.
 
@@ -323,10 +329,11 @@ def read_study(folder: str | Path) -> Study:
         request, even if they were evaluated before it.
 
     Raises:
-        InputError: `study.json` is missing, a file is malformed, or two runs come from different
+        InputError: the folder holds no study, a file is malformed, or two runs come from different
             protocols.
     """
     folder = Path(folder)
+    check_study_folder(folder)
     plan = read_json(folder / "study.json")
     machine = plan.get("machine") or {}
     if not isinstance(machine, dict):

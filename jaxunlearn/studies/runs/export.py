@@ -51,6 +51,12 @@ def export(run: Path, dest: Path, layout: str | None = None, pretrained: Path | 
         raise InputError(
             f"the file to write is {dest}, but must end in {suffix} in the layout {layout}."
         )
+    ending = next((name for name, end in checkpoints.SUFFIXES.items() if end == dest.suffix), None)
+    if layout == "orbax" and ending is not None:
+        raise InputError(
+            f"the place to write is {dest}, but must be a folder in the layout orbax; "
+            f"--layout {ending} writes a file."
+        )
     if dest.is_file() or (dest.is_dir() and any(dest.iterdir())):
         raise InputError(f"{dest} exists and is not empty, but must be free; give another name.")
     weights = folder.load_weights(run, config.problem)

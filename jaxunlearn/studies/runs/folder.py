@@ -78,7 +78,7 @@ def _needed_plugins(config: RunConfig) -> dict[str, dict[str, str]]:
 
 def read_config(run: Path, *stages: str) -> RunConfig:
     """The configuration of a finished run."""
-    wanted = " or ".join(stages)
+    wanted = " or ".join(filter(None, (", ".join(stages[:-1]), stages[-1])))
     exported = (run / "model_index.json").exists() or any(run.glob("*.safetensors"))
     if exported and not (run / "fingerprints.json").exists():
         raise InputError(

@@ -107,7 +107,7 @@ def test_another_class_of_diffusers(tmp_path):
 def test_layouts_without_such_a_model(tmp_path):
     found = pretrained.find(DATA / "vit")
     for layout, match in (
-        ("diffusers", "'diffusers', but must be one of transformers, torchvision, timm for a ViT"),
+        ("diffusers", "'diffusers', but must be one of transformers, torchvision, timm for ViT"),
         ("pytorch-cifar", "the layout is 'pytorch-cifar', but must be one of"),
     ):
         with pytest.raises(InputError, match=match):

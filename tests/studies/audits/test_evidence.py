@@ -112,7 +112,7 @@ def test_the_old_report_still_reads_the_folder(gathered, tmp_path):
 
 
 def test_folders_without_a_study_or_a_retrained_model_are_refused(gathered, tmp_path):
-    assert_refused(call("evidence", tmp_path), "study.json does not exist")
+    assert_refused(call("evidence", tmp_path), "holds no study; give")
     folder = copy(gathered[0], tmp_path / "study")
     (folder / "seed-0" / "class-8" / "tight" / "predictions.npz").unlink()
     (folder / "seed-0" / "class-8" / "tight" / "evidence.json").unlink()

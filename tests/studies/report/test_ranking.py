@@ -75,7 +75,7 @@ def test_what_cannot_be_ranked_is_refused(study, small_study):
     words = ("report", study, "--rank-by", "forget_accuracy")
     assert_refused(call(*words), "the metric to rank by is 'forget_accuracy'", "five_part_gap, ")
     words = ("report", small_study, "--rank-by", "five_part_gap")
-    assert_refused(call(*words), "at most 1 seeds", "run the study with more seeds")
+    assert_refused(call(*words), "has two or more seeds; run the study with more seeds")
     assert before == {k: v for k, v in snapshot(study).items() if k != ".lock-report"}
     assert make_table(read_study(small_study), "random-0.1").ranking is None
 

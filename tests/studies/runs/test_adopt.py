@@ -117,6 +117,12 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(here, checkpoint, a
     assert_refused(call("export", adopted, "full", "--layout", "orbax"), "full exists")
     assert_refused(call("export", adopted, "a-file"), "must end in .msgpack")
     assert_refused(call("export", adopted, "new", "--layout", "pickle"), "'pickle'", "orbax")
+    words = ["export", adopted, "net.npz", "--layout", "orbax"]
+    assert_refused(
+        call(*words),
+        "net.npz, but must be a folder in the layout orbax",
+        "--layout npz writes a file",
+    )
     assert_refused(call("export", "full", "new"), "holds no run")
 
 

@@ -55,6 +55,7 @@ def test_an_error_that_ends_a_run_is_on_record_until_the_run_succeeds(
         patch.setattr(training, "run", fail)
         assert call(*words).status == 4
     assert states(tmp_path / "run") == {"": ("failed", "MemoryError: no room")}
+    assert "│ run │ failed │ MemoryError: no room │" in done("status", tmp_path / "run")
     done(*words)
     [(state, seconds)] = states(tmp_path / "run").values()
     assert state == "done" and seconds.endswith("s")

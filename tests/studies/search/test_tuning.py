@@ -359,7 +359,7 @@ BAD = {
         *["[search.wild]", "[[requests]]\nfraction = 0.1\n[search.wild]"],
         "random-0.1, random-0.1 are not all different",
     ),
-    "seed": ("seeds = [0]", "seeds = [4294967296]", "(4294967296,), but must be distinct"),
+    "seed": ("seeds = [0]", "seeds = [4294967296]", "the seed is 4294967296, but must be from 0"),
     "run": (
         *["[search.wild]", '[overrides."random-0.1".x]\n[search.wild]'],
         *["the run 'x'", "the search has finetune, wild"],
