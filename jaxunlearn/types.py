@@ -105,8 +105,8 @@ class Task(NamedTuple):
         objectives: forget objectives that only this task has, as pairs of name and function.
         conditional: whether the outputs for an example depend on its label.
         null_label: label of "no class"; None if the model has none.
-        saliency_losses: losses whose gradients measure saliency, if they differ from `losses`, as
-            in an adapter, where a factor that starts at zero hides the other one.
+        saliency_losses: losses whose gradients measure saliency, if they differ from `losses`: of a
+            guided prediction, or of an adapter, where a factor that starts at zero hides the other.
         weights: weights of the gradients of both losses, which leave their values alone; None for
             1 and 1.
         joint_batch: whether the forget and the retain examples of a step pass the model together.

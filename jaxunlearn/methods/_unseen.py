@@ -344,8 +344,11 @@ def distance(difference: jax.Array, delta: float = _HUBER_DELTA) -> jax.Array:
 
 
 def logit(losses: jax.Array) -> jax.Array:
-    """`log(p / (1 - p))` of `p = exp(-l)`, for p up to 1 - 1e-6."""
-    losses = jnp.maximum(losses, 1e-6)
+    """`log(p / (1 - p))` of `p = exp(-l)`, exact for losses of any size, as `cross_entropy` is.
+
+    Losses below 1e-30, a confidence of 69, count as 1e-30 and have no gradient.
+    """
+    losses = jnp.maximum(losses, 1e-30)
     return -losses - jnp.log(-jnp.expm1(-losses))
 
 

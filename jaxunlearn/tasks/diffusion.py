@@ -63,8 +63,7 @@ def diffusion(
     """The task of predicting noise.
 
     Training drops a fraction of the labels, so that the model can be guided; forget objectives drop
-    none. In evaluation mode, which Fisher diagonals use, the losses are the errors of the guided
-    prediction, `(1 + w) out(c) - w out(null)`.
+    none. Fisher diagonals use the errors of the guided prediction, `(1 + w) out(c) - w out(null)`.
 
     Args:
         model: a `jaxunlearn.types.Model` from images `[B, ...]`, timesteps `[B]` and labels `[B]`
@@ -180,9 +179,10 @@ def diffusion(
         labels: jax.Array,
         key: jax.Array,
         train: bool,
+        guidance: float = 0.0,
     ) -> tuple[jax.Array, ModelState]:
         output, clean, noise, noisy, t, model_state = predicted(
-            params, model_state, batch, labels, key, train, 0.0 if train else fisher_guidance
+            params, model_state, batch, labels, key, train, guidance
         )
         prediction, variance = split_variance(process, output)
         errors = (prediction - target(process, clean, noise, t)) ** 2
@@ -208,6 +208,12 @@ def diffusion(
     ) -> tuple[jax.Array, ModelState]:
         return losses_of(params, model_state, batch, batch["label"], key, train)
 
+    def guided_losses(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, ModelState]:
+        label = batch["label"]
+        return losses_of(params, model_state, batch, label, key, train, fisher_guidance)
+
     def outputs(
         params: Params, model_state: ModelState, batch: Batch, key: jax.Array, train: bool
     ) -> tuple[jax.Array, ModelState]:
@@ -228,6 +234,7 @@ def diffusion(
         (*OBJECTIVES, ("match_noise", functools.partial(match_noise, image_shape=image_shape))),
         conditional,
         null_label,
+        saliency_losses=guided_losses if fisher_guidance else None,
         num_timesteps=process.num_timesteps,
         conditions=Conditions(_read_table, _write_table) if has_table else None,
     )

@@ -202,6 +202,19 @@ def logit(losses: Any) -> np.ndarray:
     return np.log(confidence / (1.0 - confidence))
 
 
+def test_confidences_have_their_whole_gradient_at_any_margin() -> None:
+    """Of two logits, phi of the first is their difference: 20 is the loss 2e-9, -90 the loss 90."""
+
+    def phi(margins: jax.Array) -> jax.Array:
+        logits = jnp.stack([margins, jnp.zeros_like(margins)], axis=1)
+        return objectives.logit(objectives.cross_entropy(logits, jnp.zeros(len(margins), int)))
+
+    margins = jnp.array([-90.0, 0.0, 13.0, 14.0, 20.0, 60.0])
+    np.testing.assert_allclose(phi(margins), margins, rtol=1e-5, atol=1e-6)
+    slopes = jax.grad(lambda margins: jnp.sum(phi(margins)))(margins)
+    np.testing.assert_allclose(slopes, 1.0, rtol=1e-5)
+
+
 def test_match_unseen_is_the_distance_between_sorted_logits() -> None:
     batch = bringing(UNSEEN)
     value = objectives.match_unseen(LINEAR, jnp.float32(2.0), {}, batch, KEY)

@@ -84,7 +84,8 @@ def test_training_drops_a_share_of_the_labels_and_forget_objectives_drop_none():
     assert not jnp.allclose(later, losses)  # another visit, other noise
 
 
-def test_losses_in_evaluation_mode_are_guided_and_drop_nothing():
+def test_saliency_alone_is_measured_on_the_guided_prediction():
+    """Unseen examples, guards and teachers are compared with what training sees."""
     task = toy(fisher_guidance=2.0)
     params, state = task.init(KEY)
     batch = batch_of()
@@ -94,10 +95,14 @@ def test_losses_in_evaluation_mode_are_guided_and_drop_nothing():
     )
     keys = example_keys(KEY, batch)
     noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 1), SHAPE))(keys)
-    guided, _ = task.losses(params, state, batch, KEY, False)
-    expected = jnp.sum((3.0 * plain - 2.0 * null - noise) ** 2, axis=(1, 2, 3))
-    chex.assert_trees_all_close(guided, expected, rtol=1e-4)
-    for train in (True, False):  # teachers and students speak of the same prediction
+    for losses, prediction in (
+        (task.saliency_losses, 3.0 * plain - 2.0 * null),
+        (task.losses, plain),
+    ):
+        found, _ = losses(params, state, batch, KEY, False)
+        expected = jnp.sum((prediction - noise) ** 2, axis=(1, 2, 3))
+        chex.assert_trees_all_close(found, expected, rtol=1e-4)
+    for train in (True, False):
         unguided, _ = task.outputs(params, state, batch, KEY, train)
         chex.assert_trees_all_close(unguided, plain, rtol=1e-5)
 
