@@ -21,12 +21,13 @@ class ForgetPhase(NamedTuple):
     update: Callable[..., tuple[optax.Updates, Any]]
 
 
-def check_forget_optimizer(name: str, share_optimizer: bool) -> None:
-    """Raises an InputError if both phases share one optimizer and forgetting is given another."""
-    if name != "sgd" and share_optimizer:
+def check_forget_optimizer(name: str, share_optimizer: bool, variant: str = "") -> None:
+    """Raises an InputError if both phases have one optimizer and forgetting is given another."""
+    if name != "sgd" and (share_optimizer or variant == "R"):
+        sharing = "share_optimizer" if share_optimizer else "the variant R"
         raise InputError(
-            f"forget_optimizer is {name!r}, but must be 'sgd' with share_optimizer, which gives "
-            "both phases one optimizer; set share_optimizer to false."
+            f"forget_optimizer is {name!r}, but must be 'sgd' with {sharing}, which gives both "
+            f"phases one optimizer; leave forget_optimizer or {sharing} out."
         )
 
 

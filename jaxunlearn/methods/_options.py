@@ -29,9 +29,13 @@ _ONLY_OF = {
 }
 
 
+# The budget bounds the cross-entropy, and nothing that takes its place.
+_NOT_OF = {"retain_objective": ("eupmu_budget",)}
+
+
 def has_option(method: str, name: str) -> bool:
     """Whether a method has an optional setting."""
-    return method in _ONLY_OF.get(name, (method,))
+    return method in _ONLY_OF.get(name, (method,)) and method not in _NOT_OF.get(name, ())
 
 
 def with_weights(task: Task, optional: Mapping[str, Any]) -> Task:

@@ -50,7 +50,17 @@ def msg(
         fraction: fraction of the weights of each kernel that is re-drawn.
         kept_scale: scale of the gradients of all other parameters.
         mask_batch_size: batch size of the pass that computes the gradient.
+
+    Raises:
+        InputError: the model has no weights named kernel or weight.
     """
+    leaves = _initial_leaves(task)
+    if not any(_is_kernel(path, leaf, rank) for path, leaf in leaves for rank in (2, 4)):
+        raise InputError(
+            "method msg re-draws convolutions or dense layers, whose weights must be named kernel "
+            "or weight, but this model has none; rename them, or choose another method, such as "
+            "finetune."
+        )
 
     def loss_fn(
         params: Params, now: Now, forget: Batch, retain: Batch
@@ -119,9 +129,7 @@ def ct(task: Task, optimizer: optax.GradientTransformation) -> Method:
     Raises:
         InputError: the model has no square convolutions larger than 1 x 1.
     """
-    shapes, _ = jax.eval_shape(task.init, jax.random.key(0))
-    leaves = jax.tree_util.tree_leaves_with_path(shapes)
-    if not any(_swaps(path, leaf) for path, leaf in leaves):
+    if not any(_swaps(path, leaf) for path, leaf in _initial_leaves(task)):
         raise InputError(
             "method ct needs a model that has square convolutions larger than 1 x 1, but this one "
             "has none; choose another method, such as msg."
@@ -137,6 +145,11 @@ def ct(task: Task, optimizer: optax.GradientTransformation) -> Method:
         return method.init(*given._replace(params=params))
 
     return method._replace(init=init)
+
+
+def _initial_leaves(task: Task) -> list[tuple[Any, Any]]:
+    """The paths and shapes of the parameters of a task."""
+    return jax.tree_util.tree_leaves_with_path(jax.eval_shape(task.init, jax.random.key(0))[0])
 
 
 def _kernel_rank(params: Params) -> int:

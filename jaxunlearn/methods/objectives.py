@@ -210,10 +210,17 @@ def check_options(options: Mapping[str, Any], objective: str | None) -> None:
 def with_options(task: Task, settings: Mapping[str, Any]) -> Task:
     """The task whose objectives have the options among the settings of a method."""
     name = settings.get("objective")
-    if name == "match_class" and settings.get("joint_batch"):
+    comparing = (("match_class", name), ("match_original", settings.get("retain_objective")))
+    for each, given in comparing:
+        if each == given and settings.get("joint_batch"):
+            raise InputError(
+                f"joint_batch is true, but must be false with {each}, which compares predictions "
+                "instead of losses; leave joint_batch out."
+            )
+    if "retain_objective" in settings and "keep_weight" in settings:
         raise InputError(
-            "joint_batch is true, but must be false with the objective match_class, which compares "
-            "predictions instead of losses; leave joint_batch out."
+            "keep_weight compares confidences, but under match_original the retain loss is a "
+            "distance of predictions, which has none; leave keep_weight or retain_objective out."
         )
     options = {
         key: settings[key] for key, names in _KEYWORDS.items() if name in names and key in settings

@@ -95,7 +95,7 @@ def sfron(
         raise InputError(f"variant is {variant!r}, but must be one of {', '.join(VARIANTS)}.")
     if num_fast_steps < 1:
         raise InputError(f"num_fast_steps is {num_fast_steps}, but must be at least 1.")
-    check_forget_optimizer(forget_optimizer, share_optimizer)
+    check_forget_optimizer(forget_optimizer, share_optimizer, variant)
     exponent = exponent if variant in ("SFR-on", "FR-on") else 0.0
     forget_objective = named(objective, exponent, task, epsilon)
     decay = schedule(alpha_schedule, alpha, num_steps)

@@ -184,7 +184,7 @@ def unlearn_model(
         with workspace.locked():
             workspace.claim(record)
             outcome = trained(workspace.folder)
-    found = Weights(outcome.state.params, outcome.state.model_state)
+    found = methods.weights_of(outcome.state)
     if task.predict is None:
         kept = {} if oracle is None else _losses(task, oracle, arrays)
         metrics = _losses(task, found, arrays)

@@ -90,3 +90,10 @@ def test_ct_swaps_height_and_width_and_nothing_else() -> None:
 def test_ct_refuses_models_without_convolutions() -> None:
     with pytest.raises(InputError, match="method ct needs a model that has square convolutions"):
         methods.build(toy.TASK, "ct", methods.settings("ct"))
+
+
+def test_msg_refuses_models_whose_kernels_it_does_not_know() -> None:
+    """It would re-draw nothing, and train at a tenth of the rate."""
+    task = toy.TASK._replace(init=lambda key: ({"w": jnp.ones((3, 2))}, {}))
+    with pytest.raises(InputError, match="method msg re-draws .*named kernel or weight"):
+        methods.build(task, "msg", methods.settings("msg"))

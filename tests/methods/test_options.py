@@ -138,6 +138,7 @@ def test_squared_gradients_of_sfron_are_clipped() -> None:
         ("salun", {"saliency_fraction": 0.5}),
         ("finetune", {"keep_weight": 0.1}),
         ("eupmu", {"fisher_clip_norm": 1.0}),
+        ("eupmu_budget", {"retain_objective": "match_original"}),  # bounds the cross-entropy
     ],
 )
 def test_methods_refuse_options_without_a_meaning(name: str, given: dict[str, Any]) -> None:
@@ -181,3 +182,19 @@ def test_models_that_generate_keep_no_confidences() -> None:
     settings = methods.settings("eupmu", {"keep_weight": 0.1}, generates=True)
     with pytest.raises(InputError, match="keep_weight .*retain_objective to match_original"):
         methods.build(toy_diffusion.toy(), "eupmu", settings)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"joint_batch": True}, "joint_batch is true, but must be false with match_original"),
+        ({"keep_weight": 0.1}, "keep_weight compares confidences, but under match_original"),
+    ],
+)
+def test_no_option_takes_a_distance_from_the_original_model_for_a_loss(
+    option: dict[str, Any], words: str
+) -> None:
+    """In a joint batch the forget loss was that distance too, so nothing was forgotten."""
+    given = option | {"retain_objective": "match_original"}
+    with pytest.raises(InputError, match=words):
+        methods.build(toy.TASK, "scalarization", methods.settings("scalarization", given))

@@ -236,7 +236,9 @@ def test_a_forget_optimizer_of_its_own_is_adam_along_the_forget_gradient() -> No
     salient = np.abs(moved) > 0
     assert 0.2 < salient.mean() < 1.0
     np.testing.assert_allclose(np.abs(moved[salient]), 5e-4, rtol=1e-2)
-    with pytest.raises(
-        InputError, match="forget_optimizer is 'adam', but must be 'sgd' with share"
+    for shared, words in (
+        ({"share_optimizer": True}, "share"),
+        ({"variant": "R"}, "the variant R"),
     ):
-        toy.runner("sfron", forget_optimizer="adam", share_optimizer=True)
+        with pytest.raises(InputError, match=f"is 'adam', but must be 'sgd' with {words}"):
+            toy.runner("sfron", forget_optimizer="adam", **shared)

@@ -113,6 +113,16 @@ def test_kept_confidences_hold_the_weights_back():
     assert 0.0 < np.linalg.norm(near - start) < 0.9 * np.linalg.norm(far - start)
 
 
+def test_the_average_of_the_weights_is_the_result():
+    """A decay of 0 averages the last weights alone."""
+    plain, last, average = (
+        call(method="retrain", settings=SETTINGS | ema).weights
+        for ema in ({}, {"ema": 0.0}, {"ema": 0.9})
+    )
+    assert_same(last, plain)
+    assert np.any(average.params["head"]["kernel"] != plain.params["head"]["kernel"])
+
+
 def test_a_task_without_classes():
     class Denoiser(nn.Module):
         @nn.compact

@@ -14,6 +14,7 @@ from jaxunlearn.methods.objectives import TEACHER_SETTINGS, needs_teachers, need
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.problem import load_splits, load_task
 from jaxunlearn.studies.runs.folder import load_weights
+from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.results import read_results
 from jaxunlearn.studies.runs.rewind import load_start
 from jaxunlearn.studies.runs.teachers import with_taught
@@ -91,6 +92,14 @@ def member(case: Case, settings: dict[str, Any], seed: int | None = None) -> Mem
         forget = with_unseen(case.task, start, to_device(case.splits.copied), forget)
     retain = case.kept(rewind) if "keep_weight" in settings else case.retain
     return Member(numbers, own, start, forget, retain)
+
+
+def check_starts(case: Case, method: str, *settings: dict[str, Any]) -> None:
+    """`check_original` for the weights that each run starts from."""
+    rewinds = [each.get("rewind") for each in settings]
+    for rewind in dict.fromkeys(rewinds):
+        some = [each for each, own in zip(settings, rewinds, strict=True) if own == rewind]
+        check_original(case.task, method, case.start(rewind), case.retain, *some)
 
 
 def blind_metrics(case: Case, weights: Weights) -> dict[str, float]:

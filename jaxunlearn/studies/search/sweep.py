@@ -26,11 +26,17 @@ from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.sweep import cell_file, cell_label, write_sweep_report
 from jaxunlearn.studies.runs import evaluate
 from jaxunlearn.studies.runs.folder import read_done, read_pretrained
-from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.rewind import check_start
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
-from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case, member
+from jaxunlearn.studies.search.cases import (
+    Case,
+    all_metrics,
+    blind_metrics,
+    check_starts,
+    load_case,
+    member,
+)
 from jaxunlearn.studies.search.space import Space
 from jaxunlearn.studies.workspace import Workspace, parse_shard
 from jaxunlearn.training import Diverged, programs
@@ -156,7 +162,7 @@ def sweep(
         workspace.check_same(methods.completed(there.get("identity", {})), identity)
 
     case = load_case(problem, seed, plan.request, plan.pretrained, retrained)
-    check_original(case.task, plan.method, case.original, case.retain, *tried)
+    check_starts(case, plan.method, *tried)
     cells = [
         SweepCell(folder / "cells" / cell_file(point, run_seed), point, run_seed)
         for point in plan.points()

@@ -41,11 +41,17 @@ from jaxunlearn.studies.problem import check_classifies, load_splits, load_task
 from jaxunlearn.studies.report.tuning import FILE, chosen_toml, read_tuning, without_choice
 from jaxunlearn.studies.runs import rewind, run_config, train
 from jaxunlearn.studies.runs.evaluate import evaluate_classifier
-from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.results import Subject, read_cost
 from jaxunlearn.studies.runs.unseen import check_unseen
 from jaxunlearn.studies.search import space as search_space
-from jaxunlearn.studies.search.cases import Case, all_metrics, blind_metrics, load_case, member
+from jaxunlearn.studies.search.cases import (
+    Case,
+    all_metrics,
+    blind_metrics,
+    check_starts,
+    load_case,
+    member,
+)
 from jaxunlearn.studies.study import check_requests, check_runs
 from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.training import programs
@@ -357,7 +363,7 @@ def _ends(
     program, sound = programs.of_method(case.task, method, chosen[0], placement), []
     for settings in chosen:
         with suppress(BrokenBudget):
-            check_original(case.task, method, case.original, case.retain, settings)
+            check_starts(case, method, settings)
             sound.append(settings)
     members, num_steps = [member(case, each) for each in sound], chosen[0]["num_steps"]
     with show_progress(label) as on_progress:

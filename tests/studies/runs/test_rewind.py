@@ -4,10 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.problem import load_task
 from jaxunlearn.studies.runs import rewind
 from jaxunlearn.studies.runs.folder import read_config, restored
+from jaxunlearn.studies.search import cases
 from jaxunlearn.studies.search.cases import load_case, member
 from jaxunlearn.training.checkpoints import Checkpointer
 from tests.shell.commands import (
@@ -77,6 +79,20 @@ def test_a_run_starts_from_the_kept_weights(keeping, tmp_path):
     visited = unseen | {"epoch": unseen["index"] * 0}
     again, _ = losses(*found.start, visited, jax.random.key(0), False)
     np.testing.assert_allclose(unseen["loss"], again, rtol=1e-5)
+
+
+def test_a_budget_is_checked_where_the_run_starts(keeping, monkeypatch):
+    """Each of several settings at its own weights."""
+    config = read_config(keeping, "pretrain")
+    case, seen = load_case(config.problem, 0, ForgetRequest(fraction=0.1), keeping), []
+    monkeypatch.setattr(cases, "check_original", lambda *given: seen.append(given))
+    early, late = {"budget": 1.0, "rewind": 0.5}, {"budget": 2.0}
+    cases.check_starts(case, "eupmu_budget", early, late, early)
+    assert [given[4:] for given in seen] == [(early, early), (late,)]
+    starts = [kept(keeping, 100), weights(keeping)]
+    for (_, _, start, *_), expected in zip(seen, starts, strict=True):
+        for ours, theirs in zip(jax.tree.leaves(start), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_what_was_not_kept_is_refused(pretrained, unlearned, tmp_path, data_dir):
