@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import methods, training
+from jaxunlearn.methods import objectives
 from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.training import programs
 from jaxunlearn.types import InputError, Weights
@@ -171,7 +172,10 @@ def test_plans_that_cannot_be_made_are_refused(arguments, words):
         shadows.plan_shadows(*arguments)
 
 
-@pytest.mark.parametrize("objective", ["match_unseen", "track_ranked", "match_teachers"])
+COMPARING = [name for name in objectives.NAMES if objectives.needs_unseen({"objective": name})]
+
+
+@pytest.mark.parametrize("objective", COMPARING)
 def test_each_model_gets_its_own_unseen_examples(objective):
     """In a group as alone; `keep_weight` and teachers too."""
     keys = keys_of(3, 4)
