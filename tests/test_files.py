@@ -109,7 +109,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch, 
     assert order == [(tmp_path / name).stat().st_size, "replace", "folder"]
 
 
-def test_who_may_read_a_file_is_what_the_process_says(tmp_path):
+def test_the_umask_of_the_process_decides_who_may_read_a_file(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "file.txt", "text")

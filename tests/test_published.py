@@ -56,7 +56,7 @@ STEPS = steps()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_file_says_what_it_is(path: Path) -> None:
+def test_the_header_of_a_file_has_every_part(path: Path) -> None:
     """One command, the source, the numbers, each deviation, the time, and whether it was run."""
     lines = path.read_text("utf-8").splitlines()
     assert lines[0] == "#:schema ../study.schema.json"

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL: the same command goes on, and ends with the very same bits."""
+"""Ctrl-C, SIGTERM and SIGKILL: the same command continues, and ends with the very same bits."""
 
 import json
 import signal
@@ -173,7 +173,7 @@ def test_killed_while_the_folder_was_claimed(pretrained, tmp_path):
             assert (run / name).read_bytes() == whole[name]
 
 
-def test_a_study_stops_at_once_and_goes_on(finished, study_text, tmp_path, monkeypatch):
+def test_a_study_stops_at_once_and_continues(finished, study_text, tmp_path, monkeypatch):
     """Ctrl-C in the last chunk of a run stops the study too, not just the run."""
     config, folder = tmp_path / "study.toml", tmp_path / "study"
     config.write_text(study_text.replace("seeds = [0, 1]", "seeds = [0]"))

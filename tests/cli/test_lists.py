@@ -81,7 +81,7 @@ def test_lists_without_docstrings():
     assert all(f"{name} = " in settings for name in methods.settings("sfron"))
 
 
-def test_a_list_of_something_else_is_told_the_closest():
+def test_an_unknown_list_gets_the_closest_name():
     with pytest.raises(
         InputError,
         match=r"the list is 'modles' .did you mean 'models'.*must be meth[^:]*; jaxunlearn list",

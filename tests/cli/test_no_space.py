@@ -1,4 +1,4 @@
-"""A disk that is full, at every moment: one clear sentence, nothing lost, and it goes on after."""
+"""A disk that is full, at every moment: one clear sentence, nothing lost, and it can continue."""
 
 import contextlib
 import resource

@@ -48,7 +48,7 @@ def test_the_table_is_complete():
         ("eurosad/rgb", "eurosat"),
     ],
 )
-def test_an_unknown_name_is_told_the_closest(tmp_path, name, closest):
+def test_an_unknown_name_gets_the_closest_one(tmp_path, name, closest):
     with pytest.raises(InputError, match=f"{name!r}.*did you mean '{closest}'.*digits, fashion"):
         load(name, data_dir=tmp_path)
 

@@ -15,7 +15,7 @@ def scores(shift, size=2000):
     return Scores(shift + rng.normal(size=(4, size // 4)), rng.normal(size=(4, size // 4)))
 
 
-def test_without_the_auditor_the_error_says_what_to_install(monkeypatch):
+def test_without_the_auditor_the_error_names_what_to_install(monkeypatch):
     real = builtins.__import__
 
     def without(name, *rest, **named):

@@ -26,7 +26,7 @@ def test_the_calibration_error_is_that_of_a_loop_over_bins(num_bins):
     assert found == pytest.approx(100 * total, rel=1e-9)
 
 
-def test_a_model_that_is_right_as_often_as_it_says_has_no_error():
+def test_a_model_that_is_right_as_often_as_it_is_confident_has_no_error():
     share = np.repeat([0.6, 0.8], 100)
     right = np.concatenate([np.arange(100) < 60, np.arange(100) < 80])
     labels = np.where(right, 0, 1)

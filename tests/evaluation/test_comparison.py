@@ -56,7 +56,7 @@ def test_holm_rejects_what_the_sequential_test_rejects(p_values):
 
 @given(st.sets(st.sampled_from([frozenset(p) for p in itertools.combinations("pqrstu", 2)])))
 @few
-def test_two_methods_share_a_letter_exactly_if_they_cannot_be_told_apart(apart):
+def test_two_methods_share_a_letter_exactly_if_they_do_not_differ(apart):
     letters = _letters("pqrstu", apart)
     for one, other in itertools.combinations("pqrstu", 2):
         shared = set(letters[one]) & set(letters[other])
@@ -64,7 +64,7 @@ def test_two_methods_share_a_letter_exactly_if_they_cannot_be_told_apart(apart):
     assert all(letters.values())
 
 
-def test_a_ranking_says_who_is_alike():
+def test_a_ranking_shows_which_methods_are_alike():
     noise = np.random.default_rng(0).normal(size=(4, 6)) * 0.1
     centres = {"far": 9.0, "near": 2.0, "nearer": 2.05, "wide": 4.0}
     values = {

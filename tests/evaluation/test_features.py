@@ -1,4 +1,4 @@
-"""Features of images by name, and what is kept of the real ones: equal, found out, made anew."""
+"""Features of images by name, and the cache for real images: equal, checked, made again."""
 
 import threading
 from typing import Any, NamedTuple

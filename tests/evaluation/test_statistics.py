@@ -66,7 +66,7 @@ def test_nothing_to_summarize_is_refused(values):
         summarize(values)
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says():
+def test_the_interval_covers_the_mean_as_often_as_it_promises():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):

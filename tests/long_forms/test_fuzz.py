@@ -26,7 +26,7 @@ def test_damage_is_refused_in_one_sentence_and_leaves_nothing(name):
     assert found.counts["refused"] > 0
 
 
-def test_what_is_sound_is_accepted_and_what_breaks_is_told():
+def test_what_is_sound_is_accepted_and_what_breaks_is_reported():
     for name, case in (
         ("studies", sound.STUDY),
         ("searches", sound.SEARCH),

@@ -54,7 +54,7 @@ def forget_gradient() -> Callable[..., Any]:
 
 
 class Aggregated(NamedTuple):
-    """One step of a method with two gradients, along which each of them is computed anew."""
+    """One step of a method with two gradients, and both gradients, computed separately."""
 
     forget: np.ndarray  # the gradient on the forget batch
     retain: np.ndarray  # the gradient on the retain batch

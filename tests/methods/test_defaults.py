@@ -40,7 +40,7 @@ SMALL = {  # sizes of batches and of passes over the data, no rates and no weigh
 
 
 class Problem(NamedTuple):
-    """A trained model of a task, and the class that it shall forget."""
+    """A trained model of a task, and the class that it should forget."""
 
     task: Task
     params: Params

@@ -76,7 +76,7 @@ def compiled(task: Task, name: str, guarded: bool = False) -> tuple[Program, dic
 def run(
     kind: str, name: str = "gradient_ascent", guarded: bool = True, keep: Any = None, **given: float
 ) -> TrainState:
-    """The last state of a run at ten times its rate; `keep` is told to `training.run`."""
+    """The last state of a run at ten times its rate; `keep` goes to `training.run`."""
     task, rate, budget, start, forget, retain, held_out = problem(kind)
     program, numbers = compiled(task, name, guarded)
     told = numbers | {"learning_rate": 10 * rate}
@@ -123,13 +123,13 @@ def counts(opt_state: Any) -> list[int]:
     ],
 )
 def test_schedules_end_with_a_run_that_is_wound_back(name: str, expected: list[int]) -> None:
-    """Time goes on: at the last step the learning rate and alpha have decayed."""
+    """Time continues: at the last step the learning rate and alpha have decayed."""
     state = run("classifier", name, learning_rate=1.0, guard_budget=0.001)
     assert methods.guard_records(state)[0]["rollbacks"] >= 1
     assert counts(state.opt_state.opt_state) == expected
 
 
-def test_what_is_wound_back_and_what_goes_on() -> None:
+def test_what_is_wound_back_and_what_continues() -> None:
     """Momentum, moments and the multiplier are, and of the counts only those that go with them."""
     params, rate = {"w": jnp.ones(3)}, optax.linear_schedule(1.0, 0.0, 10)
     tx = optax.chain(

@@ -200,7 +200,7 @@ def test_limits_that_cannot_be_read_or_exclude_the_default_are_refused() -> None
 
 
 @pytest.mark.parametrize("calls", [1, 3])
-def test_the_schedule_is_as_long_as_the_method_says(
+def test_the_schedule_is_as_long_as_the_method_asks(
     calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its settings are called: the rate of its last step is that of the last call."""

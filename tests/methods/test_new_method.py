@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "new-method.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 
-def test_the_page_runs_and_does_what_it_says(
+def test_the_page_runs_and_does_what_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))

@@ -80,7 +80,7 @@ def tiny(request, random_variables):
     )
 
 
-def test_noise_is_told_the_image_the_time_and_the_class(tiny):
+def test_noise_depends_on_the_image_the_time_and_the_class(tiny):
     images, timesteps, labels = tiny.batch
     noise = tiny.noise
     assert noise.shape == images.shape
@@ -128,8 +128,8 @@ def test_remat_wraps_every_block_and_changes_no_gradient(tiny):
 
         return jit(jax.grad(loss))(tiny.variables)
 
-    plain, anew = gradient(tiny.model), gradient(remat)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), anew, plain)
+    plain, again = gradient(tiny.model), gradient(remat)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), again, plain)
     for path, leaf in flatten_dict(plain["params"], sep="/").items():
         # A shift of all keys is nothing that the softmax could see.
         assert path.endswith("key/bias") or np.abs(leaf).max() > 0, path

@@ -55,7 +55,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Starts the command as a process of its own, whose compiled programs go to `cache`.
 
-    With `program`, Python is told to run that in its place.
+    With `program`, Python runs that in its place.
     """
     own = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     environment = own | {

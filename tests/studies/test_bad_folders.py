@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_of_the_original_model(pretrained, tmp_path, damage
     assert not (tmp_path / "run").exists()
     assert f"delete the folder {step}" in result.err
 
-    # And the mend that it names works: nothing was lost.
+    # The fix that it names works: nothing was lost.
     shutil.rmtree(step)
     assert_refused(call("unlearn", tmp_path / "run", *words), "is not finished")
     place = json.loads((run / "fingerprints.json").read_text())["data_dir"]

@@ -309,7 +309,7 @@ def test_a_diverging_method_does_not_stop_the_others(
     refused = call("evaluate", study / CELLS[0] / "broken")
     assert_refused(refused, "diverged: a loss or a weight became NaN or infinite at step")
 
-    # The mend that the message names: a lower rate, and the folders deleted.
+    # The fix that the message names: a lower rate, and the folders deleted.
     config.write_text(config.read_text().replace("1e30", "0.03"))
     assert_refused(call("compare", study, "--config", config), "learning_rate is 1e+30 there")
     for seed in (0, 1):
@@ -320,7 +320,7 @@ def test_a_diverging_method_does_not_stop_the_others(
 
 
 def test_nothing_follows_a_diverging_original_model(study_text, tmp_path, trained):
-    """It is the same for a retrained model: what needs it is left out, and the rest goes on."""
+    """Nor a retrained one: metrics that need it are left out, and the rest continues."""
     config, folder = tmp_path / "study.toml", tmp_path / "study"
     config.write_text(
         study_text.replace("[problem.training]", "[problem.training]\nlearning_rate = 1e30")
@@ -332,7 +332,7 @@ def test_nothing_follows_a_diverging_original_model(study_text, tmp_path, traine
     assert json.loads((folder / "results.json").read_text())["requests"] == {}
 
 
-def test_report_anew(finished, study):
+def test_report_writes_all_files_again(finished, study):
     for name in ("report.md", "report.html", "results.json"):
         (study / name).unlink()
     printed = done("report", study)

@@ -70,7 +70,9 @@ def test_the_place_of_the_data_and_its_spelling_do_not_count(
     assert snapshot(pretrained) == before
 
 
-def test_a_run_begun_with_a_relative_place_goes_on_from_anywhere(data_dir, tmp_path, monkeypatch):
+def test_a_run_that_began_at_a_relative_path_continues_from_anywhere(
+    data_dir, tmp_path, monkeypatch
+):
     monkeypatch.chdir(data_dir.parent)
     done("pretrain", tmp_path / "run", *problem_words(data_dir.name, num_steps=3))
     monkeypatch.chdir(tmp_path)
@@ -153,7 +155,7 @@ def test_a_file_is_the_examples_it_holds(pretrained, tmp_path, monkeypatch):
     assert_refused(call(*words, "--indices", "a.json"), "holds another run: request.indices is")
 
 
-def test_a_copied_study_goes_on_where_it_is(finished, elsewhere, tmp_path, monkeypatch):
+def test_a_copied_study_continues_where_it_is(finished, elsewhere, tmp_path, monkeypatch):
     folder = copy(finished.folder, tmp_path / "moved" / "study")
     config = tmp_path / "moved" / "study.toml"
     config.write_text(finished.config.read_text().replace('data_dir = "', 'data_dir = "/gone'))

@@ -39,7 +39,7 @@ def test_a_model_that_does_not_fit_the_images_is_refused_before_it_is_made(probl
 
 
 def test_batch_norm_averages_over_the_mapped_axis(problem):
-    """Where the axis has no name, that cannot be: the model was told of it."""
+    """The model must know the name of the axis."""
     problem = replace(problem, model="resnet-tiny")
     task, mapped = load_task(problem), load_task(problem, "devices")
     weights = jax.eval_shape(task.init, jax.random.key(0))

@@ -228,7 +228,7 @@ def test_latents_are_drawn_from_their_gaussians_at_every_visit():
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_half_of_the_images_are_mirrored(stacked):
-    """An image is told from its mirror image by the denoiser's answer, which is the image."""
+    """The denoiser answers with the image, so a mirrored one shows."""
     image = jax.random.uniform(KEY, SHAPE, minval=-1.0)
     mirrored = jnp.full(SHAPE, 0.5) if stacked else image[:, ::-1]
 
@@ -315,7 +315,7 @@ def unet(num_classes, **fields):
 
 
 @pytest.mark.parametrize("name", ["match_anchor", "match_noise", "random_labels"])
-def test_a_model_that_is_told_no_class_cannot_be_asked_for_another(name):
+def test_a_model_without_classes_refuses_objectives_that_need_them(name):
     """The forget loss would be 0, or that of ordinary training; or all would become noise."""
     task = unet(None)
     assert (task.conditional, task.null_label) == (False, None)

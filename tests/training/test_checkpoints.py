@@ -154,7 +154,7 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["contents.json", "largest"])
 def test_a_damaged_newest_checkpoint_is_passed_over(two, tmp_path, damage, name):
-    """It goes on from the one before, says so, and the next save takes the damaged one's place."""
+    """The run continues from the one before with a message, and the next save replaces it."""
     folder, said = tmp_path / "copy", []
     shutil.copytree(two, folder)
     largest = max(files(folder / "10"), key=lambda file: (folder / "10" / file).stat().st_size)

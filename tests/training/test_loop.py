@@ -125,7 +125,7 @@ def test_a_run_is_the_steps_of_the_method(undisturbed: Finished, runner: toy.Run
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("at", [4, STEPS])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+def test_a_stopped_run_continues_as_if_it_had_not_stopped(
     number: int, at: int, go: Any, undisturbed: Finished, tmp_path: Path
 ) -> None:
     """Weights, multiplier and metrics are the same to the bit. It stops even in its last chunk."""
@@ -142,7 +142,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     Finished(go(tmp_path), tmp_path).assert_same(undisturbed)
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(
+def test_a_killed_run_continues_from_its_last_checkpoint(
     go: Any, undisturbed: Finished, tmp_path: Path
 ) -> None:
     """Metrics after the checkpoint, and the line that was being written, are written again."""
@@ -244,7 +244,7 @@ def test_batches_must_divide_over_the_devices(name: str, runner: toy.Runner) -> 
 # What one program promises.
 
 
-def test_progress_is_told_after_each_chunk(go: Any, undisturbed: Finished) -> None:
+def test_progress_is_reported_after_each_chunk(go: Any, undisturbed: Finished) -> None:
     seen: list[training.Progress] = []
     go(on_progress=seen.append)
     assert [progress.step for progress in seen] == [4, 8, 10]
@@ -386,7 +386,7 @@ def test_the_state_is_donated(chunk: Any) -> None:
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(toy.problem()))
 
 
-def test_a_chunk_stops_where_it_is_told_and_where_a_loss_is_not_finite(chunk: Any) -> None:
+def test_a_chunk_stops_at_its_stop_and_where_a_loss_is_not_finite(chunk: Any) -> None:
     executable, (numbers, state, *data, _) = chunk
     numbers = numbers | {"learning_rate": jnp.float32(np.nan)}
     state, history, finite = executable(numbers, state, *data, jnp.int32(4))

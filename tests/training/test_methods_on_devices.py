@@ -121,7 +121,7 @@ def shares_of(state: TrainState, program: Program) -> bool:
     return all(jax.tree.leaves(fits))
 
 
-def test_a_sharded_run_goes_on_replicated_on_another_number_of_devices(tmp_path: Path) -> None:
+def test_a_sharded_run_continues_replicated_on_another_number_of_devices(tmp_path: Path) -> None:
     """A checkpoint does not say how many devices wrote it."""
     problem = toy.problem()
     runner = toy.runner("eupmu", estimator="next_batch")
@@ -149,7 +149,7 @@ def test_a_sharded_run_goes_on_replicated_on_another_number_of_devices(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["eupmu", "sfron"])
-def test_pmap_computes_the_same_and_jit_goes_on_from_there(name: str, tmp_path: Path) -> None:
+def test_pmap_computes_the_same_and_jit_continues_from_there(name: str, tmp_path: Path) -> None:
     """BatchNorm, multiplier and noise by example, mask and momentum; and what is sent."""
     axis_name = placement_of(Layout(devices=8, parallel="pmap")).axis_name
     problem, numbers = toy.problem(), {"learning_rate": 0.05}

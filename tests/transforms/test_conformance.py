@@ -200,7 +200,7 @@ def test_inject_hyperparams(case: Case) -> None:
     state = injected.init(PARAMS)
     ours, ours_state = three_updates(injected, state, jitted)
     assert types(state) == types(ours_state)
-    # Every call makes the transformation anew: its states must have one type all the same.
+    # Every call makes a new transformation, but all of their states have one type.
     assert types(jax.eval_shape(injected.init, PARAMS)) == types(state)
     expected, _ = three_updates(plain, plain.init(PARAMS), jitted)
     assert_trees_close(ours, expected)

@@ -1,4 +1,4 @@
-"""Bad arguments raise at the door: one sentence with the argument, what it was and the mend."""
+"""Bad arguments raise at the door: one sentence with the argument, what it was and the fix."""
 
 from collections.abc import Callable
 from typing import Any

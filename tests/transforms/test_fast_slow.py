@@ -200,7 +200,7 @@ def test_the_carry_goes_from_fast_step_to_fast_step(fast_and_slow: Any, unroll: 
     assert_trees_close(step, one_update(plain, PROBLEM.gradient, PROBLEM.optimum), rtol=1e-6)
 
 
-def test_without_the_keyword_the_carry_of_the_state_goes_on() -> None:
+def test_without_the_keyword_the_carry_of_the_state_continues() -> None:
     """Stored beforehand, it runs in a scan with donated state, and through `apply_if_finite`."""
     tx = optax.apply_if_finite(
         optax.chain(optax.sgd(BETA), fast_slow(optax.sgd(ETA), num_fast_steps=5, has_carry=True)),

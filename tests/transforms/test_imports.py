@@ -78,7 +78,7 @@ def test_modules_are_found_by_name_and_say_what_they_need() -> None:
     )
 
 
-def test_type_checkers_are_told_of_the_types() -> None:
+def test_type_checkers_read_the_annotations() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 

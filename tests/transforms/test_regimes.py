@@ -190,7 +190,7 @@ def test_parameters_and_multiplier_are_those_of_one_device(name: str, regime: st
 def trapped(
     params: Any, state: Any, forget: Any, retain: Any, *, axis_name: str | None = None
 ) -> tuple[Any, Any]:
-    """As `unlearn`, but what `update` is told of the retain loss is this device's own."""
+    """As `unlearn`, but `update` receives the retain loss of this device alone."""
     pair_fn = functools.partial(losses_fn, axis_name=axis_name)
     _, grads = surgery_value_and_grad(pair_fn, SURGERIES["same_batch"], axis_name=axis_name)(
         params, forget, retain, state=state

@@ -216,7 +216,7 @@ def test_names_of_other_classes_are_not_kept(tmp_path):
 
 
 @pytest.mark.parametrize("said", [None, 3, ["a"]])
-def test_what_is_told_of_data_in_another_form_is_dropped(said, tmp_path):
+def test_a_description_of_data_in_another_form_is_dropped(said, tmp_path):
     source = described(tmp_path, "vit", pretrained_cfg=said)
     save(tmp_path / "out", *load_vit(source), like=source)
     config = json.loads((tmp_path / "out" / "config.json").read_text())

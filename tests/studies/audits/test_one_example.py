@@ -41,7 +41,7 @@ def studied(tmp_path_factory, data_dir):
     return folder, "\n".join(printed)
 
 
-def test_the_probe_has_no_value_and_says_so(studied):
+def test_the_probe_has_no_value_and_the_report_explains_it(studied):
     report = read_json(studied[0] / "evidence.json")
     assert [entry["probe_accuracy"] for entry in report["runs"]] == [None] * 8
     lines = (studied[0] / "evidence.md").read_text().splitlines()

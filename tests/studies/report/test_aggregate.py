@@ -99,7 +99,7 @@ def test_the_json_form_is_strict_and_complete(finished_study):
     assert floor["metrics"]["tow"]["difference"] is None
 
 
-def test_one_seed_has_no_interval_and_says_so(small_study):
+def test_one_seed_has_no_interval_and_the_report_explains_it(small_study):
     study = read_study(small_study)
     table = make_table(study, "random-0.1")
     cell = find_row(table, "eupmu").cells["forget_accuracy"]

@@ -102,11 +102,11 @@ def test_the_report_shows_what_lies_there_and_only_where_it_belongs(study):
 
 def test_evidence_on_other_weights_is_left_out(study):
     run = study / "seed-1" / "random-0.1"
-    (run / "eupmu" / "done.json").write_text('{"weights": "trained anew"}')
+    (run / "eupmu" / "done.json").write_text('{"weights": "trained again"}')
     entries = read_extras(read_study(study)).entries["random-0.1"]
     assert [entry["seed"] for entry in entries["eupmu"]] == [0]
     assert [entry["seed"] for entry in entries["sfron"]] == [0, 1]
-    (run / "retrain" / "done.json").write_text('{"weights": "trained anew"}')
+    (run / "retrain" / "done.json").write_text('{"weights": "trained again"}')
     entries = read_extras(read_study(study)).entries["random-0.1"]
     assert all(entry["seed"] == 0 for model in entries.values() for entry in model)
 

@@ -37,7 +37,7 @@ def write_config(run, problem, **more):
     (run / "config.json").write_text(json.dumps({"problem": problem, "method": "sfron"} | more))
 
 
-def test_the_ranking_says_what_is_settled(study):
+def test_the_ranking_shows_what_is_settled(study):
     ranking = make_table(read_study(study), "random-0.1").ranking
     assert [place.name for place in ranking.places] == ["eupmu", "sfron", "fine-tune"]
     assert [place.letters for place in ranking.places] == ["a", "a", "b"]

@@ -185,7 +185,7 @@ def test_a_study_in_progress_is_reported_as_far_as_it_is(small_study):
     assert json.loads(paths["json"].read_text())["unfinished"][0]["run"] == "sfron"
 
 
-def test_seeds_that_are_missing_from_a_row_are_told(finished_study, tmp_path):
+def test_seeds_that_are_missing_from_a_row_are_named(finished_study, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(finished_study, folder)
     (folder / "seed-1" / "random-0.1" / "eupmu" / "results.json").unlink()

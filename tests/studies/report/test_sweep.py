@@ -68,7 +68,7 @@ def test_the_front_and_its_area_are_those_of_the_cells(folder):
     assert [alpha for alpha, row in rows.items() if not row["in_picture"]] == [4]
 
 
-def test_the_report_says_what_it_shows(folder):
+def test_the_report_explains_what_it_shows(folder):
     text = write_sweep_report(folder)["markdown"].read_text()
     assert "**Cells finished:** 10 of 11, of which 1 diverged" in text
     assert "**On the front:** 3 of 4 settings" in text

@@ -104,7 +104,7 @@ def test_the_difference_of_one_seed_must_be_seen_in_the_digits_shown():
     assert about(verdict_of(a=gap(1.0) | js), "JS") is None
 
 
-def test_the_floor_says_who_is_farther_and_which_differences_are_none():
+def test_the_floor_shows_which_methods_are_farther_and_which_do_not_differ():
     sentences = verdict_of(
         retrain_again=gap(1.5), near=gap(1.2), alike=gap(2.6), far=gap(2.8), same=gap(1.2)
     )
@@ -121,7 +121,7 @@ def test_the_floor_says_who_is_farther_and_which_differences_are_none():
     assert about(every, floor) == f"Every method is {floor} (0.62)."
 
 
-def test_lost_accuracy_is_told_beyond_half_a_point_and_one_point():
+def test_lost_accuracy_is_reported_beyond_half_a_point_and_one_point():
     goal = {"retain_accuracy": [100.0], "test_accuracy": [90.0]}
     kept = gap(1.0) | {"retain_accuracy": [99.5], "test_accuracy": [89.0]}
     lost = gap(1.0) | {"retain_accuracy": [99.49], "test_accuracy": [88.99]}
@@ -178,7 +178,7 @@ def test_each_attack_names_its_own_first():
     )
 
 
-def test_u_lira_is_told_by_its_interval_and_only_of_methods_in_the_table():
+def test_u_lira_is_reported_by_its_interval_and_only_for_methods_in_the_table():
     def found(low, high):
         return {"auc": {"value": (low + high) / 2, "low": low, "high": high}}
 

@@ -69,7 +69,7 @@ def test_each_request_chooses_from_what_is_left(unlearned, second, third, oracle
         assert len(splits.test_forget) == 0
 
 
-def test_it_goes_on_from_the_weights_before(unlearned, second):
+def test_it_continues_from_the_weights_before(unlearned, second):
     config = folder.read_config(second, "unlearn")
     assert config.start == folder.read_done(unlearned)["weights"]
     assert any((a != b).any() for a, b in zip(weights(unlearned), weights(second), strict=True))

@@ -69,7 +69,7 @@ def test_a_run_is_claimed_once_and_for_one_configuration(pretrained, tmp_path):
 
 
 def test_a_setting_that_came_later_had_its_default(unlearned, tmp_path):
-    """A record of an older version lacks it: the run goes on, unless something else is wanted."""
+    """A record of an older version lacks it: the run continues, unless something else is wanted."""
     config, run = folder.read_config(unlearned, "unlearn"), copy(unlearned, tmp_path / "run")
     dataset = load_dataset(config.problem)
     splits = load_splits(config.problem, config.seed, config.request)
@@ -102,7 +102,7 @@ def test_a_record_that_was_damaged(pretrained, unlearned, tmp_path):
     with pytest.raises(InputError, match="seconds is None, but must be a number; restore"):
         folder.read_done(run)
     assert call("evaluate", run).status == 2
-    (run / "done.json").unlink()  # the mend that it names
+    (run / "done.json").unlink()  # the fix that it names
     words = ["--pretrained", pretrained, "--fraction", 0.1]
     done("unlearn", run, *words, "finetune", *QUICK)
     assert_same_run(run, unlearned)

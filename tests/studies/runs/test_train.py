@@ -153,7 +153,7 @@ def test_two_devices_give_the_same_numbers(pretrained, unlearned, tmp_path, caps
     assert "replicated" not in capsys.readouterr().out
     for ours, theirs in zip(weights(tmp_path / "run"), weights(unlearned), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-    # It is the same run all the same: a study may go on with other devices.
+    # It is still the same run: a study may continue on other devices.
     train.unlearn(tmp_path / "run", pretrained, TENTH, "finetune", FEW_STEPS, Layout())
 
 
@@ -178,7 +178,7 @@ def test_micro_batches_give_the_same_numbers(pretrained, unlearned, tmp_path, pa
     assert (run / "config.json").read_bytes() == (unlearned / "config.json").read_bytes()
 
 
-def test_chunks_and_checkpoints_come_as_often_as_the_layout_says(
+def test_chunks_and_checkpoints_come_as_often_as_the_layout_asks(
     pretrained, unlearned, tmp_path, monkeypatch
 ):
     """The numbers are the same, and so is what the run is."""
@@ -237,7 +237,7 @@ def test_a_budget_that_the_original_model_breaks_leaves_nothing_behind(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_guarded_run_keeps_its_budget_and_says_so(pretrained, problem, tmp_path):
+def test_a_guarded_run_keeps_its_budget_and_records_it(pretrained, problem, tmp_path):
     """The same steps without the guard more than double the held-out loss."""
     words = ["--pretrained", pretrained, "--fraction", 0.1, "gradient_ascent"]
     steep = ["--num-steps=12", "--learning-rate=0.3", "--guard-every=2"]

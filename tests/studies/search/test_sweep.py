@@ -163,7 +163,7 @@ def test_cells_that_are_not_what_their_names_tell_are_refused(swept, words, retr
     assert_refused(call("sweep", folder, *words, *given), "format is 'not given' there, but 2 now")
 
 
-def test_a_sweep_of_an_older_version_goes_on(swept, words, retrained, ran, tmp_path):
+def test_a_sweep_of_an_older_version_continues(swept, words, retrained, ran, tmp_path):
     """It lacks a setting that the method has gained since."""
     folder = copy(swept[0], tmp_path / "sweep")
     given = ["--vary", RATES, "--seeds", 0, 7, "--retrained", retrained, "--group-size", 4]

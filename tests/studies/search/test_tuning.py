@@ -231,7 +231,7 @@ def test_a_diverged_trial_has_the_worst_target_and_stops_nothing(tuned):
     assert chosen["finetune"] == found[0]["settings"]
 
 
-def test_a_search_goes_on_trial_by_trial(tuned, config, runs, tmp_path):
+def test_a_search_continues_trial_by_trial(tuned, config, runs, tmp_path):
     folder = copy(tuned, tmp_path / "search")
     proposals = [p["learning_rate"] for p in _proposals(config)]
     rewrite(folder / "tuning.json", lambda record: record["found"].clear())
