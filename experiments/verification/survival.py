@@ -32,10 +32,10 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -172,7 +172,7 @@ def _start(folder: Path, config: Path, kill_in_save: float | None = None) -> int
     try:
         cli.main(["compare", str(folder), "--config", str(config)])
     except BaseException as error:
-        print(repr(error), file=sys.stderr)
+        traceback.print_exception(error)
         os._exit(1)
     os._exit(0)
 

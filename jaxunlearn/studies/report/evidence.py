@@ -25,17 +25,19 @@ _ENDS = [(part, end, i) for part in ("retain", "test") for end, i in (("near", 0
 Entries = list[dict[str, Any]]
 
 MEANINGS = """\
-FA after 0, 1 and 5 epochs: accuracy on the forget data while the model is trained on them. Probe:
-accuracy of a logistic regression on the inputs of the last dense layer, trained on retain examples
-and half of the forget examples, on the other half. ECE (percentage points) and
-Brier score (0 to 2): calibration. Worst class: the class of the test data that lost most against
-the retrained model, in percentage points. Disagreement: share of examples for which the retrained
-model predicts another class, in percent. Residual: accuracy on forget data with noise minus the
-retrained model's, in percentage points. Exposure: AUC of the confidence in telling retain from test
-data. Discrepancy: total variation to the retrained model's predictions in percent, on the fifth of
-the retain and test data that is nearest to the forget data, and on the farthest. Means over the
-seeds with 95% intervals. Nothing here is good or bad in itself: the value of the retrained model is
-the goal, and the value of a second retrained model shows how much of a difference is chance."""
+FA after 0, 1 and 5 epochs: accuracy on the forget data while the model is trained on them again.
+Probe: accuracy of a logistic regression on the features, the inputs of the last dense layer; it
+learns from retain examples and half of the forget examples, and is tested on the other half. ECE
+(expected calibration error, in percentage points) and Brier score (0 to 2) measure calibration.
+Worst class: the largest loss of test accuracy in one class against the retrained model, in
+percentage points. Disagreement: percentage of examples for which the model and the retrained model
+predict different classes. Residual: accuracy on forget data with added noise, minus the retrained
+model's, in percentage points. Exposure: AUC of an attack that tells retain from test data by the
+confidence in the true class. Discrepancy: total variation distance between the predictions of the
+model and of the retrained model, in percent, for the fifth of the retain or test data that is
+nearest to the forget data, and for the farthest fifth. Values are means over the seeds with 95%
+intervals. No value is good or bad in itself: the goal is the value of the retrained model, and a
+second retrained model shows how much of a difference is due to chance."""
 
 
 def write_evidence_report(folder: Path, report: dict[str, Any]) -> None:

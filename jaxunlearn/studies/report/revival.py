@@ -17,14 +17,15 @@ from jaxunlearn.studies.report.plots import draw_attacks, paneled
 Records = list[dict[str, Any]]  # of one model, one for each seed
 
 MEANINGS = """\
-Share of the images generated for a forgotten class in which the classifier sees one, in percent,
-before and after each attack, from the same noise: lower is better, and the retrained model, which
-never saw the class, is the floor. Revival trains all weights on retain data alone, relearning on so
-many forget images; inversion trains the embeddings of the forgotten classes, or the hidden states
-of their prompts, on forget images, inverted tokens those of the tokens that only forgotten prompts
-have; old embeddings are the original model's, alone or before a revival that trains all else;
-paraphrases are the words of the forgotten prompts in two other orders. Means over the seeds with
-95% intervals."""
+The numbers are percentages: a model generates images of the forgotten classes, from the same noise
+before and after each attack, and a classifier counts the images in which it sees a forgotten class.
+Lower is better. The retrained model never saw these classes, so its value is the floor. Revival
+trains all weights on retain data alone. Relearning trains all weights on 1, 10 or 100 forget
+images. Inversion trains only the embeddings of the forgotten classes, or the hidden states of their
+prompts, on forget images. Inverted tokens trains only the embeddings of tokens that occur in no
+other prompts. Old embeddings puts the original model's embeddings back, either alone or before a
+revival of all other weights. Paraphrases gives the words of the forgotten prompts in two other
+orders. Values are means over the seeds with 95% intervals."""
 
 
 def attack_titles(models: Mapping[str, Records]) -> dict[str, str]:

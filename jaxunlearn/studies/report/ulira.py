@@ -17,12 +17,13 @@ _PARTS = {"targets": "forget", "retain": "retain", "test": "test"}
 _FIRST = ("retrain", "retrain-again", "original")
 ENOUGH_SHADOWS = 16
 AUDITS = """\
-More audits of the same shadow models. AUC (best at 50): U-LiRA on the tenth of the targets that are
-most and least memorised, and on retained examples, where it asks whether the model has unlearned
-anything at all. KLOM (in nats, best at 0; 95th percentiles over the examples): the divergence of
-the margins of unlearned models from the margins of retrained models, by histograms of 20 bins, and
-by Gaussians, which are steadier with few models. In the rows of retrained models, one half of them
-is compared with the other half, three times: that is the floor, which an audit finds where there is
+More audits of the same shadow models. AUC (best at 50): U-LiRA on the tenth of the targets that
+models memorise most, on the tenth that they memorise least, and on retained examples, where the
+question is whether the model has unlearned anything at all. KLOM (in nats, best at 0): the KL
+divergence of the margins of unlearned models from the margins of retrained models, the 95th
+percentile over the examples. It is computed from histograms of 20 bins, and from Gaussians, which
+are steadier with few models. The rows of retrained models compare one half of them with the other
+half, in three random divisions. Their values are the floor: what an audit finds where there is
 nothing to find."""
 
 
