@@ -106,7 +106,22 @@ def _features(task: Task, number: int, axis: int, weights: Weights, batch: Array
 
 
 def _last_layer(task: Task, weights: Weights, batch: Arrays) -> tuple[int, int]:
-    """The number of the leaf with the weights of the last dense layer, and its axis of classes."""
+    """The number of the leaf with the weights of the last dense layer, and its axis of classes.
+
+    Where all features are 0, as in a model of dead units, new weights show the layer.
+    """
+    found = _layer_by_gradients(task, weights, batch)
+    if found is None:
+        found = _layer_by_gradients(task, Weights(*task.init(jax.random.key(0))), batch)
+    if found is None:
+        raise InputError(
+            f"the model has no dense layer of {task.num_classes} outputs at its end, but must have "
+            "one, whose inputs are its features; use a model whose logits are W h + b."
+        )
+    return found
+
+
+def _layer_by_gradients(task: Task, weights: Weights, batch: Arrays) -> tuple[int, int] | None:
     classes, leaves = task.num_classes, jax.tree.leaves(weights.params)
     wide = {
         i: leaf
@@ -121,7 +136,4 @@ def _last_layer(task: Task, weights: Weights, batch: Arrays) -> tuple[int, int]:
             by_class = np.moveaxis(np.asarray(gradients[number]), axis, 0)
             if by_class[0].any() and not by_class[2:].any() and np.all(by_class[0] == -by_class[1]):
                 return number, axis
-    raise InputError(
-        f"the model has no dense layer of {classes} outputs at its end, but must have one, whose "
-        "inputs are its features; use a model whose logits are W h + b."
-    )
+    return None

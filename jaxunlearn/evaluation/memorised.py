@@ -24,10 +24,12 @@ def memorised_ends(learned: Any, unseen: Any, share: float = 0.1) -> tuple[np.nd
         share: share of the examples at each end, in (0, 0.5].
 
     Returns:
-        Two arrays of positions, `[max(1, round(share N))]` each, the most extreme example first.
+        Two arrays of positions, the most extreme example first, `round(share N)` each, but at least
+        one and at most half of N.
 
     Raises:
-        InputError: another share, other shapes, or fewer than two examples.
+        InputError: another share, other shapes, no model, fewer than two examples, or confidences
+            that are not finite.
 
     Example:
         >>> most, least = memorised_ends([[9.0, 9.0, 0.0]], [[-9.0, 9.0, 0.1]], share=0.34)
@@ -35,10 +37,15 @@ def memorised_ends(learned: Any, unseen: Any, share: float = 0.1) -> tuple[np.nd
         ([0], [2])
     """
     sides = [np.asarray(side, np.float64) for side in (learned, unseen)]
-    if any(side.ndim != 2 for side in sides) or sides[0].shape[1] != sides[1].shape[1]:
+    shaped = all(side.ndim == 2 and len(side) for side in sides)
+    if not shaped or sides[0].shape[1] != sides[1].shape[1]:
         raise InputError(
             f"learned has shape {sides[0].shape} and unseen {sides[1].shape}, but both must have "
             "the shape [models, examples] with the same examples."
+        )
+    if not all(np.isfinite(side).all() for side in sides):
+        raise InputError(
+            "the confidences are not all finite, but must be; leave out models that diverged."
         )
     count = sides[0].shape[1]
     if not 0 < share <= 0.5 or count < 2:
@@ -47,5 +54,6 @@ def memorised_ends(learned: Any, unseen: Any, share: float = 0.1) -> tuple[np.nd
             "least 2; 0.1 is usual."
         )
     right = [np.mean(0.5 * (1.0 + np.tanh(0.5 * side)), axis=0) for side in sides]
-    order, taken = np.argsort(right[1] - right[0], kind="stable"), max(1, round(share * count))
+    order = np.argsort(right[1] - right[0], kind="stable")
+    taken = max(1, min(round(share * count), count // 2))
     return order[:taken], order[::-1][:taken]

@@ -233,7 +233,13 @@ def _resampled(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 def _ranks(scores: Scores) -> tuple[np.ndarray, int]:
     """The rank of each score among the distinct ones, highest first: unlearned, then retrained."""
-    values = np.concatenate([scores.unlearned.ravel(), scores.retrained.ravel()])
+    first, second = (np.asarray(side, np.float64) for side in scores)
+    values = np.concatenate([first.ravel(), second.ravel()])
+    if first.ndim != 2 or first.shape != second.shape or not np.isfinite(values).all():
+        raise InputError(
+            f"the scores have the shapes {first.shape} and {second.shape}, but both must have the "
+            "same shape, [models, examples], and be finite; compute them with `ulira_scores`."
+        )
     distinct, ranks = np.unique(-values, return_inverse=True)
     return ranks.reshape(2, -1), len(distinct)
 

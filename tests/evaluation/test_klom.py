@@ -70,10 +70,14 @@ def test_memorised_examples_are_those_that_learning_made_likely():
     most, least = memorised_ends(learned, unseen, 0.5)
     assert (most.tolist(), least.tolist()) == ([1, 0], [3, 2])
     assert [ends.size for ends in memorised_ends(learned, unseen, 0.01)] == [1, 1]
+    most, least = memorised_ends(learned[:, :3], unseen[:, :3], 0.5)  # no example is at both ends
+    assert (most.tolist(), least.tolist()) == ([1], [2])
     for wrong in (
         (learned, unseen, 0.6),
         (learned, unseen[:, :2]),
         (learned[:, :1], unseen[:, :1]),
+        (learned[:0], unseen),
+        (learned * np.nan, unseen),
     ):
         with pytest.raises(InputError):
             memorised_ends(*wrong)

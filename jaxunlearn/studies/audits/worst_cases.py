@@ -103,10 +103,10 @@ def select(
     problem, seed = config.problem, config.seed
     examples = load_training(problem, seed)
     count = round(fraction * len(examples))
-    if count < 1:
+    if not 0 < count < len(examples):
         raise InputError(
-            f"fraction {fraction} of {len(examples)} training examples is less than one example; "
-            "choose a larger one."
+            f"fraction {fraction} takes {count} of {len(examples)} training examples, but must "
+            "take one at least and leave one at least; choose another."
         )
     unseen = load_validation(problem, seed)
     if by == "influence" and len(unseen) == 0:

@@ -52,6 +52,14 @@ def test_a_model_that_only_its_last_layer_made_forget_gives_all_away():
     assert probing.probe_accuracy(task, mute, forget, retain) == 100.0
 
 
+def test_a_model_of_dead_units_has_features_of_0():
+    task, weights = task_of("mlp-tiny")
+    forget, retain = arrays(40), arrays(200, seed=1)
+    weights.params["hidden1"]["bias"] -= 1e4
+    assert not of_models.last_features(task, weights, forget).any()
+    assert probing.probe_accuracy(task, weights, forget, retain) < 60
+
+
 def test_features_without_the_classes_give_chance():
     task, weights = task_of("mlp-tiny", hidden=())
     forget, retain = (

@@ -144,7 +144,8 @@ def test_the_highest_scores_are_taken(pretrained, tmp_path):
     ("words", "fragments"),
     [
         (["--by", "nearest", "--fraction", 1.0], ("between 0 and 1",)),
-        (["--by", "nearest", "--fraction", 0.0001], ("less than one example",)),
+        (["--by", "nearest", "--fraction", 0.0001], ("takes 0 of", "one at least")),
+        (["--by", "nearest", "--fraction", 0.9999], ("leave one at least",)),
         (["--by", "nearest", "--fraction", 0.9], ("smaller fraction",)),
         (["--by", "nearest", "--devices", 2], ("which trains nothing", "leave out devices")),
     ],
