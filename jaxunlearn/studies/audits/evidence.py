@@ -34,7 +34,7 @@ from jaxunlearn.studies.audits.relearning import EPOCHS, SETTINGS, relearning_cu
 from jaxunlearn.studies.console import run_label, say
 from jaxunlearn.studies.problem import check_classifies, load_dataset, load_splits, load_task
 from jaxunlearn.studies.report.evidence import write_evidence_report
-from jaxunlearn.studies.report.study import Run, Study, read_study
+from jaxunlearn.studies.report.study import Run, Study, read_study, trained_in
 from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.studies.runs.request_file import load_request
 from jaxunlearn.studies.runs.schema import EvidenceRecord, check_record
@@ -120,7 +120,7 @@ def _gather(study: Study, cells: dict[tuple[int, str], Oracle]) -> dict[str, Any
     for run in study.runs:
         oracle = cells.get((run.seed, run.request))
         if oracle is not None:
-            entries.append(_of_run(folder, run, oracle))
+            entries.append(_of_run(run, oracle))
     if not entries:
         raise InputError(
             f"{folder} has no evaluated retrained model to compare with; finish it with jaxunlearn "
@@ -140,9 +140,9 @@ def _gather(study: Study, cells: dict[tuple[int, str], Oracle]) -> dict[str, Any
     return report
 
 
-def _of_run(folder: Path, run: Run, oracle: Oracle) -> dict[str, Any]:
+def _of_run(run: Run, oracle: Oracle) -> dict[str, Any]:
     """The entry of one run, read from its folder or computed."""
-    trained = run.folder if run.name != "original" else folder / f"seed-{run.seed}" / "pretrain"
+    trained = trained_in(run.folder)
     stamp = {
         "format": _FORMAT,
         "weights": read_done(trained)["weights"],

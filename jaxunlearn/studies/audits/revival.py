@@ -45,6 +45,7 @@ from jaxunlearn.studies.report import write_report
 from jaxunlearn.studies.report.revival import draw_revival, write_revival_report
 from jaxunlearn.studies.report.study import read_study
 from jaxunlearn.studies.runs import deletions
+from jaxunlearn.studies.runs.evaluate import check_is_original
 from jaxunlearn.studies.runs.evaluate_images import Judge, check_request, load_judge, on_scale_of
 from jaxunlearn.studies.runs.folder import load_weights, read_config, read_done
 from jaxunlearn.studies.runs.generate import generate
@@ -56,13 +57,14 @@ from jaxunlearn.studies.workspace import Workspace
 from jaxunlearn.tasks.inversion import inversion, token_inversion
 from jaxunlearn.tasks.latent_diffusion import FIRST_STAGE
 from jaxunlearn.tasks.trainable_subset import TrainableSubset
-from jaxunlearn.training import programs
+from jaxunlearn.training import Diverged, programs
 from jaxunlearn.training.devices import placement_of
 from jaxunlearn.training.layout import Layout
 from jaxunlearn.types import InputError, Task, Weights
 
 _FORMAT, _BATCH_SIZE = 1, 64
 _RELEARNING = (1, 10, 100)
+_FROM_ORIGINAL = ("old_embeddings", "revival_old_embeddings")
 _INVERSION_RATE = 0.1  # learning rate of embeddings, in units of their root mean square
 
 
@@ -165,8 +167,9 @@ def revive(
     targets = {}
     if original is not None:
         of_original = _attackable(original, "pretrain")
-        _check_same(original, of_original, run, config)
-        place = original / f"revival-{config.request.name}"
+        check_is_original(original, run, config)
+        names = [request.name for request in deletions.requests(config)]
+        place = original / "-".join(["revival", *names])
         same = replace(of_original, request=config.request, earlier=config.earlier)
         targets["original"] = Target(place, original, same, original)
     if retrained is not None:
@@ -243,12 +246,12 @@ def _attackable(run: Path, *stages: str) -> RunConfig:
 
 
 def _check_same(one: Path, theirs: RunConfig, run: Path, ours: RunConfig) -> None:
-    """Raises unless two runs belong together."""
-    same = theirs.problem == ours.problem and theirs.seed == ours.seed
-    if not same or (theirs.request is not None and theirs.request != ours.request):
+    """Raises unless two runs forget the same of the same."""
+    same = [(each.problem, each.seed, each.request, each.earlier) for each in (theirs, ours)]
+    if same[0] != same[1]:
         raise InputError(
-            f"{one} has another problem, seed or forget request than {run}; give the model of "
-            "the same ones."
+            f"{one} has another problem, seed or forget request than {run}, or other earlier "
+            "requests; give the model of the same ones."
         )
 
 
@@ -261,11 +264,17 @@ def attack(
         "weights": read_done(target.trained)["weights"],
         "protocol": attacker.protocol(problem, judge),
     }
-    found = {**stamp, "attacks": {}}
+    original = read_done(target.original)["weights"] if target.original else None
+    found = {**stamp, "original": original, "attacks": {}}
     if path.exists():
         kept = read_json(path)
         if {key: kept.get(key) for key in stamp} == stamp:
-            found = {key: kept[key] for key in (*stamp, "before", "attacks")}
+            found |= {key: kept[key] for key in ("before", "attacks")}
+            if original is None:
+                found["original"] = kept.get("original")
+            elif kept.get("original", original) != original:
+                for name in _FROM_ORIGINAL:
+                    found["attacks"].pop(name, None)
     scene = _Scene(target, judge, attacker, placement_of(layout).micro_batch)
     with Workspace(target.folder).locked():
         for name in ["before", *scene.attacks()]:
@@ -274,7 +283,10 @@ def attack(
             if name == "before":
                 found[name] = scene.judged(scene.weights, 0.0, steps=0)
             else:
-                found["attacks"][name] = scene.run(name)
+                try:
+                    found["attacks"][name] = scene.run(name)
+                except Diverged as error:
+                    raise Diverged(f"{run_label(target.folder)}, attack {name}: {error}") from error
                 check_record(path, found, RevivalRecord)
                 write_record(path, found)
                 seen = found["attacks"][name]["seen"]
@@ -331,7 +343,7 @@ class _Scene:
             names += ["inversion"] + ["token_inversion"] * bool(self.tokens)
             names += ["paraphrases"] * (load_text_encoder(self.problem) is not None)
             if self.target.original is not None:
-                names += ["old_embeddings", "revival_old_embeddings"]
+                names += _FROM_ORIGINAL
         return names
 
     def run(self, name: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from jaxunlearn.studies.audits import shadow_models as shadows
 from jaxunlearn.studies.audits.shadow_models import Plan
 from jaxunlearn.studies.config import Problem
 from jaxunlearn.studies.console import say
+from jaxunlearn.studies.runs.folder import needed_plugins
 from jaxunlearn.studies.runs.prepare import check_original
 from jaxunlearn.studies.runs.rewind import step_of
 from jaxunlearn.training import Diverged
@@ -216,6 +217,15 @@ class ShadowGroup:
         """The answers of the models of one name, from their file or by training the models."""
         path = self.folder / f"{name}.npz"
         kept = read_arrays(path) if path.exists() else {}
+        needed = needed_plugins(self.setup.problem, settings.get("method", "retrain"))
+        recorded = json.loads(str(kept.pop("plugins", "{}")))
+        for what in recorded.keys() & needed.keys():
+            if recorded[what] != needed[what]:
+                raise InputError(
+                    f"{path} was computed with another version of the plug-in "
+                    f"{recorded[what]['plugin']}, which has the {what}; restore that version, or "
+                    f"delete the files {name}.npz of all groups."
+                )
         if kept and _completed(json.loads(str(kept.pop("settings", "{}")))) != _completed(settings):
             raise InputError(
                 f"{path} was computed with other settings than {name} has now; delete the "
@@ -226,7 +236,8 @@ class ShadowGroup:
         clock = time.perf_counter()
         answers = self._judge(name, train())
         wanted = json.dumps(settings, sort_keys=True)
-        write_arrays(path, answers | {"settings": np.array(wanted)})
+        texts = {"settings": wanted} | ({"plugins": json.dumps(needed)} if needed else {})
+        write_arrays(path, answers | {key: np.array(text) for key, text in texts.items()})
         say(f"{self.label}: {name} in {time.perf_counter() - clock:.1f} s")
         return answers
 

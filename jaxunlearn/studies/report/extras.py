@@ -7,13 +7,12 @@ Evidence on other weights is left out; U-LiRA on another problem or other settin
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 from jaxunlearn import methods
 from jaxunlearn.files import read_json
 from jaxunlearn.studies.report.evidence import Entries, by_request
-from jaxunlearn.studies.report.study import Run, Study, check_alike
+from jaxunlearn.studies.report.study import Run, Study, check_alike, has_weights
 from jaxunlearn.studies.runs.schema import EvidenceRecord, UliraRecord, check_record, with_entries
 
 ULIRA_FOLDER = "ulira"
@@ -56,21 +55,10 @@ def read_extras(study: Study) -> Extras:
         run = present.get((entry["seed"], entry["request"], entry["name"]))
         oracle = oracles.get((entry["seed"], entry["request"]))
         if run is not None and oracle is not None:
-            pairs = ((_trained(study, run), "weights"), (oracle.folder, "retrained"))
-            if all(_weights(folder) in (None, entry[key]) for folder, key in pairs):
+            pairs = ((run.folder, "weights"), (oracle.folder, "retrained"))
+            if all(has_weights(folder, entry[key]) for folder, key in pairs):
                 kept.append(entry)
     return Extras(evidence, by_request({"runs": kept}), len(present) - len(kept), ulira)
-
-
-def _trained(study: Study, run: Run) -> Path:
-    original = study.folder / f"seed-{run.seed}" / "pretrain"
-    return original if run.name == "original" else run.folder
-
-
-def _weights(folder: Path) -> str | None:
-    """The recorded fingerprint of a run's weights, if any."""
-    path = folder / "done.json"
-    return read_json(path).get("weights") if path.exists() else None
 
 
 def _read_ulira(study: Study) -> dict[str, Any] | None:

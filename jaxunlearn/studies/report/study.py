@@ -186,9 +186,20 @@ def _read_run(folder: Path, seed: int, request: str) -> Run:
     )
 
 
+def trained_in(run: Path) -> Path:
+    """The folder of a run's weights: the pretraining's for "original", which only evaluates it."""
+    return run if run.name != "original" else run.parents[1] / "pretrain"
+
+
+def has_weights(run: Path, fingerprint: str) -> bool:
+    """Whether a run still has the weights of a finding on it; without a record they may be."""
+    path = trained_in(run) / "done.json"
+    return not path.exists() or read_json(path).get("weights") in (None, fingerprint)
+
+
 def _read_settings(folder: Path) -> dict[str, Any]:
     """The method of a run, all its settings, and the fields of its aim that are not defaults."""
-    place = folder if folder.name != "original" else folder.parents[1] / "pretrain"
+    place = trained_in(folder)
     if not (place / "config.json").exists():
         return {}
     config, usual = methods.completed(read_json(place / "config.json")), asdict(Aim())
@@ -227,14 +238,17 @@ def _beside_original(run: Run, original: Run) -> Run:
 
 
 def _revived(runs: list[Run]) -> list[Run]:
-    """Adds the results of `jaxunlearn revive`, if all runs were attacked alike."""
+    """Adds the results of `jaxunlearn revive`, if all runs as they are were attacked alike."""
     paths = [run.folder / REVIVAL for run in runs]
     if not paths or not all(path.exists() for path in paths):
         return runs
     records = [read_json(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         check_record(path, record, RevivalRecord)
+    attacked = list(zip(runs, records, strict=True))
     if any(record["protocol"] != records[0]["protocol"] for record in records):
+        return runs
+    if not all(has_weights(run.folder, record["weights"]) for run, record in attacked):
         return runs
     return [
         replace(
@@ -244,7 +258,7 @@ def _revived(runs: list[Run]) -> list[Run]:
                 **{f"seen_after_{name}": one["seen"] for name, one in record["attacks"].items()},
             },
         )
-        for run, record in zip(runs, records, strict=True)
+        for run, record in attacked
     ]
 
 

@@ -201,8 +201,8 @@ def _drift(subject: Subject, metrics: dict[str, float]) -> dict[str, Any]:
     return drift
 
 
-def _load_original(original: Path, run: Path, config: RunConfig) -> Weights:
-    """The weights of the original model of a run; any other model is refused."""
+def check_is_original(original: Path, run: Path, config: RunConfig) -> None:
+    """Raises unless a folder holds the original model of a run."""
     theirs, start = folder.read_pretrained(original), config.start
     if config.earlier and config.stage == "unlearn":
         start = deletions.read(run)[0]["start"]
@@ -212,6 +212,11 @@ def _load_original(original: Path, run: Path, config: RunConfig) -> Weights:
             f"{original} is not the original model of {run}; give the folder of its jaxunlearn "
             "pretrain."
         )
+
+
+def _load_original(original: Path, run: Path, config: RunConfig) -> Weights:
+    """The weights of the original model of a run; any other model is refused."""
+    check_is_original(original, run, config)
     return load_weights(original, config.problem)
 
 

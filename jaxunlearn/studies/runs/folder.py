@@ -69,10 +69,9 @@ def _check_plugins(run: Path, recorded: dict[str, dict[str, str]]) -> None:
             )
 
 
-def _needed_plugins(config: RunConfig) -> dict[str, dict[str, str]]:
-    """The plug-ins that a run needs: see `jaxunlearn.plugins.needed`."""
-    problem = config.problem
-    used = [("method", config.method), ("model", problem.model), ("data set", problem.data)]
+def needed_plugins(problem: Problem, method: str) -> dict[str, dict[str, str]]:
+    """The plug-ins that a run of a method needs: see `jaxunlearn.plugins.needed`."""
+    used = [("method", method), ("model", problem.model), ("data set", problem.data)]
     return plugins.needed(used)
 
 
@@ -185,7 +184,7 @@ def claim_folder(run: Path, config: RunConfig, dataset: Dataset, splits: Splits 
         write_record(run / "config.json", _plain(config))
     if not (run / "fingerprints.json").exists():
         places = {name: place for name, place in data_places(config.problem).items() if place}
-        needed = _needed_plugins(config)
+        needed = needed_plugins(config.problem, config.method)
         of_plugins = {"plugins": needed} if needed else {}
         write_record(run / "fingerprints.json", {"data": dataset.fingerprint} | places | of_plugins)
     path = run / "forget_request.json"

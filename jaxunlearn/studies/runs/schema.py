@@ -120,6 +120,7 @@ class RevivalRecord(TypedDict):
     """`revival.json` of a run."""
 
     weights: str
+    original: NotRequired[str | None]  # the original model's weights, if they are known
     protocol: Annotated[Table, with_entries("steps", "learning_rate", "judge")]
     before: Revived
     attacks: dict[str, Revived]

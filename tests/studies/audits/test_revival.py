@@ -11,6 +11,7 @@ from jaxunlearn.files import read_json, write_record
 from jaxunlearn.studies.audits import revival
 from jaxunlearn.studies.runs.evaluate_images import load_judge
 from jaxunlearn.studies.runs.folder import read_config
+from jaxunlearn.training import Diverged
 from jaxunlearn.types import InputError
 from tests.shell.commands import assert_refused, call, copy, done
 from tests.studies.runs.test_evaluate_images import config, finished  # noqa: F401
@@ -78,6 +79,9 @@ def test_the_old_table_undoes_what_only_the_table_forgot(finished, tmp_path):  #
     assert "esd" in printed and (run / "revival.png").exists()
     forgot, before = record_of(run), record_of(original / "revival-class-3")["before"]
     assert forgot["attacks"]["old_embeddings"]["probability"] == before["probability"]
+    started = read_json(run / "config.json")
+    write_record(run / "config.json", started | {"start": "other weights"})
+    assert_refused(call("revive", run, *words), "is not the original model of")
 
 
 @pytest.fixture
@@ -114,16 +118,22 @@ def test_each_attack_learns_from_its_own_examples_at_its_own_rate(target, monkey
     assert nested[1][:1] == nested[0] and nested[2][:10] == nested[1]
 
 
-def test_other_settings_of_the_attacker_are_another_result(target, monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """The attacks that were run, in place of their work."""
+    names = []
 
     def judged(self, *args, steps=None, **options):
         return {"seen": 1.0, "probability": 0.1, "steps": self.attacker.steps, "seconds": 0.0}
 
     monkeypatch.setattr(revival._Scene, "judged", judged)
     monkeypatch.setattr(
-        revival._Scene, "run", lambda self, name: asked.append(name) or judged(self)
+        revival._Scene, "run", lambda self, name: names.append(name) or judged(self)
     )
+    return names
+
+
+def test_other_settings_of_the_attacker_are_another_result(target, asked):
     for attacker in (revival.Attacker(steps=2), revival.Attacker(steps=3)):
         for wanted in (ATTACKS, []):  # the second call finds all results
             found = revival.attack(*target, attacker)
@@ -132,12 +142,34 @@ def test_other_settings_of_the_attacker_are_another_result(target, monkeypatch):
             asked.clear()
 
 
-def test_models_of_another_seed_or_request_are_refused(target):
+def test_old_embeddings_of_another_original_model_are_another_result(target, asked, tmp_path):
+    run, judge = target
+    revival.attack(run, judge, revival.Attacker())
+    asked.clear()
+    other = copy(run.original, tmp_path / "other")
+    write_record(other / "done.json", read_json(other / "done.json") | {"weights": "others"})
+    for original, wanted in ((None, []), (other, ATTACKS[-2:]), (other, [])):
+        found = revival.attack(run._replace(original=original), judge, revival.Attacker())
+        assert asked == wanted and sorted(found["attacks"]) == sorted(ATTACKS)
+        asked.clear()
+
+
+def test_an_attack_that_diverges_is_named(target, asked, monkeypatch):
+    def diverge(self, name):
+        raise Diverged("a loss became NaN.")
+
+    monkeypatch.setattr(revival._Scene, "run", diverge)
+    with pytest.raises(Diverged, match=r"run, attack revival: a loss became NaN"):
+        revival.attack(*target, revival.Attacker())
+
+
+def test_retrained_models_of_another_seed_or_request_are_refused(target):
     run, ours = target[0].folder, target[0].config
-    for other in (replace(ours, seed=1), replace(ours, request=ForgetRequest(classes=(8,)))):
+    one = ForgetRequest(classes=(8,))
+    for other in ({"seed": 1}, {"request": one}, {"earlier": (one,)}):
         with pytest.raises(InputError, match="another problem, seed or forget request"):
-            revival._check_same(run, other, run, ours)
-    revival._check_same(run, replace(ours, request=None), run, ours)
+            revival._check_same(run, replace(ours, **other), run, ours)
+    revival._check_same(run, ours, run, ours)
 
 
 def test_what_cannot_be_attacked_is_refused_in_a_sentence(finished, tmp_path):  # noqa: F811

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from jaxunlearn import plugins
 from jaxunlearn.data import ForgetRequest
 from jaxunlearn.files import read_arrays, read_json, write_arrays
 from jaxunlearn.studies.audits import shadow_models, ulira
@@ -158,6 +159,22 @@ def test_what_was_lost_is_computed_again_to_the_same_numbers(
     printed = [line.split(" in ")[0] for line in capsys.readouterr().out.splitlines()]
     first = [f"shadow models 0 to 2: {name}" for name in ("retrain", "original", "finetune")]
     assert printed == [*first, "shadow models 3 to 5: finetune"]
+
+
+def test_answers_by_another_version_of_a_plug_in_are_refused(
+    attacked, study, tmp_path, monkeypatch
+):
+    folder = copy(attacked[0], tmp_path / "shadows")
+    monkeypatch.setitem(plugins._OWNERS, ("method", "finetune"), "mine")
+    monkeypatch.setattr(plugins, "digest", lambda name: "first")
+    assert ulira.ulira(folder, study, **NUMBERS) == attacked[1]  # an older record has no version
+    for group in ("group-000", "group-003"):
+        (folder / group / "finetune.npz").unlink()
+    for _ in range(2):
+        assert ulira.ulira(folder, study, **NUMBERS) == attacked[1]
+    monkeypatch.setattr(plugins, "digest", lambda name: "second")
+    with pytest.raises(InputError, match=r"finetune\.npz .* another version of the plug-in mine"):
+        ulira.ulira(folder, study, **NUMBERS)
 
 
 def test_old_answers_of_models_whose_weights_are_gone_are_refused(attacked, study, tmp_path):

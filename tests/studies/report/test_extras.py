@@ -111,6 +111,29 @@ def test_evidence_on_other_weights_is_left_out(study):
     assert all(entry["seed"] == 0 for model in entries.values() for entry in model)
 
 
+def test_attacks_on_other_weights_are_left_out(study):
+    one = {"seen": 12.5, "probability": 0.1, "steps": 2, "seconds": 1.0}
+    protocol = {"steps": 2, "learning_rate": 0.1, "judge": "judge"}
+    record = {"weights": "attacked", "protocol": protocol, "before": one, "attacks": {}}
+    for run in read_study(study).runs:
+        text = json.dumps(record | {"attacks": {"revival": one}})
+        (run.folder / "revival.json").write_text(text)
+
+    def shown():
+        return {run.metrics.get("seen_after_revival") for run in read_study(study).runs}
+
+    assert shown() == {12.5}
+    pretrained = study / "seed-1" / "pretrain"  # the original model is trained there
+    pretrained.mkdir(exist_ok=True)
+    for place in (pretrained, study / "seed-1" / "random-0.1" / "eupmu"):
+        path = place / "done.json"
+        before = path.read_text() if path.exists() else "{}"
+        for weights, values in (("attacked", {12.5}), ("trained again", {None})):
+            path.write_text(json.dumps({"weights": weights}))
+            assert shown() == values
+        path.write_text(before)
+
+
 def test_names_from_these_files_are_escaped_beside_all_audits(study):
     found = make_ulira()
     found["models"]["<img src=x>"] = make_model(70.0)
