@@ -153,7 +153,7 @@ def _draw_distance(path: Path, models: dict[str, Entries]) -> None:
     with paneled(path, names, (2.7, 2.2)) as grid:
         for name, axes in zip(names, grid, strict=True):
             draw_distance(axes, curves, name)
-            axes.legend(loc="upper right")
+            axes.legend()
 
 
 def _draw_damage(path: Path, models: dict[str, Entries]) -> None:
