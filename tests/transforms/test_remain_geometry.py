@@ -184,9 +184,7 @@ def test_surgery_turns_the_path_towards_the_exact_direction(
     surgery = IMPLICIT.get(name)
     tx = EXACT[name] if surgery is None else optax.chain(STEP, surgery)
     path = displacements(trained, tx, surgery, steps=60)
-    after_1, after_10, after_60 = (
-        cosine(jax.tree.map(lambda d, t=t: d[t], path), wanted) for t in (0, 9, 59)
-    )
-    assert plain < 0.9
-    assert after_1 < 0.9 < after_10  # fast steps are at the limit by then
-    assert after_60 > 0.99
+    first = 2 if "fast_slow" in name else 10  # fast steps are at the limit after ten
+    early, late = (cosine(jax.tree.map(lambda d, t=t: d[t - 1], path), wanted) for t in (first, 60))
+    assert plain < 0.9 < early < late
+    assert late > 0.99
