@@ -27,7 +27,6 @@ from jaxunlearn.types import InputError
 _MOST_MARGIN = 100.0
 _LEAST_SHARE = 1e-5  # of retrained models in a bin
 _LEAST_VARIANCE = 1e-6
-_LEAST_MODELS = 2
 
 
 def klom(unlearned: Any, retrained: Any, bins: int = 20) -> np.ndarray:
@@ -52,7 +51,10 @@ def klom(unlearned: Any, retrained: Any, bins: int = 20) -> np.ndarray:
         >>> klom([[0.0, 0.0], [2.0, 0.0]], [[0.0, 9.0], [2.0, 9.0]]).round(2).tolist()
         [0.0, 11.51]
     """
-    sides = [np.clip(side, -_MOST_MARGIN, _MOST_MARGIN) for side in _checked(unlearned, retrained)]
+    sides = [
+        np.clip(side, -_MOST_MARGIN, _MOST_MARGIN)
+        for side in checked_margins(unlearned=unlearned, retrained=retrained)
+    ]
     low = np.minimum(*(side.min(axis=0) for side in sides))
     high = np.maximum(*(side.max(axis=0) for side in sides))
     width = np.where(high > low, high - low, 1.0)
@@ -82,28 +84,37 @@ def gaussian_klom(unlearned: Any, retrained: Any) -> np.ndarray:
         >>> gaussian_klom([[1.0], [3.0]], [[0.0], [2.0]]).tolist()  # a shift of 1, variances of 2
         [0.25]
     """
-    sides = _checked(unlearned, retrained)
+    sides = checked_margins(unlearned=unlearned, retrained=retrained)
     means = [side.mean(axis=0) for side in sides]
     ours, theirs = (np.maximum(side.var(axis=0, ddof=1), _LEAST_VARIANCE) for side in sides)
     shift = means[0] - means[1]
     return 0.5 * (np.log(theirs / ours) + (ours + shift**2) / theirs - 1.0)
 
 
-def _checked(unlearned: Any, retrained: Any) -> list[np.ndarray]:
-    sides = [np.asarray(side, np.float64) for side in (unlearned, retrained)]
-    shapes = [side.shape for side in sides]
-    if any(side.ndim != 2 for side in sides) or shapes[0][1] != shapes[1][1] or 0 in shapes[0]:
+def checked_margins(least: int = 2, **sides: Any) -> list[np.ndarray]:
+    """The margins of two groups of models on the same examples, float64 `[models, examples]` each.
+
+    Args:
+        least: smallest number of models in a group.
+        **sides: the margins of each group, by its name in errors.
+
+    Raises:
+        InputError: other shapes, fewer models, or margins that are not finite.
+    """
+    arrays = [np.asarray(side, np.float64) for side in sides.values()]
+    (one, other), shapes = sides, [array.shape for array in arrays]
+    if any(array.ndim != 2 for array in arrays) or shapes[0][1] != shapes[1][1] or 0 in shapes[0]:
         raise InputError(
-            f"unlearned has shape {shapes[0]} and retrained {shapes[1]}, but both must have the "
-            "shape [models, examples] with the same examples."
+            f"{one} has shape {shapes[0]} and {other} {shapes[1]}, but both must have the shape "
+            "[models, examples] with the same examples."
         )
-    if min(len(side) for side in sides) < _LEAST_MODELS:
+    if min(map(len, arrays)) < least:
         raise InputError(
-            f"there are {shapes[0][0]} unlearned and {shapes[1][0]} retrained models, but there "
-            f"must be at least {_LEAST_MODELS} of each; train more shadow models."
+            f"there are {shapes[0][0]} {one} and {shapes[1][0]} {other} models, but there must be "
+            f"at least {least} of each; train more shadow models."
         )
-    if not all(np.isfinite(side).all() for side in sides):
+    if not all(np.isfinite(array).all() for array in arrays):
         raise InputError(
             "the margins are not all finite, but must be; leave out models that diverged."
         )
-    return sides
+    return arrays

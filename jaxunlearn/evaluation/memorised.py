@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxunlearn.evaluation.klom import checked_margins
 from jaxunlearn.types import InputError
 
 
@@ -36,17 +37,7 @@ def memorised_ends(learned: Any, unseen: Any, share: float = 0.1) -> tuple[np.nd
         >>> most.tolist(), least.tolist()
         ([0], [2])
     """
-    sides = [np.asarray(side, np.float64) for side in (learned, unseen)]
-    shaped = all(side.ndim == 2 and len(side) for side in sides)
-    if not shaped or sides[0].shape[1] != sides[1].shape[1]:
-        raise InputError(
-            f"learned has shape {sides[0].shape} and unseen {sides[1].shape}, but both must have "
-            "the shape [models, examples] with the same examples."
-        )
-    if not all(np.isfinite(side).all() for side in sides):
-        raise InputError(
-            "the confidences are not all finite, but must be; leave out models that diverged."
-        )
+    sides = checked_margins(least=1, learned=learned, unseen=unseen)
     count = sides[0].shape[1]
     if not 0 < share <= 0.5 or count < 2:
         raise InputError(
